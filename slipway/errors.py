@@ -1,0 +1,50 @@
+"""The one error type that a person sees: what happened, where, and what to do about it."""
+
+from __future__ import annotations
+
+DONE = 0
+FAILED = 1
+DRIFT = 2
+USAGE = 3
+INTERRUPTED = 130
+
+
+class SlipwayError(Exception):
+    """An expected failure. Printed as one short paragraph, never as a traceback.
+
+    `what` says what happened; `where` names the place (``file:line``, a URI, a log file);
+    `cure` says what to do about it. `exit_code` follows the CLI conventions: 1 failed,
+    2 drift or stale, 3 usage or bad input.
+    """
+
+    exit_code = FAILED
+
+    def __init__(self, what: str, *, where: str | None = None, cure: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.cure = cure
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  {self.cure}" if self.cure else text
+
+
+class DriftError(SlipwayError):
+    """Something committed or recorded no longer agrees with what it is made from."""
+
+    exit_code = DRIFT
+
+
+class UsageError(SlipwayError):
+    """Wrong arguments or bad input; nothing was done."""
+
+    exit_code = USAGE
+
+
+class ManyErrors(UsageError):
+    """Several independent errors of one input, reported together."""
+
+    def __init__(self, errors: list[SlipwayError]) -> None:
+        super().__init__("\n".join(str(error) for error in errors))
+        self.errors = errors

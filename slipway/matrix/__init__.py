@@ -1,0 +1,1 @@
+"""versions.yaml -> list of images: pure values, no Docker, no network."""

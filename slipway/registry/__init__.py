@@ -1,0 +1,1 @@
+"""Registries: ECR and OCI distribution; credentials, push, the loopback registry."""

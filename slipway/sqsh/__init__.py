@@ -1,0 +1,1 @@
+"""Image -> enroot-ready squashfs file."""
