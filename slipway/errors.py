@@ -42,7 +42,7 @@ class UsageError(SlipwayError):
     exit_code = USAGE
 
 
-class ManyErrors(UsageError):
+class BadInputError(UsageError):
     """Several independent errors of one input, reported together."""
 
     def __init__(self, errors: list[SlipwayError]) -> None:

@@ -22,30 +22,37 @@ class Project:
 
     @property
     def versions(self) -> Path:
+        """The one hand-edited source of versions."""
         return self.root / "versions.yaml"
 
     @property
     def templates(self) -> Path:
+        """Dockerfile fragments (Jinja2)."""
         return self.root / "images" / "templates"
 
     @property
     def generated(self) -> Path:
+        """Rendered Dockerfiles, committed, one folder an image."""
         return self.root / "images" / "generated"
 
     @property
     def local_base(self) -> Path:
+        """The recipe of the embedded default base."""
         return self.root / "images" / "local"
 
     @property
     def locks(self) -> Path:
+        """What `inv lock` records: base digests, Python requirements, tools."""
         return self.root / "images" / "lock"
 
     @property
     def launcher(self) -> Path:
+        """The launcher that is baked into every image."""
         return self.root / "entrypoints"
 
     @property
     def image_tests(self) -> Path:
+        """Checks that run inside a container of an image."""
         return self.root / "tests" / "image"
 
     @property
@@ -55,6 +62,7 @@ class Project:
 
     @property
     def logs(self) -> Path:
+        """One log file for each piece of long work."""
         return self.state / "logs"
 
     @property

@@ -1,1 +1,1 @@
-"""The Docker daemon in use, through the docker SDK: BuildKit builds, pulls, pushes, the embedded engine."""
+"""The Docker daemon in use, through the docker SDK: builds, pulls, pushes, the embedded engine."""

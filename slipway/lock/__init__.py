@@ -1,1 +1,1 @@
-"""`inv lock`: base digests, Python requirements with hashes, hashed tools; and the files they name."""
+"""What is pinned: base digests, Python requirements with hashes, hashed tools."""
