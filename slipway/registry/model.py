@@ -1,0 +1,36 @@
+"""The frozen values that registries and the engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a registry host takes as Basic authentication."""
+
+    username: str
+    secret: str = field(repr=False)
+
+
+CredentialsFor = Callable[[str], Credentials | None]
+"""Asked with a registry host at the moment of use; None means anonymous."""
+
+
+def anonymous(host: str) -> Credentials | None:
+    """Credentials for registries that ask for none."""
+    del host
+    return None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A registry to push to. `host` is what a reference starts with (host or host:port)."""
+
+    name: str
+    kind: Literal["local", "ecr"]
+    host: str
+    region: str | None = None
+    account: str | None = None
