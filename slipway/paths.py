@@ -51,6 +51,11 @@ class Project:
         return self.root / "entrypoints"
 
     @property
+    def installer(self) -> Path:
+        """The script that installs Python add-ons inside a build."""
+        return self.root / "images" / "context" / "install_addons.py"
+
+    @property
     def image_tests(self) -> Path:
         """Checks that run inside a container of an image."""
         return self.root / "tests" / "image"

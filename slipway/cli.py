@@ -1,0 +1,92 @@
+"""The command line: invoke, with image names as positional arguments and our exit codes.
+
+Run as ``python -m slipway.cli`` by ``./inv``. Plain ``invoke`` works as well, with ``--names``.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+from invoke.tasks import task as invoke_task
+
+from slipway import __version__
+from slipway.errors import INTERRUPTED, USAGE, SlipwayError
+
+NAMES = "names"
+
+
+def positional_names(tokens: list[str], contexts: Any) -> list[str]:
+    """Rewrite bare words after a task into ``--names WORD`` where that task takes image names.
+
+    invoke's own positional arguments are always required and single (pyinvoke/invoke#159); image
+    names are optional and many. A word that is a task's name starts that task.
+    """
+    result: list[str] = []
+    flags: Any = {}
+    takes_names = wants_value = False
+    for token in tokens:
+        if wants_value:
+            wants_value = False
+        elif token in contexts:
+            flags = contexts[token].flags
+            takes_names = f"--{NAMES}" in flags
+        elif token.startswith("-"):
+            name, has_value, _ = token.partition("=")
+            wants_value = name in flags and flags[name].takes_value and not has_value
+        elif takes_names:
+            result.append(f"--{NAMES}")
+        result.append(token)
+    return result
+
+
+class Inv(Program):
+    """invoke's program with Slipway's usage conventions."""
+
+    def parse_tasks(self) -> None:
+        """Parse tasks and their arguments; a parse error exits with the usage code."""
+        contexts = self._make_parser().contexts
+        self.core.unparsed = positional_names(self.core.unparsed, contexts)
+        try:
+            super().parse_tasks()
+        except ParseError as error:
+            raise Exit(f"inv: {error}\n  See `./inv --list`.", USAGE) from error
+
+    def parse_core_args(self) -> None:
+        """Parse invoke's own arguments; a parse error exits with the usage code."""
+        try:
+            super().parse_core_args()
+        except ParseError as error:
+            raise Exit(f"inv: {error}\n  See `./inv --help`.", USAGE) from error
+
+
+def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """`invoke.task`, with expected failures turned into one paragraph and an exit code."""
+
+    def decorate(body: Callable[..., None]) -> Any:
+        @functools.wraps(body)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                body(*args, **kwargs)
+            except SlipwayError as error:
+                raise Exit(f"inv {body.__name__}: {error}", error.exit_code) from error
+            except KeyboardInterrupt as interrupt:
+                raise Exit("interrupted: nothing half-made was kept", INTERRUPTED) from interrupt
+
+        iterable = [NAMES] if NAMES in body.__annotations__ else []
+        return invoke_task(iterable=iterable, **options)(run)
+
+    return decorate
+
+
+def main() -> None:
+    """Entry point of ``./inv``."""
+    Inv(name="Slipway", binary="inv", version=__version__).run(sys.argv)
+
+
+if __name__ == "__main__":
+    main()
