@@ -21,7 +21,8 @@ class Registry:
 
     name: str
     accounts: Mapping[str, str]  # region -> twelve-digit account
-    public: str | None = None  # host/prefix that serves the same repositories without a login
+    public: str | None = None  # host/prefix that serves some repositories without a login
+    public_repositories: tuple[str, ...] = ()  # those that it serves
 
 
 @dataclass(frozen=True)
