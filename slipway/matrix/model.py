@@ -15,6 +15,10 @@ Device = Literal["gpu", "cpu"]
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
+def _nothing() -> Mapping[str, str]:
+    return _EMPTY  # a factory: a mapping proxy is not hashable before Python 3.12
+
+
 @dataclass(frozen=True)
 class Registry:
     """Where a repository lives: an AWS account per region, and perhaps a public mirror."""
@@ -63,10 +67,12 @@ class Base:
     family: Family
     flavour: Literal["sagemaker", "ec2"]
     facts: Facts
-    carries: Mapping[str, str | None] = field(default=_EMPTY)  # add-on -> version, None: unknown
+    # add-on -> the version that the base brings; None: it brings one that is not known
+    carries: Mapping[str, str | None] = field(default_factory=_nothing)
     end_of_patch: date | None = None
     cuda_mismatch: str | None = None  # the reason why cuda and torch_cuda differ
-    moves: Mapping[str, str] = field(default=_EMPTY)  # base package that may move -> reason
+    # distribution of the base that our add-ons may move -> reason
+    moves: Mapping[str, str] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Addon:
     version: str | None  # None only for `keep` of a version that is not known
     because: str
     requirements: tuple[str, ...] = ()  # what pip is asked for, in order
-    env: Mapping[str, str] = field(default=_EMPTY)
+    env: Mapping[str, str] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True)
