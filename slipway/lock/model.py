@@ -41,6 +41,7 @@ class PythonLock:
     key: str  # file name under images/lock/python, without ".txt"
     addon: str
     pins: tuple[Pin, ...]
+    asked: tuple[str, ...] = ()  # the requirements that this is the closure of
 
 
 @dataclass(frozen=True)
