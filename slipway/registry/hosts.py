@@ -1,0 +1,94 @@
+"""What a registry's host name tells: loopback, an ECR registry of which account, or another."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+PUBLIC_ECR = "public.ecr.aws"
+
+# Docker Hub is named docker.io in references and serves its API elsewhere
+# (distribution/reference, normalize.go).
+_API_HOSTS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+
+# awslabs/amazon-ecr-credential-helper:ecr-login/api/client.go has the same shape, with the
+# suffixes written out; here they come from botocore's partition data.
+_ECR = re.compile(
+    r"(?P<account>\d{12})\.dkr(?P<dual>[.-])ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\."
+    r"(?P<suffix>[a-z0-9.-]+)"
+)
+# Dual-stack hosts end in "on.<something>", which partition data does not carry
+# (ECR user guide, "Making requests to Amazon ECR registries").
+_DUAL_STACK = {"aws": "on.aws", "aws-us-gov": "on.aws", "aws-cn": "on.amazonwebservices.com.cn"}
+
+
+@dataclass(frozen=True)
+class EcrHost:
+    """The parts of a private ECR registry's host name."""
+
+    account: str
+    region: str
+    partition: str
+    fips: bool = False
+    dual_stack: bool = False
+
+
+@cache
+def _partitions() -> list[dict[str, Any]]:
+    # Read as a file, as slipway.matrix.uri does: importing botocore for it is slow.
+    data = json.loads((files("botocore") / "data" / "partitions.json").read_text("utf-8"))
+    return cast("list[dict[str, Any]]", data["partitions"])
+
+
+def partition_of(region: str) -> tuple[str, str] | None:
+    """(partition id, DNS suffix) of a region, None where AWS has no such region.
+
+    From botocore's partitions.json; the pattern finds regions newer than the installed botocore.
+    """
+    for partition in _partitions():
+        if region in partition["regions"] or re.match(partition["regionRegex"], region):
+            return partition["id"], partition["outputs"]["dnsSuffix"]
+    return None
+
+
+def parse_ecr_host(host: str) -> EcrHost | None:
+    """The account, region and partition of `{account}.dkr.ecr.{region}.{suffix}`, else None.
+
+    FIPS (`ecr-fips`) and dual-stack (`dkr-ecr`) spellings included. A suffix that does not
+    belong to the region's partition is not an ECR host: a token must not be sent there.
+    """
+    match = _ECR.fullmatch(host.lower())
+    known = partition_of(match["region"]) if match else None
+    if match is None or known is None:
+        return None
+    partition, suffix = known
+    dual = match["dual"] == "-"
+    if match["suffix"] != (_DUAL_STACK.get(partition) if dual else suffix):
+        return None
+    return EcrHost(match["account"], match["region"], partition, bool(match["fips"]), dual)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether host[:port] is this machine: 127.0.0.0/8, ::1 or localhost."""
+    name = host[1 : host.index("]")] if host.startswith("[") else host.rsplit(":", 1)[0]
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def api_host(host: str) -> str:
+    """Where the registry of a reference's host serves its API."""
+    return _API_HOSTS.get(host, host)
+
+
+def api_repository(host: str, repository: str) -> str:
+    """The repository's name in the API: Docker Hub's official images are under `library/`."""
+    return f"library/{repository}" if host in _API_HOSTS and "/" not in repository else repository
