@@ -50,7 +50,7 @@ def ecr_host(account: str, region: str) -> str:
     Raises UsageError for an account that is not twelve digits and for a region that AWS does not
     have.
     """
-    if not re.fullmatch(r"\d{12}", account):
+    if not re.fullmatch(r"[0-9]{12}", account):
         raise UsageError(
             f"{account!r} is not an AWS account: an account is a string of twelve digits",
             cure="keep leading zeros; `aws sts get-caller-identity` prints your own",
