@@ -1,0 +1,53 @@
+"""A real engine for all system tests, and small things to build on.
+
+The engine's state is kept under .slipway/test between runs, so that a second run is quicker; no
+test needs what an earlier run left there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slipway.engine import embedded
+from slipway.engine.client import Engine, connect
+from slipway.engine.transfer import import_rootfs
+from slipway.paths import Project
+from tests.system.tiny import rootfs_tar
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def shared_project() -> Project:
+    """This checkout, with state of the tests' own."""
+    state = os.environ.get("SLIPWAY_TEST_STATE")
+    return Project(CHECKOUT, Path(state) if state else CHECKOUT / ".slipway" / "test")
+
+
+@pytest.fixture(scope="session")
+def engine(shared_project: Project) -> Iterator[Engine]:
+    """The embedded engine, started for the session and stopped after it."""
+    embedded.start(shared_project)
+    connected = connect(shared_project, "embedded")
+    yield connected
+    connected.close()
+    embedded.stop(shared_project)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """This checkout with fresh state."""
+    return Project(CHECKOUT, tmp_path / "state")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(engine: Engine) -> str:
+    """A base image of a few megabytes with a shell in it."""
+    reference = "slipway.test/tiny:1"
+    import_rootfs(engine, io.BytesIO(rootfs_tar()), reference, changes=["CMD /bin/sh"])
+    return reference
