@@ -38,7 +38,7 @@ def _template(folder: Path) -> Template:
 
 
 def base_registry(image: Image) -> str:
-    """The default of the BASE_REGISTRY argument: where the base can be had without choosing a region.
+    """The default of the BASE_REGISTRY argument: where the base is had without choosing a region.
 
     A base that no public gallery mirrors gets a host that cannot exist, so that a build which does
     not name a region fails at once and says so.
@@ -46,7 +46,9 @@ def base_registry(image: Image) -> str:
     registry = image.base.registry
     if registry is None:
         return LOCAL_REGISTRY
-    return registry.public or f"{registry.name}.needs-a-region.invalid"
+    if registry.public and image.base.repository in registry.public_repositories:
+        return registry.public
+    return f"{registry.name}.needs-a-region.invalid"
 
 
 def base_reference(image: Image, locks: Locks) -> str:

@@ -1,0 +1,202 @@
+"""Plan steps -> images in the engine: bases once each, N builds at a time, one log an image."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway import records
+from slipway.buildid import Inputs
+from slipway.engine.build import BuildRequest, ContextFile, build
+from slipway.engine.client import Engine
+from slipway.engine.images import image_id, inspect
+from slipway.engine.transfer import pull
+from slipway.errors import SlipwayError, UsageError
+from slipway.files import is_executable, tree_files
+from slipway.lock.context import python_context
+from slipway.lock.local_base import ensure_local_base
+from slipway.lock.model import Locks
+from slipway.matrix.model import Base, Image, Matrix
+from slipway.matrix.tags import image_tag, repository
+from slipway.matrix.uri import image_uri
+from slipway.paths import Project
+from slipway.plan import is_locked
+from slipway.records import Built, Record
+from slipway.registry.model import CredentialsFor
+from slipway.render import LOCAL_REGISTRY, render
+from slipway.report.events import Event, OnEvent
+
+BUILD_ID_LABEL = "io.slipway.build-id"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the steps need: the checkout, the matrix, the locks, an engine, and who to tell.
+
+    `region` says where bases come from (None: their public mirror); `cancel` ends builds early.
+    """
+
+    project: Project
+    matrix: Matrix
+    locks: Locks
+    engine: Engine
+    region: str | None
+    credentials: CredentialsFor
+    on_event: OnEvent
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one image's build ended: a record, or the failure."""
+
+    image: Image
+    built: Built | None
+    failure: SlipwayError | None = None
+    fresh: bool = False  # built now, rather than found up to date
+
+
+def reference_of(matrix: Matrix, image: Image, build_id: str) -> str:
+    """Repository and immutable tag of an image, without a registry host."""
+    return f"{repository(image, matrix.repository_prefix)}:{image_tag(image, build_id)}"
+
+
+def base_reference(shop: Workshop, base: Base) -> str:
+    """Where the base is, with its digest where that is recorded."""
+    if base.registry is None:
+        return f"{LOCAL_REGISTRY}/{base.repository}:{base.tag}"
+    lock = shop.locks.bases.get(base.name)
+    digest = lock.digest if lock else None
+    return image_uri(base.registry, shop.region, base.repository, base.tag, digest).reference
+
+
+def ensure_base(shop: Workshop, base: Base) -> str:
+    """Have the base in the engine; gives its reference there."""
+    if base.registry is None:
+        log = shop.project.logs / f"base-{base.name}.log"
+        return ensure_local_base(shop.project, shop.engine, base, shop.on_event, log)
+    reference = base_reference(shop, base)
+    if image_id(shop.engine, reference) is None:
+        pull(shop.engine, reference, credentials=shop.credentials, on_event=shop.on_event)
+    return reference
+
+
+def launcher_context(project: Project) -> tuple[ContextFile, ...]:
+    """The launcher's files as they stand in the image."""
+    found = [
+        ContextFile(
+            f"launcher/opt/entrypoints/{path.relative_to(project.launcher).as_posix()}",
+            path,
+            0o755 if is_executable(path) else 0o644,
+        )
+        for path in tree_files(project.launcher)
+    ]
+    shim = b'#!/bin/sh\nexec /opt/entrypoints/launch "$@"\n'
+    return (*found, ContextFile("launcher/usr/local/bin/launch", shim, 0o755))
+
+
+def is_built(shop: Workshop, image: Image, inputs: Inputs) -> Built | None:
+    """The record of a build that is up to date and whose image is still in the engine."""
+    built = records.load(shop.project, image.name).built
+    if built is None or built.build_id != inputs.build_id:
+        return None
+    return built if image_id(shop.engine, built.reference) == built.image_id else None
+
+
+def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built:
+    started = time.monotonic()
+    tools = tuple(shop.matrix.tools.values())
+    reference = reference_of(shop.matrix, image, inputs.build_id)
+    request = BuildRequest(
+        dockerfile=render(image, shop.locks, tools, shop.project.templates),
+        context=(
+            *python_context(shop.project, shop.engine, shop.matrix, image, base, shop.locks),
+            *launcher_context(shop.project),
+        ),
+        tags=(reference,),
+        build_args={"BASE_REGISTRY": base.partition(f"/{image.base.repository}:")[0]},
+        labels={BUILD_ID_LABEL: inputs.build_id},
+        secrets={},
+    )
+    made = build(
+        shop.engine,
+        request,
+        task=f"build {image.name}",
+        credentials=shop.credentials,
+        on_event=shop.on_event,
+        log=shop.project.logs / f"build-{image.name}.log",
+        cancel=shop.cancel,
+    )
+    size = int(inspect(shop.engine, made)["Size"])
+    seconds = time.monotonic() - started
+    built = Built(inputs.build_id, inputs.as_json(), reference, made, size, seconds)
+    records.save(shop.project, image.name, Record(built=built))
+    return built
+
+
+def require_locked(images: Sequence[Image], inputs: Mapping[str, Inputs]) -> None:
+    """Refuse images whose base or requirements are not pinned; raises UsageError naming them."""
+    open_ones = [image.name for image in images if not is_locked(inputs[image.name])]
+    if open_ones:
+        raise UsageError(
+            f"not everything is pinned for {', '.join(open_ones[:5])}"
+            + (f" and {len(open_ones) - 5} more" if len(open_ones) > 5 else ""),
+            cure="Run `./inv lock` where the registries can be reached, or build with --unlocked.",
+        )
+
+
+def build_all(
+    shop: Workshop, images: Sequence[Image], inputs: Mapping[str, Inputs], jobs: int
+) -> tuple[Outcome, ...]:
+    """Build what is not up to date, `jobs` at a time. One failure never cancels the others.
+
+    Images of one base follow each other, and the first of them fetches it, so each base is pulled
+    once whatever `jobs` is.
+    """
+    base_locks = {image.base.name: threading.Lock() for image in images}
+    failed_bases: dict[str, SlipwayError] = {}
+
+    def one(image: Image) -> Outcome:
+        if shop.cancel.is_set():
+            return Outcome(image, None, SlipwayError("not started: interrupted"))
+        if found := is_built(shop, image, inputs[image.name]):
+            return Outcome(image, found)
+        try:
+            with base_locks[image.base.name]:
+                if earlier := failed_bases.get(image.base.name):
+                    raise earlier
+                try:
+                    base = ensure_base(shop, image.base)
+                except SlipwayError as error:
+                    failed_bases[image.base.name] = error
+                    raise
+            return Outcome(image, _build_one(shop, image, inputs[image.name], base), fresh=True)
+        except SlipwayError as error:
+            shop.on_event(Event("failed", f"build {image.name}", text=error.what))
+            return Outcome(image, None, error)
+
+    ordered = sorted(images, key=lambda image: (image.base.name, image.name))
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        futures = [pool.submit(one, image) for image in ordered]
+        try:
+            outcomes = [future.result() for future in futures]
+        except KeyboardInterrupt:
+            shop.cancel.set()  # open builds close their connection, and the engine stops them
+            raise
+    return tuple(outcomes)
+
+
+def free_bytes(data_root: str | Path) -> int | None:
+    """Free space where an engine keeps images; None when that is not on this machine."""
+    place = Path(data_root)
+    while not place.exists() and place != place.parent:
+        place = place.parent  # not made yet: its file system is that of the folder above
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return None

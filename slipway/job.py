@@ -1,0 +1,162 @@
+"""The main job and its parts, as the tasks call them: plan, apply, and a summary for a person."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from slipway import generate as generated
+from slipway import ship
+from slipway.app import House, Settings, target_of, workshop
+from slipway.build import Outcome, Workshop, build_all, free_bytes, require_locked
+from slipway.engine import host
+from slipway.errors import SlipwayError
+from slipway.files import exclusive, write_atomic
+from slipway.matrix.expand import select
+from slipway.matrix.model import Image
+from slipway.plan import Step, disk
+from slipway.registry.model import Target
+from slipway.report import summary
+from slipway.report.console import Reporter, human_bytes
+from slipway.report.events import Event
+from slipway.report.summary import Done, Made
+from slipway.report.tables import say
+from slipway.sqsh.export import SqshOptions
+
+MARGIN = 1_000_000_000
+"""Bytes that stay free beside what a plan needs: logs, build cache, the engine's own metadata."""
+
+
+def chosen(house: House, names: Sequence[str]) -> tuple[Image, ...]:
+    """The images that a doing task works on: those named, else the default image."""
+    return select(house.matrix, names or [house.matrix.default_image])
+
+
+def print_event(event: Event) -> None:
+    """Events as plain lines, for work without an engine."""
+    if event.kind != "log":
+        say(f"{event.task}: {event.step or event.text or event.kind}")
+
+
+def set_up() -> None:
+    """Install the host tools that are missing."""
+    if missing := host.missing():
+        say(f"installing {', '.join(tool.package for tool in missing)}")
+        host.install(missing, print_event)
+
+
+def write_dockerfiles(house: House, images: Sequence[Image]) -> None:
+    """Write the Dockerfiles of these images where they differ from what the matrix gives."""
+    wanted = {house.project.generated / image.name / "Dockerfile" for image in images}
+    texts = generated.dockerfiles(house.project, house.matrix, house.locks)
+    for path in sorted(wanted):
+        if not path.exists() or path.read_text() != texts[path]:
+            write_atomic(path, texts[path])
+            say(f"wrote {path.relative_to(house.project.root)}")
+
+
+def check_disk(shop: Workshop, steps: Sequence[Step]) -> None:
+    """Refuse to start what the engine's disk cannot hold; raises SlipwayError with both figures."""
+    need = disk(steps, shop.locks.bases)
+    free = free_bytes(shop.engine.data_root)
+    todo = any(step.action != "up to date" for step in steps)
+    if todo and free is not None and need.needed + MARGIN > free:
+        raise SlipwayError(
+            f"the builds need about {human_bytes(need.needed + MARGIN)} in the engine, and "
+            f"{human_bytes(free)} are free",
+            where=shop.engine.data_root,
+            cure="Free space there (docker system prune), or start with fewer images.",
+        )
+
+
+def after_build(
+    shop: Workshop,
+    outcome: Outcome,
+    steps: Sequence[str],
+    settings: Settings,
+    target: Callable[[], Target],
+    force: bool,
+) -> Made:
+    """Verify, export and push one built image, as far as `steps` says."""
+    image, built = outcome.image, outcome.built
+    if built is None:
+        return Made(image, [], outcome.failure)
+    seconds = built.seconds if outcome.fresh else 0.0
+    made = Made(image, [Done("build", outcome.fresh, seconds, built.reference)])
+    try:
+        if "verify" in steps:
+            made.steps.append(ship.verified(shop, image, built, again=steps[-1] == "verify"))
+        if "sqsh" in steps:
+            folder, options = settings.sqsh_dir, SqshOptions()
+            made.steps.append(
+                ship.exported(shop, image, built, options, folder=folder, force=force)
+            )
+        if "push" in steps:
+            made.steps.append(ship.pushed(shop, image, built, target()))
+    except SlipwayError as error:
+        made.failure = error
+    return made
+
+
+def run(
+    root: Path,
+    settings: Settings,
+    names: Sequence[str],
+    steps: Sequence[str],
+    *,
+    unlocked: bool = False,
+    force: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Do `steps` for the images named. Raises SlipwayError after all of them when any failed."""
+    started = time.monotonic()
+    house = House.at(root)
+    images = chosen(house, names)
+    decided = house.inputs(images)
+    if not unlocked:
+        require_locked(images, decided)
+    with exclusive(house.project.state / "lock", " ".join([steps[-1], *names])):
+        if "setup" in steps:
+            set_up()
+        if "generate" in steps:
+            write_dockerfiles(house, images)
+        todo = house.plan(images, decided, date.today())
+        for warning in sorted({text for step in todo for text in step.warnings}):
+            say(f"note: {warning}")
+        with workshop(house, settings) as (shop, reporter):
+            check_disk(shop, todo)
+            made = _apply(shop, reporter, images, decided, settings, steps, force)
+    summary.show(house.project, made, time.monotonic() - started, as_json=as_json)
+    if failed := [m for m in made if m.failure]:
+        told = "\n".join(f"{m.image.name}: {m.failure}" for m in failed)
+        raise SlipwayError(f"{len(failed)} of {len(made)} images failed\n{told}")
+
+
+def _apply(
+    shop: Workshop,
+    reporter: Reporter,
+    images: Sequence[Image],
+    decided: Any,
+    settings: Settings,
+    steps: Sequence[str],
+    force: bool,
+) -> list[Made]:
+    targets: list[Target] = []
+
+    def target() -> Target:
+        if not targets:
+            targets.append(target_of(shop, settings))
+        return targets[0]
+
+    outcomes = build_all(shop, images, decided, settings.jobs)
+    by_name = {outcome.image.name: outcome for outcome in outcomes}
+    made = []
+    for image in images:
+        result = after_build(shop, by_name[image.name], steps, settings, target, force)
+        if result.failure:
+            reporter.say(f"{image.name}: FAILED: {result.failure.what.splitlines()[0]}")
+        made.append(result)
+    return made

@@ -1,0 +1,133 @@
+"""Answers that change nothing: the plan, one cell, why a check runs, what is running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from slipway.app import House, Settings
+from slipway.build import free_bytes
+from slipway.engine import embedded
+from slipway.errors import SlipwayError
+from slipway.matrix.expand import select
+from slipway.matrix.show import explain
+from slipway.matrix.uri import image_uri
+from slipway.plan import Disk, Step, disk
+from slipway.report.console import human_bytes
+from slipway.report.tables import print_json, print_table
+from slipway.verify.select import capabilities
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """A plan with what it needs from outside: logins and disk."""
+
+    steps: tuple[Step, ...]
+    logins: tuple[str, ...]
+    unreachable: tuple[str, ...]
+    disk: Disk
+    free: int | None
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """For a table."""
+        return [(step.image.name, step.action, "; ".join(step.because)) for step in self.steps]
+
+    def notes(self) -> list[str]:
+        """What a person should know beside the table."""
+        counts: dict[str, int] = {}
+        for step in self.steps:
+            counts[step.action] = counts.get(step.action, 0) + 1
+        lines = [", ".join(f"{count} {action}" for action, count in sorted(counts.items()))]
+        lines.append(f"logins: {', '.join(self.logins) or 'none'}")
+        lines += [f"note: {text}" for text in self.unreachable]
+        free = "unknown" if self.free is None else human_bytes(self.free)
+        lines.append(f"disk: about {human_bytes(self.disk.needed)} needed, {free} free")
+        if self.disk.unknown:
+            lines.append(
+                f"  plus {len(self.disk.unknown)} bases whose size no lock records "
+                "(a DLC base takes about 20 GB)"
+            )
+        lines += sorted({f"note: {text}" for step in self.steps for text in step.warnings})
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """For a program: `include` is a CI job matrix of what is to be done."""
+        return {
+            "include": [
+                {
+                    "image": step.image.name,
+                    "action": step.action,
+                    "because": list(step.because),
+                    "build_id": step.build_id,
+                    "warnings": list(step.warnings),
+                }
+                for step in self.steps
+            ],
+            "logins": list(self.logins),
+            "disk": {"needed": self.disk.needed, "free": self.free},
+        }
+
+
+def plan(root: Path, settings: Settings, names: Sequence[str], today: date) -> PlanReport:
+    """The plan for the images named (all by default). Needs no Docker, no AWS, no network."""
+    house = House.at(root)
+    images = select(house.matrix, names)
+    steps = house.plan(images, house.inputs(images), today)
+    todo = [step for step in steps if step.action != "up to date"]
+    logins, unreachable = set(), set()
+    for base in {step.image.base.name: step.image.base for step in todo}.values():
+        if base.registry is None:
+            continue
+        try:
+            uri = image_uri(base.registry, settings.region, base.repository, base.tag)
+        except SlipwayError as error:
+            unreachable.add(f"{base.name}: {error.what}")
+        else:
+            logins |= {uri.login_host} if uri.login_host else set()
+    status = embedded.status(house.project)
+    return PlanReport(
+        steps,
+        tuple(sorted(logins)),
+        tuple(sorted(unreachable)),
+        disk(steps, house.locks.bases),
+        free_bytes(status.data_root),
+    )
+
+
+def show(house: House, names: Sequence[str]) -> Any:
+    """Cells with everything derived, and what is inside them when built."""
+    images = select(house.matrix, names)
+    decided = house.inputs(images)
+    return [
+        {
+            **explain(image),
+            "build_id": decided[image.name].build_id,
+            "checks": [capability.name for capability in capabilities(image)],
+        }
+        for image in images
+    ]
+
+
+def why(house: House, names: Sequence[str]) -> list[str]:
+    """Which checks run on each image, and the fact behind each."""
+    lines = []
+    for image in select(house.matrix, names):
+        lines.append(f"{image.name}:")
+        lines += [
+            f"  {capability.name:<20} {capability.because}" for capability in capabilities(image)
+        ]
+    return lines
+
+
+def status(value: Any, *, as_json: bool) -> None:
+    """Print a status dataclass."""
+    assert is_dataclass(value)
+    assert not isinstance(value, type)
+    fields = asdict(value)
+    if as_json:
+        print_json(fields)
+    else:
+        print_table(("", ""), [(name, str(field)) for name, field in fields.items()])

@@ -1,0 +1,119 @@
+"""The steps after a build, each done only when it is not done already; and what they made."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from slipway import records
+from slipway.build import Workshop, ensure_base
+from slipway.errors import SlipwayError
+from slipway.matrix.model import Image
+from slipway.matrix.tags import image_tag, repository
+from slipway.records import Built, Exported, Pushed, Verified
+from slipway.registry.distribution import Distribution
+from slipway.registry.model import Target
+from slipway.registry.push import push_image
+from slipway.report.summary import Done
+from slipway.sqsh.export import SqshOptions, export
+from slipway.verify.run import suite_hash, verify
+
+
+class VerificationFailedError(SlipwayError):
+    """The image was built, but it is not what the matrix says."""
+
+
+def verified(shop: Workshop, image: Image, built: Built, *, again: bool = False) -> Done:
+    """Run the image's checks unless exactly this image has passed exactly these checks."""
+    record = records.load(shop.project, image.name)
+    suite = suite_hash(shop.project, image)
+    old = record.verified
+    if old and not again and (old.image_id, old.suite) == (built.image_id, suite):
+        return Done("verify", False, 0.0, f"{old.passed} checks passed earlier")
+    log = shop.project.logs / f"verify-{image.name}.log"
+    report = verify(
+        shop.project,
+        shop.engine,
+        image,
+        built.reference,
+        ensure_base(shop, image.base),
+        on_event=shop.on_event,
+        log=log,
+    )
+    if report.failures:
+        raise VerificationFailedError(
+            f"{image.name} failed {len(report.failures)} of its checks:\n  - "
+            + "\n  - ".join(report.failures),
+            cure=f"The whole report is in {log}. Nothing was exported or pushed.",
+        )
+    new = Verified(built.image_id, suite, report.passed, report.deselected_gpu, report.seconds)
+    records.save(shop.project, image.name, dataclasses.replace(record, verified=new))
+    needs_gpu = f", {new.deselected} need a GPU and were NOT run" if new.deselected else ""
+    return Done("verify", True, new.seconds, f"{new.passed} checks passed{needs_gpu}")
+
+
+def sqsh_path(shop: Workshop, image: Image, folder: Path | None) -> Path:
+    """Where an image's .sqsh goes."""
+    return (folder or shop.project.sqsh) / f"{image.name}.sqsh"
+
+
+def exported(
+    shop: Workshop,
+    image: Image,
+    built: Built,
+    options: SqshOptions,
+    *,
+    folder: Path | None = None,
+    force: bool = False,
+) -> Done:
+    """Export the image's .sqsh unless it is there already."""
+    path = sqsh_path(shop, image, folder)
+    result = export(
+        shop.engine,
+        built.reference,
+        path,
+        options=options,
+        build_id=built.build_id,
+        force=force,
+        on_event=shop.on_event,
+        log=shop.project.logs / f"sqsh-{image.name}.log",
+    )
+    record = records.load(shop.project, image.name)
+    new = Exported(
+        built.image_id, str(path), result.sidecar.sha256, result.sidecar.size, result.seconds
+    )
+    if result.fresh:
+        records.save(shop.project, image.name, dataclasses.replace(record, exported=new))
+    return Done("sqsh", result.fresh, result.seconds, str(path))
+
+
+def pushed(shop: Workshop, image: Image, built: Built, target: Target) -> Done:
+    """Push the image unless the target has it already under its immutable tag."""
+    record = records.load(shop.project, image.name)
+    name = repository(image, shop.matrix.repository_prefix)
+    tag = image_tag(image, built.build_id)
+    old = record.pushed.get(target.name)
+    if old and old.image_id == built.image_id:
+        registry = Distribution(target.host, shop.credentials)
+        if registry.head(name, tag) == old.digest:
+            return Done("push", False, 0.0, f"{old.uri}@{old.digest}")
+    result = push_image(
+        shop.engine,
+        built.reference,
+        target,
+        name,
+        tag,
+        credentials=shop.credentials,
+        on_event=shop.on_event,
+    )
+    new = Pushed(
+        built.image_id,
+        result.uri,
+        result.digest,
+        result.media_type,
+        result.size_bytes,
+        result.seconds,
+    )
+    entry = {**record.pushed, target.name: new}
+    records.save(shop.project, image.name, dataclasses.replace(record, pushed=entry))
+    return Done("push", True, new.seconds, f"{new.uri}@{new.digest}")
