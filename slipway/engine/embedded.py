@@ -1,0 +1,168 @@
+"""The embedded engine: a dockerd and a containerd of Slipway's own.
+
+They share nothing with a system Docker: own sockets, data, configuration file and containerd, no
+bridge and no firewall rules. A containerd is started even where the system has one, because
+dockerd takes /run/containerd/containerd.sock whenever that file exists, dead or alive
+(moby/moby:cmd/dockerd/daemon_unix.go, systemContainerdRunning).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.engine import heal
+from slipway.engine.errors import EngineUnavailableError
+from slipway.engine.layout import Layout, layout
+from slipway.engine.processes import end, read_pid, spawn, wait_until
+from slipway.paths import Project
+
+_START_S = 60.0  # a daemon with many images and a slow disk
+_STOP_S = 30.0  # dockerd gives its containers 10 s
+
+# What a daemon needs from our environment; the rest (cloud credentials, say) stays out of a
+# process that lives for days.
+_PASSED_ON = ("HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True)
+class EmbeddedStatus:
+    """What is known of the embedded engine. `pid` is dockerd's, None unless it runs."""
+
+    running: bool
+    pid: int | None
+    url: str
+    data_root: Path
+    log: Path
+
+
+def obstacle() -> EngineUnavailableError | None:
+    """Why an embedded engine cannot be started on this machine, None if nothing is in the way."""
+    absent = [name for name in ("dockerd", "containerd", "runc") if _which(name) is None]
+    if os.geteuid() != 0:
+        also = f" (and {', '.join(absent)} must be installed)" if absent else ""
+        return EngineUnavailableError(
+            f"it needs root{also}",
+            cure="Run the same command as root (`sudo ./inv ...`), or start Docker.",
+        )
+    if absent:
+        return EngineUnavailableError(
+            f"{', '.join(absent)} not installed",
+            cure="`./inv setup` installs what is needed.",
+        )
+    return None
+
+
+def start(project: Project) -> str:
+    """Start the engine unless it runs, healing what a crash left; returns its URL.
+
+    Returns when it answers. Two calls at once start one engine. Raises EngineUnavailableError
+    with the daemon's own last error lines.
+    """
+    if (problem := obstacle()) is not None:
+        raise EngineUnavailableError(
+            f"the embedded engine cannot be started: {problem.what}", cure=problem.cure
+        )
+    place = layout(project)
+    with _lock(place):
+        if _running(place):
+            return place.url
+        heal.clean(place)
+        _start(place)
+    return place.url
+
+
+def stop(project: Project) -> bool:
+    """Stop the engine and remove what it leaves in the kernel; False if none ran."""
+    place = layout(project)
+    if not place.home.exists():
+        return False
+    with _lock(place):
+        ran = _running(place)
+        heal.clean(place, grace_s=_STOP_S)
+        return ran
+
+
+def status(project: Project) -> EmbeddedStatus:
+    """Whether the engine runs and answers, and where its files are. Changes nothing."""
+    place = layout(project)
+    running = _running(place)
+    pid = read_pid(place.dockerd_pid) if running else None
+    return EmbeddedStatus(running, pid, place.url, place.data_root, place.log)
+
+
+def _running(place: Layout) -> bool:
+    """Both processes are there, are ours, and the daemon answers."""
+    dockerd, containerd = read_pid(place.dockerd_pid), read_pid(place.containerd_pid)
+    if dockerd is None or containerd is None:
+        return False
+    if not (place.owns(dockerd) and place.owns(containerd)):
+        return False
+    return _answers(place.socket)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(5)
+        try:
+            sock.connect(str(path))
+            sock.sendall(b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            return b" 200 " in sock.recv(64)
+        except OSError:
+            return False
+
+
+def _start(place: Layout) -> None:
+    place.create()
+    containerd = spawn(place.containerd_command(), log=place.log, env=_environment())
+    place.containerd_pid.write_text(f"{containerd}\n")
+    _wait(place, containerd, "containerd", place.containerd_socket)
+    # dockerd writes its own pid file, which it wants to find absent.
+    dockerd = spawn(place.dockerd_command(), log=place.log, env=_environment())
+    _wait(place, dockerd, "dockerd", place.socket)
+
+
+def _wait(place: Layout, pid: int, name: str, path: Path) -> None:
+    def ready() -> bool:
+        return _answers(path) if name == "dockerd" else path.is_socket()
+
+    wait_until(lambda: ready() or not place.owns(pid), _START_S)
+    if ready():
+        return
+    gone = not place.owns(pid)
+    end(pid, place.owns, grace_s=5)
+    heal.clean(place)
+    state = "stopped at once" if gone else f"did not answer within {_START_S:.0f} s"
+    raise EngineUnavailableError(
+        f"the embedded engine's {name} {state}; it says:\n" + place.last_errors(),
+        where=str(place.log),
+        cure="The embedded engine needs root, cgroups, and an ext4 or xfs disk for its data: "
+        "SLIPWAY_STATE moves them to another one.",
+    )
+
+
+@contextmanager
+def _lock(place: Layout) -> Iterator[None]:
+    """One start or stop at a time; the kernel lets go of it when its holder dies."""
+    place.home.mkdir(parents=True, exist_ok=True)
+    with (place.home / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _environment() -> dict[str, str]:
+    names = [*_PASSED_ON, *_PROXIES, *(name.lower() for name in _PROXIES)]
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    return {**kept, "PATH": f"{os.environ.get('PATH', os.defpath)}:{_SBIN}"}
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=_environment()["PATH"])

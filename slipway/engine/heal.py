@@ -1,0 +1,78 @@
+"""Bringing what is left of an embedded engine to rest: after `stop`, and after a crash.
+
+kill -9 of dockerd leaves: pid files and sockets that name nobody, a containerd and its shims,
+processes of BuildKit's steps (which run without a shim and so belong to nobody), and mounts.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from slipway.engine.errors import EngineError
+from slipway.engine.layout import Layout
+from slipway.engine.processes import command_line, end, find, read_pid
+
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # proc(5): mountinfo writes blanks as \040
+
+
+def clean(place: Layout, *, grace_s: float = 10.0) -> None:
+    """End every process of this engine, unmount what it mounted, remove sockets and pid files.
+
+    Data, logs and configuration stay. Raises EngineError if something refuses to go.
+    """
+    for file, wait in ((place.dockerd_pid, grace_s), (place.containerd_pid, 10.0)):
+        pid = read_pid(file)
+        if pid is not None:
+            _end(pid, place.owns, wait)
+
+    def lives_here(pid: int) -> bool:
+        return _lives_in(pid, place.data_root)
+
+    for matches in (place.owns, lives_here):
+        for pid in list(find(matches)):
+            _end(pid, matches, 2.0)
+    for mount in _mounts_under(Path("/proc/self/mountinfo"), (place.data_root, place.run)):
+        subprocess.run(["umount", "--lazy", mount], check=True, capture_output=True)
+    place.dockerd_pid.unlink(missing_ok=True)
+    place.containerd_pid.unlink(missing_ok=True)
+    if place.run.exists():
+        shutil.rmtree(place.run)
+
+
+def _end(pid: int, matches: Callable[[int], bool], grace_s: float) -> None:
+    if not end(pid, matches, grace_s=grace_s):
+        raise EngineError(
+            f"process {pid} ({' '.join(command_line(pid))}) does not end",
+            cure=f"`ps -o stat,wchan {pid}` tells what it waits for.",
+        )
+
+
+def _lives_in(pid: int, data_root: Path) -> bool:
+    """Whether the process's own root file system is a layer of this engine."""
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(_is_root_in(line, data_root) for line in lines)
+
+
+def _is_root_in(line: str, data_root: Path) -> bool:
+    # 36 35 98:0 /mnt1 /mnt2 rw,noatime - ext3 /dev/root rw,errors=continue: proc(5)
+    target = line.split(" ", 5)[4]
+    options = _unescape(line.rpartition(" ")[2])
+    return target == "/" and f"{data_root}/" in options
+
+
+def _mounts_under(mountinfo: Path, folders: tuple[Path, ...]) -> list[str]:
+    """Mount points below the folders, the deepest first."""
+    points = [_unescape(line.split(" ", 5)[4]) for line in mountinfo.read_text().splitlines()]
+    below = [point for point in points if any(point.startswith(f"{path}/") for path in folders)]
+    return sorted(below, key=lambda point: point.count("/"), reverse=True)
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)

@@ -1,0 +1,112 @@
+"""A BuildKit session: what the daemon asks of us while it builds.
+
+`POST /session` is upgraded to HTTP/2 with the roles turned round: the daemon calls, we answer.
+Secrets and registry credentials go over it when a step needs them, and into no layer. The header
+names: moby/buildkit:session/manager.go; docker-py has none of it (docker/docker-py#2230).
+"""
+
+from __future__ import annotations
+
+import secrets as random
+import socket
+from collections.abc import Mapping
+
+from slipway.engine.client import Engine
+from slipway.engine.errors import EngineError
+from slipway.engine.grpc import NOT_FOUND, GrpcError, GrpcServer, Handler
+from slipway.engine.protobuf import field, fields, text
+from slipway.engine.transport import dial
+from slipway.registry.model import CredentialsFor
+
+MAX_SECRET = 500 * 1024  # bytes; moby/buildkit:session/secrets/secrets.go, MaxSecretSize
+
+_HEALTH = "/grpc.health.v1.Health/Check"
+_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"  # noqa: S105 - a method's name
+_CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
+
+
+class Session:
+    """An open session; `id` is what a build names to use it. Close it when the build has ended."""
+
+    def __init__(
+        self, engine: Engine, *, secrets: Mapping[str, bytes], credentials: CredentialsFor
+    ) -> None:
+        for name, value in secrets.items():
+            if len(value) > MAX_SECRET:
+                raise EngineError(
+                    f"secret {name} has {len(value)} bytes; BuildKit takes at most {MAX_SECRET}",
+                    cure="Hand large files over in the build context, if they are not secret.",
+                )
+        methods = _methods(secrets, credentials)
+        self.id = random.token_hex(16)
+        sock = dial(engine)
+        try:
+            rest = _upgrade(sock, engine.api_version, self.id, methods)
+        except BaseException:
+            sock.close()
+            raise
+        self._server = GrpcServer(sock, methods, received=rest)
+
+    @property
+    def failure(self) -> Exception | None:
+        """The first exception that asking for credentials raised, in its own type."""
+        return self._server.failure
+
+    def close(self) -> None:
+        """End the session and its threads."""
+        self._server.close()
+
+
+def _methods(secrets: Mapping[str, bytes], credentials: CredentialsFor) -> dict[str, Handler]:
+    def health(_: bytes) -> bytes:
+        return field(1, 1)  # SERVING
+
+    def secret(message: bytes) -> bytes:
+        name = _first(message)
+        if name not in secrets:
+            raise GrpcError(NOT_FOUND, f"secret {name} was not given to this build")
+        return field(1, secrets[name])
+
+    def login(message: bytes) -> bytes:
+        found = credentials(_first(message))
+        return field(1, found.username) + field(2, found.secret) if found else b""
+
+    return {_HEALTH: health, _SECRET: secret, _CREDENTIALS: login}
+
+
+def _first(message: bytes) -> str:
+    return next((text(value) for number, value in fields(message) if number == 1), "")
+
+
+def _upgrade(
+    sock: socket.socket, api_version: str, session: str, methods: Mapping[str, Handler]
+) -> bytes:
+    """Ask for the upgrade; returns what arrived behind the answer's headers."""
+    lines = [
+        f"POST /v{api_version}/session HTTP/1.1",
+        "Host: localhost",
+        "Connection: Upgrade",
+        "Upgrade: h2c",
+        f"X-Docker-Expose-Session-Uuid: {session}",
+        "X-Docker-Expose-Session-Name: slipway",
+        "X-Docker-Expose-Session-Sharedkey: ",
+        # One header a method: written by hand because neither requests nor http.client repeats one.
+        *(f"X-Docker-Expose-Session-Grpc-Method: {method}" for method in methods),
+        "",
+        "",
+    ]
+    sock.sendall("\r\n".join(lines).encode("ascii"))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        data = sock.recv(4096)
+        if not data:
+            raise EngineError("the engine closed the connection instead of opening a session")
+        answer += data
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    status = head.split(b"\r\n", 1)[0].decode("ascii", "replace")
+    if " 101 " not in f"{status} ":
+        raise EngineError(
+            f"the engine opened no BuildKit session, it answered: {status}",
+            cure="Docker 20.10 or newer is needed; `./inv doctor` shows the version in use.",
+        )
+    return rest
