@@ -1,0 +1,76 @@
+"""The command line's own promises: positional names, exit codes, one paragraph for a failure."""
+
+from __future__ import annotations
+
+import pytest
+from invoke.collection import Collection
+from invoke.context import Context
+
+from slipway.cli import Inv, command
+from slipway.errors import DriftError, SlipwayError
+
+SEEN: list[object] = []
+
+
+@command(positional=[], help={"names": "images"})
+def build(c: Context, names: list[str], region: str = "", force: bool = False) -> None:
+    """Record the arguments."""
+    del c
+    SEEN.append((list(names), region, force))
+
+
+@command()
+def fail(c: Context, kind: str = "plain") -> None:
+    """Fail in an expected way."""
+    del c
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+    error = DriftError if kind == "drift" else SlipwayError
+    raise error("the disk is full", where="/data", cure="Free some space.")
+
+
+def run(*arguments: str) -> int:
+    program = Inv(namespace=Collection(build, fail), name="Slipway", binary="inv")
+    SEEN.clear()
+    try:
+        program.run(["inv", *arguments])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        (["build"], [([], "", False)]),
+        (["build", "a", "b-*"], [(["a", "b-*"], "", False)]),
+        (["build", "a", "--region", "us-west-2", "b"], [(["a", "b"], "us-west-2", False)]),
+        (["build", "--region=eu-west-1", "a", "--force"], [(["a"], "eu-west-1", True)]),
+        (["build", "--force", "a", "build", "b"], [(["a"], "", True), (["b"], "", False)]),
+        (["build", "--names", "a", "b"], [(["a", "b"], "", False)]),
+    ],
+)
+def test_image_names_are_plain_words_anywhere_after_the_task(
+    arguments: list[str], seen: list[object]
+) -> None:
+    assert run(*arguments) == 0
+    assert seen == SEEN
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing-like-it"], ["build", "--no-such-flag"], ["fail", "a-word"]]
+)
+def test_wrong_usage_exits_with_3(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 3
+    assert "inv --list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "code"), [("plain", 1), ("drift", 2), ("interrupt", 130)])
+def test_an_expected_failure_is_one_paragraph_with_its_exit_code(
+    kind: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fail", "--kind", kind) == code
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    if kind != "interrupt":
+        assert printed == "inv fail: /data: the disk is full\n  Free some space.\n"

@@ -1,0 +1,86 @@
+"""Whole files only, tree hashes, and one run at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slipway.errors import SlipwayError
+from slipway.files import exclusive, tree_sha256, write_atomic
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_partial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "record.json"
+    write_atomic(target, "old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("slipway.files.os.fsync", full)
+    with pytest.raises(SlipwayError, match="No space left on device"):
+        write_atomic(target, "new")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def make_tree(root: Path) -> Path:
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "one.sh").write_text("echo 1\n")
+    (root / "two").write_text("2")
+    return root
+
+
+def test_tree_hash_ignores_caches_dates_and_umask(tmp_path: Path) -> None:
+    one, other = make_tree(tmp_path / "1"), make_tree(tmp_path / "2")
+    (other / "two").chmod(0o600)
+    (other / "__pycache__").mkdir()
+    (other / "__pycache__" / "x.pyc").write_text("cache")
+    (other / ".hidden").write_text("editor state")
+    assert tree_sha256(one) == tree_sha256(other)
+
+
+@pytest.mark.parametrize("change", ["content", "name", "executable"])
+def test_tree_hash_sees_content_names_and_the_executable_bit(tmp_path: Path, change: str) -> None:
+    one, other = make_tree(tmp_path / "1"), make_tree(tmp_path / "2")
+    if change == "content":
+        (other / "two").write_text("3")
+    elif change == "name":
+        (other / "two").rename(other / "three")
+    else:
+        (other / "two").chmod(0o755)
+    assert tree_sha256(one) != tree_sha256(other)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from slipway.files import exclusive
+with exclusive(Path(sys.argv[1]), "ship local"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_second_run_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(SlipwayError, match=rf"inv ship local \(pid {holder.pid}\)"),
+            exclusive(lock, "build other"),
+        ):
+            pass
+        holder.kill()
+    with exclusive(lock, "build other"):  # the kernel dropped the lock with its holder
+        assert "build other" in lock.read_text()

@@ -1,0 +1,29 @@
+"""Records survive a round trip; a damaged one counts as none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slipway import records
+from slipway.paths import Project
+from slipway.records import Built, Pushed, Record
+
+
+def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    project = Project(tmp_path, tmp_path / "state")
+    record = Record(
+        built=Built("b" * 64, {"base": "sha256:1"}, "repo:tag", "sha256:2", 3, 4.5),
+        pushed={"local": Pushed("sha256:2", "h/r:t", "sha256:3", "type", 5, 6.5)},
+    )
+    records.save(project, "image", record)
+    assert records.load(project, "image") == record
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"built": {"unknown": 1}}', "[]", '{"built": null}'])
+def test_a_damaged_record_counts_as_none(tmp_path: Path, content: str) -> None:
+    project = Project(tmp_path, tmp_path / "state")
+    project.records.mkdir(parents=True)
+    (project.records / "image.json").write_text(content)
+    assert records.load(project, "image") == Record()
