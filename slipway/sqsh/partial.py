@@ -1,0 +1,68 @@
+"""A file that is written under a hidden name beside its destination, and renamed when whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from slipway.errors import SlipwayError
+from slipway.sqsh.owner import Owner, this_process
+
+_SUFFIX = ".partial"
+
+
+def _of(destination: Path, owner: Owner | str) -> str:
+    return f".{destination.name}.{owner}{_SUFFIX}"
+
+
+def remove_leftovers(destination: Path) -> list[Path]:
+    """Remove half-written files of killed runs for this destination; those of live ones stay."""
+    removed = []
+    prefix = _of(destination, "").removesuffix(_SUFFIX)
+    for path in sorted(destination.parent.iterdir()):
+        if path.name.startswith(prefix) and path.name.endswith(_SUFFIX):
+            owner = Owner.parse(path.name[len(prefix) : -len(_SUFFIX)])
+            if owner is not None and owner.is_gone:
+                path.unlink(missing_ok=True)
+                removed.append(path)
+    return removed
+
+
+@contextlib.contextmanager
+def partial_file(destination: Path) -> Iterator[Path]:
+    """A new empty file beside `destination`, removed at the end unless `commit` renamed it.
+
+    Raises SlipwayError where the folder cannot be written.
+    """
+    path = destination.with_name(_of(destination, this_process()))
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise SlipwayError(
+            f"cannot write there: {error.strerror}",
+            where=str(destination.parent),
+            cure="Choose a folder that exists or can be made, on a file system that is writable.",
+        ) from error
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def commit(partial: Path, destination: Path) -> None:
+    """Give a whole file its name, for good."""
+    flush(partial)
+    partial.replace(destination)
+    flush(destination.parent)

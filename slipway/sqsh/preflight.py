@@ -1,0 +1,138 @@
+"""Whether an export can succeed, asked before it costs anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.errors import SlipwayError, UsageError
+from slipway.report.console import human_bytes
+from slipway.sqsh.options import SqshOptions
+from slipway.sqsh.sidecar import Sidecar, read
+
+RATIO = {"zstd": 0.45, "gzip": 0.45, "xz": 0.4, "lzo": 0.8, "lz4": 0.8}
+"""Size of a .sqsh over the size of its image, rounded up from training images: 4.65 GB of python,
+torch and DeepSpeed gave 1.75 GB with zstd-3 and 3.75 GB with lzo."""
+
+_MAX_FILE = {"vfat": (1 << 32) - 1, "msdos": (1 << 32) - 1}
+_IN_MEMORY = ("tmpfs", "ramfs")
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a destination offers."""
+
+    free: int  # bytes that this user may still write
+    file_system: str  # type as the kernel names it: "ext4", "lustre"; empty where unknown
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that is there already."""
+    return next(parent for parent in path.parents if parent.exists())
+
+
+def _unescape(field: str) -> str:
+    """mountinfo writes blank, tab, newline and backslash as octal (proc(5))."""
+    for code in ("040", "011", "012", "134"):
+        field = field.replace("\\" + code, chr(int(code, 8)))
+    return field
+
+
+def file_system_of(path: Path, mountinfo: str) -> str:
+    """The type of the file system that `path` is on, from the text of /proc/self/mountinfo."""
+    best, found = -1, ""
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        mount = Path(_unescape(left.split()[4]))
+        # Later lines cover earlier ones at the same place.
+        if path.is_relative_to(mount) and len(mount.parts) >= best:
+            best, found = len(mount.parts), right.split()[0]
+    return found
+
+
+def room(destination: Path) -> Room:
+    """Look at the file system that `destination` is on or would be made on."""
+    folder = existing_parent(destination).resolve()
+    stats = os.statvfs(folder)
+    mountinfo = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    return Room(stats.f_bavail * stats.f_frsize, file_system_of(folder, mountinfo))
+
+
+def expected_size(image_size: int, options: SqshOptions) -> int:
+    """Bytes that a .sqsh of an image of `image_size` bytes is likely to take."""
+    return int(image_size * RATIO[options.compressor])
+
+
+def check_room(room: Room, image_size: int, options: SqshOptions, destination: Path) -> str | None:
+    """Raise SlipwayError where the file will not fit; return a warning, or None."""
+    need = expected_size(image_size, options)
+    ratio = RATIO[options.compressor]
+    sum_text = f"about {human_bytes(need)} (image {human_bytes(image_size)} x {ratio})"
+    if need > room.free:
+        raise SlipwayError(
+            f"the .sqsh needs {sum_text}, and {human_bytes(room.free)} are free",
+            where=str(destination.parent),
+            cure="Free some space there, or choose a folder on a larger file system.",
+        )
+    largest = _MAX_FILE.get(room.file_system)
+    if largest is not None and need > largest:
+        raise SlipwayError(
+            f"the .sqsh needs {sum_text}, and a file on {room.file_system} holds at most"
+            f" {human_bytes(largest)}",
+            where=str(destination.parent),
+            cure="Choose a folder on ext4, xfs or a cluster's file system.",
+        )
+    if room.file_system in _IN_MEMORY:
+        return f"{destination.parent} is a {room.file_system}: it is memory, gone after a reboot"
+    return None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a destination should hold."""
+
+    image_id: str
+    build_id: str
+    options: SqshOptions
+
+
+def already_there(destination: Path, wanted: Wanted, *, force: bool) -> Sidecar | None:
+    """The sidecar of a destination that is up to date; None where it is to be written.
+
+    Raises UsageError rather than overwrite something else; `force` overwrites all but a folder.
+    """
+    if destination.is_dir():
+        raise UsageError(
+            "this is a folder, not a file to write",
+            where=str(destination),
+            cure=f"Name a file, such as {destination / 'image.sqsh'}.",
+        )
+    if force or not destination.exists():
+        return None
+    sidecar = read(destination)
+    cure = "Choose another name, or overwrite it with --force."
+    if sidecar is None:
+        raise UsageError(
+            "the file exists and has no sidecar, so what it holds is not known",
+            where=str(destination),
+            cure=cure,
+        )
+    if (sidecar.image_id, sidecar.build_id) != (wanted.image_id, wanted.build_id):
+        raise UsageError(
+            f"the file exists and holds another image: {sidecar.reference}, build"
+            f" {sidecar.build_id[:12]}",
+            where=str(destination),
+            cure=cure,
+        )
+    if sidecar.options != wanted.options.as_json():
+        raise UsageError(
+            f"the file exists and was made with other options ({sidecar.options})",
+            where=str(destination),
+            cure=cure,
+        )
+    # The sidecar gets its name first, so a run that was killed between the two renames leaves
+    # one that does not fit the file yet.
+    if destination.stat().st_size != sidecar.size:
+        return None
+    return sidecar

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slipway.errors import SlipwayError, UsageError
+from slipway.sqsh.options import SqshOptions
+from slipway.sqsh.preflight import (
+    Room,
+    Wanted,
+    already_there,
+    check_room,
+    existing_parent,
+    file_system_of,
+)
+from slipway.sqsh.sidecar import Sidecar, read, sidecar_path, verify, write
+
+GIB = 1 << 30
+OPTIONS = SqshOptions()
+WANTED = Wanted("sha256:1", "b1", OPTIONS)
+
+
+def made(path: Path, content: bytes = b"squashfs") -> Sidecar:
+    path.write_bytes(content)
+    sidecar = Sidecar(
+        reference="train/x:1",
+        image_id="sha256:1",
+        image_digests=("train/x@sha256:2",),
+        build_id="b1",
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        entries=3,
+        options=OPTIONS.as_json(),
+        slipway="0",
+    )
+    write(path, sidecar)
+    return sidecar
+
+
+def test_a_sidecar_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    sidecar = made(tmp_path / "a.sqsh")
+    assert read(tmp_path / "a.sqsh") == sidecar
+    assert verify(tmp_path / "a.sqsh") == sidecar
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.sqsh", "a.sqsh.json"]
+
+
+def test_one_changed_byte_is_found(tmp_path: Path) -> None:
+    made(tmp_path / "a.sqsh")
+    (tmp_path / "a.sqsh").write_bytes(b"squashFs")
+    with pytest.raises(SlipwayError, match="sha256"):
+        verify(tmp_path / "a.sqsh")
+
+
+def test_a_file_cut_short_is_found(tmp_path: Path) -> None:
+    made(tmp_path / "a.sqsh")
+    (tmp_path / "a.sqsh").write_bytes(b"squash")
+    with pytest.raises(SlipwayError, match="6 bytes, the sidecar says 8"):
+        verify(tmp_path / "a.sqsh")
+
+
+def test_a_missing_file_or_sidecar_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqsh"
+    made(path)
+    path.unlink()
+    with pytest.raises(SlipwayError, match="No such file"):
+        verify(path)
+    sidecar_path(path).unlink()
+    with pytest.raises(SlipwayError, match="no sidecar"):
+        verify(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"format": "slipway-sqsh/9"}', '{"format": "slipway-sqsh/1"}']
+)
+def test_a_damaged_sidecar_is_named_and_not_guessed_at(tmp_path: Path, text: str) -> None:
+    sidecar_path(tmp_path / "a.sqsh").write_text(text)
+    with pytest.raises(SlipwayError, match=r"a\.sqsh\.json"):
+        read(tmp_path / "a.sqsh")
+
+
+def test_nothing_there_is_written(tmp_path: Path) -> None:
+    assert already_there(tmp_path / "no" / "a.sqsh", WANTED, force=False) is None
+
+
+def test_the_same_image_and_build_is_up_to_date(tmp_path: Path) -> None:
+    sidecar = made(tmp_path / "a.sqsh")
+    assert already_there(tmp_path / "a.sqsh", WANTED, force=False) == sidecar
+    assert already_there(tmp_path / "a.sqsh", WANTED, force=True) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (replace(WANTED, image_id="sha256:9"), "another image: train/x:1"),
+        (replace(WANTED, build_id="b9"), "another image"),
+        (replace(WANTED, options=SqshOptions(level=9)), "other options"),
+    ],
+)
+def test_something_else_is_overwritten_only_by_force(
+    tmp_path: Path, wanted: Wanted, message: str
+) -> None:
+    made(tmp_path / "a.sqsh")
+    with pytest.raises(UsageError, match=message):
+        already_there(tmp_path / "a.sqsh", wanted, force=False)
+    assert already_there(tmp_path / "a.sqsh", wanted, force=True) is None
+
+
+def test_a_file_without_a_sidecar_is_overwritten_only_by_force(tmp_path: Path) -> None:
+    (tmp_path / "a.sqsh").write_bytes(b"someone's")
+    with pytest.raises(UsageError, match="no sidecar"):
+        already_there(tmp_path / "a.sqsh", WANTED, force=False)
+    assert already_there(tmp_path / "a.sqsh", WANTED, force=True) is None
+
+
+def test_a_run_killed_between_its_two_renames_is_done_again(tmp_path: Path) -> None:
+    sidecar = made(tmp_path / "a.sqsh")
+    write(tmp_path / "a.sqsh", replace(sidecar, size=sidecar.size + 1))
+    assert already_there(tmp_path / "a.sqsh", WANTED, force=False) is None
+
+
+def test_a_folder_is_no_destination_even_by_force(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="folder"):
+        already_there(tmp_path, WANTED, force=True)
+
+
+def test_too_little_space_is_said_with_both_numbers() -> None:
+    with pytest.raises(SlipwayError, match=r"4\.5 GB \(image 10 GB x 0\.45\), and 1 GB are free"):
+        check_room(Room(10**9, "ext4"), 10**10, OPTIONS, Path("/x/a.sqsh"))
+    assert check_room(Room(5 * 10**9, "ext4"), 10**10, OPTIONS, Path("/x/a.sqsh")) is None
+
+
+def test_a_file_larger_than_the_file_system_can_hold_is_refused() -> None:
+    with pytest.raises(SlipwayError, match="vfat holds at most"):
+        check_room(Room(100 * GIB, "vfat"), 20 * GIB, OPTIONS, Path("/x/a.sqsh"))
+    assert check_room(Room(100 * GIB, "vfat"), 2 * GIB, OPTIONS, Path("/x/a.sqsh")) is None
+
+
+def test_a_destination_in_memory_is_warned_about() -> None:
+    warning = check_room(Room(100 * GIB, "tmpfs"), GIB, OPTIONS, Path("/dev/shm/a.sqsh"))
+    assert warning is not None
+    assert "gone after a reboot" in warning
+
+
+MOUNTS = r"""
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 22 0:26 / /fsx rw shared:7 - lustre 10.0.0.1@tcp:/x rw
+31 30 0:27 / /fsx/with\040blank rw - nfs4 host:/y rw
+32 22 0:28 / /mnt rw - tmpfs tmpfs rw
+33 22 8:17 / /mnt rw - vfat /dev/sdb1 rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/me", "ext4"),
+        ("/fsx", "lustre"),
+        ("/fsx/images", "lustre"),
+        ("/fsxx", "ext4"),
+        ("/fsx/with blank/images", "nfs4"),
+        ("/mnt/usb", "vfat"),  # the later mount covers the earlier one
+    ],
+)
+def test_the_file_system_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
+    assert file_system_of(Path(path), MOUNTS.strip()) == kind
+
+
+def test_a_destination_in_folders_to_be_made_is_judged_by_the_nearest_that_exists(
+    tmp_path: Path,
+) -> None:
+    assert existing_parent(tmp_path / "a" / "b" / "c.sqsh") == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"compressor": "brotli"}, "no compressor 'brotli'"),
+        ({"level": 23}, "level 23 does not exist for zstd"),
+        ({"level": 0}, "level 0"),
+        ({"compressor": "lz4", "level": 1}, "level 1 does not exist for lz4"),
+        ({"block_size": 1000}, "1000 bytes"),
+        ({"block_size": 1 << 21}, "2097152 bytes"),
+    ],
+)
+def test_options_that_squashfs_does_not_have_are_refused(
+    fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        SqshOptions(**fields)  # type: ignore[arg-type]
