@@ -18,14 +18,10 @@ from slipway.engine import dockerfile, trace
 from slipway.engine.client import Engine
 from slipway.engine.context import ContextFile, check_paths, context_tar
 from slipway.engine.disk import disk_full, is_full
-from slipway.engine.errors import (
-    BuildCancelledError,
-    BuildFailedError,
-    EngineDiedError,
-    EngineError,
-)
+from slipway.engine.errors import BuildCancelledError, BuildFailedError, EngineError
 from slipway.engine.processes import wait_until
 from slipway.engine.progress import Progress
+from slipway.engine.sdk import engine_died
 from slipway.engine.session import Session
 from slipway.engine.transport import dial, json_lines, post
 from slipway.errors import SlipwayError
@@ -195,13 +191,7 @@ def _failure(
     if is_full("\n".join((outcome.error, step.error if step else "", *tail))):
         return disk_full(engine, f"building {task}")
     if outcome.broken is not None or _died(engine, outcome.error):
-        return EngineDiedError(
-            f"the Docker daemon went away during {task}; the Dockerfile is not to blame",
-            where=engine.url,
-            cure="Run the command again: the embedded engine is started anew."
-            if engine.embedded
-            else "Start the daemon again (its log tells why it stopped), then repeat the command.",
-        )
+        return engine_died(engine, f"building {task}")
     reason = outcome.error or "the engine ended the build without an image"
     return BuildFailedError(
         task, reason, step=step.name if step else None, last_lines=tail, log=log

@@ -56,16 +56,17 @@ class Engine:
             return False
 
 
-def connect(project: Project, choice: str = "auto") -> Engine:
+def connect(project: Project, choice: str = "auto", *, start: bool = True) -> Engine:
     """The engine for `choice`: "auto", "embedded" or a URL (unix:///..., tcp://...).
 
     "auto" takes what the docker CLI would take (DOCKER_HOST, the CLI's context, the default
     socket) if it answers; otherwise the embedded engine, which is started if need be. A daemon
     that DOCKER_HOST names and that does not answer is an error: the user chose it, and building on
-    another disk instead would surprise. Raises EngineUnavailableError with the cure.
+    another disk instead would surprise. With `start` False nothing is started: an embedded
+    engine counts only if it runs. Raises EngineUnavailableError with the cure.
     """
     if choice == "embedded":
-        return _attach({"base_url": embedded.start(project)}, embedded=True)
+        return _embedded(project, start)
     if choice != "auto":
         return _attach({"base_url": choice}, embedded=False)
     named = kwargs_from_env()
@@ -74,14 +75,25 @@ def connect(project: Project, choice: str = "auto") -> Engine:
     try:
         return _attach({**ContextAPI.kwargs_from_context(), **named}, embedded=False)
     except EngineUnavailableError as unavailable:
-        obstacle = embedded.obstacle()
-        if obstacle is None:
-            return _attach({"base_url": embedded.start(project)}, embedded=True)
+        try:
+            return _embedded(project, start)
+        except EngineUnavailableError as second:
+            raise EngineUnavailableError(
+                f"{unavailable.what}, and {second.what}",
+                where=unavailable.where,
+                cure=f"{unavailable.cure}\n  Or: {second.cure}",
+            ) from second
+
+
+def _embedded(project: Project, start: bool) -> Engine:
+    if start:
+        return _attach({"base_url": embedded.start(project)}, embedded=True)
+    found = embedded.status(project)
+    if not found.running:
         raise EngineUnavailableError(
-            f"{unavailable.what}, and the embedded engine cannot be started: {obstacle.what}",
-            where=unavailable.where,
-            cure=f"{unavailable.cure}\n  Or: {obstacle.cure}",
-        ) from unavailable
+            "the embedded engine does not run", where=found.url, cure="`./inv engine.start`"
+        )
+    return _attach({"base_url": found.url}, embedded=True)
 
 
 def _attach(how: Mapping[str, Any], *, embedded: bool) -> Engine:

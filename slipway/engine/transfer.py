@@ -1,0 +1,205 @@
+"""Images into and out of the engine: pull, push, load, import."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from docker.errors import APIError
+from docker.utils import parse_repository_tag
+
+from slipway.engine.client import Engine
+from slipway.engine.diagnosis import diagnose
+from slipway.engine.disk import disk_full
+from slipway.engine.errors import EngineError, TransferError
+from slipway.engine.images import inspect
+from slipway.engine.sdk import GONE, answer, engine_died
+from slipway.registry.model import CredentialsFor
+from slipway.report.events import Event, OnEvent
+
+DOCKER_HUB = "docker.io"
+
+# Statuses whose numbers are bytes over the network; extracting counts the same layer again.
+_MOVING = ("Downloading", "Pushing")
+_DONE = ("Pull complete", "Pushed")
+_CACHED = ("Already exists", "Layer already exists", "Mounted from")
+
+
+def registry_host(reference: str) -> str:
+    """The registry of an image reference: what is before the first slash, if it looks like a host.
+
+    The rule is distribution/reference:normalize.go's: a dot, a colon, or "localhost".
+    """
+    first, slash, _ = reference.partition("/")
+    named = slash and ("." in first or ":" in first or first == "localhost")
+    return first if named else DOCKER_HUB
+
+
+def pull(engine: Engine, reference: str, *, credentials: CredentialsFor, on_event: OnEvent) -> str:
+    """Pull a tag or a digest and return the image id. Raises TransferError, EngineDiedError.
+
+    A reference without tag and digest means ":latest", never all tags.
+    """
+    api = engine.client.api
+    repository, tag = parse_repository_tag(reference)
+    progress = _Layers(f"pull {reference}", on_event)
+    with _transfer(engine, reference):
+        lines = api.pull(
+            repository,
+            tag=tag or "latest",
+            stream=True,
+            decode=True,
+            auth_config=_login(credentials, reference),
+        )
+        _follow(engine, reference, lines, progress.take)
+        return str(inspect(engine, reference)["Id"])
+
+
+def push(engine: Engine, reference: str, *, credentials: CredentialsFor, on_event: OnEvent) -> str:
+    """Push a tag and return the manifest digest that the daemon reports ("sha256:...").
+
+    One try: the daemon repeats some failures by itself, `TransferError.retry` says whether another
+    call may help. Raises TransferError, EngineDiedError.
+    """
+    repository, tag = parse_repository_tag(reference)
+    progress = _Layers(f"push {reference}", on_event)
+    digests: list[str] = []
+
+    def take(line: Mapping[str, Any]) -> None:
+        digest = (line.get("aux") or {}).get("Digest")
+        if digest:
+            digests.append(str(digest))
+        progress.take(line)
+
+    with _transfer(engine, reference):
+        lines = engine.client.api.push(
+            repository,
+            tag=tag or "latest",
+            stream=True,
+            decode=True,
+            auth_config=_login(credentials, reference),
+        )
+        _follow(engine, reference, lines, take)
+    if not digests:
+        raise TransferError(
+            "other", "the daemon reported no digest for this push", retry=True, where=reference
+        )
+    return digests[-1]
+
+
+def import_rootfs(
+    engine: Engine, tar_stream: IO[bytes], reference: str, changes: Sequence[str] = ()
+) -> str:
+    """Make a one-layer image from a root file system tar; returns the image id.
+
+    `changes` are Dockerfile instructions (ENV, ENTRYPOINT, LABEL ...). Raises EngineError.
+    """
+    repository, tag = parse_repository_tag(reference)
+    with _transfer(engine, reference):
+        said = engine.client.api.import_image_from_stream(
+            iter(lambda: tar_stream.read(1 << 20), b""),
+            repository=repository,
+            tag=tag or "latest",
+            changes=list(changes),
+        )
+        _follow(engine, reference, _objects(said), lambda _: None)
+        return str(inspect(engine, reference)["Id"])
+
+
+def load(engine: Engine, tar_stream: IO[bytes]) -> tuple[str, ...]:
+    """Load a `docker save` tar; returns the references or ids that it held. Raises EngineError."""
+    loaded: list[str] = []
+
+    def take(line: Mapping[str, Any]) -> None:
+        text = str(line.get("stream", ""))
+        for prefix in ("Loaded image ID: ", "Loaded image: "):
+            if text.startswith(prefix):
+                loaded.append(text.removeprefix(prefix).strip())
+
+    with _transfer(engine, "load"):
+        answer_lines: Iterable[Any] = engine.client.api.load_image(tar_stream)  # type: ignore[no-untyped-call]
+        _follow(engine, "load", answer_lines, take)
+    return tuple(loaded)
+
+
+def _login(credentials: CredentialsFor, reference: str) -> dict[str, Any]:
+    # An empty dict is "anonymous"; None would make the SDK look into ~/.docker/config.json.
+    found = credentials(registry_host(reference))
+    return {"username": found.username, "password": found.secret} if found else {}
+
+
+def _follow(
+    engine: Engine,
+    reference: str,
+    lines: Iterable[Any],
+    take: Callable[[Mapping[str, Any]], None],
+) -> None:
+    """Read an answer to its end. The SDK raises nothing for errors in it: docker/docker-py#3277."""
+    for line in lines:
+        if isinstance(line, Mapping):
+            detail = line.get("errorDetail") or {}
+            message = detail.get("message") or line.get("error")
+            if message:
+                raise _error(engine, reference, str(message))
+            take(line)
+
+
+def _objects(text: str) -> Iterator[Any]:
+    return (json.loads(line) for line in text.splitlines() if line.strip())
+
+
+def _error(engine: Engine, reference: str, message: str) -> EngineError:
+    found = diagnose(message)
+    if found.kind == "disk_full":
+        full = disk_full(engine, f"transferring {reference}")
+        return TransferError("disk_full", full.what, retry=False, where=reference, cure=full.cure)
+    return TransferError(
+        found.kind, message.strip(), retry=found.retry, where=reference, cure=found.cure
+    )
+
+
+@contextmanager
+def _transfer(engine: Engine, reference: str) -> Iterator[None]:
+    """Turn what the SDK and its HTTP library raise into our errors."""
+    try:
+        yield
+    except APIError as error:
+        raise _error(engine, reference, answer(error)) from error
+    except GONE as error:
+        raise engine_died(engine, f"transferring {reference}") from error
+
+
+@dataclass
+class _Layers:
+    """Byte progress over all layers, and one event a layer when it is there."""
+
+    task: str
+    on_event: OnEvent
+    bytes: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        layer, status = str(line.get("id", "")), str(line.get("status", ""))
+        if status in _DONE:
+            total = self.bytes.get(layer, (0, 0))[1]
+            self.bytes[layer] = (total, total)
+            self.on_event(Event("done", self.task, layer, status))
+        elif status.startswith(_CACHED):
+            self.on_event(Event("cached", self.task, layer, status))
+        detail = line.get("progressDetail") or {}
+        if status not in _MOVING or "current" not in detail:
+            return
+        now = int(detail["current"])
+        # The daemon compresses while it pushes and gives the uncompressed size as total, or none.
+        self.bytes[layer] = (now, max(now, int(detail.get("total") or 0)))
+        self.on_event(
+            Event(
+                "progress",
+                self.task,
+                current=sum(current for current, _ in self.bytes.values()),
+                total=sum(total for _, total in self.bytes.values()),
+                unit="B",
+            )
+        )
