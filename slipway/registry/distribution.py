@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal, cast
 
 import requests
 
@@ -148,6 +149,11 @@ class Distribution:
                     "too large for a configuration", where=self.name(repository, digest)
                 )
         return bytes(data)
+
+    def config(self, repository: str, manifest: Manifest) -> dict[str, Any]:
+        """The image configuration that a manifest names (OCI image specification)."""
+        raw = self.blob(repository, manifest.json()["config"]["digest"])
+        return cast("dict[str, Any]", json.loads(raw))
 
     def blob_stream(self, repository: str, digest: str) -> Iterator[bytes]:
         """A blob in pieces. After a cut it goes on where it stopped.

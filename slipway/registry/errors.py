@@ -133,7 +133,8 @@ def immutable_tag(where: str, text: str) -> ImmutableTagError:
     return ImmutableTagError(
         f"the tag exists already with another image, and tags do not move ({text})",
         where=where,
-        cure="A changed image has a changed build id and so another tag; `inv plan` shows it.",
+        cure="Use the image that is there: it was built from the same inputs at another time. "
+        "A changed image has a changed build id, and with it another tag.",
     )
 
 

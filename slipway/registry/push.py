@@ -1,0 +1,233 @@
+"""An image from the engine into a registry, under a tag that does not move, and proof of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from slipway.engine.client import Engine
+from slipway.engine.images import inspect
+from slipway.errors import SlipwayError
+from slipway.registry.delivery import POLICY, deliver, renamed, tagged
+from slipway.registry.distribution import Distribution
+from slipway.registry.errors import (
+    ImageMissingError,
+    ImmutableTagError,
+    ManifestError,
+    RepositoryMissingError,
+    immutable_tag,
+)
+from slipway.registry.manifests import SCHEMA2, Manifest, to_schema2
+from slipway.registry.model import CredentialsFor, Target
+from slipway.registry.policies import STAGING
+from slipway.registry.retry import Policy
+from slipway.report.events import Event, OnEvent
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What is in the registry now. `uri` is host/repository:tag, `size_bytes` compressed.
+
+    `already`: the tag had this very image before. `rewritten`: the engine's OCI manifest was
+    replaced by a Docker schema 2 one, so that the digest is not the engine's.
+    """
+
+    uri: str
+    digest: str
+    media_type: str
+    size_bytes: int
+    rewritten: bool
+    already: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Local:
+    """The image as the engine has it."""
+
+    id: str
+    os: str
+    architecture: str
+    layers: tuple[str, ...]  # SHA-256 of each uncompressed layer ("diff_ids")
+    containerd: bool
+    schema2: bool  # the engine will send a Docker schema 2 manifest, or it is not known
+
+    @classmethod
+    def of(cls, engine: Engine, reference: str) -> _Local:
+        """Describe an image. Raises EngineError where the engine does not have it."""
+        found: Mapping[str, Any] = inspect(engine, reference)
+        descriptor = found.get("Descriptor") or {}
+        return cls(
+            id=str(found["Id"]),
+            os=str(found["Os"]),
+            architecture=str(found["Architecture"]),
+            layers=tuple(found["RootFS"].get("Layers") or ()),
+            containerd=engine.containerd_store,
+            # Graph drivers keep no manifests and always write schema 2 ones. The containerd store
+            # sends what the build wrote, and engines before 28 do not say what that is.
+            schema2=not engine.containerd_store or descriptor.get("mediaType") == SCHEMA2,
+        )
+
+
+def push_image(
+    engine: Engine,
+    local_reference: str,
+    target: Target,
+    repository: str,
+    tag: str,
+    *,
+    credentials: CredentialsFor,
+    on_event: OnEvent,
+    movable: bool | None = None,
+    policy: Policy = POLICY,
+) -> PushResult:
+    """Put an image of the engine under a tag of a registry, unless it is there already.
+
+    What the registry then has is compared with what the engine has, and is a Docker schema 2
+    manifest: SageMaker takes no other. An OCI image goes to a staging tag first (it expires by
+    itself in repositories that we made) and only its rewritten manifest gets `tag`, so that this
+    works where tags are immutable. `movable`: the tag may leave another image; None means only in
+    the local registry, where nobody else relies on it.
+
+    Raises ImmutableTagError where the tag is another image's, ManifestError where the result is not
+    the image, the other RegistryErrors, and the engine's own errors.
+    """
+    started = time.monotonic()
+    task = f"push {target.host}/{repository}:{tag}"
+    image = _Local.of(engine, local_reference)
+    on_event(Event("start", task))
+    try:
+        with Distribution(target.host, credentials, policy=policy) as registry:
+            way = _Way(engine, image, registry, target, repository, credentials, policy)
+            free = target.kind == "local" if movable is None else movable
+            result = way.go(tag, renamed(on_event, task), movable=free)
+    except SlipwayError:
+        on_event(Event("failed", task))
+        raise
+    on_event(Event("done", task, text="already there" if result.already else result.digest))
+    return replace(result, seconds=time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One image on its way into one repository."""
+
+    engine: Engine
+    image: _Local
+    registry: Distribution
+    target: Target
+    repository: str
+    credentials: CredentialsFor
+    policy: Policy
+
+    def go(self, tag: str, on_event: OnEvent, *, movable: bool) -> PushResult:
+        present = self._find(tag)
+        if present is not None and self._is_ours(present):
+            return self._result(tag, present, already=True)
+        if self.image.schema2:
+            self._may_take(tag, present, movable)
+            return self._direct(tag, on_event)
+        final = self._staged(on_event)
+        if present is not None and present.digest == final.digest:
+            return self._result(tag, final, already=True)
+        self._may_take(tag, present, movable)
+        self.registry.put_manifest(self.repository, tag, final)
+        return self._result(tag, final)
+
+    def _direct(self, tag: str, on_event: OnEvent) -> PushResult:
+        try:
+            final = self._send(tag, on_event)
+        except ImmutableTagError:
+            # Ours after all: another push was faster, or an answer of an earlier try was lost.
+            present = self._find(tag)
+            if present is None or not self._is_ours(present):
+                raise
+            return self._result(tag, present, already=True)
+        if final.media_type != SCHEMA2:
+            raise ManifestError(
+                f"the engine sent a manifest of type {final.media_type}; SageMaker takes only "
+                f"{SCHEMA2}",
+                where=self.registry.name(self.repository, tag),
+            )
+        return self._result(tag, final)
+
+    def _staged(self, on_event: OnEvent) -> Manifest:
+        """The schema 2 manifest of an OCI image whose blobs are in the repository."""
+        staging = f"{STAGING}{self.image.id.removeprefix('sha256:')[:32]}"
+        found = self._find(staging)
+        if found is None:  # else an earlier push came as far as this
+            found = self._send(staging, on_event)
+        if found.is_index:
+            found = self.registry.image(
+                self.repository,
+                found.digest,
+                os=self.image.os,
+                architecture=self.image.architecture,
+            )
+        return to_schema2(found)
+
+    def _send(self, tag: str, on_event: OnEvent) -> Manifest:
+        name = self.registry.name(self.repository)
+        with tagged(self.engine, self.image.id, name, tag) as reference:
+            digest = deliver(
+                self.engine,
+                reference,
+                self.target,
+                credentials=self.credentials,
+                on_event=on_event,
+                policy=self.policy,
+            )
+        return self.registry.manifest(self.repository, digest)
+
+    def _find(self, tag: str) -> Manifest | None:
+        try:
+            return self.registry.manifest(self.repository, tag)
+        except ImageMissingError:
+            return None
+        except RepositoryMissingError:
+            if self.target.kind == "local":  # makes repositories by itself
+                return None
+            raise
+
+    def _may_take(self, tag: str, present: Manifest | None, movable: bool) -> None:
+        if present is not None and not movable:
+            raise immutable_tag(self.registry.name(self.repository, tag), present.digest)
+
+    def _is_ours(self, manifest: Manifest) -> bool:
+        """Whether a manifest is the engine's image, by what the engine's ids are made of."""
+        if manifest.media_type != SCHEMA2:
+            return False
+        if self.image.containerd:
+            return manifest.digest == self.image.id
+        return bool(manifest.json()["config"]["digest"] == self.image.id)
+
+    def _result(self, tag: str, final: Manifest, *, already: bool = False) -> PushResult:
+        """Check what the registry has, and tell it."""
+        where = self.registry.name(self.repository, tag)
+        if not self._is_ours(final):
+            self._check_layers(final, where)
+        found = self.registry.head(self.repository, tag)
+        if found != final.digest:
+            raise ManifestError(f"the tag names {found}, not {final.digest}", where=where)
+        return PushResult(
+            uri=where,
+            digest=final.digest,
+            media_type=final.media_type,
+            size_bytes=final.size,
+            rewritten=not self.image.schema2,
+            already=already,
+            seconds=0.0,
+        )
+
+    def _check_layers(self, final: Manifest, where: str) -> None:
+        """The containerd store's ids are those of manifests: a rewrite is told by its layers."""
+        content = final.json()
+        config = self.registry.config(self.repository, final)
+        if not self.image.containerd or tuple(config["rootfs"]["diff_ids"]) != self.image.layers:
+            raise ManifestError(
+                f"the registry has image {content['config']['digest']}, "
+                f"the engine has {self.image.id}",
+                where=where,
+            )
