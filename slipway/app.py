@@ -24,6 +24,7 @@ from slipway.plan import Step, plan
 from slipway.registry import ecr, local
 from slipway.registry.model import Target
 from slipway.report.console import Reporter
+from slipway.ship import Sharing
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Settings:
     jobs: int
     sqsh_dir: Path | None
     registry_port: int
+    sharing: Sharing
 
     @classmethod
     def of(cls, config: Any, **flags: Any) -> Settings:
@@ -56,6 +58,9 @@ class Settings:
             jobs=jobs,
             sqsh_dir=Path(values["sqsh_dir"]).absolute() if values["sqsh_dir"] else None,
             registry_port=port,
+            sharing=Sharing(
+                tuple(str(values["consumers"]).split()), sagemaker=bool(values["sagemaker_pulls"])
+            ),
         )
 
 
@@ -106,7 +111,9 @@ def target_of(house: House, settings: Settings) -> Target:
 
 
 @contextlib.contextmanager
-def workshop(house: House, settings: Settings) -> Iterator[tuple[Workshop, Reporter]]:
+def workshop(
+    house: House, settings: Settings, target: Target | None = None
+) -> Iterator[tuple[Workshop, Reporter]]:
     """An engine, and progress on the terminal, for as long as the block runs."""
     engine = connect(house.project, settings.engine)
     try:
@@ -118,7 +125,7 @@ def workshop(house: House, settings: Settings) -> Iterator[tuple[Workshop, Repor
                     locks=house.locks,
                     engine=engine,
                     region=settings.region,
-                    credentials=ecr.credentials_for(),
+                    credentials=ecr.credentials_for([target] if target else []),
                     on_event=reporter.on_event,
                 ),
                 reporter,

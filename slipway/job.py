@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from slipway import generate as generated
 from slipway import ship
@@ -20,11 +19,11 @@ from slipway.matrix.model import Image
 from slipway.plan import Step, disk
 from slipway.registry.model import Target
 from slipway.report import summary
-from slipway.report.console import Reporter, human_bytes
+from slipway.report.console import human_bytes
 from slipway.report.events import Event
 from slipway.report.summary import Done, Made
 from slipway.report.tables import say
-from slipway.sqsh.export import SqshOptions
+from slipway.sqsh.options import SqshOptions
 
 MARGIN = 1_000_000_000
 """Bytes that stay free beside what a plan needs: logs, build cache, the engine's own metadata."""
@@ -77,7 +76,7 @@ def after_build(
     outcome: Outcome,
     steps: Sequence[str],
     settings: Settings,
-    target: Callable[[], Target],
+    target: Target | None,
     force: bool,
 ) -> Made:
     """Verify, export and push one built image, as far as `steps` says."""
@@ -94,8 +93,8 @@ def after_build(
             made.steps.append(
                 ship.exported(shop, image, built, options, folder=folder, force=force)
             )
-        if "push" in steps:
-            made.steps.append(ship.pushed(shop, image, built, target()))
+        if target:
+            made.steps.append(ship.pushed(shop, image, built, target, settings.sharing))
     except SlipwayError as error:
         made.failure = error
     return made
@@ -126,37 +125,17 @@ def run(
         todo = house.plan(images, decided, date.today())
         for warning in sorted({text for step in todo for text in step.warnings}):
             say(f"note: {warning}")
-        with workshop(house, settings) as (shop, reporter):
+        # Before the builds: a wrong account or a missing right should not show after half an hour.
+        target = target_of(house, settings) if "push" in steps else None
+        with workshop(house, settings, target) as (shop, reporter):
             check_disk(shop, todo)
-            made = _apply(shop, reporter, images, decided, settings, steps, force)
+            made = []
+            for outcome in build_all(shop, images, decided, settings.jobs):
+                result = after_build(shop, outcome, steps, settings, target, force)
+                if result.failure:
+                    reporter.say(f"{result.image.name}: FAILED: {result.failure.what}")
+                made.append(result)
     summary.show(house.project, made, time.monotonic() - started, as_json=as_json)
     if failed := [m for m in made if m.failure]:
         told = "\n".join(f"{m.image.name}: {m.failure}" for m in failed)
         raise SlipwayError(f"{len(failed)} of {len(made)} images failed\n{told}")
-
-
-def _apply(
-    shop: Workshop,
-    reporter: Reporter,
-    images: Sequence[Image],
-    decided: Any,
-    settings: Settings,
-    steps: Sequence[str],
-    force: bool,
-) -> list[Made]:
-    targets: list[Target] = []
-
-    def target() -> Target:
-        if not targets:
-            targets.append(target_of(shop, settings))
-        return targets[0]
-
-    outcomes = build_all(shop, images, decided, settings.jobs)
-    by_name = {outcome.image.name: outcome for outcome in outcomes}
-    made = []
-    for image in images:
-        result = after_build(shop, by_name[image.name], steps, settings, target, force)
-        if result.failure:
-            reporter.say(f"{image.name}: FAILED: {result.failure.what.splitlines()[0]}")
-        made.append(result)
-    return made

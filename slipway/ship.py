@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from slipway import records
@@ -11,11 +13,13 @@ from slipway.errors import SlipwayError
 from slipway.matrix.model import Image
 from slipway.matrix.tags import image_tag, repository
 from slipway.records import Built, Exported, Pushed, Verified
+from slipway.registry import ecr
 from slipway.registry.distribution import Distribution
 from slipway.registry.model import Target
 from slipway.registry.push import push_image
 from slipway.report.summary import Done
-from slipway.sqsh.export import SqshOptions, export
+from slipway.sqsh.export import export
+from slipway.sqsh.options import SqshOptions
 from slipway.verify.run import suite_hash, verify
 
 
@@ -68,35 +72,54 @@ def exported(
 ) -> Done:
     """Export the image's .sqsh unless it is there already."""
     path = sqsh_path(shop, image, folder)
-    result = export(
+    before = _stamp(path)
+    started = time.monotonic()
+    sidecar = export(
         shop.engine,
         built.reference,
         path,
-        options=options,
         build_id=built.build_id,
+        options=options,
         force=force,
         on_event=shop.on_event,
         log=shop.project.logs / f"sqsh-{image.name}.log",
     )
     record = records.load(shop.project, image.name)
-    new = Exported(
-        built.image_id, str(path), result.sidecar.sha256, result.sidecar.size, result.seconds
-    )
-    if result.fresh:
-        records.save(shop.project, image.name, dataclasses.replace(record, exported=new))
-    return Done("sqsh", result.fresh, result.seconds, str(path))
+    if _stamp(path) == before and record.exported and record.exported.path == str(path):
+        return Done("sqsh", False, 0.0, str(path))
+    seconds = time.monotonic() - started
+    new = Exported(built.image_id, str(path), sidecar.sha256, sidecar.size, seconds)
+    records.save(shop.project, image.name, dataclasses.replace(record, exported=new))
+    return Done("sqsh", _stamp(path) != before, seconds, str(path))
 
 
-def pushed(shop: Workshop, image: Image, built: Built, target: Target) -> Done:
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Tells one file at `path` from another that replaces it."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who else may pull from repositories that a push makes."""
+
+    consumers: tuple[str, ...] = ()  # AWS accounts
+    sagemaker: bool = False  # the SageMaker service itself
+
+
+def pushed(shop: Workshop, image: Image, built: Built, target: Target, sharing: Sharing) -> Done:
     """Push the image unless the target has it already under its immutable tag."""
     record = records.load(shop.project, image.name)
     name = repository(image, shop.matrix.repository_prefix)
     tag = image_tag(image, built.build_id)
     old = record.pushed.get(target.name)
     if old and old.image_id == built.image_id:
-        registry = Distribution(target.host, shop.credentials)
-        if registry.head(name, tag) == old.digest:
-            return Done("push", False, 0.0, f"{old.uri}@{old.digest}")
+        with Distribution(target.host, shop.credentials) as registry:
+            if registry.head(name, tag) == old.digest:
+                return Done("push", False, 0.0, f"{old.uri}@{old.digest}")
+    ecr.prepare(target, name, consumers=sharing.consumers, sagemaker=sharing.sagemaker)
     result = push_image(
         shop.engine,
         built.reference,
@@ -116,4 +139,4 @@ def pushed(shop: Workshop, image: Image, built: Built, target: Target) -> Done:
     )
     entry = {**record.pushed, target.name: new}
     records.save(shop.project, image.name, dataclasses.replace(record, pushed=entry))
-    return Done("push", True, new.seconds, f"{new.uri}@{new.digest}")
+    return Done("push", not result.already, new.seconds, f"{new.uri}@{new.digest}")
