@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from slipway.engine.client import Engine
 from slipway.engine.errors import TransferError
-from slipway.engine.images import image_id, sdk_errors
+from slipway.engine.images import image_id, inspect
+from slipway.engine.sdk import sdk_errors
 from slipway.engine.transfer import push
 from slipway.errors import SlipwayError
 from slipway.registry.auth import forget
@@ -40,9 +41,9 @@ def tagged(engine: Engine, image: str, repository: str, tag: str) -> Iterator[st
     """
     reference = f"{repository}:{tag}"
     before = image_id(engine, reference)
+    others = [name for name in inspect(engine, image)["RepoTags"] or () if name != reference]
     api = engine.client.api
     with sdk_errors(engine, f"tagging {reference}"):
-        others = [name for name in api.inspect_image(image)["RepoTags"] or [] if name != reference]
         api.tag(image, repository, tag, force=True)
     try:
         yield reference
