@@ -1,0 +1,149 @@
+"""The `launch` command: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from launcher import __version__, events, failure, hyper
+from launcher import context as contexts
+from launcher.base import ml_dir, read_json
+from launcher.causes import OK, LaunchError, UsageError
+from launcher.context import LOCAL, SAGEMAKER, SLURM
+from launcher.options import OPTIONS, parse_flags, resolve
+
+USAGE_TEXT = """\
+usage: launch COMMAND [OPTIONS] [-- SCRIPT ARGS...]
+
+  sagemaker   start training in a SageMaker job (SCRIPT may come from the hyperparameters)
+  slurm       start training in a Slurm step with one task per node
+  local       start training on this machine, or on the nodes of --hosts
+  toolkit     run sagemaker-training's `train`, with signals passed on
+  topology    print the nodes of this job and which one this is
+  plan        print what would be started here, and why; starts nothing
+  help        this text
+
+options (a flag --name, else the variable LAUNCH_NAME, else the hyperparameter launch_name):
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; its exit code."""
+    command, *words = argv or ["help"]
+    try:
+        return _dispatch(command, words, os.environ)
+    except LaunchError as error:
+        print(f"launch: {error.cause.headline()}", file=sys.stderr)
+        if command in ("train", SAGEMAKER, "toolkit") and contexts.detect(os.environ) == SAGEMAKER:
+            failure.write(ml_dir(os.environ).failure, error.cause)
+        return error.code
+
+
+def _dispatch(command: str, words: Sequence[str], env: Mapping[str, str]) -> int:
+    if command in ("help", "--help", "-h"):
+        print(help_text())
+        return OK
+    if command in ("version", "--version"):
+        print(__version__)
+        return OK
+    if command in (SAGEMAKER, SLURM, LOCAL):
+        return _job(command, words, env)
+    if command in COMMANDS:
+        return COMMANDS[command](words, env)
+    raise UsageError(f"unknown command {command!r}; `launch help` lists them")
+
+
+def help_text() -> str:
+    """Usage, with every option."""
+    rows = []
+    for option in OPTIONS:
+        default = f" [{option.default}]" if option.default else ""
+        rows.append(f"  --{option.name:20} {option.help}{default}")
+    return USAGE_TEXT + "\n".join(rows)
+
+
+def _job(platform: str, words: Sequence[str], env: Mapping[str, str]) -> int:
+    from launcher import init, plan
+    from launcher.job import Job
+
+    flags, script = parse_flags(words)
+    context = contexts.gather(platform, flags, script, env)
+    if context.settings.text("runner") == "toolkit":
+        return _toolkit(words, env)
+    made = plan.make(context)
+    if context.settings.on("dry-run"):
+        return _print_plan(made)
+    return init.run(lambda: Job(made).run())
+
+
+def _train(words: Sequence[str], env: Mapping[str, str]) -> int:
+    """SageMaker's `train` argument, as entrypoint.sh passes it on."""
+    from launcher import toolkit
+
+    hyperparameters = hyper.decode(read_json(ml_dir(env).config / "hyperparameters.json"))
+    if toolkit.wanted(env, hyperparameters):
+        return _toolkit(words, env)
+    return _job(SAGEMAKER, words, env)
+
+
+def _toolkit(words: Sequence[str], env: Mapping[str, str]) -> int:
+    from launcher import init, toolkit
+
+    flags, script = parse_flags(words)
+    if script:
+        raise UsageError("launch toolkit takes the script from the job, not from the command line")
+    ml = ml_dir(env)
+    hyperparameters = hyper.decode(read_json(ml.config / "hyperparameters.json"))
+    settings = resolve(flags, env, hyperparameters)
+    return init.run(lambda: _guarded(lambda: toolkit.run(env, settings, ml, hyperparameters)))
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """Below init, an expected failure still has to become the failure file and a code."""
+    try:
+        return run()
+    except LaunchError as error:
+        events.emit("failed", code=error.code, cause=error.cause.headline())
+        failure.write(ml_dir(os.environ).failure, error.cause)
+        return error.code
+
+
+def _topology(words: Sequence[str], env: Mapping[str, str]) -> int:
+    from launcher import plan
+
+    context = contexts.gather(contexts.detect(env), *parse_flags(words), env)
+    data = plan.topology_json(context)
+    if context.settings.on("json"):
+        print(json.dumps(data))
+    else:
+        for name, value in data.items():
+            print(f"{name:14} {' '.join(value) if isinstance(value, list) else value}")
+    return OK
+
+
+def _plan(words: Sequence[str], env: Mapping[str, str]) -> int:
+    from launcher import plan
+
+    platform = contexts.detect(env)
+    if words and words[0] in (SAGEMAKER, SLURM, LOCAL):
+        platform, words = words[0], words[1:]
+    return _print_plan(plan.make(contexts.gather(platform, *parse_flags(words), env)))
+
+
+def _print_plan(made: object) -> int:
+    from launcher import plan
+
+    assert isinstance(made, plan.Plan)
+    text = json.dumps(plan.as_json(made), indent=2)
+    print(text if made.context.settings.on("json") else plan.as_text(made))
+    return OK
+
+
+COMMANDS: dict[str, Callable[[Sequence[str], Mapping[str, str]], int]] = {
+    "train": _train,
+    "toolkit": _toolkit,
+    "topology": _topology,
+    "plan": _plan,
+}

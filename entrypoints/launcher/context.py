@@ -1,0 +1,139 @@
+"""Everything that a command is told: platform, options, script, hyperparameters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import hyper, options, topology
+from launcher.base import MlDir, ml_dir, read_json
+from launcher.causes import UsageError
+from launcher.options import Settings
+from launcher.topology import Topology
+
+SAGEMAKER, SLURM, LOCAL = "sagemaker", "slurm", "local"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What this launch is about, before anything has been looked at or started."""
+
+    platform: str
+    settings: Settings
+    env: Mapping[str, str]
+    ml: MlDir
+    hyperparameters: Mapping[str, Any]
+    topology: Topology
+    script: str
+    args: tuple[str, ...]
+    cwd: Path
+    python: str
+
+    @property
+    def failure_file(self) -> Path | None:
+        """Where the cause of a failure is left; None where nobody would read it."""
+        return self.ml.failure if self.platform == SAGEMAKER else None
+
+
+def detect(env: Mapping[str, str]) -> str:
+    """The platform that started this container."""
+    if "SLURM_JOB_ID" in env and "SLURM_NODEID" in env:
+        return SLURM
+    if (ml_dir(env).config / "resourceconfig.json").exists():
+        return SAGEMAKER
+    return LOCAL
+
+
+def gather(
+    platform: str, flags: Mapping[str, str], words: Sequence[str], env: Mapping[str, str]
+) -> Context:
+    """Read all inputs; UsageError for anything wrong in them."""
+    ml = ml_dir(env)
+    raw = read_json(ml.config / "hyperparameters.json") if platform == SAGEMAKER else {}
+    hyperparameters = hyper.decode(raw)
+    settings = options.resolve(flags, env, hyperparameters)
+    script, args = _script(settings, words, env, hyperparameters)
+    path, cwd = locate(script, platform, ml)
+    return Context(
+        platform=platform,
+        settings=settings,
+        env=env,
+        ml=ml,
+        hyperparameters=hyperparameters,
+        topology=find_topology(platform, settings, env, ml, hyperparameters),
+        script=path,
+        args=args,
+        cwd=cwd,
+        python=sys.executable,
+    )
+
+
+def _script(
+    settings: Settings,
+    words: Sequence[str],
+    env: Mapping[str, str],
+    hyperparameters: Mapping[str, Any],
+) -> tuple[str, tuple[str, ...]]:
+    """The script, and its arguments: the command line's, else the hyperparameters."""
+    if words:
+        return words[0], tuple(words[1:])
+    script = (
+        settings.text("script")
+        or env.get("SAGEMAKER_PROGRAM")
+        or str(hyperparameters.get("sagemaker_program") or "")
+    )
+    return script, tuple(hyper.to_args(hyper.for_script(hyperparameters)))
+
+
+def locate(script: str, platform: str, ml: MlDir) -> tuple[str, Path]:
+    """The script's path, and the directory to start it in.
+
+    A relative script on SageMaker is looked for where SDK v2 and SDK v3 put the source directory,
+    and starts there, as under sagemaker-training.
+    """
+    here = Path.cwd()
+    if not script or Path(script).is_absolute() or platform != SAGEMAKER:
+        return script, here
+    for directory in (ml.code, ml.data / "code", here):
+        if (directory / script).is_file():
+            return script, directory
+    return script, ml.code if ml.code.is_dir() else here
+
+
+def find_topology(
+    platform: str,
+    settings: Settings,
+    env: Mapping[str, str],
+    ml: MlDir,
+    hyperparameters: Mapping[str, Any],
+) -> Topology:
+    """The nodes of the job."""
+    if platform == SAGEMAKER:
+        groups = hyperparameters.get("sagemaker_distribution_instance_groups") or []
+        return topology.from_resource_config(
+            read_json(ml.config / "resourceconfig.json"),
+            job=env.get("TRAINING_JOB_NAME") or settings.text("job") or "sagemaker-local",
+            groups=[str(group) for group in groups],
+        )
+    if platform == SLURM:
+        return topology.from_slurm(env)
+    hosts = [host.strip() for host in settings.text("hosts").split(",") if host.strip()]
+    return topology.local(
+        hosts=hosts,
+        node_rank=settings.number("node-rank"),
+        job=settings.text("job") or "local",
+    )
+
+
+def need_script(context: Context) -> None:
+    """UsageError unless there is a script that exists."""
+    if not context.script:
+        raise UsageError(
+            "this job names no training script. Give it after -- (launch sagemaker -- train.py), "
+            "or as LAUNCH_SCRIPT, or as the hyperparameter sagemaker_program"
+        )
+    if not (context.cwd / context.script).is_file():
+        raise UsageError(f"there is no script {context.script} in {context.cwd}")

@@ -1,0 +1,160 @@
+"""Which rank failed first, and what it said: from exit codes and the ranks' own log files."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.causes import FAILED, Cause
+
+TAIL_BYTES = 64 * 1024
+
+#: torch >= 2.4 puts this before every line of an uncaught exception's traceback.
+_RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
+_TRACEBACK = "Traceback (most recent call last):"
+_FATAL = re.compile(r"^Fatal Python error: .*", re.MULTILINE)
+
+#: What a healthy rank says when another one has gone away (gloo, NCCL, TCPStore).
+_SECONDARY = re.compile(
+    r"Connection closed by peer|Connection reset by peer|Connection refused|Broken pipe"
+    r"|remote process exited|ncclRemoteError|recvValue failed|Socket Timeout|Stop_waiting"
+    r"|Timed out waiting|Gloo connectFullMesh failed|Watchdog caught collective operation timeout"
+    r"|ProcessGroup.*aborted"
+)
+
+_CGROUP_FILES = (
+    Path("/sys/fs/cgroup/memory.events"),
+    Path("/sys/fs/cgroup/memory/memory.oom_control"),
+)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How one rank ended: its exit code as Python reports it (negative: a signal)."""
+
+    rank: int
+    code: int
+
+
+@dataclass(frozen=True)
+class Crash:
+    """The last traceback of a rank's log. `age` is seconds since the log was last written."""
+
+    message: str
+    frames: str
+    age: float
+
+
+def read_crash(path: Path) -> Crash | None:
+    """The traceback at the end of a log file; None when there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+        written = path.stat().st_mtime
+    except OSError:
+        return None
+    found = parse_crash(text)
+    return Crash(*found, age=max(0.0, time.time() - written)) if found else None
+
+
+def parse_crash(text: str) -> tuple[str, str] | None:
+    """(last line of the exception, its frames) of the last traceback in `text`."""
+    text = _RANK_PREFIX.sub("", text)
+    fatal = _FATAL.search(text)
+    start = text.rfind(_TRACEBACK)
+    if start < 0:
+        return (fatal.group(0), text[fatal.start() :][:2000].rstrip()) if fatal else None
+    block: list[str] = []
+    message: list[str] = []
+    for line in text[start:].splitlines():
+        if message:
+            # A message may have several lines; it ends at the first blank or indented one.
+            if not line or line[0].isspace() or len(message) == 3:
+                break
+            message.append(line)
+        elif line == _TRACEBACK or line.startswith((" ", "\t")) or not line:
+            block.append(line)
+        else:
+            message.append(line)
+            block.append(line)
+    if not message:
+        return None
+    return " ".join(message).strip(), "\n".join(block)
+
+
+def causes(
+    exits: Sequence[Exit], logs: Mapping[Path, int], *, oom_kills: int = 0, harvest: bool = False
+) -> list[Cause]:
+    """One cause for each rank that failed.
+
+    `exits` are the ranks whose code is known. With `harvest` a traceback alone counts: the ranks
+    were ended by us before their runner could say more. `oom_kills` is how often the kernel
+    killed for memory while the ranks ran.
+    """
+    crashes = _crashes(logs)
+    failed = {item.rank: item.code for item in exits if item.code != 0}
+    if harvest:
+        for rank in crashes:
+            failed.setdefault(rank, FAILED)
+    return [_cause(rank, code, crashes.get(rank), oom_kills) for rank, code in failed.items()]
+
+
+def _crashes(logs: Mapping[Path, int]) -> dict[int, Crash]:
+    found: dict[int, Crash] = {}
+    for path, rank in logs.items():
+        crash = read_crash(path)
+        if crash and (rank not in found or crash.age < found[rank].age):
+            found[rank] = crash
+    return found
+
+
+def _cause(rank: int, code: int, crash: Crash | None, oom_kills: int) -> Cause:
+    age = crash.age if crash else 0.0
+    if code < 0 and not (crash and -code == signal.SIGABRT):
+        name = _signal_name(-code)
+        oom = f", the kernel killed for memory (oom_kill +{oom_kills})" if oom_kills else ""
+        # Ranks that we or their runner ended are no cause of anything.
+        ended = -code == signal.SIGTERM
+        return Cause("RankKilled", f"killed by {name}{oom}", FAILED, rank=rank, secondary=ended)
+    if crash is None:
+        return Cause("TrainingError", f"exit code {code}, no traceback", code, rank=rank)
+    return Cause(
+        "TrainingError",
+        crash.message,
+        code if code > 0 else FAILED,
+        rank=rank,
+        age=age,
+        detail=crash.frames,
+        secondary=bool(_SECONDARY.search(crash.message)),
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def first(candidates: Sequence[Cause]) -> Cause | None:
+    """The root cause: the oldest error that is not merely the echo of another one."""
+    return min(candidates, key=lambda cause: (cause.secondary, -cause.age), default=None)
+
+
+def count_oom_kills(files: Sequence[Path] = _CGROUP_FILES) -> int:
+    """How often the kernel has killed in this cgroup for memory (cgroup v2, else v1)."""
+    for path in files:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError:
+            continue
+        match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        if match:
+            return int(match.group(1))
+    return 0

@@ -1,0 +1,45 @@
+"""torchrun, which also writes down how each rank really ended. Runs in the user's Python.
+
+torchrun itself always exits with 1. Its ChildFailedError knows each failed rank's exit code, signal
+and time, so this file runs torchrun's own main and keeps that as JSON in $LAUNCH_ELASTIC_REPORT.
+It must not import anything of the launcher: it starts as a script, in another interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def _report(failures: dict[int, Any]) -> None:
+    path = Path(os.environ["LAUNCH_ELASTIC_REPORT"])
+    rows = [
+        {"rank": rank, "local_rank": f.local_rank, "exitcode": f.exitcode, "time": f.timestamp}
+        for rank, f in failures.items()
+    ]
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(rows), encoding="utf-8")
+    beside.replace(path)
+
+
+def main() -> None:
+    """Run torchrun with this command line."""
+    # A directory of ours on sys.path would shadow the user's modules of the same name.
+    here = str(Path(__file__).resolve().parent)
+    sys.path[:] = [entry for entry in sys.path if entry != here]
+    errors = importlib.import_module("torch.distributed.elastic.multiprocessing.errors")
+    run = importlib.import_module("torch.distributed.run")
+    try:
+        run.main()
+    except errors.ChildFailedError as error:
+        # The launcher says which rank failed first and why; torchrun's own summary would bury it.
+        _report(error.failures)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

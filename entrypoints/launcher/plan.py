@@ -1,0 +1,191 @@
+"""What a launch would do on this node, computed without side effects."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import context as contexts
+from launcher import devices, rankenv, runners, smenv
+from launcher.context import Context
+from launcher.devices import Gpus
+from launcher.rankenv import Change
+from launcher.runners import Layout
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decisions that need no other node: runner, ranks here, environment."""
+
+    context: Context
+    runner: str
+    gpus: Gpus
+    nproc: int
+    log_dir: Path
+    changes: tuple[Change, ...]
+
+
+def make(context: Context) -> Plan:
+    """Decide; UsageError if there is no script to decide about."""
+    contexts.need_script(context)
+    settings = context.settings
+    runner = runners.choose(settings.text("runner"), context.script)
+    gpus = devices.count_gpus(context.env)
+    asked = settings.text("nproc")
+    nproc = runners.default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
+    log_dir = Path(
+        settings.text("log-dir") or Path(tempfile.gettempdir(), "launch"),
+        f"{context.topology.job}-{context.topology.attempt or 0}",
+        f"node{context.topology.node_rank}",
+    )
+    return Plan(context, runner, gpus, nproc, log_dir, tuple(_changes(context, gpus)))
+
+
+def _changes(context: Context, gpus: Gpus) -> list[Change]:
+    env, topology = context.env, context.topology
+    slurm = topology.platform == contexts.SLURM
+    changes = [
+        *rankenv.stale(env),
+        *rankenv.network(env, topology.interface, slurm=slurm),
+        rankenv.unless_set(env, "PYTHONUNBUFFERED", "1", "ranks' lines appear when printed"),
+        Change("LAUNCH_JOB_ID", topology.job, "told to the script"),
+        Change("LAUNCH_BACKEND", "nccl" if gpus.count else "gloo", f"{gpus.count} GPUs"),
+    ]
+    if context.platform == contexts.SAGEMAKER:
+        why = "sagemaker-training's contract with scripts"
+        values = smenv.variables(
+            context.ml,
+            topology,
+            context.hyperparameters,
+            gpus=gpus.count,
+            script=context.script,
+            args=context.args,
+        )
+        changes += [Change(name, value, why) for name, value in sorted(values.items())]
+        path = env.get("PYTHONPATH", "")
+        joined = f"{context.cwd}:{path}" if path else str(context.cwd)
+        changes.append(Change("PYTHONPATH", joined, "the source directory is importable"))
+    return changes
+
+
+def assumed_layout(plan: Plan) -> Layout:
+    """The ranks if every node has as many processes as this one."""
+    topology = plan.context.topology
+    return runners.layout(
+        topology,
+        [plan.nproc] * topology.nodes,
+        port=plan.context.settings.number("port") if topology.nodes > 1 else 0,
+        attempt=topology.attempt or 0,
+    )
+
+
+def free_port() -> int:
+    """A port for a job on one node, so that two jobs on one machine do not meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def commands(plan: Plan, ranks: Layout) -> list[runners.Command]:
+    """The exact commands of this node."""
+    context = plan.context
+    return runners.commands(
+        plan.runner,
+        ranks,
+        python=context.python,
+        script=context.script,
+        args=context.args,
+        log_dir=plan.log_dir,
+        max_restarts=context.settings.number("max-restarts"),
+    )
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The whole plan as JSON values."""
+    context, ranks = plan.context, assumed_layout(plan)
+    return {
+        "platform": context.platform,
+        "topology": topology_json(context),
+        "gpus": {"count": plan.gpus.count, "source": plan.gpus.source},
+        "runner": plan.runner,
+        "nproc": plan.nproc,
+        "world_size": ranks.world,
+        "cwd": str(context.cwd),
+        "commands": [
+            {"argv": list(command.argv), "env": dict(command.env)}
+            for command in commands(plan, ranks)
+        ],
+        "environment": [
+            {"name": c.name, "value": c.value, "why": c.why, "kept": c.kept} for c in plan.changes
+        ],
+        "options": {
+            name: {"value": value.text, "source": value.source}
+            for name, value in context.settings.values.items()
+        },
+    }
+
+
+def topology_json(context: Context) -> dict[str, Any]:
+    """`launch topology`: the nodes as JSON values."""
+    topology = context.topology
+    return {
+        "platform": topology.platform,
+        "job": topology.job,
+        "attempt": topology.attempt,
+        "hosts": list(topology.hosts),
+        "host": topology.host,
+        "node_rank": topology.node_rank,
+        "master": topology.master,
+        "instance_type": topology.instance_type,
+        "interface": topology.interface,
+        "alone": topology.alone,
+    }
+
+
+def as_text(plan: Plan) -> str:
+    """The plan for people. A port of 0 stands for a free one, chosen at the start."""
+    data, topology = as_json(plan), plan.context.topology
+    lines = [
+        f"platform   {data['platform']}",
+        f"nodes      {topology.nodes}: {' '.join(topology.hosts)}",
+        f"this node  {topology.host} (node rank {topology.node_rank})",
+        f"ranks      {plan.nproc} here, {data['world_size']} in all "
+        f"({plan.gpus.count} GPUs, {plan.gpus.source})",
+        f"runner     {plan.runner}, in {plan.context.cwd}, logs in {plan.log_dir}",
+    ]
+    lines += [_command_text(command) for command in data["commands"]]
+    lines.append("options    (those not at their default)")
+    lines += [
+        f"  {name} = {item['value']}  [{item['source']}]"
+        for name, item in data["options"].items()
+        if item["source"] != "default"
+    ]
+    lines.append("environment")
+    for change in plan.changes:
+        verb = "unset" if change.value is None else "keep" if change.kept else "set"
+        value = "" if change.value is None else f"={json.dumps(change.value)}"
+        lines.append(f"  {verb:5} {change.name}{value}  # {change.why}")
+    return "\n".join(lines)
+
+
+def _command_text(command: Mapping[str, Any]) -> str:
+    env = " ".join(f"{name}={value}" for name, value in command["env"].items())
+    return f"command    {env} {shlex.join(command['argv'])}"
+
+
+def fresh_log_dir(path: Path) -> Path:
+    """Create the log directory; what an earlier run left there is moved aside, not mixed in."""
+    if path.exists() and any(path.iterdir()):
+        number = 1
+        while path.with_name(f"{path.name}.{number}").exists():
+            number += 1
+        path.rename(path.with_name(f"{path.name}.{number}"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,146 @@
+"""The process tree below the launcher, read from /proc: who the ranks are, and ending them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+#: A rank is a process with one of these pairs in its environment: torchrun, DeepSpeed and our own
+#: python runner set the first, Open MPI (the toolkit's mpi distribution) the second.
+RANK_MARKS = (("RANK", "LOCAL_RANK"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"))
+
+SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "busybox"})
+
+
+@dataclass(frozen=True)
+class Process:
+    """One living process (zombies are not listed)."""
+
+    pid: int
+    parent: int
+    name: str
+
+
+def snapshot() -> dict[int, Process]:
+    """All living processes that /proc shows."""
+    table: dict[int, Process] = {}
+    for entry in PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue  # ended meanwhile
+        # The name is in parentheses and may hold spaces and parentheses itself (proc(5)).
+        name = text[text.index("(") + 1 : text.rindex(")")]
+        state, parent = text[text.rindex(")") + 2 :].split()[:2]
+        if state not in ("Z", "X"):
+            table[int(entry.name)] = Process(int(entry.name), int(parent), name)
+    return table
+
+
+def descendants(root: int, table: Mapping[int, Process]) -> list[Process]:
+    """Everything below `root`, parents before children."""
+    children: dict[int, list[Process]] = {}
+    for process in table.values():
+        children.setdefault(process.parent, []).append(process)
+    found: list[Process] = []
+    queue = [root]
+    while queue:
+        below = children.get(queue.pop(0), [])
+        found.extend(below)
+        queue.extend(process.pid for process in below)
+    return found
+
+
+def environ(pid: int) -> dict[str, str]:
+    """A process's initial environment; empty when it has ended or is not ours to read."""
+    try:
+        raw = (PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (item.partition(b"=") for item in raw.split(b"\0") if b"=" in item)
+    return {os.fsdecode(key): os.fsdecode(value) for key, _, value in pairs}
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal (SigCgt in /proc/PID/status)."""
+    try:
+        status = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    for line in status.splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def find_ranks(root: int) -> list[int]:
+    """The ranks below `root`: the top-most processes that carry a rank's variables.
+
+    Top-most, because DataLoader workers inherit them. torchrun and the deepspeed launcher do not
+    carry them, so a signal sent here goes around them: torchrun would kill its ranks after 30 s
+    (pytorch/pytorch#119856) and deepspeed dies at once (deepspeedai/DeepSpeed#4098).
+    """
+
+    def is_rank(process: Process) -> bool:
+        # Slurm's enroot hook may have put rank variables into the launcher's own environment.
+        env = {} if process.pid == os.getpid() else environ(process.pid)
+        return any(all(name in env for name in pair) for pair in RANK_MARKS)
+
+    return _topmost(descendants(root, snapshot()), is_rank)
+
+
+def find_workers(root: int) -> list[int]:
+    """Where no rank has rank variables: the top-most processes that are not shells.
+
+    sagemaker-training's plain mode runs `/bin/sh -c ./train.sh`; bash would hold a trap back until
+    its child ends, so the child is the one to tell.
+    """
+    return _topmost(descendants(root, snapshot()), lambda process: process.name not in SHELLS)
+
+
+def _topmost(family: Iterable[Process], wanted: Callable[[Process], bool]) -> list[int]:
+    found: list[int] = []
+    covered: set[int] = set()
+    for process in family:
+        if process.parent in covered:
+            covered.add(process.pid)
+        elif wanted(process):
+            covered.add(process.pid)
+            found.append(process.pid)
+    return found
+
+
+def send(pids: Iterable[int], number: int) -> list[int]:
+    """Signal each process; the ones that were still there."""
+    reached = []
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+        reached.append(pid)
+    return reached
+
+
+def kill_tree(root: int, *, keep: Iterable[int] = (), patience: float = 10.0) -> list[int]:
+    """SIGKILL everything below `root` until nothing is left; the processes that would not go.
+
+    Repeats because a process may fork between the look and the kill. Sessions and process groups
+    are no help: torchrun and deepspeed give each rank its own.
+    """
+    spared = set(keep)
+    deadline = time.monotonic() + patience
+    while True:
+        alive = [p.pid for p in descendants(root, snapshot()) if p.pid not in spared]
+        if not alive or time.monotonic() > deadline:
+            return alive
+        send(alive, signal.SIGKILL)
+        time.sleep(0.02)

@@ -1,0 +1,179 @@
+"""Start the ranks of this node, pass signals to them, and see every one of them end."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from launcher import diagnose, events, processes
+from launcher.causes import FAILED, Cause
+from launcher.halt import Halt
+from launcher.output import Follower, rank_logs
+from launcher.runners import Command
+
+#: Between SIGTERM and SIGKILL once a rank or a peer has failed: time for an atexit hook, not for a
+#: collective that can no longer succeed.
+FAILURE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How this node's ranks ended. `code` is the runner's (first non-zero)."""
+
+    code: int
+    causes: tuple[Cause, ...] = ()
+    killed: bool = False
+
+
+class Ranks:
+    """The processes of one attempt on this node."""
+
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log_dir: Path,
+        first_rank: int,
+        tree: int,
+    ) -> None:
+        self._commands = commands
+        self._env = env
+        self._cwd = cwd
+        self._log_dir = log_dir
+        self._first_rank = first_rank
+        self._tree = tree
+        self._ended: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._codes: dict[int, int] = {}
+        self._spawned: list[subprocess.Popen[bytes]] = []
+        self._oom_before = diagnose.count_oom_kills()
+        self.follower = Follower(self.logs, _to_stdout)
+
+    def logs(self) -> dict[Path, int]:
+        """The ranks' log files."""
+        return rank_logs(self._log_dir, self._first_rank)
+
+    def pids(self) -> list[int]:
+        """The ranks that are alive."""
+        return processes.find_ranks(self._tree)
+
+    def start(self) -> None:
+        """Start every command; output goes to files that the follower prints."""
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        for index, command in enumerate(self._commands):
+            with self._sink(command) as sink:
+                process = subprocess.Popen(
+                    command.argv,
+                    env={**self._env, **command.env},
+                    cwd=self._cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT if command.rank >= 0 else None,
+                    start_new_session=True,
+                )
+            self._spawned.append(process)
+            threading.Thread(target=self._wait_for, args=(index, process), daemon=True).start()
+        self.follower.start()
+
+    def _sink(self, command: Command) -> IO[bytes]:
+        # A runner's own messages go to our stdout; its ranks have their files.
+        if command.rank >= 0:
+            return (self._log_dir / f"rank{command.rank}.log").open("wb")
+        return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+
+    def _wait_for(self, index: int, process: subprocess.Popen[bytes]) -> None:
+        self._ended.put((index, process.wait()))
+
+    def wait(self, halt: Halt, grace: float) -> Outcome:
+        """Until every process has ended. A stop request is passed to the ranks themselves."""
+        killed = False
+        deadline: float | None = None
+        with halt.telling(lambda: self._ended.put(None)):
+            while len(self._codes) < len(self._commands):
+                item = self._next(deadline)
+                if item is not None:
+                    self._codes[item[0]] = item[1]
+                    if item[1] != 0 and deadline is None:
+                        deadline = time.monotonic() + FAILURE_SECONDS
+                        self.signal(signal.SIGTERM)
+                elif deadline is not None and time.monotonic() >= deadline:
+                    killed = True
+                    self.kill()
+                    deadline = time.monotonic() + 60
+                elif halt.cause is not None:
+                    deadline = self._stop(halt, deadline, grace)
+        return self._outcome(halt, killed)
+
+    def _next(self, deadline: float | None) -> tuple[int, int] | None:
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            return self._ended.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def _stop(self, halt: Halt, deadline: float | None, grace: float) -> float:
+        """Signal the ranks; when they have to be gone."""
+        until = time.monotonic() + (FAILURE_SECONDS if halt.hard else grace)
+        if deadline is None:
+            told = self.signal(signal.SIGTERM)
+            events.emit("stopping", ranks=len(told), seconds=round(until - time.monotonic()))
+        return until if deadline is None else min(until, deadline)
+
+    def signal(self, number: int) -> list[int]:
+        """Send a signal to the ranks; to their starters where no rank is up yet."""
+        told = processes.send(self.pids(), number)
+        if told:
+            return told
+        alive = [p.pid for i, p in enumerate(self._spawned) if i not in self._codes]
+        return processes.send(alive, number)
+
+    def kill(self) -> None:
+        """End everything below this launcher but the launcher."""
+        processes.kill_tree(self._tree, keep=[os.getpid()])
+
+    def _outcome(self, halt: Halt, killed: bool) -> Outcome:
+        left = self.pids()
+        code = next((c for _, c in sorted(self._codes.items()) if c != 0), 0)
+        if left:
+            self.kill()
+        self.follower.finish()
+        oom = diagnose.count_oom_kills() - self._oom_before
+        found = diagnose.causes(
+            self._exits(), self.logs(), oom_kills=oom, harvest=code != 0 or halt.hard
+        )
+        if left and code == 0:
+            # The deepspeed command returns 0 when its launch process was killed.
+            code = FAILED
+            message = f"the runner ended with 0 but left {len(left)} ranks running"
+            found.append(Cause("RunnerError", message, FAILED))
+        if code != 0 and not found:
+            found.append(Cause("RunnerError", f"the runner ended with code {code}", abs(code)))
+        return Outcome(code, tuple(found), killed)
+
+    def _exits(self) -> list[diagnose.Exit]:
+        exits = [
+            diagnose.Exit(command.rank, self._codes[index])
+            for index, command in enumerate(self._commands)
+            if command.rank >= 0
+        ]
+        try:
+            rows = json.loads((self._log_dir / "elastic.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return exits
+        return exits + [diagnose.Exit(int(row["rank"]), int(row["exitcode"])) for row in rows]
+
+
+def _to_stdout(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,183 @@
+"""`launch toolkit`: sagemaker-training's own `train`, under a PID 1 that passes signals on."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from launcher import events, failure, hostname, processes
+from launcher.base import MlDir
+from launcher.causes import FAILED, STOPPED, Cause, LaunchError
+from launcher.hyper import LAUNCH_PREFIX, for_script
+from launcher.options import Settings
+
+#: From here on arguments reach the script as a list; before, a shell read them.
+SAFE_VERSION = (5, 1, 3)
+_SHELL_SAFE = re.compile(r"[\w@%+=:,./-]+")
+
+
+def wanted(env: Mapping[str, str], hyperparameters: Mapping[str, Any]) -> bool:
+    """Whether a SageMaker job is meant for sagemaker-training rather than for our own runners.
+
+    An estimator job names its program through sagemaker_program or sagemaker_submit_directory, an
+    image of one's own through SAGEMAKER_PROGRAM. LAUNCH_RUNNER or LAUNCH_SCRIPT, or any launch_*
+    hyperparameter (which the toolkit would hand to the script as an argument), asks for ours.
+    """
+    runner = env.get("LAUNCH_RUNNER") or hyperparameters.get("launch_runner")
+    if runner:
+        return bool(runner == "toolkit")
+    if env.get("LAUNCH_SCRIPT") or any(key.startswith(LAUNCH_PREFIX) for key in hyperparameters):
+        return False
+    return bool(
+        env.get("SAGEMAKER_PROGRAM")
+        or hyperparameters.get("sagemaker_program")
+        or hyperparameters.get("sagemaker_submit_directory")
+    )
+
+
+def run(
+    env: Mapping[str, str], settings: Settings, ml: MlDir, hyperparameters: Mapping[str, Any]
+) -> int:
+    """Run `train` to its end; its exit code. Called in the launcher process, below init."""
+    train = shutil.which("train", path=env.get("PATH"))
+    if train is None:
+        raise LaunchError(
+            "there is no `train` command on PATH: this image has no sagemaker-training", code=127
+        )
+    python = _interpreter(Path(train))
+    _check_version(_version(python), for_script(hyperparameters))
+    if hyperparameters.get("sagemaker_toolkit_native_launcher_enabled"):
+        events.emit(
+            "warning",
+            text="sagemaker-training drops torchrun's exit code when "
+            "sagemaker_toolkit_native_launcher_enabled is set: a failed job may be reported as "
+            "completed. The hyperparameter launch_runner=torchrun avoids it.",
+        )
+    error_file = Path(tempfile.mkdtemp(prefix="launch-toolkit-"), "error.json")
+    child_env = {
+        **env,
+        **hostname.preload(env, ml, python),
+        "TORCHELASTIC_ERROR_FILE": str(error_file),
+    }
+    code = _Train([train], child_env, settings.number("grace")).run()
+    return _verdict(code, error_file, ml.failure)
+
+
+class _Train:
+    """The toolkit's process, and the signals that its ranks should see."""
+
+    def __init__(self, argv: list[str], env: Mapping[str, str], grace: float) -> None:
+        self._inbox: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self._grace = grace
+        self._deadline: float | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, self._on_signal)
+        self._process = subprocess.Popen(
+            argv, env=dict(env), stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._inbox.put(("signal", number))
+
+    def _wait(self) -> None:
+        self._inbox.put(("ended", self._process.wait()))
+
+    def run(self) -> int:
+        """The exit code; 143 when the ranks had to be killed after a stop."""
+        threading.Thread(target=self._wait, name="train", daemon=True).start()
+        while True:
+            what, number = self._next()
+            if what == "ended":
+                return 128 - number if number < 0 else number
+            if what == "signal":
+                self._pass_on(number)
+            else:
+                events.emit("killing", why=f"ranks did not end {self._grace} s after SIGTERM")
+                processes.kill_tree(os.getppid(), keep=[os.getpid()])
+                return STOPPED
+
+    def _next(self) -> tuple[str, int]:
+        timeout = None
+        if self._deadline is not None:
+            timeout = max(0.0, self._deadline - time.monotonic())
+        try:
+            return self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            return ("late", 0)
+
+    def _pass_on(self, number: int) -> None:
+        # mpirun's ranks hang below sshd, not below `train`: look at the whole tree for them.
+        ranks = processes.find_ranks(os.getppid()) or processes.find_workers(self._process.pid)
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._deadline = self._deadline or time.monotonic() + self._grace
+            number = signal.SIGTERM
+            told = processes.send(ranks or [self._process.pid], number)
+        else:
+            told = processes.send([p for p in ranks if processes.catches(p, number)], number)
+        events.emit("signal", signal=signal.Signals(number).name, told=told)
+
+
+def _verdict(code: int, error_file: Path, failure_file: Path) -> int:
+    """The exit code, corrected where the toolkit reports success for a failure."""
+    if code == 0 and error_file.exists():
+        try:
+            said = json.loads(error_file.read_text(encoding="utf-8"))["message"]
+            text = str(said["message"] if isinstance(said, dict) else said)
+        except (ValueError, KeyError, TypeError):
+            text = "torchrun recorded a failure"
+        cause = Cause("TrainingError", f"sagemaker-training reported success, but: {text}", FAILED)
+        (failure_file.parent / "success").unlink(missing_ok=True)
+    elif code != 0:
+        cause = Cause("TrainingError", f"sagemaker-training's train ended with {code}", code)
+    else:
+        events.emit("done", code=0)
+        return 0
+    failure.write(failure_file, cause)
+    events.emit("failed", code=cause.code, cause=cause.headline())
+    return cause.code
+
+
+def _interpreter(script: Path) -> str:
+    """The Python of a console script, from its first line; python3 where that is a shell."""
+    with script.open("rb") as file:
+        first = file.readline().decode("utf-8", errors="replace").strip()
+    words = first[2:].split() if first.startswith("#!") else []
+    return words[0] if words and Path(words[0]).name.startswith("python") else "python3"
+
+
+def _version(python: str) -> str:
+    code = "from importlib.metadata import version; print(version('sagemaker-training'))"
+    done = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode != 0:
+        raise LaunchError(
+            f"{python} does not have sagemaker-training: {done.stderr.strip()[-200:]}", code=127
+        )
+    return done.stdout.strip()
+
+
+def _check_version(version: str, hyperparameters: Mapping[str, Any]) -> None:
+    """Refuse what an old toolkit would paste into a shell line with a changed meaning."""
+    if tuple(int(n) for n in re.findall(r"\d+", version)[:3]) >= SAFE_VERSION:
+        return
+    for key, value in hyperparameters.items():
+        if not _SHELL_SAFE.fullmatch(key) or not _SHELL_SAFE.fullmatch(str(value)):
+            raise LaunchError(
+                f"sagemaker-training {version} passes hyperparameters through a shell, which would "
+                f"change the value of {key!r}. Use the hyperparameter launch_runner=torchrun, or "
+                "an image with sagemaker-training 5.1.3 or newer"
+            )
