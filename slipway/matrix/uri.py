@@ -88,6 +88,11 @@ def image_uri(
     return ImageUri(host, f"{host}/{path}:{tag}{pinned}", login)
 
 
+def is_public(registry: Registry, repository: str) -> bool:
+    """Whether the registry's public mirror serves this repository without a login."""
+    return registry.public is not None and repository in registry.public_repositories
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean ...?)` with the nearest known words, or nothing where none is near."""
     near = get_close_matches(word, sorted(known), n=3, cutoff=0.75)
@@ -95,7 +100,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _public(registry: Registry, repository: str) -> tuple[str, str, None]:
-    if registry.public is None or repository not in registry.public_repositories:
+    if registry.public is None or not is_public(registry, repository):
         carries = ", ".join(registry.public_repositories)
         mirror = f"its public mirror carries only {carries}" if carries else "it has none"
         raise UsageError(

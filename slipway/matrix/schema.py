@@ -1,0 +1,230 @@
+"""The shape of versions.yaml: one strict model an entry. What a key means is said in that file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Literal
+
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from slipway.matrix.model import Platform
+
+
+def _fail(what: str, cure: str) -> PydanticCustomError:
+    return PydanticCustomError("slipway", "{what}", {"what": what, "cure": cure})
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _exact(text: str) -> str:
+    """A version that means one release: parsed, without operators, wildcards or a local part."""
+    try:
+        if Version(text).local is None and text == text.strip().lower():
+            return text
+    except InvalidVersion:
+        pass
+    raise _fail(
+        f"{text!r} is not one exact version",
+        "pin one release, as 5.1.4: no ranges, no `latest`, no local part (+cpu)",
+    )
+
+
+def _exact_or(word: str, text: str) -> str:
+    return text if text == word else _exact(text)
+
+
+def _account(text: str) -> str:
+    if not re.fullmatch("[0-9]{12}", text):
+        raise _fail(
+            f"{text!r} is not an AWS account: those have twelve digits",
+            "keep leading zeros, and quote it",
+        )
+    return text
+
+
+def _environment(env: Mapping[str, str]) -> Mapping[str, str]:
+    for name in env:
+        if not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
+            raise _fail(f"{name!r} cannot name an environment variable", "as PYTHONUNBUFFERED")
+        if name.startswith(("NCCL_", "FI_")):
+            raise _fail(
+                f"{name} must not be in an image: pyxis lets the image's environment win over the "
+                "job's, so a job could not change it",
+                "leave it to the launcher, which knows the instance and its network",
+            )
+    return env
+
+
+def _pattern(pattern: str) -> StringConstraints:
+    return StringConstraints(pattern=pattern, min_length=1)
+
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Prose = Annotated[str, StringConstraints(min_length=1), AfterValidator(_one_line)]
+Exact = Annotated[str, AfterValidator(_exact)]
+Account = Annotated[str, AfterValidator(_account)]
+AbsolutePath = Annotated[str, _pattern("^/[^ ]*$")]
+Repository = Annotated[str, _pattern(r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
+Cuda = Annotated[str, _pattern(r"^[0-9]{2}\.[0-9]$")]
+Carried = Annotated[str, AfterValidator(lambda text: _exact_or("unknown", text))]
+DeepSpeed = Annotated[str, AfterValidator(lambda text: _exact_or("none", text))]
+Environment = Annotated[dict[str, str], AfterValidator(_environment)]
+
+
+class Entry(BaseModel):
+    """Nothing is converted, and nothing unknown is let through."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Head(Entry):
+    """The plain keys at the top level."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    default: Text
+    repository_prefix: Repository
+
+
+class PublicEntry(Entry):
+    """A gallery that serves some of a registry's repositories without a login."""
+
+    prefix: Text
+    repositories: list[Repository]
+
+
+class RegistryEntry(Entry):
+    """One of `registries`."""
+
+    accounts: dict[Account, list[str]]
+    public: PublicEntry | None = None
+
+
+class FamilyEntry(Entry):
+    """One of `families`."""
+
+    package_manager: Literal["apt", "dnf"]
+    python: AbsolutePath
+    workdir: AbsolutePath
+    user: Text
+    cuda_home: AbsolutePath | None = None
+    moves: dict[str, Prose] = {}
+
+
+class FactsEntry(Entry):
+    """What is true of a series; `cuda` and `torch_cuda` of its GPU bases only."""
+
+    torch: Exact
+    python: Annotated[str, _pattern(r"^3\.[0-9]+$")]
+    os: Annotated[str, _pattern("^[a-z0-9.]+$")]
+    cuda: Cuda | None = None
+    torch_cuda: Cuda | None = None
+    transformers: Exact | None = None
+    smp: Exact | None = None
+
+
+class FlavourEntry(Entry):
+    """The tags of one flavour, and what it carries beyond its series."""
+
+    gpu: Text | None = None
+    cpu: Text | None = None
+    carries: dict[str, Carried] = {}
+
+
+class FlavoursEntry(Entry):
+    """What a series exists as."""
+
+    sagemaker: FlavourEntry | None = None
+    ec2: FlavourEntry | None = None
+
+
+class SeriesEntry(Entry):
+    """One of `bases`: as many bases as it has tags."""
+
+    registry: Text | None = None
+    repository: Repository
+    grammar: Text
+    family: Text
+    facts: FactsEntry
+    cuda_mismatch: Prose | None = None
+    carries: dict[str, Carried] = {}
+    end_of_patch: date | None = None
+    unverified: dict[str, Prose] = {}
+    flavours: FlavoursEntry
+
+
+class ReplaceEntry(Entry):
+    """The oldest version that may stay where a base carries the add-on."""
+
+    version: Exact
+    because: Prose
+
+
+class AddonEntry(Entry):
+    """One of `addons`."""
+
+    version: Annotated[str, AfterValidator(lambda text: _exact_or("axis", text))]
+    because: Prose
+    platforms: list[Platform] | None = None
+    with_: dict[str, Exact] = Field(default={}, alias="with")
+    env: Environment = {}
+    replace_below: ReplaceEntry | None = None
+
+
+class ToolEntry(Entry):
+    """One of `tools`."""
+
+    version: Exact
+    wheel: Annotated[str, _pattern(r"^[a-z0-9-]+==[0-9][0-9a-z.]*$")]
+    member: Annotated[str, _pattern("^[^/ ][^ ]*$")]
+    path: AbsolutePath
+    because: Prose
+
+
+class ExcludeEntry(Entry):
+    """Cells of a group that are not built. A key that is not there matches everything."""
+
+    bases: Text = "*"
+    deepspeed: DeepSpeed | None = None
+    platform: Platform | None = None
+    because: Prose
+
+
+class GroupEntry(Entry):
+    """One of `images`."""
+
+    repository: Repository
+    bases: Annotated[list[Text], Field(min_length=1)]
+    deepspeed: Annotated[list[DeepSpeed], Field(min_length=1)]
+    platforms: Annotated[list[Platform], Field(min_length=1)]
+    name: Text
+    aliases: dict[str, Text] = {}
+    size_budget_mb: Annotated[int, Field(gt=0)]
+    exclude: list[ExcludeEntry] = []
+
+
+class ReferenceEntry(Entry):
+    """One of `references`."""
+
+    registry: Text
+    repository: Repository
+    grammar: Text
+    tag: Text
+    because: Prose
+
+
+SECTIONS: Mapping[str, type[Entry]] = {
+    "registries": RegistryEntry,
+    "families": FamilyEntry,
+    "bases": SeriesEntry,
+    "addons": AddonEntry,
+    "tools": ToolEntry,
+    "images": GroupEntry,
+    "references": ReferenceEntry,
+}
+OPTIONAL_SECTIONS = frozenset({"tools", "references"})

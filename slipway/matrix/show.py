@@ -1,0 +1,184 @@
+"""The matrix for people and for machines: tables, one cell with everything derived, CI jobs. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+from slipway.errors import UsageError
+from slipway.matrix.check import AXIS
+from slipway.matrix.model import Addon, Base, Image, Matrix, Reference, Registry
+from slipway.matrix.tags import repository, tag_stem
+from slipway.matrix.uri import image_uri, is_public
+
+MOST_JOBS = 256
+"""Jobs that one matrix of a GitHub workflow may have (GitHub Actions documentation, usage limits)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `inv matrix`."""
+
+    image: str
+    base: str
+    torch: str
+    python: str
+    device: str  # "cu130" or "cpu"
+    os: str
+    deepspeed: str  # "0.19.8 (install)" or "-"
+    sagemaker_training: str
+    note: str  # "past support since 2026-04-23", or nothing
+
+
+def past_support(base: Base, on: date) -> str | None:
+    """What to say of a base that is not patched any more on the given day, None while it is."""
+    if base.end_of_patch is None or on <= base.end_of_patch:
+        return None
+    return f"past support since {base.end_of_patch.isoformat()}"
+
+
+def rows(images: Sequence[Image], on: date) -> tuple[Row, ...]:
+    """The table of images, as of a day."""
+    return tuple(
+        Row(
+            image=image.name,
+            base=image.base.name,
+            torch=image.base.facts.torch,
+            python=image.base.facts.python,
+            device=_device(image),
+            os=image.base.facts.os,
+            deepspeed=_short(image.addon(AXIS)),
+            sagemaker_training=_short(image.addon("sagemaker-training")),
+            note=past_support(image.base, on) or "",
+        )
+        for image in images
+    )
+
+
+def markdown_table(images: Sequence[Image]) -> str:
+    """The README's table of images: the same on every day."""
+    lines = [
+        "| Image | torch | Python | CUDA | OS | DeepSpeed | sagemaker-training | base patched until |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for image in images:
+        facts, end = image.base.facts, image.base.end_of_patch
+        cells = (
+            f"`{image.name}`",
+            facts.torch,
+            facts.python,
+            facts.torch_cuda or "CPU",
+            facts.os,
+            _short(image.addon(AXIS)),
+            _short(image.addon("sagemaker-training")),
+            end.isoformat() if end else "-",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def explain(image: Image) -> dict[str, Any]:
+    """The resolved cell: what decides an image, as plain values, the same on every machine and day.
+
+    It goes into the image as a label, so it holds nothing that may change without the content:
+    no digest, no date, no alias, no budget, no wording.
+    """
+    base = image.base
+    return {
+        "name": image.name,
+        "group": image.group,
+        "platform": image.platform,
+        "base": {
+            "name": base.name,
+            "registry": base.registry.name if base.registry else None,
+            "repository": base.repository,
+            "tag": base.tag,
+            "flavour": base.flavour,
+            "facts": asdict(base.facts),
+            "family": asdict(base.family),
+            "carries": dict(base.carries),
+        },
+        "addons": [
+            {
+                "name": addon.name,
+                "action": addon.action,
+                "version": addon.version,
+                "requirements": list(addon.requirements),
+                "env": dict(addon.env),
+            }
+            for addon in image.addons
+        ],
+    }
+
+
+def describe(matrix: Matrix, image: Image, on: date) -> dict[str, Any]:
+    """`explain` plus all that a person wants to know: reasons, names, where the base can be had."""
+    base = image.base
+    return {
+        **explain(image),
+        "because": {addon.name: addon.because for addon in image.addons},
+        "repository": repository(image, matrix.repository_prefix),
+        "tag": f"{tag_stem(image)}-<build id>",
+        "aliases": list(image.aliases),
+        "size_budget_mb": image.size_budget_mb,
+        "cuda_mismatch": base.cuda_mismatch,
+        "moves": dict(base.moves),
+        "unverified": dict(base.unverified),
+        "end_of_patch": base.end_of_patch.isoformat() if base.end_of_patch else None,
+        "support": past_support(base, on),
+        "base_uris": _uris(base.registry, base.repository, base.tag),
+    }
+
+
+def describe_reference(reference: Reference) -> dict[str, Any]:
+    """An upstream image that is only pointed to."""
+    return {
+        "name": reference.name,
+        "because": reference.because,
+        "uris": _uris(reference.registry, reference.repository, reference.tag),
+    }
+
+
+def ci_include(images: Sequence[Image]) -> dict[str, list[dict[str, str]]]:
+    """A CI matrix: one job an image. Raises UsageError above what one workflow matrix may hold."""
+    if len(images) > MOST_JOBS:
+        groups = Counter(image.group for image in images)
+        sizes = ", ".join(f"{group} {count}" for group, count in groups.most_common())
+        raise UsageError(
+            f"{len(images)} images are more than the {MOST_JOBS} jobs of one CI matrix",
+            cure=f"make one matrix a group, with globs over its names; groups: {sizes}",
+        )
+    return {
+        "include": [
+            {
+                "image": image.name,
+                "group": image.group,
+                "base": image.base.name,
+                "platform": image.platform,
+                "device": image.base.facts.device,
+                "repository": image.repository,
+            }
+            for image in images
+        ]
+    }
+
+
+def _uris(registry: Registry | None, name: str, tag: str) -> Mapping[str, str]:
+    """Where a reference can be had: "public" where there is a mirror, then every region."""
+    if registry is None:
+        return {}
+    regions = sorted(registry.accounts)
+    places: list[str | None] = [None, *regions] if is_public(registry, name) else [*regions]
+    return {place or "public": image_uri(registry, place, name, tag).reference for place in places}
+
+
+def _device(image: Image) -> str:
+    cuda = image.base.facts.torch_cuda
+    return f"cu{cuda.replace('.', '')}" if cuda else "cpu"
+
+
+def _short(addon: Addon | None) -> str:
+    return f"{addon.version or 'unknown'} ({addon.action})" if addon else "-"
