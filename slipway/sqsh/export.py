@@ -126,12 +126,13 @@ def _pack(
             f"the engine's export of {image.reference} cannot be packed: {error}"
         ) from error
     except pack.PackError as error:
-        if not error.no_space:
+        if error.refusal is None:
             raise
         need = preflight.expected_size(image.size, options)
         raise SlipwayError(
-            f"the disk is full: {human_bytes(done)} of the image's {human_bytes(image.size)} were"
-            f" packed; the whole .sqsh takes about {human_bytes(need)}",
+            f"the disk takes no more ({error.refusal}): {human_bytes(done)} of the image's"
+            f" {human_bytes(image.size)} were packed; the whole .sqsh takes about"
+            f" {human_bytes(need)}",
             where=str(path.parent),
             cure="Nothing was kept. Free some space there, or choose a folder elsewhere.",
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import signal
@@ -40,11 +39,23 @@ def tar2sqfs_command(options: SqshOptions, destination: Path, mtime: int) -> lis
 
 
 class PackError(SlipwayError):
-    """tar2sqfs did not make the file. `no_space`: because the disk is full."""
+    """tar2sqfs did not make the file. `refusal`: why the disk takes no more, if that is it."""
 
-    def __init__(self, what: str, *, no_space: bool, where: str, cure: str | None) -> None:
-        super().__init__(what, where=where, cure=cure)
-        self.no_space = no_space
+    def __init__(self, what: str, *, refusal: str | None, where: str) -> None:
+        super().__init__(what, where=where)
+        self.refusal = refusal
+
+
+def _refusal(file: IO[bytes]) -> str | None:
+    """Why `file` cannot grow: no space, a quota, a size limit. tar2sqfs says "I/O error" to all."""
+    missing = _PIPE_BYTES
+    try:
+        while missing:
+            missing -= file.write(bytes(missing))  # short on the last free blocks, then an error
+        os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 @contextlib.contextmanager
@@ -57,7 +68,9 @@ def packer(
     tar2sqfs fails.
     """
     command = tar2sqfs_command(options, destination, mtime)
-    with tempfile.TemporaryFile() as output:
+    # tar2sqfs unlinks its file when it fails; held open, the file still takes its space, so that
+    # one more write tells why.
+    with destination.open("ab", buffering=0) as held, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -87,16 +100,13 @@ def packer(
             with log.open("a") as stream:
                 stream.write(f"$ {' '.join(command)}\n{text}exit {process.returncode}\n")
         if broken or process.returncode != 0:
-            raise _pack_error(process.returncode, text, destination)
+            raise _pack_error(process.returncode, text, destination, _refusal(held))
 
 
-def _pack_error(code: int, text: str, destination: Path) -> PackError:
+def _pack_error(code: int, text: str, destination: Path, refusal: str | None) -> PackError:
     last = text.strip().splitlines()[-1] if text.strip() else "it said nothing"
-    no_space = os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-    return PackError(
-        f"tar2sqfs {ended}: {last}", no_space=no_space, where=str(destination.parent), cure=None
-    )
+    return PackError(f"tar2sqfs {ended}: {last}", refusal=refusal, where=str(destination.parent))
 
 
 @dataclass(frozen=True)

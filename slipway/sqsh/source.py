@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import docker.errors
 import requests
 
 from slipway.engine.client import Engine
-from slipway.engine.errors import EngineDiedError, EngineError
+from slipway.engine.errors import EngineError
+from slipway.engine.images import image_id, inspect
+from slipway.engine.sdk import sdk_errors
 from slipway.sqsh.enroot import ImageConfig
 from slipway.sqsh.owner import Owner, this_process
 
@@ -34,35 +36,27 @@ class SourceImage:
 
 
 def seconds(timestamp: str | None) -> int:
-    """An RFC 3339 time in UTC, as engines write it -> whole seconds, never below 0."""
+    """An RFC 3339 time -> whole seconds since the epoch, never below 0; 0 where there is none.
+
+    Raises EngineError for any other text. Engines write more decimals than Python 3.10 reads.
+    """
     if not timestamp:
         return 0
-    return max(0, int(datetime.fromisoformat(timestamp[:19] + "+00:00").timestamp()))
-
-
-@contextlib.contextmanager
-def engine_errors(doing: str) -> Iterator[None]:
-    """Turn what the docker SDK and its connection raise into SlipwayError."""
+    parts = re.fullmatch(r"(.{19})(?:\.\d+)?(Z|[+-]\d\d:\d\d)", timestamp)
     try:
-        yield
-    except docker.errors.APIError as error:
-        raise EngineError(f"the engine refused to {doing}: {error.explanation}") from error
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise EngineDiedError(
-            f"the engine went away while it was asked to {doing}: {error}",
-            cure="Look at `./inv doctor`, then run this again; nothing half-made was kept.",
-        ) from error
+        if parts is None:
+            raise ValueError(timestamp)
+        zone = parts[2].replace("Z", "+00:00")
+        return max(0, int(datetime.fromisoformat(f"{timestamp[:19]}{zone}").timestamp()))
+    except ValueError as error:
+        raise EngineError(f"the engine gave {timestamp!r} as a time") from error
 
 
 def look_up(engine: Engine, reference: str) -> SourceImage:
     """Inspect an image by name or id. Raises EngineError where the engine does not have it."""
-    with engine_errors(f"inspect {reference}"):
-        try:
-            image: dict[str, Any] = engine.client.images.get(reference).attrs
-        except docker.errors.ImageNotFound as error:
-            raise EngineError(
-                f"the engine has no image {reference}", cure="Build it first: `./inv build`."
-            ) from error
+    if image_id(engine, reference) is None:
+        raise EngineError(f"the engine has no image {reference}", cure="Build it: `./inv build`.")
+    image = inspect(engine, reference)
     return SourceImage(
         reference=reference,
         id=image["Id"],
@@ -76,7 +70,7 @@ def look_up(engine: Engine, reference: str) -> SourceImage:
 def remove_leftovers(engine: Engine) -> list[str]:
     """Remove containers that killed exports of this host left; names of those removed."""
     removed = []
-    with engine_errors("list containers"):
+    with sdk_errors(engine, "removing containers of killed exports"):
         api = engine.client.api
         for container in api.containers(all=True, filters={"label": OWNER_LABEL}):
             owner = Owner.parse(container["Labels"][OWNER_LABEL])
@@ -112,10 +106,10 @@ class Exported:
 
 @contextlib.contextmanager
 def exported(engine: Engine, image: SourceImage) -> Iterator[Exported]:
-    """The file system of `image` as the tar stream of `docker export`. Raises SlipwayError."""
+    """The file system of `image` as the tar stream of `docker export`. Raises EngineError."""
     # Named by us, so that a Ctrl-C before the engine's answer leaves nothing we cannot find.
     name = f"slipway-export-{secrets.token_hex(6)}"
-    with engine_errors(f"export {image.reference}"):
+    with sdk_errors(engine, f"exporting {image.reference}"):
         api = engine.client.api
         try:
             api.create_container(
