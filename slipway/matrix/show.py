@@ -1,10 +1,10 @@
-"""The matrix for people and for machines: tables, one cell with everything derived, CI jobs. Pure."""
+"""The matrix for people and machines: a table, one cell with everything derived, CI jobs."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
@@ -15,22 +15,7 @@ from slipway.matrix.tags import repository, tag_stem
 from slipway.matrix.uri import image_uri, is_public
 
 MOST_JOBS = 256
-"""Jobs that one matrix of a GitHub workflow may have (GitHub Actions documentation, usage limits)."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of `inv matrix`."""
-
-    image: str
-    base: str
-    torch: str
-    python: str
-    device: str  # "cu130" or "cpu"
-    os: str
-    deepspeed: str  # "0.19.8 (install)" or "-"
-    sagemaker_training: str
-    note: str  # "past support since 2026-04-23", or nothing
+"""Jobs that one matrix of a GitHub workflow may have (GitHub Actions documentation, limits)."""
 
 
 def past_support(base: Base, on: date) -> str | None:
@@ -40,44 +25,34 @@ def past_support(base: Base, on: date) -> str | None:
     return f"past support since {base.end_of_patch.isoformat()}"
 
 
-def rows(images: Sequence[Image], on: date) -> tuple[Row, ...]:
-    """The table of images, as of a day."""
-    return tuple(
-        Row(
-            image=image.name,
-            base=image.base.name,
-            torch=image.base.facts.torch,
-            python=image.base.facts.python,
-            device=_device(image),
-            os=image.base.facts.os,
-            deepspeed=_short(image.addon(AXIS)),
-            sagemaker_training=_short(image.addon("sagemaker-training")),
-            note=past_support(image.base, on) or "",
-        )
-        for image in images
-    )
+def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[str, ...]]:
+    """The table of images, headers first.
+
+    Support is the end of a base's patches, or as of the day `on` whether it is over.
+    """
+    return [
+        ("image", "torch", "python", "cuda", "os", "deepspeed", "sagemaker-training", "support"),
+        *(
+            (
+                image.name,
+                image.base.facts.torch,
+                image.base.facts.python,
+                image.base.facts.torch_cuda or "cpu",
+                image.base.facts.os,
+                _short(image.addon(AXIS)),
+                _short(image.addon("sagemaker-training")),
+                _support(image.base, on),
+            )
+            for image in images
+        ),
+    ]
 
 
 def markdown_table(images: Sequence[Image]) -> str:
     """The README's table of images: the same on every day."""
-    lines = [
-        "| Image | torch | Python | CUDA | OS | DeepSpeed | sagemaker-training | base patched until |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for image in images:
-        facts, end = image.base.facts, image.base.end_of_patch
-        cells = (
-            f"`{image.name}`",
-            facts.torch,
-            facts.python,
-            facts.torch_cuda or "CPU",
-            facts.os,
-            _short(image.addon(AXIS)),
-            _short(image.addon("sagemaker-training")),
-            end.isoformat() if end else "-",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    headers, *rows = table_rows(images)
+    lines = [headers, ("---",) * len(headers), *((f"`{row[0]}`", *row[1:]) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def explain(image: Image) -> dict[str, Any]:
@@ -175,9 +150,11 @@ def _uris(registry: Registry | None, name: str, tag: str) -> Mapping[str, str]:
     return {place or "public": image_uri(registry, place, name, tag).reference for place in places}
 
 
-def _device(image: Image) -> str:
-    cuda = image.base.facts.torch_cuda
-    return f"cu{cuda.replace('.', '')}" if cuda else "cpu"
+def _support(base: Base, on: date | None) -> str:
+    if base.end_of_patch is None:
+        return "-"
+    over = past_support(base, on) if on else None
+    return over or f"until {base.end_of_patch.isoformat()}"
 
 
 def _short(addon: Addon | None) -> str:

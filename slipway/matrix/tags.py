@@ -47,7 +47,7 @@ def parse_image_tag(tag: str) -> ImageTag:
     if match is None or len(tag) > _LONGEST:
         raise UsageError(
             f"{tag!r} is not a tag of a Slipway image",
-            cure="they are {torch}-py{NNN}-{cuNNN|cpu}-{os}-{platform}-ds{version|none}-{12 digits}",
+            cure="those are {torch}-py{NNN}-{cuNNN|cpu}-{os}-{platform}-ds{version|none}-{build}",
         )
     python, cuda = match["python"], match["cuda"]
     return ImageTag(
@@ -72,7 +72,7 @@ def tag_stem(image: Image) -> str:
 
 
 def repository(image: Image, prefix: str) -> str:
-    """Our repository of an image. The default prefix has "sagemaker" in it: versions.yaml says why."""
+    """Our repository of an image; why the default prefix has "sagemaker" in it: versions.yaml."""
     return f"{prefix}/{image.repository}"
 
 
