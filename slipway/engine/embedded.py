@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ _STOP_S = 30.0  # dockerd gives its containers 10 s
 # process that lives for days.
 _PASSED_ON = ("HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_PROGRAMS = ("dockerd", "containerd", "runc")
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -44,21 +45,22 @@ class EmbeddedStatus:
     log: Path
 
 
-def obstacle() -> EngineUnavailableError | None:
-    """Why an embedded engine cannot be started on this machine, None if nothing is in the way."""
-    absent = [name for name in ("dockerd", "containerd", "runc") if _which(name) is None]
-    if os.geteuid() != 0:
-        also = f" (and {', '.join(absent)} must be installed)" if absent else ""
-        return EngineUnavailableError(
-            f"it needs root{also}",
+def check_host(*, root: bool, absent: Sequence[str]) -> None:
+    """Raise EngineUnavailableError, with the cure, unless an embedded engine can be started.
+
+    `absent` are the programs that are not installed.
+    """
+    if not root:
+        also = f" and the programs {', '.join(absent)}" if absent else ""
+        raise EngineUnavailableError(
+            f"the embedded engine needs root{also}",
             cure="Run the same command as root (`sudo ./inv ...`), or start Docker.",
         )
     if absent:
-        return EngineUnavailableError(
-            f"{', '.join(absent)} not installed",
+        raise EngineUnavailableError(
+            f"the embedded engine needs {', '.join(absent)}, not installed here",
             cure="`./inv setup` installs what is needed.",
         )
-    return None
 
 
 def start(project: Project) -> str:
@@ -67,10 +69,9 @@ def start(project: Project) -> str:
     Returns when it answers. Two calls at once start one engine. Raises EngineUnavailableError
     with the daemon's own last error lines.
     """
-    if (problem := obstacle()) is not None:
-        raise EngineUnavailableError(
-            f"the embedded engine cannot be started: {problem.what}", cure=problem.cure
-        )
+    search = _environment()["PATH"]
+    absent = [name for name in _PROGRAMS if shutil.which(name, path=search) is None]
+    check_host(root=os.geteuid() == 0, absent=absent)
     place = layout(project)
     with _lock(place):
         if _running(place):
@@ -162,7 +163,3 @@ def _environment() -> dict[str, str]:
     names = [*_PASSED_ON, *_PROXIES, *(name.lower() for name in _PROXIES)]
     kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, "PATH": f"{os.environ.get('PATH', os.defpath)}:{_SBIN}"}
-
-
-def _which(name: str) -> str | None:
-    return shutil.which(name, path=_environment()["PATH"])

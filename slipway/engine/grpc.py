@@ -39,13 +39,11 @@ class GrpcServer:
 
     Each call runs in a thread of its own: a handler may ask a registry's API for a token, and the
     daemon drops a session that leaves a health check unanswered (moby/buildkit:session/grpc.go).
-    `failure` is the first exception of a handler that was not a GrpcError.
     """
 
     def __init__(
         self, sock: socket.socket, methods: Mapping[str, Handler], *, received: bytes = b""
     ) -> None:
-        self.failure: Exception | None = None
         self._sock = sock
         self._methods = methods
         self._received = received
@@ -59,17 +57,20 @@ class GrpcServer:
 
     def close(self) -> None:
         """Close the connection and wait for the threads; calling it again does nothing."""
+        self._hang_up()
+        for thread in self._threads:
+            thread.join(timeout=5)  # a handler in a network call ends when that call does
+        self._sock.close()
+
+    def _hang_up(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         with suppress(OSError):  # the daemon closed it first
             self._sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(timeout=5)  # a handler in a network call ends when that call does
-        self._sock.close()
 
     def _serve(self) -> None:
-        # The build sees the same end on its own connection, and says why.
+        # A build sees the same end on its own connection, and says why.
         with suppress(OSError, h2.exceptions.ProtocolError):
             with self._changed:
                 self._h2.initiate_connection()
@@ -77,9 +78,7 @@ class GrpcServer:
             while data := self._sock.recv(65536):
                 with self._changed:
                     self._take(data)
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._hang_up()
 
     def _take(self, data: bytes) -> None:
         for event in self._h2.receive_data(data) if data else ():
@@ -114,8 +113,7 @@ class GrpcServer:
             reply = frame(handler(unframe(body)))
         except GrpcError as error:
             reply, trailers = b"", _trailers(error.code, str(error))
-        except Exception as error:  # noqa: BLE001 - crosses to the caller's thread by `failure`
-            self.failure = self.failure or error
+        except Exception as error:  # noqa: BLE001 - the daemon is told, whatever it was
             reply, trailers = b"", _trailers(_UNKNOWN, str(error))
         else:
             trailers = [("grpc-status", "0")]

@@ -35,7 +35,10 @@ def clean(place: Layout, *, grace_s: float = 10.0) -> None:
     for matches in (place.owns, lives_here):
         for pid in list(find(matches)):
             _end(pid, matches, 2.0)
-    for mount in _mounts_under(Path("/proc/self/mountinfo"), (place.data_root, place.run)):
+    mounts = mounts_under(Path("/proc/self/mountinfo").read_text(), (place.data_root, place.run))
+    if place.binds_data_root.exists():
+        mounts.append(str(place.data_root))
+    for mount in mounts:
         subprocess.run(["umount", "--lazy", mount], check=True, capture_output=True)
     place.dockerd_pid.unlink(missing_ok=True)
     place.containerd_pid.unlink(missing_ok=True)
@@ -67,9 +70,9 @@ def _is_root_in(line: str, data_root: Path) -> bool:
     return target == "/" and f"{data_root}/" in options
 
 
-def _mounts_under(mountinfo: Path, folders: tuple[Path, ...]) -> list[str]:
-    """Mount points below the folders, the deepest first."""
-    points = [_unescape(line.split(" ", 5)[4]) for line in mountinfo.read_text().splitlines()]
+def mounts_under(mountinfo: str, folders: tuple[Path, ...]) -> list[str]:
+    """Mount points below the folders (not the folders themselves), the deepest first."""
+    points = [_unescape(line.split(" ", 5)[4]) for line in mountinfo.splitlines()]
     below = [point for point in points if any(point.startswith(f"{path}/") for path in folders)]
     return sorted(below, key=lambda point: point.count("/"), reverse=True)
 

@@ -61,6 +61,15 @@ class Layout:
         """What both daemons print, since their last start."""
         return self.home / "engine.log"
 
+    @property
+    def binds_data_root(self) -> Path:
+        """There while dockerd keeps data_root mounted on itself, to be undone after it.
+
+        Where a person mounted a disk at data_root, dockerd does not make this file
+        (moby/moby:daemon/daemon_linux.go, getUnmountOnShutdownPath).
+        """
+        return self.run / "exec" / "unmount-on-shutdown"
+
     def owns(self, pid: int) -> bool:
         """Whether the process is a daemon, or a containerd shim, of this engine.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import secrets as random
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
-from slipway.engine.grpc import NOT_FOUND, GrpcError, GrpcServer, Handler
+from slipway.engine.grpc import NOT_FOUND, GrpcError, GrpcServer
 from slipway.engine.protobuf import field, fields, text
 from slipway.engine.transport import dial
 from slipway.registry.model import CredentialsFor
@@ -26,7 +26,11 @@ _CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 
 
 class Session:
-    """An open session; `id` is what a build names to use it. Close it when the build has ended."""
+    """An open session; `id` is what a build names to use it. Close it when the build has ended.
+
+    `failure` is the first exception that asking for credentials raised: the daemon is told its
+    text only, the build's caller should see it in its own type.
+    """
 
     def __init__(
         self, engine: Engine, *, secrets: Mapping[str, bytes], credentials: CredentialsFor
@@ -37,8 +41,14 @@ class Session:
                     f"secret {name} has {len(value)} bytes; BuildKit takes at most {MAX_SECRET}",
                     cure="Hand large files over in the build context, if they are not secret.",
                 )
-        methods = _methods(secrets, credentials)
         self.id = random.token_hex(16)
+        self.failure: Exception | None = None
+        self._credentials = credentials
+        methods = {
+            _HEALTH: lambda _: field(1, 1),  # SERVING
+            _SECRET: lambda message: _secret(secrets, message),
+            _CREDENTIALS: self._login,
+        }
         sock = dial(engine)
         try:
             rest = _upgrade(sock, engine.api_version, self.id, methods)
@@ -47,40 +57,31 @@ class Session:
             raise
         self._server = GrpcServer(sock, methods, received=rest)
 
-    @property
-    def failure(self) -> Exception | None:
-        """The first exception that asking for credentials raised, in its own type."""
-        return self._server.failure
-
     def close(self) -> None:
         """End the session and its threads."""
         self._server.close()
 
-
-def _methods(secrets: Mapping[str, bytes], credentials: CredentialsFor) -> dict[str, Handler]:
-    def health(_: bytes) -> bytes:
-        return field(1, 1)  # SERVING
-
-    def secret(message: bytes) -> bytes:
-        name = _first(message)
-        if name not in secrets:
-            raise GrpcError(NOT_FOUND, f"secret {name} was not given to this build")
-        return field(1, secrets[name])
-
-    def login(message: bytes) -> bytes:
-        found = credentials(_first(message))
+    def _login(self, message: bytes) -> bytes:
+        try:
+            found = self._credentials(_first(message))
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
         return field(1, found.username) + field(2, found.secret) if found else b""
 
-    return {_HEALTH: health, _SECRET: secret, _CREDENTIALS: login}
+
+def _secret(secrets: Mapping[str, bytes], message: bytes) -> bytes:
+    name = _first(message)
+    if name not in secrets:
+        raise GrpcError(NOT_FOUND, f"secret {name} was not given to this build")
+    return field(1, secrets[name])
 
 
 def _first(message: bytes) -> str:
     return next((text(value) for number, value in fields(message) if number == 1), "")
 
 
-def _upgrade(
-    sock: socket.socket, api_version: str, session: str, methods: Mapping[str, Handler]
-) -> bytes:
+def _upgrade(sock: socket.socket, api_version: str, session: str, methods: Iterable[str]) -> bytes:
     """Ask for the upgrade; returns what arrived behind the answer's headers."""
     lines = [
         f"POST /v{api_version}/session HTTP/1.1",
