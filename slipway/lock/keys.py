@@ -13,9 +13,6 @@ import re
 from slipway.lock.model import BaseLock
 from slipway.matrix.model import Addon, Base, Image
 
-LOCAL_BASE = "local-base"
-"""What the embedded default base is made of beyond the distribution's packages: torch."""
-
 BUILD = "build"
 """pip, and what builds wheels from sdists: the same for every base."""
 
@@ -25,6 +22,11 @@ def scope(base: Base, base_lock: BaseLock | None) -> str:
     if base_lock is not None and base_lock.packages is not None:
         return base.name
     return f"py{base.facts.python.replace('.', '')}"
+
+
+def base_lock_key(base: Base) -> str:
+    """The lock of what a base of our own has beyond the distribution's packages: torch."""
+    return base.name
 
 
 def has_layer(addon: Addon) -> bool:

@@ -1,0 +1,120 @@
+"""The host's own apt settings, for making a Debian root file system the way the host would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+# Settings about how indexes are named and shown, not about where packages come from.
+_NOT_OURS = ("IndexTargets", "Changelogs", "CompressionTypes", "cdrom", "Languages", "GzipIndexes")
+
+_CA_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, Amazon Linux
+)
+
+
+def acquire_settings(dump: str) -> str:
+    """The lines of `apt-config dump` that say how packages are fetched: proxies, certificates."""
+    lines = []
+    for line in dump.splitlines():
+        name, _, value = line.partition(" ")
+        section = name.split("::")
+        ours = section[0] == "Acquire" and len(section) > 1 and section[1] not in _NOT_OURS
+        if ours and value not in ('"";', ""):
+            lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def host_acquire_settings() -> str:
+    """`acquire_settings` of this host; empty where there is no apt."""
+    if shutil.which("apt-config") is None:
+        return ""
+    return acquire_settings(_said(["apt-config", "dump"]))
+
+
+def is_debian(release: str, codename: str) -> bool:
+    """Whether /etc/os-release is Debian's of this codename."""
+    values = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release, re.MULTILINE))
+    return values.get("ID") == "debian" and values.get("VERSION_CODENAME") == codename
+
+
+def host_sources(codename: str) -> tuple[str, ...]:
+    """Debian's own entries in the host's apt sources, as they are written there.
+
+    Empty where the host is another distribution or release: its mirrors do not have the packages.
+    Entries for anything but Debian's own suites (docker, node ...) are left out.
+    """
+    os_release = Path("/etc/os-release")
+    if not os_release.exists() or not is_debian(os_release.read_text(), codename):
+        return ()
+    listed = _said(
+        [
+            "apt-get",
+            "indextargets",
+            "--no-release-info",  # also for entries that were never updated from
+            "--format",
+            "$(SOURCESENTRY) $(RELEASE) $(COMPONENT)",
+            "Created-By: Packages",
+        ]
+    )
+    return entries(debian_places(listed, codename))
+
+
+def debian_places(listed: str, codename: str) -> tuple[tuple[Path, int], ...]:
+    """(file, number of the entry) of Debian's suites in `apt-get indextargets`."""
+    suites = {codename, f"{codename}-updates", f"{codename}-security"}
+    found = []
+    for line in listed.splitlines():
+        place, release, component = line.split()
+        file, _, number = place.rpartition(":")
+        if release in suites and component == "main":
+            found.append((Path(file), int(number)))
+    return tuple(dict.fromkeys(found))
+
+
+def entries(places: Iterable[tuple[Path, int]]) -> tuple[str, ...]:
+    """The text of apt source entries: a line of a .list file, a stanza of a .sources file."""
+    found = []
+    for file, number in places:
+        text = file.read_text("utf-8")
+        if file.suffix == ".sources":
+            stanzas = [part for part in re.split(r"\n\s*\n", _uncommented(text)) if part.strip()]
+            found.append(stanzas[number - 1].strip() + "\n")
+        else:
+            found.append(text.splitlines()[number - 1].strip() + "\n")
+    return tuple(found)
+
+
+def ca_bundle(environ: Mapping[str, str]) -> Path | None:
+    """The host's certificate authorities, with those of its proxy; None where there are none."""
+    named = [environ[key] for key in ("SSL_CERT_FILE", "CURL_CA_BUNDLE") if environ.get(key)]
+    for place in (*named, *_CA_BUNDLES):
+        if Path(place).is_file():
+            return Path(place)
+    return None
+
+
+def proxy_settings(environ: Mapping[str, str]) -> str:
+    """The proxies of the environment as apt settings; apt in a build does not see the variables."""
+    lines = []
+    for scheme in ("http", "https"):
+        proxy = environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY")
+        if proxy:
+            lines.append(f'Acquire::{scheme}::Proxy "{proxy}";\n')
+    return "".join(lines)
+
+
+def _uncommented(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+
+
+def _said(command: list[str]) -> str:
+    environment = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
