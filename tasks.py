@@ -61,14 +61,14 @@ def matrix_list(c: Context, names: list[str], json: bool = False) -> None:
     if json:
         print_json([explain(image) for image in images])
     else:
-        headers, *rows = table_rows(images)
+        headers, *rows = table_rows(images, date.today())
         print_table(headers, rows, title=f"{len(images)} images")
 
 
 @command(positional=[], help=NAMES)
 def matrix_show(c: Context, names: list[str]) -> None:
     """One cell with everything derived from it (as JSON), or where the serving image is (lmi)."""
-    print_json(answers.show(House.at(ROOT), names))
+    print_json(answers.show(House.at(ROOT), names, date.today()))
 
 
 @command(positional=[], help=NAMES)

@@ -15,9 +15,11 @@ import botocore.exceptions
 
 from slipway import generate as generated
 from slipway.app import House, Settings
-from slipway.engine import host
+from slipway.engine import embedded, host
 from slipway.engine.client import connect
+from slipway.engine.errors import EngineUnavailableError
 from slipway.errors import SlipwayError
+from slipway.paths import Project
 from slipway.plan import warnings_for
 from slipway.registry import local
 from slipway.report.console import human_bytes
@@ -64,12 +66,11 @@ def _tools() -> Check:
 
 
 def _engine(root: Path, settings: Settings) -> list[Check]:
-    project = House.at(root).project
+    project = Project.at(root)
     try:
         engine = connect(project, settings.engine, start=False)
-    except SlipwayError as error:
-        startable = os.geteuid() == 0 and shutil.which("dockerd")
-        if settings.engine in ("auto", "embedded") and startable:
+    except EngineUnavailableError as error:
+        if settings.engine in ("auto", "embedded") and embedded.obstacle() is None:
             return [Check("ok", "engine", "none runs; `ship` starts the embedded one")]
         return [Check("wrong", "engine", error.what, error.cure or "")]
     try:
@@ -104,7 +105,7 @@ def _matrix(root: Path) -> list[Check]:
     notes: dict[str, list[str]] = {"past support": [], "no digest": []}
     for base in house.matrix.bases:
         for text in warnings_for(base, house.locks.bases.get(base.name), date.today()):
-            notes["past support" if "past its" in text else "no digest"].append(base.name)
+            notes["past support" if "past support" in text else "no digest"].append(base.name)
     for what, names in notes.items():
         if names:
             cure = "Run `./inv lock` where the registries can be reached."
@@ -121,9 +122,9 @@ def _matrix(root: Path) -> list[Check]:
 
 
 def _registry(root: Path) -> Check:
-    status = local.status(House.at(root).project)
-    if status.running:
-        return Check("ok", "registry", f"running on {status.host}")
+    status = local.status(Project.at(root))
+    if status.running and status.target:
+        return Check("ok", "registry", f"running on {status.target.host}")
     return Check("ok", "registry", "not running; `push` starts it")
 
 

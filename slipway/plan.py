@@ -10,6 +10,7 @@ from typing import Any, Literal
 from slipway.buildid import UNLOCKED, Inputs
 from slipway.lock.model import BaseLock
 from slipway.matrix.model import Base, Image
+from slipway.matrix.show import past_support
 from slipway.records import Record
 
 Action = Literal["build", "rebuild", "up to date"]
@@ -85,8 +86,8 @@ def reasons(old: Mapping[str, Any], new: Inputs) -> tuple[str, ...]:
 def warnings_for(base: Base, lock: BaseLock | None, today: date) -> tuple[str, ...]:
     """What a person should know before building on this base."""
     found = []
-    if base.end_of_patch and base.end_of_patch < today:
-        found.append(f"{base.name} is past its patch support (ended {base.end_of_patch})")
+    if support := past_support(base, today):
+        found.append(f"{base.name} is {support}: usable, but not patched any more")
     if base.registry is not None and (lock is None or lock.digest is None):
         why = lock.unresolved if lock and lock.unresolved else "never asked: run `./inv lock`"
         found.append(f"{base.name} has no recorded digest ({why}); builds need --unlocked")
@@ -106,6 +107,7 @@ def plan(
         new = inputs[image.name]
         built = records[image.name].built
         action: Action
+        because: tuple[str, ...]
         if built is None:
             action, because = "build", ("new",)
         elif built.build_id == new.build_id:

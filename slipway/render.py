@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import textwrap
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -18,9 +19,16 @@ LOCAL_REGISTRY = "slipway.local"
 
 
 def quoted(text: str) -> str:
-    """`text` as a double-quoted Dockerfile word."""
+    """`text` as one quoted Dockerfile word: single quotes, which escape nothing, where they do."""
+    if '"' in text and "'" not in text:
+        return f"'{text}'"
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
     return f'"{escaped}"'
+
+
+def comment(text: str) -> str:
+    """`text` as Dockerfile comment lines."""
+    return textwrap.fill(text, 100, initial_indent="# ", subsequent_indent="# ")
 
 
 @functools.lru_cache(maxsize=4)
@@ -33,6 +41,7 @@ def _template(folder: Path) -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = quoted
+    environment.filters["comment"] = comment
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     return environment.get_template("Dockerfile.j2")
 

@@ -13,7 +13,7 @@ from slipway.build import free_bytes
 from slipway.engine import embedded
 from slipway.errors import SlipwayError
 from slipway.matrix.expand import select
-from slipway.matrix.show import explain
+from slipway.matrix.show import describe, describe_reference
 from slipway.matrix.uri import image_uri
 from slipway.plan import Disk, Step, disk
 from slipway.report.console import human_bytes
@@ -97,13 +97,16 @@ def plan(root: Path, settings: Settings, names: Sequence[str], today: date) -> P
     )
 
 
-def show(house: House, names: Sequence[str]) -> Any:
-    """Cells with everything derived, and what is inside them when built."""
-    images = select(house.matrix, names)
+def show(house: House, names: Sequence[str], today: date) -> list[dict[str, Any]]:
+    """Cells, and images that are only pointed to, with everything derived from them."""
+    references = house.matrix.references
+    pointed = [describe_reference(references[name]) for name in names if name in references]
+    cells = [name for name in names if name not in references]
+    images = select(house.matrix, cells) if cells or not pointed else ()
     decided = house.inputs(images)
-    return [
+    return pointed + [
         {
-            **explain(image),
+            **describe(house.matrix, image, today),
             "build_id": decided[image.name].build_id,
             "checks": [capability.name for capability in capabilities(image)],
         }
