@@ -6,6 +6,7 @@ from pathlib import Path
 
 from slipway import __version__
 from slipway.engine.client import Engine
+from slipway.engine.images import remove_leftovers
 from slipway.errors import SlipwayError
 from slipway.files import sha256_file
 from slipway.report.console import human_bytes
@@ -54,7 +55,7 @@ def export(
     try:
         if destination.parent.is_dir():
             partial.remove_leftovers(destination)
-        source.remove_leftovers(engine)
+        remove_leftovers(engine)
         warning = preflight.check_room(
             preflight.room(destination), image.size, options, destination
         )

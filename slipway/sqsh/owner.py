@@ -20,6 +20,10 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.host}.{self.pid}.{self.start}"
 
+    def as_label(self) -> str:
+        """The value of slipway.engine.images.OWNER_LABEL on a container of this process."""
+        return f"{platform.node()}/{self.pid}/{self.start}"
+
     @classmethod
     def parse(cls, text: str) -> Owner | None:
         """The owner that `str` wrote, None for any other text."""

@@ -14,12 +14,11 @@ import requests
 
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
-from slipway.engine.images import image_id, inspect
+from slipway.engine.images import OWNER_LABEL, image_id, inspect
 from slipway.engine.sdk import sdk_errors
 from slipway.sqsh.enroot import ImageConfig
-from slipway.sqsh.owner import Owner, this_process
+from slipway.sqsh.owner import this_process
 
-OWNER_LABEL = "io.slipway.export-owner"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -67,19 +66,6 @@ def look_up(engine: Engine, reference: str) -> SourceImage:
     )
 
 
-def remove_leftovers(engine: Engine) -> list[str]:
-    """Remove containers that killed exports of this host left; names of those removed."""
-    removed = []
-    with sdk_errors(engine, "removing containers of killed exports"):
-        api = engine.client.api
-        for container in api.containers(all=True, filters={"label": OWNER_LABEL}):
-            owner = Owner.parse(container["Labels"][OWNER_LABEL])
-            if owner is not None and owner.is_gone:
-                _remove(engine, container["Id"])
-                removed.append(container["Names"][0].lstrip("/"))
-    return removed
-
-
 def _raise_for_status(response: requests.Response) -> None:
     try:
         response.raise_for_status()
@@ -116,7 +102,7 @@ def exported(engine: Engine, image: SourceImage) -> Iterator[Exported]:
                 image.id,
                 command=["slipway-export"],  # never started; an image without CMD needs one
                 name=name,
-                labels={OWNER_LABEL: str(this_process())},
+                labels={OWNER_LABEL: this_process().as_label()},
                 network_disabled=True,
             )
             created = seconds(api.inspect_container(name)["Created"])

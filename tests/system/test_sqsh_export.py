@@ -20,6 +20,7 @@ import pytest
 from slipway.engine import embedded
 from slipway.engine.client import Engine, connect
 from slipway.engine.errors import EngineDiedError
+from slipway.engine.images import OWNER_LABEL
 from slipway.engine.transfer import import_rootfs
 from slipway.errors import SlipwayError, UsageError
 from slipway.paths import Project
@@ -28,7 +29,6 @@ from slipway.sqsh.enroot import ImageConfig, files
 from slipway.sqsh.export import export
 from slipway.sqsh.options import SqshOptions
 from slipway.sqsh.sidecar import Sidecar, verify
-from slipway.sqsh.source import OWNER_LABEL
 from tests.system.sqsh_trees import (
     CAPABILITY,
     OLD,
