@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -12,7 +11,8 @@ from typing import Any, Literal, cast
 import requests
 
 from slipway.registry.auth import TRIES, Login, expired
-from slipway.registry.errors import ImageMissingError, ManifestError, refusal, unavailable
+from slipway.registry.blobs import read_blob
+from slipway.registry.errors import ImageMissingError, ManifestError, refusal
 from slipway.registry.hosts import api_repository
 from slipway.registry.manifests import (
     ACCEPTED,
@@ -27,7 +27,6 @@ from slipway.registry.transport import Transport
 
 Access = Literal["pull", "pull,push"]
 SMALL_BLOB = 8 << 20  # bytes; image configurations stay far below
-_PIECE = 1 << 20
 
 
 class Distribution:
@@ -161,37 +160,17 @@ class Distribution:
         The digest is checked at the end: use nothing of it before the iterator has ended. Raises
         ManifestError where it does not fit.
         """
-        where = self.name(repository, digest)
-        hasher = hashlib.sha256()
-        offset = cuts = 0
-        while True:
-            response = self.request(
+
+        def rest(offset: int) -> requests.Response:
+            return self.request(
                 "GET",
                 repository,
                 f"blobs/{digest}",
                 headers={"Range": f"bytes={offset}-"} if offset else {},
                 stream=True,
             )
-            with contextlib.closing(response):
-                if response.status_code not in (200, 206):
-                    raise refusal(response.status_code, response.content, where=where)
-                skip = offset if response.status_code == 200 else 0
-                try:
-                    for piece in response.iter_content(_PIECE):
-                        fresh = piece[skip:]
-                        skip -= min(skip, len(piece))
-                        hasher.update(fresh)
-                        offset += len(fresh)
-                        cuts = 0 if fresh else cuts
-                        yield fresh
-                    break
-                except requests.exceptions.RequestException as error:
-                    cuts += 1
-                    if cuts >= self.attempts:
-                        raise unavailable(where, str(error)) from error
-            self.pause(cuts)
-        if f"sha256:{hasher.hexdigest()}" != digest:
-            raise ManifestError(f"the content's digest is sha256:{hasher.hexdigest()}", where=where)
+
+        return read_blob(rest, digest, self.name(repository, digest), self.attempts, self.pause)
 
     def request(
         self,

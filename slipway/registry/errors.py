@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from slipway.errors import SlipwayError
+from slipway.registry.hosts import is_loopback
 
 
 class RegistryError(SlipwayError):
@@ -140,9 +141,11 @@ def immutable_tag(where: str, text: str) -> ImmutableTagError:
 
 def unavailable(where: str, text: str) -> RegistryUnavailableError:
     """Nobody answers, or only with server errors."""
+    local = is_loopback(where.partition("/")[0])
     return RegistryUnavailableError(
         f"the registry cannot be used now ({text})",
         where=where,
-        cure="Check the network and proxy settings, or try later; the local registry is started "
-        "by `inv registry.up`.",
+        cure="`inv registry.up` starts the local registry."
+        if local
+        else "Check the network and the proxy settings, or try later.",
     )

@@ -81,8 +81,15 @@ def _start(server: Server, preferred: int) -> None:
 @contextlib.contextmanager
 def _one_at_a_time(root: Path) -> Iterator[None]:
     """Waits for its turn: the other one is starting the very registry that we want."""
-    root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise RegistryError(
+            f"the local registry cannot keep its files there: {error.strerror}",
+            where=str(root),
+            cure="SLIPWAY_STATE names another place for them.",
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from slipway.engine.client import Engine
-from slipway.engine.images import inspect
 from slipway.errors import SlipwayError
 from slipway.registry.delivery import POLICY, deliver, renamed, tagged
 from slipway.registry.distribution import Distribution
@@ -21,6 +18,7 @@ from slipway.registry.errors import (
 )
 from slipway.registry.manifests import SCHEMA2, Manifest, to_schema2
 from slipway.registry.model import CredentialsFor, Target
+from slipway.registry.outgoing import LocalImage
 from slipway.registry.policies import STAGING
 from slipway.registry.retry import Policy
 from slipway.report.events import Event, OnEvent
@@ -41,34 +39,6 @@ class PushResult:
     rewritten: bool
     already: bool
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Local:
-    """The image as the engine has it."""
-
-    id: str
-    os: str
-    architecture: str
-    layers: tuple[str, ...]  # SHA-256 of each uncompressed layer ("diff_ids")
-    containerd: bool
-    schema2: bool  # the engine will send a Docker schema 2 manifest, or it is not known
-
-    @classmethod
-    def of(cls, engine: Engine, reference: str) -> _Local:
-        """Describe an image. Raises EngineError where the engine does not have it."""
-        found: Mapping[str, Any] = inspect(engine, reference)
-        descriptor = found.get("Descriptor") or {}
-        return cls(
-            id=str(found["Id"]),
-            os=str(found["Os"]),
-            architecture=str(found["Architecture"]),
-            layers=tuple(found["RootFS"].get("Layers") or ()),
-            containerd=engine.containerd_store,
-            # Graph drivers keep no manifests and always write schema 2 ones. The containerd store
-            # sends what the build wrote, and engines before 28 do not say what that is.
-            schema2=not engine.containerd_store or descriptor.get("mediaType") == SCHEMA2,
-        )
 
 
 def push_image(
@@ -96,7 +66,7 @@ def push_image(
     """
     started = time.monotonic()
     task = f"push {target.host}/{repository}:{tag}"
-    image = _Local.of(engine, local_reference)
+    image = LocalImage.of(engine, local_reference)
     on_event(Event("start", task))
     try:
         with Distribution(target.host, credentials, policy=policy) as registry:
@@ -115,7 +85,7 @@ class _Way:
     """One image on its way into one repository."""
 
     engine: Engine
-    image: _Local
+    image: LocalImage
     registry: Distribution
     target: Target
     repository: str
@@ -124,7 +94,7 @@ class _Way:
 
     def go(self, tag: str, on_event: OnEvent, *, movable: bool) -> PushResult:
         present = self._find(tag)
-        if present is not None and self._is_ours(present):
+        if present is not None and self.image.is_behind(present):
             return self._result(tag, present, already=True)
         if self.image.schema2:
             self._may_take(tag, present, movable)
@@ -133,6 +103,7 @@ class _Way:
         if present is not None and present.digest == final.digest:
             return self._result(tag, final, already=True)
         self._may_take(tag, present, movable)
+        self._check(tag, final)  # before the tag names it
         self.registry.put_manifest(self.repository, tag, final)
         return self._result(tag, final)
 
@@ -142,7 +113,7 @@ class _Way:
         except ImmutableTagError:
             # Ours after all: another push was faster, or an answer of an earlier try was lost.
             present = self._find(tag)
-            if present is None or not self._is_ours(present):
+            if present is None or not self.image.is_behind(present):
                 raise
             return self._result(tag, present, already=True)
         if final.media_type != SCHEMA2:
@@ -195,19 +166,9 @@ class _Way:
         if present is not None and not movable:
             raise immutable_tag(self.registry.name(self.repository, tag), present.digest)
 
-    def _is_ours(self, manifest: Manifest) -> bool:
-        """Whether a manifest is the engine's image, by what the engine's ids are made of."""
-        if manifest.media_type != SCHEMA2:
-            return False
-        if self.image.containerd:
-            return manifest.digest == self.image.id
-        return bool(manifest.json()["config"]["digest"] == self.image.id)
-
     def _result(self, tag: str, final: Manifest, *, already: bool = False) -> PushResult:
         """Check what the registry has, and tell it."""
-        where = self.registry.name(self.repository, tag)
-        if not self._is_ours(final):
-            self._check_layers(final, where)
+        where = self._check(tag, final)
         found = self.registry.head(self.repository, tag)
         if found != final.digest:
             raise ManifestError(f"the tag names {found}, not {final.digest}", where=where)
@@ -221,13 +182,9 @@ class _Way:
             seconds=0.0,
         )
 
-    def _check_layers(self, final: Manifest, where: str) -> None:
-        """The containerd store's ids are those of manifests: a rewrite is told by its layers."""
-        content = final.json()
-        config = self.registry.config(self.repository, final)
-        if not self.image.containerd or tuple(config["rootfs"]["diff_ids"]) != self.image.layers:
-            raise ManifestError(
-                f"the registry has image {content['config']['digest']}, "
-                f"the engine has {self.image.id}",
-                where=where,
-            )
+    def _check(self, tag: str, final: Manifest) -> str:
+        where = self.registry.name(self.repository, tag)
+        if not self.image.is_behind(final):
+            config = self.registry.config(self.repository, final)
+            self.image.check_layers(config, where)
+        return where

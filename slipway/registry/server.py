@@ -31,7 +31,7 @@ class Server:
         self.pid_file = root / "pid"
         self.log = root / "registry.log"
         self.storage = root / "storage"
-        self._log_start = 0
+        self._log_start: int | None = None  # where the log of our own launch begins
 
     @property
     def port(self) -> int | None:
@@ -77,13 +77,16 @@ class Server:
     def wait(self) -> bool:
         """Until it answers. False: it ended because somebody had taken the port.
 
-        Raises RegistryUnavailableError where it ends for another reason or stays silent.
+        Also False for one that somebody else launched and that ended. Raises
+        RegistryUnavailableError where our own ended for another reason, or where it stays silent.
         """
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             if self.answers():
                 return True
             if self.pid is None:
+                if self._log_start is None:
+                    return False
                 said = self.log.read_bytes()[self._log_start :].decode(errors="replace").strip()
                 if "address already in use" in said:
                     return False

@@ -170,17 +170,22 @@ def _may_pass(error: requests.exceptions.RequestException) -> bool:
 def _broken(error: requests.exceptions.RequestException, where: str) -> RegistryError:
     if isinstance(error, requests.exceptions.SSLError):
         return RegistryError(
-            f"the server's certificate is not trusted ({_reason(error)})",
+            f"the server's certificate is not trusted ({reason(error)})",
             where=where,
             cure="Behind a proxy with its own certificate authority, name its bundle in "
             "REQUESTS_CA_BUNDLE or SSL_CERT_FILE.",
         )
-    return unavailable(where, _reason(error))
+    return unavailable(where, reason(error))
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost words: requests wraps urllib3, which wraps the socket's error."""
-    inner = error.args[0] if error.args else error
-    reason = getattr(inner, "reason", inner)
-    text = str(reason)
-    return text.rsplit(": ", 1)[-1] if ">: " in text or "object at" in text else text
+    inner = getattr(error, "reason", None)
+    causes = [inner, *reversed(error.args)]
+    cause = next((part for part in causes if isinstance(part, BaseException)), None)
+    if cause is not None:
+        return reason(cause)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # urllib3 puts the connection's own description before the words.
+    return str(error).rsplit(">: ", 1)[-1].rsplit("): ", 1)[-1]

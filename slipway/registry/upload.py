@@ -10,7 +10,7 @@ import requests
 
 from slipway.registry.distribution import Distribution
 from slipway.registry.errors import complaint, refusal, unavailable
-from slipway.registry.transport import RETRIED
+from slipway.registry.transport import RETRIED, reason
 
 PIECE = 8 << 20
 """Bytes in one request: what one cut can cost at most."""
@@ -105,7 +105,7 @@ class _Upload:
                 patient=False,
             )
         except requests.exceptions.RequestException as error:
-            return str(error)
+            return reason(error)
         if response.status_code in (202, 204):
             self._location = response.headers.get("Location", self._location)
             return None

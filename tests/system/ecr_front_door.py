@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -45,6 +46,7 @@ class Door:
 
     upstream: str
     auth: Literal["basic", "bearer"] = "basic"
+    scheme: Literal["http", "https"] = "http"
     lifetime: timedelta = timedelta(hours=12)
     faults: Faults = field(default_factory=Faults)
     host: str = ""
@@ -118,20 +120,22 @@ def ecr(upstream: str, api: str) -> Iterator[Door]:
 
 
 @contextlib.contextmanager
-def public_registry(upstream: str) -> Iterator[Door]:
+def public_registry(upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[Door]:
     """A registry in the manner of public.ecr.aws: Bearer tokens, anyone may pull."""
-    door = Door(upstream, auth="bearer")
-    with _served(door):
+    door = Door(upstream, auth="bearer", scheme="https" if tls else "http")
+    with _served(door, tls):
         yield door
 
 
 @contextlib.contextmanager
-def _served(door: Door) -> Iterator[None]:
+def _served(door: Door, tls: ssl.SSLContext | None = None) -> Iterator[None]:
     class Handler(_Handler):
         state = door
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
         listener.daemon_threads = True
+        if tls:
+            listener.socket = tls.wrap_socket(listener.socket, server_side=True)
         door.host = f"127.0.0.1:{listener.server_address[1]}"
         thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
         thread.start()
@@ -199,7 +203,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._known_to_the_api(answer)
         if fault and fault.action == "lose":
             raise _CutError
-        return self._answer(status, answer, body)
+        if fault and fault.action == "corrupt" and self.command == "GET":
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        cut = fault.after_bytes if fault and self.command == "GET" else 0
+        return self._answer(status, answer, body, cut=cut)
 
     def _refusal(self) -> tuple[int, str, str] | None:
         """What ECR refuses, in the order in which it looks."""
@@ -234,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, "TAG_INVALID", f"{text} overwritten because the tag is immutable."
         return None
 
-    def _forward(self, fault: Fault | None) -> tuple[int, http.client.HTTPResponse, bytes | None]:
+    def _forward(self, fault: Fault | None) -> tuple[int, http.client.HTTPResponse, bytes]:
         url = urlsplit(self.path)
         query = "&".join(  # ECR mounts no blobs unless the account has it enabled
             part for part in url.query.split("&") if not part.startswith(("mount=", "from="))
@@ -259,10 +266,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, fault: Fault | None) -> Iterator[bytes]:
         cut = fault.after_bytes if fault and fault.action == "reset" else 0
+        corrupt = fault is not None and fault.action == "corrupt"
         for piece in self._pieces():
             if cut and self.received >= cut:
                 raise _CutError
-            yield piece
+            yield piece[:-1] + bytes([piece[-1] ^ 1]) if corrupt else piece
+            corrupt = False
         if fault and cut:
             self.state.faults.give_back(fault)  # it was too short to be cut
 
@@ -322,9 +331,11 @@ class _Handler(BaseHTTPRequestHandler):
             own["WWW-Authenticate"] = f'Basic realm="{self.state.host}",service="ecr.amazonaws.com"'
         elif status == 401:
             match = _NAME.match(self.path)
-            scope = f"repository:{match['name']}:pull" if match else ""
+            actions = "pull" if self.command in ("GET", "HEAD") else "pull,push"
+            scope = f"repository:{match['name']}:{actions}" if match else ""
             own["WWW-Authenticate"] = (
-                f'Bearer realm="http://{self.state.host}/token",service="door",scope="{scope}"'
+                f'Bearer realm="{self.state.scheme}://{self.state.host}/token",'
+                f'service="door",scope="{scope}"'
             )
         return self._answer(status, None, body, own)
 
@@ -332,8 +343,9 @@ class _Handler(BaseHTTPRequestHandler):
         self,
         status: int,
         upstream: http.client.HTTPResponse | None,
-        body: bytes | None,
+        body: bytes,
         headers: dict[str, str] | None = None,
+        cut: int = 0,
     ) -> int:
         self.send_response(status)
         for name, value in (
@@ -346,11 +358,11 @@ class _Handler(BaseHTTPRequestHandler):
         length = (
             upstream.getheader("Content-Length") if upstream and self.command == "HEAD" else None
         )
-        self.send_header("Content-Length", length or str(len(body or b"")))
+        self.send_header("Content-Length", length or str(len(body)))
         self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD" and status != 204:
-            self.wfile.write(body or b"")
+            self.wfile.write(body[:cut] if cut else body)
         return status
 
 

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
-Action = Literal["status", "reset", "stall", "expire", "lose"]
+Action = Literal["status", "reset", "stall", "expire", "lose", "corrupt"]
 
 
 @dataclass
@@ -16,9 +16,10 @@ class Fault:
     path with its query; `count` is how many requests it meets.
 
     status: answer so, after having read the body. reset: cut the connection, after `after_bytes`
-    of the body went upstream (a shorter body passes and is not counted). stall: be silent for
-    `seconds`, then cut. expire: no token is good any more, then serve. lose: serve, then cut in
-    place of the answer.
+    of the body went upstream (a shorter body passes and is not counted), or of the answer to a
+    GET. stall: be silent for `seconds`, then cut. expire: no token is good any more, then serve.
+    lose: serve, then cut in place of the answer. corrupt: turn the last byte of the body, or of
+    the answer to a GET, into another.
     """
 
     method: str

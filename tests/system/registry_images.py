@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+import uuid
 
 from slipway.engine.client import Engine
 from slipway.engine.images import image_id
@@ -18,6 +19,11 @@ from slipway.registry.upload import upload_blob
 
 QUICK = Policy(attempts=6, base=0.02, cap=0.1)
 """Patience for tests: as many tries as in life, shorter waits."""
+
+
+def unique() -> str:
+    """A repository's name that no other test has: the data behind all doors is one."""
+    return f"t{uuid.uuid4().hex[:8]}/image"
 
 
 def layer_tar(seed: str, size: int = 2000) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import uuid
 from collections.abc import Callable, Iterator
 
 import boto3
@@ -16,6 +15,7 @@ from slipway.registry.distribution import Distribution
 from slipway.registry.ecr import credentials_for, ecr_target, prepare
 from slipway.registry.errors import (
     ImmutableTagError,
+    ManifestError,
     NoCredentialsError,
     NotAuthorisedError,
     RegistryUnavailableError,
@@ -23,12 +23,12 @@ from slipway.registry.errors import (
     ThrottledError,
     WrongAccountError,
 )
-from slipway.registry.manifests import SCHEMA2
+from slipway.registry.manifests import SCHEMA2, Manifest
 from slipway.registry.model import Credentials, Target, anonymous
 from slipway.registry.push import PushResult, push_image
 from slipway.report.events import Event, silent
 from tests.system.ecr_front_door import ACCOUNT, REGION, Door
-from tests.system.registry_images import QUICK, small_image
+from tests.system.registry_images import QUICK, put_oci_image, small_image, unique
 
 pytest_plugins = ["tests.system.registry_fixtures"]
 
@@ -43,8 +43,7 @@ def image(engine: Engine) -> Iterator[str]:
 
 @pytest.fixture
 def repository() -> str:
-    """A name of the test's own: the data behind all doors is one."""
-    return f"t{uuid.uuid4().hex[:8]}/image"
+    return unique()
 
 
 @pytest.fixture
@@ -257,3 +256,97 @@ def test_the_target_and_its_login_come_from_the_api_where_the_environment_moves_
     with Distribution(target.host, credentials_for()) as registry:
         prepare(target, repository)
         assert registry.head(repository, "v1") is None
+
+
+@pytest.fixture
+def containerd(engine: Engine) -> Engine:
+    """The engine taken for one with the containerd store, whose pushes are OCI."""
+    return dataclasses.replace(engine, containerd_store=True)
+
+
+def staged(registry: Distribution, repository: str, image: str, **how: str) -> Manifest:
+    """What a push of the image from a containerd store leaves before the tag is set."""
+    tag = f"slipway-staging-{image.removeprefix('sha256:')[:32]}"
+    return put_oci_image(registry, repository, tag, seed="one", **how)
+
+
+def test_an_oci_image_gets_a_schema_2_manifest_under_an_immutable_tag(
+    containerd: Engine, image: str, door: Door, repository: str
+) -> None:
+    prepare(door.target, repository)
+    credentials = credentials_for([door.target])
+    with Distribution(door.host, credentials) as registry:
+        oci = staged(registry, repository, image)
+
+        def push() -> PushResult:
+            return push_image(
+                containerd, LOCAL, door.target, repository, "v1",
+                credentials=credentials, on_event=silent, policy=QUICK,
+            )  # fmt: skip
+
+        result, again = push(), push()
+        final = registry.manifest(repository, "v1")
+    assert (result.rewritten, result.already) == (True, False)
+    assert (again.rewritten, again.already) == (True, True)
+    assert final.media_type == SCHEMA2
+    assert result.digest == again.digest == final.digest != oci.digest
+    assert final.json()["config"]["digest"] == oci.json()["config"]["digest"]
+    assert [p["digest"] for p in final.json()["layers"]] == [
+        p["digest"] for p in oci.json()["layers"]
+    ]
+    listed = boto3.client("ecr", region_name=REGION).describe_images(
+        repositoryName=repository, imageIds=[{"imageTag": "v1"}]
+    )
+    assert listed["imageDetails"][0]["imageDigest"] == final.digest
+
+
+def test_an_image_with_zstd_layers_is_refused_before_its_tag_exists(
+    containerd: Engine, image: str, door: Door, repository: str
+) -> None:
+    prepare(door.target, repository)
+    credentials = credentials_for([door.target])
+    with Distribution(door.host, credentials) as registry:
+        staged(
+            registry, repository, image, layer_type="application/vnd.oci.image.layer.v1.tar+zstd"
+        )
+        with pytest.raises(ManifestError, match="gzip layers only"):
+            push_image(
+                containerd, LOCAL, door.target, repository, "v1",
+                credentials=credentials, on_event=silent, policy=QUICK,
+            )  # fmt: skip
+        assert registry.head(repository, "v1") is None
+
+
+def test_a_staged_image_that_is_another_one_is_found_out(
+    containerd: Engine, engine: Engine, door: Door, repository: str
+) -> None:
+    prepare(door.target, repository)
+    other = small_image(engine, LOCAL, "another")
+    credentials = credentials_for([door.target])
+    with Distribution(door.host, credentials) as registry:
+        staged(registry, repository, other)
+        with pytest.raises(ManifestError, match="not sha256:"):
+            push_image(
+                containerd, LOCAL, door.target, repository, "v1",
+                credentials=credentials, on_event=silent, policy=QUICK,
+            )  # fmt: skip
+        assert registry.head(repository, "v1") is None
+
+
+def test_only_the_local_registry_lets_a_tag_take_another_image(
+    engine: Engine, image: str, data_registry: str, plain: Distribution, repository: str
+) -> None:
+    target = Target("local", "local", data_registry)
+
+    def push(movable: bool | None = None) -> PushResult:
+        return push_image(
+            engine, LOCAL, target, repository, "v1",
+            credentials=anonymous, on_event=silent, movable=movable,
+        )  # fmt: skip
+
+    push()
+    small_image(engine, LOCAL, "two")
+    with pytest.raises(ImmutableTagError):
+        push(movable=False)
+    second = push()
+    assert plain.head(repository, "v1") == second.digest
