@@ -97,9 +97,7 @@ def _series(source: Source, name: str, series: SeriesEntry) -> None:
     for flavour, device, tag in tags_of(series):
         devices.add(device)
         place = (*path, "flavours", flavour, device)
-        parsed = _parsed(source, place, series.grammar, tag)
-        facts = facts_of(series, device)
-        for fact, said, stated in disagreements(parsed, facts, flavour) if parsed else ():
+        for fact, said, stated in _disagreements(source, place, series, flavour, device, tag):
             what = f"tag {tag} says {fact} {said}, but {stated} is stated"
             cure = f"correct the tag, or {_stated_where(fact)}"
             source.problems.append(Problem(place, what, cure))
@@ -107,6 +105,20 @@ def _series(source: Source, name: str, series: SeriesEntry) -> None:
         cure = "give at least one tag, as `sagemaker: {gpu: ...}`"
         source.problems.append(Problem((*path, "flavours"), f"{name} has no tag", cure))
     _cuda(source, path, series, has_gpu="gpu" in devices)
+
+
+def _disagreements(
+    source: Source, place: Path, series: SeriesEntry, flavour: str, device: Device, tag: str
+) -> list[tuple[str, str, str]]:
+    parsed = _parsed(source, place, series.grammar, tag)
+    if parsed is None:
+        return []
+    found = disagreements(parsed, facts_of(series, device), flavour)
+    if parsed.device != device:  # then CUDA differs too, but that is not the mistake
+        return [one for one in found if one[0] == "device"]
+    if device == "gpu" and series.facts.cuda is None:  # `_cuda` says so
+        return [one for one in found if one[0] != "cuda"]
+    return found
 
 
 def _stated_where(fact: str) -> str:
@@ -183,6 +195,9 @@ def _unused(source: Source) -> None:
         "families": {*(entry.family for entry in series)},
     }
     for section, names in used.items():
-        for name in sorted(source.names(section) - names):
+        known = source.names(section)
+        if not names <= {None, *known}:
+            continue  # a mistyped name is reported; it may be the one that nothing seems to use
+        for name in sorted(known - names):
             what = f"nothing uses {name!r} of `{section}`"
             source.problems.append(Problem((section, name), what, "remove it, or use it"))

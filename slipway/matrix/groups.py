@@ -50,6 +50,7 @@ def expand_images(source: Source, bases: Mapping[str, Base]) -> dict[str, Image]
 def _group(source: Source, name: str, bases: Mapping[str, Base]) -> list[Image]:
     group, path = source.images[name], ("images", name)
     if not _templates_hold(source, path, group):
+        source.broken["images"].add(name)
         return []
     chosen = _chosen(source, path, group, bases)
     used: set[int] = set()

@@ -64,7 +64,6 @@ def explain(image: Image) -> dict[str, Any]:
     base = image.base
     return {
         "name": image.name,
-        "group": image.group,
         "platform": image.platform,
         "base": {
             "name": base.name,
@@ -94,6 +93,7 @@ def describe(matrix: Matrix, image: Image, on: date) -> dict[str, Any]:
     base = image.base
     return {
         **explain(image),
+        "group": image.group,
         "because": {addon.name: addon.because for addon in image.addons},
         "repository": repository(image, matrix.repository_prefix),
         "tag": f"{tag_stem(image)}-<build id>",

@@ -70,8 +70,10 @@ def read_yaml(text: str) -> YamlFile:
 
 
 def _syntax(error: MarkedYAMLError) -> Problem:
-    mark = error.problem_mark or error.context_mark
+    mark, context = error.problem_mark or error.context_mark, error.context_mark
     where = f" (column {mark.column + 1})" if mark else ""
+    if mark and context and context.line < mark.line:
+        where += f"; what it belongs to begins on line {context.line + 1}"
     reason = " ".join(filter(None, (error.context, error.problem))) or "cannot be read"
     cure = "quote text that has `: `, `#` or brackets in it, and close every quote and bracket"
     if "'\\t'" in reason:
