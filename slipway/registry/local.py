@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway.engine.processes import wait_until
 from slipway.paths import Project
 from slipway.registry.errors import RegistryError
 from slipway.registry.model import Target
@@ -67,6 +68,9 @@ def _start(server: Server, preferred: int) -> None:
             f"the local registry needs {_BINARY}, which is not installed",
             cure="`inv setup` installs it (Debian and Ubuntu: apt-get install docker-registry).",
         )
+    if preferred == server.port:
+        # A registry of ours that was killed may hold it for a moment more.
+        wait_until(lambda: _free_port(preferred) is not None, 1.0)
     # 0: whatever is free. A port can be taken between the look and the start: then another one.
     for candidate in (preferred, 0, 0, 0):
         port = _free_port(candidate)

@@ -20,6 +20,8 @@ from slipway.registry.errors import RegistryError, RegistryUnavailableError
 from slipway.registry.model import Target, anonymous
 from tests.system.registry_images import put_oci_image
 
+pytest_plugins = ["tests.system.registry_fixtures"]
+
 PORT = 5755
 
 
