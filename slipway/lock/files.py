@@ -111,6 +111,7 @@ def python_to_text(lock: PythonLock) -> str:
         "# Written by `./inv lock`; not edited by hand.",
         f"# add-on: {lock.addon}",
         *(f"# asked: {requirement}" for requirement in lock.asked),
+        f"# given: {lock.given}",
         "# What the base or an earlier layer of the image brings is not here.",
     ]
     for pin in sorted(lock.pins, key=lambda pin: pin.name):
@@ -136,7 +137,8 @@ def python_from_text(key: str, text: str) -> PythonLock:
         name = canonicalize_name(match["name"])
         pins.append(Pin(name, match["version"], hashes, source=match["source"] is not None))
     asked = tuple(re.findall(r"^# asked: (.+)$", text, re.MULTILINE))
-    return PythonLock(key, addon[1], tuple(pins), asked)
+    given = re.search(r"^# given: (\S*)$", text, re.MULTILINE)
+    return PythonLock(key, addon[1], tuple(pins), asked, given[1] if given else "")
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ class PythonLock:
     addon: str
     pins: tuple[Pin, ...]
     asked: tuple[str, ...] = ()  # the requirements that this is the closure of
+    given: str = ""  # hash over what was there already: the closure holds as long as that does
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slipway.errors import SlipwayError
 
@@ -37,14 +38,28 @@ def read_pip_settings() -> PipSettings:
 
     Raises SlipwayError where pip cannot be run or its configuration cannot be read.
     """
-    command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
+    settings = parse_pip_config(_pip("config", "list", "--disable-pip-version-check"))
+    if settings.extra_index_urls and not settings.index_url and not settings.no_index:
+        return replace(settings, index_url=default_index(_pip("download", "--help")))
+    return settings
+
+
+def _pip(*arguments: str) -> str:
+    command = [sys.executable, "-m", "pip", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SlipwayError(
-            f"pip cannot read its configuration: {done.stderr.strip() or 'no pip here'}",
+            f"pip does not run: {done.stderr.strip()}",
             cure="Mend the file that pip names; `./inv` makes .venv with pip in it.",
         )
-    return parse_pip_config(done.stdout)
+    return done.stdout
+
+
+def default_index(help_text: str) -> str | None:
+    """The index that pip uses when none is configured, by its own help."""
+    flat = " ".join(help_text.split())
+    found = re.search(r"--index-url <url> [^(]*\(default (\S+?)\)", flat)
+    return found[1] if found else None
 
 
 def parse_pip_config(text: str) -> PipSettings:
@@ -84,9 +99,10 @@ def parse_pip_config(text: str) -> PipSettings:
 def uv_environment(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` with the settings in uv's variables; the host's own UV_* index settings give way.
 
-    uv's index order differs from pip's: the default index comes last and the first index that has
-    a package wins. ``unsafe-best-match`` is pip's behaviour: the best version over all of them
-    (uv documentation, "Package indexes", searching across multiple indexes).
+    uv lets the first index that has a package win; ``unsafe-best-match`` is pip's behaviour, the
+    best version over all of them (uv documentation, "Package indexes"). Of one version uv takes the
+    files of one index only, so the main index comes first and an extra one, which may mirror a
+    part of it, gives only what it alone has. uv searches its "default" index last.
     """
     found = {key: value for key, value in environ.items() if key not in _OVERRIDDEN}
     found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
@@ -94,8 +110,10 @@ def uv_environment(settings: PipSettings, environ: Mapping[str, str]) -> dict[st
     found["UV_SYSTEM_CERTS"] = "true"
     found["NO_COLOR"] = "1"
     if settings.index_url:
-        found["UV_DEFAULT_INDEX"] = settings.index_url
-    if settings.extra_index_urls:
+        *first, last = (settings.index_url, *settings.extra_index_urls)
+        found["UV_DEFAULT_INDEX"] = last
+        found["UV_INDEX"] = " ".join(first)
+    elif settings.extra_index_urls:
         found["UV_INDEX"] = " ".join(settings.extra_index_urls)
     if settings.find_links:
         found["UV_FIND_LINKS"] = ",".join(settings.find_links)

@@ -47,7 +47,10 @@ class Resolver:
             folder = Path(name)
             stubs = folder / "stubs"
             stubs.mkdir()
-            (folder / "constraints.txt").write_text(write_stubs(stubs, question.present))
+            constraints = write_stubs(stubs, question.present)
+            (folder / "constraints.txt").write_text(constraints)
+            # An sdist's own build must not get a stand-in for setuptools.
+            (folder / "build-constraints.txt").write_text(constraints.replace("==", "!="))
             (folder / "requirements.txt").write_text("\n".join(question.requirements) + "\n")
             answer = folder / "pylock.answer.toml"
             if question.before:
@@ -71,6 +74,7 @@ class Resolver:
         machine = MACHINES[question.arch]
         command += ["--python-platform", f"{machine}-manylinux_2_{GLIBC}"]
         command += ["--constraints", str(folder / "constraints.txt")]
+        command += ["--build-constraints", str(folder / "build-constraints.txt")]
         if not question.closure:
             command.append("--no-deps")
         if self.settings.no_index:

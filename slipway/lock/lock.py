@@ -1,0 +1,225 @@
+"""`inv lock`: ask the registries, resolve the add-ons, hash the tools; write what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway.engine.client import Engine
+from slipway.engine.transfer import pull as pull_image
+from slipway.errors import SlipwayError
+from slipway.lock import files
+from slipway.lock.bases import Asker, merged, read_packages
+from slipway.lock.keys import BUILD as BUILD_KEY
+from slipway.lock.keys import base_lock_key, python_lock_keys
+from slipway.lock.local_base import no_cpu_torch
+from slipway.lock.model import BaseLock, Locks, PythonLock, ToolLock
+from slipway.lock.pip_settings import read_pip_settings
+from slipway.lock.python_locks import Want, addon_wants, base_want, build_want, update
+from slipway.lock.resolve import Resolver
+from slipway.lock.tools import lock_tool
+from slipway.matrix.model import Base, Image, Matrix
+from slipway.matrix.uri import image_uri
+from slipway.paths import Project
+from slipway.registry.model import CredentialsFor
+from slipway.report.events import Event, OnEvent, silent
+
+
+@dataclass(frozen=True)
+class LockReport:
+    """What `inv lock` found, in sentences. `changes` is empty where all locks were up to date.
+
+    `unresolved` has a line for each base that has no digest, whether or not that is news.
+    """
+
+    changes: tuple[str, ...]
+    unresolved: tuple[str, ...]
+    locks: Locks = field(repr=False)
+
+    @property
+    def drift(self) -> bool:
+        """Whether images/lock differs from what it is made from."""
+        return bool(self.changes)
+
+
+def lock(
+    project: Project,
+    matrix: Matrix,
+    images: Sequence[Image],
+    *,
+    region: str | None,
+    credentials: CredentialsFor,
+    engine: Engine | None = None,
+    check: bool = False,
+    upgrade: bool = False,
+    pull: bool = False,
+    on_event: OnEvent = silent,
+) -> LockReport:
+    """Bring the locks of `images` up to date; with `check`, only say what would change.
+
+    `engine` lets packages be read from bases that it has; `pull` has it fetch them for that.
+    `upgrade` takes the newest versions where pins would still do. Locks that no image of the
+    matrix needs are removed. Raises SlipwayError for a conflict; then nothing was written.
+    """
+    old = files.load_locks(project)
+    resolver = Resolver(read_pip_settings(), project.cache / "uv")
+    bases = {base.name: base for base in _bases(images)}
+    base_locks = dict(old.bases)
+    asker = Asker(region, credentials)
+    for base in bases.values():
+        on_event(Event("progress", "lock", f"base {base.name}"))
+        if base.registry is not None:
+            known = merged(old.bases.get(base.name), asker.resolve(base))
+            base_locks[base.name] = _with_packages(
+                base, known, engine, region, credentials, pull, on_event
+            )
+
+    python = dict(old.python)
+
+    def settle(want: Want) -> PythonLock:
+        on_event(Event("progress", "lock", want.key))
+        python[want.key] = update(want, python, resolver, upgrade=upgrade)
+        return python[want.key]
+
+    settle(build_want(matrix.bases))
+    for base in bases.values():
+        if base.registry is None:
+            base_locks[base.name] = _own(base, settle)
+    for want in addon_wants(images, base_locks):
+        settle(want)
+
+    tools = dict(old.tools)
+    for tool in matrix.tools.values():
+        known_tool = old.tools.get(tool.name)
+        if upgrade or not known_tool or known_tool.wheel != tool.wheel:
+            on_event(Event("progress", "lock", tool.name))
+            tools[tool.name] = lock_tool(project, resolver, tool)
+
+    new = _needed(matrix, Locks(base_locks, python, tools))
+    if not check:
+        _write(project, old, new)
+    return LockReport(
+        changes=tuple(_changes(old, new)),
+        unresolved=tuple(
+            f"{name}: {found.unresolved}"
+            for name in sorted(bases)
+            if (found := new.bases[name]).unresolved
+        ),
+        locks=new,
+    )
+
+
+def _bases(images: Iterable[Image]) -> list[Base]:
+    return list({image.base.name: image.base for image in images}.values())
+
+
+def _with_packages(
+    base: Base,
+    lock: BaseLock,
+    engine: Engine | None,
+    region: str | None,
+    credentials: CredentialsFor,
+    pull: bool,
+    on_event: OnEvent,
+) -> BaseLock:
+    """The lock with the packages of exactly this digest, if the engine has it or may fetch it."""
+    if base.registry is None or engine is None or lock.digest is None or lock.packages:
+        return lock
+    uri = image_uri(base.registry, region, base.repository, base.tag, lock.digest)
+    if pull:
+        pull_image(engine, uri.reference, credentials=credentials, on_event=on_event)
+    packages = read_packages(engine, uri.reference, base.family.python)
+    return BaseLock(**{**vars(lock), "packages": packages})
+
+
+def _own(base: Base, settle: Callable[[Want], PythonLock]) -> BaseLock:
+    """A base that Slipway builds: its packages are known from its own lock."""
+    try:
+        made_of = settle(base_want(base))
+    except SlipwayError as error:
+        if f"torch=={base.facts.torch}+cpu" in error.what:
+            raise no_cpu_torch(base) from error
+        raise
+    return BaseLock(base.name, packages={pin.name: pin.version for pin in made_of.pins})
+
+
+def _needed(matrix: Matrix, locks: Locks) -> Locks:
+    """Only what some image of the matrix uses."""
+    bases = {base.name for base in matrix.bases}
+    keys = {BUILD_KEY} | {base_lock_key(base) for base in matrix.bases if base.registry is None}
+    for image in matrix.images:
+        for _, key in python_lock_keys(image, locks.bases.get(image.base.name)):
+            keys.add(key)
+    return Locks(
+        {name: lock for name, lock in locks.bases.items() if name in bases},
+        {key: lock for key, lock in locks.python.items() if key in keys},
+        {name: lock for name, lock in locks.tools.items() if name in matrix.tools},
+    )
+
+
+def _write(project: Project, old: Locks, new: Locks) -> None:
+    for name, base in new.bases.items():
+        if old.bases.get(name) != base:
+            files.write_base(project, base)
+    for key, closure in new.python.items():
+        if old.python.get(key) != closure:
+            files.write_python(project, closure)
+    for name, tool in new.tools.items():
+        if old.tools.get(name) != tool:
+            files.write_tool(project, tool)
+    gone: list[Path] = []
+    gone += [files.base_path(project, name) for name in old.bases.keys() - new.bases.keys()]
+    gone += [files.python_path(project, key) for key in old.python.keys() - new.python.keys()]
+    gone += [files.tool_path(project, name) for name in old.tools.keys() - new.tools.keys()]
+    for path in gone:
+        path.unlink(missing_ok=True)
+
+
+def _changes(old: Locks, new: Locks) -> Iterable[str]:
+    for name in sorted(old.bases.keys() | new.bases.keys()):
+        yield from _base_change(name, old.bases.get(name), new.bases.get(name))
+    for key in sorted(old.python.keys() | new.python.keys()):
+        yield from _python_change(key, old.python.get(key), new.python.get(key))
+    for name in sorted(old.tools.keys() | new.tools.keys()):
+        yield from _tool_change(name, old.tools.get(name), new.tools.get(name))
+
+
+def _base_change(name: str, old: BaseLock | None, new: BaseLock | None) -> Iterable[str]:
+    if new is None:
+        yield f"base {name}: no longer in the matrix"
+    elif old is None:
+        yield f"base {name}: {new.digest or new.unresolved or 'made by Slipway'}"
+    elif old.digest != new.digest:
+        yield f"base {name}: digest moved from {old.digest or 'unresolved'} to {new.digest}"
+    elif old.packages != new.packages:
+        yield f"base {name}: packages changed"
+    elif old != new:
+        yield f"base {name}: {new.unresolved or 'configuration changed'}"
+
+
+def _python_change(key: str, old: PythonLock | None, new: PythonLock | None) -> Iterable[str]:
+    if new is None:
+        yield f"python {key}: no image needs it any more"
+    elif old is None:
+        yield f"python {key}: {len(new.pins)} packages"
+    elif old.pins != new.pins:
+        was = {pin.name: pin.version for pin in old.pins}
+        now = {pin.name: pin.version for pin in new.pins}
+        moved = [
+            f"{package} {was.get(package, '(new)')} -> {now.get(package, '(gone)')}"
+            for package in sorted(was.keys() | now.keys())
+            if was.get(package) != now.get(package)
+        ]
+        yield f"python {key}: {', '.join(moved) or 'other files of the same versions'}"
+    elif old != new:
+        yield f"python {key}: checked against other bases, no package moved"
+
+
+def _tool_change(name: str, old: ToolLock | None, new: ToolLock | None) -> Iterable[str]:
+    if new is None:
+        yield f"tool {name}: no longer in the matrix"
+    elif old is None:
+        yield f"tool {name}: {new.version} ({new.wheel})"
+    elif old != new:
+        yield f"tool {name}: {old.version} ({old.wheel}) -> {new.version} ({new.wheel})"
