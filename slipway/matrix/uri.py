@@ -96,7 +96,8 @@ def is_public(registry: Registry, repository: str) -> bool:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean ...?)` with the nearest known words, or nothing where none is near."""
     near = get_close_matches(word, sorted(known), n=3, cutoff=0.75)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    words = " or ".join(filter(None, (", ".join(near[:-1]), *near[-1:])))
+    return f" (did you mean {words}?)" if near else ""
 
 
 def _public(registry: Registry, repository: str) -> tuple[str, str, None]:
