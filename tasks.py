@@ -95,11 +95,25 @@ def generate(c: Context, check: bool = False) -> None:
 
 @command(
     positional=[],
-    help={**NAMES, "region": BUILD["region"], "check": "write nothing; exit 2 on drift"},
+    help={
+        **NAMES,
+        "region": BUILD["region"],
+        "check": "write nothing; exit 2 on drift",
+        "upgrade": "take newer versions where the pins would still do",
+        "pull": "fetch bases into the engine to read which packages they have (10 to 20 GB each)",
+    },
 )
-def lock(c: Context, names: list[str], region: str = "", check: bool = False) -> None:
+def lock(
+    c: Context,
+    names: list[str],
+    region: str = "",
+    check: bool = False,
+    upgrade: bool = False,
+    pull: bool = False,
+) -> None:
     """Record base digests, resolve the Python add-ons with hashes, and hash the tools."""
-    job.lock(ROOT, Settings.of(c.config, region=region), names, check=check)
+    settings = Settings.of(c.config, region=region)
+    job.lock(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
 
 
 @command(positional=[], help={**NAMES, **JSON, "region": BUILD["region"]})

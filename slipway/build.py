@@ -79,7 +79,9 @@ def ensure_base(shop: Workshop, base: Base) -> str:
     """Have the base in the engine; gives its reference there."""
     if base.registry is None:
         log = shop.project.logs / f"base-{base.name}.log"
-        return ensure_local_base(shop.project, shop.engine, base, shop.on_event, log)
+        return ensure_local_base(
+            shop.project, shop.engine, base, shop.on_event, log, shop.credentials
+        )
     reference = base_reference(shop, base)
     if image_id(shop.engine, reference) is None:
         pull(shop.engine, reference, credentials=shop.credentials, on_event=shop.on_event)
@@ -115,7 +117,9 @@ def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built
     request = BuildRequest(
         dockerfile=render(image, shop.locks, tools, shop.project.templates),
         context=(
-            *python_context(shop.project, shop.engine, shop.matrix, image, base, shop.locks),
+            *python_context(
+                shop.project, shop.engine, shop.matrix, image, base, shop.locks, shop.on_event
+            ),
             *launcher_context(shop.project),
         ),
         tags=(reference,),

@@ -19,8 +19,8 @@ from slipway.engine import host
 from slipway.engine.client import connect
 from slipway.engine.errors import EngineUnavailableError
 from slipway.errors import SlipwayError
+from slipway.matrix.show import past_support
 from slipway.paths import Project
-from slipway.plan import warnings_for
 from slipway.registry import local
 from slipway.report.console import human_bytes
 
@@ -103,23 +103,24 @@ def _matrix(root: Path) -> list[Check]:
         if differ
         else Check("ok", "generated files", f"all {len(files)} as versions.yaml gives them")
     ]
-    notes: dict[str, list[str]] = {"past support": [], "no digest": []}
-    for base in house.matrix.bases:
-        for text in warnings_for(base, house.locks.bases.get(base.name), date.today()):
-            notes["past support" if "past support" in text else "no digest"].append(base.name)
-    for what, names in notes.items():
-        if names:
-            cure = "Run `./inv lock` where the registries can be reached."
-            checks.append(
-                Check(
-                    "note",
-                    f"bases with {what}" if what == "no digest" else f"bases {what}",
-                    f"{len(names)} of {len(house.matrix.bases)}: {', '.join(names[:4])}"
-                    + (" ..." if len(names) > 4 else ""),
-                    cure if what == "no digest" else "",
-                )
-            )
+    bases, locks, today = house.matrix.bases, house.locks.bases, date.today()
+    past = [base.name for base in bases if past_support(base, today)]
+    if past:
+        checks.append(Check("note", "past support", _some(past, len(bases))))
+    used = {image.base.name: image.base for image in house.matrix.images}
+    open_ones = [
+        name
+        for name, base in sorted(used.items())
+        if base.registry and not (name in locks and locks[name].digest)
+    ]
+    if open_ones:
+        cure = "Run `./inv lock` where their registries can be reached; see `./inv plan`."
+        checks.append(Check("note", "bases without digest", _some(open_ones, len(used)), cure))
     return checks
+
+
+def _some(names: Sequence[str], of: int) -> str:
+    return f"{len(names)} of {of}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
 
 
 def _registry(root: Path) -> Check:

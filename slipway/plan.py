@@ -11,6 +11,7 @@ from slipway.buildid import UNLOCKED, Inputs
 from slipway.lock.model import BaseLock
 from slipway.matrix.model import Base, Image
 from slipway.matrix.show import past_support
+from slipway.notes import Note
 from slipway.records import Record
 
 Action = Literal["build", "rebuild", "up to date"]
@@ -28,7 +29,7 @@ class Step:
     action: Action
     because: tuple[str, ...]
     build_id: str
-    warnings: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ def reasons(old: Mapping[str, Any], new: Inputs) -> tuple[str, ...]:
     return tuple(found)
 
 
-def warnings_for(base: Base, lock: BaseLock | None, today: date) -> tuple[str, ...]:
+def notes_on(base: Base, lock: BaseLock | None, today: date) -> tuple[Note, ...]:
     """What a person should know before building on this base."""
     found = []
     if support := past_support(base, today):
-        found.append(f"{base.name} is {support}: usable, but not patched any more")
+        found.append(Note(base.name, f"{support} (usable, but patched no more)"))
     if base.registry is not None and (lock is None or lock.digest is None):
         why = lock.unresolved if lock and lock.unresolved else "never asked: run `./inv lock`"
-        found.append(f"{base.name} has no recorded digest ({why}); builds need --unlocked")
+        found.append(Note(base.name, f"no recorded digest, builds need --unlocked ({why})"))
     return tuple(found)
 
 
@@ -114,8 +115,8 @@ def plan(
             action, because = "up to date", ("nothing that decides its content changed",)
         else:
             action, because = "rebuild", reasons(built.inputs, new)
-        warnings = warnings_for(image.base, bases.get(image.base.name), today)
-        steps.append(Step(image, action, because, new.build_id, warnings))
+        notes = notes_on(image.base, bases.get(image.base.name), today)
+        steps.append(Step(image, action, because, new.build_id, notes))
     return tuple(steps)
 
 

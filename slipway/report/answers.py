@@ -15,6 +15,7 @@ from slipway.errors import SlipwayError
 from slipway.matrix.expand import select
 from slipway.matrix.show import describe, describe_reference
 from slipway.matrix.uri import image_uri
+from slipway.notes import Note, grouped
 from slipway.plan import Disk, Step, disk
 from slipway.report.console import human_bytes
 from slipway.report.tables import print_json, print_table
@@ -27,7 +28,7 @@ class PlanReport:
 
     steps: tuple[Step, ...]
     logins: tuple[str, ...]
-    unreachable: tuple[str, ...]
+    unreachable: tuple[Note, ...]
     disk: Disk
     free: int | None
 
@@ -42,7 +43,6 @@ class PlanReport:
             counts[step.action] = counts.get(step.action, 0) + 1
         lines = [", ".join(f"{count} {action}" for action, count in sorted(counts.items()))]
         lines.append(f"logins: {', '.join(self.logins) or 'none'}")
-        lines += [f"note: {text}" for text in self.unreachable]
         free = "unknown" if self.free is None else human_bytes(self.free)
         lines.append(f"disk: about {human_bytes(self.disk.needed)} needed, {free} free")
         if self.disk.unknown:
@@ -50,8 +50,8 @@ class PlanReport:
                 f"  plus {len(self.disk.unknown)} bases whose size no lock records "
                 "(a DLC base takes about 20 GB)"
             )
-        lines += sorted({f"note: {text}" for step in self.steps for text in step.warnings})
-        return lines
+        notes = [note for step in self.steps for note in step.notes]
+        return lines + grouped([*self.unreachable, *notes])
 
     def as_json(self) -> dict[str, Any]:
         """For a program: `include` is a CI job matrix of what is to be done."""
@@ -62,7 +62,7 @@ class PlanReport:
                     "action": step.action,
                     "because": list(step.because),
                     "build_id": step.build_id,
-                    "warnings": list(step.warnings),
+                    "notes": [note.text for note in step.notes],
                 }
                 for step in self.steps
             ],
@@ -77,14 +77,16 @@ def plan(root: Path, settings: Settings, names: Sequence[str], today: date) -> P
     images = select(house.matrix, names)
     steps = house.plan(images, house.inputs(images), today)
     todo = [step for step in steps if step.action != "up to date"]
-    logins, unreachable = set(), set()
+    logins: set[str] = set()
+    unreachable: set[Note] = set()
     for base in {step.image.base.name: step.image.base for step in todo}.values():
         if base.registry is None:
             continue
         try:
             uri = image_uri(base.registry, settings.region, base.repository, base.tag)
-        except SlipwayError as error:
-            unreachable.add(f"{base.name}: {error.what}")
+        except SlipwayError:
+            where = f"in {settings.region}" if settings.region else "without --region"
+            unreachable.add(Note(base.name, f"not to be had {where}"))
         else:
             logins |= {uri.login_host} if uri.login_host else set()
     status = embedded.status(house.project)

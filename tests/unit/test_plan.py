@@ -11,7 +11,8 @@ import pytest
 from slipway.buildid import UNLOCKED, Inputs
 from slipway.lock.model import BaseLock
 from slipway.matrix.model import Base, Facts, Family, Image, Registry
-from slipway.plan import disk, is_locked, plan, warnings_for
+from slipway.notes import Note, grouped
+from slipway.plan import disk, is_locked, notes_on, plan
 from slipway.records import Built, Record
 
 TODAY = date(2026, 6, 1)
@@ -88,15 +89,15 @@ def test_a_template_edit_that_changes_no_dockerfile_rebuilds_nothing() -> None:
 
 def test_a_base_past_its_support_is_usable_but_said_so() -> None:
     locked = BaseLock(BASE.name, digest="sha256:" + "a" * 64)
-    assert warnings_for(BASE, locked, date(2026, 8, 6)) == ()
-    (warning,) = warnings_for(BASE, locked, date(2026, 8, 7))
-    assert "2026-08-06" in warning
+    assert notes_on(BASE, locked, date(2026, 8, 6)) == ()
+    (note,) = notes_on(BASE, locked, date(2026, 8, 7))
+    assert "2026-08-06" in note.text
 
 
 @pytest.mark.parametrize("lock", [None, BaseLock(BASE.name, unresolved="no network")])
 def test_a_base_without_a_digest_is_said_so(lock: BaseLock | None) -> None:
-    (warning,) = warnings_for(BASE, lock, TODAY)
-    assert "--unlocked" in warning
+    (note,) = notes_on(BASE, lock, TODAY)
+    assert "--unlocked" in note.text
 
 
 def test_disk_counts_each_base_once_and_names_bases_of_unknown_size() -> None:
@@ -118,3 +119,11 @@ def test_disk_counts_each_base_once_and_names_bases_of_unknown_size() -> None:
 def test_inputs_count_as_locked_only_when_everything_is_pinned(change: dict[str, Any]) -> None:
     assert is_locked(INPUTS)
     assert not is_locked(dataclasses.replace(INPUTS, **change))
+
+
+def test_one_text_about_many_bases_is_one_line() -> None:
+    lines = grouped([Note(f"base-{n}", "past support") for n in range(9)] + [Note("x", "other")])
+    assert lines == [
+        "note: other: x",
+        "note: past support: base-0, base-1, base-2, base-3, base-4, base-5 and 3 more",
+    ]
