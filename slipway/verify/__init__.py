@@ -1,0 +1,1 @@
+"""An image in the engine -> whether it is what the matrix says."""

@@ -1,0 +1,254 @@
+"""The pytest plugin that tests/image runs under: fixtures for one image, progress for the caller.
+
+Loaded by slipway.verify.run only. testinfra's own plugin is switched off there: its `host` would be
+the machine that the checks run on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host  # type: ignore[import-untyped]
+
+from slipway.engine.client import Engine, connect
+from slipway.paths import Project
+from slipway.verify import containers
+from slipway.verify.backend import SdkBackend
+from slipway.verify.complaints import complaints, load_allowed
+from slipway.verify.containers import Launched
+from slipway.verify.dependencies import Distributions
+from slipway.verify.reporter import Reporter
+from slipway.verify.subject import Subject
+
+TESTINFRA = "pytest11.testinfra"
+"""The name under which testinfra's own plugin is registered."""
+
+_SILENCE_S = 900
+"""A command in a container that prints nothing for so long is taken for hung."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the subject is, where progress goes, and whether there is a GPU."""
+    group = parser.getgroup("slipway")
+    group.addoption("--slipway-subject", metavar="FILE", required=True)
+    group.addoption("--slipway-report", metavar="FD", type=int, default=None)
+    group.addoption("--slipway-gpu", action="store_true")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker and the reporter."""
+    if config.pluginmanager.has_plugin(TESTINFRA):
+        raise pytest.UsageError(f"run these checks by `./inv verify`, or with -p no:{TESTINFRA}")
+    config.addinivalue_line("markers", "gpu: needs a GPU in the engine's host")
+    descriptor = config.getoption("--slipway-report")
+    if descriptor is not None:
+        config.pluginmanager.register(Reporter(os.fdopen(descriptor, "w")), "slipway-reporter")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and count, what needs a GPU where there is none."""
+    if config.getoption("--slipway-gpu"):
+        return
+    without = [item for item in items if item.get_closest_marker("gpu")]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
+@pytest.fixture(scope="session")
+def subject(pytestconfig: pytest.Config) -> Subject:
+    """The image, and what is expected of it."""
+    return Subject.from_json(Path(pytestconfig.getoption("--slipway-subject")).read_text())
+
+
+@pytest.fixture(scope="session")
+def engine(pytestconfig: pytest.Config, subject: Subject) -> Iterator[Engine]:
+    """The engine that has the image."""
+    connected = connect(Project.at(pytestconfig.rootpath), subject.engine)
+    connected.client.api.timeout = _SILENCE_S
+    yield connected
+    connected.close()
+
+
+@pytest.fixture(scope="session")
+def image_config(engine: Engine, subject: Subject) -> Mapping[str, Any]:
+    """The image's config: Env, Entrypoint, Cmd, User, WorkingDir, Labels."""
+    found: Mapping[str, Any] = engine.client.images.get(subject.image_id).attrs["Config"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def base_config(engine: Engine, subject: Subject) -> Mapping[str, Any]:
+    """The base's config."""
+    found: Mapping[str, Any] = engine.client.images.get(subject.base_id).attrs["Config"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def container(engine: Engine, subject: Subject) -> Iterator[str]:
+    """A container of the image at rest: it runs `sleep`, not the ENTRYPOINT."""
+    with containers.resting(engine, subject.image_id) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def base_container(engine: Engine, subject: Subject) -> Iterator[str]:
+    """A container of the base at rest."""
+    with containers.resting(engine, subject.base_id) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def host(engine: Engine, container: str) -> Host:
+    """testinfra's view of `container`. The image's ENV is there, its ENTRYPOINT has not run."""
+    return _host(engine, container)
+
+
+@pytest.fixture(scope="session")
+def gpu_host(engine: Engine, subject: Subject) -> Iterator[Host]:
+    """The same with all GPUs of the engine's host."""
+    with containers.resting(engine, subject.image_id, gpu=True) as started:
+        yield _host(engine, started)
+
+
+def _host(engine: Engine, container: str) -> Host:
+    backend = SdkBackend(engine, container)
+    host = Host(backend)
+    backend.set_host(host)
+    return host
+
+
+RunPython = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def run_python(host: Host, subject: Subject) -> RunPython:
+    """Run code with the image's Python, the image's ENV set; what it printed."""
+
+    def run(code: str) -> str:
+        done = host.backend.run_words(subject.python, "-B", "-c", code)
+        assert done.rc == 0, done.stderr or done.stdout
+        return str(done.stdout).strip()
+
+    return run
+
+
+def _distributions(engine: Engine, container: str, subject: Subject) -> Distributions:
+    return Distributions(**containers.probe(engine, container, subject.python, "distributions"))
+
+
+@pytest.fixture(scope="session")
+def packages(engine: Engine, container: str, subject: Subject) -> Distributions:
+    """The distributions of the image's Python."""
+    return _distributions(engine, container, subject)
+
+
+@pytest.fixture(scope="session")
+def base_packages(engine: Engine, base_container: str, subject: Subject) -> Distributions:
+    """The distributions of the base's Python."""
+    return _distributions(engine, base_container, subject)
+
+
+@pytest.fixture(scope="session")
+def added(engine: Engine, base_container: str, subject: Subject) -> Mapping[str, bool]:
+    """Files that are not in the base or differ from it -> whether a wheel's RECORD lists them."""
+    # A container of its own: the checks in `container` leave traces.
+    with containers.resting(engine, subject.image_id) as fresh:
+        ours = containers.probe(engine, fresh, subject.python, "tree", "/")
+    theirs = containers.probe(engine, base_container, subject.python, "tree", "/")
+    return {
+        path: bool(seen[3]) for path, seen in ours.items() if theirs.get(path, [])[:3] != seen[:3]
+    }
+
+
+@pytest.fixture(scope="session")
+def added_contents(
+    engine: Engine, container: str, subject: Subject, added: Mapping[str, bool]
+) -> Mapping[str, bytes]:
+    """Path -> content of the added files that are in no wheel."""
+    paths = sorted(path for path, owned in added.items() if not owned)
+    regular = [path for path in paths if not path.endswith(".pyc")]
+    return containers.contents(engine, container, subject.python, regular)
+
+
+Launch = Callable[..., Launched]
+
+
+@pytest.fixture(scope="session")
+def launched(engine: Engine, subject: Subject, pytestconfig: pytest.Config) -> Launch:
+    """Start the image as its platform does, through its own ENTRYPOINT, and wait for its end.
+
+    A start that ends with 0 may not complain in its log, unless tests/image/allowed.yaml says why.
+    """
+    allowed = load_allowed(pytestconfig.rootpath / "tests" / "image" / "allowed.yaml")
+
+    def launch(
+        *command: str,
+        files: Mapping[str, bytes] | None = None,
+        folders: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        collect: Sequence[str] = (),
+        timeout_s: float = 120,
+    ) -> Launched:
+        done = containers.launch(
+            engine,
+            subject.image_id,
+            command,
+            files=files or {},
+            folders=folders,
+            env=env or {},
+            collect=collect,
+            timeout_s=timeout_s,
+        )
+        if done.exit_code == 0:
+            found = complaints(done.log, allowed, date.today())
+            assert not found, "a start that succeeded complains:\n" + "\n".join(found)
+        return done
+
+    return launch
+
+
+@pytest.fixture(scope="session")
+def train(launched: Launch) -> Launch:
+    """A SageMaker job of one host: `train`, with a script and its hyperparameters."""
+
+    def run(script: str, hyperparameters: Mapping[str, Any] | None = None, **more: Any) -> Launched:
+        # How sagemaker-training finds a script without a download: files.py, environment.py.
+        hyper = {"sagemaker_program": "train.py", **(hyperparameters or {})}
+        files = {
+            "/opt/ml/code/train.py": script.encode(),
+            "/opt/ml/input/config/hyperparameters.json": json.dumps(
+                {key: json.dumps(value) for key, value in hyper.items()}
+            ).encode(),
+            "/opt/ml/input/config/inputdataconfig.json": b"{}",
+            "/opt/ml/input/config/resourceconfig.json": json.dumps(_RESOURCES).encode(),
+        }
+        collect = ["/opt/ml/output", "/opt/ml/model"]
+        return launched("train", files=files, folders=_FOLDERS, collect=collect, **more)
+
+    return run
+
+
+_FOLDERS = ("/opt/ml/input/data", "/opt/ml/model", "/opt/ml/output/data")
+
+_RESOURCES = {
+    "current_host": containers.HOST,
+    "current_instance_type": "ml.c5.xlarge",
+    "current_group_name": "homogeneousCluster",
+    "hosts": [containers.HOST],
+    "instance_groups": [
+        {
+            "instance_group_name": "homogeneousCluster",
+            "instance_type": "ml.c5.xlarge",
+            "hosts": [containers.HOST],
+        }
+    ],
+    "network_interface_name": "eth0",
+}

@@ -1,0 +1,41 @@
+"""Image -> the checks that it must pass, each with the fact that asks for it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slipway.matrix.model import Image
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Something that an image claims. Its checks are in tests/image/<folder>."""
+
+    name: str
+    because: str
+
+    @property
+    def folder(self) -> str:
+        """The folder of its checks: a name that Python could import."""
+        return self.name.replace("-", "_")
+
+
+def capabilities(image: Image) -> tuple[Capability, ...]:
+    """What an image claims, and why: all images, its platform, its device, its contents."""
+    facts = image.base.facts
+    found = [
+        Capability("common", "every image"),
+        Capability(image.platform, f"platform: {image.platform}"),
+        Capability(facts.device, f"the base is for {facts.device}"),
+    ]
+    for addon in image.addons:
+        version = addon.version or "(version of the base)"
+        found.append(Capability(addon.name, f"add-on {addon.name} {version}: {addon.action}"))
+    if image.base.cuda_mismatch and image.addon("deepspeed"):
+        because = f"CUDA toolkit {facts.cuda} is not torch's {facts.torch_cuda}"
+        found.append(Capability("deepspeed-ops", because))
+    if facts.transformers:
+        found.append(Capability("transformers", f"facts: transformers {facts.transformers}"))
+    if facts.smp:
+        found.append(Capability("smp", f"facts: SageMaker Model Parallel {facts.smp}"))
+    return tuple(found)

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from slipway.verify.dependencies import Distributions
+from slipway.verify.plugin import RunPython
+from slipway.verify.subject import Subject
+
+
+def test_transformers_has_the_version_that_is_stated(
+    packages: Distributions, subject: Subject
+) -> None:
+    assert packages.versions["transformers"] == subject.facts["transformers"]
+
+
+def test_transformers_can_be_imported(run_python: RunPython) -> None:
+    run_python("import transformers")
