@@ -14,9 +14,10 @@ from socket import SHUT_RDWR, socket
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from slipway.engine import dockerfile, trace
+from slipway.engine import ballast, dockerfile, trace
 from slipway.engine.client import Engine
 from slipway.engine.context import ContextFile, check_paths, context_tar
+from slipway.engine.diagnosis import diagnose
 from slipway.engine.disk import disk_full, is_full
 from slipway.engine.errors import BuildCancelledError, BuildFailedError, EngineError
 from slipway.engine.processes import wait_until
@@ -31,6 +32,8 @@ from slipway.report.events import OnEvent
 __all__ = ["BuildRequest", "ContextFile", "build"]
 
 _DOCKERFILE = "Dockerfile"
+
+_ASKS_REGISTRY = "[internal] load metadata for"  # BuildKit's step that looks a base up
 
 # What a step's error says when it was the daemon that went, not the step: SIGTERM to dockerd ends
 # a RUN with 137, and its own calls with "canceled" or "closing".
@@ -189,12 +192,19 @@ def _failure(
     step = progress.failed
     tail = tuple(step.tail) if step else ()
     if is_full("\n".join((outcome.error, step.error if step else "", *tail))):
+        if engine.embedded:
+            ballast.release(engine.client, Path(engine.data_root))
         return disk_full(engine, f"building {task}")
     if outcome.broken is not None or _died(engine, outcome.error):
         return engine_died(engine, f"building {task}")
     reason = outcome.error or "the engine ended the build without an image"
     return BuildFailedError(
-        task, reason, step=step.name if step else None, last_lines=tail, log=log
+        task,
+        reason,
+        step=step.name if step else None,
+        last_lines=tail,
+        log=log,
+        advice=diagnose(reason).cure if step and step.name.startswith(_ASKS_REGISTRY) else None,
     )
 
 

@@ -14,6 +14,7 @@ from docker.utils import kwargs_from_env
 
 from slipway.engine import embedded
 from slipway.engine.errors import EngineUnavailableError
+from slipway.engine.probe import ANSWER_S, ping
 from slipway.paths import Project
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
@@ -21,7 +22,7 @@ DEFAULT_URL = "unix:///var/run/docker.sock"
 # Seconds. The SDK's default of 60 is too short for commit, save and prune of large images
 # (ansible/ansible-container#147).
 _TIMEOUT_S = 3600
-_ANSWER_S = 20  # a daemon that takes longer for its version hangs
+_UNIX = "unix://"
 _OLDEST = (20, 10)
 
 
@@ -48,9 +49,11 @@ class Engine:
 
     def answers(self) -> bool:
         """Whether the daemon answers a ping now."""
+        if self.url.startswith(_UNIX):
+            return ping(self.url.removeprefix(_UNIX)) is None
         api = self.client.api
         try:
-            with api.get(f"{api.base_url}/_ping", timeout=_ANSWER_S) as response:
+            with api.get(f"{api.base_url}/_ping", timeout=ANSWER_S) as response:
                 return response.ok
         except requests.RequestException:
             return False
@@ -105,15 +108,17 @@ def _attach(how: Mapping[str, Any], *, embedded: bool) -> Engine:
             cure="Forward its socket: `ssh -NL /tmp/docker.sock:/var/run/docker.sock HOST`, "
             "then set DOCKER_HOST=unix:///tmp/docker.sock",
         )
+    if url.startswith(_UNIX) and (silence := ping(url.removeprefix(_UNIX))) is not None:
+        raise _unavailable(url, silence)
     try:
-        client = docker.DockerClient(**{**how, "base_url": url}, timeout=_ANSWER_S)
+        client = docker.DockerClient(**{**how, "base_url": url}, timeout=int(ANSWER_S))
     except DockerException as error:
-        raise _unavailable(url, error) from error
+        raise _unavailable(url, str(error)) from error
     try:
         version, info = client.version(), client.info()
     except (DockerException, requests.RequestException) as error:
         client.close()
-        raise _unavailable(url, error) from error
+        raise _unavailable(url, str(error)) from error
     client.api.timeout = _TIMEOUT_S
     number = str(version["Version"])
     if _numbers(number) < _OLDEST:
@@ -145,8 +150,7 @@ def _numbers(version: str) -> tuple[int, int]:
     return int(major) if major.isdigit() else 0, int(minor) if minor.isdigit() else 0
 
 
-def _unavailable(url: str, error: Exception) -> EngineUnavailableError:
-    text = str(error)
+def _unavailable(url: str, text: str) -> EngineUnavailableError:
     if "Permission denied" in text:
         return EngineUnavailableError(
             "this user may not use the Docker daemon",

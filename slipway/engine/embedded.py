@@ -11,15 +11,16 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.engine import heal
+from slipway.engine.ballast import reserve
 from slipway.engine.errors import EngineUnavailableError
 from slipway.engine.layout import Layout, layout
+from slipway.engine.probe import ping
 from slipway.engine.processes import end, read_pid, spawn, wait_until
 from slipway.paths import Project
 
@@ -107,22 +108,12 @@ def _running(place: Layout) -> bool:
         return False
     if not (place.owns(dockerd) and place.owns(containerd)):
         return False
-    return _answers(place.socket)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(5)
-        try:
-            sock.connect(str(path))
-            sock.sendall(b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            return b" 200 " in sock.recv(64)
-        except OSError:
-            return False
+    return ping(place.socket) is None
 
 
 def _start(place: Layout) -> None:
     place.create()
+    reserve(place.data_root)
     containerd = spawn(place.containerd_command(), log=place.log, env=_environment())
     place.containerd_pid.write_text(f"{containerd}\n")
     _wait(place, containerd, "containerd", place.containerd_socket)
@@ -133,7 +124,7 @@ def _start(place: Layout) -> None:
 
 def _wait(place: Layout, pid: int, name: str, path: Path) -> None:
     def ready() -> bool:
-        return _answers(path) if name == "dockerd" else path.is_socket()
+        return ping(path) is None if name == "dockerd" else path.is_socket()
 
     wait_until(lambda: ready() or not place.owns(pid), _START_S)
     if ready():
@@ -153,8 +144,16 @@ def _wait(place: Layout, pid: int, name: str, path: Path) -> None:
 @contextmanager
 def _lock(place: Layout) -> Iterator[None]:
     """One start or stop at a time; the kernel lets go of it when its holder dies."""
-    place.home.mkdir(parents=True, exist_ok=True)
-    with (place.home / "lock").open("w") as file:
+    try:
+        place.home.mkdir(parents=True, exist_ok=True)
+        file = (place.home / "lock").open("w")
+    except OSError as error:
+        raise EngineUnavailableError(
+            f"the embedded engine's folder cannot be written: {error.strerror}",
+            where=str(place.home),
+            cure="SLIPWAY_STATE moves it to another disk.",
+        ) from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

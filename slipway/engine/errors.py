@@ -38,12 +38,19 @@ class BuildFailedError(EngineError):
     """
 
     def __init__(
-        self, task: str, reason: str, *, step: str | None, last_lines: tuple[str, ...], log: Path
+        self,
+        task: str,
+        reason: str,
+        *,
+        step: str | None,
+        last_lines: tuple[str, ...],
+        log: Path,
+        advice: str | None = None,
     ) -> None:
         what = f"{task} failed at {step}: {reason}" if step else f"{task} failed: {reason}"
         super().__init__(
             "\n".join([what, *(f"  | {line}" for line in last_lines)]),
-            cure=f"The full log is {log}",
+            cure="\n  ".join([*([advice] if advice else []), f"The full log is {log}"]),
         )
         self.step = step
         self.reason = reason

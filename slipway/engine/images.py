@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import requests
 from docker.errors import APIError, ImageNotFound, NotFound
-from docker.types import Mount
+from docker.types import LogConfig, Mount
 
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
@@ -21,10 +21,13 @@ from slipway.engine.sdk import sdk_errors
 OWNER_LABEL = "io.slipway.owner"
 """On every container that is ours: "<host>/<pid>/<start>", the process that will remove it."""
 
+# Output byte for byte: the default driver (json-file) replaces what is not UTF-8.
+_LOG = LogConfig(type="local", config={"max-size": "1g", "max-file": "1", "compress": "false"})
+
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a command in a container ended."""
+    """How a command in a container ended, and the last gigabyte of what it printed."""
 
     exit_code: int
     stdout: bytes
@@ -71,7 +74,9 @@ def run_once(
     ]
     api = engine.client.api
     with sdk_errors(engine, f"running {' '.join(command)} in {image}"):
-        host_config = api.create_host_config(network_mode=network, mounts=binds, init=False)
+        host_config = api.create_host_config(
+            network_mode=network, mounts=binds, init=False, log_config=_LOG
+        )
         container = api.create_container(
             image,
             command=list(command),

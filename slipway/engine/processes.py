@@ -58,7 +58,18 @@ def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:
     )
     if launched.returncode != 0:
         raise EngineUnavailableError(f"cannot run {launched.stdout.strip()}")
-    return int(launched.stdout)
+    pid = int(launched.stdout)
+    # The pipe closes a moment before the kernel shows the new program's arguments.
+    wait_until(lambda: bool(command_line(pid)) or _state(pid) in "XZ", 10, every=0.001)
+    return pid
+
+
+def _state(pid: int) -> str:
+    """The process's one-letter state of proc(5), "X" where it is gone."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def command_line(pid: int) -> list[str]:

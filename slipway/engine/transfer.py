@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -120,8 +120,8 @@ def load(engine: Engine, tar_stream: IO[bytes]) -> tuple[str, ...]:
                 loaded.append(text.removeprefix(prefix).strip())
 
     with _transfer(engine, "load"):
-        answer_lines: Iterable[Any] = engine.client.api.load_image(tar_stream)  # type: ignore[no-untyped-call]
-        _follow(engine, "load", answer_lines, take)
+        lines: Generator[Any, None, None] = engine.client.api.load_image(tar_stream)  # type: ignore[no-untyped-call]
+        _follow(engine, "load", lines, take)
     return tuple(loaded)
 
 
@@ -134,20 +134,21 @@ def _login(credentials: CredentialsFor, reference: str) -> dict[str, Any]:
 def _follow(
     engine: Engine,
     reference: str,
-    lines: Iterable[Any],
+    lines: Generator[Any, None, None],
     take: Callable[[Mapping[str, Any]], None],
 ) -> None:
     """Read an answer to its end. The SDK raises nothing for errors in it: docker/docker-py#3277."""
-    for line in lines:
-        if isinstance(line, Mapping):
-            detail = line.get("errorDetail") or {}
-            message = detail.get("message") or line.get("error")
-            if message:
-                raise _error(engine, reference, str(message))
-            take(line)
+    with closing(lines):  # and with it the connection, where we stop in the middle
+        for line in lines:
+            if isinstance(line, Mapping):
+                detail = line.get("errorDetail") or {}
+                message = detail.get("message") or line.get("error")
+                if message:
+                    raise _error(engine, reference, str(message))
+                take(line)
 
 
-def _objects(text: str) -> Iterator[Any]:
+def _objects(text: str) -> Generator[Any, None, None]:
     return (json.loads(line) for line in text.splitlines() if line.strip())
 
 

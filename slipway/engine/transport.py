@@ -80,7 +80,11 @@ def post(
     except (BrokenPipeError, ConnectionResetError):
         # http.client allows getresponse() only for a request that it believes sent.
         response = HTTPResponse(sock, method="POST")
-        response.begin()
+        try:
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
         return response
     return connection.getresponse()
 

@@ -77,3 +77,11 @@ def test_a_daemon_that_closes_while_we_send_is_still_heard() -> None:
         closing(post(sock, "/build", {}, endless)) as response,
     ):
         assert (response.status, response.read()) == (400, body)
+
+
+def test_a_connection_that_is_cut_before_the_answer_leaves_no_socket_open() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises((http.client.HTTPException, OSError)):
+        post(ours, "/build", {}, iter([b"tar"]))
+    assert ours.fileno() == -1
