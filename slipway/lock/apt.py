@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 # Settings about how indexes are named and shown, not about where packages come from.
@@ -88,6 +88,13 @@ def entries(places: Iterable[tuple[Path, int]]) -> tuple[str, ...]:
         else:
             found.append(text.splitlines()[number - 1].strip() + "\n")
     return tuple(found)
+
+
+def split_entries(texts: Sequence[str]) -> tuple[str, str]:
+    """Source entries as the content of one .list file and of one .sources file."""
+    listed = [text for text in texts if text.split()[0] in ("deb", "deb-src")]
+    stanzas = [text for text in texts if text not in listed]
+    return "".join(listed), "\n".join(stanzas)
 
 
 def ca_bundle(environ: Mapping[str, str]) -> Path | None:

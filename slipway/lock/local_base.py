@@ -16,7 +16,7 @@ from slipway.lock import apt
 from slipway.lock.files import load_locks, python_to_text
 from slipway.lock.keys import base_lock_key
 from slipway.lock.model import PythonLock
-from slipway.lock.rootfs import available, make_rootfs, rootfs_id
+from slipway.lock.rootfs import CODENAME, available, make_rootfs, rootfs_id
 from slipway.lock.wheelhouse import NotOfferedError, fetch_wheels
 from slipway.matrix.model import Base
 from slipway.paths import Project
@@ -35,9 +35,9 @@ def local_base_id(project: Project, base: Base) -> str:
     Debian's own updates are not in it: a base stays what it is until the recipe changes.
     """
     lock = load_locks(project).python.get(base_lock_key(base))
-    pins = python_to_text(lock) if lock else "unlocked"
+    pins = [f"{p.name} {p.version} {p.hashes}" for p in lock.pins] if lock else ["unlocked"]
     facts = f"{base.facts.torch} {base.facts.python} {base.family.python}"
-    recipe = "\n".join([tree_sha256(project.local_base), rootfs_id(project), pins, facts])
+    recipe = "\n".join([tree_sha256(project.local_base), rootfs_id(project), *pins, facts])
     return f"sha256:{hashlib.sha256(recipe.encode()).hexdigest()}"
 
 
@@ -153,6 +153,7 @@ def debian_request(project: Project, tag: str) -> BuildRequest:
     certificates = 'Acquire::https::CAInfo "/run/secrets/ca.crt";\n' if bundle else ""
     settings = apt.host_acquire_settings() + apt.proxy_settings(os.environ) + certificates
     registry = os.environ.get(DEBIAN_REGISTRY)
+    listed, stanzas = apt.split_entries(apt.host_sources(CODENAME))
     return BuildRequest(
         dockerfile=(project.local_base / "Dockerfile.debian").read_text("utf-8"),
         context=tuple(
@@ -165,6 +166,8 @@ def debian_request(project: Project, tag: str) -> BuildRequest:
         secrets={
             "apt.conf": settings.encode(),
             "ca.crt": bundle.read_bytes() if bundle else b"",
+            "host.list": listed.encode(),
+            "host.sources": stanzas.encode(),
         },
         network="host",
     )

@@ -87,11 +87,11 @@ def _mmdebstrap(project: Project, work: Path, tar: Path, on_event: OnEvent, log:
     command.append(f"--dpkgopt={project.local_base / 'dpkg.cfg'}")
     command += [f"--aptopt={settings}", f"--setup-hook={_LOGINS}", f"--customize-hook={_FORGET}"]
     command += [CODENAME, str(tar)]
-    for number, entry in enumerate(apt.host_sources(CODENAME)):
-        suffix = "sources" if ":" in entry.splitlines()[0].split()[0] else "list"
-        source = work / f"{number:02}.{suffix}"
-        source.write_text(entry)
-        command.append(str(source))
+    listed, stanzas = apt.split_entries(apt.host_sources(CODENAME))
+    for file, text in ((work / "host.list", listed), (work / "host.sources", stanzas)):
+        if text:
+            file.write_text(text)
+            command.append(str(file))
     # mmdebstrap unpacks below TMPDIR: the default may be small, or mounted without devices.
     with tempfile.TemporaryDirectory(prefix="unpacked-", dir=work) as unpacked:
         Path(unpacked).chmod(0o755)
