@@ -29,6 +29,7 @@ from slipway.plan import is_locked
 from slipway.records import Built, Record
 from slipway.registry.model import CredentialsFor
 from slipway.render import LOCAL_REGISTRY, render
+from slipway.report.console import human_bytes
 from slipway.report.events import Event, OnEvent
 
 BUILD_ID_LABEL = "io.slipway.build-id"
@@ -112,6 +113,8 @@ def is_built(shop: Workshop, image: Image, inputs: Inputs) -> Built | None:
 
 def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built:
     started = time.monotonic()
+    task = f"build {image.name}"
+    shop.on_event(Event("start", task))
     tools = tuple(shop.matrix.tools.values())
     reference = reference_of(shop.matrix, image, inputs.build_id)
     request = BuildRequest(
@@ -130,7 +133,7 @@ def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built
     made = build(
         shop.engine,
         request,
-        task=f"build {image.name}",
+        task=task,
         credentials=shop.credentials,
         on_event=shop.on_event,
         log=shop.project.logs / f"build-{image.name}.log",
@@ -140,6 +143,7 @@ def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built
     seconds = time.monotonic() - started
     built = Built(inputs.build_id, inputs.as_json(), reference, made, size, seconds)
     records.save(shop.project, image.name, Record(built=built))
+    shop.on_event(Event("done", task, text=human_bytes(size)))
     return built
 
 

@@ -6,6 +6,7 @@ Run as ``python -m slipway.cli`` by ``./inv``. Plain ``invoke`` works as well, w
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from invoke.program import Program
 from invoke.tasks import task as invoke_task
 
 from slipway import __version__
-from slipway.errors import INTERRUPTED, USAGE, SlipwayError
+from slipway.errors import FAILED, INTERRUPTED, USAGE, SlipwayError
 
 NAMES = "names"
 
@@ -76,6 +77,11 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
                 raise Exit(f"inv {body.__name__}: {error}", error.exit_code) from error
             except KeyboardInterrupt as interrupt:
                 raise Exit("interrupted: nothing half-made was kept", INTERRUPTED) from interrupt
+            except BrokenPipeError as closed:
+                # `inv matrix | head`: the reader has what it wanted. Python would complain again
+                # when it flushes stdout at exit (docs.python.org/3/library/signal.html, SIGPIPE).
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise Exit(code=FAILED) from closed
 
         iterable = [NAMES] if NAMES in body.__annotations__ else []
         return invoke_task(iterable=iterable, **options)(run)

@@ -190,7 +190,8 @@ def run(
             for outcome in build_all(shop, images, decided, settings.jobs):
                 result = after_build(shop, outcome, steps, settings, target, force)
                 if result.failure:
-                    reporter.say(f"{result.image.name}: FAILED: {result.failure.what}")
+                    first = result.failure.what.splitlines()[0].rstrip(":")
+                    reporter.say(f"{result.image.name}: FAILED: {first}")
                 made.append(result)
     summary.show(house.project, made, time.monotonic() - started, as_json=as_json)
     if failed := [m for m in made if m.failure]:

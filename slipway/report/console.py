@@ -95,6 +95,8 @@ class Reporter:
         """Show one event."""
         with self._lock:
             now = time.monotonic()
+            if event.kind == "start" and not event.step:
+                self._forget(event.task)
             started = self._step_start.setdefault((event.task, event.step), now)
             if event.kind == "log":
                 return  # in the log file
@@ -107,6 +109,12 @@ class Reporter:
                 self.say(f"{event.task}: {mark} in {took}{': ' + event.text if event.text else ''}")
             elif not self._live:
                 self._plain(event, note, now)
+
+    def _forget(self, task: str) -> None:
+        """Work of the same name may come again; its times start anew."""
+        for key in [key for key in self._step_start if key[0] == task]:
+            del self._step_start[key]
+        self._last_line.pop(task, None)
 
     def _row(self, event: Event, note: str) -> None:
         if event.kind in ("done", "failed") and not event.step:
