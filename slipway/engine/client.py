@@ -72,11 +72,19 @@ def connect(project: Project, choice: str = "auto", *, start: bool = True) -> En
         return _embedded(project, start)
     if choice != "auto":
         return _attach({"base_url": choice}, embedded=False)
-    named = kwargs_from_env()
+    try:
+        named = kwargs_from_env()
+        chosen = {**ContextAPI.kwargs_from_context(), **named}
+    except DockerException as error:  # certificates or a context that are not there
+        raise EngineUnavailableError(
+            f"the Docker settings of this environment are wrong: {error}",
+            cure="Correct or unset DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and "
+            "DOCKER_CONTEXT.",
+        ) from error
     if "base_url" in named:
         return _attach(named, embedded=False)
     try:
-        return _attach({**ContextAPI.kwargs_from_context(), **named}, embedded=False)
+        return _attach(chosen, embedded=False)
     except EngineUnavailableError as unavailable:
         try:
             return _embedded(project, start)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from slipway.engine.ballast import reserve
 from slipway.engine.errors import EngineUnavailableError
 from slipway.engine.layout import Layout, layout
 from slipway.engine.probe import ping
-from slipway.engine.processes import end, read_pid, spawn, wait_until
+from slipway.engine.processes import read_pid, spawn, wait_until
 from slipway.paths import Project
 
 _START_S = 60.0  # a daemon with many images and a slow disk
@@ -114,25 +114,23 @@ def _running(place: Layout) -> bool:
 def _start(place: Layout) -> None:
     place.create()
     reserve(place.data_root)
-    containerd = spawn(place.containerd_command(), log=place.log, env=_environment())
-    place.containerd_pid.write_text(f"{containerd}\n")
-    _wait(place, containerd, "containerd", place.containerd_socket)
-    # dockerd writes its own pid file, which it wants to find absent.
-    dockerd = spawn(place.dockerd_command(), log=place.log, env=_environment())
-    _wait(place, dockerd, "dockerd", place.socket)
+    try:
+        containerd = spawn(place.containerd_command(), log=place.log, env=_environment())
+        place.containerd_pid.write_text(f"{containerd}\n")
+        _wait(place, containerd, "containerd", place.containerd_socket.is_socket)
+        # dockerd writes its own pid file, which it wants to find absent.
+        dockerd = spawn(place.dockerd_command(), log=place.log, env=_environment())
+        _wait(place, dockerd, "dockerd", lambda: ping(place.socket) is None)
+    except BaseException:  # Ctrl-C too: no half engine stays
+        heal.clean(place)
+        raise
 
 
-def _wait(place: Layout, pid: int, name: str, path: Path) -> None:
-    def ready() -> bool:
-        return ping(path) is None if name == "dockerd" else path.is_socket()
-
+def _wait(place: Layout, pid: int, name: str, ready: Callable[[], bool]) -> None:
     wait_until(lambda: ready() or not place.owns(pid), _START_S)
     if ready():
         return
-    gone = not place.owns(pid)
-    end(pid, place.owns, grace_s=5)
-    heal.clean(place)
-    state = "stopped at once" if gone else f"did not answer within {_START_S:.0f} s"
+    state = "does not answer" if place.owns(pid) else "stopped at once"
     raise EngineUnavailableError(
         f"the embedded engine's {name} {state}; it says:\n" + place.last_errors(),
         where=str(place.log),

@@ -16,6 +16,7 @@ from slipway.engine.errors import EngineError
 from slipway.engine.layout import Layout
 from slipway.engine.processes import command_line, end, find, read_pid
 
+_MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPED = re.compile(r"\\([0-7]{3})")  # proc(5): mountinfo writes blanks as \040
 
 
@@ -35,15 +36,20 @@ def clean(place: Layout, *, grace_s: float = 10.0) -> None:
     for matches in (place.owns, lives_here):
         for pid in list(find(matches)):
             _end(pid, matches, 2.0)
-    mounts = mounts_under(Path("/proc/self/mountinfo").read_text(), (place.data_root, place.run))
-    if place.binds_data_root.exists():
-        mounts.append(str(place.data_root))
-    for mount in mounts:
-        subprocess.run(["umount", "--lazy", mount], check=True, capture_output=True)
+    for mount in mounts_under(_MOUNTINFO.read_text(), (place.data_root, place.run)):
+        _unmount(mount)
+    if place.binds_data_root.exists() and place.data_root.is_mount():
+        _unmount(str(place.data_root))
     place.dockerd_pid.unlink(missing_ok=True)
     place.containerd_pid.unlink(missing_ok=True)
     if place.run.exists():
         shutil.rmtree(place.run)
+
+
+def _unmount(point: str) -> None:
+    done = subprocess.run(["umount", "--lazy", point], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise EngineError(f"cannot unmount: {done.stderr.strip()}", where=point)
 
 
 def _end(pid: int, matches: Callable[[int], bool], grace_s: float) -> None:

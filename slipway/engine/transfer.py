@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from typing import IO, Any
 
 from docker.errors import APIError
@@ -16,16 +15,12 @@ from slipway.engine.diagnosis import diagnose
 from slipway.engine.disk import disk_full
 from slipway.engine.errors import EngineError, TransferError
 from slipway.engine.images import inspect
+from slipway.engine.layers import Layers
 from slipway.engine.sdk import GONE, answer, engine_died
 from slipway.registry.model import CredentialsFor
-from slipway.report.events import Event, OnEvent
+from slipway.report.events import OnEvent
 
 DOCKER_HUB = "docker.io"
-
-# Statuses whose numbers are bytes over the network; extracting counts the same layer again.
-_MOVING = ("Downloading", "Pushing")
-_DONE = ("Pull complete", "Pushed")
-_CACHED = ("Already exists", "Layer already exists", "Mounted from")
 
 
 def registry_host(reference: str) -> str:
@@ -45,7 +40,7 @@ def pull(engine: Engine, reference: str, *, credentials: CredentialsFor, on_even
     """
     api = engine.client.api
     repository, tag = parse_repository_tag(reference)
-    progress = _Layers(f"pull {reference}", on_event)
+    progress = Layers(f"pull {reference}", on_event)
     with _transfer(engine, reference):
         lines = api.pull(
             repository,
@@ -65,7 +60,7 @@ def push(engine: Engine, reference: str, *, credentials: CredentialsFor, on_even
     call may help. Raises TransferError, EngineDiedError.
     """
     repository, tag = parse_repository_tag(reference)
-    progress = _Layers(f"push {reference}", on_event)
+    progress = Layers(f"push {reference}", on_event)
     digests: list[str] = []
 
     def take(line: Mapping[str, Any]) -> None:
@@ -171,36 +166,3 @@ def _transfer(engine: Engine, reference: str) -> Iterator[None]:
         raise _error(engine, reference, answer(error)) from error
     except GONE as error:
         raise engine_died(engine, f"transferring {reference}") from error
-
-
-@dataclass
-class _Layers:
-    """Byte progress over all layers, and one event a layer when it is there."""
-
-    task: str
-    on_event: OnEvent
-    bytes: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def take(self, line: Mapping[str, Any]) -> None:
-        layer, status = str(line.get("id", "")), str(line.get("status", ""))
-        if status in _DONE:
-            total = self.bytes.get(layer, (0, 0))[1]
-            self.bytes[layer] = (total, total)
-            self.on_event(Event("done", self.task, layer, status))
-        elif status.startswith(_CACHED):
-            self.on_event(Event("cached", self.task, layer, status))
-        detail = line.get("progressDetail") or {}
-        if status not in _MOVING or "current" not in detail:
-            return
-        now = int(detail["current"])
-        # The daemon compresses while it pushes and gives the uncompressed size as total, or none.
-        self.bytes[layer] = (now, max(now, int(detail.get("total") or 0)))
-        self.on_event(
-            Event(
-                "progress",
-                self.task,
-                current=sum(current for current, _ in self.bytes.values()),
-                total=sum(total for _, total in self.bytes.values()),
-                unit="B",
-            )
-        )

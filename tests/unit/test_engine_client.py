@@ -1,0 +1,109 @@
+"""Which daemon is used, and what a person reads when there is none."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from slipway.engine.client import connect
+from slipway.engine.errors import EngineUnavailableError
+from slipway.paths import Project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return Project(tmp_path, tmp_path / "state")
+
+
+def _unavailable(project: Project, choice: str) -> EngineUnavailableError:
+    with pytest.raises(EngineUnavailableError) as caught:
+        connect(project, choice)
+    assert caught.value.cure
+    return caught.value
+
+
+def test_a_socket_that_is_not_there_is_named_with_the_ways_out(project: Project) -> None:
+    error = _unavailable(project, "unix:///nowhere/docker.sock")
+    assert error.what == "no Docker daemon answers"
+    assert error.where == "unix:///nowhere/docker.sock"
+    assert error.cure is not None
+    assert "systemctl start docker" in error.cure
+    assert "--engine embedded" in error.cure
+
+
+def test_a_port_on_which_nobody_listens_is_named(project: Project) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{sock.getsockname()[1]}"
+        assert _unavailable(project, url).what == "no Docker daemon answers"
+
+
+def test_an_engine_behind_ssh_is_refused_with_the_way_to_forward_its_socket(
+    project: Project,
+) -> None:
+    error = _unavailable(project, "ssh://build@host")
+    assert error.cure is not None
+    assert "ssh -NL" in error.cure
+
+
+def test_certificates_that_are_not_there_are_an_error_that_names_the_settings(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2376")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(project.root / "none"))
+    error = _unavailable(project, "auto")
+    assert error.cure is not None
+    assert "DOCKER_CERT_PATH" in error.cure
+
+
+@contextmanager
+def _saying(folder: Path, answer: bytes) -> Iterator[str]:
+    """A unix socket that gives one answer to everybody; yields its URL."""
+    path = folder / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"unix://{path}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_socket_behind_which_there_is_no_docker_is_an_error(project: Project) -> None:
+    answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with _saying(project.root, answer) as url:
+        assert "404" in _unavailable(project, url).what
+
+
+@pytest.mark.parametrize("version", ["19.03.15", "20.9.1", "18.09"])
+def test_a_docker_without_buildkit_sessions_is_too_old(project: Project, version: str) -> None:
+    body = b'{"Version": "%s", "ApiVersion": "1.40", "DockerRootDir": "/d"}' % version.encode()
+    answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    with _saying(project.root, answer) as url:
+        error = _unavailable(project, url)
+    assert error.what == f"Docker {version} is too old: BuildKit sessions need 20.10"
