@@ -107,6 +107,14 @@ class LaunchError(Exception):
         return self.cause.code
 
 
+class CauseError(LaunchError):
+    """A failure whose cause is known already: a rank's, a peer's, or the whole job's."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
 class UsageError(LaunchError):
     """A wrong option or a job that says too little to be started; nothing was done."""
 

@@ -14,6 +14,8 @@ from launcher.causes import OK, LaunchError, UsageError
 from launcher.context import LOCAL, SAGEMAKER, SLURM
 from launcher.options import OPTIONS, parse_flags, resolve
 
+Command = Callable[[Sequence[str], Mapping[str, str]], int]
+
 USAGE_TEXT = """\
 usage: launch COMMAND [OPTIONS] [-- SCRIPT ARGS...]
 
@@ -21,6 +23,11 @@ usage: launch COMMAND [OPTIONS] [-- SCRIPT ARGS...]
   slurm       start training in a Slurm step with one task per node
   local       start training on this machine, or on the nodes of --hosts
   toolkit     run sagemaker-training's `train`, with signals passed on
+  preflight   check this node (or, with --preflight full, all nodes) and print a table
+  prefetch    S3 DIR: fetch a prefix once per node, verified
+  upload      DIR S3: upload a directory, verified
+  verify      DIR S3 or S3 DIR: compare sizes; anything missing is printed
+  once-per-node -- CMD: of all ranks on a node one runs it, the others wait for its result
   topology    print the nodes of this job and which one this is
   plan        print what would be started here, and why; starts nothing
   help        this text
@@ -141,9 +148,39 @@ def _print_plan(made: object) -> int:
     return OK
 
 
-COMMANDS: dict[str, Callable[[Sequence[str], Mapping[str, str]], int]] = {
+def _preflight(words: Sequence[str], env: Mapping[str, str]) -> int:
+    from launcher import commands
+
+    return commands.preflight_here(*parse_flags(words), env)
+
+
+def _transfer(name: str) -> Command:
+    def run(words: Sequence[str], env: Mapping[str, str]) -> int:
+        from launcher import commands
+
+        flags, given = parse_flags(words, words=2)
+        if len(given) != 2:
+            raise UsageError(f"launch {name} takes a source and a destination")
+        settings = resolve(flags, env, {})
+        return commands.TRANSFERS[name](given[0], given[1], settings, env)
+
+    return run
+
+
+def _once(words: Sequence[str], env: Mapping[str, str]) -> int:
+    from launcher import once
+
+    return once.run(parse_flags(words)[1], env)
+
+
+COMMANDS: dict[str, Command] = {
     "train": _train,
     "toolkit": _toolkit,
     "topology": _topology,
     "plan": _plan,
+    "preflight": _preflight,
+    "prefetch": _transfer("prefetch"),
+    "upload": _transfer("upload"),
+    "verify": _transfer("verify"),
+    "once-per-node": _once,
 }

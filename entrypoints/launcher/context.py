@@ -128,12 +128,12 @@ def find_topology(
     )
 
 
-def need_script(context: Context) -> None:
-    """UsageError unless there is a script that exists."""
+def need_script(context: Context, *, to_come: bool) -> None:
+    """UsageError unless there is a script, or the archive that holds it is still `to_come`."""
     if not context.script:
         raise UsageError(
             "this job names no training script. Give it after -- (launch sagemaker -- train.py), "
             "or as LAUNCH_SCRIPT, or as the hyperparameter sagemaker_program"
         )
-    if not (context.cwd / context.script).is_file():
+    if not to_come and not (context.cwd / context.script).is_file():
         raise UsageError(f"there is no script {context.script} in {context.cwd}")

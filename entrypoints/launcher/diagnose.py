@@ -12,6 +12,8 @@ from pathlib import Path
 from launcher.causes import FAILED, Cause
 
 TAIL_BYTES = 64 * 1024
+#: Of a faulthandler dump: the first threads.
+FATAL_CHARS = 2000
 
 #: torch >= 2.4 puts this before every line of an uncaught exception's traceback.
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
@@ -66,10 +68,12 @@ def read_crash(path: Path) -> Crash | None:
 def parse_crash(text: str) -> tuple[str, str] | None:
     """(last line of the exception, its frames) of the last traceback in `text`."""
     text = _RANK_PREFIX.sub("", text)
-    fatal = _FATAL.search(text)
     start = text.rfind(_TRACEBACK)
+    fatal = _FATAL.search(text, max(start, 0))
+    if fatal:
+        return fatal.group(0), text[fatal.start() :][:FATAL_CHARS].rstrip()
     if start < 0:
-        return (fatal.group(0), text[fatal.start() :][:2000].rstrip()) if fatal else None
+        return None
     block: list[str] = []
     message: list[str] = []
     for line in text[start:].splitlines():

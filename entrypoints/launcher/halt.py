@@ -7,15 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from launcher.causes import Cause, LaunchError
+from launcher.causes import Cause, CauseError
 
 
-class HaltedError(LaunchError):
+class HaltedError(CauseError):
     """Raised by a step that was cut short; carries the cause of the halt."""
-
-    def __init__(self, cause: Cause) -> None:
-        super().__init__(cause.message, code=cause.code, kind=cause.kind)
-        self.cause = cause
 
 
 class Halt:
@@ -71,8 +67,19 @@ class Halt:
 
 
 @contextmanager
-def ending(process: subprocess.Popen[str], halt: Halt) -> Iterator[None]:
-    """Terminate a helper process when a stop is requested while the block waits for it."""
-    with halt.telling(process.terminate):
+def ending(
+    process: subprocess.Popen[str], halt: Halt, *, only_hard: bool = False
+) -> Iterator[None]:
+    """Terminate a helper process when a stop is requested while the block waits for it.
+
+    With `only_hard` a graceful stop does not: that is when checkpoints are uploaded.
+    """
+
+    def listener() -> None:
+        if halt.hard or not only_hard:
+            process.terminate()
+
+    with halt.telling(listener):
         yield
-    halt.check()
+    if halt.hard or not only_hard:
+        halt.check()

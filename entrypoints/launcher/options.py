@@ -15,7 +15,7 @@ HYPER_PREFIX = "launch_"
 #: Set by the launcher for the training script; never read as options. A rank that starts
 #: `launch once-per-node` or `launch upload` carries them.
 EXPORTED = frozenset(
-    {"LAUNCH_ATTEMPT", "LAUNCH_BACKEND", "LAUNCH_JOB_ID", "LAUNCH_RESUME_FROM", "LAUNCH_TREE"}
+    {"LAUNCH_ATTEMPT", "LAUNCH_BACKEND", "LAUNCH_JOB_ID", "LAUNCH_RESUME_FROM", "LAUNCH_SCRATCH"}
 )
 
 
@@ -72,6 +72,62 @@ OPTIONS = (
     ),
     Option("dns-wait", "900", "seconds to wait for the other nodes to appear", number=True),
     Option("log-dir", "", "where each rank's output is kept; default: under the job's local dir"),
+    Option(
+        "prefetch",
+        "",
+        "S3=DIR: fetch this prefix once per node before ranks start; repeatable",
+        many=True,
+    ),
+    Option("checkpoint-dir", "", "where the script writes checkpoints"),
+    Option(
+        "checkpoint-uri", "", "S3 prefix for checkpoints, uploaded while training by every node"
+    ),
+    Option(
+        "checkpoint-complete",
+        "auto",
+        "what makes a checkpoint complete: auto, latest, trainer_state, dcp, marker:NAME, "
+        "glob:PATTERN",
+    ),
+    Option("checkpoint-interval", "10", "seconds between looks for new checkpoints", number=True),
+    Option(
+        "resume",
+        "off",
+        "auto: bring the newest complete checkpoint and name it in LAUNCH_RESUME_FROM; "
+        "or a checkpoint's name",
+    ),
+    Option(
+        "upload",
+        "",
+        "DIR=S3: upload from node 0 when training has succeeded; repeatable",
+        many=True,
+    ),
+    Option("upload-workers", "8", "parallel transfers while training", number=True),
+    Option("pre-cmd", "", "shell command on every node before anything is fetched; may fail"),
+    Option(
+        "preflight",
+        "fast",
+        "checks before ranks start; full adds GEMM and all-reduce",
+        choices=("off", "fast", "full"),
+    ),
+    Option("preflight-timeout", "180", "seconds for the full preflight's ranks", number=True),
+    Option(
+        "env-profile",
+        "auto",
+        "NCCL and EFA variables by instance type",
+        choices=("auto", "none"),
+    ),
+    Option("instance-type", "", "where the platform does not tell, as on Slurm: ml.p5.48xlarge"),
+    Option(
+        "hang-timeout",
+        "0",
+        "seconds without output until a job counts as hung; 0: never",
+        number=True,
+    ),
+    Option(
+        "done-file",
+        "",
+        "each rank writes DONE_FILE.RANK when its work is done; errors at exit then do not count",
+    ),
     Option("allow-opt-ml-model", "", "allow output and checkpoints under /opt/ml/model", flag=True),
     Option("dry-run", "", "print what would be done (as `launch plan`) and do nothing", flag=True),
     Option("json", "", "machine-readable result on stdout", flag=True),
@@ -109,18 +165,22 @@ class Settings:
         return _truth(self.values[name].text)
 
 
-def parse_flags(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def parse_flags(argv: Sequence[str], *, words: int = 0) -> tuple[dict[str, str], list[str]]:
     """Split a command line into our options and what follows ``--``.
 
-    Raises UsageError for an unknown option (naming the nearest), a missing value, or a script
-    given without ``--``.
+    Commands with `words` arguments of their own take them without ``--``. Raises UsageError for an
+    unknown option (naming the nearest), a missing value, or a script given without ``--``.
     """
     flags: dict[str, str] = {}
     rest = list(argv)
+    taken: list[str] = []
     while rest:
         word = rest.pop(0)
         if word == "--":
-            return flags, rest
+            return flags, [*taken, *rest]
+        if not word.startswith("--") and len(taken) < words:
+            taken.append(word)
+            continue
         if not word.startswith("--"):
             raise UsageError(
                 f"{word!r} is not an option. The training script and its arguments go after --: "
@@ -136,7 +196,7 @@ def parse_flags(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
                 raise UsageError(f"--{name} needs a value")
             value = rest.pop(0)
         flags[name] = f"{flags[name]} {value}" if option.many and name in flags else value
-    return flags, []
+    return flags, taken
 
 
 def resolve(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher import caches, dataplan, devices, netenv, rankenv, runners, smenv, source
 from launcher import context as contexts
-from launcher import devices, rankenv, runners, smenv
-from launcher.context import Context
+from launcher.context import SAGEMAKER, Context
+from launcher.dataplan import DataPlan
 from launcher.devices import Gpus
 from launcher.rankenv import Change
 from launcher.runners import Layout
@@ -29,11 +30,20 @@ class Plan:
     nproc: int
     log_dir: Path
     changes: tuple[Change, ...]
+    warnings: tuple[str, ...]
+    data: DataPlan
+
+    @property
+    def done_file(self) -> Path | None:
+        """What each rank's done-file begins with."""
+        name = self.context.settings.text("done-file")
+        return self.log_dir / name if name else None
 
 
 def make(context: Context) -> Plan:
     """Decide; UsageError if there is no script to decide about."""
-    contexts.need_script(context)
+    expected = source.archive_uri(context.env, context.hyperparameters, context.ml.code)
+    contexts.need_script(context, to_come=bool(expected) and context.platform == SAGEMAKER)
     settings = context.settings
     runner = runners.choose(settings.text("runner"), context.script)
     gpus = devices.count_gpus(context.env)
@@ -44,19 +54,50 @@ def make(context: Context) -> Plan:
         f"{context.topology.job}-{context.topology.attempt or 0}",
         f"node{context.topology.node_rank}",
     )
-    return Plan(context, runner, gpus, nproc, log_dir, tuple(_changes(context, gpus)))
+    stack = netenv.read_stack()
+    profile = settings.text("env-profile") == "auto"
+    kind, nodes = instance_type(context), context.topology.nodes
+    table = netenv.changes(context.env, kind, stack, nodes) if profile else []
+    warnings = netenv.warnings(context.env, kind, stack, nodes) if profile else []
+    return Plan(
+        context=context,
+        runner=runner,
+        gpus=gpus,
+        nproc=nproc,
+        log_dir=log_dir,
+        changes=(*_changes(context, gpus, log_dir), *table),
+        warnings=tuple(warnings),
+        data=dataplan.read(settings, context.args, context.ml.model),
+    )
 
 
-def _changes(context: Context, gpus: Gpus) -> list[Change]:
+def instance_type(context: Context) -> str:
+    """As the platform or the user tells it."""
+    return context.topology.instance_type or context.settings.text("instance-type")
+
+
+def _changes(context: Context, gpus: Gpus, log_dir: Path) -> list[Change]:
     env, topology = context.env, context.topology
     slurm = topology.platform == contexts.SLURM
+    home = Path(env.get("HOME") or "/root")
     changes = [
         *rankenv.stale(env),
         *rankenv.network(env, topology.interface, slurm=slurm),
         rankenv.unless_set(env, "PYTHONUNBUFFERED", "1", "ranks' lines appear when printed"),
         Change("LAUNCH_JOB_ID", topology.job, "told to the script"),
         Change("LAUNCH_BACKEND", "nccl" if gpus.count else "gloo", f"{gpus.count} GPUs"),
+        Change("LAUNCH_SCRATCH", str(log_dir), "state of `launch once-per-node`"),
+        *caches.changes(env, caches.local_disk(), home),
     ]
+    if gpus.count:
+        why = "a failed collective ends its rank (HyperPod recipes)"
+        changes.append(rankenv.unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why))
+    if context.settings.number("hang-timeout"):
+        why = "ranks show their stacks when the job hangs"
+        changes.append(rankenv.unless_set(env, "PYTHONFAULTHANDLER", "1", why))
+    done = context.settings.text("done-file")
+    if done:
+        changes.append(Change("LAUNCH_DONE_FILE", str(log_dir / done), "--done-file"))
     if context.platform == contexts.SAGEMAKER:
         why = "sagemaker-training's contract with scripts"
         values = smenv.variables(
@@ -125,6 +166,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "environment": [
             {"name": c.name, "value": c.value, "why": c.why, "kept": c.kept} for c in plan.changes
         ],
+        "warnings": list(plan.warnings),
         "options": {
             name: {"value": value.text, "source": value.source}
             for name, value in context.settings.values.items()
@@ -167,6 +209,7 @@ def as_text(plan: Plan) -> str:
         for name, item in data["options"].items()
         if item["source"] != "default"
     ]
+    lines += [f"warning    {text}" for text in plan.warnings]
     lines.append("environment")
     for change in plan.changes:
         verb = "unset" if change.value is None else "keep" if change.kept else "set"

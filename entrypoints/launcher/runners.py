@@ -135,7 +135,7 @@ def _torchrun(
 
 def hostfile_text(ranks: Layout) -> str:
     """DeepSpeed's hostfile: one ``name slots=N`` per node."""
-    return "".join(f"{host} slots={n}\n" for host, n in zip(ranks.hosts, ranks.procs))  # noqa: B905
+    return "".join(f"{host} slots={n}\n" for host, n in zip(ranks.hosts, ranks.procs))
 
 
 def _deepspeed(

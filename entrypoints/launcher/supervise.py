@@ -46,14 +46,14 @@ class Ranks:
         cwd: Path,
         log_dir: Path,
         first_rank: int,
-        tree: int,
     ) -> None:
         self._commands = commands
         self._env = env
         self._cwd = cwd
         self._log_dir = log_dir
         self._first_rank = first_rank
-        self._tree = tree
+        # Everything below init (init.py), orphans included.
+        self._tree = os.getppid()
         self._ended: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._codes: dict[int, int] = {}
         self._spawned: list[subprocess.Popen[bytes]] = []

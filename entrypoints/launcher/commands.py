@@ -1,0 +1,120 @@
+"""The small commands: preflight by itself, and verified transfers by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from launcher import context as contexts
+from launcher import fitness, init, plan, preflight, probe, runners, transfer
+from launcher import s3 as s3s
+from launcher.causes import (
+    FETCH_SHORT,
+    NOTHING_FETCHED,
+    OK,
+    PREFLIGHT,
+    UPLOAD_UNVERIFIED,
+    CauseError,
+    LaunchError,
+    UsageError,
+)
+from launcher.halt import Halt
+from launcher.options import Settings
+from launcher.preflight import FAIL, Check
+
+
+def preflight_here(flags: Mapping[str, str], words: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print all checks of this node; 70 when one fails. `--preflight full` measures its GPUs."""
+    platform = contexts.detect(env)
+    # Nothing is started, so a script is not needed; this file stands in for it.
+    script = list(words) or [str(Path(__file__).resolve())]
+    made = plan.make(contexts.gather(platform, flags, script, env))
+    began = time.monotonic()
+    checks = [*_environment(made), *fitness.fast(made, Halt())]
+    if made.context.settings.text("preflight") == "full":
+        # A child so that a rank that hangs is killed whatever happens.
+        return init.run(lambda: _measured(made, checks, began))
+    return _report(made, checks, began)
+
+
+def _environment(made: plan.Plan) -> list[Check]:
+    versions = probe.versions(made.context.python, made.context.env)
+    text = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    rows = [Check("versions", preflight.INFO, text or "no Python with packages")]
+    return rows + [Check("environment", preflight.WARN, text) for text in made.warnings]
+
+
+def _measured(made: plan.Plan, checks: list[Check], began: float) -> int:
+    single = runners.Layout(
+        node_rank=0,
+        procs=(max(1, made.gpus.count),),
+        hosts=(made.context.topology.host,),
+        master="127.0.0.1",
+        port=plan.free_port(),
+        run_id="preflight",
+    )
+    timeout = float(made.context.settings.number("preflight-timeout"))
+    try:
+        checks = [*checks, *fitness.full(made, single, Halt(), timeout)]
+    except CauseError as error:
+        checks = [*checks, Check("all-reduce", FAIL, error.cause.headline())]
+    return _report(made, checks, began)
+
+
+def _report(made: plan.Plan, checks: list[Check], began: float) -> int:
+    checks = [*checks, fitness.timed(began)]
+    if made.context.settings.on("json"):
+        rows = [{"name": c.name, "level": c.level, "text": c.text} for c in checks]
+        print(json.dumps({"host": made.context.topology.host, "checks": rows}, indent=1))
+    else:
+        print(preflight.table(checks))
+    return PREFLIGHT if any(check.level == FAIL for check in checks) else OK
+
+
+def _prefetch(source: str, target: str, settings: Settings, env: Mapping[str, str]) -> int:
+    return _moved(transfer.fetch(s3s.S3(env, Halt()), s3s.uri(source), Path(target)), settings)
+
+
+def _upload(source: str, target: str, settings: Settings, env: Mapping[str, str]) -> int:
+    root = Path(source)
+    files = transfer.local_files(root)
+    if not files:
+        raise UsageError(f"there is nothing in {source}")
+    return _moved(transfer.send(s3s.S3(env, Halt()), root, files, s3s.uri(target)), settings)
+
+
+def _moved(moved: transfer.Moved, settings: Settings) -> int:
+    if settings.on("json"):
+        print(json.dumps({"files": moved.files, "bytes": moved.size, "copied": moved.copied}))
+    else:
+        print(f"{moved.files} files, {moved.size} bytes; {moved.copied} copied, all verified")
+    return OK
+
+
+def _verify(source: str, target: str, settings: Settings, env: Mapping[str, str]) -> int:
+    s3 = s3s.S3(env, Halt())
+    outward = target.startswith("s3://")
+    here = Path(source if outward else target)
+    there = transfer.sizes(s3.listing(s3s.uri(target if outward else source)))
+    local = transfer.local_files(here)
+    if not (local if outward else there):
+        raise LaunchError(f"there is nothing in {source}", code=NOTHING_FETCHED)
+    wrong = transfer.differences(*((local, there) if outward else (there, local)))
+    if settings.on("json"):
+        print(json.dumps({"files": len(local if outward else there), "wrong": wrong}))
+    else:
+        print("\n".join(wrong) or "every file is there with its size")
+    if not wrong:
+        return OK
+    print(f"launch: {len(wrong)} files differ", file=sys.stderr)
+    return UPLOAD_UNVERIFIED if outward else FETCH_SHORT
+
+
+TRANSFERS: dict[str, Callable[[str, str, Settings, Mapping[str, str]], int]] = {
+    "prefetch": _prefetch,
+    "upload": _upload,
+    "verify": _verify,
+}

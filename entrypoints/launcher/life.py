@@ -1,0 +1,245 @@
+"""The life of a job on one node, step by step."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+from launcher import (
+    caches,
+    diagnose,
+    events,
+    fitness,
+    hang,
+    hello,
+    preflight,
+    probe,
+    rankenv,
+    runners,
+    source,
+    transfer,
+)
+from launcher import plan as plans
+from launcher.causes import HANG, OK, STOPPED, Cause, CauseError
+from launcher.context import SAGEMAKER
+from launcher.data import Agreed, Data, agreed_from_wire
+from launcher.gate import COLLECTING, SoloGate
+from launcher.halt import Halt, ending
+from launcher.plan import Plan
+from launcher.rankenv import Change
+from launcher.supervise import Outcome, Ranks
+
+MODEL_WARNING_BYTES = 1 << 30
+
+
+class Life:
+    """The steps; a step that cannot succeed raises LaunchError, one cut short HaltedError."""
+
+    def __init__(self, plan: Plan, halt: Halt, gate: SoloGate) -> None:
+        self._plan = plan
+        self._context = plan.context
+        self._topology = plan.context.topology
+        self._settings = plan.context.settings
+        self._halt = halt
+        self._gate = gate
+        self._ranks: Ranks | None = None
+        self._data = Data(
+            plan.data,
+            self._topology,
+            self._context.env,
+            halt,
+            gate,
+            workers=self._settings.number("upload-workers"),
+        )
+
+    def rank_pids(self) -> list[int]:
+        """The ranks that are running here."""
+        return self._ranks.pids() if self._ranks is not None else []
+
+    def run(self) -> int:
+        """From meeting the other nodes to the exit code."""
+        for text in self._plan.warnings:
+            events.emit("warning", text=text)
+        procs = self._meet()
+        agreed = self._agree()
+        ranks = self._layout(procs, agreed)
+        plans.fresh_log_dir(self._plan.log_dir)
+        extra = self._prepare(ranks, agreed)
+        self._gate.gather("ready", True, halt=self._halt)
+        self._data.watch(agreed, self._settings.number("checkpoint-interval"))
+        outcome = self._train(ranks, extra)
+        return self._finish(outcome, ranks)
+
+    def _meet(self) -> list[int]:
+        """All launchers meet before anything starts; each node's number of ranks."""
+        patience = float(self._settings.number("dns-wait"))
+        self._gate.connect(patience)
+        several = self._topology.nodes > 1
+        versions = probe.versions(self._context.python, self._context.env) if several else {}
+        mine = hello.make(self._plan, versions)
+        said = self._gate.gather("start", mine, timeout=patience, halt=self._halt)
+        hello.check(self._topology.hosts, said)
+        if several:
+            events.emit("met", nodes=len(said))
+        return [int(node["nproc"]) for node in said]
+
+    def _agree(self) -> Agreed:
+        """Node 0 decides what all have to agree on."""
+        mine = self._data.agree().to_wire() if self._topology.node_rank == 0 else None
+        return agreed_from_wire(self._gate.gather("agree", mine, halt=self._halt)[0])
+
+    def _layout(self, procs: list[int], agreed: Agreed) -> runners.Layout:
+        several = self._topology.nodes > 1
+        port = self._settings.number("port") if several else plans.free_port()
+        return runners.layout(self._topology, procs, port=port, attempt=agreed.attempt)
+
+    def _prepare(self, ranks: runners.Layout, agreed: Agreed) -> list[Change]:
+        """Everything that has to be here before ranks start; variables that follow from it."""
+        self._preflight(ranks)
+        self._source()
+        self._pre_command()
+        self._data.fetch()
+        path = self._data.resume(agreed)
+        changes = [Change("LAUNCH_ATTEMPT", str(agreed.attempt), "told to the script")]
+        if path is not None:
+            changes.append(Change("LAUNCH_RESUME_FROM", str(path), "the checkpoint to go on from"))
+        return changes
+
+    def _preflight(self, ranks: runners.Layout) -> None:
+        level = self._settings.text("preflight")
+        if level == "off":
+            return
+        checks = fitness.fast(self._plan, self._halt)
+        preflight.demand(checks)
+        if level == "full":
+            # Every node fit by itself before they measure together.
+            self._gate.gather("fit", True, halt=self._halt)
+            timeout = float(self._settings.number("preflight-timeout"))
+            checks += fitness.full(self._plan, ranks, self._halt, timeout)
+            preflight.demand(checks)
+        for check in checks:
+            if check.level == preflight.WARN:
+                events.emit("preflight", check=check.name, level=check.level, text=check.text)
+
+    def _source(self) -> None:
+        context = self._context
+        if context.platform != SAGEMAKER:
+            return
+        uri = source.archive_uri(context.env, context.hyperparameters, context.ml.code)
+        if uri:
+            source.unpack(self._data.s3(), uri, context.ml.code)
+            source.install_requirements(context.python, context.ml.code, context.script, self._halt)
+
+    def _pre_command(self) -> None:
+        command = self._settings.text("pre-cmd")
+        if not command:
+            return
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", command],
+            cwd=self._context.cwd,
+            env=dict(self._context.env),
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        with process, ending(process, self._halt):
+            code = process.wait()
+        events.emit("pre-cmd", code=code)
+
+    def _train(self, ranks: runners.Layout, extra: list[Change]) -> Outcome:
+        context, plan = self._context, self._plan
+        env = rankenv.apply(context.env, [*plan.changes, *extra])
+        if plan.runner == runners.DEEPSPEED:
+            (plan.log_dir / "hostfile").write_text(runners.hostfile_text(ranks), encoding="utf-8")
+        cache = caches.ExtensionsCache(Path(env["TORCH_EXTENSIONS_DIR"]))
+        for lock in cache.clean():
+            events.emit("stale-lock", removed=str(lock))
+        self._halt.check()
+        self._ranks = Ranks(
+            plans.commands(plan, ranks),
+            env=env,
+            cwd=context.cwd,
+            log_dir=plan.log_dir,
+            first_rank=ranks.first_rank,
+        )
+        events.emit("ranks", first=ranks.first_rank, here=ranks.nproc, world=ranks.world)
+        self._ranks.start()
+        watch = self._watch_for_hangs(self._ranks)
+        try:
+            return self._ranks.wait(self._halt, self._settings.number("grace"))
+        finally:
+            if watch is not None:
+                watch.stop()
+            cache.close()
+
+    def _watch_for_hangs(self, ranks: Ranks) -> hang.HangWatch | None:
+        seconds = self._settings.number("hang-timeout")
+        if not seconds:
+            return None
+
+        def report(cause: Cause) -> None:
+            stacks = hang.dump_stacks(ranks.pids())
+            self._halt.request(replace(cause, detail=stacks), hard=True)
+
+        watch = hang.HangWatch(seconds, lambda: ranks.follower.quiet_since, report)
+        watch.start()
+        return watch
+
+    def _finish(self, outcome: Outcome, ranks: runners.Layout) -> int:
+        """After the ranks: save what is to be saved, and find the exit code."""
+        stopped = self._halt.cause is not None and not self._halt.hard
+        if self._halt.hard:
+            raise CauseError(self._hard_cause(outcome))
+        problem: Cause | None = None
+        if outcome.code != 0 and not self._done_anyway(outcome, ranks):
+            if not stopped:
+                root = diagnose.first(outcome.causes)
+                assert root is not None, "a non-zero outcome has a cause"
+                raise CauseError(root)
+            problem = Cause("Stopped", self._stopped_badly(outcome), STOPPED)
+        self._data.finish(success=not stopped)
+        self._warn_of_model()
+        if problem is not None:
+            raise CauseError(problem)
+        # Slurm's requeue logic has to see that a stopped job is not a finished one.
+        code = STOPPED if stopped and self._context.platform != SAGEMAKER else OK
+        events.emit("stopped" if stopped else "done", code=code)
+        return code
+
+    def _hard_cause(self, outcome: Outcome) -> Cause:
+        cause = self._halt.cause
+        assert cause is not None, "a halt has a cause"
+        own = diagnose.first([c for c in outcome.causes if not c.secondary])
+        if cause.code == HANG:
+            return replace(cause, detail=cause.detail or (own.detail if own else ""))
+        return own if own is not None and cause is COLLECTING else cause
+
+    def _done_anyway(self, outcome: Outcome, ranks: runners.Layout) -> bool:
+        """Whether every rank here said that its work was done before something failed at exit."""
+        done = self._plan.done_file
+        here = range(ranks.first_rank, ranks.first_rank + ranks.nproc)
+        if done is None or not all(Path(f"{done}.{rank}").exists() for rank in here):
+            return False
+        said = [cause.headline() for cause in outcome.causes]
+        events.emit("warning", text="ranks failed after their work was done", causes=said)
+        return True
+
+    def _stopped_badly(self, outcome: Outcome) -> str:
+        if outcome.killed:
+            return f"ranks were killed {self._settings.number('grace')} s after SIGTERM"
+        first = diagnose.first([c for c in outcome.causes if not c.secondary])
+        if first is not None:
+            return f"while stopping: {first.headline()}"
+        return "SIGTERM ended the ranks: the script does not handle it, so nothing was saved"
+
+    def _warn_of_model(self) -> None:
+        if self._context.platform != SAGEMAKER:
+            return
+        size = sum(transfer.local_files(self._context.ml.model).values())
+        if size > MODEL_WARNING_BYTES:
+            events.emit(
+                "warning",
+                text=f"{self._context.ml.model} holds {size / 1e9:.1f} GB, which SageMaker now "
+                "packs into one archive; --upload takes it to S3 as it is",
+            )
