@@ -56,9 +56,10 @@ def verified(shop: Workshop, image: Image, built: Built, *, again: bool = False)
     return Done("verify", True, new.seconds, f"{new.passed} checks passed{needs_gpu}")
 
 
-def sqsh_path(shop: Workshop, image: Image, folder: Path | None) -> Path:
-    """Where an image's .sqsh goes."""
-    return (folder or shop.project.sqsh) / f"{image.name}.sqsh"
+def sqsh_path(shop: Workshop, image: Image, built: Built, folder: Path | None) -> Path:
+    """Where an image's .sqsh goes. Like a tag, the name says which build it is, and never moves:
+    a job that runs from a file must not find another build in it after a requeue."""
+    return (folder or shop.project.sqsh) / f"{image.name}-{built.build_id[:12]}.sqsh"
 
 
 def exported(
@@ -71,7 +72,7 @@ def exported(
     force: bool = False,
 ) -> Done:
     """Export the image's .sqsh unless it is there already."""
-    path = sqsh_path(shop, image, folder)
+    path = sqsh_path(shop, image, built, folder)
     before = _stamp(path)
     started = time.monotonic()
     sidecar = export(
