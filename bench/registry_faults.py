@@ -1,6 +1,7 @@
 """What survives of pushes while the registry misbehaves: the bare docker SDK against Slipway.
 
     .venv/bin/python -m bench.registry_faults   # four minutes; root, dockerd, docker-registry
+    .venv/bin/python -m bench.registry_faults --engine unix:///var/run/docker.sock
 
 Each line is one push of three layers of 6 MiB that the registry has never seen, into an ECR front
 door that makes the fault. "sent" is what arrived in bytes against one flawless push.
@@ -8,6 +9,7 @@ door that makes the fault. "sent" is what arrived in bytes against one flawless 
 
 from __future__ import annotations
 
+import argparse
 import io
 import logging
 import os
@@ -38,7 +40,7 @@ from tests.system.ecr_front_door import REGION, Door, aws_api, ecr
 LAYER = 6 << 20
 LAYERS = 3
 BUSY = {"status": 429, "code": "TOOMANYREQUESTS", "message": "Rate exceeded"}
-UPLOAD = ("PATCH", "/blobs/uploads/")
+UPLOAD = ("PATCH|PUT", "/blobs/uploads/")  # dockerd sends with PATCH, containerd with PUT
 MANIFEST = ("PUT", "/manifests/")
 FAULTS: dict[str, tuple[tuple[str, str], str, dict[str, Any]]] = {
     "none": (("NONE", "x"), "status", {}),
@@ -140,17 +142,19 @@ def attempt(engine: Engine, door: Door, fault: str, push: Push) -> Outcome:
 
 def main() -> int:
     """Print the table; 1 where one of Slipway's own pushes did not survive."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", default="embedded", help="embedded, or a daemon's URL")
+    choice = parser.parse_args().engine
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     os.environ.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench", AWS_REGION=REGION)
-    table = Table(title=f"one push of {LAYERS} x {LAYER >> 20} MiB through each fault")
+    table = Table(title=f"One push of {LAYERS} x {LAYER >> 20} MiB through each fault")
     for column in ("fault", "docker SDK", "s", "sent", "slipway", "s", "sent"):
         table.add_column(column, justify="left" if column in ("fault", "docker SDK") else "right")
     survived = {"bare": 0, "ours": 0}
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         project = Project(Path(folder), Path(folder) / "state")
         target = local.up(project)
-        embedded.start(project)
-        engine = connect(project, "embedded")
+        engine = connect(project, choice)
         try:
             with aws_api() as api, ecr(target.host, api) as door:
                 os.environ.update(AWS_ENDPOINT_URL=api, AWS_ENDPOINT_URL_ECR=api)
@@ -166,13 +170,16 @@ def main() -> int:
                     print(".", end="", file=sys.stderr, flush=True)
         finally:
             engine.close()
-            embedded.stop(project)
+            if engine.embedded:
+                embedded.stop(project)
             local.down(project)
     total = len(FAULTS) - 1
     table.add_section()
     table.add_row(
         "survived", f"{survived['bare']} of {total}", "", "", f"{survived['ours']} of {total}"
     )
+    store = "containerd store" if engine.containerd_store else "graph driver"
+    table.caption = f"Docker {engine.version}, {store}"
     Console(width=100).print(table)
     return int(survived["ours"] < total)
 

@@ -73,8 +73,12 @@ class Transport:
         if session is None:
             session = requests.Session()
             session.mount("https://", HTTPAdapter(max_retries=0))
+            # No proxy stands between us and this machine; Go programs (dockerd) know that,
+            # requests does not.
+            session.trust_env = not is_loopback(self.host)
             # requests itself does not know SSL_CERT_FILE (psf/requests#2899).
-            session.verify = os.environ.get("SSL_CERT_FILE") or True
+            bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+            session.verify = next(filter(None, map(os.environ.get, bundles)), True)
             with self._lock:
                 self._sessions.append(session)
             self._local.session = session

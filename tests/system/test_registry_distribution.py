@@ -236,6 +236,15 @@ def test_a_blob_that_is_there_is_not_sent_again(
     assert door.faults.uploaded() == len(data)
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_no_proxy_is_asked_for_a_registry_on_loopback(
+    data_registry: str, repository: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with Distribution(data_registry, anonymous, policy=QUICK) as client:
+        assert client.head(repository, "v1") is None
+
+
 @pytest.fixture
 def authority(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
     """A certificate authority of one certificate, for "localhost", that nobody trusts."""
