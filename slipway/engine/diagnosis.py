@@ -64,7 +64,8 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
     (
         # Distribution: NAME_UNKNOWN and MANIFEST_UNKNOWN; dockerd: "manifest for x not found".
         r"name unknown|manifest unknown|repository .*not found|not found: manifest"
-        r"|manifest for .* not found|no such image|does not exist locally|: not found",
+        r"|manifest for .* not found|no such image|does not exist locally|tag does not exist"
+        r"|: not found",
         Diagnosis("not_found", False, "Check account, region, repository and tag."),
     ),
     (

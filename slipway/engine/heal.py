@@ -36,9 +36,10 @@ def clean(place: Layout, *, grace_s: float = 10.0) -> None:
     for matches in (place.owns, lives_here):
         for pid in list(find(matches)):
             _end(pid, matches, 2.0)
-    for mount in mounts_under(_MOUNTINFO.read_text(), (place.data_root, place.run)):
+    mounted = mount_points(_MOUNTINFO.read_text())
+    for mount in below(mounted, (place.data_root, place.run)):
         _unmount(mount)
-    if place.binds_data_root.exists() and place.data_root.is_mount():
+    if place.binds_data_root.exists() and str(place.data_root) in mounted:
         _unmount(str(place.data_root))
     place.dockerd_pid.unlink(missing_ok=True)
     place.containerd_pid.unlink(missing_ok=True)
@@ -66,21 +67,36 @@ def _lives_in(pid: int, data_root: Path) -> bool:
         lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
     except OSError:
         return False
-    return any(_is_root_in(line, data_root) for line in lines)
+    return any(is_root_of_layer(line, data_root) for line in lines)
 
 
-def _is_root_in(line: str, data_root: Path) -> bool:
+def is_root_of_layer(line: str, data_root: Path) -> bool:
+    """Whether this line of a process's mountinfo mounts a layer of this engine on its "/".
+
+    With many layers the driver's paths no longer fit a page, and it mounts with paths relative to
+    data_root/overlay2 (moby/moby:daemon/graphdriver/overlay2/overlay.go): those count where that
+    layer is there.
+    """
     # 36 35 98:0 /mnt1 /mnt2 rw,noatime - ext3 /dev/root rw,errors=continue: proc(5)
-    target = line.split(" ", 5)[4]
+    if line.split(" ", 5)[4] != "/":
+        return False
     options = _unescape(line.rpartition(" ")[2])
-    return target == "/" and f"{data_root}/" in options
+    for layer in re.findall(r"(?:upper|lower)dir=([^,:]+)", options):
+        path = data_root / "overlay2" / layer
+        if path.is_relative_to(data_root) and (Path(layer).is_absolute() or path.exists()):
+            return True
+    return False
 
 
-def mounts_under(mountinfo: str, folders: tuple[Path, ...]) -> list[str]:
-    """Mount points below the folders (not the folders themselves), the deepest first."""
-    points = [_unescape(line.split(" ", 5)[4]) for line in mountinfo.splitlines()]
-    below = [point for point in points if any(point.startswith(f"{path}/") for path in folders)]
-    return sorted(below, key=lambda point: point.count("/"), reverse=True)
+def mount_points(mountinfo: str) -> list[str]:
+    """Where something is mounted; a folder bound to itself too, which Path.is_mount cannot see."""
+    return [_unescape(line.split(" ", 5)[4]) for line in mountinfo.splitlines()]
+
+
+def below(points: list[str], folders: tuple[Path, ...]) -> list[str]:
+    """The mount points inside the folders (not the folders themselves), the deepest first."""
+    found = [point for point in points if any(point.startswith(f"{path}/") for path in folders)]
+    return sorted(found, key=lambda point: point.count("/"), reverse=True)
 
 
 def _unescape(text: str) -> str:

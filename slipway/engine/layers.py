@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,19 @@ _MOVING = ("Downloading", "Pushing")
 _DONE = ("Pull complete", "Pushed")
 _ARRIVED = ("Download complete", *_DONE)
 _CACHED = ("Already exists", "Layer already exists", "Mounted from")
+
+
+_PUSHED = re.compile(r"^\S+: digest: (\w+:[0-9a-f]+) size: \d+$")
+
+
+def pushed_digest(line: Mapping[str, Any]) -> str | None:
+    """The manifest digest, if this line of a push tells it.
+
+    Engines with graph drivers tell it twice, as a status and as "aux"; those with the containerd
+    store as a status alone.
+    """
+    found = _PUSHED.match(str(line.get("status", "")))
+    return found[1] if found else (line.get("aux") or {}).get("Digest")
 
 
 @dataclass

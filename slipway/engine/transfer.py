@@ -15,7 +15,7 @@ from slipway.engine.diagnosis import diagnose
 from slipway.engine.disk import disk_full
 from slipway.engine.errors import EngineError, TransferError
 from slipway.engine.images import inspect
-from slipway.engine.layers import Layers
+from slipway.engine.layers import Layers, pushed_digest
 from slipway.engine.sdk import GONE, answer, engine_died
 from slipway.registry.model import CredentialsFor
 from slipway.report.events import OnEvent
@@ -64,9 +64,8 @@ def push(engine: Engine, reference: str, *, credentials: CredentialsFor, on_even
     digests: list[str] = []
 
     def take(line: Mapping[str, Any]) -> None:
-        digest = (line.get("aux") or {}).get("Digest")
-        if digest:
-            digests.append(str(digest))
+        if digest := pushed_digest(line):
+            digests.append(digest)
         progress.take(line)
 
     with _transfer(engine, reference):

@@ -199,7 +199,7 @@ def test_a_tag_that_is_none_is_refused_by_the_engine_in_its_own_words(
     engine: Engine, tiny_base: str, log: Path
 ) -> None:
     with pytest.raises(EngineError, match="invalid reference format"):
-        run_build(engine, request(f"FROM {tiny_base}\n", tags=("UPPER/case",)), log)
+        run_build(engine, request(f"FROM {tiny_base}\n", tags=("slipway.test/a:b:c",)), log)
 
 
 def test_a_cancelled_build_stops_in_the_engine_and_leaves_no_tag_and_no_thread(

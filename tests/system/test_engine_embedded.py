@@ -123,6 +123,8 @@ def test_after_a_crash_the_next_start_heals_it(own: Project, victim: str) -> Non
     names = sorted(Path(command_line(pid)[0]).name for pid in _daemons(own))
     assert names == ["containerd", "dockerd"]
     assert not set(before.values()) & set(_daemons(own))
+    embedded.stop(own)
+    assert _mounts(own) == []
 
 
 def test_pid_files_that_name_another_program_do_it_no_harm(own: Project) -> None:
@@ -174,6 +176,7 @@ def test_a_disk_that_overlayfs_cannot_use_is_told_in_the_daemons_own_words(
         with pytest.raises(EngineUnavailableError, match="graphdriver") as caught:
             embedded.start(project)
         assert _daemons(project) == []
+        assert _mounts(project) == []
     assert caught.value.cure is not None
     assert "SLIPWAY_STATE" in caught.value.cure
     assert caught.value.where == str(layout.layout(project).log)

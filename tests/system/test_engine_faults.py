@@ -59,6 +59,8 @@ def test_a_daemon_that_dies_is_blamed_and_the_next_run_heals_it(
 
     with closing(connect(own, "embedded")) as engine:
         assert sleeping(seconds) == []  # the step that the dead daemon left behind
+        mounts = Path("/proc/self/mountinfo").read_text()
+        assert f"{engine.data_root}/overlay2" not in mounts
         assert image_id(engine, TAG) is None
         again = request(f"FROM {BASE}\nRUN echo well > /state\n", tags=(TAG,))
         image = run_build(engine, again, tmp_path / "log")

@@ -65,6 +65,13 @@ REFUSED = "dial tcp 127.0.0.1:5000: connect: connection refused"
             False,
         ),
         ("An image does not exist locally with the tag: 127.0.0.1:5000/a", "not_found", False),
+        ("tag does not exist: 127.0.0.1:5000/a:1", "not_found", False),
+        (
+            "push access denied, repository does not exist or may require authorization: "
+            "authorization failed: no basic auth credentials",
+            "unauthorized",
+            False,
+        ),
         ("toomanyrequests: Rate exceeded", "throttled", True),
         (
             "toomanyrequests: You have reached your unauthenticated pull rate limit.",

@@ -156,7 +156,7 @@ MOUNTINFO = r"""
 
 
 def test_only_mounts_below_our_folders_are_found_the_deepest_first() -> None:
-    found = heal.mounts_under(MOUNTINFO, (Path("/e/data"), Path("/e/run")))
+    found = heal.below(heal.mount_points(MOUNTINFO), (Path("/e/data"), Path("/e/run")))
     assert found[0] == "/e/data/overlay2/x/merged/proc"
     assert set(found) == {
         "/e/data/overlay2/x/merged/proc",
@@ -164,6 +164,36 @@ def test_only_mounts_below_our_folders_are_found_the_deepest_first() -> None:
         "/e/data/with blank",
         "/e/run/exec/netns/default",
     }
+
+
+LOWER, UPPER = "l/JHYQA4UAYCZUQ7RQQ7TUZBXM6L", "c0ffee"
+
+
+def _root(options: str, target: str = "/") -> str:
+    return f"300 280 0:39 / {target} rw,relatime - overlay overlay rw,{options}"
+
+
+def test_a_process_whose_root_is_one_of_our_layers_is_known_however_it_is_mounted(
+    tmp_path: Path,
+) -> None:
+    layers = tmp_path / "overlay2"
+    (layers / UPPER / "diff").mkdir(parents=True)
+    absolute = _root(f"lowerdir={layers}/{LOWER},upperdir={layers}/{UPPER}/diff")
+    relative = _root(f"lowerdir={LOWER}:l/OTHER,upperdir={UPPER}/diff,workdir={UPPER}/work")
+    assert heal.is_root_of_layer(absolute, tmp_path)
+    assert heal.is_root_of_layer(relative, tmp_path)
+
+
+def test_processes_of_other_engines_and_of_the_host_are_not_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / "overlay2" / UPPER).mkdir(parents=True)
+    for line in (
+        _root(f"lowerdir=/var/lib/docker/overlay2/{LOWER},upperdir=/var/lib/docker/overlay2/x"),
+        _root(f"lowerdir={LOWER},upperdir=other/diff"),
+        _root(f"lowerdir={tmp_path}/{LOWER}", target="/mnt/looked-at"),
+        _root(f"lowerdir={tmp_path}2/overlay2/{LOWER}"),
+        "26 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard",
+    ):
+        assert not heal.is_root_of_layer(line, tmp_path)
 
 
 def test_a_short_checkout_keeps_its_sockets_beside_its_data(tmp_path: Path) -> None:

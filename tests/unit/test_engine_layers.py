@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from slipway.engine.layers import Layers
+from slipway.engine.layers import Layers, pushed_digest
 from slipway.engine.transfer import registry_host
 from slipway.report.events import Event
 
@@ -81,6 +81,13 @@ def test_a_layer_that_is_there_already_is_cached(status: str) -> None:
 )
 def test_lines_that_tell_nothing_of_a_layer_are_passed_over(line: dict[str, Any]) -> None:
     assert _told(line) == []
+
+
+def test_the_digest_of_a_push_is_found_in_the_lines_of_either_kind_of_engine() -> None:
+    digest = "sha256:" + "ab" * 32
+    assert pushed_digest({"status": f"v1.0: digest: {digest} size: 695"}) == digest
+    assert pushed_digest({"progressDetail": {}, "aux": {"Tag": "v1", "Digest": digest}}) == digest
+    assert pushed_digest({"status": "Pushed", "id": "digest"}) is None
 
 
 @pytest.mark.parametrize(
