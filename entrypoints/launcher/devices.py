@@ -6,6 +6,9 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+#: Sources by which a job has been given a part of a node's GPUs on purpose.
+RESTRICTIONS = ("CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE")
+
 
 @dataclass(frozen=True)
 class Gpus:

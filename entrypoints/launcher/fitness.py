@@ -14,6 +14,7 @@ from launcher import diagnose, probe, rankenv, runners
 from launcher import plan as plans
 from launcher.causes import PREFLIGHT, Cause, CauseError
 from launcher.context import SAGEMAKER, SLURM
+from launcher.devices import RESTRICTIONS
 from launcher.halt import Halt
 from launcher.instances import lookup
 from launcher.plan import Plan
@@ -39,7 +40,7 @@ def fast(plan: Plan, halt: Halt) -> list[Check]:
         nodes=nodes,
         platform=context.platform,
         gpus=plan.gpus.count,
-        gpus_restricted=plan.gpus.source != "nvidia-smi",
+        gpus_restricted=plan.gpus.source in RESTRICTIONS,
         capability=capability,
         ecc_errors=ecc,
         efa_devices=devices,

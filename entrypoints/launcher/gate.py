@@ -15,7 +15,7 @@ from typing import Any
 
 from launcher import events, wire
 from launcher.causes import GATE, PEER, UNRESOLVED, Cause, CauseError, LaunchError, cause_from_wire
-from launcher.gate_server import GateServer
+from launcher.gate_server import REMIND_SECONDS, GateServer
 from launcher.halt import Halt
 from launcher.meeting import COLLECT_SECONDS
 
@@ -80,7 +80,7 @@ class Gate(SoloGate):
         if self._node == 0:
             self._serve()
         deadline = time.monotonic() + patience
-        said = time.monotonic()
+        said = float("-inf")
         while True:
             try:
                 self._open()
@@ -88,7 +88,7 @@ class Gate(SoloGate):
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise self._unreachable(error) from error
-            if time.monotonic() - said > 30:
+            if time.monotonic() - said > REMIND_SECONDS:
                 said = time.monotonic()
                 events.emit("waiting", gate=self._hosts[0], port=self._port)
             self._halt.sleep(CONNECT_SECONDS)
@@ -103,6 +103,7 @@ class Gate(SoloGate):
                 code=GATE,
                 kind="GateError",
             ) from error
+        events.emit("gate", listening=listener.getsockname())
         self._server = GateServer(self._hosts, self._job, listener)
         self._server.start()
 

@@ -108,6 +108,7 @@ class GateServer:
             peer.node = node
             peer.lines.limit = wire.MAX_LINE
             self._peers[node] = peer
+            self._send(self._meeting.welcome(node))
 
     def _refuse(self, peer: _Peer, why: str) -> None:
         peer.connection.sendall(wire.encode({"kind": "refused", "why": why}))

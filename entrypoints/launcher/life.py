@@ -162,6 +162,7 @@ class Life:
             cwd=context.cwd,
             log_dir=plan.log_dir,
             first_rank=ranks.first_rank,
+            restarts=self._settings.number("max-restarts") > 0,
         )
         events.emit("ranks", first=ranks.first_rank, here=ranks.nproc, world=ranks.world)
         self._ranks.start()

@@ -43,8 +43,9 @@ class Meeting:
 
     @property
     def over(self) -> bool:
-        """Whether every node has said goodbye or is lost."""
-        return len(self._left | self._lost) == len(self._hosts)
+        """Whether every node has said goodbye or is lost; after a failure, all that ever came."""
+        gone = self._left | self._lost
+        return self._present <= gone if self.verdict else len(gone) == len(self._hosts)
 
     def awaited(self) -> dict[str, list[str]]:
         """What is being waited for: each unfinished gather, and the hosts it lacks."""
@@ -66,6 +67,12 @@ class Meeting:
             return False
         self._present.add(node)
         return True
+
+    def welcome(self, node: int) -> list[tuple[int, dict[str, Any]]]:
+        """What a node has missed that came late."""
+        if self.verdict is not None:
+            return [(node, self._end())]
+        return [] if self._collect_until is None else [(node, {"kind": "collect"})]
 
     def receive(self, node: int, message: Message, now: float) -> list[tuple[int, dict[str, Any]]]:
         """Handle one message; ValueError if it is not one of ours."""

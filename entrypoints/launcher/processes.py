@@ -130,16 +130,17 @@ def send(pids: Iterable[int], number: int) -> list[int]:
     return reached
 
 
-def kill_tree(root: int, *, keep: Iterable[int] = (), patience: float = 10.0) -> list[int]:
-    """SIGKILL everything below `root` until nothing is left; the processes that would not go.
+def kill_tree(
+    root: int, wanted: Callable[[Process], bool] | None = None, patience: float = 10.0
+) -> list[int]:
+    """SIGKILL what is `wanted` (all) below `root` until nothing is left; what would not go.
 
     Repeats because a process may fork between the look and the kill. Sessions and process groups
     are no help: torchrun and deepspeed give each rank its own.
     """
-    spared = set(keep)
     deadline = time.monotonic() + patience
     while True:
-        alive = [p.pid for p in descendants(root, snapshot()) if p.pid not in spared]
+        alive = [p.pid for p in descendants(root, snapshot()) if wanted is None or wanted(p)]
         if not alive or time.monotonic() > deadline:
             return alive
         send(alive, signal.SIGKILL)

@@ -24,6 +24,8 @@ from launcher.runners import Command
 #: Between SIGTERM and SIGKILL once a rank or a peer has failed: time for an atexit hook, not for a
 #: collective that can no longer succeed.
 FAILURE_SECONDS = 1.0
+#: How often the ranks below torchrun or deepspeed are looked at.
+LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,13 @@ class Ranks:
         cwd: Path,
         log_dir: Path,
         first_rank: int,
+        restarts: bool = False,
     ) -> None:
         self._commands = commands
+        self._has_runner = any(command.rank < 0 for command in commands)
+        self._restarts = restarts
+        self._known: set[int] = set()
+        self._crashed = False
         self._env = env
         self._cwd = cwd
         self._log_dir = log_dir
@@ -117,10 +124,27 @@ class Ranks:
 
     def _next(self, deadline: float | None) -> tuple[int, int] | None:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if deadline is None and self._has_runner:
+            timeout = LOOK_SECONDS
         try:
             return self._ended.get(timeout=timeout)
         except queue.Empty:
+            if deadline is None:
+                self._end_survivors()
             return None
+
+    def _end_survivors(self) -> None:
+        """A rank has crashed below torchrun: do not give the others half a minute.
+
+        torchrun sends them SIGTERM and waits for 30 s; one that saves a checkpoint on SIGTERM
+        sits in a collective that its dead peer will never join.
+        """
+        alive = set(self.pids())
+        if self._known - alive and alive and not self._restarts:
+            if self._crashed:
+                processes.send(alive, signal.SIGKILL)
+            self._crashed = bool(diagnose.causes([], self.logs(), harvest=True))
+        self._known |= alive
 
     def _stop(self, halt: Halt, deadline: float | None, grace: float) -> float:
         """Signal the ranks; when they have to be gone."""
@@ -139,11 +163,18 @@ class Ranks:
         return processes.send(alive, number)
 
     def kill(self) -> None:
-        """End everything below this launcher but the launcher."""
-        processes.kill_tree(self._tree, keep=[os.getpid()])
+        """End the ranks and all that they started, but not the launcher or its transfers."""
+        mark = ("LAUNCH_SCRATCH", self._env["LAUNCH_SCRATCH"])
+        spawned = {process.pid for process in self._spawned}
+        processes.kill_tree(
+            self._tree,
+            lambda p: p.pid in spawned or processes.environ(p.pid).get(mark[0]) == mark[1],
+        )
 
     def _outcome(self, halt: Halt, killed: bool) -> Outcome:
         left = self.pids()
+        # A rank's own helpers carry its variables, too; they are no ranks, and just ended.
+        orphaned = self._known.intersection(left)
         code = next((c for _, c in sorted(self._codes.items()) if c != 0), 0)
         if left:
             self.kill()
@@ -152,10 +183,10 @@ class Ranks:
         found = diagnose.causes(
             self._exits(), self.logs(), oom_kills=oom, harvest=code != 0 or halt.hard
         )
-        if left and code == 0:
+        if orphaned and code == 0:
             # The deepspeed command returns 0 when its launch process was killed.
             code = FAILED
-            message = f"the runner ended with 0 but left {len(left)} ranks running"
+            message = f"the runner ended with 0 but left {len(orphaned)} ranks running"
             found.append(Cause("RunnerError", message, FAILED))
         if code != 0 and not found:
             found.append(Cause("RunnerError", f"the runner ended with code {code}", abs(code)))

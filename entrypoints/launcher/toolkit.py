@@ -106,7 +106,7 @@ class _Train:
                 self._pass_on(number)
             else:
                 events.emit("killing", why=f"ranks did not end {self._grace} s after SIGTERM")
-                processes.kill_tree(os.getppid(), keep=[os.getpid()])
+                processes.kill_tree(os.getppid(), lambda process: process.pid != os.getpid())
                 return STOPPED
 
     def _next(self) -> tuple[str, int]:
