@@ -1,0 +1,102 @@
+"""Where the data of the linked image comes from and goes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+
+from slipway.squashfs.format import DATA_STORED, PAD
+from slipway.squashfs.layer import Layer
+from slipway.squashfs.merge import Merged
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Bytes to be copied as they are."""
+
+    source: Path | bytes
+    start: int
+    size: int
+    to: int  # position in the image
+
+
+@dataclass
+class Layout:
+    """Copies in the order of the image, and where each layer's files are after them."""
+
+    copies: list[Copy]
+    starts: list[list[int]]  # for each layer, for each row: position of the first data block
+    fragments: list[list[int]]  # for each layer, by its own number + 1: number in the image
+    table: list[tuple[int, int]]  # fragments of the image: position, size word
+    end: int
+
+
+def arrange(merged: Merged, position: int) -> Layout:
+    """Place the live data from `position` on.
+
+    A run of data keeps its position modulo the size of a page, so that file systems which share
+    blocks between files (reflinks) need not copy; what is dead in between is left out but for the
+    part of a page that this needs, which reads as zeros.
+    """
+    layout = Layout([], [], [], [], position)
+    for layer, live in zip(merged.layers, merged.live, strict=True):
+        _arrange(layer, live, layout)
+    return layout
+
+
+def _arrange(layer: Layer, live: bytearray, layout: Layout) -> None:
+    columns = layer.columns
+    # A fragment is live if a live file's tail is in it.
+    used = set(compress(columns["fragment"], live))
+    used.discard(0)
+    pieces: list[set[tuple[int, int]]] = [set() for _ in layer.parts]
+    stored = columns["stored"]
+    for part, start, size, alive in zip(
+        columns["part"], columns["start"], stored, live, strict=True
+    ):
+        if size and alive:
+            pieces[part].add((start, size))
+    for number in used:
+        part = columns["fragment_part"][number - 1]
+        size = columns["fragment_word"][number - 1] & ~DATA_STORED
+        pieces[part].add((columns["fragment_start"][number - 1], size))
+
+    moved: list[dict[int, int]] = []
+    for part_pieces, source in zip(pieces, layer.parts, strict=True):
+        moved.append(_place(sorted(part_pieces), source.source, layout))
+    layout.starts.append(
+        [
+            moved[part].get(start, 0) if size else 0
+            for part, start, size in zip(columns["part"], columns["start"], stored, strict=True)
+        ]
+    )
+    numbers = [0] * (len(columns["fragment_part"]) + 1)
+    for number in sorted(used):
+        part = columns["fragment_part"][number - 1]
+        start = moved[part][columns["fragment_start"][number - 1]]
+        numbers[number] = len(layout.table)
+        layout.table.append((start, columns["fragment_word"][number - 1]))
+    layout.fragments.append(numbers)
+
+
+def _place(pieces: list[tuple[int, int]], source: Path | bytes, layout: Layout) -> dict[int, int]:
+    """Add copies for the live pieces of a part; old position -> new position."""
+    moved: dict[int, int] = {}
+    first = end = to = 0
+    for start, size in pieces:
+        if not moved or start > end:
+            if moved:
+                _close(layout, source, first, end, to)
+            first = end = start
+            to = layout.end + (start - layout.end) % PAD
+        moved[start] = to + start - first
+        end = max(end, start + size)
+    if moved:
+        _close(layout, source, first, end, to)
+    return moved
+
+
+def _close(layout: Layout, source: Path | bytes, first: int, end: int, to: int) -> None:
+    layout.copies.append(Copy(source, first, end - first, to))
+    layout.end = to + end - first
