@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal, TextIO
+from typing import Literal, Protocol
 
 from slipway.engine.trace import Trace, Vertex, VertexLog, VertexStatus
 from slipway.report.events import Event, OnEvent
@@ -12,7 +12,18 @@ from slipway.report.events import Event, OnEvent
 _TAIL = 20  # lines of a step that an error shows
 _CANCELLED = "context canceled"  # how BuildKit ends the neighbours of a step that failed
 
+
 State = Literal["new", "start", "done", "cached", "failed"]
+
+
+class Log(Protocol):
+    """Where the full output goes: a BuildLog, or anything else that is written like a file."""
+
+    def write(self, text: str, /) -> object:
+        """Add text."""
+
+    def flush(self) -> None:
+        """Make it visible to readers."""
 
 
 @dataclass
@@ -32,7 +43,7 @@ class Step:
 class Progress:
     """Takes Traces in order; tells `on_event` and `log` about each step once per change."""
 
-    def __init__(self, task: str, on_event: OnEvent, log: TextIO) -> None:
+    def __init__(self, task: str, on_event: OnEvent, log: Log) -> None:
         self._task = task
         self._on_event = on_event
         self._log = log

@@ -10,9 +10,10 @@ from __future__ import annotations
 import secrets as random
 import socket
 from collections.abc import Iterable, Mapping
+from errno import ECONNABORTED
 
 from slipway.engine.client import Engine
-from slipway.engine.errors import EngineError
+from slipway.engine.errors import EngineDiedError, EngineError
 from slipway.engine.grpc import NOT_FOUND, GrpcError, GrpcServer
 from slipway.engine.protobuf import field, fields, text
 from slipway.engine.transport import dial
@@ -52,6 +53,13 @@ class Session:
         sock = dial(engine)
         try:
             rest = _upgrade(sock, engine.api_version, self.id, methods)
+        except OSError as error:
+            sock.close()
+            raise EngineDiedError(
+                f"the engine hung up while a session was opened: {error.strerror}",
+                where=engine.url,
+                cure="Run the command again; `./inv doctor` tells whether the engine is back.",
+            ) from error
         except BaseException:
             sock.close()
             raise
@@ -101,7 +109,7 @@ def _upgrade(sock: socket.socket, api_version: str, session: str, methods: Itera
     while b"\r\n\r\n" not in answer:
         data = sock.recv(4096)
         if not data:
-            raise EngineError("the engine closed the connection instead of opening a session")
+            raise ConnectionAbortedError(ECONNABORTED, "no answer")
         answer += data
     head, _, rest = answer.partition(b"\r\n\r\n")
     status = head.split(b"\r\n", 1)[0].decode("ascii", "replace")

@@ -10,7 +10,8 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from http.client import HTTPConnection, HTTPResponse
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,13 @@ from slipway.engine.client import Engine
 from slipway.engine.errors import EngineUnavailableError
 
 _CONNECT_S = 30.0
+
+
+class BrokenConnectionError(Exception):
+    """The daemon's side of a connection ended in the middle.
+
+    Not an OSError: those come from files too, and a full log is no dead daemon.
+    """
 
 
 def dial(engine: Engine) -> socket.socket:
@@ -68,32 +76,46 @@ def post(
     """POST `body` in chunks over `sock`; the answer's headers have been read.
 
     A daemon that refuses early answers and closes while we still send: its answer is what counts,
-    so a broken pipe is an error only where no answer follows. Raises OSError or HTTPException.
+    so a broken pipe is an error only where no answer follows. Raises BrokenConnectionError.
     """
     connection = HTTPConnection("localhost")
     connection.sock = sock
-    connection.putrequest("POST", path)
-    for name, value in {**headers, "Transfer-Encoding": "chunked"}.items():
-        connection.putheader(name, value)
-    try:
-        connection.endheaders(body, encode_chunked=True)
-    except (BrokenPipeError, ConnectionResetError):
-        # http.client allows getresponse() only for a request that it believes sent.
-        response = HTTPResponse(sock, method="POST")
+    with _broken():
+        connection.putrequest("POST", path)
+        for name, value in {**headers, "Transfer-Encoding": "chunked"}.items():
+            connection.putheader(name, value)
         try:
-            response.begin()
-        except BaseException:
-            response.close()
-            raise
-        return response
-    return connection.getresponse()
+            connection.endheaders(body, encode_chunked=True)
+        except (BrokenPipeError, ConnectionResetError):
+            # http.client allows getresponse() only for a request that it believes sent.
+            response = HTTPResponse(sock, method="POST")
+            try:
+                response.begin()
+            except BaseException:
+                response.close()
+                raise
+            return response
+        return connection.getresponse()
+
+
+def refusal(response: HTTPResponse) -> str:
+    """What the daemon says in an answer that is not 200. Raises BrokenConnectionError."""
+    with _broken():
+        text = response.read().decode("utf-8", "replace").strip()
+    with suppress(ValueError, LookupError, TypeError):
+        return str(json.loads(text)["message"])
+    return text
 
 
 def json_lines(response: HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a streamed answer, as they arrive. Raises OSError or HTTPException."""
+    """The JSON objects of a streamed answer, as they arrive. Raises BrokenConnectionError."""
     decoder, text = codecs.getincrementaldecoder("utf-8")("replace"), ""
     scanner = json.JSONDecoder()
-    while data := response.read1(65536):
+    while True:
+        with _broken():
+            data = response.read1(65536)
+        if not data:
+            return
         text = (text + decoder.decode(data)).lstrip()
         while text:
             try:
@@ -102,3 +124,11 @@ def json_lines(response: HTTPResponse) -> Iterator[dict[str, Any]]:
                 break  # the rest of the object has not arrived yet
             yield value
             text = text[end:].lstrip()
+
+
+@contextmanager
+def _broken() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, HTTPException) as error:
+        raise BrokenConnectionError(str(error)) from error

@@ -21,6 +21,7 @@ from slipway.engine.build import ContextFile
 from slipway.engine.client import Engine, connect
 from slipway.engine.errors import DiskFullError, EngineDiedError, TransferError
 from slipway.engine.images import image_id, run_once
+from slipway.engine.processes import wait_until
 from slipway.engine.transfer import import_rootfs
 from slipway.paths import Project
 from slipway.report.events import Event
@@ -119,6 +120,35 @@ def test_a_context_that_fills_the_disk_is_not_the_dockerfiles_fault(
     with pytest.raises(DiskFullError):
         run_build(small_engine, wanted, tmp_path / "log")
     _assert_usable(small_engine, tmp_path / "log")
+
+
+def test_a_log_that_finds_no_space_names_the_log_and_not_the_engine(
+    own: Project, tmp_path: Path
+) -> None:
+    point = tmp_path / "full"
+    point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(point)], check=True)
+    line = "x" * 1000
+    script = f"i=0; while [ $i -lt 200 ]; do echo {line}; i=$((i+1)); done; exec sleep 4899"
+    try:
+        with (
+            closing(connect(own, "embedded")) as engine,
+            pytest.raises(DiskFullError, match="build's log") as caught,
+        ):
+            run_build(engine, request(f"FROM {BASE}\nRUN {script}\n"), point / "log")
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
+    assert caught.value.where == str(point / "log")
+    assert wait_until(lambda: not sleeping("4899"), 30)
+
+
+def test_a_broken_terminal_is_not_taken_for_a_dead_engine(own: Project, tmp_path: Path) -> None:
+    def print_to_nobody(_: Event) -> None:
+        raise BrokenPipeError
+
+    wanted = request(f"FROM {BASE}\nRUN echo hello\n")
+    with closing(connect(own, "embedded")) as engine, pytest.raises(BrokenPipeError):
+        run_build(engine, wanted, tmp_path / "log", on_event=print_to_nobody)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import h2.events
 import pytest
 
 from slipway.engine.client import Engine
-from slipway.engine.errors import EngineError
+from slipway.engine.errors import EngineDiedError, EngineError
 from slipway.engine.grpc import GrpcServer, Handler
 from slipway.engine.protobuf import field, fields, frame, unframe
 from slipway.engine.session import MAX_SECRET, Session
@@ -85,7 +85,7 @@ def _served(methods: Mapping[str, Handler]) -> Iterator[tuple[GrpcServer, Caller
 
 
 class Daemon:
-    """A unix socket that accepts one session and hands its connection over."""
+    """A unix socket that accepts one session; an empty answer means that it hangs up."""
 
     def __init__(self, folder: Path, answer: bytes) -> None:
         self.path = folder / "d.sock"
@@ -107,6 +107,8 @@ class Daemon:
             data += connection.recv(4096)
         self.request = data.decode().split("\r\n")
         connection.sendall(self._answer)
+        if not self._answer:
+            connection.shutdown(socket.SHUT_RDWR)
         self._connection.append(connection)
 
     @property
@@ -311,6 +313,11 @@ def test_a_daemon_that_opens_no_session_is_told_with_its_answer(
         closing(Daemon(tmp_path, answer)) as daemon,
         pytest.raises(EngineError, match=message),
     ):
+        Session(daemon.engine, secrets={}, credentials=anonymous)
+
+
+def test_a_daemon_that_hangs_up_instead_of_answering_has_died(tmp_path: Path) -> None:
+    with closing(Daemon(tmp_path, b"")) as daemon, pytest.raises(EngineDiedError, match="hung up"):
         Session(daemon.engine, secrets={}, credentials=anonymous)
 
 
