@@ -1,0 +1,244 @@
+"""`./inv ship` as a user runs it: the whole way, again, interrupted, twice at once, broken.
+
+In the order of this file the first test does the work from nothing; the others build on its base.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slipway.engine.client import Engine
+from slipway.engine.images import image_id, inspect
+from slipway.files import exclusive
+from slipway.paths import Project
+from slipway.registry import local
+from slipway.registry.aws import ecr_client
+from slipway.registry.distribution import Distribution
+from slipway.registry.model import anonymous
+from tests.system.clones import Clone
+from tests.system.ecr_front_door import REGION, Door
+
+pytest_plugins = ["tests.system.registry_fixtures"]
+
+SCHEMA2 = "application/vnd.docker.distribution.manifest.v2+json"
+STEPS = ["build", "verify", "sqsh", "push"]
+
+
+@pytest.fixture(scope="module")
+def clone(
+    engine: Engine, shared_project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Clone:
+    """A clone whose embedded engine runs."""
+    assert engine.embedded
+    made = Clone.make(tmp_path_factory.mktemp("ship") / "clone", shared_project.state)
+    made.change_launcher("a launcher of this test session alone")
+    for record in shared_project.records.glob("*.json"):
+        record.unlink()  # of an earlier session
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(engine: Engine, shared_project: Project) -> object:
+    """Whatever a test did: no container stays, and nothing half-made."""
+    yield
+    assert engine.client.containers.list(all=True) == []
+    assert [p for p in shared_project.state.rglob("*partial*") if "/engine/" not in str(p)] == []
+    return None
+
+
+def test_ship_builds_verifies_exports_and_pushes_the_default_image(
+    clone: Clone, engine: Engine, shared_project: Project
+) -> None:
+    (made,) = clone.json("ship")
+    assert [(step["name"], step["fresh"]) for step in made["steps"]] == [(s, True) for s in STEPS]
+    record = made["record"]
+    built, exported, pushed = record["built"], record["exported"], record["pushed"]["local"]
+
+    assert image_id(engine, built["reference"]) == built["image_id"]
+    labels = inspect(engine, built["image_id"])["Config"]["Labels"]
+    assert labels["io.slipway.build-id"] == built["build_id"]
+    assert json.loads(labels["io.slipway.matrix"])["name"] == made["image"]
+
+    sqsh = Path(exported["path"])
+    listed = subprocess.run(
+        ["unsquashfs", "-ll", "-d", "", str(sqsh)], check=True, capture_output=True, text=True
+    ).stdout
+    assert " /etc/rc\n" in listed
+    assert " /opt/entrypoints/entrypoint.sh\n" in listed
+    sidecar = json.loads(Path(f"{sqsh}.json").read_text())
+    assert (sidecar["build_id"], sidecar["size"]) == (built["build_id"], sqsh.stat().st_size)
+
+    host, _, name = pushed["uri"].partition("/")
+    repository, _, tag = name.rpartition(":")
+    with Distribution(host, anonymous) as registry:
+        manifest = registry.manifest(repository, tag)
+    assert (manifest.digest, manifest.media_type) == (pushed["digest"], SCHEMA2)
+    assert manifest.json()["config"]["digest"] == built["image_id"]
+    assert tag.endswith(built["build_id"][:12])
+
+
+def test_a_second_ship_does_nothing(clone: Clone, engine: Engine) -> None:
+    before = {image.id for image in engine.client.images.list(all=True)}
+    (made,) = clone.json("ship")
+    assert [(step["name"], step["fresh"]) for step in made["steps"]] == [(s, False) for s in STEPS]
+    assert {image.id for image in engine.client.images.list(all=True)} == before
+
+
+def test_the_plan_then_says_up_to_date_and_needs_no_engine(clone: Clone) -> None:
+    elsewhere = Clone(clone.root, clone.state, {"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    planned = elsewhere.json("plan", "local-ds0.19.8", "pytorch-2.13-sagemaker-ds0.19.8")
+    assert {row["image"]: row["action"] for row in planned["include"]} == {
+        "local-ds0.19.8": "up to date",
+        "pytorch-2.13-sagemaker-ds0.19.8": "build",
+    }
+
+
+def test_an_image_that_was_removed_from_the_engine_is_built_again(
+    clone: Clone, engine: Engine
+) -> None:
+    (made,) = clone.json("ship")
+    engine.client.images.remove(made["record"]["built"]["reference"], force=True)
+    (again,) = clone.json("ship")
+    fresh = {step["name"]: step["fresh"] for step in again["steps"]}
+    assert fresh["build"]
+
+
+def test_a_second_run_at_the_same_time_is_refused_with_the_pid_of_the_first(clone: Clone) -> None:
+    with exclusive(clone.state / "lock", "ship something"):
+        done = clone.inv("ship", code=1)
+    assert f"inv ship something (pid {os.getpid()}) is at work" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "at"),
+    [
+        (["build", "local"], "build local ..."),
+        (["verify", "local"], "verify local ..."),
+        (["sqsh", "local"], "sqsh local-"),
+        (["push", "local"], "push 127.0.0.1"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_ctrl_c_ends_with_130_keeps_nothing_half_made_and_the_next_run_goes_on(
+    clone: Clone, engine: Engine, task: list[str], at: str
+) -> None:
+    clone.change_launcher(f"changed for {task}")
+    with clone.start(*task) as process:
+        assert process.stderr is not None
+        seen = ""
+        for line in process.stderr:
+            seen += line
+            if line.startswith(at):
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        _, rest = process.communicate()
+    assert process.returncode == 130, seen + rest
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert engine.client.containers.list(all=True) == []
+    clone.inv(*task)
+
+
+def test_one_broken_image_does_not_stop_the_other_and_is_told_again_at_the_end(
+    clone: Clone, engine: Engine
+) -> None:
+    clone.change_launcher("for a broken image and a good one")
+    clone.edit(
+        "images/templates/launcher.j2",
+        r"\Z",
+        '{% if image.platform == "hyperpod" %}\n'
+        'RUN ["/bin/sh", "-c", "echo oh no; exit 9"]\n'
+        "{% endif %}\n",
+    )
+    try:
+        done = clone.inv("build", "local", "local-hyperpod-ds0.19.8", "--jobs", "2", code=1)
+    finally:
+        clone.edit("images/templates/launcher.j2", r"\{% if image.platform.*", "")
+    assert "build local: done" in done.stderr
+    last = done.stderr.rstrip().split("inv build: ")[-1]
+    assert last.startswith("1 of 2 images failed")
+    assert "oh no" in last
+    assert "build-local-hyperpod-ds0.19.8.log" in last
+
+
+def test_a_check_that_fails_keeps_the_image_from_being_exported_and_pushed(clone: Clone) -> None:
+    clone.edit("images/templates/runtime.j2", r"ENV ", "ENV NCCL_DEBUG=INFO ")
+    try:
+        (made,) = json.loads(clone.inv("ship", "local", "--json", code=1).stdout)
+    finally:
+        clone.edit("images/templates/runtime.j2", r"ENV NCCL_DEBUG=INFO ", "ENV ")
+    assert [step["name"] for step in made["steps"]] == ["build"]
+    assert "NCCL" in made["failure"]
+    assert made["record"]["exported"] is None
+    assert made["record"]["pushed"] == {}
+
+
+def test_ship_to_ecr_makes_the_repository_and_pushes_there(clone: Clone, door: Door) -> None:
+    for _ in range(2):
+        (made,) = clone.json("ship", "local", "--target", "ecr", "--region", REGION)
+        (pushed,) = (p for name, p in made["record"]["pushed"].items() if name.startswith("ecr"))
+        assert pushed["media_type"] == SCHEMA2
+    assert not made["steps"][-1]["fresh"]
+    client = ecr_client(REGION)
+    (repository,) = client.describe_repositories()["repositories"]
+    assert repository["repositoryName"] == "sagemaker-slipway/local"
+    assert repository["imageTagMutability"].startswith("IMMUTABLE")
+    (image,) = client.describe_images(repositoryName=repository["repositoryName"])["imageDetails"]
+    assert image["imageDigest"] == pushed["digest"]
+
+
+def test_no_aws_credentials_are_an_error_before_anything_is_built(
+    clone: Clone, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    before = {image.id for image in engine.client.images.list(all=True)}
+    clone.change_launcher("not to be built")
+    done = clone.inv("ship", "local", "--target", "ecr", "--region", REGION, code=1)
+    assert "credentials" in done.stderr
+    assert {image.id for image in engine.client.images.list(all=True)} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ship", "pytorch-2.13-sagemakr-ds0.19.8"], "pytorch-2.13-sagemaker-ds0.19.8"),
+        (["ship", "pytorch-2.13-sagemaker-ds0.19.8"], "--unlocked"),
+        (["ship", "--target", "docker-hub"], "local or ecr"),
+        (["push", "local", "--target", "ecr"], "--region"),
+        (["plan", "pytorch-2.13-sagemaker-ds0.19.8", "--region", "us-wset-2"], "us-west-2"),
+    ],
+)
+def test_wrong_input_is_exit_code_3_with_the_cure(
+    clone: Clone, arguments: list[str], told: str
+) -> None:
+    assert told in clone.inv(*arguments, code=3).stderr
+
+
+def test_a_mistake_in_versions_yaml_is_told_with_its_line(clone: Clone) -> None:
+    text = (clone.root / "versions.yaml").read_text()
+    (clone.root / "versions.yaml").write_text(
+        text.replace("package_manager: apt", "pakage: apt", 1)
+    )
+    try:
+        done = clone.inv("ship", code=3)
+    finally:
+        (clone.root / "versions.yaml").write_text(text)
+    line = text[: text.index("package_manager: apt")].count("\n") + 1
+    assert f"versions.yaml:{line}: " in done.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registry_down(shared_project: Project) -> object:
+    """The registry that `ship` started ends with these tests."""
+    yield
+    local.down(shared_project)
+    return None
