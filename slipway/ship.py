@@ -20,6 +20,7 @@ from slipway.registry.push import push_image
 from slipway.report.summary import Done
 from slipway.sqsh.export import export
 from slipway.sqsh.options import SqshOptions
+from slipway.squashfs.cache import Cache
 from slipway.verify.run import suite_hash, verify
 
 
@@ -79,6 +80,7 @@ def exported(
         shop.engine,
         built.reference,
         path,
+        cache=Cache(shop.project.sqsh / "layers"),
         build_id=built.build_id,
         options=options,
         force=force,

@@ -1,24 +1,26 @@
-"""An image of the engine -> a verified .sqsh and its sidecar."""
+"""An image -> a verified .sqsh and its sidecar."""
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
 from slipway import __version__
 from slipway.engine.client import Engine
 from slipway.engine.images import remove_leftovers
 from slipway.errors import SlipwayError
-from slipway.files import sha256_file
 from slipway.report.console import human_bytes
 from slipway.report.events import Event, OnEvent, silent
-from slipway.sqsh import enroot, pack, partial, preflight, sidecar, source
+from slipway.sqsh import enroot, in_place, pack, partial, preflight, sidecar, source
+from slipway.sqsh.linking import Packed, link_image
 from slipway.sqsh.options import SqshOptions
-from slipway.sqsh.rewrite import Changes, Written, rewrite
+from slipway.sqsh.origin import Origin
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source import SourceImage
-from slipway.sqsh.tarhead import TarError
-
-_PROGRESS_BYTES = 16 << 20
+from slipway.sqsh.streaming import check_streaming, stream_image
+from slipway.squashfs.cache import Cache
+from slipway.squashfs.dirsource import NotInPlaceError
 
 
 def export(
@@ -26,51 +28,121 @@ def export(
     image_reference: str,
     destination: Path,
     *,
+    cache: Cache,
     build_id: str,
     options: SqshOptions | None = None,
     force: bool = False,
     on_event: OnEvent = silent,
     log: Path | None = None,
+    stream: bool = False,
 ) -> Sidecar:
     """Write what ``enroot import dockerd://image_reference`` gives to `destination`.
 
-    The image streams from the engine through slipway.sqsh.rewrite into tar2sqfs: no copy is made
-    on the way. `destination` and its sidecar appear only when they are whole and checked. A
-    destination that holds this image, build and options already is left as it is; one that holds
-    anything else is refused unless `force`. The same image gives the same bytes. `log` gets what
-    the tools print. Raises SlipwayError; nothing half-made stays, in the engine neither.
+    Where the engine's layer directories can be read, each layer is compiled once (into `cache`)
+    and the image is linked from them; elsewhere, or with `stream`, the image streams from the
+    engine through slipway.sqsh.rewrite into tar2sqfs. `destination` and its sidecar appear only
+    when they are whole and checked. A destination that holds this image, build and options already
+    is left as it is; one that holds anything else is refused unless `force`. The same image gives
+    the same bytes by the same route. `log` gets what the tools print. Raises SlipwayError; nothing
+    half-made stays, in the engine neither.
     """
     options = options or SqshOptions()
     task = f"sqsh {destination.name}"
-    for tool in ("tar2sqfs", "unsquashfs"):
-        pack.find_tool(tool)
+    pack.find_tool("unsquashfs")
     image = source.look_up(engine, image_reference)
+    there = _already_there(destination, image, build_id, options, force, task, on_event)
+    if there is not None:
+        return there
+    enroot.files(image.config, image_reference)  # what it refuses is refused before any work
+    origin = None if stream else in_place.find_layers(engine, image)
+    if origin is None:
+        check_streaming(options)
+    remove_leftovers(engine)
+
+    def streamed(path: Path) -> Packed:
+        return stream_image(engine, image, path, options, task, on_event, log)
+
+    def linked(path: Path) -> Packed:
+        if origin is None:
+            return streamed(path)
+        try:
+            return link_image(cache, origin, path, options, on_event, task)
+        except NotInPlaceError:
+            check_streaming(options)
+            return streamed(path)
+
+    return _write(image, destination, build_id, options, task, on_event, linked)
+
+
+def export_origin(
+    origin: Origin,
+    destination: Path,
+    *,
+    cache: Cache,
+    build_id: str,
+    options: SqshOptions | None = None,
+    force: bool = False,
+    on_event: OnEvent = silent,
+) -> Sidecar:
+    """Write what ``enroot import`` gives for an image outside of an engine; as `export`."""
+    options = options or SqshOptions()
+    task = f"sqsh {destination.name}"
+    pack.find_tool("unsquashfs")
+    image = origin.image
+    there = _already_there(destination, image, build_id, options, force, task, on_event)
+    if there is not None:
+        return there
+
+    def linked(path: Path) -> Packed:
+        return link_image(cache, origin, path, options, on_event, task)
+
+    return _write(image, destination, build_id, options, task, on_event, linked)
+
+
+def _already_there(
+    destination: Path,
+    image: SourceImage,
+    build_id: str,
+    options: SqshOptions,
+    force: bool,
+    task: str,
+    on_event: OnEvent,
+) -> Sidecar | None:
     wanted = preflight.Wanted(image.id, build_id, options)
     there = preflight.already_there(destination, wanted, force=force)
     if there is not None:
         on_event(Event("cached", task, text=f"{destination} is up to date"))
-        return there
-    contents = enroot.files(image.config, f"dockerd://{image_reference}")
+    return there
+
+
+def _write(
+    image: SourceImage,
+    destination: Path,
+    build_id: str,
+    options: SqshOptions,
+    task: str,
+    on_event: OnEvent,
+    packed_into: Callable[[Path], Packed],
+) -> Sidecar:
     on_event(Event("start", task))
     try:
         if destination.parent.is_dir():
             partial.remove_leftovers(destination)
-        remove_leftovers(engine)
         warning = preflight.check_room(
             preflight.room(destination), image.size, options, destination
         )
         with partial.partial_file(destination) as path:
-            written = _pack(engine, image, path, contents, options, task, on_event, log)
+            packed = _packed(packed_into, path, image, options)
             on_event(Event("progress", task, step="verify"))
-            pack.check(path, written, options)
+            pack.check(path, packed.written, options)
             made = Sidecar(
-                reference=image_reference,
+                reference=image.reference,
                 image_id=image.id,
                 image_digests=image.digests,
                 build_id=build_id,
-                sha256=sha256_file(path),
+                sha256=packed.sha256,
                 size=path.stat().st_size,
-                entries=written.entries,
+                entries=packed.written.entries,
                 options=options.as_json(),
                 slipway=__version__,
             )
@@ -81,8 +153,9 @@ def export(
         on_event(Event("failed", task, text=str(error)))
         raise
     notes = [f"{destination}, {human_bytes(made.size)}"]
-    if written.nodes_left_out:
-        names = ", ".join("/" + name.decode(errors="replace") for name in written.nodes_left_out)
+    left_out = packed.written.nodes_left_out
+    if left_out:
+        names = ", ".join("/" + name.decode(errors="replace") for name in left_out)
         notes.append(f"left out, since enroot cannot have device nodes: {names}")
     if warning:
         notes.append(warning)
@@ -90,49 +163,19 @@ def export(
     return made
 
 
-def _pack(
-    engine: Engine,
-    image: SourceImage,
-    path: Path,
-    contents: dict[str, bytes],
-    options: SqshOptions,
-    task: str,
-    on_event: OnEvent,
-    log: Path | None,
-) -> Written:
-    done = reported = 0
-
-    def on_bytes(count: int) -> None:
-        nonlocal done, reported
-        done += count
-        if done - reported >= _PROGRESS_BYTES:
-            reported = done
-            total = max(image.size, done)
-            on_event(Event("progress", task, "pack", current=done, total=total, unit="B"))
-
+def _packed(
+    packed_into: Callable[[Path], Packed], path: Path, image: SourceImage, options: SqshOptions
+) -> Packed:
     try:
-        with (
-            source.exported(engine, image) as stream,
-            pack.packer(options, path, image.created, log) as sink,
-        ):
-            changes = Changes(
-                files=contents,
-                working_dir=image.config.working_dir,
-                created=image.created,
-                touched_after=stream.touched_after,
-            )
-            return rewrite(stream.chunks, sink, changes, on_bytes)
-    except TarError as error:
-        raise SlipwayError(
-            f"the engine's export of {image.reference} cannot be packed: {error}"
-        ) from error
-    except pack.PackError as error:
-        if error.refusal is None:
-            raise
+        return packed_into(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise SlipwayError(
+                f"the .sqsh cannot be written: {error.strerror}", where=str(path.parent)
+            ) from error
         need = preflight.expected_size(image.size, options)
         raise SlipwayError(
-            f"the disk takes no more ({error.refusal}): {human_bytes(done)} of the image's"
-            f" {human_bytes(image.size)} were packed; the whole .sqsh takes about"
+            f"the disk takes no more ({error.strerror}): the whole .sqsh takes about"
             f" {human_bytes(need)}",
             where=str(path.parent),
             cure="Nothing was kept. Free some space there, or choose a folder elsewhere.",

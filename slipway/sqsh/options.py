@@ -13,8 +13,9 @@ LEVELS: dict[str, range | None] = {
     "lzo": range(1, 10),
     "lz4": None,
     "xz": None,
+    "none": None,
 }
-"""Compressors of squashfs 4.0 and the levels they take; None: they take none."""
+"""Compressors of squashfs 4.0 and the levels they take; None: they take none. "none" stores."""
 
 
 @dataclass(frozen=True)

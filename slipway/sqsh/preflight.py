@@ -11,7 +11,7 @@ from slipway.report.console import human_bytes
 from slipway.sqsh.options import SqshOptions
 from slipway.sqsh.sidecar import Sidecar, read
 
-RATIO = {"zstd": 0.45, "gzip": 0.45, "xz": 0.4, "lzo": 0.8, "lz4": 0.8}
+RATIO = {"zstd": 0.45, "gzip": 0.45, "xz": 0.4, "lzo": 0.8, "lz4": 0.8, "none": 1.0}
 """Size of a .sqsh over the size of its image, rounded up from training images: 4.65 GB of python,
 torch and DeepSpeed gave 1.75 GB with zstd-3 and 3.75 GB with lzo."""
 

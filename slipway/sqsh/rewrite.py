@@ -23,7 +23,7 @@ from typing import Protocol
 from slipway.sqsh import tarhead
 from slipway.sqsh.tarhead import BLOCK, Entry, TarError
 
-_READABLE_DEPTH = 5  # enroot's common::fixperms: find -maxdepth 5
+READABLE_DEPTH = 5  # enroot's common::fixperms: find -maxdepth 5
 
 
 class Sink(Protocol):
@@ -194,7 +194,7 @@ def rewrite(
             continue
         if entry.mtime >= changes.touched_after:
             entry.mtime = changes.created
-        if entry.name.count(b"/") < _READABLE_DEPTH and entry.kind != tarhead.SYMLINK:
+        if entry.name.count(b"/") < READABLE_DEPTH and entry.kind != tarhead.SYMLINK:
             entry.mode |= 0o600 if entry.kind == tarhead.DIRECTORY else 0o400
         put(entry)
         source.copy(stored, sink)

@@ -6,16 +6,13 @@ a name. Nothing is copied: a directory that only one layer has stays a range of 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from slipway.squashfs.errors import LayerError
 from slipway.squashfs.format import BLKDEV, CHRDEV, DIR
 from slipway.squashfs.layer import IMPLIED, OPAQUE, Layer
+from slipway.squashfs.lookup import Row, look_up, span, visible
 from slipway.squashfs.tree import LOWER_LINK, WHITEOUT
-
-Row = tuple[int, int]
-"""A layer's index and a row in it."""
 
 
 class Dir:
@@ -64,7 +61,7 @@ class Merged:
         self.dirs = self._walk()
 
     def _walk(self) -> list[Dir]:
-        rows = self._visible([(number, 0) for number in range(len(self.layers))])
+        rows = visible(self.layers, [(number, 0) for number in range(len(self.layers))])
         root = Dir(self._described(rows), None, b"")
         for layer, _ in rows:
             self.live[layer][0] = 1
@@ -77,34 +74,21 @@ class Merged:
             stack += reversed(below)
         return found
 
-    def _visible(self, rows: list[Row]) -> list[Row]:
-        """The rows of one directory, lowest first, from the topmost opaque one on."""
-        for at in range(len(rows) - 1, 0, -1):
-            layer, row = rows[at]
-            if self.layers[layer].columns["flags"][row] & OPAQUE:
-                return rows[at:]
-        return rows
-
     def _described(self, rows: list[Row]) -> Row:
         for layer, row in reversed(rows):
             if not self.layers[layer].columns["flags"][row] & IMPLIED:
                 return layer, row
         return rows[0]
 
-    def _span(self, row: Row) -> tuple[int, int]:
-        columns = self.layers[row[0]].columns
-        first = columns["start"][row[1]]
-        return first, first + columns["size"][row[1]]
-
     def _fill(self, here: Dir, rows: list[Row]) -> list[tuple[Dir, list[Row]]]:
         if len(rows) == 1:
             layer = rows[0][0]
-            first, end = self._span(rows[0])
+            first, end = span(self.layers, rows[0])
             kinds = self._kinds[layer]
-            # translate() with a deletion counts several kinds at the speed of C.
-            span = kinds[first:end]
-            plain = not self._special[layer] or len(span) == len(
-                span.translate(None, self._special_kinds)
+            here_kinds = kinds[first:end]
+            # translate() that deletes finds several kinds at the speed of C.
+            plain = not self._special[layer] or len(here_kinds) == len(
+                here_kinds.translate(None, self._special_kinds)
             )
             if plain:
                 here.span = (layer, first, end)
@@ -129,7 +113,7 @@ class Merged:
         files: dict[bytes, Row] = {}
         dirs: dict[bytes, list[Row]] = {}
         for layer, row in rows:
-            first, end = self._span((layer, row))
+            first, end = span(self.layers, (layer, row))
             kinds, names = self._kinds[layer], self.layers[layer].names
             flags = self.layers[layer].columns["flags"]
             for child in range(first, end):
@@ -172,45 +156,12 @@ class Merged:
         """The file that a hard link to a lower layer means."""
         columns = self.layers[layer].columns
         target = self.layers[layer].texts[columns["text"][row]]
-        found = self._lookup(layer, target.split(b"/"))
-        if found is None:
+        rows = look_up(self.layers, layer, target.split(b"/"))
+        if not rows or self._kinds[rows[0][0]][rows[0][1]] == DIR:
             path = (here.path + b"/" + name).decode(errors="replace")
             raise LayerError(
                 f"{path!r} is a hard link to {target.decode(errors='replace')!r}, which no layer"
                 " has as a file"
             )
-        self.linked.add(found)
-        return found
-
-    def _lookup(self, below: int, names: list[bytes]) -> Row | None:
-        """A file in the tree of the layers under `below`."""
-        rows = self._visible([(number, 0) for number in range(below)])
-        for depth, name in enumerate(names):
-            found: list[Row] = []
-            for layer, row in rows:
-                first, end = self._span((layer, row))
-                child = bisect_left(self.layers[layer].names, name, first, end)
-                if child == end or self.layers[layer].names[child] != name:
-                    continue
-                kind = self._kinds[layer][child]
-                opaque = self.layers[layer].columns["flags"][child] & OPAQUE
-                was_dir = found and self._kinds[found[0][0]][found[0][1]] == DIR
-                if kind == WHITEOUT:
-                    found = []
-                elif kind == DIR and was_dir and not opaque:
-                    found.append((layer, child))
-                else:
-                    found = [(layer, child)]
-            if not found:
-                return None
-            rows = found
-            layer, row = rows[0]
-            kind = self._kinds[layer][row]
-            if kind != DIR:
-                if depth < len(names) - 1:
-                    return None
-                if kind == LOWER_LINK:
-                    text = self.layers[layer].columns["text"][row]
-                    return self._lookup(layer, self.layers[layer].texts[text].split(b"/"))
-                return layer, row
-        return None
+        self.linked.add(rows[0])
+        return rows[0]
