@@ -250,7 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Host": self.state.host}
         for name in ("Content-Type", "Content-Range", "Content-Length", "Accept", "Range"):
             if name in self.headers:
-                headers[name] = ", ".join(self.headers.get_all(name, []))  # Docker 28 repeats Accept
+                # Docker 28 repeats Accept.
+                headers[name] = ", ".join(self.headers.get_all(name, []))
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
         upstream = http.client.HTTPConnection(self.state.upstream, timeout=60)
         with contextlib.closing(upstream):

@@ -1,4 +1,4 @@
-"""A root file system of a few megabytes, made of this machine's own binaries: no registry needed."""
+"""A root file system of a few megabytes, made of this machine's own binaries."""
 
 from __future__ import annotations
 
