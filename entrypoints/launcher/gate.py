@@ -111,8 +111,9 @@ class Gate(SoloGate):
         connection = socket.create_connection((self._hosts[0], self._port), timeout=5)
         connection.settimeout(None)
         wire.tune(connection)
-        self._connection = connection
-        self._send({"protocol": wire.PROTOCOL, "node": self._node, "job": self._job})
+        hello = {"protocol": wire.PROTOCOL, "node": self._node, "job": self._job}
+        connection.sendall(wire.encode(hello))
+        self._connection = connection  # from here on other threads may send
         threading.Thread(target=self._read, args=(connection,), name="peers", daemon=True).start()
 
     def _unreachable(self, error: OSError) -> LaunchError:

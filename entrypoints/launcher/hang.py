@@ -14,6 +14,8 @@ from launcher.causes import HANG, Cause
 
 GPU_QUERY = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total"]
 POLL_SECONDS = 1.0
+#: For a rank to write its stacks and die.
+DUMP_SECONDS = 5.0
 #: Above this share of memory ZeRO-2 has been seen to hang until NCCL's timeout.
 NEARLY_FULL = 0.97
 
@@ -96,6 +98,10 @@ def dump_stacks(pids: Sequence[int]) -> str:
     """
     if not shutil.which("py-spy"):
         processes.send(pids, signal.SIGABRT)
+        # A SIGTERM that came now would cut the writing short.
+        deadline = time.monotonic() + DUMP_SECONDS
+        while processes.send(pids, 0) and time.monotonic() < deadline:
+            time.sleep(0.05)
         return ""
     texts = []
     for pid in pids:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import queue
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType
 
 from launcher import events, failure, processes
 from launcher.causes import PEER, STOPPED, Cause, LaunchError
 from launcher.gate import COLLECTING, Gate, SoloGate
 from launcher.halt import Halt
+from launcher.inbox import Inbox
 from launcher.life import Life
 from launcher.plan import Plan
 
@@ -37,25 +36,23 @@ class Job:
             )
         self._life = Life(plan, self._halt, self._gate)
         self._deadline: threading.Timer | None = None
-        self._inbox: queue.SimpleQueue[Callable[[], int | None]] = queue.SimpleQueue()
+        self._inbox: Inbox[Callable[[], int | None]] = Inbox((*STOP_SIGNALS, *PASSED_SIGNALS))
 
     def run(self) -> int:
         """Do everything; the exit code."""
         events.at(self._topology.host, self._topology.node_rank)
-        for number in (*STOP_SIGNALS, *PASSED_SIGNALS):
-            signal.signal(number, self._on_signal)
         threading.Thread(target=self._work, name="job", daemon=True).start()
         with self._halt.telling(lambda: self._inbox.put(self._stop_requested)):
             while True:
-                code = self._inbox.get()()
-                if code is not None:
-                    if self._deadline is not None:
-                        self._deadline.cancel()
-                    return code
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self._inbox.put(lambda: self._signalled(number))
+                for item in self._inbox.get():
+                    if isinstance(item, int):
+                        self._signalled(item)
+                        continue
+                    code = item()
+                    if code is not None:
+                        if self._deadline is not None:
+                            self._deadline.cancel()
+                        return code
 
     def _signalled(self, number: int) -> None:
         name = signal.Signals(number).name

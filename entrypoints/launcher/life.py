@@ -21,7 +21,7 @@ from launcher import (
     transfer,
 )
 from launcher import plan as plans
-from launcher.causes import HANG, OK, STOPPED, Cause, CauseError
+from launcher.causes import OK, STOPPED, Cause, CauseError
 from launcher.context import SAGEMAKER
 from launcher.data import Agreed, Data, agreed_from_wire
 from launcher.gate import COLLECTING, SoloGate
@@ -44,6 +44,7 @@ class Life:
         self._halt = halt
         self._gate = gate
         self._ranks: Ranks | None = None
+        self._hung: Cause | None = None
         self._data = Data(
             plan.data,
             self._topology,
@@ -180,8 +181,8 @@ class Life:
             return None
 
         def report(cause: Cause) -> None:
-            stacks = hang.dump_stacks(ranks.pids())
-            self._halt.request(replace(cause, detail=stacks), hard=True)
+            self._hung = replace(cause, detail=hang.dump_stacks(ranks.pids()))
+            self._halt.request(self._hung, hard=True)
 
         watch = hang.HangWatch(seconds, lambda: ranks.follower.quiet_since, report)
         watch.start()
@@ -190,7 +191,7 @@ class Life:
     def _finish(self, outcome: Outcome, ranks: runners.Layout) -> int:
         """After the ranks: save what is to be saved, and find the exit code."""
         stopped = self._halt.cause is not None and not self._halt.hard
-        if self._halt.hard:
+        if self._halt.hard or self._hung is not None:
             raise CauseError(self._hard_cause(outcome))
         problem: Cause | None = None
         if outcome.code != 0 and not self._done_anyway(outcome, ranks):
@@ -209,11 +210,12 @@ class Life:
         return code
 
     def _hard_cause(self, outcome: Outcome) -> Cause:
+        own = diagnose.first([c for c in outcome.causes if not c.secondary])
+        if self._hung is not None:
+            # The ranks have just been made to write their stacks, and died of it.
+            return replace(self._hung, detail=self._hung.detail or (own.detail if own else ""))
         cause = self._halt.cause
         assert cause is not None, "a halt has a cause"
-        own = diagnose.first([c for c in outcome.causes if not c.secondary])
-        if cause.code == HANG:
-            return replace(cause, detail=cause.detail or (own.detail if own else ""))
         return own if own is not None and cause is COLLECTING else cause
 
     def _done_anyway(self, outcome: Outcome, ranks: runners.Layout) -> bool:

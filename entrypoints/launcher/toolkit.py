@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import re
 import shutil
 import signal
@@ -14,13 +13,13 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from launcher import events, failure, hostname, processes
 from launcher.base import MlDir
 from launcher.causes import FAILED, STOPPED, Cause, LaunchError
 from launcher.hyper import LAUNCH_PREFIX, for_script
+from launcher.inbox import Inbox
 from launcher.options import Settings
 
 #: From here on arguments reach the script as a list; before, a shell read them.
@@ -79,44 +78,33 @@ class _Train:
     """The toolkit's process, and the signals that its ranks should see."""
 
     def __init__(self, argv: list[str], env: Mapping[str, str], grace: float) -> None:
-        self._inbox: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        # Items are exit codes of the process, as Popen gives them.
+        self._inbox: Inbox[tuple[int]] = Inbox(
+            (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+        )
         self._grace = grace
         self._deadline: float | None = None
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, self._on_signal)
         self._process = subprocess.Popen(
             argv, env=dict(env), stdin=subprocess.DEVNULL, start_new_session=True
         )
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self._inbox.put(("signal", number))
-
     def _wait(self) -> None:
-        self._inbox.put(("ended", self._process.wait()))
+        self._inbox.put((self._process.wait(),))
 
     def run(self) -> int:
         """The exit code; 143 when the ranks had to be killed after a stop."""
         threading.Thread(target=self._wait, name="train", daemon=True).start()
         while True:
-            what, number = self._next()
-            if what == "ended":
-                return 128 - number if number < 0 else number
-            if what == "signal":
-                self._pass_on(number)
-            else:
+            left = None if self._deadline is None else self._deadline - time.monotonic()
+            if left is not None and left <= 0:
                 events.emit("killing", why=f"ranks did not end {self._grace} s after SIGTERM")
                 processes.kill_tree(os.getppid(), lambda process: process.pid != os.getpid())
                 return STOPPED
-
-    def _next(self) -> tuple[str, int]:
-        timeout = None
-        if self._deadline is not None:
-            timeout = max(0.0, self._deadline - time.monotonic())
-        try:
-            return self._inbox.get(timeout=timeout)
-        except queue.Empty:
-            return ("late", 0)
+            for item in self._inbox.get(left):
+                if isinstance(item, int):
+                    self._pass_on(item)
+                else:
+                    return 128 - item[0] if item[0] < 0 else item[0]
 
     def _pass_on(self, number: int) -> None:
         # mpirun's ranks hang below sshd, not below `train`: look at the whole tree for them.
