@@ -21,6 +21,7 @@ from slipway.paths import Project
 from slipway.registry import local
 from slipway.report import answers
 from slipway.report.tables import print_json, print_table, say
+from slipway.sqsh import outside
 
 ROOT = Path(__file__).parent
 
@@ -158,11 +159,35 @@ def verify(
     job.run(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
 
 
-@command(positional=[], help={**NAMES, **SQSH})
-def sqsh(c: Context, names: list[str], output: str = "", force: bool = False) -> None:
+@command(
+    positional=[],
+    help={
+        **NAMES,
+        **SQSH,
+        "from_": "export without an engine: registry://HOST/REPO@sha256:..., or oci:FOLDER",
+    },
+)
+def sqsh_export(
+    c: Context, names: list[str], output: str = "", force: bool = False, from_: str = ""
+) -> None:
     """Build, then export an enroot-ready .sqsh with its .json sidecar."""
     settings = Settings.of(c.config, sqsh_dir=output)
-    job.run(ROOT, settings, names, ("build", "sqsh"), force=force)
+    if from_:
+        outside.export_from(Project.at(ROOT), from_, names, settings.sqsh_dir, force=force)
+    else:
+        job.run(ROOT, settings, names, ("build", "sqsh"), force=force)
+
+
+@command()
+def sqsh_verify(c: Context, file: str) -> None:
+    """Check a .sqsh against its sidecar, its structure and all of its contents."""
+    outside.verify_and_tell(Path(file))
+
+
+@command(help={**JSON, "times": "modification times count too"})
+def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = False) -> None:
+    """What differs between two .sqsh files; exit code 2 where something does."""
+    outside.diff_and_tell(Path(a), Path(b), times=times, as_json=json)
 
 
 @command(positional=[], help={**NAMES, **TARGET, "region": BUILD["region"]})
@@ -232,11 +257,15 @@ def registry_status(c: Context, json: bool = False) -> None:
     answers.status(local.status(Project.at(ROOT)), as_json=json)
 
 
-ns = Collection(setup, doctor, generate, lock, plan, build, verify, sqsh, push, ship, test)
+ns = Collection(setup, doctor, generate, lock, plan, build, verify, push, ship, test)
 ns.add_collection(Collection("matrix"))
 ns.collections["matrix"].add_task(matrix_list, "list", default=True)
 ns.collections["matrix"].add_task(matrix_show, "show")
 ns.collections["matrix"].add_task(matrix_json, "json")
+ns.add_collection(Collection("sqsh"))
+ns.collections["sqsh"].add_task(sqsh_export, "export", default=True)
+ns.collections["sqsh"].add_task(sqsh_verify, "verify")
+ns.collections["sqsh"].add_task(sqsh_diff, "diff")
 ns.add_collection(Collection("engine", start=engine_start, stop=engine_stop, status=engine_status))
 ns.add_collection(
     Collection("registry", up=registry_up, down=registry_down, status=registry_status)

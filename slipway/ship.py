@@ -20,7 +20,7 @@ from slipway.registry.push import push_image
 from slipway.report.summary import Done
 from slipway.sqsh.export import export
 from slipway.sqsh.options import SqshOptions
-from slipway.squashfs.cache import Cache
+from slipway.sqsh.outside import layer_cache
 from slipway.verify.run import suite_hash, verify
 
 
@@ -80,7 +80,7 @@ def exported(
         shop.engine,
         built.reference,
         path,
-        cache=Cache(shop.project.sqsh / "layers"),
+        cache=layer_cache(shop.project),
         build_id=built.build_id,
         options=options,
         force=force,

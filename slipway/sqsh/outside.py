@@ -1,0 +1,140 @@
+"""What `inv sqsh` does without an engine: export stored images, check and compare files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway.errors import DriftError, UsageError
+from slipway.paths import Project
+from slipway.registry.logins import credentials_for
+from slipway.registry.model import CredentialsFor
+from slipway.report.console import Reporter, human_bytes
+from slipway.report.events import Event, OnEvent, silent
+from slipway.report.tables import print_json
+from slipway.sqsh import sidecar, stored
+from slipway.sqsh.export import export_origin
+from slipway.squashfs.cache import Cache
+from slipway.squashfs.diff import Change, diff
+from slipway.squashfs.verify import Found, check
+
+_PROGRESS_BYTES = 64 << 20
+
+
+def layer_cache(project: Project) -> Cache:
+    """The project's compiled layers."""
+    return Cache(project.sqsh / "layers")
+
+
+def export_stored(
+    project: Project,
+    uri: str,
+    credentials: CredentialsFor,
+    *,
+    folder: Path | None = None,
+    force: bool = False,
+    on_event: OnEvent = silent,
+) -> Path:
+    """Export the image at `registry://...` or `oci:...`; the path of the .sqsh.
+
+    Its name says what it holds: the repository's last part and the manifest's digest.
+    """
+    with stored.opened(uri, credentials) as image:
+        words = re.split(r"[@:]", image.origin.image.reference.rpartition("/")[2])
+        name = next(word for word in words if word not in ("oci", ""))
+        path = (folder or project.sqsh) / f"{name}-{image.digest[7:19]}.sqsh"
+        export_origin(
+            image.origin,
+            path,
+            cache=layer_cache(project),
+            build_id=image.digest.removeprefix("sha256:"),
+            force=force,
+            on_event=on_event,
+        )
+    return path
+
+
+def verify_file(path: Path, on_event: OnEvent = silent) -> Found:
+    """Check a .sqsh against its sidecar, then its structure and every byte of its contents.
+
+    Raises SlipwayError with the first thing that is wrong.
+    """
+    task = f"verify {path.name}"
+    on_event(Event("start", task))
+    sidecar.verify(path)
+    done = said = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal done, said
+        done += count
+        if done - said >= _PROGRESS_BYTES:
+            said = done
+            on_event(Event("progress", task, "contents", current=done, unit="B"))
+
+    found = check(path, on_bytes=on_bytes)
+    text = f"{found.entries} paths, {human_bytes(found.content)} of content"
+    on_event(Event("done", task, text=text))
+    return found
+
+
+def export_from(
+    project: Project, uri: str, names: Sequence[str], folder: Path | None, *, force: bool
+) -> None:
+    """`inv sqsh --from URI`: export, and print the path."""
+    if names:
+        raise UsageError("--from names the image itself", cure="Leave out the image names.")
+    with Reporter() as reporter:
+        print(
+            export_stored(
+                project,
+                uri,
+                credentials_for(),
+                folder=folder,
+                force=force,
+                on_event=reporter.on_event,
+            )
+        )
+
+
+def verify_and_tell(path: Path) -> None:
+    """`inv sqsh.verify FILE`."""
+    with Reporter() as reporter:
+        verify_file(path, reporter.on_event)
+
+
+def diff_and_tell(before: Path, after: Path, *, times: bool, as_json: bool) -> None:
+    """`inv sqsh.diff A B`. Raises DriftError where the two differ, after telling how."""
+    changes = diff(before, after, times=times)
+    if as_json:
+        print_json([change_json(change) for change in changes])
+    else:
+        for change in changes:
+            print(change_line(change))
+    if changes:
+        grown = sum((change.after or 0) - (change.before or 0) for change in changes)
+        raise DriftError(f"{len(changes)} paths differ, {grown:+,} bytes of content in all")
+
+
+def change_line(change: Change) -> str:
+    """`+ /opt/new  1.2 kB`, `- /opt/old  3 MB`, `~ /etc/x  10 B -> 12 B  (content, mode)`."""
+    path = "/" + change.path.decode(errors="backslashreplace")
+    if change.before is None:
+        return f"+ {path}  {human_bytes(change.after or 0)}"
+    if change.after is None:
+        return f"- {path}  {human_bytes(change.before)}"
+    sizes = human_bytes(change.after)
+    if change.before != change.after:
+        sizes = f"{human_bytes(change.before)} -> {sizes}"
+    return f"~ {path}  {sizes}  ({', '.join(change.what)})"
+
+
+def change_json(change: Change) -> dict[str, object]:
+    """For programs; a path that is not UTF-8 has its bytes as backslash escapes."""
+    return {
+        "kind": change.kind,
+        "path": "/" + change.path.decode(errors="backslashreplace"),
+        "before": change.before,
+        "after": change.after,
+        "what": list(change.what),
+    }
