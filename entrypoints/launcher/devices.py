@@ -43,7 +43,7 @@ def count_gpus(env: Mapping[str, str], smi: Callable[[], str | None] = list_gpus
         return Gpus(count, "CUDA_VISIBLE_DEVICES")
     for name in ("SLURM_GPUS_ON_NODE", "SM_NUM_GPUS"):
         text = env.get(name, "")
-        if text.isdigit():
+        if text.isdecimal():
             return Gpus(int(text), name)
     listed = smi()
     if listed is None:

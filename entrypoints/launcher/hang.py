@@ -40,7 +40,7 @@ def parse_gpus(text: str) -> list[tuple[int, int, int]]:
     rows = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 3 and all(cell.isdigit() for cell in cells):
+        if len(cells) == 3 and all(cell.isdecimal() for cell in cells):
             rows.append((int(cells[0]), int(cells[1]), int(cells[2])))
         elif line.strip():
             rows.append((100, 0, 1))

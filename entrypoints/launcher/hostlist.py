@@ -20,7 +20,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     position in its list is not the number in the name.
     """
     parts = [part for part in _DIGITS.split(name) if part]
-    return tuple((0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts)
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def expand(text: str) -> list[str]:

@@ -244,9 +244,9 @@ def _check(option: Option, value: Value) -> None:
         _truth_text(value.source, text)
     if option.choices and text not in option.choices:
         raise UsageError(f"{value.source}={text!r}: choose one of {', '.join(option.choices)}")
-    if option.number and not text.isdigit():
+    if option.number and not text.isdecimal():
         raise UsageError(f"{value.source}={text!r} is not a whole number")
-    if option.name == "nproc" and text != "auto" and not (text.isdigit() and int(text) > 0):
+    if option.name == "nproc" and text != "auto" and not (text.isdecimal() and int(text) > 0):
         raise UsageError(f"{value.source}={text!r}: give a number above 0, or auto")
 
 

@@ -68,7 +68,7 @@ def parse_health(text: str) -> tuple[float | None, int | None]:
     """Two columns of CSV; GPUs without ECC say [N/A]."""
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line]
     capabilities = [float(row[0]) for row in rows if re.fullmatch(r"\d+\.\d+", row[0])]
-    errors = [int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()]
+    errors = [int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()]
     return min(capabilities, default=None), sum(errors) if errors else None
 
 

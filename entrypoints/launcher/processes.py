@@ -31,7 +31,7 @@ def snapshot() -> dict[int, Process]:
     """All living processes that /proc shows."""
     table: dict[int, Process] = {}
     for entry in PROC.iterdir():
-        if not entry.name.isdigit():
+        if not entry.name.isdecimal():
             continue
         try:
             text = (entry / "stat").read_text(encoding="utf-8", errors="replace")

@@ -35,7 +35,7 @@ def note_uri(target: str, name: str) -> str:
 
 def attempts(s3: S3, job_uri: str) -> list[int]:
     """The attempts of a job that have left something, oldest first."""
-    return sorted(int(name) for name in s3.children(job_uri) if name.isdigit())
+    return sorted(int(name) for name in s3.children(job_uri) if name.isdecimal())
 
 
 def all_complete(s3: S3, job_uri: str) -> list[Remote]:

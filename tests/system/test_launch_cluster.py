@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher import processes
 from launcher.causes import FAILURE_CHARS, GATE, HANG, PEER, PREFLIGHT, STOPPED, USAGE
 from tests.system.launch_cluster import Cluster, cluster
 
@@ -67,7 +68,7 @@ def three(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def alive(pid: int) -> bool:
-    return Path("/proc", str(pid)).exists()
+    return pid in processes.snapshot()
 
 
 def test_ranks_of_all_nodes_form_one_world_in_host_order(two: Cluster) -> None:
