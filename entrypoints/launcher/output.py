@@ -89,15 +89,16 @@ class Follower:
         """Print what is left, to the last byte, and close the files."""
         self._done.set()
         self._thread.join()
-        self._round()
+        self.look()
         for tail in self._tails.values():
             self._print(tail.finish())
 
     def _follow(self) -> None:
         while not self._done.wait(POLL_SECONDS):
-            self._round()
+            self.look()
 
-    def _round(self) -> None:
+    def look(self) -> None:
+        """Print what has been written since the last look."""
         for path, rank in self._logs().items():
             if path not in self._tails:
                 self._tails[path] = _Tail(path, rank)

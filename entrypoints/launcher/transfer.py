@@ -100,7 +100,7 @@ def _fetch(s3: S3, source: str, target: Path, listing: Mapping[str, S3Object]) -
     if wanted:
         note.unlink(missing_ok=True)
         need = sum(item.size for item in wanted.values())
-        _need_space(source, target, need)
+        need_space(source, target, need)
         batch: Mapping[str, S3Object] = wanted
         for last in (False, True):
             try:
@@ -143,7 +143,8 @@ def _absent(target: Path, wanted: Mapping[str, S3Object]) -> dict[str, S3Object]
     }
 
 
-def _need_space(source: str, target: Path, need: int) -> None:
+def need_space(source: str, target: Path, need: int) -> None:
+    """LaunchError 73 when `need` bytes do not fit into the disk of `target`."""
     if need + SPARE_BYTES > shutil.disk_usage(target).free:
         raise _no_space(source, target, need)
 

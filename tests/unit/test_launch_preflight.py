@@ -1,0 +1,198 @@
+"""What the preflight makes of what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from launcher import fitness, hang, hello, preflight, probe
+from launcher.causes import GATE, PREFLIGHT, LaunchError
+from launcher.instances import INSTANCES
+from launcher.preflight import FAIL, WARN, Check, Facts
+
+HEALTHY = Facts(
+    instance_type="ml.p5.48xlarge",
+    nodes=2,
+    platform="sagemaker",
+    gpus=8,
+    capability=9.0,
+    ecc_errors=0,
+    efa_devices=32,
+    efa_provider=True,
+    shm_bytes=1 << 38,
+    checkpoint_dir="/ck",
+    checkpoint_uri="s3://b/ck",
+    s3_errors={"s3://b/ck": ""},
+    clock_skew=1.0,
+)
+
+
+def of_level(facts: Facts, level: str) -> dict[str, str]:
+    return {c.name: c.text for c in preflight.judge(facts) if c.level == level}
+
+
+def test_a_healthy_node_passes() -> None:
+    preflight.demand(preflight.judge(HEALTHY))
+    assert of_level(HEALTHY, FAIL) == of_level(HEALTHY, WARN) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "said"),
+    [
+        ({"gpus": 7}, "gpus", "7 GPUs, but ml.p5.48xlarge has 8"),
+        ({"ecc_errors": 2}, "gpu memory", "2 uncorrected memory errors"),
+        ({"efa_devices": 31}, "efa", "31 EFA devices, but ml.p5.48xlarge has 32"),
+        ({"efa_devices": None}, "efa", "0 EFA devices"),
+        ({"efa_provider": False}, "fi_info", "no efa provider"),
+        ({"memlock_unlimited": False}, "memlock", "ulimit -l"),
+        ({"s3_errors": {"s3://b/ck": "AccessDenied"}}, "s3 write", "s3://b/ck: AccessDenied"),
+        ({"clock_skew": -400.0}, "clock", "-400 s off"),
+        ({"checkpoint_mounted": False, "checkpoint_uri": ""}, "checkpoints", "lost with"),
+        ({"args": ("--fp8", "1"), "capability": 8.6}, "fp8", "these GPUs have 8.6"),
+    ],
+)
+def test_what_would_fail_the_job_later_fails_the_preflight(
+    change: dict[str, object], name: str, said: str
+) -> None:
+    failed = of_level(replace(HEALTHY, **change), FAIL)  # type: ignore[arg-type]
+    assert list(failed) == [name]
+    assert said in failed[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"shm_bytes": 64 << 20}, "shm"),
+        ({"sagemaker_sync": "/ck"}, "checkpoint sync"),
+        ({"checkpoint_mounted": False}, "checkpoints"),
+        ({"args": ("--load_best_model_at_end", "True")}, "load_best_model_at_end"),
+    ],
+)
+def test_what_is_only_unwise_is_a_warning(change: dict[str, object], name: str) -> None:
+    facts = replace(HEALTHY, **change)  # type: ignore[arg-type]
+    assert list(of_level(facts, WARN)) == [name]
+    assert of_level(facts, FAIL) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gpus": 4, "gpus_restricted": True},
+        {"nodes": 1, "efa_devices": None, "memlock_unlimited": False},
+        {"instance_type": "ml.unheard-of", "gpus": 1},
+        {"instance_type": "", "gpus": 0, "shm_bytes": 1},
+        {"args": ("--fp8=0",), "capability": 8.0},
+        {"args": ("--fp8", "1"), "capability": 8.9},
+        {"nodes": 1, "args": ("--load_best_model_at_end",)},
+    ],
+)
+def test_what_is_meant_that_way_is_no_problem(change: dict[str, object]) -> None:
+    facts = replace(HEALTHY, **change)  # type: ignore[arg-type]
+    assert of_level(facts, FAIL) == of_level(facts, WARN) == {}
+
+
+def test_all_failed_checks_are_told_at_once() -> None:
+    with pytest.raises(LaunchError) as caught:
+        preflight.demand(preflight.judge(replace(HEALTHY, gpus=7, clock_skew=999.0)))
+    assert caught.value.code == PREFLIGHT
+    assert "gpus: 7 GPUs" in str(caught.value)
+    assert "clock: " in str(caught.value)
+
+
+def figures(rank: int, **change: object) -> dict[str, object]:
+    return {
+        "rank": rank, "device": "NVIDIA H100", "teraflops": 700.0, "finite": True,
+        "sum_right": True, "busbw_gbs": 520.0, **change,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"finite": False}, "holds NaN"),
+        ({"sum_right": False}, "wrong sum"),
+        ({"teraflops": 300.0}, "far slower than its neighbours"),
+        ({"busbw_gbs": 480.0}, "a healthy p5.48xlarge reaches 500 GB/s"),
+    ],
+)
+def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str) -> None:
+    results = [figures(0), figures(1), figures(2, **change)]
+    checks = fitness.verdicts(results, "p5.48xlarge", nodes=1)
+    assert [check.name for check in checks if check.level == FAIL] == ["rank 2"]
+    assert said in checks[2].text
+
+
+def test_between_nodes_the_floor_of_nvlink_does_not_apply() -> None:
+    checks = fitness.verdicts([figures(0, busbw_gbs=90.0)], "p5.48xlarge", nodes=2)
+    assert checks[0].level == preflight.OK
+
+
+def test_the_table_lines_up() -> None:
+    text = preflight.table([Check("a", "ok", "x"), Check("long name", FAIL, "y")])
+    assert text == "ok    a          x\nfail  long name  y"
+
+
+def test_arguments_are_read_in_both_spellings() -> None:
+    args = ["--fp8=1", "--output-dir", "/x", "--flag", "--last"]
+    assert preflight.named(args) == {
+        "fp8": "1", "output_dir": "/x", "flag": "true", "last": "true",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("9.0, 0\n9.0, 3\n", (9.0, 3)),
+        ("8.6, [N/A]\n7.5, [N/A]\n", (7.5, None)),
+        ("", (None, None)),
+        ("[Not Supported], [N/A]\n", (None, None)),
+    ],
+)
+def test_nvidia_smis_health_columns_are_read(
+    text: str, found: tuple[float | None, int | None]
+) -> None:
+    assert probe.parse_health(text) == found
+
+
+def test_a_gpu_that_does_not_tell_its_load_counts_as_busy() -> None:
+    assert hang.parse_gpus("0, 100, 81559\n[N/A], [N/A], [N/A]\n") == [(0, 100, 81559), (100, 0, 1)]
+
+
+def test_a_hang_with_full_memory_suggests_zero_3() -> None:
+    assert "try ZeRO-3" in hang.describe(600, [(0, 80_000, 81_559)])
+    assert "ZeRO" not in hang.describe(600, [(0, 40_000, 81_559)])
+    assert hang.describe(600, []) == "no rank has written anything for 600 s"
+
+
+HELLO = {"hosts": ["a", "b"], "arguments": ["t.py"], "nproc": 8, "version of torch": "2.13.0"}
+
+
+def test_like_nodes_pass_even_with_unlike_numbers_of_gpus() -> None:
+    hello.check(["a", "b"], [HELLO, {**HELLO, "nproc": 4}])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"arguments": ["u.py"]}, "differ in arguments: a has ['t.py'], b has ['u.py']"),
+        ({"version of torch": "2.12.0"}, "differ in version of torch: a has '2.13.0', b has '2.12"),
+        ({"image": "x"}, "differ in image: a has None, b has 'x'"),
+    ],
+)
+def test_unlike_nodes_are_told_apart_by_name(change: dict[str, object], said: str) -> None:
+    with pytest.raises(LaunchError) as caught:
+        hello.check(["a", "b"], [HELLO, {**HELLO, **change}])
+    assert caught.value.code == GATE
+    assert said in str(caught.value)
+
+
+def test_the_instance_table_holds_the_types_that_the_documents_name() -> None:
+    counts = {name: (row.gpus, row.efa) for name, row in INSTANCES.items()}
+    # aws/sagemaker-hyperpod-recipes:launcher/efa.py
+    expected = {
+        "p4d.24xlarge": (8, 4), "p4de.24xlarge": (8, 4), "p5.48xlarge": (8, 32),
+        "p5e.48xlarge": (8, 32), "p5en.48xlarge": (8, 16), "g5.48xlarge": (8, 1),
+        "g6e.24xlarge": (4, 2), "g6e.48xlarge": (8, 4), "g5.2xlarge": (1, 0),
+    }  # fmt: skip
+    assert expected.items() <= counts.items()
