@@ -42,7 +42,7 @@ def pure(versions: Path, count: int) -> dict[str, float]:
     started = time.perf_counter()
     from datetime import date
 
-    from slipway.app import House
+    from slipway.job.house import House
     from slipway.lock.files import load_locks
     from slipway.matrix.load import load
     from slipway.paths import Project
@@ -75,7 +75,8 @@ def child(arguments: list[str]) -> tuple[float, int, str]:
     started = time.perf_counter()
     code = (
         "import resource, subprocess, sys\n"
-        "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
+        "quiet = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)\n"
+        "done = subprocess.run(sys.argv[1:], **quiet)\n"
         "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024\n"
         "print(peak); print(done.stdout); sys.exit(done.returncode)\n"
     )

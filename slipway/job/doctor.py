@@ -14,11 +14,11 @@ import boto3
 import botocore.exceptions
 
 from slipway import generate as generated
-from slipway.app import House, Settings
 from slipway.engine import host
 from slipway.engine.client import connect
 from slipway.engine.errors import EngineUnavailableError
 from slipway.errors import SlipwayError
+from slipway.job.house import House, Settings
 from slipway.matrix.show import past_support
 from slipway.paths import Project
 from slipway.registry import local

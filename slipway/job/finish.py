@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway import records
-from slipway.build import Workshop, ensure_base
 from slipway.errors import SlipwayError
+from slipway.job.build import Workshop, ensure_base
+from slipway.job.summary import Done
 from slipway.matrix.model import Image
 from slipway.matrix.tags import image_tag, repository
 from slipway.records import Built, Exported, Pushed, Verified
@@ -17,7 +18,6 @@ from slipway.registry import ecr
 from slipway.registry.distribution import Distribution
 from slipway.registry.model import Target
 from slipway.registry.push import push_image
-from slipway.report.summary import Done
 from slipway.sqsh.export import export
 from slipway.sqsh.options import SqshOptions
 from slipway.sqsh.outside import layer_cache

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway import records
-from slipway.build import Workshop
 from slipway.buildid import Inputs, inputs, shared
 from slipway.engine.client import connect
 from slipway.errors import UsageError
+from slipway.job.build import Workshop
+from slipway.job.finish import Sharing
 from slipway.lock.files import load_locks
 from slipway.lock.local_base import local_base_id
 from slipway.lock.model import Locks
@@ -24,7 +25,6 @@ from slipway.plan import Step, plan
 from slipway.registry import ecr, local
 from slipway.registry.model import Target
 from slipway.report.console import Reporter
-from slipway.ship import Sharing
 
 
 @dataclass(frozen=True)

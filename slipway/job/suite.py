@@ -9,9 +9,9 @@ from pathlib import Path
 
 from invoke.context import Context
 
-from slipway import job
 from slipway.errors import SlipwayError, UsageError
 from slipway.files import tree_files
+from slipway.job.run import set_up as prepare
 from slipway.paths import Project
 
 SHELL_SCRIPTS = ("inv", ".ci/run", "images/local", "entrypoints")
@@ -55,7 +55,7 @@ def run(c: Context, project: Project, only: str = "", k: str = "") -> None:
                 _call(c, command)
         folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
         if "system" in chosen:
-            job.set_up()
+            prepare()
         if folders:
             _call(c, [sys.executable, "-m", "pytest", *folders, *(["-k", k] if k else [])])
 

@@ -8,10 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from slipway.app import House, Settings
-from slipway.build import free_bytes
 from slipway.engine import embedded
 from slipway.errors import SlipwayError
+from slipway.job.build import free_bytes
+from slipway.job.house import House, Settings
 from slipway.matrix.expand import select
 from slipway.matrix.show import describe, describe_reference
 from slipway.matrix.uri import image_uri

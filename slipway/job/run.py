@@ -8,25 +8,20 @@ from datetime import date
 from pathlib import Path
 
 from slipway import generate as generated
-from slipway import ship
-from slipway.app import House, Settings, target_of, workshop
-from slipway.build import Outcome, Workshop, build_all, free_bytes, require_locked
 from slipway.engine import host
-from slipway.engine.client import connect
-from slipway.engine.errors import EngineUnavailableError
-from slipway.errors import DriftError, SlipwayError
+from slipway.errors import SlipwayError
 from slipway.files import exclusive, write_atomic
-from slipway.lock import lock as locking
+from slipway.job import finish, summary
+from slipway.job.build import Outcome, Workshop, build_all, free_bytes, require_locked
+from slipway.job.house import House, Settings, target_of, workshop
+from slipway.job.summary import Done, Made
 from slipway.matrix.expand import select
 from slipway.matrix.model import Image
-from slipway.notes import Note, grouped
+from slipway.notes import grouped
 from slipway.plan import Step, disk
-from slipway.registry import ecr
 from slipway.registry.model import Target
-from slipway.report import summary
-from slipway.report.console import Reporter, human_bytes
+from slipway.report.console import human_bytes
 from slipway.report.events import Event
-from slipway.report.summary import Done, Made
 from slipway.report.tables import say
 from slipway.sqsh.options import SqshOptions
 
@@ -92,69 +87,17 @@ def after_build(
     made = Made(image, [Done("build", outcome.fresh, seconds, built.reference)])
     try:
         if "verify" in steps:
-            made.steps.append(ship.verified(shop, image, built, again=steps[-1] == "verify"))
+            made.steps.append(finish.verified(shop, image, built, again=steps[-1] == "verify"))
         if "sqsh" in steps:
             folder, options = settings.sqsh_dir, SqshOptions()
             made.steps.append(
-                ship.exported(shop, image, built, options, folder=folder, force=force)
+                finish.exported(shop, image, built, options, folder=folder, force=force)
             )
         if target:
-            made.steps.append(ship.pushed(shop, image, built, target, settings.sharing))
+            made.steps.append(finish.pushed(shop, image, built, target, settings.sharing))
     except SlipwayError as error:
         made.failure = error
     return made
-
-
-def lock(
-    root: Path,
-    settings: Settings,
-    names: Sequence[str],
-    *,
-    check: bool = False,
-    upgrade: bool = False,
-    pull: bool = False,
-) -> None:
-    """Bring images/lock up to date for the images named (all by default), or say what would change.
-
-    Packages inside a base are read where an engine has it; `pull` fetches it for that. Raises
-    DriftError when `check` finds a difference.
-    """
-    house = House.at(root)
-    images = select(house.matrix, names)
-    with exclusive(house.project.state / "lock", "lock"), Reporter() as reporter:
-        try:
-            engine = connect(house.project, settings.engine, start=pull)
-        except EngineUnavailableError:
-            if pull:
-                raise
-            engine = None
-        try:
-            report = locking.lock(
-                house.project,
-                house.matrix,
-                images,
-                region=settings.region,
-                credentials=ecr.credentials_for(),
-                engine=engine,
-                check=check,
-                upgrade=upgrade,
-                pull=pull,
-                on_event=reporter.on_event,
-            )
-        finally:
-            if engine:
-                engine.close()
-    for line in report.changes:
-        print(line)
-    notes = []
-    for line in report.unresolved:
-        base, _, reason = line.partition(": ")
-        notes.append(Note(base, f"no digest ({reason})"))
-    for line in grouped(notes):
-        say(line)
-    say("every lock is up to date" if not report.drift else f"{len(report.changes)} changes")
-    if check and report.drift:
-        raise DriftError("images/lock differs from what it is made from", cure="Run `./inv lock`.")
 
 
 def run(

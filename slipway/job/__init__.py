@@ -1,0 +1,1 @@
+"""What the tasks call: the main job and its parts, and the answers to questions about it."""

@@ -1,0 +1,35 @@
+"""`inv registry`: the registry on this machine."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+from invoke.context import Context
+
+from slipway.cli import command
+from slipway.job import answers
+from slipway.job.house import Settings
+from slipway.namespaces.common import JSON, ROOT
+from slipway.paths import Project
+from slipway.registry import local
+from slipway.report.tables import say
+
+
+@command()
+def registry_up(c: Context) -> None:
+    """Start the registry on this machine and print its host."""
+    print(local.up(Project.at(ROOT), Settings.of(c.config).registry_port).host)
+
+
+@command()
+def registry_down(c: Context) -> None:
+    """Stop the registry on this machine; what was pushed stays."""
+    say("stopped" if local.down(Project.at(ROOT)) else "it was not running")
+
+
+@command(help=JSON)
+def registry_status(c: Context, json: bool = False) -> None:
+    """Where the registry on this machine listens and keeps its data."""
+    answers.status(local.status(Project.at(ROOT)), as_json=json)
+
+
+ns = Collection("registry", up=registry_up, down=registry_down, status=registry_status)

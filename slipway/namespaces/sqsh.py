@@ -1,0 +1,50 @@
+"""`inv sqsh`: enroot-ready squashfs files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke.collection import Collection
+from invoke.context import Context
+
+from slipway.cli import command
+from slipway.job import run
+from slipway.job.house import Settings
+from slipway.namespaces.common import JSON, NAMES, ROOT, SQSH
+from slipway.paths import Project
+from slipway.sqsh import outside
+
+
+@command(
+    positional=[],
+    help={
+        **NAMES,
+        **SQSH,
+        "from_": "export without an engine: registry://HOST/REPO@sha256:..., or oci:FOLDER",
+    },
+)
+def sqsh_export(
+    c: Context, names: list[str], output: str = "", force: bool = False, from_: str = ""
+) -> None:
+    """Build, then export an enroot-ready .sqsh with its .json sidecar."""
+    settings = Settings.of(c.config, sqsh_dir=output)
+    if from_:
+        outside.export_from(Project.at(ROOT), from_, names, settings.sqsh_dir, force=force)
+    else:
+        run.run(ROOT, settings, names, ("build", "sqsh"), force=force)
+
+
+@command()
+def sqsh_verify(c: Context, file: str) -> None:
+    """Check a .sqsh against its sidecar, its structure and all of its contents."""
+    outside.verify_and_tell(Path(file))
+
+
+@command(help={**JSON, "times": "modification times count too"})
+def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = False) -> None:
+    """What differs between two .sqsh files; exit code 2 where something does."""
+    outside.diff_and_tell(Path(a), Path(b), times=times, as_json=json)
+
+
+ns = Collection("sqsh", verify=sqsh_verify, diff=sqsh_diff)
+ns.add_task(sqsh_export, "export", default=True)
