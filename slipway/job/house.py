@@ -20,6 +20,7 @@ from slipway.lock.local_base import local_base_id
 from slipway.lock.model import Locks
 from slipway.matrix.load import load
 from slipway.matrix.model import Image, Matrix
+from slipway.matrix.uri import did_you_mean, region_suffixes
 from slipway.paths import Project
 from slipway.plan import Step, plan
 from slipway.registry import ecr, local
@@ -47,13 +48,19 @@ class Settings:
             raise UsageError(
                 f"target {values['target']!r} is not known", cure="Use --target local or ecr."
             )
+        region = values["region"] or None
+        if region and region not in region_suffixes():
+            raise UsageError(
+                f"AWS has no region {region!r}{did_you_mean(region, region_suffixes())}",
+                cure="Give another --region, or correct slipway.region.",
+            )
         try:
             jobs, port = int(values["jobs"]), int(values["registry_port"])
         except ValueError as error:
             raise UsageError(f"jobs and registry_port are numbers: {error}") from error
         return cls(
             engine=values["engine"],
-            region=values["region"] or None,
+            region=region,
             target=values["target"],
             jobs=jobs,
             sqsh_dir=Path(values["sqsh_dir"]).absolute() if values["sqsh_dir"] else None,
