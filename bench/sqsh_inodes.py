@@ -34,7 +34,7 @@ def make_layers(cache: Cache, inodes: int) -> list[str]:
     keys = []
     for number in range(LAYERS):
         root, position, tails = new_root(), 0, 0
-        fragments = []
+        fragments: list[tuple[int, int, int]] = []
         for count in range(inodes // LAYERS):
             folder = count // 10
             base = f"usr/lib/python3/dist{folder % 97}/package{folder}"
@@ -83,7 +83,6 @@ def run(folder: Path, keys: list[str]) -> dict[str, float]:
             folder / "out.sqsh",
             Options(),
             Rules(all_root=True, readable_depth=5),
-            hashed=False,
         )
         times.append(time.perf_counter() - begun)
         del layers

@@ -17,6 +17,7 @@ from slipway.squashfs.inodes import Rules
 from slipway.squashfs.layer import Layer
 from slipway.squashfs.link import link
 from slipway.squashfs.options import Options
+from slipway.squashfs.pieces import Piece
 from slipway.squashfs.reader import opened
 
 _PROGRESS_BYTES = 16 << 20
@@ -24,10 +25,10 @@ _PROGRESS_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Packed:
-    """A .sqsh that was written, and its sha256."""
+    """A .sqsh that was written, and the digests of its content."""
 
     written: Written
-    sha256: str
+    pieces: tuple[Piece, ...]
 
 
 def link_image(
@@ -55,10 +56,9 @@ def link_image(
             ),
             on_bytes=progress.link,
         )
-    assert linked.sha256 is not None
     written = Written(linked.entries, linked.inodes, nodes_left_out=list(linked.devices_left_out))
     written.newlines = _newlines(layers, path)
-    return Packed(written, linked.sha256)
+    return Packed(written, linked.pieces)
 
 
 def _newlines(layers: list[Layer], path: Path) -> int:

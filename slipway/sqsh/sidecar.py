@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import SlipwayError
-from slipway.files import sha256_file, write_atomic
+from slipway.files import write_atomic
+from slipway.squashfs.pieces import Piece, differing
 
-FORMAT = "slipway-sqsh/1"
+FORMAT = "slipway-sqsh/2"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Sidecar:
     image_id: str  # "sha256:...", the hash of the image's config
     image_digests: tuple[str, ...]  # "repository@sha256:..." that registries gave it
     build_id: str
-    sha256: str
+    digest: str  # of `pieces` (slipway.squashfs.pieces.digest); equal for equal content
+    pieces: tuple[Piece, ...]  # the whole file, in order
     size: int  # bytes
     entries: int  # paths below the root
     options: dict[str, Any]  # SqshOptions.as_json
@@ -35,7 +37,9 @@ def sidecar_path(sqsh: Path) -> Path:
 
 def write(sqsh: Path, sidecar: Sidecar) -> None:
     """Write the sidecar of `sqsh`, whole or not at all."""
-    text = json.dumps({"format": FORMAT, **asdict(sidecar)}, indent=2, sort_keys=True)
+    data = {"format": FORMAT, **asdict(sidecar)}
+    data["pieces"] = [[piece.size, piece.sha256] for piece in sidecar.pieces]
+    text = json.dumps(data, indent=2, sort_keys=True)
     write_atomic(sidecar_path(sqsh), text + "\n")
 
 
@@ -46,7 +50,8 @@ def read(sqsh: Path) -> Sidecar | None:
         data = json.loads(path.read_bytes())
         if data.pop("format") != FORMAT:
             raise ValueError("unknown format")
-        return Sidecar(**{**data, "image_digests": tuple(data["image_digests"])})
+        pieces = tuple(Piece(int(size), str(sha256)) for size, sha256 in data["pieces"])
+        return Sidecar(**{**data, "image_digests": tuple(data["image_digests"]), "pieces": pieces})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -58,7 +63,7 @@ def read(sqsh: Path) -> Sidecar | None:
 
 
 def verify(sqsh: Path) -> Sidecar:
-    """Check size and sha256 of `sqsh` against its sidecar; SlipwayError where they differ."""
+    """Check every byte of `sqsh` against its sidecar; SlipwayError where it differs."""
     sidecar = read(sqsh)
     if sidecar is None:
         raise SlipwayError(
@@ -68,17 +73,15 @@ def verify(sqsh: Path) -> Sidecar:
         )
     try:
         size = sqsh.stat().st_size
-        digest = sha256_file(sqsh) if size == sidecar.size else None
+        wrong = differing(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
     except OSError as error:
         raise SlipwayError(f"cannot be read: {error.strerror}", where=str(sqsh)) from error
-    if digest is None:
-        found, wanted = f"{size} bytes", f"{sidecar.size}"
-    else:
-        found, wanted = f"sha256 {digest}", sidecar.sha256
-    if digest != sidecar.sha256:
+    if wrong is not None:
+        told = f"it has {size} bytes, the sidecar says {sidecar.size}"
+        if size == sidecar.size:
+            told = f"bytes {wrong[0]} to {wrong[1]} do not have their sha256"
         raise SlipwayError(
-            f"the file is damaged or not the one that its sidecar describes: it has {found}, the"
-            f" sidecar says {wanted}",
+            f"the file is damaged or not the one that its sidecar describes: {told}",
             where=str(sqsh),
             cure="Copy it again, or export the image again with --force.",
         )

@@ -15,6 +15,7 @@ from slipway.sqsh.options import SqshOptions
 from slipway.sqsh.rewrite import Changes, rewrite
 from slipway.sqsh.source import SourceImage
 from slipway.sqsh.tarhead import TarError
+from slipway.squashfs.pieces import Piece
 
 _PROGRESS_BYTES = 16 << 20
 
@@ -62,7 +63,8 @@ def stream_image(
                 touched_after=stream.touched_after,
             )
             written = rewrite(stream.chunks, sink, changes, on_bytes)
-        return Packed(written, sha256_file(path))
+        whole = Piece(path.stat().st_size, sha256_file(path))
+        return Packed(written, (whole,))
     except TarError as error:
         raise SlipwayError(
             f"the engine's export of {image.reference} cannot be packed: {error}"

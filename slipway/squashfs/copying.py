@@ -1,12 +1,9 @@
-"""Copying the data of an image: shared or copied by the kernel where it can, hashed behind."""
+"""Copying the data of an image: shared or copied by the kernel where it can."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,26 +12,6 @@ from slipway.squashfs.layout import Copy
 
 _PIECE = 8 << 20
 _UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
-
-
-class Progress:
-    """How far a copy got, for a reader that follows it."""
-
-    def __init__(self) -> None:
-        self._moved = threading.Condition()
-        self._position = 0
-
-    def reached(self, position: int) -> None:
-        """Everything below `position` is written."""
-        with self._moved:
-            self._position = position
-            self._moved.notify_all()
-
-    def wait_for(self, position: int) -> int:
-        """Wait until more than `position` is written; how much is."""
-        with self._moved:
-            self._moved.wait_for(lambda: self._position > position)
-            return self._position
 
 
 def write_at(handle: int, data: bytes, position: int) -> None:
@@ -48,7 +25,6 @@ def write_at(handle: int, data: bytes, position: int) -> None:
 def copy_all(
     copies: Sequence[Copy],
     handle: int,
-    progress: Progress,
     on_bytes: Callable[[int, int], None] | None,
     end: int,
 ) -> None:
@@ -56,7 +32,6 @@ def copy_all(
     opened: tuple[Path, int] | None = None
     try:
         for copy in copies:
-            progress.reached(copy.to)
             if isinstance(copy.source, bytes):
                 write_at(handle, copy.source[copy.start : copy.start + copy.size], copy.to)
                 continue
@@ -76,12 +51,9 @@ def copy_all(
                         cure="Run this again: the layer will be compiled anew.",
                     )
                 done += count
-                progress.reached(copy.to + done)
                 if on_bytes is not None:
                     on_bytes(copy.to + done, end)
     finally:
-        # Also after an error, which the caller gets from the future: nobody waits for ever.
-        progress.reached(sys.maxsize)
         if opened is not None:
             os.close(opened[1])
 
@@ -96,19 +68,3 @@ def _copy(source: int, target: int, size: int, start: int, to: int) -> int:
     data = os.pread(source, min(size, _PIECE), start)
     write_at(target, data, to)
     return len(data)
-
-
-def hash_behind(handle: int, size: int, progress: Progress) -> str:
-    """The sha256 of a file's first `size` bytes, read while `progress` is being made."""
-    hasher = hashlib.sha256()
-    view = memoryview(bytearray(_PIECE))
-    position = 0
-    while position < size:
-        ready = min(progress.wait_for(position), size)
-        while position < ready:
-            count = os.preadv(handle, [view[: min(ready - position, _PIECE)]], position)
-            if not count:
-                return ""  # the copy failed
-            hasher.update(view[:count])
-            position += count
-    return hasher.hexdigest()

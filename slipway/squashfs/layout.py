@@ -21,11 +21,24 @@ class Copy:
     to: int  # position in the image
 
 
+@dataclass(frozen=True)
+class Span:
+    """What of a part is in the image, from its first byte to its last.
+
+    `sha256` is known where the part is there as a whole.
+    """
+
+    start: int
+    end: int
+    sha256: str | None
+
+
 @dataclass
 class Layout:
     """Copies in the order of the image, and where each layer's files are after them."""
 
     copies: list[Copy]
+    spans: list[Span]
     starts: list[list[int]]  # for each layer, for each row: position of the first data block
     fragments: list[list[int]]  # for each layer, by its own number + 1: number in the image
     table: list[tuple[int, int]]  # fragments of the image: position, size word
@@ -39,7 +52,7 @@ def arrange(merged: Merged, position: int) -> Layout:
     blocks between files (reflinks) need not copy; what is dead in between is left out but for the
     part of a page that this needs, which reads as zeros.
     """
-    layout = Layout([], [], [], [], position)
+    layout = Layout([], [], [], [], [], position)
     for layer, live in zip(merged.layers, merged.live, strict=True):
         _arrange(layer, live, layout)
     return layout
@@ -64,7 +77,13 @@ def _arrange(layer: Layer, live: bytearray, layout: Layout) -> None:
 
     moved: list[dict[int, int]] = []
     for part_pieces, source in zip(pieces, layer.parts, strict=True):
+        before = len(layout.copies)
         moved.append(_place(sorted(part_pieces), source.source, layout))
+        copies = layout.copies[before:]
+        if copies:
+            whole = (copies[0].start, copies[0].size) == (0, source.size)
+            sha256 = source.sha256 if whole else None
+            layout.spans.append(Span(copies[0].to, layout.end, sha256))
     layout.starts.append(
         [
             moved[part].get(start, 0) if size else 0

@@ -40,16 +40,17 @@ from slipway.squashfs.layout import Layout, arrange
 from slipway.squashfs.merge import Merged
 from slipway.squashfs.metadata import MetadataWriter, indexed_table
 from slipway.squashfs.options import Options
+from slipway.squashfs.pieces import Piece, pieces_of
 
 
 @dataclass(frozen=True)
 class Linked:
-    """What was written. `sha256` is None where it was not asked for."""
+    """What was written."""
 
     size: int
     inodes: int
     entries: int  # paths below the root
-    sha256: str | None
+    pieces: tuple[Piece, ...]
     devices_left_out: tuple[bytes, ...]
 
 
@@ -59,7 +60,6 @@ def link(
     options: Options,
     rules: Rules | None = None,
     *,
-    hashed: bool = True,
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> Linked:
     """Write the image of `layers`, lowest first, into the existing or new file `output`.
@@ -74,20 +74,19 @@ def link(
         head += 2 + len(codec.options)
     merged = Merged(layers, keep_devices=rules.keep_devices)
     layout = arrange(merged, head)
-    progress = copying.Progress()
     with output.open("w+b") as sink, ThreadPoolExecutor(1) as background:
         # The copy is the kernel's work, the tables are Python's: both at once.
         copied = background.submit(
-            copying.copy_all, layout.copies, sink.fileno(), progress, on_bytes, layout.end
+            copying.copy_all, layout.copies, sink.fileno(), on_bytes, layout.end
         )
         tables = Writer(merged, layout, rules, codec).write()
         start, tail = _tail(tables, layout, rules, options, codec)
         copying.write_at(sink.fileno(), start, 0)
         copying.write_at(sink.fileno(), tail, layout.end)
         size = layout.end + len(tail)
-        sha256 = copying.hash_behind(sink.fileno(), size, progress) if hashed else None
         copied.result()
-    return Linked(size, tables.count, tables.entries, sha256, tuple(merged.dropped))
+        pieces = tuple(pieces_of(sink.fileno(), layout.spans, size))
+    return Linked(size, tables.count, tables.entries, pieces, tuple(merged.dropped))
 
 
 def _tail(

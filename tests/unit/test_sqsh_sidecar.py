@@ -17,6 +17,7 @@ from slipway.sqsh.preflight import (
     file_system_of,
 )
 from slipway.sqsh.sidecar import Sidecar, read, sidecar_path, verify, write
+from slipway.squashfs.pieces import Piece
 
 GIB = 1 << 30
 OPTIONS = SqshOptions()
@@ -30,7 +31,11 @@ def made(path: Path, content: bytes = b"squashfs") -> Sidecar:
         image_id="sha256:1",
         image_digests=("train/x@sha256:2",),
         build_id="b1",
-        sha256=hashlib.sha256(content).hexdigest(),
+        digest="d1",
+        pieces=(
+            Piece(4, hashlib.sha256(content[:4]).hexdigest()),
+            Piece(len(content) - 4, hashlib.sha256(content[4:]).hexdigest()),
+        ),
         size=len(content),
         entries=3,
         options=OPTIONS.as_json(),
@@ -50,7 +55,7 @@ def test_a_sidecar_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def test_one_changed_byte_is_found(tmp_path: Path) -> None:
     made(tmp_path / "a.sqsh")
     (tmp_path / "a.sqsh").write_bytes(b"squashFs")
-    with pytest.raises(SlipwayError, match="sha256"):
+    with pytest.raises(SlipwayError, match="bytes 4 to 8 do not have their sha256"):
         verify(tmp_path / "a.sqsh")
 
 
@@ -73,7 +78,7 @@ def test_a_missing_file_or_sidecar_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"format": "slipway-sqsh/9"}', '{"format": "slipway-sqsh/1"}']
+    "text", ["", "{", "[]", "{}", '{"format": "slipway-sqsh/9"}', '{"format": "slipway-sqsh/2"}']
 )
 def test_a_damaged_sidecar_is_named_and_not_guessed_at(tmp_path: Path, text: str) -> None:
     sidecar_path(tmp_path / "a.sqsh").write_text(text)

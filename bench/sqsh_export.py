@@ -1,0 +1,142 @@
+"""What a .sqsh costs: `python -m bench.sqsh_export --engine URL --work DIR IMAGE IMAGE...`.
+
+The IMAGEs differ in their top layer only (a rebuild after a small change). Each round runs every
+way once, in alternating order, on another IMAGE; medians are shown. Ways:
+
+pipeline    stand-in for `enroot import dockerd://` with its default options: docker export,
+            tar -x, then mksquashfs -comp lzo -noD -all-root
+tuned       the same with -comp zstd -Xcompression-level 3 -b 1M
+overlay     mksquashfs -comp zstd -Xcompression-level LEVEL -b 1M on a mount of the engine's layers
+first       Slipway with an empty layer cache
+again       Slipway with all layers but the top one in the cache
+cp          a plain copy of the resulting file
+
+Nothing is flushed to the disk within the times; before each, everything is. Needs root, an overlay2 engine on this machine, squashfs-tools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from slipway.engine.client import Engine, connect
+from slipway.paths import Project
+from slipway.sqsh import in_place, source
+from slipway.sqsh.export import export
+from slipway.sqsh.options import SqshOptions
+from slipway.squashfs.cache import Cache
+from slipway.squashfs.compile import DirSource
+
+ENROOT_DEFAULT = ["-comp", "lzo", "-noD"]
+TUNED = ["-comp", "zstd", "-Xcompression-level", "3", "-b", "1M"]
+
+
+class Bench:
+    def __init__(self, engine: Engine, work: Path, level: int) -> None:
+        self.engine, self.work, self.level = engine, work, level
+        self.warm = Cache(work / "warm")
+        self.sizes: dict[str, int] = {}
+
+    def mksquashfs(self, source: Path, options: list[str], way: str) -> None:
+        output = self.work / f"{way}.sqsh"
+        output.unlink(missing_ok=True)
+        command = ["mksquashfs", str(source), str(output), "-all-root", "-no-progress", *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        self.sizes[way] = output.stat().st_size
+
+    def pipeline(self, image: str, options: list[str], way: str) -> None:
+        folder = self.work / "rootfs"
+        folder.mkdir()
+        api = self.engine.client.api
+        container = api.create_container(image, ["x"], network_disabled=True)["Id"]
+        try:
+            tar = subprocess.Popen(["tar", "-x", "-C", str(folder)], stdin=subprocess.PIPE)
+            assert tar.stdin is not None
+            with tar.stdin:
+                for chunk in api.export(container, chunk_size=1 << 20):
+                    tar.stdin.write(chunk)
+            assert tar.wait() == 0
+        finally:
+            api.remove_container(container)
+        self.mksquashfs(folder, options, way)
+
+    def overlay(self, image: str) -> None:
+        origin = in_place.find_layers(self.engine, source.look_up(self.engine, image))
+        assert origin is not None
+        folders = [str(layer.folder) for layer in origin.layers if isinstance(layer, DirSource)]
+        mount = self.work / "mount"
+        mount.mkdir(exist_ok=True)
+        stack = f"ro,lowerdir={':'.join(reversed(folders))}"
+        subprocess.run(["mount", "-t", "overlay", "-o", stack, "overlay", str(mount)], check=True)
+        try:
+            options = ["-comp", "zstd", "-Xcompression-level", str(self.level), "-b", "1M"]
+            self.mksquashfs(mount, options, "overlay")
+        finally:
+            subprocess.run(["umount", str(mount)], check=True)
+
+    def slipway(self, image: str, way: str, cache: Cache) -> None:
+        output = self.work / f"{way}.sqsh"
+        options = SqshOptions("zstd", self.level)
+        made = export(
+            self.engine, image, output, cache=cache, build_id="b", options=options, force=True
+        )
+        self.sizes[way] = made.size
+
+    def copy(self) -> None:
+        (self.work / "copy.sqsh").unlink(missing_ok=True)
+        paths = [str(self.work / name) for name in ("again.sqsh", "copy.sqsh")]
+        subprocess.run(["cp", "--reflink=never", *paths], check=True)
+
+    def ways(self, image: str) -> dict[str, Callable[[], None]]:
+        return {
+            "pipeline": lambda: self.pipeline(image, ENROOT_DEFAULT, "pipeline"),
+            "tuned": lambda: self.pipeline(image, TUNED, "tuned"),
+            "overlay": lambda: self.overlay(image),
+            "first": lambda: self.slipway(image, "first", Cache(self.work / "cold")),
+            "again": lambda: self.slipway(image, "again", self.warm),
+            "cp": self.copy,
+        }
+
+    def clean(self) -> None:
+        for name in ("rootfs", "cold"):
+            shutil.rmtree(self.work / name, ignore_errors=True)
+        subprocess.run(["sync"], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--level", type=int, default=1)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("images", nargs="+")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(connect(Project.at(Path.cwd()), given.engine), given.work, given.level)
+    times: dict[str, list[float]] = {}
+    first, *images = given.images
+    bench.slipway(first, "again", bench.warm)  # fills the cache, and the page cache
+    for number, image in enumerate(images):
+        ways = list(bench.ways(image).items())
+        for name, run in ways if number % 2 == 0 else reversed(ways):
+            if given.only and name not in given.only:
+                continue
+            bench.clean()
+            begun = time.perf_counter()
+            run()
+            times.setdefault(name, []).append(time.perf_counter() - begun)
+            print(f"{image} {name}: {times[name][-1]:.2f} s", flush=True)
+    print(f"{'way':>10} {'median s':>9} {'result MB':>10}")
+    for name, found in times.items():
+        size = bench.sizes.get(name, bench.sizes["again"]) / 1e6
+        print(f"{name:>10} {statistics.median(found):>9.2f} {size:>10.0f}")
+    bench.engine.close()
+
+
+if __name__ == "__main__":
+    main()
