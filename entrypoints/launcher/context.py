@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import hyper, options, topology
+from launcher import hyper, options, source, topology
 from launcher.base import MlDir, ml_dir, read_json
 from launcher.causes import UsageError
 from launcher.options import Settings
@@ -56,7 +56,8 @@ def gather(
     hyperparameters = hyper.decode(raw)
     settings = options.resolve(flags, env, hyperparameters)
     script, args = _script(settings, words, env, hyperparameters)
-    path, cwd = locate(script, platform, ml)
+    to_come = bool(source.archive_uri(env, hyperparameters, ml.code))
+    path, cwd = locate(script, platform, ml, to_come=to_come)
     return Context(
         platform=platform,
         settings=settings,
@@ -88,11 +89,12 @@ def _script(
     return script, tuple(hyper.to_args(hyper.for_script(hyperparameters)))
 
 
-def locate(script: str, platform: str, ml: MlDir) -> tuple[str, Path]:
+def locate(script: str, platform: str, ml: MlDir, *, to_come: bool) -> tuple[str, Path]:
     """The script's path, and the directory to start it in.
 
     A relative script on SageMaker is looked for where SDK v2 and SDK v3 put the source directory,
-    and starts there, as under sagemaker-training.
+    and starts there, as under sagemaker-training; `to_come` says that the launcher has yet to
+    unpack it.
     """
     here = Path.cwd()
     if not script or Path(script).is_absolute() or platform != SAGEMAKER:
@@ -100,7 +102,7 @@ def locate(script: str, platform: str, ml: MlDir) -> tuple[str, Path]:
     for directory in (ml.code, ml.data / "code", here):
         if (directory / script).is_file():
             return script, directory
-    return script, ml.code if ml.code.is_dir() else here
+    return script, ml.code if to_come or ml.code.is_dir() else here
 
 
 def find_topology(

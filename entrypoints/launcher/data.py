@@ -14,7 +14,7 @@ from launcher.dataplan import DataPlan
 from launcher.gate import SoloGate
 from launcher.halt import Halt
 from launcher.resume import Remote
-from launcher.s3 import S3
+from launcher.s3 import S3, S3Error
 from launcher.topology import Topology
 from launcher.uploader import Uploader
 
@@ -162,10 +162,16 @@ class Data:
         sent = self._upload() if success and self._topology.node_rank == 0 else {}
         self._gate.gather("verified", True)
         for target, files in sent.items():
-            note = transfer.complete_note(files, job=self._topology.job, attempt=self._attempt)
-            self._polite().put(note, f"{target}/{COMPLETE}")
-            events.emit("complete", uri=target, files=len(files))
+            self._seal(target, files)
         self._gate.gather("complete", True)
+
+    def _seal(self, target: str, files: Mapping[str, int]) -> None:
+        note = transfer.complete_note(files, job=self._topology.job, attempt=self._attempt)
+        try:
+            self._polite().put(note, f"{target}/{COMPLETE}")
+        except S3Error as error:
+            raise LaunchError(str(error), code=UPLOAD_UNVERIFIED, kind="UploadError") from error
+        events.emit("complete", uri=target, files=len(files))
 
     def _upload(self) -> dict[str, dict[str, int]]:
         """What was uploaded, by its prefix."""

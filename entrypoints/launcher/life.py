@@ -63,6 +63,7 @@ class Life:
         for text in self._plan.warnings:
             events.emit("warning", text=text)
         procs = self._meet()
+        self._preflight()
         agreed = self._agree()
         ranks = self._layout(procs, agreed)
         plans.fresh_log_dir(self._plan.log_dir)
@@ -97,7 +98,7 @@ class Life:
 
     def _prepare(self, ranks: runners.Layout, agreed: Agreed) -> list[Change]:
         """Everything that has to be here before ranks start; variables that follow from it."""
-        self._preflight(ranks)
+        self._measure(ranks)
         self._source()
         self._pre_command()
         self._data.fetch()
@@ -107,21 +108,23 @@ class Life:
             changes.append(Change("LAUNCH_RESUME_FROM", str(path), "the checkpoint to go on from"))
         return changes
 
-    def _preflight(self, ranks: runners.Layout) -> None:
-        level = self._settings.text("preflight")
-        if level == "off":
+    def _preflight(self) -> None:
+        if self._settings.text("preflight") == "off":
             return
-        checks = fitness.fast(self._plan, self._halt)
-        preflight.demand(checks)
-        if level == "full":
-            # Every node fit by itself before they measure together.
-            self._gate.gather("fit", True, halt=self._halt)
+        self._judge(fitness.fast(self._plan, self._halt))
+        # Every node fit by itself before they do anything together.
+        self._gate.gather("fit", True, halt=self._halt)
+
+    def _measure(self, ranks: runners.Layout) -> None:
+        if self._settings.text("preflight") == "full":
             timeout = float(self._settings.number("preflight-timeout"))
-            checks += fitness.full(self._plan, ranks, self._halt, timeout)
-            preflight.demand(checks)
+            self._judge(fitness.full(self._plan, ranks, self._halt, timeout))
+
+    def _judge(self, checks: list[preflight.Check]) -> None:
         for check in checks:
-            if check.level == preflight.WARN:
+            if check.level in (preflight.WARN, preflight.FAIL):
                 events.emit("preflight", check=check.name, level=check.level, text=check.text)
+        preflight.demand(checks)
 
     def _source(self) -> None:
         context = self._context

@@ -134,7 +134,11 @@ class S3:
 
     def put(self, text: str, target: str) -> None:
         """Write a small object."""
-        self._run(["pipe", target], stdin=text)
+        # Not `s5cmd pipe`, which does not say why it failed.
+        with tempfile.NamedTemporaryFile("w", suffix=".s5cmd", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            self._run(["cp", "--raw", file.name, target])
 
     def get(self, source: str) -> str:
         """Read a small object."""
@@ -144,18 +148,18 @@ class S3:
         """Delete one object."""
         self._run(["rm", target])
 
-    def _run(self, args: list[str], stdin: str = "") -> str:
+    def _run(self, args: list[str]) -> str:
         process = subprocess.Popen(
             [*self._command, *args],
             env=self._env,
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
         with process, ending(process, self._halt, only_hard=self._only_hard):
-            out, err = process.communicate(stdin)
+            out, err = process.communicate()
         if process.returncode != 0:
             raise S3Error(_said(err) or f"s5cmd {args[0]} ended with {process.returncode}")
         return out

@@ -190,15 +190,17 @@ def send(
     here: s5cmd uploads a growing file as far as it has got, and calls that a success.
     """
     look = there or (lambda: sizes(s3.listing(target)))
+    arrived: Mapping[str, int] = {}
     wrong: list[str] = []
     said = ""
     todo = files
     for _ in range(2):
         try:
             s3.copy((str(root / name), f"{target}/{name}") for name in todo)
+            arrived = look()
         except S3Error as error:
             said = str(error)
-        arrived = look()
+            arrived = _seen_at_least(look)
         wrong = differences(files, arrived)
         todo = {name: size for name, size in files.items() if arrived.get(name) != size}
         if not wrong:
@@ -213,6 +215,14 @@ def send(
             detail="\n".join(wrong[:20]),
         )
     return Moved(len(files), sum(files.values()), len(files))
+
+
+def _seen_at_least(look: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
+    """What has arrived in spite of an error; nothing when not even that can be seen."""
+    try:
+        return look()
+    except S3Error:
+        return {}
 
 
 def _size(path: Path) -> int | None:
