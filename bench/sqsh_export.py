@@ -11,7 +11,8 @@ first       Slipway with an empty layer cache
 again       Slipway with all layers but the top one in the cache
 cp          a plain copy of the resulting file
 
-Nothing is flushed to the disk within the times; before each, everything is. Needs root, an overlay2 engine on this machine, squashfs-tools.
+Nothing is flushed to the disk within the times; before each, everything is.
+Needs root, an overlay2 engine on this machine, squashfs-tools.
 """
 
 from __future__ import annotations
