@@ -29,6 +29,9 @@ from slipway.verify.subject import Subject
 TESTINFRA = "pytest11.testinfra"
 """The name under which testinfra's own plugin is registered."""
 
+# Made anew for each container: moby/moby:daemon/initlayer/setup_unix.go.
+_OF_THE_ENGINE = {"/.dockerenv", "/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/resolv.conf"}
+
 _SILENCE_S = 900
 """A command in a container that prints nothing for so long is taken for hung."""
 
@@ -164,7 +167,9 @@ def added(engine: Engine, base_container: str, subject: Subject) -> Mapping[str,
         ours = containers.probe(engine, fresh, subject.python, "tree", "/")
     theirs = containers.probe(engine, base_container, subject.python, "tree", "/")
     return {
-        path: bool(seen[3]) for path, seen in ours.items() if theirs.get(path, [])[:3] != seen[:3]
+        path: bool(seen[3])
+        for path, seen in ours.items()
+        if theirs.get(path, [])[:3] != seen[:3] and path not in _OF_THE_ENGINE
     }
 
 
@@ -172,10 +177,10 @@ def added(engine: Engine, base_container: str, subject: Subject) -> Mapping[str,
 def added_contents(
     engine: Engine, container: str, subject: Subject, added: Mapping[str, bool]
 ) -> Mapping[str, bytes]:
-    """Path -> content of the added files that are in no wheel."""
-    paths = sorted(path for path, owned in added.items() if not owned)
-    regular = [path for path in paths if not path.endswith(".pyc")]
-    return containers.contents(engine, container, subject.python, regular)
+    """Path -> content of the added files that are in no wheel. Tools are checked by their hash."""
+    tools = {tool.path for tool in subject.tools.values()}
+    paths = sorted(path for path, owned in added.items() if not owned and path not in tools)
+    return containers.contents(engine, container, subject.python, paths)
 
 
 Launch = Callable[..., Launched]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import which
 
-from slipway.build import launcher_context
+from slipway.job.build import launcher_context
 from slipway.engine.client import Engine
 from slipway.engine.transfer import import_rootfs
 from slipway.lock.files import load_locks, write_python, write_tool
@@ -285,17 +284,28 @@ def make_image(
     """The good image, with `files` added (None: left out) and `config` changed; its reference."""
     contents = {**case.files(), **(files or {})}
     present = {path: data for path, data in contents.items() if data is not None}
+    reference = f"slipway.test/verify-{name}:stand-in-{BUILD_ID[:12]}"
+    return _commit(engine, case.base, present, {**case.config(), **(config or {})}, reference)
+
+
+def make_other_base(engine: Engine, case: Case) -> str:
+    """A base with one layer more, which changes nothing that is checked."""
+    return _commit(engine, case.base, {"/unused": b""}, {}, "slipway.test/verify-other-base:1")
+
+
+def _commit(
+    engine: Engine,
+    base: str,
+    files: Mapping[str, bytes],
+    config: Mapping[str, object],
+    reference: str,
+) -> str:
     api = engine.client.api
-    container = api.create_container(case.base, command=["x"])["Id"]
+    container = api.create_container(base, command=["x"])["Id"]
     try:
-        api.put_archive(container, "/", tar_of(present))
-        repository, tag = f"slipway.test/verify-{name}", f"stand-in-{BUILD_ID[:12]}"
-        api.commit(container, repository, tag, conf={**case.config(), **(config or {})})
+        api.put_archive(container, "/", tar_of(files))
+        repository, _, tag = reference.partition(":")
+        api.commit(container, repository, tag, conf=dict(config))
     finally:
         api.remove_container(container, v=True)
-    return f"{repository}:{tag}"
-
-
-def json_bytes(value: object) -> bytes:
-    """JSON for a file in an image."""
-    return json.dumps(value).encode()
+    return reference

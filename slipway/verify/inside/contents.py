@@ -1,13 +1,18 @@
-"""Prints, as JSON, the contents of the files named by the arguments, as base 64."""
+"""Prints, as JSON, the contents of the files named by the arguments, as base 64.
+
+The content of a symbolic link is where it points to.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import sys
+from pathlib import Path
 
 contents = {}
-for path in sys.argv[1:]:
-    with open(path, "rb") as stream:  # noqa: PTH123 - the shortest way that every Python has
-        contents[path] = base64.b64encode(stream.read()).decode()
+for name in sys.argv[1:]:
+    path = Path(name)
+    data = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+    contents[name] = base64.b64encode(data).decode()
 json.dump(contents, sys.stdout)
