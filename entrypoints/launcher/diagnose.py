@@ -75,21 +75,17 @@ def parse_crash(text: str) -> tuple[str, str] | None:
     if start < 0:
         return None
     block: list[str] = []
-    message: list[str] = []
+    message = ""
     for line in text[start:].splitlines():
         if message:
-            # A message may have several lines; it ends at the first blank or indented one.
-            if not line or line[0].isspace() or len(message) == 3:
-                break
-            message.append(line)
-        elif line == _TRACEBACK or line.startswith((" ", "\t")) or not line:
-            block.append(line)
-        else:
-            message.append(line)
-            block.append(line)
-    if not message:
-        return None
-    return " ".join(message).strip(), "\n".join(block)
+            # What follows may be other programs' words, unless the exception announces more.
+            if message.endswith(":"):
+                message = f"{message} {line.strip()}"
+            break
+        block.append(line)
+        if line != _TRACEBACK and line and not line[0].isspace():
+            message = line.strip()
+    return (message, "\n".join(block)) if message else None
 
 
 def causes(
@@ -121,7 +117,7 @@ def _crashes(logs: Mapping[Path, int]) -> dict[int, Crash]:
 def _cause(rank: int, code: int, crash: Crash | None, oom_kills: int) -> Cause:
     age = crash.age if crash else 0.0
     if code < 0 and not (crash and -code == signal.SIGABRT):
-        name = _signal_name(-code)
+        name = signal_name(-code)
         oom = f", the kernel killed for memory (oom_kill +{oom_kills})" if oom_kills else ""
         # Ranks that we or their runner ended are no cause of anything.
         ended = -code == signal.SIGTERM
@@ -139,7 +135,8 @@ def _cause(rank: int, code: int, crash: Crash | None, oom_kills: int) -> Cause:
     )
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """SIGKILL for 9."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from launcher import processes
@@ -56,8 +59,14 @@ def _become_launcher(
             os.kill(os.getpid(), signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = main()
+    except BaseException:
+        traceback.print_exc()  # a defect of ours, which the exit below would hide
+        raise
     finally:
         # Not sys.exit: the parent's frames are on this stack, too.
+        with suppress(OSError):  # nobody reads any more
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 

@@ -41,7 +41,7 @@ class _Tail:
 
     def __init__(self, path: Path, rank: int) -> None:
         self.file: BinaryIO = path.open("rb")
-        self.prefix = f"[r{rank}] ".encode()
+        self.prefix = f"[r{rank}] ".encode() if rank >= 0 else b""
         self.rest = b""
         self.shown_progress = 0.0
 
@@ -69,7 +69,10 @@ class _Tail:
 
 
 class Follower:
-    """Prints what ranks write until `finish`; `quiet_since` is when anything last grew."""
+    """Prints what ranks write until `finish`; `quiet_since` is when anything last grew.
+
+    A file of rank -1 is the runner's own, whose lines get no prefix.
+    """
 
     def __init__(
         self, logs: Callable[[], Mapping[Path, int]], write: Callable[[bytes], object]

@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from launcher import diagnose, events, processes
 from launcher.causes import FAILED, Cause
@@ -65,11 +64,15 @@ class Ranks:
         self._codes: dict[int, int] = {}
         self._spawned: list[subprocess.Popen[bytes]] = []
         self._oom_before = diagnose.count_oom_kills()
-        self.follower = Follower(self.logs, _to_stdout)
+        self._runner_log = log_dir / "runner.log"
+        self.follower = Follower(self._all_logs, _to_stdout)
 
     def logs(self) -> dict[Path, int]:
         """The ranks' log files."""
         return rank_logs(self._log_dir, self._first_rank)
+
+    def _all_logs(self) -> dict[Path, int]:
+        return {**({self._runner_log: -1} if self._has_runner else {}), **self.logs()}
 
     def pids(self) -> list[int]:
         """The ranks that are alive."""
@@ -79,25 +82,20 @@ class Ranks:
         """Start every command; output goes to files that the follower prints."""
         self._log_dir.mkdir(parents=True, exist_ok=True)
         for index, command in enumerate(self._commands):
-            with self._sink(command) as sink:
+            name = f"rank{command.rank}.log" if command.rank >= 0 else self._runner_log.name
+            with (self._log_dir / name).open("wb") as sink:
                 process = subprocess.Popen(
                     command.argv,
                     env={**self._env, **command.env},
                     cwd=self._cwd,
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
-                    stderr=subprocess.STDOUT if command.rank >= 0 else None,
+                    stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
             self._spawned.append(process)
             threading.Thread(target=self._wait_for, args=(index, process), daemon=True).start()
         self.follower.start()
-
-    def _sink(self, command: Command) -> IO[bytes]:
-        # A runner's own messages go to our stdout; its ranks have their files.
-        if command.rank >= 0:
-            return (self._log_dir / f"rank{command.rank}.log").open("wb")
-        return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
 
     def _wait_for(self, index: int, process: subprocess.Popen[bytes]) -> None:
         self._ended.put((index, process.wait()))
@@ -189,7 +187,7 @@ class Ranks:
             message = f"the runner ended with 0 but left {len(orphaned)} ranks running"
             found.append(Cause("RunnerError", message, FAILED))
         if code != 0 and not found:
-            found.append(Cause("RunnerError", f"the runner ended with code {code}", abs(code)))
+            found.append(_unexplained(code, diagnose.read_crash(self._runner_log)))
         return Outcome(code, tuple(found), killed)
 
     def _exits(self) -> list[diagnose.Exit]:
@@ -208,3 +206,14 @@ class Ranks:
 def _to_stdout(data: bytes) -> None:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def _unexplained(code: int, crash: diagnose.Crash | None) -> Cause:
+    """A runner that failed without a word from any rank."""
+    if crash is not None:
+        return Cause("RunnerError", crash.message, FAILED, detail=crash.frames)
+    if 192 <= code < 256:
+        # deepspeed passes a signal on as a negative exit code, of which a byte is left.
+        name = diagnose.signal_name(256 - code)
+        return Cause("RankKilled", f"the runner says that a rank was killed by {name}", FAILED)
+    return Cause("RunnerError", f"the runner ended with code {code}", abs(code))
