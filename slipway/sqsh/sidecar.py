@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from slipway.errors import SlipwayError
-from slipway.files import write_atomic
 from slipway.squashfs.pieces import Piece, differing
 
 FORMAT = "slipway-sqsh/2"
@@ -36,11 +36,24 @@ def sidecar_path(sqsh: Path) -> Path:
 
 
 def write(sqsh: Path, sidecar: Sidecar) -> None:
-    """Write the sidecar of `sqsh`, whole or not at all."""
+    """Write the sidecar of `sqsh`, whole or not at all.
+
+    Not flushed, as the .sqsh itself is not (slipway.sqsh.partial): on ext4 a flush of these few
+    bytes would wait for all that was written before, the gigabytes of the .sqsh first.
+    """
     data = {"format": FORMAT, **asdict(sidecar)}
     data["pieces"] = [[piece.size, piece.sha256] for piece in sidecar.pieces]
-    text = json.dumps(data, indent=2, sort_keys=True)
-    write_atomic(sidecar_path(sqsh), text + "\n")
+    path = sidecar_path(sqsh)
+    half = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        half.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
+        half.replace(path)
+    except OSError as error:
+        raise SlipwayError(
+            f"the sidecar cannot be written: {error.strerror}", where=str(path)
+        ) from error
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def read(sqsh: Path) -> Sidecar | None:
