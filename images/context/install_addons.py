@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -77,15 +78,20 @@ def problems(said: str) -> dict[tuple[str, str], str]:
 
 
 class Pip:
-    """The pip beside this file, run by the base's own interpreter."""
+    """The pip beside this file, unpacked into `folder` and run by the base's own interpreter."""
 
-    def __init__(self, here: Path) -> None:
+    def __init__(self, here: Path, folder: Path) -> None:
         """Raises SystemExit where there is none."""
         wheels = sorted((here / "bootstrap").glob("pip-*.whl"))
         if not wheels:
             raise SystemExit(f"there is no pip in {here / 'bootstrap'}")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            # Without its metadata, by which it would count as installed.
+            code = [name for name in wheel.namelist() if name.startswith("pip/")]
+            wheel.extractall(folder, code)
+        self.folder = folder
         # Whatever a base sets (PIP_INDEX_URL, a pip.conf) is not for this.
-        self.command = [sys.executable, str(wheels[0] / "pip"), "--isolated", "--no-input"]
+        self.command = [sys.executable, str(folder / "pip"), "--isolated", "--no-input"]
         self.command.append("--disable-pip-version-check")
 
     def check(self) -> dict[tuple[str, str], str]:
@@ -102,13 +108,12 @@ class Pip:
 
     def install(self, pins: list[Pin], wheels: Path) -> None:
         """Install exactly these pins from the folder of wheels."""
-        with tempfile.TemporaryDirectory() as folder:
-            requirements = Path(folder, "requirements.txt")
-            requirements.write_text("".join(f"{pin.text}\n" for pin in pins), encoding="utf-8")
-            options = ["--no-deps", "--no-index", "--require-hashes", "--no-cache-dir", "--quiet"]
-            options += ["--root-user-action=ignore", "--no-warn-script-location"]
-            options += ["--find-links", str(wheels), "--requirement", str(requirements)]
-            done = subprocess.run([*self.command, "install", *options], check=False)
+        requirements = self.folder / "requirements.txt"
+        requirements.write_text("".join(f"{pin.text}\n" for pin in pins), encoding="utf-8")
+        options = ["--no-deps", "--no-index", "--require-hashes", "--no-cache-dir", "--quiet"]
+        options += ["--root-user-action=ignore", "--no-warn-script-location"]
+        options += ["--find-links", str(wheels), "--requirement", str(requirements)]
+        done = subprocess.run([*self.command, "install", *options], check=False)
         if done.returncode != 0:
             raise SystemExit("pip could not install the wheels (above)")
 
@@ -153,11 +158,15 @@ def main() -> None:
     if arguments.addon in arguments.replace:
         movable |= read_asked(text)
 
-    pip = Pip(here)
-    before, fitted = installed(), pip.check()
+    before = installed()
     todo = chosen(pins, before, movable)
+    worse: list[str] = []
     if todo:
-        pip.install(todo, here / "wheels")
+        with tempfile.TemporaryDirectory() as folder:
+            pip = Pip(here, Path(folder))
+            fitted = pip.check()
+            pip.install(todo, here / "wheels")
+            worse = [line for key, line in sorted(pip.check().items()) if key not in fitted]
     after = installed()
     print("\n".join(report(pins, before, after)), flush=True)
 
@@ -168,7 +177,6 @@ def main() -> None:
     for pin in todo:
         if after.get(pin.name) != pin.version:
             raise SystemExit(f"{pin.name} {pin.version} is not there after its installation")
-    worse = [line for key, line in sorted(pip.check().items()) if key not in fitted]
     if worse:
         raise SystemExit(
             f"{arguments.addon} does not fit this base:\n  "

@@ -51,9 +51,12 @@ def explain(said: str, requirements: tuple[str, ...], on: str) -> SlipwayError:
 
 
 def _wants(text: str, name: str) -> tuple[str, str] | None:
-    """Who asks for another `name`, and which: uv's "A depends on B>=1" and "you require B>=1"."""
+    """Who asks for another `name`, and which version of it.
+
+    uv says "A==2 depends on B>=1", "all versions of A depend on B>=1" and "you require B>=1".
+    """
     specifier = r"(?P<spec>(?:[<>=!~]=?=?[^\s,]+(?:,\s*(?=[<>=!~]))?)+)"
-    pattern = rf"(?P<who>\S+) depends on (?:[^.]*? and )?{re.escape(name)}{specifier}"
+    pattern = rf"(?P<who>\S+) depends? on (?:[^.]*? and )??{re.escape(name)}{specifier}"
     for match in re.finditer(pattern, text):
         if not re.fullmatch(rf"=={STUB_PATTERN}", match["spec"].rstrip(".")):
             return re.sub(r"[<>=].*", "", match["who"]), match["spec"].rstrip(".,")
