@@ -31,7 +31,7 @@ from slipway.sqsh import in_place, source
 from slipway.sqsh.export import export
 from slipway.sqsh.options import SqshOptions
 from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import DirSource
+from slipway.squashfs.sources import DirSource
 
 ENROOT_DEFAULT = ["-comp", "lzo", "-noD"]
 TUNED = ["-comp", "zstd", "-Xcompression-level", "3", "-b", "1M"]

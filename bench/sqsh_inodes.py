@@ -19,10 +19,10 @@ from pathlib import Path
 
 from slipway.squashfs.cache import Cache
 from slipway.squashfs.format import DIR, REG, SYMLINK
-from slipway.squashfs.inodes import Rules
 from slipway.squashfs.layer import Part, dump, freeze, part_name
 from slipway.squashfs.link import link
 from slipway.squashfs.options import Options
+from slipway.squashfs.rules import Rules
 from slipway.squashfs.tree import FileData, Node, new_root, put
 
 LAYERS = 4

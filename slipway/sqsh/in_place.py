@@ -9,7 +9,7 @@ from slipway.engine.client import Engine
 from slipway.engine.images import inspect
 from slipway.sqsh.origin import Origin
 from slipway.sqsh.source import SourceImage
-from slipway.squashfs.compile import DirSource
+from slipway.squashfs.sources import DirSource
 
 
 def find_layers(engine: Engine, image: SourceImage) -> Origin | None:

@@ -13,12 +13,12 @@ from slipway.sqsh.origin import Origin
 from slipway.sqsh.rewrite import READABLE_DEPTH, Written
 from slipway.squashfs.cache import Cache
 from slipway.squashfs.compile import compiled
-from slipway.squashfs.inodes import Rules
 from slipway.squashfs.layer import Layer
 from slipway.squashfs.link import link
 from slipway.squashfs.options import Options
 from slipway.squashfs.pieces import Piece
 from slipway.squashfs.reader import opened
+from slipway.squashfs.rules import Rules
 
 _PROGRESS_BYTES = 16 << 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slipway.sqsh.source import SourceImage
-from slipway.squashfs.compile import Source
+from slipway.squashfs.sources import Source
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from slipway.registry.model import CredentialsFor
 from slipway.sqsh.enroot import ImageConfig
 from slipway.sqsh.origin import Origin
 from slipway.sqsh.source import SourceImage, seconds
-from slipway.squashfs.compile import TarSource
+from slipway.squashfs.sources import TarSource
 
 _REFERENCE = re.compile(
     r"(?P<host>[^/]+)/(?P<repository>[^@]+?)"

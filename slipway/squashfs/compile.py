@@ -16,6 +16,7 @@ from slipway.squashfs.layer import Layer, Part, dump, freeze, part_name
 from slipway.squashfs.options import Options
 from slipway.squashfs.packer import Packer
 from slipway.squashfs.pool import Pool, cpu_count
+from slipway.squashfs.sources import DirSource, OnProgress, Source, TarSource, no_progress
 from slipway.squashfs.stream import ReadAhead, decompressed
 from slipway.squashfs.tree import Node
 
@@ -24,39 +25,6 @@ PART_BYTES = 128 << 20
 It decides the bytes of the result."""
 
 _SMALL_BYTES = 8 << 20
-
-OnProgress = Callable[[str, int, int], None]
-"""(layer digest, bytes so far, bytes in all or 0); the first call for a layer has 0 bytes."""
-
-
-def no_progress(layer: str, done: int, total: int) -> None:
-    """For callers that want none."""
-    del layer, done, total
-
-
-@dataclass(frozen=True)
-class DirSource:
-    """A layer directory of overlayfs. `digest` names its content (the diff id)."""
-
-    digest: str
-    folder: Path
-    kind = "overlay"
-
-
-@dataclass(frozen=True)
-class TarSource:
-    """A layer archive. `digest` is the sha256 of the plain tar (the diff id), and is checked.
-
-    `open` gives the blob in pieces, compressed or not; `size` is the blob's bytes.
-    """
-
-    digest: str
-    open: Callable[[], Iterable[bytes]]
-    size: int = 0
-    kind = "tar"
-
-
-Source = DirSource | TarSource
 
 
 @dataclass

@@ -8,9 +8,9 @@ which is why the loop below is one long function with everything in local variab
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import compress, repeat
+from itertools import repeat
 
 from slipway.squashfs.codecs import Codec
 from slipway.squashfs.errors import SquashfsError
@@ -40,6 +40,8 @@ from slipway.squashfs.layout import Layout
 from slipway.squashfs.listing import Listing
 from slipway.squashfs.merge import Dir, Merged
 from slipway.squashfs.metadata import MetadataWriter
+from slipway.squashfs.numbering import find_shared, number
+from slipway.squashfs.rules import Rules
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 _LIMIT = 1 << 32
@@ -62,21 +64,6 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What changes on the way into the image.
-
-    `all_root`: every file belongs to 0:0 (as `mksquashfs -all-root`). `readable_depth`: down to
-    so many levels files get u+r and directories u+rw; 0 for as they are. `keep_devices`: device
-    nodes stay. `mtime`: of directories that no layer describes, in seconds.
-    """
-
-    all_root: bool = False
-    readable_depth: int = 0
-    keep_devices: bool = True
-    mtime: int = 0
-
-
 @dataclass
 class Tables:
     """What the inodes need, beside their own two tables."""
@@ -89,15 +76,6 @@ class Tables:
     ids: list[int]
     xattrs: list[Pairs]
     entries: int  # paths below the root
-
-
-@dataclass
-class _Shared:
-    """A file with several names."""
-
-    names: int = 0
-    number: int = 0
-    reference: int = -1
 
 
 class Writer:
@@ -113,102 +91,27 @@ class Writer:
         self._ids: dict[int, int] = {}
         self._xattrs: dict[Pairs, int] = {}
         self._words = [layer.columns["block_words"].tobytes() for layer in self._layers]
-        self._shared = self._find_shared()
-
-    def _find_shared(self) -> dict[tuple[int, int], _Shared]:
-        """Files with more than one name in the image, by layer and ~group or row."""
-        counts: dict[tuple[int, int], _Shared] = {}
-        for number, layer in enumerate(self._layers):
-            if any(layer.columns["group"]):
-                live = self._merged.live[number]
-                for group in compress(layer.columns["group"], live):
-                    if group:
-                        counts.setdefault((number, ~group), _Shared()).names += 1
-        if self._merged.linked:
-            self._count_linked(counts)
-        return {key: shared for key, shared in counts.items() if shared.names > 1}
-
-    def _count_linked(self, counts: dict[tuple[int, int], _Shared]) -> None:
-        """Links across layers: a row may have more names than one, so count those."""
-        linked = {self._key(*row) for row in self._merged.linked}
-        for key in linked:
-            counts[key] = _Shared()
-        for here in self._merged.dirs:
-            for layer, row in self._rows(here):
-                key = self._key(layer, row)
-                if key in linked:
-                    counts[key].names += 1
-
-    def _key(self, layer: int, row: int) -> tuple[int, int]:
-        group = self._layers[layer].columns["group"][row]
-        return (layer, ~group) if group else (layer, row)
-
-    def _rows(self, here: Dir) -> Iterable[tuple[int, int]]:
-        if here.span is not None:
-            layer, first, end = here.span
-            return zip(repeat(layer), range(first, end))
-        return ((layer, row) for _, layer, row in here.items or ())
+        self._shared = find_shared(merged)
 
     def write(self) -> Tables:
         """All inodes. Raises SquashfsError for more owners than the format holds."""
-        numbers, count, entries = self._number()
-        references = array("Q", bytes(8 * count))
+        numbered = number(self._merged, self._shared)
+        references = array("Q", bytes(8 * numbered.inodes))
         dirs = self._merged.dirs
         for here in reversed(dirs):
-            self._write_directory(here, numbers.get(id(here)), references)
+            self._write_directory(here, numbered.special.get(here), references)
         if len(self._ids) > IDS_MAX:
             raise SquashfsError(f"{len(self._ids)} different owners; squashfs holds {IDS_MAX}")
         return Tables(
             self._inodes.finish(),
             self._directories.finish(),
             dirs[0].reference,
-            count,
+            numbered.inodes,
             references,
             list(self._ids),
             list(self._xattrs),
-            entries,
+            numbered.entries,
         )
-
-    def _number(self) -> tuple[dict[int, list[int]], int, int]:
-        """Give numbers: a directory's names get neighbours, from its `first` on."""
-        next_number, entries = 2, 0
-        special: dict[int, list[int]] = {}
-        root = self._merged.dirs[0]
-        root.number = 1
-        self._first: dict[int, int] = {}
-        shared = self._shared
-        groups = {layer for layer, _ in shared}
-        for here in self._merged.dirs:
-            if here.span is not None:
-                layer, first, end = here.span
-                size = end - first
-                layers_here: Iterable[int] = (layer,)
-            else:
-                assert here.items is not None
-                size = len(here.items)
-                layers_here = {layer for _, layer, _ in here.items}
-            entries += size
-            self._first[id(here)] = next_number
-            if shared and not groups.isdisjoint(layers_here):
-                numbers = []
-                for layer, row in self._rows(here):
-                    found = shared.get(self._key(layer, row))
-                    if found is None:
-                        numbers.append(next_number)
-                        next_number += 1
-                        continue
-                    if not found.number:
-                        found.number = next_number
-                        next_number += 1
-                    numbers.append(found.number)
-                special[id(here)] = numbers
-                for at, child in here.dirs.items():
-                    child.number = numbers[at]
-            else:
-                for at, child in here.dirs.items():
-                    child.number = next_number + at
-                next_number += size
-        return special, next_number - 1, entries
 
     def _children(self, here: Dir) -> Iterator[tuple[bytes, int, tuple[int, ...], int, int]]:
         """Name, layer, values of _COLUMNS, data start, row."""
@@ -253,17 +156,17 @@ class Writer:
         write, position = inodes.write, inodes.position
         fragments, owner = self._layout.fragments, self._owner
         readable = 0o400 if here.depth < self._rules.readable_depth else 0
-        number = self._first[id(here)] - 1
+        inode = here.first - 1
         dirs, subdirectories = here.dirs, len(here.dirs)
         at = -1
         for name, layer, values, start, row in self._children(here):
             at += 1
-            number = number + 1 if numbers is None else numbers[at]
+            inode = inode + 1 if numbers is None else numbers[at]
             kind = values[0]
             if kind == DIR:
                 child = dirs[at]
-                references[number - 1] = child.reference
-                add(name, child.reference, number, DIR)
+                references[inode - 1] = child.reference
+                add(name, child.reference, inode, DIR)
                 continue
             (
                 _,
@@ -287,7 +190,7 @@ class Writer:
                 several = shared.get((layer, ~group if group else row))
                 if several is not None:
                     if several.reference >= 0:
-                        add(name, several.reference, number, kind)
+                        add(name, several.reference, inode, kind)
                         continue
                     links = several.names
             pairs = self._layers[layer].xattrs[xattr] if xattr else ()
@@ -300,27 +203,27 @@ class Writer:
                 sizes = words[layer][4 * word : 4 * (word + count)] if count else b""
                 if links == 1 and not pairs and not holes and start < _LIMIT and size < _LIMIT:
                     write(
-                        INODE.pack(REG, mode, uid, gid, mtime, number)
+                        INODE.pack(REG, mode, uid, gid, mtime, inode)
                         + REG_TAIL.pack(start, piece, offset, size)
                         + sizes
                     )
                 else:
                     write(
-                        INODE.pack(REG + EXTENDED, mode, uid, gid, mtime, number)
+                        INODE.pack(REG + EXTENDED, mode, uid, gid, mtime, inode)
                         + LREG_TAIL.pack(start, size, holes, links, piece, offset, attributes)
                         + sizes
                     )
             else:
                 if kind != SYMLINK:
                     mode |= readable
-                head = INODE.pack(kind + EXTENDED if pairs else kind, mode, uid, gid, mtime, number)
+                head = INODE.pack(kind + EXTENDED if pairs else kind, mode, uid, gid, mtime, inode)
                 target = self._layers[layer].texts[text]
                 write(head + _tail(kind, links, size, target, attributes))
             reference = block << 16 | inside
-            references[number - 1] = reference
+            references[inode - 1] = reference
             if several is not None:
                 several.reference = reference
-            add(name, reference, number, kind)
+            add(name, reference, inode, kind)
         self._finish_directory(here, listing, subdirectories, references)
 
     def _finish_directory(

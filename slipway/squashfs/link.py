@@ -34,13 +34,14 @@ from slipway.squashfs.format import (
     XATTR_TABLE,
     Superblock,
 )
-from slipway.squashfs.inodes import Pairs, Rules, Tables, Writer
+from slipway.squashfs.inodes import Pairs, Tables, Writer
 from slipway.squashfs.layer import Layer
 from slipway.squashfs.layout import Layout, arrange
 from slipway.squashfs.merge import Merged
 from slipway.squashfs.metadata import MetadataWriter, indexed_table
 from slipway.squashfs.options import Options
 from slipway.squashfs.pieces import Piece, pieces_of
+from slipway.squashfs.rules import Rules
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,20 @@ from slipway.squashfs.tree import LOWER_LINK, WHITEOUT
 
 
 class Dir:
-    """A merged directory. `number` and `reference` are filled in by the linker."""
+    """A merged directory. `number`, `first` and `reference` are the linker's."""
 
-    __slots__ = ("depth", "dirs", "items", "name", "number", "parent", "reference", "row", "span")
+    __slots__ = (
+        "depth",
+        "dirs",
+        "first",
+        "items",
+        "name",
+        "number",
+        "parent",
+        "reference",
+        "row",
+        "span",
+    )
 
     def __init__(self, row: Row, parent: Dir | None, name: bytes) -> None:
         self.row = row  # whose mode, owner, time and attributes it has
@@ -29,6 +40,7 @@ class Dir:
         self.items: list[tuple[bytes, int, int]] | None = None  # else: name, layer, row; sorted
         self.dirs: dict[int, Dir] = {}  # by position among the names
         self.number = 0
+        self.first = 0  # number of the first of its names
         self.reference = 0
 
     @property

@@ -23,15 +23,13 @@ from slipway.squashfs.format import (
     NO_FRAGMENT,
     NO_TABLE,
     XATTR_ID,
-    XATTR_KEY,
-    XATTR_NAMESPACES,
     XATTR_TABLE,
-    XATTR_VALUE_APART,
     Superblock,
 )
 from slipway.squashfs.inoderead import Inode, read_inode
 from slipway.squashfs.listingread import read_listing
 from slipway.squashfs.metadata import MetadataReader
+from slipway.squashfs.xattrread import read_pairs
 
 
 @dataclass(frozen=True)
@@ -143,37 +141,7 @@ class Image:
         (block,) = struct.unpack("<Q", self._read_at(position, 8))
         data, _, _ = self._metadata.read(block, at % METADATA_SIZE, XATTR_ID.size)
         reference, pairs, _ = XATTR_ID.unpack(data)
-        return self._pairs(start, reference, pairs)
-
-    def _pairs(self, start: int, reference: int, count: int) -> dict[bytes, bytes]:
-        found = {}
-        block, offset = start + (reference >> 16), reference & 0xFFFF
-
-        def take(size: int) -> bytes:
-            nonlocal block, offset
-            data, block, offset = self._metadata.read(block, offset, size)
-            return data
-
-        for _ in range(count):
-            kind, length = XATTR_KEY.unpack(take(XATTR_KEY.size))
-            space = kind & ~XATTR_VALUE_APART
-            if space >= len(XATTR_NAMESPACES):
-                raise ValueError(f"attribute namespace {space}")
-            name = XATTR_NAMESPACES[space] + take(length)
-            (size,) = struct.unpack("<I", take(4))
-            if size > 1 << 16:
-                raise ValueError(f"an attribute of {size} bytes")
-            value = take(size)
-            if kind & XATTR_VALUE_APART:
-                (apart,) = struct.unpack("<Q", value)
-                at, inside = start + (apart >> 16), apart & 0xFFFF
-                data, at, inside = self._metadata.read(at, inside, 4)
-                (size,) = struct.unpack("<I", data)
-                if size > 1 << 16:
-                    raise ValueError(f"an attribute of {size} bytes")
-                value, _, _ = self._metadata.read(at, inside, size)
-            found[name] = value
-        return found
+        return read_pairs(self._metadata, start, reference, pairs)
 
     def content(self, inode: Inode) -> Iterator[bytes]:
         """A file's content in pieces; a hole is a piece of zeros."""

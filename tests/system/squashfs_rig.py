@@ -26,12 +26,13 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import DirSource, Source, TarSource, compiled
+from slipway.squashfs.compile import compiled
 from slipway.squashfs.format import KIND_MODE, REG, device_parts
 from slipway.squashfs.link import Linked, link
 from slipway.squashfs.options import Options
 from slipway.squashfs.pieces import differing
 from slipway.squashfs.reader import opened
+from slipway.squashfs.sources import DirSource, Source, TarSource
 
 BLOCK = 4096
 

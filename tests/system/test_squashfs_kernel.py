@@ -15,11 +15,12 @@ import pytest
 
 from slipway.squashfs import link as linking
 from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import DirSource, compiled
+from slipway.squashfs.compile import compiled
 from slipway.squashfs.layout import arrange
 from slipway.squashfs.link import link
 from slipway.squashfs.options import Options
 from slipway.squashfs.pieces import differing
+from slipway.squashfs.sources import DirSource
 from tests.system.squashfs_rig import (
     differences,
     facts_of_folder,

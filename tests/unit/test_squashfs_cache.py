@@ -13,9 +13,10 @@ import pytest
 from slipway.squashfs import compile as compiling
 from slipway.squashfs import pool
 from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import DirSource, TarSource, compiled
+from slipway.squashfs.compile import compiled
 from slipway.squashfs.errors import CacheError, LayerError
 from slipway.squashfs.options import Options
+from slipway.squashfs.sources import DirSource, TarSource
 from tests.unit.test_squashfs_layers import archive, member, source
 
 OPTIONS = Options("zstd", 1, 4096)

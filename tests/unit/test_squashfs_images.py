@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 
 from slipway.squashfs import link as linking
 from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import TarSource, compiled
+from slipway.squashfs.compile import compiled
 from slipway.squashfs.diff import Change, diff
 from slipway.squashfs.errors import SquashfsError
 from slipway.squashfs.format import DIR, REG, Superblock
-from slipway.squashfs.inodes import Rules
 from slipway.squashfs.layout import arrange
 from slipway.squashfs.link import Linked, link
 from slipway.squashfs.options import Options
 from slipway.squashfs.pieces import differing, digest
 from slipway.squashfs.reader import opened
+from slipway.squashfs.rules import Rules
+from slipway.squashfs.sources import TarSource
 from slipway.squashfs.verify import check
 from tests.unit.test_squashfs_layers import Member, archive, member, source
 

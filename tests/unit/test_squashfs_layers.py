@@ -14,13 +14,14 @@ import pytest
 import zstandard
 
 from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import TarSource, compiled
+from slipway.squashfs.compile import compiled
 from slipway.squashfs.errors import LayerError
 from slipway.squashfs.format import DIR, REG, SYMLINK
 from slipway.squashfs.layer import Layer, dump, load
 from slipway.squashfs.lookup import kind_of, look_up, resolve
 from slipway.squashfs.merge import Merged
 from slipway.squashfs.options import Options
+from slipway.squashfs.sources import TarSource
 from slipway.squashfs.tree import WHITEOUT, Node, find, new_root, put
 from slipway.squashfs.written import LayerWriter
 
