@@ -38,8 +38,12 @@ class Reporter:
             crash = getattr(report.longrepr, "reprcrash", None)
             message = crash.message if crash else str(report.longrepr)
             self._say(what="failed", check=report.nodeid, message=message)
+        elif report.skipped:
+            # What is chosen must be able to run; what needs a GPU is deselected, not skipped.
+            message = f"it left itself out: {report.longreprtext}"
+            self._say(what="failed", check=report.nodeid, message=message)
         elif report.when == "call":
-            self._say(what=report.outcome, check=report.nodeid)
+            self._say(what="passed", check=report.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file of checks that cannot be read."""

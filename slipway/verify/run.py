@@ -126,7 +126,8 @@ def verify(
         ]
         command += ["--slipway-gpu"] if has_gpu(engine) else []
         heard, code = _run(command, chosen, project.root, log, timeout_s, task, on_event)
-    if code not in (0, 1) or heard.total == 0:
+    unheard = heard.passed + len(heard.failures) < heard.total
+    if code not in (0, 1) or heard.total == 0 or unheard:
         on_event(Event("failed", task))
         raise SlipwayError(
             f"the checks of {image.name} could not run (pytest exit code {code})", where=str(log)
@@ -173,7 +174,7 @@ class _Heard:
             elif said["what"] == "passed":
                 self.passed += 1
             else:
-                self.failures.append(f"{check}: {_short(said.get('message', said['what']))}")
+                self.failures.append(f"{check}: {_short(said['message'])}")
 
 
 def _short(message: str) -> str:

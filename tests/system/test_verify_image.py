@@ -18,15 +18,15 @@ from slipway.verify.run import VerifyReport, verify
 from tests.system.conftest import CHECKOUT
 from tests.system.verify_images import (
     BASE_PACKAGES,
-    SITE,
+    GPU,
     TRAIN,
     Case,
-    Package,
     make_case,
     make_image,
     make_other_base,
     torch,
 )
+from tests.system.verify_rootfs import SITE, Package
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +210,17 @@ def test_every_fault_of_a_start_and_another_base_fail_their_own_checks(
         "test_a_job_that_fails_does_not_end_with_0_and_says_so",
         "test_an_exception_is_told_in_the_log_and_fails_the_job",
     }
+
+
+def test_a_gpu_image_for_a_cluster_passes_and_says_how_much_was_not_run(
+    engine: Engine, tmp_path: Path
+) -> None:
+    case = make_case(engine, CHECKOUT, tmp_path, GPU)
+    events: list[Event] = []
+    report = run(engine, case, make_image(engine, case, "gpu"), tmp_path, events.append)
+    assert report.failures == ()
+    assert report.deselected_gpu == 2
+    assert "2 NOT run: they need a GPU" in events[-1].text
 
 
 def test_an_image_that_is_not_there_is_said(engine: Engine, case: Case, tmp_path: Path) -> None:

