@@ -18,6 +18,10 @@ _NETWORK = (
 )
 
 
+class NoSolutionError(SlipwayError):
+    """No set of offered versions meets the requirements."""
+
+
 def explain(said: str, requirements: tuple[str, ...], on: str) -> SlipwayError:
     """The error for one failed run. `on` names the base; `said` is uv's standard error."""
     text = " ".join(said.split())
@@ -42,7 +46,7 @@ def explain(said: str, requirements: tuple[str, ...], on: str) -> SlipwayError:
             cure=f"Choose another version of the add-on in versions.yaml, or list {name} under "
             "`moves:` of the base with a reason.",
         )
-    return SlipwayError(
+    return NoSolutionError(
         f"{asked} cannot be resolved: {without_label(_no_solution(said))}",
         where=where,
         cure="Correct the version in versions.yaml, or offer the package through pip's index-url, "

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.engine.client import Engine
 from slipway.engine.transfer import pull as pull_image
-from slipway.errors import SlipwayError
 from slipway.lock import files
 from slipway.lock.bases import Asker, merged, read_packages
+from slipway.lock.changes import changes
+from slipway.lock.conflict import NoSolutionError
 from slipway.lock.keys import BUILD as BUILD_KEY
 from slipway.lock.keys import base_lock_key, python_lock_keys
 from slipway.lock.local_base import no_cpu_torch
-from slipway.lock.model import BaseLock, Locks, PythonLock, ToolLock
+from slipway.lock.model import BaseLock, Locks, PythonLock
 from slipway.lock.pip_settings import read_pip_settings
 from slipway.lock.python_locks import Want, addon_wants, base_want, build_want, update
 from slipway.lock.resolve import Resolver
 from slipway.lock.tools import lock_tool
-from slipway.matrix.model import Base, Image, Matrix
+from slipway.matrix.model import Addon, Base, Image, Matrix
 from slipway.matrix.uri import image_uri
 from slipway.paths import Project
 from slipway.registry.model import CredentialsFor
@@ -86,8 +87,11 @@ def lock(
     for base in bases.values():
         if base.registry is None:
             base_locks[base.name] = _own(base, settle)
-    for want in addon_wants(images, base_locks):
-        settle(want)
+    chosen = {key for image in images for _, key in _keys(image, base_locks)}
+    # Every image that shares a closure has a say in it, also when others are being locked.
+    for want in addon_wants(matrix.images, base_locks):
+        if want.key in chosen:
+            settle(want)
 
     tools = dict(old.tools)
     for tool in matrix.tools.values():
@@ -100,7 +104,7 @@ def lock(
     if not check:
         _write(project, old, new)
     return LockReport(
-        changes=tuple(_changes(old, new)),
+        changes=tuple(changes(old, new)),
         unresolved=tuple(
             f"{name}: {found.unresolved}"
             for name in sorted(bases)
@@ -108,6 +112,10 @@ def lock(
         ),
         locks=new,
     )
+
+
+def _keys(image: Image, bases: Mapping[str, BaseLock]) -> tuple[tuple[Addon, str], ...]:
+    return python_lock_keys(image, bases.get(image.base.name))
 
 
 def _bases(images: Iterable[Image]) -> list[Base]:
@@ -137,10 +145,8 @@ def _own(base: Base, settle: Callable[[Want], PythonLock]) -> BaseLock:
     """A base that Slipway builds: its packages are known from its own lock."""
     try:
         made_of = settle(base_want(base))
-    except SlipwayError as error:
-        if f"torch=={base.facts.torch}+cpu" in error.what:
-            raise no_cpu_torch(base) from error
-        raise
+    except NoSolutionError as error:
+        raise no_cpu_torch(base) from error
     return BaseLock(base.name, packages={pin.name: pin.version for pin in made_of.pins})
 
 
@@ -149,8 +155,7 @@ def _needed(matrix: Matrix, locks: Locks) -> Locks:
     bases = {base.name for base in matrix.bases}
     keys = {BUILD_KEY} | {base_lock_key(base) for base in matrix.bases if base.registry is None}
     for image in matrix.images:
-        for _, key in python_lock_keys(image, locks.bases.get(image.base.name)):
-            keys.add(key)
+        keys |= {key for _, key in _keys(image, locks.bases)}
     return Locks(
         {name: lock for name, lock in locks.bases.items() if name in bases},
         {key: lock for key, lock in locks.python.items() if key in keys},
@@ -174,52 +179,3 @@ def _write(project: Project, old: Locks, new: Locks) -> None:
     gone += [files.tool_path(project, name) for name in old.tools.keys() - new.tools.keys()]
     for path in gone:
         path.unlink(missing_ok=True)
-
-
-def _changes(old: Locks, new: Locks) -> Iterable[str]:
-    for name in sorted(old.bases.keys() | new.bases.keys()):
-        yield from _base_change(name, old.bases.get(name), new.bases.get(name))
-    for key in sorted(old.python.keys() | new.python.keys()):
-        yield from _python_change(key, old.python.get(key), new.python.get(key))
-    for name in sorted(old.tools.keys() | new.tools.keys()):
-        yield from _tool_change(name, old.tools.get(name), new.tools.get(name))
-
-
-def _base_change(name: str, old: BaseLock | None, new: BaseLock | None) -> Iterable[str]:
-    if new is None:
-        yield f"base {name}: no longer in the matrix"
-    elif old is None:
-        yield f"base {name}: {new.digest or new.unresolved or 'made by Slipway'}"
-    elif old.digest != new.digest:
-        yield f"base {name}: digest moved from {old.digest or 'unresolved'} to {new.digest}"
-    elif old.packages != new.packages:
-        yield f"base {name}: packages changed"
-    elif old != new:
-        yield f"base {name}: {new.unresolved or 'configuration changed'}"
-
-
-def _python_change(key: str, old: PythonLock | None, new: PythonLock | None) -> Iterable[str]:
-    if new is None:
-        yield f"python {key}: no image needs it any more"
-    elif old is None:
-        yield f"python {key}: {len(new.pins)} packages"
-    elif old.pins != new.pins:
-        was = {pin.name: pin.version for pin in old.pins}
-        now = {pin.name: pin.version for pin in new.pins}
-        moved = [
-            f"{package} {was.get(package, '(new)')} -> {now.get(package, '(gone)')}"
-            for package in sorted(was.keys() | now.keys())
-            if was.get(package) != now.get(package)
-        ]
-        yield f"python {key}: {', '.join(moved) or 'other files of the same versions'}"
-    elif old != new:
-        yield f"python {key}: checked against other bases, no package moved"
-
-
-def _tool_change(name: str, old: ToolLock | None, new: ToolLock | None) -> Iterable[str]:
-    if new is None:
-        yield f"tool {name}: no longer in the matrix"
-    elif old is None:
-        yield f"tool {name}: {new.version} ({new.wheel})"
-    elif old != new:
-        yield f"tool {name}: {old.version} ({old.wheel}) -> {new.version} ({new.wheel})"

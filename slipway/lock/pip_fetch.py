@@ -46,7 +46,7 @@ class Unreached(logging.Handler):
     """
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__(logging.DEBUG)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -149,7 +149,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     folder = Path(request["folder"])
     collector = logging.getLogger("pip._internal.index.collector")
-    collector.setLevel(logging.INFO)
+    collector.setLevel(logging.DEBUG)
     collector.addHandler(unreached)
     sources = threading.local()  # neither pip's finder nor its session is made for threads
     from pip._vendor.requests.exceptions import RequestException

@@ -50,6 +50,7 @@ def sdist(folder: Path, name: str, version: str, requires: Iterable[str] = ()) -
     metadata = f"Metadata-Version: 2.2\nName: {name}\nVersion: {version}\n"
     metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
     project = f'[project]\nname = "{name}"\nversion = "{version}"\n'
+    project += f"dependencies = {list(requires)!r}\n"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stem}.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
