@@ -6,7 +6,6 @@ the machine that the checks run on.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
@@ -18,7 +17,7 @@ from testinfra.host import Host  # type: ignore[import-untyped]
 
 from slipway.engine.client import Engine, connect
 from slipway.paths import Project
-from slipway.verify import containers
+from slipway.verify import containers, sagemaker
 from slipway.verify.backend import SdkBackend
 from slipway.verify.complaints import complaints, load_allowed
 from slipway.verify.containers import Launched
@@ -225,35 +224,12 @@ def train(launched: Launch) -> Launch:
     """A SageMaker job of one host: `train`, with a script and its hyperparameters."""
 
     def run(script: str, hyperparameters: Mapping[str, Any] | None = None, **more: Any) -> Launched:
-        # How sagemaker-training finds a script without a download: files.py, environment.py.
-        hyper = {"sagemaker_program": "train.py", **(hyperparameters or {})}
-        files = {
-            "/opt/ml/code/train.py": script.encode(),
-            "/opt/ml/input/config/hyperparameters.json": json.dumps(
-                {key: json.dumps(value) for key, value in hyper.items()}
-            ).encode(),
-            "/opt/ml/input/config/inputdataconfig.json": b"{}",
-            "/opt/ml/input/config/resourceconfig.json": json.dumps(_RESOURCES).encode(),
-        }
-        collect = ["/opt/ml/output", "/opt/ml/model"]
-        return launched("train", files=files, folders=_FOLDERS, collect=collect, **more)
+        return launched(
+            "train",
+            files=sagemaker.job_files(script, hyperparameters or {}),
+            folders=sagemaker.FOLDERS,
+            collect=sagemaker.RESULTS,
+            **more,
+        )
 
     return run
-
-
-_FOLDERS = ("/opt/ml/input/data", "/opt/ml/model", "/opt/ml/output/data")
-
-_RESOURCES = {
-    "current_host": containers.HOST,
-    "current_instance_type": "ml.c5.xlarge",
-    "current_group_name": "homogeneousCluster",
-    "hosts": [containers.HOST],
-    "instance_groups": [
-        {
-            "instance_group_name": "homogeneousCluster",
-            "instance_type": "ml.c5.xlarge",
-            "hosts": [containers.HOST],
-        }
-    ],
-    "network_interface_name": "eth0",
-}

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from slipway.engine.client import Engine
 from slipway.engine.images import remove_leftovers
+from slipway.engine.sdk import engine_died, sdk_errors
 from slipway.errors import SlipwayError
 from slipway.files import tree_files, tree_sha256
 from slipway.lock.files import load_locks
@@ -26,15 +21,9 @@ from slipway.matrix.show import explain
 from slipway.paths import Project
 from slipway.report.events import Event, OnEvent, silent
 from slipway.verify.plugin import TESTINFRA
+from slipway.verify.process import run_checks
 from slipway.verify.select import capabilities
 from slipway.verify.subject import may_come, may_move, subject_of
-
-_ENDING_S = 30.0
-"""Time that an interrupted pytest gets to remove its containers."""
-
-
-_LINES, _WIDE = 12, 300
-"""Of a failure's message, as much as a person reads at once."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,8 @@ def suite_hash(project: Project, image: Image) -> str:
 
 def has_gpu(engine: Engine) -> bool:
     """Whether the engine can give a container a GPU."""
-    return "nvidia" in (engine.client.info().get("Runtimes") or {})
+    with sdk_errors(engine, "asking for GPUs"):
+        return "nvidia" in (engine.client.info().get("Runtimes") or {})
 
 
 def verify(
@@ -125,7 +115,9 @@ def verify(
             "--durations=12",
         ]
         command += ["--slipway-gpu"] if has_gpu(engine) else []
-        heard, code = _run(command, chosen, project.root, log, timeout_s, task, on_event)
+        heard, code = run_checks(command, chosen, project.root, log, timeout_s, task, on_event)
+    if heard.failures and not engine.answers():
+        raise engine_died(engine, f"checking {image.name}")
     unheard = heard.passed + len(heard.failures) < heard.total
     if code not in (0, 1) or heard.total == 0 or unheard:
         on_event(Event("failed", task))
@@ -150,82 +142,3 @@ def summary(report: VerifyReport) -> str:
     if report.deselected_gpu:
         text += f", {report.deselected_gpu} NOT run: they need a GPU"
     return text
-
-
-class _Heard:
-    """What the checks' process has said so far."""
-
-    def __init__(self, task: str, on_event: OnEvent) -> None:
-        self.total = self.deselected = self.passed = self._begun = 0
-        self.failures: list[str] = []
-        self._task, self._on_event = task, on_event
-
-    def listen(self, stream: IO[str]) -> None:
-        for line in stream:
-            said = json.loads(line)
-            check = str(said.get("check", "")).removeprefix("tests/image/")
-            if said["what"] == "start":
-                self.total, self.deselected = said["total"], said["deselected"]
-            elif said["what"] == "check":
-                self._begun += 1
-                step = check.rpartition("::")[2]
-                event = Event("progress", self._task, step, current=self._begun, total=self.total)
-                self._on_event(event)
-            elif said["what"] == "passed":
-                self.passed += 1
-            else:
-                self.failures.append(f"{check}: {_short(said['message'])}")
-
-
-def _short(message: str) -> str:
-    """The beginning of a message; a container's whole log may be in it, and is in the log file."""
-    lines = [line[:_WIDE] for line in message.strip().splitlines()]
-    return "\n    ".join(lines if len(lines) <= _LINES else [*lines[:_LINES], "..."])
-
-
-def _run(
-    command: list[str],
-    chosen: list[Path],
-    root: Path,
-    log: Path,
-    timeout_s: float,
-    task: str,
-    on_event: OnEvent,
-) -> tuple[_Heard, int]:
-    reading, writing = os.pipe()
-    heard = _Heard(task, on_event)
-    with os.fdopen(reading) as stream, log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, f"--slipway-report={writing}", *map(str, chosen)],
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[writing],
-            start_new_session=True,  # a Ctrl-C is passed on below, once
-        )
-        os.close(writing)
-        listener = threading.Thread(target=heard.listen, args=(stream,), daemon=True)
-        listener.start()
-        try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise SlipwayError(
-                f"the checks did not end within {timeout_s:g} s", where=str(log)
-            ) from error
-        finally:
-            _end(process)
-            listener.join(_ENDING_S)
-    return heard, code
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Have an interrupted pytest remove its containers, then make sure that it is gone."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_ENDING_S)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
