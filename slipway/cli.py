@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from invoke.program import Program
 from invoke.tasks import task as invoke_task
 
 from slipway import __version__
-from slipway.errors import FAILED, INTERRUPTED, USAGE, SlipwayError
+from slipway.errors import FAILED, INTERRUPTED, TERMINATED, USAGE, SlipwayError
 
 NAMES = "names"
 
@@ -76,7 +77,8 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
             except SlipwayError as error:
                 raise Exit(f"inv {body.__name__}: {error}", error.exit_code) from error
             except KeyboardInterrupt as interrupt:
-                raise Exit("interrupted: nothing half-made was kept", INTERRUPTED) from interrupt
+                code = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+                raise Exit("interrupted: nothing half-made was kept", code) from interrupt
             except BrokenPipeError as closed:
                 # `inv matrix | head`: the reader has what it wanted. Python would complain again
                 # when it flushes stdout at exit (docs.python.org/3/library/signal.html, SIGPIPE).
@@ -89,8 +91,18 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
     return decorate
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: how CI systems and service managers cancel. Cleans up as Ctrl-C does."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning short
+    raise Terminated
+
+
 def main() -> None:
     """Entry point of ``./inv``."""
+    signal.signal(signal.SIGTERM, _terminate)
     Inv(name="Slipway", binary="inv", version=__version__).run(sys.argv)
 
 

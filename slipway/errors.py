@@ -7,6 +7,7 @@ FAILED = 1
 DRIFT = 2
 USAGE = 3
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 class SlipwayError(Exception):

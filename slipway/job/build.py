@@ -32,7 +32,7 @@ from slipway.render import LOCAL_REGISTRY, render
 from slipway.report.console import human_bytes
 from slipway.report.events import Event, OnEvent
 
-BUILD_ID_LABEL = "io.slipway.job.build-id"
+BUILD_ID_LABEL = "io.slipway.build-id"
 
 
 @dataclass(frozen=True)
