@@ -1,0 +1,1 @@
+"""Looking after the disk: where images are kept, moving them to a larger one and back, pruning."""

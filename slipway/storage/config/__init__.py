@@ -1,0 +1,1 @@
+"""Configuration files of others, changed in one place and changed back."""

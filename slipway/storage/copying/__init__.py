@@ -1,0 +1,1 @@
+"""Copying trees of image layers, and proving the copy."""

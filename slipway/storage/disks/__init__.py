@@ -1,0 +1,1 @@
+"""Disks: what is mounted, what Docker can live on, which one is best."""

@@ -1,0 +1,86 @@
+"""Which disk is the best place for the data: one rule.
+
+1. A candidate is a mounted, writable file system (ext4, xfs, btrfs) on another device than the
+   data, that is not part of the system (/boot and its like) and has room for the data and a tenth
+   more.
+2. Disks that the profile names come first, in the profile's order: they are meant for this.
+3. Then the one with the most free space; the shorter path where two are equal.
+4. A candidate that does not come before the disk where the data is now is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.report.console import human_bytes
+from slipway.storage.disks.mounts import KNOWN_GOOD, Mount, Space
+
+MARGIN = 1.1
+"""Free space wanted, as a multiple of the data: block sizes differ, and work needs some room."""
+
+_SYSTEM = ("/boot", "/efi", "/snap", "/run", "/dev", "/proc", "/sys", "/var/lib/docker")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A disk that could take the data, and why it is ranked where it is."""
+
+    mount: Mount
+    space: Space
+    reason: str
+
+    @property
+    def path(self) -> Path:
+        """The disk's mount point."""
+        return self.mount.target
+
+
+def _is_system(mount: Mount) -> bool:
+    return any(mount.target.is_relative_to(place) for place in _SYSTEM)
+
+
+def rank(
+    mounted: Sequence[Mount],
+    spaces: Mapping[str, Space],
+    preferred: Sequence[Path],
+    *,
+    here: Mount,
+    needed: int,
+) -> tuple[Candidate, ...]:
+    """The candidates, best first, for data of `needed` bytes that is on the disk `here` now.
+
+    `spaces` goes by device; a device without one is no candidate.
+    """
+    now = (_rank(here, preferred), -spaces[here.device].free if here.device in spaces else 0)
+    best: dict[str, Mount] = {}
+    for mount in mounted:
+        usable = mount.fstype in KNOWN_GOOD and mount.unusable() is None and not _is_system(mount)
+        if not usable or mount.device == here.device or mount.device not in spaces:
+            continue
+        # One device may be mounted at several places: prefer the profile's, then the shortest.
+        known = best.get(mount.device)
+        if known is None or _place(mount, preferred) < _place(known, preferred):
+            best[mount.device] = mount
+    found = []
+    for mount in best.values():
+        space = spaces[mount.device]
+        if space.free >= needed * MARGIN and (_rank(mount, preferred), -space.free) < now:
+            found.append(Candidate(mount, space, _reason(mount, space, preferred)))
+    return tuple(
+        sorted(found, key=lambda c: (_rank(c.mount, preferred), -c.space.free, len(str(c.path))))
+    )
+
+
+def _rank(mount: Mount, preferred: Sequence[Path]) -> int:
+    return preferred.index(mount.target) if mount.target in preferred else len(preferred)
+
+
+def _place(mount: Mount, preferred: Sequence[Path]) -> tuple[int, int]:
+    return (_rank(mount, preferred), len(str(mount.target)))
+
+
+def _reason(mount: Mount, space: Space, preferred: Sequence[Path]) -> str:
+    meant = "the disk meant for this, " if mount.target in preferred else ""
+    return f"{meant}{human_bytes(space.free)} free on {mount.fstype}"

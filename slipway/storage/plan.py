@@ -1,0 +1,240 @@
+"""What a move would do. Nothing here changes anything; `apply` does what a plan says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from slipway.errors import UsageError
+from slipway.report.console import human_bytes, human_seconds
+from slipway.storage.changes import changes
+from slipway.storage.config import daemon_json
+from slipway.storage.config.flags import conflicts
+from slipway.storage.copying.trees import Size
+from slipway.storage.daemons.service import from_json
+from slipway.storage.daemons.snapshot import Snapshot
+from slipway.storage.daemons.subject import Subject
+from slipway.storage.disks import mounts
+from slipway.storage.disks.profiles import Places, Profile
+from slipway.storage.disks.target import Target
+from slipway.storage.errors import StorageError
+from slipway.storage.journal import Journal, Kept, Root
+from slipway.storage.machine import Machine
+
+Mode = Literal["fresh", "copy"]
+
+COPY_RATE = 125_000_000
+"""Bytes a second that time estimates assume: the baseline of an EBS gp3 volume."""
+FILE_RATE = 4000
+"""Files a second that they assume, for trees of small files."""
+_RESTART_S = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person asked for."""
+
+    mode: Mode | None = None
+    stop: bool = False
+    delete_old: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a plan."""
+
+    what: str
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def row(self) -> tuple[str, str, str]:
+        """For a table."""
+        size = human_bytes(self.bytes) if self.bytes else ""
+        return (self.what, size, f"about {human_seconds(self.seconds)}" if self.seconds else "")
+
+
+def mode_of(options: Options, before: Snapshot | None) -> Mode:
+    """`fresh` where everything can be made again, `copy` where there are volumes or containers."""
+    if options.mode:
+        return options.mode
+    return "fresh" if before is not None and not before.irreplaceable else "copy"
+
+
+def check_config(subject: Subject) -> None:
+    """Refuse what would keep the daemon from starting again. Raises UsageError, StorageError."""
+    if subject.config is None:
+        return
+    text = subject.config.read_text() if subject.config.exists() else ""
+    config = daemon_json.parse(text, subject.config)
+    wanted = {**config, "data-root": ""}
+    if both := conflicts(wanted, subject.flags):
+        raise StorageError(
+            f"{', '.join(both)} would be given both to dockerd as a flag and in its file, with "
+            "which it does not start",
+            where=str(subject.config),
+            cure="Take the flag out of dockerd's command line (`systemctl cat docker` shows the "
+            "unit; /etc/default/docker may hold flags), restart Docker, and run this again.",
+        )
+    if subject.containerd and subject.containerd.root_flag:
+        raise StorageError(
+            "containerd has its root on its command line, where its file cannot change it",
+            where=str(subject.containerd.config),
+            cure="Take --root out of containerd's command line, restart it, and run this again.",
+        )
+
+
+def moves_containerd(subject: Subject, *, containerd_store: bool) -> bool:
+    """Whether a separate containerd's root goes along. Raises StorageError where it must not.
+
+    It does, also where images are not in it: containers are known to both. A containerd that
+    others use (Kubernetes) stays where it is, which is only possible while no image is in it.
+    """
+    if subject.containerd is None:
+        return False
+    others = ", ".join(subject.containerd.others)
+    if others and containerd_store:
+        raise StorageError(
+            f"containerd also runs containers of {others}, and Docker keeps its images there",
+            where=str(subject.containerd.root),
+            cure="Drain those first (kubectl drain), or move containerd's root with its owner's "
+            "own means.",
+        )
+    return not others
+
+
+def make(
+    subject: Subject,
+    target: Target,
+    profile: Profile,
+    machine: Machine,
+    before: Snapshot | None,
+    sizes: dict[Path, Size],
+    options: Options,
+    *,
+    containerd_store: bool,
+    kept: tuple[Kept, ...] = (),
+) -> Journal | None:
+    """The move as a journal that has not begun; None where everything is there already."""
+    copy = mode_of(options, before) == "copy"
+    also = moves_containerd(subject, containerd_store=containerd_store)
+    change = changes(subject, Places(target.disk), target, profile, machine, containerd=also)
+    roots = tuple(
+        Root(
+            name=name,
+            old=old,
+            new=new,
+            size=sizes.get(old, Size()),
+            copy=copy,
+            adopt=not copy and _is_data(new),
+            file=file,
+            known=old if name == "containerd" else subject.data_root,
+        )
+        for name, old, new, file in change.roots
+    )
+    if not roots and not change.edits:
+        return None
+    for root in roots:
+        _check_new(root, kept)
+    lost = before.irreplaceable if before and not copy else ""
+    if options.delete_old and lost:
+        raise UsageError(
+            f"--delete-old would delete {lost} that --mode fresh leaves behind",
+            cure="Use --mode copy, or leave out --delete-old.",
+        )
+    return Journal(
+        kind="move",
+        phase="planned",
+        url=subject.url,
+        embedded=subject.embedded,
+        service=subject.service(also).as_json(),
+        was_running=subject.running,
+        disk=target.mount.target,
+        device=target.mount.device,
+        roots=roots,
+        edits=change.edits,
+        folders=change.folders,
+        scratch=change.scratch,
+        environment=change.environment,
+        containerd=subject.containerd.socket if also and subject.containerd else None,
+        before=before,
+        delete_old=options.delete_old,
+        kept=kept,
+    )
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
+
+
+def _check_new(root: Root, kept: tuple[Kept, ...]) -> None:
+    if not _is_data(root.new):
+        return
+    if root.copy:
+        ours = any(left.path == root.new for left in kept)
+        raise StorageError(
+            "there is data already" + (", left behind by an earlier move" if ours else ""),
+            where=str(root.new),
+            cure="Start on it as it is with --mode fresh, "
+            + ("delete it with `--delete-old`" if ours else "rename or remove it")
+            + ", or name another disk.",
+        )
+    marks = {"docker": ("overlay2", "image", "containers"), "engine": ("containerd",)}
+    known = marks.get(root.name, ("io.containerd.metadata.v1.bolt",))
+    if not any((root.new / name).exists() for name in known):
+        raise StorageError(
+            "this folder is not empty, and it is not a data folder of this daemon",
+            where=str(root.new),
+            cure="Look what it is, and rename or remove it, or name another disk.",
+        )
+
+
+def steps(journal: Journal) -> tuple[Step, ...]:
+    """The plan for a person, in the order in which it is done."""
+    stop, start = from_json(journal.service).steps()
+    before = journal.before
+    found = [Step(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
+    if before and before.running:
+        found.append(Step(f"stop containers: {before.names(before.running)}", seconds=_RESTART_S))
+    found.append(Step(stop, seconds=_RESTART_S))
+    for root in journal.roots:
+        found += _root_steps(root)
+    found += [Step(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
+    found.append(Step(start, seconds=_RESTART_S))
+    listed = "the daemon's paths"
+    if before and journal.carries:
+        listed += f", {len(before.images)} images, {len(before.volumes)} volumes"
+    found.append(Step(f"check {listed}, and run one container"))
+    if before and before.running and journal.carries:
+        found.append(Step(f"start containers: {before.names(before.running)}"))
+    for root in journal.roots:
+        verb = "delete" if journal.delete_old else "keep"
+        found.append(Step(f"{verb} {root.old}", bytes=root.size.bytes))
+    return tuple(found)
+
+
+def _root_steps(root: Root) -> list[Step]:
+    if root.copy:
+        size = root.size
+        seconds = max(size.bytes / COPY_RATE, size.entries / FILE_RATE)
+        return [
+            Step(f"copy {root.old} to {root.new} ({size.entries} files)", size.bytes, seconds),
+            Step("compare the copy: every file's metadata, a sample's content", 0, seconds / 5),
+        ]
+    if root.adopt:
+        return [Step(f"use the data that is in {root.new}")]
+    return [Step(f"start empty in {root.new}; images are pulled and built again")]
+
+
+def _edit_step(path: Path, *, gone: bool) -> str:
+    return f"{'remove' if gone else 'write'} {path}"
+
+
+def summary(journal: Journal, profile: Profile) -> tuple[str, ...]:
+    """What to know beside the steps."""
+    total = sum(root.size.bytes for root in journal.roots)
+    free = mounts.space(journal.disk).free
+    lines = [f"{human_bytes(total)} of data, {human_bytes(free)} free on {journal.disk}"]
+    if journal.before and not journal.carries and journal.before.irreplaceable:
+        lines.append(f"{journal.before.irreplaceable} stay behind: use --mode copy to take them")
+    return (*lines, *profile.notes)

@@ -1,0 +1,1 @@
+"""Making room: what can go, how much it frees, and removing it."""

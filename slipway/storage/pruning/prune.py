@@ -1,0 +1,92 @@
+"""All that can go, in the order in which it goes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from slipway.engine import embedded
+from slipway.engine.client import Engine, connect
+from slipway.errors import UsageError
+from slipway.files import exclusive
+from slipway.lock.files import load_locks
+from slipway.lock.model import Locks
+from slipway.paths import Project
+from slipway.report.console import human_bytes
+from slipway.report.tables import say
+from slipway.storage import report
+from slipway.storage.daemons import subject
+from slipway.storage.disks import mounts
+from slipway.storage.machine import Machine
+from slipway.storage.pruning import files, images
+from slipway.storage.pruning.step import Step
+
+_AGE = re.compile(r"(\d+)([dhw]?)")
+_SECONDS = {"h": 3600, "d": 86400, "": 86400, "w": 7 * 86400}
+
+
+def age(text: str) -> int:
+    """Seconds in `30d`, `12h`, `2w`, or a plain number of days. Raises UsageError."""
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{text!r} is no age", cure="Say 30d, 12h or 2w.")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def plan(
+    project: Project, engine: Engine | None, locks: Locks, older_than: int
+) -> tuple[Step, ...]:
+    """The steps in which something can go; `engine` None leaves images out."""
+    before = time.time() - older_than
+    found = (
+        *(images.steps(engine, locks, before) if engine else ()),
+        *files.steps(project, before),
+    )
+    return tuple(step for step in found if step.items)
+
+
+def apply(steps: Sequence[Step], say: Callable[[str], None]) -> None:
+    """Remove it all; says what had to stay, and why."""
+    for step in steps:
+        for item in step.items:
+            if reason := step.remove(item):
+                say(reason)
+
+
+def run(root: Path, engine: str, older_than: str, *, yes: bool, dry_run: bool, json: bool) -> None:
+    """Show what can go, ask, and remove it, while no other task of this checkout works."""
+    project = Project.at(root)
+    seconds = age(older_than)
+    with exclusive(project.state / "lock", "storage.prune"), _engine(project, engine) as connected:
+        steps = plan(project, connected, load_locks(project), seconds)
+        report.show_prune(steps, as_json=json)
+        if dry_run or not steps or not report.ask("Remove all this?", yes=yes):
+            return
+        free = _free(project, connected)
+        apply(steps, say)
+        say(f"{human_bytes(max(_free(project, connected) - free, 0))} freed")
+
+
+@contextmanager
+def _engine(project: Project, choice: str) -> Iterator[Engine | None]:
+    """The engine if it runs; an embedded one that is stopped is started for this."""
+    if choice == "auto" and subject.choose(choice, Machine()) == "embedded":
+        choice = "embedded"
+    if choice == "embedded" and not embedded.status(project).data_root.exists():
+        yield None
+        return
+    connected = connect(project, choice)
+    try:
+        yield connected
+    finally:
+        connected.close()
+
+
+def _free(project: Project, engine: Engine | None) -> int:
+    """Free bytes on the disks of the project's state and of the engine, each counted once."""
+    places = [project.state, *([Path(engine.data_root)] if engine else [])]
+    devices = {mounts.existing(place).stat().st_dev: place for place in places}
+    return sum(mounts.space(place).free for place in devices.values())

@@ -1,0 +1,221 @@
+"""A machine in a folder: real daemons with their own sockets, data and configuration, real disks.
+
+Everything is under a short folder of /tmp (a unix socket's path has at most 107 bytes), and all of
+it is ended, unmounted and removed again, whatever a test does to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway.engine.client import Engine, connect
+from slipway.engine.processes import command_line, find, spawn, wait_until
+from slipway.paths import Project
+from slipway.storage.machine import Machine
+from slipway.storage.daemons.process import listener, start_time
+
+MKFS = {
+    "ext4": ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "xfs": ("mkfs.xfs", "-q"),
+}
+
+
+@dataclass
+class Disk:
+    """A file system of its own in a file, mounted."""
+
+    place: Path
+    image: Path
+    options: str = "loop"
+
+    def mount(self, *, read_only: bool = False) -> None:
+        options = f"{self.options},ro" if read_only else self.options
+        self.place.mkdir(parents=True, exist_ok=True)
+        run("mount", "-o", options, str(self.image), str(self.place))
+
+    def unmount(self) -> None:
+        run("umount", "--lazy", str(self.place))
+
+    def free(self) -> int:
+        stats = os.statvfs(self.place)
+        return stats.f_bavail * stats.f_frsize
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+@dataclass
+class Box:
+    """The folder, as a machine, with a dockerd that a test may start in it."""
+
+    folder: Path
+    search: str = os.environ["PATH"]
+    config: dict[str, object] = field(default_factory=dict)
+    containerd: bool = False
+    flags: Sequence[str] = ()
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(self.folder)
+
+    @property
+    def project(self) -> Project:
+        return Project(self.folder / "checkout", self.folder / "checkout" / ".slipway")
+
+    @property
+    def socket(self) -> Path:
+        return self.machine.at("/var/run/docker.sock")
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def containerd_socket(self) -> Path:
+        return self.folder / "c.sock"
+
+    @property
+    def data_root(self) -> Path:
+        return self.machine.at("/var/lib/docker")
+
+    @property
+    def containerd_root(self) -> Path:
+        return self.machine.at("/var/lib/containerd")
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "dockerd.log"
+
+    def configure(self) -> None:
+        """Write both configuration files, as a packager or a person would have."""
+        text = json.dumps({"data-root": str(self.data_root), **self.config}, indent=4)
+        self.machine.daemon_json.parent.mkdir(parents=True, exist_ok=True)
+        self.machine.daemon_json.write_text(text + "\n")
+        self.machine.containerd_toml.parent.mkdir(parents=True, exist_ok=True)
+        self.machine.containerd_toml.write_text(
+            f'version = 2\nroot = "{self.containerd_root}"\n'
+            f'state = "{self.folder}/cstate"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n\n'
+            f'[grpc]\n  address = "{self.containerd_socket}"\n'
+        )
+
+    def containerd_command(self) -> list[str]:
+        return ["containerd", "--config", str(self.machine.containerd_toml)]
+
+    def dockerd_command(self) -> list[str]:
+        command = [
+            "dockerd",
+            f"--config-file={self.machine.daemon_json}",
+            f"--host={self.url}",
+            f"--exec-root={self.folder}/exec",
+            f"--pidfile={self.folder}/d.pid",
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--ip-forward=false",
+            *self.flags,
+        ]
+        if self.containerd:
+            command.append(f"--containerd={self.containerd_socket}")
+        return command
+
+    def start(self) -> None:
+        self.socket.parent.mkdir(parents=True, exist_ok=True)
+        if self.containerd and listener(self.containerd_socket) is None:
+            self._start(self.containerd_command(), self.containerd_socket)
+        self._start(self.dockerd_command(), self.socket)
+
+    def _start(self, command: list[str], socket: Path) -> None:
+        environment = {"PATH": self.search, "HOME": "/root"}
+        pid = spawn(command, log=self.log, env=environment)
+        wait_until(lambda: start_time(pid) is None or listener(socket) is not None, 60)
+        assert listener(socket) is not None, self.log.read_text()[-2000:]
+
+    def pid(self) -> int:
+        pid = listener(self.socket)
+        assert pid is not None, "no daemon runs"
+        return pid
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        connected = connect(self.project, self.url)
+        try:
+            yield connected
+        finally:
+            connected.close()
+
+    def owns(self, pid: int) -> bool:
+        program, *arguments = command_line(pid) or [""]
+        mine = any(str(self.folder) in argument for argument in arguments)
+        return mine and Path(program).name.startswith(("dockerd", "containerd"))
+
+    def kill(self) -> None:
+        """End every daemon and shim of this box, and unmount all that is mounted in it."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in list(find(self.owns)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            if wait_until(lambda: not any(find(self.owns)), 5):
+                break
+        for target in reversed(mounted_in(self.folder)):
+            subprocess.run(["umount", "--lazy", target], check=False)
+
+    @contextmanager
+    def disk(
+        self, fstype: str = "ext4", size: int = 400 << 20, at: str = "/mnt/big"
+    ) -> Iterator[Disk]:
+        """A new disk, mounted in the box."""
+        with disk(
+            self.machine.at(at),
+            self.folder / f"{at.strip('/').replace('/', '-')}.img",
+            fstype,
+            size,
+        ) as new:
+            yield new
+
+
+@contextmanager
+def disk(place: Path, image: Path, fstype: str, size: int) -> Iterator[Disk]:
+    with image.open("wb") as file:
+        file.truncate(size)
+    run(*MKFS[fstype], str(image))
+    new = Disk(place, image)
+    new.mount()
+    try:
+        yield new
+    finally:
+        while str(place) in mounted_in(place.parent):
+            new.unmount()
+        image.unlink()
+
+
+def mounted_in(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    targets = [line.split(" ", 5)[4] for line in lines]
+    return [target for target in targets if target.startswith(f"{folder}/")]
+
+
+@contextmanager
+def box(**settings: object) -> Iterator[Box]:
+    """A box with nothing started in it."""
+    folder = Path(tempfile.mkdtemp(prefix="slip-", dir="/tmp"))
+    new = Box(folder, **settings)  # type: ignore[arg-type]
+    (folder / "checkout").mkdir()
+    new.configure()
+    try:
+        yield new
+    finally:
+        new.kill()
+        shutil.rmtree(folder)
