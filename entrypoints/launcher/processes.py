@@ -69,6 +69,14 @@ def environ(pid: int) -> dict[str, str]:
     return {os.fsdecode(key): os.fsdecode(value) for key, _, value in pairs}
 
 
+def program(pid: int) -> str:
+    """The file name of what a process executes: bash for a shell script, whatever its name."""
+    try:
+        return Path(os.readlink(PROC / str(pid) / "exe")).name  # noqa: PTH115 - may end meanwhile
+    except OSError:
+        return ""
+
+
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal (SigCgt in /proc/PID/status)."""
     try:
@@ -103,7 +111,9 @@ def find_workers(root: int) -> list[int]:
     sagemaker-training's plain mode runs `/bin/sh -c ./train.sh`; bash would hold a trap back until
     its child ends, so the child is the one to tell.
     """
-    return _topmost(descendants(root, snapshot()), lambda process: process.name not in SHELLS)
+    return _topmost(
+        descendants(root, snapshot()), lambda process: program(process.pid) not in SHELLS
+    )
 
 
 def _topmost(family: Iterable[Process], wanted: Callable[[Process], bool]) -> list[int]:

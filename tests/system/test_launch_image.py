@@ -1,0 +1,237 @@
+"""The launcher inside the image that a user gets: PID 1, torchrun, sagemaker-training."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.causes import PEER, STOPPED
+from tests.system.launch_containers import Make
+
+pytest_plugins = ["tests.system.launch_fixtures"]
+
+SUM = """
+import os, signal, sys, time
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+tensor = torch.ones(2)
+dist.all_reduce(tensor)
+print("sum", tensor.tolist(), sys.argv[1:], flush=True)
+"""
+
+#: Saves on SIGTERM, for longer than a shell would wait.
+SAVES = (
+    SUM
+    + """
+def save(number, frame):
+    dist.barrier()
+    print("saved", flush=True)
+    os._exit(0)
+signal.signal(signal.SIGTERM, save)
+print("now waiting", flush=True)
+while True: time.sleep(0.05)
+"""
+)
+
+STOCK = {"sagemaker_program": "train.py", "sagemaker_torch_distributed_enabled": True}
+
+
+def test_a_stock_estimators_job_runs_under_sagemaker_training(fleet: Make) -> None:
+    two = fleet(2)
+    # To a file: the toolkit breaks a line that is printed into several.
+    two.script(SUM + "print(tensor.tolist(), sys.argv[1:], file=open('/opt/ml/output/sum', 'w'))")
+    two.hyperparameters({**STOCK, "text": "a b; echo $(id)"})
+    for host, running in zip(two.hosts, two.start("train"), strict=True):
+        assert running.end() == 0
+        said = (host.ml / "output" / "sum").read_text()
+        assert said == "[2.0, 2.0] ['--text', 'a b; echo $(id)']\n"
+        running.wait_for_line("torchrun --nnodes 2 --nproc_per_node 1 --master_addr algo-1")
+
+
+def test_sigterm_reaches_the_ranks_under_sagemaker_training(fleet: Make) -> None:
+    two = fleet(2)
+    two.script(SAVES)
+    two.hyperparameters(STOCK)
+    both = two.start("train")
+    for running in both:
+        running.wait_for_line("now waiting")
+    for running in both:
+        running.terminate()
+    for host, running in zip(two.hosts, both, strict=True):
+        assert running.end() == 0
+        assert "saved" in running.lines
+        assert (host.ml / "output" / "success").exists()
+
+
+def test_sigterm_reaches_a_plain_script_below_a_shell(fleet: Make) -> None:
+    one = fleet(1)
+    one.script("#!/bin/bash\npython inner.py\n", "run.sh")
+    one.script(
+        "import signal, sys\n"
+        "signal.signal(15, lambda *a: (print('saved', flush=True), sys.exit(0)))\n"
+        "print('now waiting', flush=True)\nwhile True: signal.pause()",
+        "inner.py",
+    )
+    one.hyperparameters({"sagemaker_program": "run.sh"})
+    (running,) = one.start("train")
+    running.wait_for_line("now waiting")
+    running.terminate()
+    assert running.end() == 0
+    assert "saved" in running.lines
+
+
+def test_a_failure_under_sagemaker_training_keeps_its_code_and_its_words(fleet: Make) -> None:
+    one = fleet(1)
+    one.script("raise SystemExit(42)")
+    one.hyperparameters({"sagemaker_program": "train.py"})
+    (running,) = one.start("train")
+    assert running.end() != 0
+    assert "ExecuteUserScriptError" in one.hosts[0].failure
+
+
+def test_a_failure_that_sagemaker_training_calls_success_is_found_out(fleet: Make) -> None:
+    """Its native launcher drops torchrun's exit code: run(wait, capture_error) is called on
+    run(capture_error, wait)."""
+    one = fleet(1)
+    one.script(
+        "from torch.distributed.elastic.multiprocessing.errors import record\n"
+        "@record\ndef main(): raise RuntimeError('lost in the toolkit')\nmain()"
+    )
+    one.hyperparameters({**STOCK, "sagemaker_toolkit_native_launcher_enabled": True})
+    (running,) = one.start("train")
+    assert running.end() == 1
+    assert "lost in the toolkit" in one.hosts[0].failure
+    assert not (one.hosts[0].ml / "output" / "success").exists()
+
+
+def test_programs_under_sagemaker_training_see_the_name_that_other_nodes_know(fleet: Make) -> None:
+    one = fleet(1)
+    one.script("import socket\nprint('name-' + socket.gethostname())")
+    one.hyperparameters({"sagemaker_program": "train.py"})
+    (running,) = one.start("train")
+    assert running.end() == 0
+    running.wait_for_line("name-algo-1")
+
+
+def test_torchrun_of_our_own_forms_one_world_over_two_nodes(fleet: Make) -> None:
+    two = fleet(2)
+    two.script(SUM)
+    two.hyperparameters({"sagemaker_program": "train.py", "launch_runner": "torchrun", "lr": "1 2"})
+    for running in two.start("train"):
+        assert running.end() == 0
+        running.wait_for_line("] sum [2.0, 2.0] ['--lr', '1 2']")
+
+
+def test_all_ranks_below_torchrun_save_on_sigterm(fleet: Make) -> None:
+    two = fleet(2)
+    two.script(SAVES)
+    both = two.start("launch", "sagemaker", "--nproc", "2", "--", "train.py")
+    for running in both:
+        running.wait_for_line("] now waiting", 2)
+    both[1].terminate()
+    for running in both:
+        assert running.end() == 0
+        assert sum("] saved" in line for line in running.lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "said"),
+    [
+        ("raise ValueError('bad batch')", 1, "TrainingError: ValueError: bad batch"),
+        ("os._exit(42)", 42, "TrainingError: exit code 42, no traceback"),
+        ("os.kill(os.getpid(), 9)", 1, "RankKilled: killed by SIGKILL"),
+    ],
+)
+def test_torchruns_failures_keep_code_and_cause_on_every_node(
+    fleet: Make, act: str, code: int, said: str
+) -> None:
+    two = fleet(2)
+    two.script(SUM + f"if os.environ['RANK'] == '1': {act}\ndist.all_reduce(tensor)")
+    both = two.start("launch", "sagemaker", "--", "train.py")
+    assert [running.end() for running in both] == [PEER, code]
+    for host in two.hosts:
+        assert host.failure.splitlines()[0] == f"{said} on rank 1 [host algo-2]"
+
+
+def test_ranks_that_trap_sigterm_do_not_hold_up_the_end_after_a_crash(fleet: Make) -> None:
+    """torchrun alone would wait for them for 30 s; here its grace is not what ends them."""
+    one = fleet(1)
+    one.script(
+        SUM + "signal.signal(15, lambda *a: print('trapped', flush=True))\ndist.barrier()\n"
+        "if os.environ['RANK'] == '1': time.sleep(3); raise ValueError('bad batch')\n"
+        "while True: signal.pause()"
+    )
+    (running,) = one.start("launch", "sagemaker", "--nproc", "2", "--", "train.py")
+    assert running.end() == 1
+    assert one.hosts[0].failure.startswith("TrainingError: ValueError: bad batch on rank 1")
+    assert "exitcode: -9" not in one.hosts[0].failure
+
+
+def test_a_slurm_steps_tasks_find_each_other_without_scontrol(fleet: Make) -> None:
+    two = fleet(2)
+    two.script(SAVES)
+    env = {
+        "SLURM_JOB_ID": "77",
+        "SLURM_JOB_NODELIST": "algo-[1-2]",
+        "SLURM_LOCALID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+        # What enroot's hook leaves behind; torchrun must not see it.
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "nowhere",
+    }
+    both = two.start("launch", "slurm", "--", "/opt/ml/code/train.py", env=env)
+    for running in both:
+        running.wait_for_line("] sum [2.0, 2.0]")
+        running.wait_for_line("] now waiting")
+    both[0].terminate()
+    # Slurm must not take a stopped job for a finished one.
+    assert [running.end() for running in both] == [STOPPED, STOPPED]
+    assert all(any("] saved" in line for line in running.lines) for running in both)
+
+
+def test_the_full_preflight_measures_all_ranks_before_training(fleet: Make) -> None:
+    one = fleet(1)
+    one.script("print('trained')")
+    (running,) = one.start(
+        "launch", "sagemaker", "--preflight", "full", "--nproc", "2", "--", "train.py"
+    )
+    assert running.end() == 0
+    assert sum("] trained" in line for line in running.lines) == 2
+
+
+def test_a_driver_that_replaces_the_entrypoint_can_still_launch(fleet: Make) -> None:
+    """SageMaker SDK v3 starts /bin/bash with a script of its own, and code in a channel."""
+    one = fleet(1)
+    code = one.hosts[0].ml / "input" / "data" / "code"
+    code.mkdir()
+    (code / "train.py").write_text(SUM)
+    driver = 'cd /opt/ml/input/data/code && launch sagemaker -- train.py "$@"; exit $?'
+    (running,) = one.start("-c", driver, "driver", "a b", entrypoint=["/bin/bash"])
+    assert running.end() == 0
+    running.wait_for_line("[r0] sum [1.0, 1.0] ['a b']")
+
+
+def test_as_pid_1_the_launcher_reaps_what_ranks_leave_behind(fleet: Make) -> None:
+    one = fleet(1)
+    one.script(
+        """
+import os, pathlib, subprocess, time
+# A grandchild whose parent ends: it falls to PID 1, and ends there.
+subprocess.run(["bash", "-c", "sh -c 'exec sleep 0.2' & echo $! > /tmp/orphan"], check=True)
+orphan = pathlib.Path("/tmp/orphan").read_text().strip()
+print("pid 1:", pathlib.Path("/proc/1/cmdline").read_bytes().split(b"\\0")[0])
+while pathlib.Path("/proc", orphan).exists(): time.sleep(0.05)
+print("reaped")
+"""
+    )
+    (running,) = one.start("launch", "sagemaker", "--runner", "python", "--", "train.py")
+    assert running.end() == 0
+    running.wait_for_line("] reaped")
+    running.wait_for_line("pid 1: b'python3'")
+
+
+def test_a_container_without_a_job_runs_what_it_is_told(fleet: Make) -> None:
+    one = fleet(1)
+    (running,) = one.start("python", "-c", "import sys; print(sys.argv[1:])", "a b", "$(id)")
+    assert running.end() == 0
+    assert running.lines == ["['a b', '$(id)']"]
