@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from slipway.paths import Project
 from tests.system.tiny import rootfs_tar
 
 CHECKOUT = Path(__file__).parents[2]
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every program that
+# they start would inherit that (POSIX shell, "Asynchronous Lists").
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
