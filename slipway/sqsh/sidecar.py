@@ -22,6 +22,7 @@ class Sidecar:
     image_id: str  # "sha256:...", the hash of the image's config
     image_digests: tuple[str, ...]  # "repository@sha256:..." that registries gave it
     build_id: str
+    sha256: str  # of the whole file, as sha256sum prints it
     digest: str  # of `pieces` (slipway.squashfs.pieces.digest); equal for equal content
     pieces: tuple[Piece, ...]  # the whole file, in order
     size: int  # bytes

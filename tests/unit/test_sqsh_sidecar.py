@@ -31,6 +31,7 @@ def made(path: Path, content: bytes = b"squashfs") -> Sidecar:
         image_id="sha256:1",
         image_digests=("train/x@sha256:2",),
         build_id="b1",
+        sha256=hashlib.sha256(content).hexdigest(),
         digest="d1",
         pieces=(
             Piece(4, hashlib.sha256(content[:4]).hexdigest()),
