@@ -31,6 +31,8 @@ BUILD_ENVIRONMENT = {
     # DeepSpeed compiles its operators at first use; a wheel with them would fit one torch only
     # (deepspeedai/DeepSpeed:setup.py).
     "DS_BUILD_OPS": "0",
+    # Its requirements go through sets on their way into the metadata.
+    "PYTHONHASHSEED": "0",
 }
 
 _TIMEOUT_S = 1800.0
@@ -71,12 +73,16 @@ class Builder:
             on_event(Event("done", _TASK, f"{pin.name} {pin.version}", built.name))
             return built
 
+    def _script(self) -> Path:
+        return self.project.installer.with_name("build_wheel.py")
+
     def _place(self, sdist: Path) -> Path:
         """The folder of all wheels of an sdist that this recipe builds."""
         digest = hashlib.sha256(sha256_file(sdist).encode())
         for pin in self.recipe.pins:
             digest.update(f"{pin.name} {pin.version} {' '.join(pin.hashes)}\n".encode())
         digest.update(repr(sorted(BUILD_ENVIRONMENT.items())).encode())
+        digest.update(sha256_file(self._script()).encode())
         return self.project.cache / "built" / digest.hexdigest()[:32]
 
     def _cached(self, place: Path) -> Path | None:
@@ -95,13 +101,11 @@ class Builder:
             inside, out = Path(name, "in"), Path(name, "out")
             inside.mkdir()
             out.mkdir()
-            for file in (sdist, *self.tools):
+            script = self._script()
+            for file in (script, sdist, *self.tools):
                 _link(file, inside / file.name)
-            pip = next(file.name for file in self.tools if file.name.startswith("pip-"))
-            command = [self.interpreter, f"/slipway-in/{pip}/pip", "--isolated", "wheel"]
-            command += ["--no-index", "--no-deps", "--no-cache-dir", "--find-links", "/slipway-in"]
-            command += ["--disable-pip-version-check", "--wheel-dir", "/slipway-out"]
-            command.append(f"/slipway-in/{sdist.name}")
+            command = [self.interpreter, f"/slipway-in/{script.name}"]
+            command += [f"/slipway-in/{sdist.name}", "/slipway-in", "/slipway-out"]
             done = run_once(
                 self.engine,
                 self.base,

@@ -1,0 +1,234 @@
+"""The embedded default base: made here, from Debian packages and wheels, without a registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slipway.engine.build import ContextFile, build
+from slipway.engine.client import Engine
+from slipway.engine.images import image_id, inspect, run_once
+from slipway.errors import SlipwayError
+from slipway.lock.apt import ca_bundle
+from slipway.lock.files import load_locks, write_python
+from slipway.lock.keys import base_lock_key
+from slipway.lock.local_base import (
+    DEBIAN_REGISTRY,
+    debian_request,
+    ensure_local_base,
+    local_base_id,
+)
+from slipway.lock.rootfs import make_rootfs
+from slipway.matrix.load import load
+from slipway.matrix.model import Base
+from slipway.paths import Project
+from slipway.registry.model import anonymous
+from slipway.report.events import Event, silent
+from tests.system.conftest import CHECKOUT
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    (own,) = (base for base in load(CHECKOUT / "versions.yaml").bases if base.registry is None)
+    return own
+
+
+@pytest.fixture(scope="module")
+def local_base(engine: Engine, shared_project: Project, base: Base) -> str:
+    log = shared_project.logs / "local-base.log"
+    return ensure_local_base(shared_project, engine, base, silent, log)
+
+
+def sh(engine: Engine, image: str, script: str) -> str:
+    done = run_once(engine, image, ["-euc", script], entrypoint=["/bin/sh"], timeout_s=120)
+    assert done.exit_code == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_it_has_the_shape_of_a_deep_learning_container(
+    engine: Engine, local_base: str, base: Base
+) -> None:
+    config = inspect(engine, local_base)["Config"]
+    assert config["Entrypoint"] == ["bash", "-m", "start_with_right_hostname.sh"]
+    assert config["Cmd"] == ["/bin/bash"]
+    assert config["User"] in ("", "root")
+    assert config["WorkingDir"] == base.family.workdir
+    assert sh(engine, local_base, "command -v python").strip() == base.family.python
+    assert sh(engine, local_base, "ls /opt/ml").split() == ["code", "input", "model", "output"]
+    assert not any(entry.startswith(("NCCL_", "FI_")) for entry in config["Env"])
+
+
+def test_it_has_exactly_the_locked_torch(engine: Engine, local_base: str, base: Base) -> None:
+    said = sh(
+        engine,
+        local_base,
+        "python -c 'import importlib.metadata as m, json, platform, torch;"
+        " print(json.dumps([platform.python_version(), torch.__version__,"
+        ' {d.name.lower().replace("_", "-"): d.version for d in m.distributions()}]))\';'
+        " python -m pip check >&2",
+    )
+    python, torch, packages = json.loads(said)
+    assert python.startswith(f"{base.facts.python}.")
+    assert torch == f"{base.facts.torch}+cpu"
+    locked = load_locks(Project.at(CHECKOUT)).python[base_lock_key(base)]
+    assert {pin.name: pin.version for pin in locked.pins}.items() <= packages.items()
+
+
+def test_arguments_survive_its_entrypoint(engine: Engine, local_base: str) -> None:
+    words = ["a  b", "$(id)", "", "'"]
+    command = ["python", "-c", "import sys, json; print(json.dumps(sys.argv[1:]))", *words]
+    done = run_once(engine, local_base, command, timeout_s=60)
+    assert json.loads(done.stdout) == words
+
+
+def test_it_compiles_what_torch_compiles_at_first_use(engine: Engine, local_base: str) -> None:
+    script = (
+        "cat > /tmp/x.cc <<'E'\n#include <Python.h>\n#include <omp.h>\n"
+        "int main() { Py_Initialize(); return omp_get_max_threads() < 1; }\nE\n"
+        "include=$(python -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')\n"
+        "g++ -fopenmp -I$include /tmp/x.cc -o /tmp/x -lpython3.11 && /tmp/x && echo built"
+    )
+    assert sh(engine, local_base, script).strip() == "built"
+
+
+def test_nothing_of_the_building_host_and_no_cache_is_in_it(
+    engine: Engine, local_base: str
+) -> None:
+    script = (
+        "grep -rhE '^[^#]' /etc/apt/sources.list /etc/apt/sources.list.d || true;"
+        "find /etc/apt/apt.conf.d -name '*mmdebstrap*';"
+        "find /var/lib/apt/lists /var/cache/apt /var/log /root/.cache -type f -size +0 || true;"
+        "find /run/secrets /mnt /tmp -type f 2>/dev/null || true;"
+        "cat /etc/resolv.conf.orig 2>/dev/null || true"
+    )
+    assert sh(engine, local_base, script) == ""
+
+
+def test_the_second_time_nothing_is_done(
+    engine: Engine, shared_project: Project, local_base: str, base: Base
+) -> None:
+    before = image_id(engine, local_base)
+    events: list[Event] = []
+    log = shared_project.logs / "again.log"
+    assert ensure_local_base(shared_project, engine, base, events.append, log) == local_base
+    assert image_id(engine, local_base) == before
+    assert [event.kind for event in events] == ["cached"]
+    assert not log.exists()
+
+
+def test_its_id_is_that_of_the_recipe_and_of_the_pins(
+    local_base: str, engine: Engine, base: Base, tmp_path: Path
+) -> None:
+    recipe = Project.at(CHECKOUT)
+    first = local_base_id(recipe, base)
+    assert inspect(engine, local_base)["Config"]["Labels"]["io.slipway.local-base"] == first
+
+    copy = Project(tmp_path, tmp_path / "state")
+    subprocess.run(["cp", "-a", str(recipe.root / "images"), str(tmp_path)], check=True)
+    assert local_base_id(copy, base) == first
+    lock = load_locks(copy).python[base_lock_key(base)]
+    write_python(copy, replace(lock, pins=lock.pins[1:]))
+    assert local_base_id(copy, base) != first
+    write_python(copy, lock)
+    dockerfile = copy.local_base / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text() + "\nENV A=b\n")
+    assert local_base_id(copy, base) != first
+
+
+def test_a_mirror_behind_a_dead_proxy_fails_with_the_log_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    project = Project(CHECKOUT, tmp_path / "state")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    of_a_killed_run = project.cache / "rootfs" / f".{ended.pid}.partial"
+    of_a_killed_run.mkdir(parents=True)
+    (of_a_killed_run / "rootfs.tar").touch()
+    log = project.logs / "rootfs.log"
+    with pytest.raises(SlipwayError, match="could not make the root file system") as caught:
+        make_rootfs(project, silent, log)
+    assert caught.value.where == str(log)
+    assert "127.0.0.1" in log.read_text()
+    assert "proxy" in str(caught.value.cure)
+    assert list((project.cache / "rootfs").iterdir()) == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from slipway.lock.rootfs import make_rootfs
+from slipway.paths import Project
+from slipway.report.events import silent
+project = Project(Path(sys.argv[1]), Path(sys.argv[2]))
+make_rootfs(project, silent, project.logs / "rootfs.log")
+"""
+
+
+def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
+    project = Project(tmp_path, tmp_path / "state")
+    subprocess.run(["cp", "-a", str(CHECKOUT / "images"), str(tmp_path)], check=True)
+    place = project.cache / "rootfs"
+    # A session of its own, so that mmdebstrap's children end with it.
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), str(project.state)],
+        cwd=CHECKOUT,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        while not list(place.glob(".*.partial/unpacked-*/*")):
+            assert running.poll() is None
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGKILL)
+    assert list(place.glob("*.tar")) == []
+    assert [path.name for path in place.iterdir()] == [f".{running.pid}.partial"]
+
+
+def test_without_mmdebstrap_the_same_packages_go_on_an_ordinary_debian_image(
+    engine: Engine,
+    shared_project: Project,
+    local_base: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rootfs = next(
+        tag
+        for image in engine.client.images.list()
+        for tag in image.tags
+        if tag.startswith("slipway.local/slipway/rootfs:mmdebstrap-")
+    )
+    engine.client.images.get(rootfs).tag("slipway.local/test/debian", "bookworm-slim")
+    settings, bundle = tmp_path / "apt.conf", tmp_path / "ca.pem"
+    settings.write_text('Acquire::http::User-Agent "secret-of-the-proxy";\n')
+    authorities = ca_bundle({})
+    assert authorities is not None
+    bundle.write_text(f"# secret-of-the-bundle\n{authorities.read_text()}")
+    monkeypatch.setenv("APT_CONFIG", str(settings))
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    monkeypatch.setenv(DEBIAN_REGISTRY, "slipway.local/test")
+    request = debian_request(shared_project, "slipway.local/test/rootfs:debian")
+    uncached = ContextFile("debian/nonce", os.urandom(8))
+    made = build(
+        engine,
+        replace(request, context=(*request.context, uncached)),
+        task="root file system",
+        credentials=anonymous,
+        on_event=silent,
+        log=tmp_path / "debian.log",
+    )
+    monkeypatch.undo()
+    assert "g++ is already the newest version" in (tmp_path / "debian.log").read_text()
+
+    saved = b"".join(engine.client.images.get(made).save())
+    assert b"path-exclude=/usr/share/doc" in saved
+    assert b"secret-of-the-" not in saved
+    assert sh(engine, made, "find /run/secrets /var/lib/apt/lists -type f") == ""
