@@ -63,9 +63,7 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(".*.partial"):
-        if not Path(f"/proc/{left.name.split('.')[1]}").exists():
-            shutil.rmtree(left)
+    remove_leftovers(path.parent)
     work = path.parent / f".{os.getpid()}.partial"
     work.mkdir(exist_ok=True)
     try:
@@ -75,14 +73,41 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
             os.fsync(stream.fileno())
         tar.replace(path)
     finally:
-        shutil.rmtree(work)
+        _remove(work)
     return path
+
+
+def remove_leftovers(place: Path) -> None:
+    """Remove what killed runs left; what a living process is at work in stays."""
+    for left in place.glob(".*.partial"):
+        if not Path(f"/proc/{left.name.split('.')[1]}").exists():
+            _remove(left)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder unless something is mounted below it: that would be the host's /sys or /dev.
+
+    mmdebstrap mounts them as root. It runs in a mount namespace of its own here, which ends with
+    it, so that this happens only where the kernel does not grant one.
+    """
+    mounts = Path("/proc/self/mounts").read_text("utf-8").splitlines()
+    if not any(line.split()[1].startswith(f"{folder.resolve()}/") for line in mounts):
+        shutil.rmtree(folder)
+
+
+def _own_mounts() -> list[str]:
+    """A prefix that runs a command in a mount namespace of its own; empty where there is none."""
+    prefix = ["unshare", "--mount", "--propagation", "private"]
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return []  # without root mmdebstrap makes its own namespaces
+    probe = subprocess.run([*prefix, "true"], capture_output=True, check=False)
+    return prefix if probe.returncode == 0 else []
 
 
 def _mmdebstrap(project: Project, work: Path, tar: Path, on_event: OnEvent, log: Path) -> None:
     settings = work / "apt.conf"
     settings.write_text(apt.host_acquire_settings() + apt.proxy_settings(os.environ))
-    command = ["mmdebstrap", "--variant=minbase", "--mode=auto", "--format=tar"]
+    command = [*_own_mounts(), "mmdebstrap", "--variant=minbase", "--mode=auto", "--format=tar"]
     command.append(f"--include={','.join(packages(project))}")
     command.append(f"--dpkgopt={project.local_base / 'dpkg.cfg'}")
     command += [f"--aptopt={settings}", f"--setup-hook={_LOGINS}", f"--customize-hook={_FORGET}"]

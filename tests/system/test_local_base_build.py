@@ -26,7 +26,7 @@ from slipway.lock.local_base import (
     ensure_local_base,
     local_base_id,
 )
-from slipway.lock.rootfs import make_rootfs
+from slipway.lock.rootfs import make_rootfs, remove_leftovers
 from slipway.matrix.load import load
 from slipway.matrix.model import Base
 from slipway.paths import Project
@@ -163,10 +163,28 @@ def test_a_mirror_behind_a_dead_proxy_fails_with_the_log_and_leaves_nothing(
     assert list((project.cache / "rootfs").iterdir()) == []
 
 
+def test_what_is_mounted_in_the_remains_of_a_killed_run_is_never_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    hosts = tmp_path / "hosts"
+    hosts.mkdir()
+    (hosts / "file").touch()
+    mounted = tmp_path / f".{ended.pid}.partial" / "unpacked" / "sys"
+    mounted.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", str(hosts), str(mounted)], check=True)
+    try:
+        remove_leftovers(tmp_path)
+        assert (hosts / "file").exists()
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["hosts"]
+
+
 KILLED = """
 import sys
 from pathlib import Path
-from slipway.lock.rootfs import make_rootfs
+from slipway.lock.rootfs import make_rootfs, remove_leftovers
 from slipway.paths import Project
 from slipway.report.events import silent
 project = Project(Path(sys.argv[1]), Path(sys.argv[2]))
