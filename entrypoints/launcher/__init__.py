@@ -1,7 +1,7 @@
 """The launcher that is baked into every image: it starts training and answers for it.
 
 Python standard library only, Python 3.9 or newer. It knows SageMaker training jobs, Slurm
-(HyperPod) steps and a single machine; see README.md beside this package for the commands.
+(HyperPod) steps and a single machine; see the README beside this package.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launcher import context as contexts
-from launcher import fitness, init, plan, preflight, probe, runners, transfer
+from launcher import fitness, init, plan, preflight, probe, runners, toolkit, transfer
 from launcher import s3 as s3s
 from launcher.causes import (
     FETCH_SHORT,
@@ -43,7 +43,12 @@ def preflight_here(flags: Mapping[str, str], words: Sequence[str], env: Mapping[
 def _environment(made: plan.Plan) -> list[Check]:
     versions = probe.versions(made.context.python, made.context.env)
     text = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    context = made.context
+    theirs = toolkit.wanted(context.env, context.hyperparameters)
     rows = [Check("versions", preflight.INFO, text or "no Python with packages")]
+    if context.platform == contexts.SAGEMAKER:
+        runs = "sagemaker-training" if theirs else "the launcher's own runners"
+        rows.append(Check("train", preflight.INFO, f"the `train` command runs {runs}"))
     return rows + [Check("environment", preflight.WARN, text) for text in made.warnings]
 
 

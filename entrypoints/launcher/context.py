@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,10 +124,12 @@ def find_topology(
     if platform == SLURM:
         return topology.from_slurm(env)
     hosts = [host.strip() for host in settings.text("hosts").split(",") if host.strip()]
+    # Alone, two launches at once must not share a name, and with it their scratch directory.
+    nameless = "local" if hosts else f"local-{os.getpid()}"
     return topology.local(
         hosts=hosts,
         node_rank=settings.number("node-rank"),
-        job=settings.text("job") or "local",
+        job=settings.text("job") or nameless,
     )
 
 

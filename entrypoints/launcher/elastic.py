@@ -17,10 +17,7 @@ from typing import Any
 
 def _report(failures: dict[int, Any]) -> None:
     path = Path(os.environ["LAUNCH_ELASTIC_REPORT"])
-    rows = [
-        {"rank": rank, "local_rank": f.local_rank, "exitcode": f.exitcode, "time": f.timestamp}
-        for rank, f in failures.items()
-    ]
+    rows = [{"local_rank": f.local_rank, "exitcode": f.exitcode} for f in failures.values()]
     beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(rows), encoding="utf-8")
     beside.replace(path)

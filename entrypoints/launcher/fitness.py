@@ -66,7 +66,7 @@ def full(plan: Plan, ranks: Layout, halt: Halt, timeout: float) -> list[Check]:
 
     Raises LaunchError 70 naming the rank that did not come, or the first that failed.
     """
-    out = plans.fresh_log_dir(plan.log_dir.with_name(f"{plan.log_dir.name}-preflight"))
+    out = plans.fresh_directory(plan.log_dir.with_name(f"{plan.log_dir.name}-preflight"))
     commands = runners.commands(
         runners.TORCHRUN,
         ranks,
@@ -96,7 +96,7 @@ def full(plan: Plan, ranks: Layout, halt: Halt, timeout: float) -> list[Check]:
         timer.cancel()
     halt.check()
     if inner.cause is late:
-        raise _blame(ranks, out, timeout)
+        raise blame(ranks, out, timeout)
     if outcome.code != 0:
         cause = diagnose.first(outcome.causes)
         assert cause is not None, "a non-zero outcome has a cause"
@@ -104,7 +104,8 @@ def full(plan: Plan, ranks: Layout, halt: Halt, timeout: float) -> list[Check]:
     return verdicts(_results(out), plans.instance_type(plan.context), ranks.nodes)
 
 
-def _blame(ranks: Layout, out: Path, timeout: float) -> CauseError:
+def blame(ranks: Layout, out: Path, timeout: float) -> CauseError:
+    """For a preflight without result: the rank of this node that did not come, if one did not."""
     here = range(ranks.first_rank, ranks.first_rank + ranks.nproc)
     absent = [rank for rank in here if not (out / f"arrived.{rank}").exists()]
     if absent:

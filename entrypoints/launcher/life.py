@@ -66,7 +66,8 @@ class Life:
         self._preflight()
         agreed = self._agree()
         ranks = self._layout(procs, agreed)
-        plans.fresh_log_dir(self._plan.log_dir)
+        for path in {self._plan.log_dir, self._plan.scratch}:
+            plans.fresh_directory(path)
         extra = self._prepare(ranks, agreed)
         self._gate.gather("ready", True, halt=self._halt)
         self._data.watch(agreed, self._settings.number("checkpoint-interval"))
@@ -167,6 +168,12 @@ class Life:
             log_dir=plan.log_dir,
             first_rank=ranks.first_rank,
             restarts=self._settings.number("max-restarts") > 0,
+        )
+        changed = [c for c in plan.changes if not c.name.startswith("SM_") and c.name in env]
+        events.emit(
+            "environment",
+            set={c.name: c.value for c in changed if not c.kept},
+            kept={c.name: c.value for c in changed if c.kept},
         )
         events.emit("ranks", first=ranks.first_rank, here=ranks.nproc, world=ranks.world)
         self._ranks.start()

@@ -43,9 +43,13 @@ class Meeting:
 
     @property
     def over(self) -> bool:
-        """Whether every node has said goodbye or is lost; after a failure, all that ever came."""
+        """Whether nobody is left to be answered.
+
+        Nodes that never came are waited for only as long as the job may still begin.
+        """
         gone = self._left | self._lost
-        return self._present <= gone if self.verdict else len(gone) == len(self._hosts)
+        ended = self.verdict is not None or 0 in gone
+        return self._present <= gone if ended else len(gone) == len(self._hosts)
 
     def awaited(self) -> dict[str, list[str]]:
         """What is being waited for: each unfinished gather, and the hosts it lacks."""

@@ -6,6 +6,7 @@ last traceback can be read back when it has died. All runners end up with the sa
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -40,6 +41,7 @@ class _Tail:
     """One file: what has been read, and the line that is not finished yet."""
 
     def __init__(self, path: Path, rank: int) -> None:
+        self._path = path
         self.file: BinaryIO = path.open("rb")
         self.prefix = f"[r{rank}] ".encode() if rank >= 0 else b""
         self.rest = b""
@@ -48,6 +50,8 @@ class _Tail:
     def read(self) -> tuple[list[bytes], bool]:
         """Complete new lines, and whether the file has grown."""
         chunk = self.file.read(LINE_BYTES)
+        if not chunk and self._begun_anew():
+            chunk = self.file.read(LINE_BYTES)
         if not chunk:
             return [], False
         *lines, self.rest = (self.rest + chunk).split(b"\n")
@@ -61,6 +65,19 @@ class _Tail:
             done, self.rest = self.rest.rsplit(b"\r", 1)
             shown.append(self.prefix + done.rsplit(b"\r", 1)[-1] + b"\n")
         return shown, True
+
+    def _begun_anew(self) -> bool:
+        """torchrun deletes and reuses a rank's file when another node made it start again."""
+        try:
+            new, old = self._path.stat(), os.fstat(self.file.fileno())
+        except FileNotFoundError:
+            return False
+        if new.st_ino == old.st_ino and old.st_size >= self.file.tell():
+            return False
+        self.file.close()
+        self.file = self._path.open("rb")
+        self.rest = b""
+        return True
 
     def finish(self) -> list[bytes]:
         """The unfinished last line."""

@@ -22,13 +22,17 @@ from launcher.runners import Layout
 
 @dataclass(frozen=True)
 class Plan:
-    """The decisions that need no other node: runner, ranks here, environment."""
+    """The decisions that need no other node: runner, ranks here, environment.
+
+    `log_dir` may be on a shared file system; `scratch` is on this node's own disk.
+    """
 
     context: Context
     runner: str
     gpus: Gpus
     nproc: int
     log_dir: Path
+    scratch: Path
     changes: tuple[Change, ...]
     warnings: tuple[str, ...]
     data: DataPlan
@@ -49,10 +53,13 @@ def make(context: Context) -> Plan:
     gpus = devices.count_gpus(context.env)
     asked = settings.text("nproc")
     nproc = runners.default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
-    log_dir = Path(
-        settings.text("log-dir") or Path(tempfile.gettempdir(), "launch"),
+    own = Path(
         f"{context.topology.job}-{context.topology.attempt or 0}",
         f"node{context.topology.node_rank}",
+    )
+    scratch = Path(tempfile.gettempdir(), "launch") / own
+    log_dir = (
+        Path(settings.text("log-dir")).absolute() / own if settings.text("log-dir") else scratch
     )
     stack = netenv.read_stack()
     profile = settings.text("env-profile") == "auto"
@@ -65,7 +72,8 @@ def make(context: Context) -> Plan:
         gpus=gpus,
         nproc=nproc,
         log_dir=log_dir,
-        changes=(*_changes(context, gpus, log_dir), *table),
+        scratch=scratch,
+        changes=(*_changes(context, gpus, log_dir, scratch), *table),
         warnings=tuple(warnings),
         data=dataplan.read(settings, context.args, context.ml.model),
     )
@@ -76,17 +84,18 @@ def instance_type(context: Context) -> str:
     return context.topology.instance_type or context.settings.text("instance-type")
 
 
-def _changes(context: Context, gpus: Gpus, log_dir: Path) -> list[Change]:
+def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list[Change]:
     env, topology = context.env, context.topology
-    slurm = topology.platform == contexts.SLURM
+    on_slurm = topology.platform == contexts.SLURM
     home = Path(env.get("HOME") or "/root")
     changes = [
         *rankenv.stale(env),
-        *rankenv.network(env, topology.interface, slurm=slurm),
+        *(rankenv.slurm(env) if on_slurm else ()),
+        *rankenv.network(env, topology.interface, on_slurm=on_slurm),
         rankenv.unless_set(env, "PYTHONUNBUFFERED", "1", "ranks' lines appear when printed"),
         Change("LAUNCH_JOB_ID", topology.job, "told to the script"),
         Change("LAUNCH_BACKEND", "nccl" if gpus.count else "gloo", f"{gpus.count} GPUs"),
-        Change("LAUNCH_SCRATCH", str(log_dir), "state of `launch once-per-node`"),
+        Change("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
         *caches.changes(env, caches.local_disk(), home),
     ]
     if gpus.count:
@@ -223,8 +232,8 @@ def _command_text(command: Mapping[str, Any]) -> str:
     return f"command    {env} {shlex.join(command['argv'])}"
 
 
-def fresh_log_dir(path: Path) -> Path:
-    """Create the log directory; what an earlier run left there is moved aside, not mixed in."""
+def fresh_directory(path: Path) -> Path:
+    """Create a directory; what an earlier run left there is moved aside, not mixed in."""
     if path.exists() and any(path.iterdir()):
         number = 1
         while path.with_name(f"{path.name}.{number}").exists():

@@ -49,7 +49,6 @@ class Facts:
     clock_skew: float | None = None
     image: str = ""
     args: tuple[str, ...] = ()
-    train_path: str = ""
 
 
 def judge(facts: Facts) -> list[Check]:
@@ -69,8 +68,6 @@ def _about(facts: Facts) -> list[Check]:
     rows = [Check("instance", INFO, facts.instance_type or "type not told by the platform")]
     if facts.image:
         rows.append(Check("image", INFO, facts.image))
-    if facts.train_path:
-        rows.append(Check("train", INFO, facts.train_path))
     return rows
 
 

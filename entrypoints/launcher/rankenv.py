@@ -37,7 +37,7 @@ def stale(env: Mapping[str, str]) -> list[Change]:
     return [Change(name, None, why) for name in STALE if name in env]
 
 
-def network(env: Mapping[str, str], interface: str, *, slurm: bool) -> list[Change]:
+def network(env: Mapping[str, str], interface: str, *, on_slurm: bool) -> list[Change]:
     """Which network interface gloo and NCCL use for their TCP connections."""
     if interface:
         why = "network_interface_name in resourceconfig.json"
@@ -46,10 +46,16 @@ def network(env: Mapping[str, str], interface: str, *, slurm: bool) -> list[Chan
             # Without it gloo takes the address that the host name resolves to, or loopback.
             unless_set(env, "GLOO_SOCKET_IFNAME", interface, why),
         ]
-    if slurm:
+    if on_slurm:
         why = "bridges and loopback do not reach other nodes"
         return [unless_set(env, "NCCL_SOCKET_IFNAME", "^lo,docker,veth", why)]
     return []
+
+
+def slurm(env: Mapping[str, str]) -> list[Change]:
+    """What would make a library take each rank for a Slurm task of its own."""
+    why = "Lightning and NeMo would expect one Slurm task per rank (HyperPod recipes unset it, too)"
+    return [Change(name, None, why) for name in ("SLURM_NTASKS", "SLURM_NPROCS") if name in env]
 
 
 def apply(env: Mapping[str, str], changes: Iterable[Change]) -> dict[str, str]:

@@ -112,6 +112,7 @@ def _torchrun(
 ) -> Command:
     # elastic.py is torchrun's own main, plus a record of every failed rank's real exit code.
     argv = [python, str(Path(__file__).with_name("elastic.py"))]
+    env = {"LAUNCH_ELASTIC_REPORT": str(log_dir / "elastic.json")}
     argv += [f"--nnodes={ranks.nodes}", f"--nproc_per_node={ranks.nproc}"]
     if max_restarts and ranks.nodes > 1:
         # Only the c10d rendezvous lets the other nodes join a restart. Its host names are given
@@ -122,6 +123,9 @@ def _torchrun(
             f"--rdzv_conf=is_host={int(ranks.node_rank == 0)}",
             f"--local_addr={ranks.hosts[ranks.node_rank]}",
         ]
+        # Else ranks meet in the agents' own store, where the addresses of the failed attempt are
+        # still found: "connection refused", or a wait without end.
+        env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     else:
         argv += [
             f"--node_rank={ranks.node_rank}",
@@ -130,7 +134,7 @@ def _torchrun(
         ]
     argv += [f"--rdzv_id={ranks.run_id}", f"--max_restarts={max_restarts}"]
     argv += [f"--log_dir={log_dir}", "--redirects=3", script, *args]
-    return Command(tuple(argv), {"LAUNCH_ELASTIC_REPORT": str(log_dir / "elastic.json")})
+    return Command(tuple(argv), env)
 
 
 def hostfile_text(ranks: Layout) -> str:

@@ -200,7 +200,11 @@ class Ranks:
             rows = json.loads((self._log_dir / "elastic.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return exits
-        return exits + [diagnose.Exit(int(row["rank"]), int(row["exitcode"])) for row in rows]
+        # Counted as the log files are: the c10d rendezvous numbers nodes by its own lights.
+        return exits + [
+            diagnose.Exit(self._first_rank + int(row["local_rank"]), int(row["exitcode"]))
+            for row in rows
+        ]
 
 
 def _to_stdout(data: bytes) -> None:

@@ -147,6 +147,7 @@ class Fleet:
         env: Mapping[str, str] | None = None,
         mounts: Mapping[Path, str] | None = None,
         entrypoint: Sequence[str] | None = None,
+        memory: str | None = None,
     ) -> list[Running]:
         """One container per node."""
         gate, port = self.ports
@@ -171,6 +172,8 @@ class Fleet:
                 },
                 volumes=volumes,
                 entrypoint=list(entrypoint) if entrypoint else None,
+                mem_limit=memory,
+                memswap_limit=memory,
             )
             started.append(Running(container))
         self.running += started

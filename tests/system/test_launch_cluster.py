@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher import processes
-from launcher.causes import FAILURE_CHARS, GATE, HANG, PEER, PREFLIGHT, STOPPED, USAGE
+from launcher.causes import FAILURE_CHARS, GATE, HANG, PEER, PREFLIGHT, STOPPED, UNRESOLVED, USAGE
 from tests.system.launch_cluster import Cluster, cluster
 
 HELLO = """
@@ -198,6 +198,17 @@ def test_a_gate_that_is_not_there_is_named(two: Cluster) -> None:
     argv = ["sagemaker", "--runner", "python", "--dns-wait", "1", "--", "train.py"]
     assert two.start(1, argv).end() == GATE
     assert two.nodes[1].failure.startswith("GateError: no gate at 127.0.0.1:")
+
+
+def test_a_node_0_whose_name_does_not_resolve_is_named(one: Cluster) -> None:
+    one.script(WAITS)
+    hosts = "no-such-host.invalid,127.0.0.1"
+    argv = ["local", "--hosts", hosts, "--node-rank", "1", "--dns-wait", "1", "--runner", "python"]
+    launch = one.start(0, [*argv, "--", "ml/code/train.py"])
+    assert launch.end() == UNRESOLVED
+    assert launch.events("failed")[0]["cause"].startswith(
+        "GateError: no address for no-such-host.invalid"
+    )
 
 
 def test_a_late_node_is_waited_for(two: Cluster) -> None:

@@ -166,6 +166,31 @@ def test_ranks_that_trap_sigterm_do_not_hold_up_the_end_after_a_crash(fleet: Mak
     assert "exitcode: -9" not in one.hosts[0].failure
 
 
+def test_a_rank_killed_for_memory_is_named_as_that(fleet: Make) -> None:
+    one = fleet(1)
+    one.script("data = bytearray(1 << 30)")
+    (running,) = one.start(
+        *("launch", "sagemaker", "--runner", "python", "--", "train.py"), memory="200m"
+    )
+    assert running.end() == 1
+    assert one.hosts[0].failure.startswith(
+        "RankKilled: killed by SIGKILL, the kernel killed for memory (oom_kill +1) on rank 0"
+    )
+
+
+def test_torchruns_own_restarts_work_over_two_nodes(fleet: Make) -> None:
+    two = fleet(2)
+    two.script(
+        SUM + "attempt = os.environ['TORCHELASTIC_RESTART_COUNT']\n"
+        "if attempt == '0' and os.environ['RANK'] == '1': raise ValueError('once')\n"
+        "dist.barrier()\nprint('attempt', attempt, 'rank', os.environ['RANK'], flush=True)"
+    )
+    both = two.start("launch", "sagemaker", "--max-restarts", "1", "--", "train.py")
+    for running in both:
+        assert running.end() == 0
+        running.wait_for_line("attempt 1 rank")
+
+
 def test_a_slurm_steps_tasks_find_each_other_without_scontrol(fleet: Make) -> None:
     two = fleet(2)
     two.script(SAVES)

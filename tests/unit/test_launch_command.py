@@ -102,10 +102,11 @@ def test_one_node_needs_no_name_resolution_and_no_gate(tmp_path: Path) -> None:
 
 def test_a_second_run_does_not_mix_its_logs_with_the_first(tmp_path: Path) -> None:
     (tmp_path / "t.py").write_text("import sys\nprint(sys.argv[1])")
-    argv = [LAUNCH, "local", "--log-dir", "logs", "--runner", "python", "--", "t.py"]
+    argv = [LAUNCH, "local", "--log-dir", "logs", "--job", "j", "--runner", "python"]
+    argv += ["--", "t.py"]
     assert run(tmp_path, *argv, "one").stdout == "[r0] one\n"
     assert run(tmp_path, *argv, "two").stdout == "[r0] two\n"
-    logs = tmp_path.glob("logs/local-0/*/rank0.log")
+    logs = tmp_path.glob("logs/j-0/*/rank0.log")
     assert sorted(path.read_text() for path in logs) == ["one\n", "two\n"]
 
 

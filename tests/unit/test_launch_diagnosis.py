@@ -38,11 +38,24 @@ def test_the_last_exception_of_a_chain_is_the_message() -> None:
     assert frames.splitlines()[1] == '  File "train.py", line 9, in <module>'
 
 
+def test_words_of_other_programs_after_the_exception_are_not_part_of_it() -> None:
+    parsed = diagnose.parse_crash(TRACEBACK + "terminate called without an active exception\n")
+    assert parsed is not None
+    assert parsed[0] == "ValueError: bad batch"
+
+
+def test_a_message_that_announces_more_is_shown_with_it() -> None:
+    text = TRACEBACK.replace("bad batch", "Error(s) in loading state_dict for Net:\n\tMissing key")
+    parsed = diagnose.parse_crash(text)
+    assert parsed is not None
+    assert parsed[0] == "ValueError: Error(s) in loading state_dict for Net: Missing key"
+
+
 def test_torchs_rank_prefixes_are_taken_off() -> None:
     text = "".join(f"[rank1]: {line}\n" for line in TRACEBACK.splitlines())
     parsed = diagnose.parse_crash(text + "[rank1]:[W] process group not destroyed\n")
     assert parsed is not None
-    assert parsed[0].startswith("ValueError: bad batch")
+    assert parsed[0] == "ValueError: bad batch"
 
 
 def test_faulthandlers_stacks_count_as_a_crash() -> None:

@@ -124,7 +124,7 @@ def test_stale_rank_variables_are_removed_and_nothing_else() -> None:
 
 
 def test_sagemakers_interface_is_used_by_nccl_and_gloo() -> None:
-    changes = rankenv.network({"NCCL_SOCKET_IFNAME": "eth9"}, "eth1", slurm=False)
+    changes = rankenv.network({"NCCL_SOCKET_IFNAME": "eth9"}, "eth1", on_slurm=False)
     assert rankenv.apply({}, changes) == {
         "NCCL_SOCKET_IFNAME": "eth9",
         "GLOO_SOCKET_IFNAME": "eth1",
@@ -132,8 +132,13 @@ def test_sagemakers_interface_is_used_by_nccl_and_gloo() -> None:
 
 
 def test_on_slurm_bridges_are_excluded_but_no_ethernet_interface_is() -> None:
-    (change,) = rankenv.network({}, "", slurm=True)
+    (change,) = rankenv.network({}, "", on_slurm=True)
     assert change == Change("NCCL_SOCKET_IFNAME", "^lo,docker,veth", change.why)
+
+
+def test_lightning_is_not_led_to_take_ranks_for_slurm_tasks() -> None:
+    env = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "1"}
+    assert rankenv.apply(env, rankenv.slurm(env)) == {"SLURM_JOB_ID": "1"}
 
 
 def test_caches_go_to_the_local_disk_unless_the_home_has_one(tmp_path: Path) -> None:

@@ -142,6 +142,16 @@ def test_after_a_failure_nodes_that_never_came_are_not_waited_for() -> None:
     assert gate.over
 
 
+def test_after_node_0_has_left_nodes_that_never_came_are_not_waited_for() -> None:
+    gate = Meeting(HOSTS)
+    gate.join(0)
+    gate.join(1)
+    gate.receive(0, {"kind": "bye"}, 2)
+    assert not gate.over
+    gate.receive(1, {"kind": "bye"}, 3)
+    assert gate.over
+
+
 def test_a_node_can_not_join_twice_nor_from_outside() -> None:
     gate = meeting(2)
     assert not gate.join(1)

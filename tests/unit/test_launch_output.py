@@ -42,6 +42,27 @@ def test_a_progress_bar_shows_where_it_ended(tmp_path: Path) -> None:
     assert shown == b"[r3]  100%\n[r3] done\n"
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_begun_anew_is_read_from_its_beginning(
+    tmp_path: Path, replaced: bool
+) -> None:
+    path = tmp_path / "rank3.log"
+    path.write_text("attempt 0\nfailed\n")
+    shown: list[bytes] = []
+    follower = Follower(lambda: {path: 3}, shown.append)
+    follower.look()
+    with path.open("a") as file:
+        file.write("last words\n")
+    follower.look()
+    if replaced:
+        path.rename(tmp_path / "kept")  # so that its inode is not given out again
+    path.write_text("attempt 1\n")
+    follower.start()
+    follower.finish()
+    lines = ["attempt 0", "failed", "last words", "attempt 1"]
+    assert b"".join(shown).decode().splitlines() == [f"[r3] {line}" for line in lines]
+
+
 def test_bytes_that_are_no_text_pass_through(tmp_path: Path) -> None:
     assert follow(tmp_path / "rank3.log", [b"\xff\xfe\x00\n"]) == b"[r3] \xff\xfe\x00\n"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from launcher import fitness, hang, hello, preflight, probe
+from launcher import fitness, hang, hello, preflight, probe, runners, topology
 from launcher.causes import GATE, PREFLIGHT, LaunchError
 from launcher.instances import INSTANCES
 from launcher.preflight import FAIL, WARN, Check, Facts
@@ -126,6 +127,17 @@ def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str)
 def test_between_nodes_the_floor_of_nvlink_does_not_apply() -> None:
     checks = fitness.verdicts([figures(0, busbw_gbs=90.0)], "p5.48xlarge", nodes=2)
     assert checks[0].level == preflight.OK
+
+
+def test_a_rank_that_does_not_come_is_named_by_its_own_node_only(tmp_path: Path) -> None:
+    nodes = topology.local(hosts=["a", "b"], node_rank=1, job="j")
+    ranks = runners.layout(nodes, [2, 2], port=1, attempt=0)
+    (tmp_path / "arrived.2").touch()
+    cause = fitness.blame(ranks, tmp_path, 30).cause
+    assert (cause.rank, cause.secondary, cause.code) == (3, False, PREFLIGHT)
+    assert cause.message == "did not come to the first all-reduce within 30 s"
+    (tmp_path / "arrived.3").touch()
+    assert fitness.blame(ranks, tmp_path, 30).cause.secondary
 
 
 def test_the_table_lines_up() -> None:
