@@ -177,7 +177,12 @@ class Transaction:
             on_bytes = self._bytes(f"copy {root.old}", root.size.bytes)
             copy_tree(root.old, root.partial, on_bytes, resume=resume)
 
+    def _nobody_started_it(self) -> None:
+        if self._restarts and self.service.running():
+            raise StorageError("somebody started the daemon during the copy")
+
     def _verify(self) -> None:
+        self._nobody_started_it()
         for root in self._copied:
             if root.partial.exists():
                 compare_trees(
@@ -186,8 +191,7 @@ class Transaction:
 
     def _place(self) -> None:
         self._still_mounted()
-        if self._restarts and self.service.running():
-            raise StorageError("somebody started the daemon during the copy")
+        self._nobody_started_it()
         for root in self._copied:
             if root.partial.exists():
                 repoint(root.partial, root.known, self._called(root))

@@ -20,8 +20,8 @@ from pathlib import Path
 from slipway.engine.client import Engine, connect
 from slipway.engine.processes import command_line, find, spawn, wait_until
 from slipway.paths import Project
-from slipway.storage.machine import Machine
 from slipway.storage.daemons.process import listener, start_time
+from slipway.storage.machine import Machine
 
 MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
@@ -47,7 +47,7 @@ class Disk:
 
     def free(self) -> int:
         stats = os.statvfs(self.place)
-        return stats.f_bavail * stats.f_frsize
+        return stats.f_bfree * stats.f_frsize
 
 
 def run(*command: str) -> str:
@@ -65,6 +65,7 @@ class Box:
     config: dict[str, object] = field(default_factory=dict)
     containerd: bool = False
     flags: Sequence[str] = ()
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def machine(self) -> Machine:
@@ -138,7 +139,7 @@ class Box:
         self._start(self.dockerd_command(), self.socket)
 
     def _start(self, command: list[str], socket: Path) -> None:
-        environment = {"PATH": self.search, "HOME": "/root"}
+        environment = {"PATH": self.search, "HOME": "/root", **self.environment}
         pid = spawn(command, log=self.log, env=environment)
         wait_until(lambda: start_time(pid) is None or listener(socket) is not None, 60)
         assert listener(socket) is not None, self.log.read_text()[-2000:]
@@ -161,8 +162,8 @@ class Box:
         mine = any(str(self.folder) in argument for argument in arguments)
         return mine and Path(program).name.startswith(("dockerd", "containerd"))
 
-    def kill(self) -> None:
-        """End every daemon and shim of this box, and unmount all that is mounted in it."""
+    def kill_daemons(self) -> None:
+        """End every daemon and shim of this box, and unmount what they mounted."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in list(find(self.owns)):
                 with suppress(ProcessLookupError):
@@ -170,7 +171,8 @@ class Box:
             if wait_until(lambda: not any(find(self.owns)), 5):
                 break
         for target in reversed(mounted_in(self.folder)):
-            subprocess.run(["umount", "--lazy", target], check=False)
+            if "/docker/" in target or "/exec/" in target or "/cstate/" in target:
+                subprocess.run(["umount", "--lazy", target], check=False)
 
     @contextmanager
     def disk(
@@ -217,5 +219,7 @@ def box(**settings: object) -> Iterator[Box]:
     try:
         yield new
     finally:
-        new.kill()
+        new.kill_daemons()
+        for target in reversed(mounted_in(folder)):
+            subprocess.run(["umount", "--lazy", target], check=False)
         shutil.rmtree(folder)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slipway.engine.probe import ping
 from slipway.engine.processes import command_line, find, spawn, wait_until
 from slipway.storage.errors import StorageError
 
@@ -167,15 +168,22 @@ def stop(process: Process) -> None:
 
 
 def start(process: Process, environment: Mapping[str, str], log: Path) -> None:
-    """Start the same command again, and wait until it listens. Raises StorageError."""
+    """Start the same command again, and wait until it serves. Raises StorageError.
+
+    dockerd listens long before it has read its data; it serves, or ends, after that.
+    """
     output = process.log or log
     begin = output.stat().st_size if output.exists() else 0
     pid = spawn(process.command, log=output, env={**process.environment, **environment})
-    up = wait_until(
-        lambda: start_time(pid) is None or listener(process.socket) is not None, START_S
-    )
+
+    def serves() -> bool:
+        if process.name == "dockerd":
+            return ping(process.socket, timeout_s=1.0) is None
+        return listener(process.socket) is not None
+
+    up = wait_until(lambda: start_time(pid) is None or serves(), START_S)
     if not up or start_time(pid) is None:
-        state = "stopped at once" if start_time(pid) is None else "does not listen"
+        state = "stopped at once" if start_time(pid) is None else "does not answer"
         raise StorageError(
             f"{process.name} {state}; it says:\n{_last_lines(output, begin)}", where=str(output)
         )

@@ -1,0 +1,48 @@
+"""Runs one move and kills itself with SIGKILL at a named moment of it.
+
+    python -m tests.system.storage_killed FOLDER URL DISK MOMENT
+
+MOMENT is what the move says when a phase begins, or "half copied". Used by the tests as a process
+of its own: nothing of it is left to clean up after itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from slipway.paths import Project
+from slipway.report.events import Event
+from slipway.storage import moving
+from slipway.storage.machine import Machine
+from slipway.storage.moving import Room
+from slipway.storage.plan import Options
+
+HALF = "half copied"
+
+
+def main() -> None:
+    folder, url, disk, moment = sys.argv[1:]
+    project = Project(Path(folder) / "checkout", Path(folder) / "checkout" / ".slipway")
+    room = Room.of(project, Machine(Path(folder)), url)
+
+    def on_event(event: Event) -> None:
+        begun = event.kind == "start" and event.step == moment
+        half = moment == HALF and event.unit == "B" and event.current > 1_000_000
+        if begun or half:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with room.locked("storage.move"):
+        options = Options(mode="copy", delete_old=moment == "deleting the old data")
+        planned = moving.plan_move(
+            room, Path(disk), "auto", options, dry_run=False, say=lambda _: None
+        )
+        assert planned.journal is not None
+        moving.apply(room, planned.journal, on_event)
+    sys.exit("it was not killed")
+
+
+if __name__ == "__main__":
+    main()
