@@ -52,10 +52,10 @@ TOOLS = (
 """All of them, in the order in which doctor shows them. No docker or buildx binary is needed."""
 
 
-def missing(path: str | None = None) -> list[HostTool]:
-    """The tools that are not on `path` (default: PATH and the sbin folders)."""
+def missing(path: str | None = None, tools: Sequence[HostTool] = TOOLS) -> list[HostTool]:
+    """Those of `tools` that are not on `path` (default: PATH and the sbin folders)."""
     where = f"{os.environ.get('PATH', os.defpath)}:{_SBIN}" if path is None else path
-    return [tool for tool in TOOLS if shutil.which(tool.name, path=where) is None]
+    return [tool for tool in tools if shutil.which(tool.name, path=where) is None]
 
 
 def install(wanted: Sequence[HostTool], on_event: OnEvent) -> None:

@@ -40,9 +40,9 @@ def print_event(event: Event) -> None:
         say(f"{event.task}: {event.step or event.text or event.kind}")
 
 
-def set_up() -> None:
-    """Install the host tools that are missing."""
-    if missing := host.missing():
+def set_up(also: Sequence[host.HostTool] = ()) -> None:
+    """Install the host tools that are missing, and those of `also`."""
+    if missing := host.missing(tools=[*host.TOOLS, *also]):
         say(f"installing {', '.join(tool.package for tool in missing)}")
         host.install(missing, print_event)
 

@@ -9,10 +9,18 @@ from pathlib import Path
 
 from invoke.context import Context
 
+from slipway.engine.host import HostTool
 from slipway.errors import SlipwayError, UsageError
 from slipway.files import tree_files
 from slipway.job.run import set_up as prepare
 from slipway.paths import Project
+
+TEST_TOOLS = (
+    HostTool("mkfs.ext4", "e2fsprogs", "small disks for the system tests", "e2fsprogs"),
+    HostTool("mkfs.xfs", "xfsprogs", "small disks for the system tests", "xfsprogs"),
+    HostTool("pgrep", "procps", "looking for what a test left running", "procps-ng"),
+)
+"""What only the system tests need."""
 
 SHELL_SCRIPTS = ("inv", ".ci/run", "images/local", "entrypoints")
 
@@ -55,7 +63,7 @@ def run(c: Context, project: Project, only: str = "", k: str = "") -> None:
                 _call(c, command)
         folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
         if "system" in chosen:
-            prepare()
+            prepare(TEST_TOOLS)
         if folders:
             _call(c, [sys.executable, "-m", "pytest", *folders, *(["-k", k] if k else [])])
 
