@@ -112,6 +112,7 @@ class Journal:
     before: Snapshot | None = None
     delete_old: bool = False
     made: tuple[Path, ...] = ()  # folders that were made, removed on the way back if empty
+    clear: tuple[Path, ...] = ()  # folders that an earlier move made, removed at the end if empty
     ours: tuple[Path, ...] = ()  # trees that were made, removed on the way back
     kept: tuple[Kept, ...] = ()
     keep_new: bool = False  # on the way back
@@ -223,6 +224,7 @@ def _from_json(data: dict[str, Any]) -> Journal:
             "containerd": Path(data["containerd"]) if data["containerd"] else None,
             "before": Snapshot.from_json(data["before"]) if data["before"] else None,
             "made": tuple(Path(path) for path in data["made"]),
+            "clear": tuple(Path(path) for path in data["clear"]),
             "ours": tuple(Path(path) for path in data["ours"]),
             "kept": tuple(Kept(Path(kept["path"]), kept["holds"]) for kept in data["kept"]),
         }

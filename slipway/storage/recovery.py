@@ -120,5 +120,6 @@ def _reversed(room: Room, journal: Journal, *, stop: bool, agree: Callable[[str]
         before=before,
         delete_old=False,
         made=(),
+        clear=journal.made,
         ours=(),
     )

@@ -25,7 +25,7 @@ from slipway.storage.disks.attempt import try_disk
 from slipway.storage.errors import MoveFailedError, StorageError
 from slipway.storage.journal import FORWARD, Journal, Kept, Phase, Root
 from slipway.storage.machine import Machine
-from slipway.storage.undo import undo
+from slipway.storage.undo import remove_empty, undo
 
 _SAYS: Mapping[Phase, str] = {
     "planned": "trying the disk",
@@ -59,7 +59,7 @@ class Transaction:
             "starting": self._start,
             "checking": self._check,
             "deleting": self._delete,
-            "done": lambda: None,
+            "done": lambda: remove_empty(self.journal.clear),
         }
 
     def run(self) -> Journal:

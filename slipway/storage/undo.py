@@ -6,8 +6,9 @@ from running on the old one.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slipway.errors import SlipwayError
@@ -76,16 +77,15 @@ def _clean_up(journal: Journal, *, keep_new: bool) -> tuple[Kept, ...]:
             remove_tree(path)
         except SlipwayError:
             left.append(Kept(path))
-    for path in (*journal.scratch, *reversed(journal.made)):
-        _remove_empty(path, scratch=path in journal.scratch and not keep_new)
+    if not keep_new:
+        for path in journal.scratch:
+            shutil.rmtree(path, ignore_errors=True)
+    remove_empty(journal.made)
     return tuple(left)
 
 
-def _remove_empty(path: Path, *, scratch: bool) -> None:
-    try:
-        if scratch:
-            shutil.rmtree(path)
-        else:
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the last one first, but none that holds something or whose disk is gone."""
+    for path in reversed(folders):
+        with contextlib.suppress(OSError):
             path.rmdir()
-    except OSError:
-        return  # in use by others, on a disk that is gone, or never made: nothing of ours is lost

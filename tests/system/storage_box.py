@@ -85,7 +85,7 @@ class Box:
 
     @property
     def containerd_socket(self) -> Path:
-        return self.folder / "c.sock"
+        return self.machine.at("/run/containerd/containerd.sock")
 
     @property
     def data_root(self) -> Path:
@@ -102,7 +102,8 @@ class Box:
     def configure(self) -> None:
         """Write both configuration files, as a packager or a person would have."""
         text = json.dumps({"data-root": str(self.data_root), **self.config}, indent=4)
-        self.machine.daemon_json.parent.mkdir(parents=True, exist_ok=True)
+        for path in (self.machine.daemon_json, self.socket, self.containerd_socket):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.machine.daemon_json.write_text(text + "\n")
         self.machine.containerd_toml.parent.mkdir(parents=True, exist_ok=True)
         self.machine.containerd_toml.write_text(
@@ -133,7 +134,6 @@ class Box:
         return command
 
     def start(self) -> None:
-        self.socket.parent.mkdir(parents=True, exist_ok=True)
         if self.containerd and listener(self.containerd_socket) is None:
             self._start(self.containerd_command(), self.containerd_socket)
         self._start(self.dockerd_command(), self.socket)
