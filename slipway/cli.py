@@ -75,7 +75,8 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
             try:
                 body(*args, **kwargs)
             except SlipwayError as error:
-                raise Exit(f"inv {body.__name__}: {error}", error.exit_code) from error
+                task = body.__name__.replace("_", ".")
+                raise Exit(f"inv {task}: {error}", error.exit_code) from error
             except KeyboardInterrupt as interrupt:
                 code = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
                 raise Exit("interrupted: nothing half-made was kept", code) from interrupt
