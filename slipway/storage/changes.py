@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -87,8 +86,7 @@ def _text(edit: Edit) -> str:
 def _embedded(subject: Subject, places: Places) -> Changes:
     data = subject.service(False)
     assert isinstance(data, EmbeddedService)
-    home = data.project.engine
-    new = places.embedded(hashlib.sha256(os.fsencode(home)).hexdigest()[:12])
+    new = places.embedded(data.project.engine)
     if subject.data_root == new:
         return Changes((), ())
     # Stopped for the move, the data is behind a link already: see link.py.

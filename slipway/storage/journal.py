@@ -18,6 +18,7 @@ from typing import Any, Literal
 from slipway.files import write_atomic
 from slipway.storage.config.edits import Edit
 from slipway.storage.copying.trees import Size, sync_folder
+from slipway.storage.daemons import link
 from slipway.storage.daemons.snapshot import Snapshot
 from slipway.storage.daemons.subject import key
 from slipway.storage.errors import StorageError
@@ -81,6 +82,10 @@ class Root:
     def partial(self) -> Path:
         """Where the copy is made: it gets its name when it is whole and verified."""
         return self.new.with_name(f"{self.new.name}.partial")
+
+    def called(self, place: Path) -> Path:
+        """How the daemon calls one of its places: see slipway.storage.daemons.link."""
+        return self.file if place == link.own(self.file) else place
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _of_docker(found: Subject, room: Room) -> Iterator[Wanted]:
             finally:
                 connected.close()
     if found.embedded:
-        below = str(Places(Path("/")).embedded("...")).lstrip("/")
+        below = str(Places(Path("/")).embedded(room.project.engine)).lstrip("/")
         yield ("embedded engine", found.data_root, store, _used(found.data_root), below)
     else:
         yield (

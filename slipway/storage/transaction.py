@@ -16,7 +16,6 @@ from slipway.storage.copying.trees import (
     remove_tree,
     sync_folder,
 )
-from slipway.storage.daemons import link
 from slipway.storage.daemons.checks import check_running, stop_containers
 from slipway.storage.daemons.repoint import repoint
 from slipway.storage.daemons.service import Service, from_json
@@ -194,14 +193,10 @@ class Transaction:
         self._nobody_started_it()
         for root in self._copied:
             if root.partial.exists():
-                repoint(root.partial, root.known, self._called(root))
+                repoint(root.partial, root.known, root.called(root.new))
                 self._note_ours(root.new)
                 root.partial.rename(root.new)  # over an empty folder, or nothing
                 sync_folder(root.new.parent)
-
-    def _called(self, root: Root) -> Path:
-        """How the daemon will call the new place: the embedded engine knows its own folder."""
-        return root.file if root.new == link.own(root.file) else root.new
 
     def _switch(self) -> None:
         for root in self.journal.roots:

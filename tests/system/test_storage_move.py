@@ -377,7 +377,7 @@ def test_only_root_may_move(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_status_tells_where_everything_is_and_what_would_be_better(filled: Box) -> None:
-    with filled.disk("ext4", size=1 << 41, at="/mnt/big") as disk:
+    with filled.disk("xfs", size=1 << 43, at="/mnt/big") as disk:
         found = look_at_status(filled)
         rows = {place.what: place for place in found.places}
         root = rows["docker data-root"]

@@ -80,13 +80,11 @@ def _check(machine: Machine, journal: Journal, *, moved: bool) -> None:
 
 
 def _check_root(journal: Journal, root: Root, connected: Engine, *, moved: bool) -> None:
-    wanted = root.new if moved else root.old
+    wanted = root.called(root.new if moved else root.old)
     if root.name == "containerd":
         assert journal.containerd is not None
         used = containerd.root_now(journal.containerd)
     else:
         used = Path(connected.data_root)
-        if root.name == "engine" and not moved:
-            wanted = root.file  # a plain folder again, which `old` was while it was stopped
     if used.resolve() != wanted.resolve():
         raise StorageError(f"the daemon uses {used}, not {wanted}")

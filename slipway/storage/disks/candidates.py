@@ -1,7 +1,7 @@
 """Which disk is the best place for the data: one rule.
 
 1. A candidate is a mounted, writable file system (ext4, xfs, btrfs) on another device than the
-   data, that is not part of the system (/boot and its like) and has room for the data and a tenth
+   data, that is neither the root disk nor /boot and its like, and has room for the data and a tenth
    more.
 2. Disks that the profile names come first, in the profile's order: they are meant for this.
 3. Then the one with the most free space; the shorter path where two are equal.
@@ -37,8 +37,16 @@ class Candidate:
         return self.mount.target
 
 
-def _is_system(mount: Mount) -> bool:
+def _is_system(mount: Mount, root_device: str) -> bool:
+    """The root disk wherever it is mounted, and mount points that belong to the system."""
+    if mount.device == root_device:
+        return True
     return any(mount.target.is_relative_to(place) for place in _SYSTEM)
+
+
+def _is_whole(mount: Mount) -> bool:
+    """Not a folder of a disk that is bound elsewhere; of btrfs, a subvolume will do."""
+    return mount.fsroot == "/" or mount.fstype == "btrfs"
 
 
 def rank(
@@ -54,9 +62,15 @@ def rank(
     `spaces` goes by device; a device without one is no candidate.
     """
     now = (_rank(here, preferred), -spaces[here.device].free if here.device in spaces else 0)
+    root_device = next((m.device for m in mounted if m.target == Path("/")), "")
     best: dict[str, Mount] = {}
     for mount in mounted:
-        usable = mount.fstype in KNOWN_GOOD and mount.unusable() is None and not _is_system(mount)
+        usable = (
+            mount.fstype in KNOWN_GOOD
+            and mount.unusable() is None
+            and _is_whole(mount)
+            and not _is_system(mount, root_device)
+        )
         if not usable or mount.device == here.device or mount.device not in spaces:
             continue
         # One device may be mounted at several places: prefer the profile's, then the shortest.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +63,9 @@ class Places:
         """containerd's root."""
         return self.disk / "containerd" / "data-root"
 
-    def embedded(self, name: str) -> Path:
-        """The data of one embedded engine."""
+    def embedded(self, home: Path) -> Path:
+        """The data of the embedded engine whose own folder is `home`; a disk may hold several."""
+        name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
         return self.disk / "slipway" / name / "data"
 
     def enroot(self, shared_cache: Path | None) -> dict[str, str]:
