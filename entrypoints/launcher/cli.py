@@ -6,13 +6,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from launcher import __version__, events, failure, hyper
 from launcher import context as contexts
 from launcher.base import ml_dir, read_json
 from launcher.causes import OK, LaunchError, UsageError
 from launcher.context import LOCAL, SAGEMAKER, SLURM
-from launcher.options import OPTIONS, parse_flags, resolve
+from launcher.option_table import OPTIONS
+from launcher.options import parse_flags, resolve
+
+if TYPE_CHECKING:
+    from launcher.plan import Plan
 
 Command = Callable[[Sequence[str], Mapping[str, str]], int]
 
@@ -118,10 +123,10 @@ def _guarded(run: Callable[[], int]) -> int:
 
 
 def _topology(words: Sequence[str], env: Mapping[str, str]) -> int:
-    from launcher import plan
+    from launcher import show
 
     context = contexts.gather(contexts.detect(env), *parse_flags(words), env)
-    data = plan.topology_json(context)
+    data = show.topology_json(context)
     if context.settings.on("json"):
         print(json.dumps(data))
     else:
@@ -139,12 +144,11 @@ def _plan(words: Sequence[str], env: Mapping[str, str]) -> int:
     return _print_plan(plan.make(contexts.gather(platform, *parse_flags(words), env)))
 
 
-def _print_plan(made: object) -> int:
-    from launcher import plan
+def _print_plan(made: Plan) -> int:
+    from launcher import show
 
-    assert isinstance(made, plan.Plan)
-    text = json.dumps(plan.as_json(made), indent=2)
-    print(text if made.context.settings.on("json") else plan.as_text(made))
+    text = json.dumps(show.as_json(made), indent=2)
+    print(text if made.context.settings.on("json") else show.as_text(made))
     return OK
 
 

@@ -11,10 +11,10 @@ from launcher import events, resume, transfer
 from launcher.causes import UPLOAD_UNVERIFIED, LaunchError
 from launcher.checkpoints import Checkpoint
 from launcher.dataplan import DataPlan
-from launcher.gate import SoloGate
 from launcher.halt import Halt
 from launcher.resume import Remote
 from launcher.s3 import S3, S3Error
+from launcher.solo_gate import SoloGate
 from launcher.topology import Topology
 from launcher.uploader import Uploader
 

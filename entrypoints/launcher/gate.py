@@ -10,7 +10,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from launcher import events, wire
@@ -18,41 +18,9 @@ from launcher.causes import GATE, PEER, UNRESOLVED, Cause, CauseError, LaunchErr
 from launcher.gate_server import REMIND_SECONDS, GateServer
 from launcher.halt import Halt
 from launcher.meeting import COLLECT_SECONDS
+from launcher.solo_gate import SoloGate
 
 CONNECT_SECONDS = 0.5
-
-
-class SoloGate:
-    """A job on one node: nobody to wait for."""
-
-    def __init__(self) -> None:
-        self.topics: dict[str, Callable[[Any], None]] = {}
-
-    def connect(self, patience: float) -> None:
-        """Meet node 0, for at most `patience` seconds."""
-
-    def gather(
-        self, name: str, value: Any, *, timeout: float | None = None, halt: Halt | None = None
-    ) -> list[Any]:
-        """Everyone's value."""
-        del name, timeout
-        if halt is not None:
-            halt.check()
-        return [value]
-
-    def announce(self, topic: str, data: Any) -> None:
-        """Tell all nodes, this one included."""
-        self.topics[topic](data)
-
-    def stop(self, cause: Cause) -> None:
-        """Tell all nodes that a stop was requested."""
-
-    def fail(self, cause: Cause | None) -> Cause | None:
-        """Report what went wrong here; what the whole job failed of."""
-        return cause
-
-    def leave(self) -> None:
-        """Say goodbye."""
 
 
 class Gate(SoloGate):

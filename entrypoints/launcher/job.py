@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from launcher import events, failure, processes
 from launcher.causes import PEER, STOPPED, Cause, LaunchError
-from launcher.gate import COLLECTING, Gate, SoloGate
+from launcher.gate import COLLECTING, Gate
 from launcher.halt import Halt
 from launcher.inbox import Inbox
 from launcher.life import Life
 from launcher.plan import Plan
+from launcher.solo_gate import SoloGate
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PASSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher import (
+    aftermath,
     caches,
     diagnose,
     events,
@@ -18,19 +19,16 @@ from launcher import (
     rankenv,
     runners,
     source,
-    transfer,
 )
 from launcher import plan as plans
 from launcher.causes import OK, STOPPED, Cause, CauseError
 from launcher.context import SAGEMAKER
 from launcher.data import Agreed, Data, agreed_from_wire
-from launcher.gate import COLLECTING, SoloGate
 from launcher.halt import Halt, ending
 from launcher.plan import Plan
 from launcher.rankenv import Change
+from launcher.solo_gate import SoloGate
 from launcher.supervise import Outcome, Ranks
-
-MODEL_WARNING_BYTES = 1 << 30
 
 
 class Life:
@@ -202,57 +200,20 @@ class Life:
         """After the ranks: save what is to be saved, and find the exit code."""
         stopped = self._halt.cause is not None and not self._halt.hard
         if self._halt.hard or self._hung is not None:
-            raise CauseError(self._hard_cause(outcome))
+            raise CauseError(aftermath.hard_cause(self._halt.cause, self._hung, outcome))
         problem: Cause | None = None
-        if outcome.code != 0 and not self._done_anyway(outcome, ranks):
+        if outcome.code != 0 and not aftermath.done_anyway(self._plan.done_file, ranks, outcome):
             if not stopped:
                 root = diagnose.first(outcome.causes)
                 assert root is not None, "a non-zero outcome has a cause"
                 raise CauseError(root)
-            problem = Cause("Stopped", self._stopped_badly(outcome), STOPPED)
+            problem = aftermath.stopped_badly(outcome, self._settings.number("grace"))
         self._data.finish(success=not stopped)
-        self._warn_of_model()
+        if self._context.platform == SAGEMAKER:
+            aftermath.warn_of_model(self._context.ml.model)
         if problem is not None:
             raise CauseError(problem)
         # Slurm's requeue logic has to see that a stopped job is not a finished one.
         code = STOPPED if stopped and self._context.platform != SAGEMAKER else OK
         events.emit("stopped" if stopped else "done", code=code)
         return code
-
-    def _hard_cause(self, outcome: Outcome) -> Cause:
-        own = diagnose.first([c for c in outcome.causes if not c.secondary])
-        if self._hung is not None:
-            # The ranks have just been made to write their stacks, and died of it.
-            return replace(self._hung, detail=self._hung.detail or (own.detail if own else ""))
-        cause = self._halt.cause
-        assert cause is not None, "a halt has a cause"
-        return own if own is not None and cause is COLLECTING else cause
-
-    def _done_anyway(self, outcome: Outcome, ranks: runners.Layout) -> bool:
-        """Whether every rank here said that its work was done before something failed at exit."""
-        done = self._plan.done_file
-        here = range(ranks.first_rank, ranks.first_rank + ranks.nproc)
-        if done is None or not all(Path(f"{done}.{rank}").exists() for rank in here):
-            return False
-        said = [cause.headline() for cause in outcome.causes]
-        events.emit("warning", text="ranks failed after their work was done", causes=said)
-        return True
-
-    def _stopped_badly(self, outcome: Outcome) -> str:
-        if outcome.killed:
-            return f"ranks were killed {self._settings.number('grace')} s after SIGTERM"
-        first = diagnose.first([c for c in outcome.causes if not c.secondary])
-        if first is not None:
-            return f"while stopping: {first.headline()}"
-        return "SIGTERM ended the ranks: the script does not handle it, so nothing was saved"
-
-    def _warn_of_model(self) -> None:
-        if self._context.platform != SAGEMAKER:
-            return
-        size = sum(transfer.local_files(self._context.ml.model).values())
-        if size > MODEL_WARNING_BYTES:
-            events.emit(
-                "warning",
-                text=f"{self._context.ml.model} holds {size / 1e9:.1f} GB, which SageMaker now "
-                "packs into one archive; --upload takes it to S3 as it is",
-            )

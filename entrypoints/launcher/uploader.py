@@ -16,10 +16,11 @@ from pathlib import Path
 from launcher import checkpoints, events, transfer
 from launcher.causes import UPLOAD_UNVERIFIED, LaunchError
 from launcher.checkpoints import Checkpoint
-from launcher.gate import PeerError, SoloGate
+from launcher.gate import PeerError
 from launcher.halt import HaltedError
 from launcher.resume import note_uri
 from launcher.s3 import S3
+from launcher.solo_gate import SoloGate
 
 TOPIC = "checkpoint"
 #: Between two looks at a checkpoint's files; equal looks mean that it is at rest.

@@ -14,7 +14,7 @@ import pytest
 
 from launcher import toolkit
 from launcher.causes import USAGE
-from launcher.options import OPTIONS
+from launcher.option_table import OPTIONS
 
 ROOT = Path(__file__).parents[2] / "entrypoints"
 LAUNCH, ENTRYPOINT = str(ROOT / "launch"), str(ROOT / "entrypoint.sh")

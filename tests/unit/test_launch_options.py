@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import UsageError
-from launcher.options import OPTIONS, parse_flags, resolve
+from launcher.option_table import OPTIONS
+from launcher.options import parse_flags, resolve
 
 SOURCES = ("flag", "env", "hyper")
 
