@@ -17,10 +17,12 @@ from pathlib import Path
 from slipway.report.console import human_bytes
 from slipway.storage.disks.mounts import KNOWN_GOOD, Mount, Space
 
-MARGIN = 1.1
-"""Free space wanted, as a multiple of the data: block sizes differ, and work needs some room."""
-
 _SYSTEM = ("/boot", "/efi", "/snap", "/run", "/dev", "/proc", "/sys", "/var/lib/docker")
+
+
+def with_margin(amount: int) -> int:
+    """A tenth more: other file systems have other block sizes, and work needs some room."""
+    return amount + amount // 10
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def rank(
     found = []
     for mount in best.values():
         space = spaces[mount.device]
-        if space.free >= needed * MARGIN and (_rank(mount, preferred), -space.free) < now:
+        if space.free >= with_margin(needed) and (_rank(mount, preferred), -space.free) < now:
             found.append(Candidate(mount, space, _reason(mount, space, preferred)))
     return tuple(
         sorted(found, key=lambda c: (_rank(c.mount, preferred), -c.space.free, len(str(c.path))))

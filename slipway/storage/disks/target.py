@@ -13,7 +13,7 @@ from slipway.errors import UsageError
 from slipway.report.console import human_bytes
 from slipway.storage.copying.trees import Size
 from slipway.storage.disks import mounts
-from slipway.storage.disks.candidates import MARGIN, Candidate, rank
+from slipway.storage.disks.candidates import Candidate, rank, with_margin
 from slipway.storage.disks.mounts import Mount, Space
 from slipway.storage.disks.profiles import Profile, expects
 from slipway.storage.errors import StorageError
@@ -82,7 +82,7 @@ def choose(
         return None
     if not found:
         raise StorageError(
-            f"no other disk here has room for {human_bytes(needed * MARGIN)} and more free space "
+            f"no other disk here has room for {human_bytes(with_margin(needed))} and more free space "
             "than the present one",
             cure="Attach one, mount it, and name it: `./inv storage.move /its/mount/point`. "
             "`./inv storage.status` lists what there is.",
@@ -143,7 +143,7 @@ def check(target: Target, old: Sequence[Path], size: Size) -> None:
                 where=str(target.disk),
                 cure="Name a folder on another disk.",
             )
-    needed = round(size.bytes * MARGIN)
+    needed = with_margin(size.bytes)
     if target.space.free < needed:
         raise StorageError(
             f"there is not enough space: {human_bytes(target.space.free)} free, "
@@ -151,7 +151,7 @@ def check(target: Target, old: Sequence[Path], size: Size) -> None:
             where=str(target.mount.target),
             cure="Choose a larger disk, `./inv storage.prune` first, or use --mode fresh.",
         )
-    if target.space.inodes is not None and target.space.inodes < size.entries * MARGIN:
+    if target.space.inodes is not None and target.space.inodes < with_margin(size.entries):
         raise StorageError(
             f"there are not enough inodes: {target.space.inodes} free, {size.entries} files",
             where=str(target.mount.target),

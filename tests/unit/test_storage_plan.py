@@ -1,0 +1,176 @@
+"""Rules of a plan: copy or fresh, what happens to containerd, what goes when space is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slipway.errors import UsageError
+from slipway.lock.model import BaseLock, Locks
+from slipway.storage import plan
+from slipway.storage.daemons.containerd import Containerd
+from slipway.storage.daemons.snapshot import Snapshot
+from slipway.storage.daemons.subject import Subject, choose
+from slipway.storage.errors import StorageError
+from slipway.storage.machine import Machine
+from slipway.storage.plan import Options
+from slipway.storage.pruning.images import choose as images_to_go
+from slipway.storage.pruning.images import pinned
+from slipway.storage.pruning.prune import age
+from slipway.storage.status import fixed_part
+
+
+def snapshot(volumes: tuple[str, ...] = (), containers: tuple[str, ...] = ()) -> Snapshot:
+    return Snapshot("overlay2", {"sha256:a": ()}, volumes, dict.fromkeys(containers, "name"), ())
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "mode"),
+    [
+        (None, snapshot(), "fresh"),
+        (None, snapshot(volumes=("v",)), "copy"),
+        (None, snapshot(containers=("c",)), "copy"),
+        (None, None, "copy"),  # nobody can tell what is there
+        ("copy", snapshot(), "copy"),
+        ("fresh", snapshot(volumes=("v",)), "fresh"),
+    ],
+)
+def test_what_cannot_be_made_again_is_copied(
+    asked: plan.Mode | None, before: Snapshot | None, mode: str
+) -> None:
+    assert plan.mode_of(Options(asked), before) == mode
+
+
+def subject(
+    config: Path, flags: dict[str, str] | None = None, containerd: Containerd | None = None
+) -> Subject:
+    def service(_: bool) -> object:
+        raise AssertionError("nothing is stopped here")
+
+    return Subject(
+        url="unix:///x",
+        embedded=False,
+        running=True,
+        data_root=Path("/var/lib/docker"),
+        at_rest=Path("/var/lib/docker"),
+        config=config,
+        flags=flags or {},
+        tmp=None,
+        containerd=containerd,
+        systemd=False,
+        service=service,  # type: ignore[arg-type]
+    )
+
+
+def containerd(*others: str, root_flag: bool = False) -> Containerd:
+    return Containerd(Path("/s"), Path("/root"), Path("/c.toml"), root_flag, others, None)
+
+
+@pytest.mark.parametrize(
+    ("found", "store", "moves"),
+    [
+        (None, False, False),
+        (containerd(), False, True),
+        (containerd(), True, True),
+        (containerd("k8s.io"), False, False),
+    ],
+)
+def test_a_containerd_that_only_docker_uses_moves_too(
+    found: Containerd | None, store: bool, moves: bool
+) -> None:
+    subject_ = subject(Path("/none"), containerd=found)
+    assert plan.moves_containerd(subject_, containerd_store=store) == moves
+
+
+def test_a_containerd_with_dockers_images_and_others_containers_is_refused() -> None:
+    with pytest.raises(StorageError, match=r"also runs containers of k8s\.io"):
+        plan.moves_containerd(
+            subject(Path("/none"), containerd=containerd("k8s.io")), containerd_store=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "says"),
+    [
+        ("{}", {"data-root": "/x"}, "data-root would be given both"),
+        ('{"hosts": []}', {"host": "fd://"}, "hosts would be given both"),
+    ],
+)
+def test_what_would_keep_the_daemon_from_starting_is_refused(
+    tmp_path: Path, text: str, flags: dict[str, str], says: str
+) -> None:
+    config = tmp_path / "daemon.json"
+    config.write_text(text)
+    with pytest.raises(StorageError, match=says):
+        plan.check_config(subject(config, flags))
+
+
+def test_a_root_on_containerds_command_line_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="root on its command line"):
+        plan.check_config(subject(tmp_path / "none", containerd=containerd(root_flag=True)))
+
+
+def test_a_docker_elsewhere_is_refused() -> None:
+    with pytest.raises(UsageError, match="only a Docker on this machine"):
+        choose("tcp://10.0.0.1:2376", Machine())
+
+
+@pytest.mark.parametrize(
+    ("setting", "path"),
+    [
+        ("/opt/enroot", "/opt/enroot"),
+        ("/tmp/enroot/data/user-$(id -u)", "/tmp/enroot/data"),
+        ("${XDG_CACHE_HOME}/enroot", "/"),
+        ("/run/enroot/$UID/x", "/run/enroot"),
+    ],
+)
+def test_the_part_of_an_enroot_path_that_all_users_share_is_found(setting: str, path: str) -> None:
+    assert fixed_part(setting) == Path(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30d", 2_592_000), ("12h", 43_200), ("2w", 1_209_600), ("7", 604_800)]
+)
+def test_ages_are_read(text: str, seconds: int) -> None:
+    assert age(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1d", "3 days", "1y"])
+def test_other_ages_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no age"):
+        age(text)
+
+
+def image(
+    identity: str, *tags: str, parent: str = "", digest: str = "", size: int = 100, shared: int = 40
+) -> dict[str, object]:
+    return {
+        "Id": identity,
+        "ParentId": parent,
+        "RepoTags": list(tags) or ["<none>:<none>"],
+        "RepoDigests": [f"r@{digest}"] if digest else [],
+        "Size": size,
+        "SharedSize": shared,
+    }
+
+
+IMAGES = [
+    image("old", "old:1"),
+    image("recent", "recent:1"),
+    image("used", "used:1"),
+    image("pinned", "pinned:1", digest="sha256:p"),
+    image("base", "slipway.local/base:1"),
+    image("dangling", shared=-1),
+    image("below", "below:1"),
+    image("above", "above:1", parent="below"),
+]
+
+
+def test_images_that_somebody_needs_stay() -> None:
+    locks = Locks({"b": BaseLock("b", digest="sha256:p"), "c": BaseLock("c")}, {}, {})
+    dangling, unused = images_to_go(
+        IMAGES, {"used", "above"}, pinned(locks), {"recent": 50.0}, before=50.0
+    )
+    assert [(item.name, item.size) for item in dangling] == [("dangling", 100)]
+    assert [(item.name, item.size) for item in unused] == [("old:1", 60)]

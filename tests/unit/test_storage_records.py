@@ -1,0 +1,219 @@
+"""What is remembered of a daemon and of a move: snapshots, journals, links, containers' paths."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slipway.storage import journal as journals
+from slipway.storage.config.edits import Edit
+from slipway.storage.copying.trees import Size
+from slipway.storage.daemons import link, trial
+from slipway.storage.daemons.repoint import repoint
+from slipway.storage.daemons.snapshot import Snapshot, at_rest, made_since, missing
+from slipway.storage.errors import StorageError
+from slipway.storage.journal import Journal, Kept, Root
+from slipway.storage.machine import Machine
+
+BEFORE = Snapshot(
+    driver="overlay2",
+    images={"sha256:a": ("one:1", "one:2"), "sha256:b": ()},
+    volumes=("v",),
+    containers={"c1": "worker", "c2": "short-lived"},
+    running=("c2",),
+    transient=("c2",),
+)
+
+
+def test_what_is_missing_is_named() -> None:
+    assert missing(BEFORE, BEFORE) == ()
+    after = Snapshot("vfs", {"sha256:a": ("one:1",)}, (), {}, ())
+    assert missing(BEFORE, after) == (
+        "the storage driver overlay2 (it is vfs now)",
+        "the name one:2 of an image",
+        "image sha256:b",
+        "volume v",
+        "container worker",  # short-lived went by itself: --rm
+    )
+
+
+def test_what_was_made_since_is_named() -> None:
+    after = replace(BEFORE, volumes=("v", "w"), images={**BEFORE.images, "sha256:n": ("new:1",)})
+    assert made_since(BEFORE, after) == ("image new:1", "volume w")
+
+
+def test_a_stopped_daemons_images_volumes_and_containers_are_read_from_its_files(
+    tmp_path: Path,
+) -> None:
+    layers = tmp_path / "image" / "overlay2"
+    (layers / "imagedb/content/sha256").mkdir(parents=True)
+    (layers / "imagedb/content/sha256/aa").touch()
+    repositories = {"one": {"one:1": "sha256:aa", "one@sha256:dd": "sha256:aa"}}
+    (layers / "repositories.json").write_text(json.dumps({"Repositories": repositories}))
+    (tmp_path / "volumes/v").mkdir(parents=True)
+    (tmp_path / "volumes/metadata.db").touch()
+    (tmp_path / "containers/c0ffee").mkdir(parents=True)
+    found = at_rest(tmp_path)
+    assert found == Snapshot(
+        "overlay2", {"sha256:aa": ("one:1",)}, ("v",), {"c0ffee": "c0ffee"}, ()
+    )
+    assert found.irreplaceable == "1 volumes and 1 containers"
+    assert at_rest(tmp_path / "volumes") is None
+
+
+def journal(machine: Machine, **changes: object) -> Journal:
+    root = Root(
+        "docker", Path("/old"), Path("/new"), Size(5, 6), True, False, Path("/file"), Path("/old")
+    )
+    made = Journal(
+        kind="move",
+        phase="planned",
+        url="unix:///var/run/docker.sock",
+        embedded=False,
+        service={"kind": "systemd", "sockets": [], "containerd": False, "dependents": []},
+        was_running=True,
+        disk=Path("/mnt"),
+        device="8:1",
+        roots=(root,),
+        edits=(Edit("docker", Path("/file"), b"\xff\0", None),),
+        folders=((Path("/mnt/tmp"), 0o1777),),
+        before=BEFORE,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_a_journal_is_read_as_it_was_written_by_root_alone(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    written = journal(machine, kept=(Kept(Path("/old"), "1 volumes"),), made=(Path("/mnt/x"),))
+    journals.begin(machine, written)
+    assert journals.read(machine, written.url) == written
+    path = journals.folder(machine, written.url) / "journal.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_one_socket_has_one_journal_however_it_is_spelled(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/run").symlink_to(tmp_path / "run")
+    machine = Machine(tmp_path)
+    one = journals.folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
+    assert one == journals.folder(machine, f"unix://{tmp_path}/run/docker.sock")
+
+
+def test_an_undone_move_makes_way_for_the_one_before_it(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    first = journal(machine)
+    journals.begin(machine, first)
+    journals.finish(machine, first.at("done", kept=(Kept(Path("/old")),)))
+    second = journal(machine, disk=Path("/other"), kept=(Kept(Path("/old")),))
+    journals.begin(machine, second)
+    left = (Kept(Path("/old")), Kept(Path("/half")))
+    journals.finish(machine, second.at("undone", kept=left))
+    last = journals.read(machine, first.url)
+    assert last is not None
+    assert (last.phase, last.disk, last.kept) == ("done", Path("/mnt"), left)
+
+
+def test_a_crash_between_putting_one_journal_aside_and_writing_the_next_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    machine = Machine(tmp_path)
+    first = journal(machine)
+    journals.begin(machine, first)
+    journals.finish(machine, first.at("done"))
+    place = journals.folder(machine, first.url)
+    (place / "journal.json").rename(place / "last.json")
+    last = journals.read(machine, first.url)
+    assert last is not None
+    assert last.phase == "done"
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    journals.begin(machine, journal(machine))
+    path = journals.folder(machine, journal(machine).url) / "journal.json"
+    path.write_text(path.read_text().replace("slipway-storage/1", "slipway-storage/9"))
+    with pytest.raises(StorageError, match="another version"):
+        journals.read(machine, journal(machine).url)
+
+
+def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "file").write_text("x")
+    link.settle(data)
+    link.settle(data)
+    assert data.is_symlink()
+    assert (data / "file").read_text() == "x"
+    link.unsettle(data)
+    link.unsettle(data)
+    assert not data.is_symlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert (data / "file").read_text() == "x"
+
+
+def test_a_settling_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    link.own(data).symlink_to(link.own(data).name)  # made, and then killed
+    link.settle(data)
+    assert data.resolve() == link.own(data)
+
+
+def test_a_link_to_another_disk_is_left_alone(tmp_path: Path) -> None:
+    data, big = tmp_path / "data", tmp_path / "big"
+    big.mkdir()
+    data.symlink_to(big)
+    link.settle(data)
+    link.unsettle(data)
+    assert data.readlink() == big
+
+
+def test_a_folder_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    link.own(data).mkdir()
+    with pytest.raises(StorageError, match="in the way"):
+        link.settle(data)
+
+
+def test_containers_know_the_new_place_of_their_volumes_and_keep_a_persons_bind_mounts(
+    tmp_path: Path,
+) -> None:
+    record = {
+        "LogPath": "/old/containers/c/c.log",
+        "Path": "/old/program",
+        "MountPoints": {
+            "/data": {"Name": "v", "Source": "/old/volumes/v/_data"},
+            "/host": {"Name": "", "Source": "/old/given/by/a/person"},
+            "/near": {"Name": "w", "Source": "/older/volumes/w/_data"},
+        },
+    }
+    path = tmp_path / "containers" / "c" / "config.v2.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record))
+    path.chmod(0o600)
+    assert repoint(tmp_path, Path("/old"), Path("/new")) == 1
+    assert repoint(tmp_path, Path("/old"), Path("/new")) == 0
+    found = json.loads(path.read_text())
+    assert found["LogPath"] == "/new/containers/c/c.log"
+    assert found["Path"] == "/old/program"
+    sources = {name: point["Source"] for name, point in found["MountPoints"].items()}
+    assert sources == {
+        "/data": "/new/volumes/v/_data",
+        "/host": "/old/given/by/a/person",
+        "/near": "/older/volumes/w/_data",
+    }
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_trial_program_runs_without_anything_else(tmp_path: Path) -> None:
+    path = tmp_path / "trial"
+    path.write_bytes(trial.program(os.uname().machine))
+    path.chmod(0o755)
+    assert subprocess.run([str(path)], check=False, env={}).returncode == 42
