@@ -108,4 +108,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # As the module that the tasks import, not as a second one of its own: they share Terminated.
+    from slipway import cli
+
+    cli.main()
