@@ -103,7 +103,7 @@ def storage_prune(
     json: bool = False,
 ) -> None:
     """Remove unused images, build cache, old .sqsh files and caches; asks first."""
-    prune.run(ROOT, Settings.of(c.config).engine, older_than, yes=yes, dry_run=dry_run, json=json)
+    prune.run(_room(c), older_than, yes=yes, dry_run=dry_run, json=json)
 
 
 ns = Collection(

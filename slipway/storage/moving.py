@@ -14,8 +14,7 @@ from slipway.errors import SlipwayError
 from slipway.files import exclusive
 from slipway.paths import Project
 from slipway.report.events import OnEvent
-from slipway.storage import journal as journals
-from slipway.storage import plan
+from slipway.storage import ledger, plan
 from slipway.storage.copying.trees import Size, measure, remove_tree
 from slipway.storage.daemons import snapshot, subject
 from slipway.storage.daemons.checks import check_running
@@ -50,8 +49,16 @@ class Room:
 
     @classmethod
     def of(cls, project: Project, machine: Machine, engine: str) -> Room:
-        """The daemon that the settings name."""
-        return cls(project, machine, subject.choose(engine, machine))
+        """The daemon that the settings name.
+
+        With "auto", a system Docker whose move was cut off is the one meant, though it is down.
+        """
+        url = subject.choose(engine, machine)
+        if engine == "auto" and url == "embedded":
+            last = ledger.read(machine, machine.docker_url)
+            if last is not None and not last.over:
+                url = machine.docker_url
+        return cls(project, machine, url)
 
     @property
     def journal_url(self) -> str:
@@ -60,13 +67,13 @@ class Room:
 
     def journal(self) -> Journal | None:
         """The daemon's last move."""
-        return journals.read(self.machine, self.journal_url)
+        return ledger.read(self.machine, self.journal_url)
 
     @contextmanager
     def locked(self, doing: str) -> Iterator[None]:
         """Nobody else moves this daemon's data, and no task of this checkout uses it."""
         with (
-            exclusive(journals.lock_path(self.machine, self.journal_url), doing),
+            exclusive(ledger.lock_path(self.machine, self.journal_url), doing),
             exclusive(self.project.state / "lock", doing),
         ):
             yield
@@ -164,7 +171,7 @@ def _sizes(found: Subject) -> dict[Path, Size]:
 
 def apply(room: Room, journal: Journal, on_event: OnEvent) -> Journal:
     """Do a planned move. The caller holds the lock."""
-    journals.begin(room.machine, journal)
+    ledger.begin(room.machine, journal)
     return Transaction(room.machine, journal, on_event).run()
 
 
@@ -194,5 +201,5 @@ def delete_old(room: Room, say: Say) -> tuple[Kept, ...]:
     for kept in journal.kept:
         say(f"deleting {kept.path}")
         remove_tree(kept.path)
-    journals.write(room.machine, dataclasses.replace(journal, kept=()))
+    ledger.write(room.machine, dataclasses.replace(journal, kept=()))
     return journal.kept

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from slipway.errors import UsageError
-from slipway.report.console import human_bytes, human_seconds
 from slipway.storage.changes import changes
 from slipway.storage.config import daemon_json
 from slipway.storage.config.flags import conflicts
 from slipway.storage.copying.trees import Size
-from slipway.storage.daemons.service import from_json
 from slipway.storage.daemons.snapshot import Snapshot
 from slipway.storage.daemons.subject import Subject
-from slipway.storage.disks import mounts
 from slipway.storage.disks.profiles import Places, Profile
 from slipway.storage.disks.target import Target
 from slipway.storage.errors import StorageError
@@ -23,12 +20,6 @@ from slipway.storage.journal import Journal, Kept, Root
 from slipway.storage.machine import Machine
 
 Mode = Literal["fresh", "copy"]
-
-COPY_RATE = 125_000_000
-"""Bytes a second that time estimates assume: the baseline of an EBS gp3 volume."""
-FILE_RATE = 4000
-"""Files a second that they assume, for trees of small files."""
-_RESTART_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,20 +29,6 @@ class Options:
     mode: Mode | None = None
     stop: bool = False
     delete_old: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of a plan."""
-
-    what: str
-    bytes: int = 0
-    seconds: float = 0.0
-
-    def row(self) -> tuple[str, str, str]:
-        """For a table."""
-        size = human_bytes(self.bytes) if self.bytes else ""
-        return (self.what, size, f"about {human_seconds(self.seconds)}" if self.seconds else "")
 
 
 def mode_of(options: Options, before: Snapshot | None) -> Mode:
@@ -187,54 +164,3 @@ def _check_new(root: Root, kept: tuple[Kept, ...]) -> None:
             where=str(root.new),
             cure="Look what it is, and rename or remove it, or name another disk.",
         )
-
-
-def steps(journal: Journal) -> tuple[Step, ...]:
-    """The plan for a person, in the order in which it is done."""
-    stop, start = from_json(journal.service).steps()
-    before = journal.before
-    found = [Step(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
-    if before and before.running:
-        found.append(Step(f"stop containers: {before.names(before.running)}", seconds=_RESTART_S))
-    found.append(Step(stop, seconds=_RESTART_S))
-    for root in journal.roots:
-        found += _root_steps(root)
-    found += [Step(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
-    found.append(Step(start, seconds=_RESTART_S))
-    listed = "the daemon's paths"
-    if before and journal.carries:
-        listed += f", {len(before.images)} images, {len(before.volumes)} volumes"
-    found.append(Step(f"check {listed}, and run one container"))
-    if before and before.running and journal.carries:
-        found.append(Step(f"start containers: {before.names(before.running)}"))
-    for root in journal.roots:
-        verb = "delete" if journal.delete_old else "keep"
-        found.append(Step(f"{verb} {root.old}", bytes=root.size.bytes))
-    return tuple(found)
-
-
-def _root_steps(root: Root) -> list[Step]:
-    if root.copy:
-        size = root.size
-        seconds = max(size.bytes / COPY_RATE, size.entries / FILE_RATE)
-        return [
-            Step(f"copy {root.old} to {root.new} ({size.entries} files)", size.bytes, seconds),
-            Step("compare the copy: every file's metadata, a sample's content", 0, seconds / 5),
-        ]
-    if root.adopt:
-        return [Step(f"use the data that is in {root.new}")]
-    return [Step(f"start empty in {root.new}; images are pulled and built again")]
-
-
-def _edit_step(path: Path, *, gone: bool) -> str:
-    return f"{'remove' if gone else 'write'} {path}"
-
-
-def summary(journal: Journal, profile: Profile) -> tuple[str, ...]:
-    """What to know beside the steps."""
-    total = sum(root.size.bytes for root in journal.roots)
-    free = mounts.space(journal.disk).free
-    lines = [f"{human_bytes(total)} of data, {human_bytes(free)} free on {journal.disk}"]
-    if journal.before and not journal.carries and journal.before.irreplaceable:
-        lines.append(f"{journal.before.irreplaceable} stay behind: use --mode copy to take them")
-    return (*lines, *profile.notes)

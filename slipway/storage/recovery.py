@@ -8,6 +8,7 @@ from collections.abc import Callable
 from slipway.errors import UsageError
 from slipway.report.events import OnEvent
 from slipway.storage import journal as journals
+from slipway.storage import ledger
 from slipway.storage.copying.trees import Size, measure, remove_tree
 from slipway.storage.daemons import snapshot, subject
 from slipway.storage.daemons.service import from_json
@@ -34,7 +35,7 @@ def resume(room: Room, on_event: OnEvent) -> Journal:
                 if not in_use:
                     remove_tree(path)
         journal = journal.at("stopping")
-        journals.write(room.machine, journal)
+        ledger.write(room.machine, journal)
     return Transaction(room.machine, journal, on_event).run()
 
 
@@ -60,7 +61,7 @@ def restore(room: Room, on_event: OnEvent, *, stop: bool, agree: Callable[[str],
     if not journal.over:
         return undo(room.machine, journal, on_event, keep_new=_worked_on(journal))
     back = _reversed(room, journal, stop=stop, agree=agree)
-    journals.begin(room.machine, back)
+    ledger.begin(room.machine, back)
     return Transaction(room.machine, back, on_event).run()
 
 

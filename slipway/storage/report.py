@@ -14,7 +14,7 @@ from slipway.paths import Project
 from slipway.report.console import Reporter, human_bytes
 from slipway.report.events import Event, OnEvent
 from slipway.report.tables import print_json, print_table, say
-from slipway.storage import plan
+from slipway.storage import steps
 from slipway.storage.journal import Journal, Kept
 from slipway.storage.moving import Planned
 from slipway.storage.pruning.step import Step
@@ -47,13 +47,13 @@ def show_planned(planned: Planned, *, as_json: bool) -> None:
         if as_json:
             print_json({"steps": []})
         return
-    steps = plan.steps(journal)
+    found = steps.steps(journal)
     if as_json:
         print_json(
             {
                 "kind": journal.kind,
                 "mode": "copy" if journal.carries else "fresh",
-                "steps": [vars(step) for step in steps],
+                "steps": [vars(step) for step in found],
                 "roots": [
                     {"name": root.name, "old": root.old, "new": root.new, "bytes": root.size.bytes}
                     for root in journal.roots
@@ -62,9 +62,9 @@ def show_planned(planned: Planned, *, as_json: bool) -> None:
             }
         )
         return
-    rows = [(str(number), *step.row()) for number, step in enumerate(steps, 1)]
+    rows = [(str(number), *step.row()) for number, step in enumerate(found, 1)]
     print_table(("", "step", "size", "time"), rows)
-    for line in plan.summary(journal, planned.profile):
+    for line in steps.summary(journal, planned.profile):
         say(line)
 
 

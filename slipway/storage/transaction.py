@@ -9,7 +9,7 @@ from typing import Literal
 
 from slipway.errors import SlipwayError
 from slipway.report.events import Event, OnEvent
-from slipway.storage import journal as journals
+from slipway.storage import ledger
 from slipway.storage.copying.trees import (
     compare_trees,
     copy_tree,
@@ -90,7 +90,7 @@ class Transaction:
     def _back(self, phase: Phase) -> None:
         self._tell("failed", _SAYS[phase])
         if phase == "planned":  # nothing was touched
-            journals.finish(self.machine, self.journal.at("undone"))
+            ledger.finish(self.machine, self.journal.at("undone"))
             return
         self.journal = undo(self.machine, self.journal, self.on_event, keep_new=False)
 
@@ -99,9 +99,9 @@ class Transaction:
             self.journal = replace(self.journal, kept=self._kept())
         self.journal = self.journal.at(phase)
         if phase == "done":
-            journals.finish(self.machine, self.journal)
+            ledger.finish(self.machine, self.journal)
         else:
-            journals.write(self.machine, self.journal)
+            ledger.write(self.machine, self.journal)
         if phase != "done":
             self._tell("start", _SAYS[phase])
 
@@ -213,7 +213,7 @@ class Transaction:
         if missing:
             made = (*self.journal.made, *reversed(missing))
             self.journal = replace(self.journal, made=made)
-            journals.write(self.machine, self.journal)
+            ledger.write(self.machine, self.journal)
             folder.mkdir(parents=True)
         if mode != 0o755:
             folder.chmod(mode)
@@ -225,7 +225,7 @@ class Transaction:
         if tree.exists() and any(tree.iterdir()):
             raise StorageError("somebody made this in the meantime", where=str(tree))
         self.journal = replace(self.journal, ours=(*self.journal.ours, tree))
-        journals.write(self.machine, self.journal)
+        ledger.write(self.machine, self.journal)
 
     def _start(self) -> None:
         for root in self.journal.roots:

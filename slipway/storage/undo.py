@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slipway.errors import SlipwayError
 from slipway.report.events import Event, OnEvent
-from slipway.storage import journal as journals
+from slipway.storage import ledger
 from slipway.storage.copying.trees import remove_tree
 from slipway.storage.daemons.checks import check_restored
 from slipway.storage.daemons.service import from_json
@@ -30,7 +30,7 @@ def undo(machine: Machine, journal: Journal, on_event: OnEvent, *, keep_new: boo
     `inv storage.restore` tries again.
     """
     journal = journal.at("undoing", keep_new=keep_new)
-    journals.write(machine, journal)
+    ledger.write(machine, journal)
     on_event(Event("start", f"storage {journal.kind}", "going back"))
     service = from_json(journal.service)
     failures: list[str] = []
@@ -56,13 +56,13 @@ def undo(machine: Machine, journal: Journal, on_event: OnEvent, *, keep_new: boo
     if not whole:
         raise RollbackFailedError(
             "the move failed, and so did the way back: " + "; ".join(failures),
-            where=str(journals.folder(machine, journal.url) / "journal.json"),
+            where=str(ledger.folder(machine, journal.url) / "journal.json"),
             cure="No data was deleted: it is in "
             + ", ".join(str(root.old) for root in journal.roots)
             + ". Correct what is said above, then run `./inv storage.restore`.",
         )
     left = _clean_up(journal, keep_new=keep_new)
-    return journals.finish(machine, journal.at("undone", kept=(*journal.kept, *left)))
+    return ledger.finish(machine, journal.at("undone", kept=(*journal.kept, *left)))
 
 
 def _clean_up(journal: Journal, *, keep_new: bool) -> tuple[Kept, ...]:

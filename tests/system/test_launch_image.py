@@ -92,15 +92,37 @@ def test_a_failure_that_sagemaker_training_calls_success_is_found_out(fleet: Mak
     """Its native launcher drops torchrun's exit code: run(wait, capture_error) is called on
     run(capture_error, wait)."""
     one = fleet(1)
-    one.script(
-        "from torch.distributed.elastic.multiprocessing.errors import record\n"
-        "@record\ndef main(): raise RuntimeError('lost in the toolkit')\nmain()"
-    )
+    one.script("raise RuntimeError('lost in the toolkit')")
     one.hyperparameters({**STOCK, "sagemaker_toolkit_native_launcher_enabled": True})
     (running,) = one.start("train")
     assert running.end() == 1
-    assert "lost in the toolkit" in one.hosts[0].failure
+    assert one.hosts[0].failure.startswith(
+        "TrainingError: reported as a success, but torchrun failed: local rank 0 ended with 1"
+    )
     assert not (one.hosts[0].ml / "output" / "success").exists()
+
+
+@pytest.mark.parametrize("command", [["train"], ["launch", "sagemaker", "--", "run.sh"]])
+def test_a_failure_that_a_script_loses_in_a_pipe_is_found_out(
+    fleet: Make, command: list[str]
+) -> None:
+    one = fleet(1)
+    one.script("raise SystemExit(7)")
+    one.script("torchrun --standalone train.py | tee /tmp/log\n", "run.sh")
+    one.hyperparameters({"sagemaker_program": "run.sh"})
+    (running,) = one.start(*command)
+    assert running.end() != 0
+    assert "7" in one.hosts[0].failure.splitlines()[0]
+
+
+def test_a_torchrun_that_a_script_repeats_with_success_is_a_success(fleet: Make) -> None:
+    one = fleet(1)
+    one.script("import pathlib\np = pathlib.Path('/tmp/tried')\nok = p.exists()\np.touch()\n"
+               "raise SystemExit(not ok)")  # fmt: skip
+    one.script("until torchrun --standalone train.py; do echo again; done\n", "run.sh")
+    (running,) = one.start("launch", "sagemaker", "--", "run.sh")
+    assert running.end() == 0
+    assert "[r0] again" in running.lines
 
 
 def test_programs_under_sagemaker_training_see_the_name_that_other_nodes_know(fleet: Make) -> None:

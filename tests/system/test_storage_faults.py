@@ -15,8 +15,7 @@ import pytest
 
 from slipway.errors import SlipwayError, UsageError
 from slipway.report.events import Event
-from slipway.storage import journal as journals
-from slipway.storage import moving
+from slipway.storage import ledger, moving
 from slipway.storage.errors import MoveFailedError, StorageError
 from tests.system.storage_box import Disk, box, run
 from tests.system.storage_content import EXPECTED_INSIDE, fill
@@ -310,9 +309,9 @@ def test_a_daemon_that_came_up_after_a_power_cut_has_its_new_data_copied_too(
     shared: Shared, disk: Disk
 ) -> None:
     killed_at(shared, disk, "giving the copy its name")
-    written = journals.read(shared.box.machine, shared.box.url)
+    written = ledger.read(shared.box.machine, shared.box.url)
     assert written is not None
-    path = journals.folder(shared.box.machine, shared.box.url) / "journal.json"
+    path = ledger.folder(shared.box.machine, shared.box.url) / "journal.json"
     path.write_text(path.read_text().replace(written.boot, "another boot"))
     shared.box.start()
     with shared.box.engine() as engine:

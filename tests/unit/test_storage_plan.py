@@ -14,11 +14,11 @@ from slipway.storage.daemons.snapshot import Snapshot
 from slipway.storage.daemons.subject import Subject, choose
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
+from slipway.storage.places import fixed_part
 from slipway.storage.plan import Options
 from slipway.storage.pruning.images import choose as images_to_go
 from slipway.storage.pruning.images import pinned
 from slipway.storage.pruning.prune import age
-from slipway.storage.status import fixed_part
 
 
 def snapshot(volumes: tuple[str, ...] = (), containers: tuple[str, ...] = ()) -> Snapshot:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.storage import journal as journals
+from slipway.storage import ledger
 from slipway.storage.config.edits import Edit
 from slipway.storage.copying.trees import Size
 from slipway.storage.daemons import link, trial
@@ -90,9 +90,9 @@ def journal(machine: Machine, **changes: object) -> Journal:
 def test_a_journal_is_read_as_it_was_written_by_root_alone(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     written = journal(machine, kept=(Kept(Path("/old"), "1 volumes"),), made=(Path("/mnt/x"),))
-    journals.begin(machine, written)
-    assert journals.read(machine, written.url) == written
-    path = journals.folder(machine, written.url) / "journal.json"
+    ledger.begin(machine, written)
+    assert ledger.read(machine, written.url) == written
+    path = ledger.folder(machine, written.url) / "journal.json"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -101,20 +101,20 @@ def test_one_socket_has_one_journal_however_it_is_spelled(tmp_path: Path) -> Non
     (tmp_path / "var").mkdir()
     (tmp_path / "var/run").symlink_to(tmp_path / "run")
     machine = Machine(tmp_path)
-    one = journals.folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
-    assert one == journals.folder(machine, f"unix://{tmp_path}/run/docker.sock")
+    one = ledger.folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
+    assert one == ledger.folder(machine, f"unix://{tmp_path}/run/docker.sock")
 
 
 def test_an_undone_move_makes_way_for_the_one_before_it(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     first = journal(machine)
-    journals.begin(machine, first)
-    journals.finish(machine, first.at("done", kept=(Kept(Path("/old")),)))
+    ledger.begin(machine, first)
+    ledger.finish(machine, first.at("done", kept=(Kept(Path("/old")),)))
     second = journal(machine, disk=Path("/other"), kept=(Kept(Path("/old")),))
-    journals.begin(machine, second)
+    ledger.begin(machine, second)
     left = (Kept(Path("/old")), Kept(Path("/half")))
-    journals.finish(machine, second.at("undone", kept=left))
-    last = journals.read(machine, first.url)
+    ledger.finish(machine, second.at("undone", kept=left))
+    last = ledger.read(machine, first.url)
     assert last is not None
     assert (last.phase, last.disk, last.kept) == ("done", Path("/mnt"), left)
 
@@ -124,22 +124,22 @@ def test_a_crash_between_putting_one_journal_aside_and_writing_the_next_loses_no
 ) -> None:
     machine = Machine(tmp_path)
     first = journal(machine)
-    journals.begin(machine, first)
-    journals.finish(machine, first.at("done"))
-    place = journals.folder(machine, first.url)
+    ledger.begin(machine, first)
+    ledger.finish(machine, first.at("done"))
+    place = ledger.folder(machine, first.url)
     (place / "journal.json").rename(place / "last.json")
-    last = journals.read(machine, first.url)
+    last = ledger.read(machine, first.url)
     assert last is not None
     assert last.phase == "done"
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
-    journals.begin(machine, journal(machine))
-    path = journals.folder(machine, journal(machine).url) / "journal.json"
+    ledger.begin(machine, journal(machine))
+    path = ledger.folder(machine, journal(machine).url) / "journal.json"
     path.write_text(path.read_text().replace("slipway-storage/1", "slipway-storage/9"))
     with pytest.raises(StorageError, match="another version"):
-        journals.read(machine, journal(machine).url)
+        ledger.read(machine, journal(machine).url)
 
 
 def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) -> None:

@@ -25,6 +25,11 @@ Progress = Callable[[int], None]
 """Called with the bytes copied since the last call, for files larger than one chunk."""
 
 
+def join(folder: str, name: str) -> str:
+    """`folder/name`, for a folder that may be the root ("") of its tree."""
+    return f"{folder}/{name}" if folder else name
+
+
 def by_fd(folder: int, name: str) -> str:
     """A path to an entry of an open folder, for the calls that take no folder descriptor."""
     return f"/proc/self/fd/{folder}/{name}"

@@ -6,31 +6,25 @@ interpreter lock. One JSON document a line on stdin and stdout. Run as
 """
 
 # Strings and descriptors, not pathlib: see entry.py.
-# ruff: noqa: PTH108, PTH208
+# ruff: noqa: PTH108
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import json
 import os
 import signal
 import stat
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from slipway.storage.copying.entry import by_fd, copy_entry, finish_folder, same, xattrs
+from slipway.storage.copying.compare import compare_folder
+from slipway.storage.copying.entry import by_fd, copy_entry, finish_folder, join
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_BIG = 64 << 20
-_BLOCK = 1 << 20
-
-SAMPLE_EVERY = 50
-"""One file in so many has all its bytes compared; larger files in three places, always."""
 
 
 class Worker:
@@ -122,95 +116,16 @@ class Worker:
             os.unlink(other)
             os.link(made, other, follow_symlinks=False)
 
+    def compare(self, relative: str) -> dict[str, Any]:
+        """Compare one folder's entries on both sides."""
+        with self._folders(relative) as (source, target):
+            return vars(compare_folder(relative, source, target))
+
     def finish(self, folders: list[str]) -> dict[str, Any]:
         """Give folders their metadata."""
         for relative in folders:
             finish_folder(join(self.source, relative), join(self.target, relative))
         return {}
-
-    def compare(self, relative: str) -> dict[str, Any]:
-        """Compare one folder's entries on both sides, with the content of a sample."""
-        folders: list[str] = []
-        links: list[tuple[str, str, str]] = []
-        wrong: list[tuple[str, str]] = []
-        counts = {"entries": 0, "bytes": 0, "hashed": 0, "hashed_bytes": 0}
-        with self._folders(relative) as (source, target):
-            names = set(os.listdir(source))
-            wrong += [
-                (join(relative, name), "is only in the copy")
-                for name in set(os.listdir(target)) - names
-            ]
-            for name in sorted(names):
-                path = join(relative, name)
-                try:
-                    ours, theirs = os.lstat(by_fd(source, name)), os.lstat(by_fd(target, name))
-                except FileNotFoundError:
-                    wrong.append((path, "is missing in the copy"))
-                    continue
-                counts["entries"] += 1
-                if reason := difference(name, ours, theirs, source, target):
-                    wrong.append((path, reason))
-                elif stat.S_ISDIR(ours.st_mode):
-                    folders.append(path)
-                elif ours.st_nlink > 1:
-                    links.append((f"{ours.st_ino}", f"{theirs.st_ino}", path))
-                if stat.S_ISREG(ours.st_mode):
-                    counts["bytes"] += ours.st_size
-                    if sampled(path, ours.st_size):
-                        count = same_content(name, ours.st_size, source, target)
-                        if count is None:
-                            wrong.append((path, "has other content in the copy"))
-                        counts["hashed"] += 1
-                        counts["hashed_bytes"] += count or 0
-        return {"folders": folders, "links": links, "wrong": wrong, **counts}
-
-
-def join(folder: str, name: str) -> str:
-    """`folder/name`, for a folder that may be the root ("") of its tree."""
-    return f"{folder}/{name}" if folder else name
-
-
-def difference(
-    name: str, ours: os.stat_result, theirs: os.stat_result, source: int, target: int
-) -> str | None:
-    """In what the two entries differ, content apart."""
-    if not same(ours, theirs):
-        return "differs in type, size, owner, mode or time"
-    if stat.S_ISLNK(ours.st_mode) and os.readlink(name, dir_fd=source) != os.readlink(
-        name, dir_fd=target
-    ):
-        return "points elsewhere"
-    if xattrs(by_fd(source, name)) != xattrs(by_fd(target, name)):
-        return "differs in extended attributes"
-    return None
-
-
-def sampled(path: str, size: int) -> bool:
-    """Whether this file's content is compared."""
-    crc = zlib.crc32(os.fsencode(path))
-    return size > _BIG or crc % SAMPLE_EVERY == 0
-
-
-def same_content(name: str, size: int, source: int, target: int) -> int | None:
-    """Bytes compared, or None where the two differ; the copy is read from the disk if it can be."""
-    hashes = []
-    count = 0
-    places = [(0, size)] if size <= _BIG else [(at, _BLOCK) for at in (0, size // 2, size - _BLOCK)]
-    for folder in (source, target):
-        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            if folder == target:
-                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-            digest = hashlib.sha256()
-            for start, length in places:
-                for position in range(start, start + length, _BLOCK):
-                    block = os.pread(handle, min(_BLOCK, start + length - position), position)
-                    digest.update(block)
-                    count += len(block) if folder == target else 0
-            hashes.append(digest.digest())
-        finally:
-            os.close(handle)
-    return count if hashes[0] == hashes[1] else None
 
 
 def tell(answer: dict[str, Any]) -> None:

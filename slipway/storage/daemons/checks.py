@@ -9,7 +9,7 @@ from pathlib import Path
 from slipway.engine.client import Engine, connect
 from slipway.engine.sdk import sdk_errors
 from slipway.paths import Project
-from slipway.storage import journal as journals
+from slipway.storage import ledger
 from slipway.storage.daemons import containerd, trial
 from slipway.storage.daemons.snapshot import Snapshot, missing, take
 from slipway.storage.errors import StorageError
@@ -74,7 +74,7 @@ def _check(machine: Machine, journal: Journal, *, moved: bool) -> None:
             if lost:
                 raise StorageError(f"these are not there any more: {', '.join(lost)}")
         if moved:
-            trial.run(connected, journals.folder(machine, journal.url))
+            trial.run(connected, ledger.folder(machine, journal.url))
         if before is not None and (journal.carries or not moved):
             start_containers(connected, before)
 

@@ -13,7 +13,7 @@ from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
 from slipway.engine import embedded
-from slipway.engine.client import Engine, connect
+from slipway.engine.client import DEFAULT_URL, Engine, connect
 from slipway.engine.probe import ping
 from slipway.errors import UsageError
 from slipway.paths import Project
@@ -80,10 +80,12 @@ def choose(choice: str, machine: Machine) -> str:
             raise UsageError(
                 f"the Docker settings of this environment are wrong: {error}"
             ) from error
-        url = str(named.get("base_url") or machine.docker_url).replace("http+unix://", _UNIX, 1)
-        if url == machine.docker_url and ping(url.removeprefix(_UNIX)) is not None:
+        url = _plain(str(named.get("base_url") or DEFAULT_URL))
+        if url == DEFAULT_URL:
+            url = machine.docker_url
             installed = machine.systemd and machine.has_unit(DOCKER)
-            return url if installed else "embedded"
+            if ping(url.removeprefix(_UNIX)) is not None and not installed:
+                return "embedded"
     if not url.startswith(_UNIX):
         raise UsageError(
             "only a Docker on this machine can be looked after",
@@ -91,6 +93,11 @@ def choose(choice: str, machine: Machine) -> str:
             cure="Run this on the machine where it runs, or name its unix socket.",
         )
     return url
+
+
+def _plain(url: str) -> str:
+    """docker-py's own spelling of a URL back in the docker CLI's."""
+    return url.replace("http+unix://", _UNIX, 1)
 
 
 def find(project: Project, url: str, machine: Machine) -> Subject:

@@ -82,8 +82,8 @@ def choose(
         return None
     if not found:
         raise StorageError(
-            f"no other disk here has room for {human_bytes(with_margin(needed))} and more free space "
-            "than the present one",
+            "no other disk here is a better place with room for "
+            f"{human_bytes(with_margin(needed))}",
             cure="Attach one, mount it, and name it: `./inv storage.move /its/mount/point`. "
             "`./inv storage.status` lists what there is.",
         )

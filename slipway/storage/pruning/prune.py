@@ -18,9 +18,8 @@ from slipway.paths import Project
 from slipway.report.console import human_bytes
 from slipway.report.tables import say
 from slipway.storage import report
-from slipway.storage.daemons import subject
 from slipway.storage.disks import mounts
-from slipway.storage.machine import Machine
+from slipway.storage.moving import Room
 from slipway.storage.pruning import files, images
 from slipway.storage.pruning.step import Step
 
@@ -56,11 +55,11 @@ def apply(steps: Sequence[Step], say: Callable[[str], None]) -> None:
                 say(reason)
 
 
-def run(root: Path, engine: str, older_than: str, *, yes: bool, dry_run: bool, json: bool) -> None:
+def run(room: Room, older_than: str, *, yes: bool, dry_run: bool, json: bool) -> None:
     """Show what can go, ask, and remove it, while no other task of this checkout works."""
-    project = Project.at(root)
     seconds = age(older_than)
-    with exclusive(project.state / "lock", "storage.prune"), _engine(project, engine) as connected:
+    project = room.project
+    with exclusive(project.state / "lock", "storage.prune"), _engine(room) as connected:
         steps = plan(project, connected, load_locks(project), seconds)
         report.show_prune(steps, as_json=json)
         if dry_run or not steps or not report.ask("Remove all this?", yes=yes):
@@ -71,14 +70,12 @@ def run(root: Path, engine: str, older_than: str, *, yes: bool, dry_run: bool, j
 
 
 @contextmanager
-def _engine(project: Project, choice: str) -> Iterator[Engine | None]:
-    """The engine if it runs; an embedded one that is stopped is started for this."""
-    if choice == "auto" and subject.choose(choice, Machine()) == "embedded":
-        choice = "embedded"
-    if choice == "embedded" and not embedded.status(project).data_root.exists():
+def _engine(room: Room) -> Iterator[Engine | None]:
+    """The engine; None where there is only an embedded one that was never started."""
+    if room.url == "embedded" and not embedded.status(room.project).data_root.exists():
         yield None
         return
-    connected = connect(project, choice)
+    connected = connect(room.project, room.url)
     try:
         yield connected
     finally:
