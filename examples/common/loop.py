@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from common import ranks as ranked
 from common.progress import Progress, emit
 from common.ranks import Ranks, Stop
+from common.weights import Weight
 
 Batch = dict[str, torch.Tensor]
 
@@ -24,6 +26,12 @@ class Engine(Protocol):
 
     def save(self, step: int) -> None:
         """Write a checkpoint, and delete old ones."""
+
+    def load(self, path: Path) -> int:
+        """The step that a checkpoint was written at; ResumeError when it cannot be loaded."""
+
+    def weights(self) -> list[Weight]:
+        """Every weight of the model, to be gathered one by one."""
 
 
 def learning_rate(peak: float, step: int, steps: int) -> float:
@@ -42,7 +50,6 @@ def train(
     ranks: Ranks,
     stop: Stop,
     progress: Progress,
-    *,
     done: int,
 ) -> dict[str, Any]:
     """From step `done` + 1 to the last, or to a SIGTERM; what the summary says of it.

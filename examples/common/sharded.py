@@ -106,13 +106,12 @@ class ShardedEngine:
         assert isinstance(step, torch.Tensor)
         return int(step.item())
 
-
-def weights(model: nn.Module) -> list[Weight]:
-    """Every weight of a sharded model, to be gathered one by one."""
-    return [
-        Weight(name, tuple(value.shape), partial(_whole, value))
-        for name, value in model.named_parameters()
-    ]
+    def weights(self) -> list[Weight]:
+        """Every weight of the model, to be gathered one by one."""
+        return [
+            Weight(name, tuple(value.shape), partial(_whole, value))
+            for name, value in self.model.named_parameters()
+        ]
 
 
 def _whole(parameter: nn.Parameter) -> torch.Tensor:

@@ -33,20 +33,27 @@ class Weight:
         return int(torch.Size(self.shape).numel())
 
 
-def write(folder: Path, weights: Sequence[Weight], dtype: torch.dtype, *, first: bool) -> None:
+def write(
+    folder: Path,
+    weights: Sequence[Weight],
+    dtype: torch.dtype,
+    *,
+    first: bool,
+    stem: str = "model",
+) -> None:
     """All ranks call this; the `first` one writes. Every file appears whole."""
     parts = shards([(w.name, w.count * dtype.itemsize) for w in weights], SHARD_BYTES)
     by_name = {weight.name: weight for weight in weights}
     index: dict[str, str] = {}
     for number, names in enumerate(parts, 1):
-        file = f"model-{number:05}-of-{len(parts):05}.safetensors"
-        file = "model.safetensors" if len(parts) == 1 else file
+        file = f"{stem}-{number:05}-of-{len(parts):05}.safetensors"
+        file = f"{stem}.safetensors" if len(parts) == 1 else file
         index.update(dict.fromkeys(names, file))
         _write_shard(folder / file, [by_name[name] for name in names], dtype, first=first)
     if first and len(parts) > 1:
         size = sum(weight.count for weight in weights) * dtype.itemsize
         listing = {"metadata": {"total_size": size}, "weight_map": index}
-        write_json(folder / "model.safetensors.index.json", listing)
+        write_json(folder / f"{stem}.safetensors.index.json", listing)
 
 
 def shards(sizes: Sequence[tuple[str, int]], limit: int) -> list[list[str]]:

@@ -65,10 +65,10 @@ def main() -> None:
         index = step * ranks.world + ranks.rank
         return tokens(size, options.batch, options.seed, index, ranks.device)
 
-    found = loop.train(engine, batch, options, ranks, stop, progress, done=done)
+    found = loop.train(engine, batch, options, ranks, stop, progress, done)
     if found["status"] == "done":
         dtype = torch.bfloat16 if bf16 else torch.float32
-        weights.write(options.output_dir, sharded.weights(model), dtype, first=ranks.first)
+        weights.write(options.output_dir, engine.weights(), dtype, first=ranks.first)
         if ranks.first:
             config = {**size.config(), "torch_dtype": str(dtype).removeprefix("torch.")}
             weights.write_json(options.output_dir / "config.json", config)
