@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 
-def _report(failures: dict[int, Any]) -> None:
-    path = Path(os.environ["LAUNCH_ELASTIC_REPORT"])
-    rows = [{"local_rank": f.local_rank, "exitcode": f.exitcode} for f in failures.values()]
+def _report(path: Path, failures: dict[int, Any]) -> None:
+    rows = [
+        {"local_rank": f.local_rank, "exitcode": f.exitcode, "message": str(f.message)}
+        for f in failures.values()
+    ]
     beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(rows), encoding="utf-8")
     beside.replace(path)
@@ -27,15 +29,20 @@ def main() -> None:
     """Run torchrun with this command line."""
     # A directory of ours on sys.path would shadow the user's modules of the same name.
     here = str(Path(__file__).resolve().parent)
-    sys.path[:] = [entry for entry in sys.path if entry != here]
+    sys.path[:] = [entry for entry in sys.path if str(Path(entry).resolve()) != here]
+    report = Path(os.environ["LAUNCH_ELASTIC_REPORT"])
     errors = importlib.import_module("torch.distributed.elastic.multiprocessing.errors")
     run = importlib.import_module("torch.distributed.run")
     try:
         run.main()
     except errors.ChildFailedError as error:
+        _report(report, error.failures)
+        if "LAUNCH_ELASTIC_RAISE" in os.environ:
+            raise  # sagemaker-training reads torchrun's own words
         # The launcher says which rank failed first and why; torchrun's own summary would bury it.
-        _report(error.failures)
         sys.exit(1)
+    # A script may try again: what counts is how its last attempt ended.
+    report.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from launcher import (
     fitness,
     hang,
     hello,
+    hostname,
     preflight,
     probe,
     rankenv,
@@ -103,6 +104,12 @@ class Life:
         self._data.fetch()
         path = self._data.resume(agreed)
         changes = [Change("LAUNCH_ATTEMPT", str(agreed.attempt), "told to the script")]
+        if self._context.platform == SAGEMAKER and self._context.script.endswith(".sh"):
+            # What a launch script starts (torchrun --standalone, mpirun) goes by gethostname().
+            context = self._context
+            preload = hostname.preload(context.env, context.ml, context.python)
+            why = "gethostname() answers the name that other nodes know"
+            changes += [Change(name, value, why) for name, value in preload.items()]
         if path is not None:
             changes.append(Change("LAUNCH_RESUME_FROM", str(path), "the checkpoint to go on from"))
         return changes

@@ -13,7 +13,11 @@ from launcher.option_table import ENV_PREFIX, HYPER_PREFIX, OPTIONS, Option
 #: Set by the launcher for the training script; never read as options. A rank that starts
 #: `launch once-per-node` or `launch upload` carries them.
 EXPORTED = frozenset(
-    {"LAUNCH_ATTEMPT", "LAUNCH_BACKEND", "LAUNCH_JOB_ID", "LAUNCH_RESUME_FROM", "LAUNCH_SCRATCH"}
+    {
+        *("LAUNCH_ATTEMPT", "LAUNCH_BACKEND", "LAUNCH_JOB_ID", "LAUNCH_RESUME_FROM"),
+        *("LAUNCH_SCRATCH", "LAUNCH_ELASTIC_REPORT", "LAUNCH_ELASTIC_RAISE"),
+        "LAUNCH_PREFLIGHT_DIR",
+    }
 )
 
 

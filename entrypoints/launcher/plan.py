@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from dataclasses import dataclass
@@ -94,6 +95,9 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
         Change("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
         *caches.changes(env, caches.local_disk(), home),
     ]
+    if context.script.endswith(".sh"):
+        why = "a torchrun in the script can not fail without our knowing"
+        changes.append(Change("PATH", f"{runners.SHIMS}:{env.get('PATH', os.defpath)}", why))
     if gpus.count:
         why = "a failed collective ends its rank (HyperPod recipes)"
         changes.append(rankenv.unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why))

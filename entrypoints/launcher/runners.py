@@ -11,6 +11,11 @@ from launcher.topology import Topology
 
 TORCHRUN, DEEPSPEED, PYTHON = "torchrun", "deepspeed", "python"
 
+#: Where torchrun's failures are written down (elastic.py).
+REPORT = "LAUNCH_ELASTIC_REPORT"
+#: Put before PATH for scripts that run torchrun themselves.
+SHIMS = Path(__file__).resolve().parent.parent / "shims"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -92,7 +97,7 @@ def commands(
     if runner == PYTHON:
         if max_restarts:
             raise UsageError("--max-restarts needs the torchrun runner")
-        return _python(ranks, python, script, args)
+        return _python(ranks, python, script, args, log_dir)
     if script.endswith(".sh"):
         raise UsageError(f"{runner} starts Python scripts; run {script} with --runner python")
     if runner == TORCHRUN:
@@ -112,7 +117,7 @@ def _torchrun(
 ) -> Command:
     # elastic.py is torchrun's own main, plus a record of every failed rank's real exit code.
     argv = [python, str(Path(__file__).with_name("elastic.py"))]
-    env = {"LAUNCH_ELASTIC_REPORT": str(log_dir / "elastic.json")}
+    env = {REPORT: str(log_dir / "elastic.json")}
     argv += [f"--nnodes={ranks.nodes}", f"--nproc_per_node={ranks.nproc}"]
     if max_restarts and ranks.nodes > 1:
         # Only the c10d rendezvous lets the other nodes join a restart. Its host names are given
@@ -152,12 +157,31 @@ def _deepspeed(
     return Command(tuple(argv), {})
 
 
-def _python(ranks: Layout, python: str, script: str, args: Sequence[str]) -> list[Command]:
-    head = ["/bin/bash", script] if script.endswith(".sh") else [python, "-u", script]
+def _python(
+    ranks: Layout, python: str, script: str, args: Sequence[str], log_dir: Path
+) -> list[Command]:
+    if not script.endswith(".sh"):
+        return [
+            Command((python, "-u", script, *args), _rank_env(ranks, n), ranks.first_rank + n)
+            for n in range(ranks.nproc)
+        ]
+    # A script for a whole node, which starts ranks itself: it is none, and a torchrun in it must
+    # not find a rank's variables. Failures of that torchrun are written down (shims/torchrun).
+    report = {REPORT: str(log_dir / "elastic.json")}
     return [
-        Command((*head, *args), _rank_env(ranks, local), rank=ranks.first_rank + local)
-        for local in range(ranks.nproc)
+        Command(("/bin/bash", script, *args), {**_node_env(ranks), **report}, ranks.first_rank + n)
+        for n in range(ranks.nproc)
     ]
+
+
+def _node_env(ranks: Layout) -> dict[str, str]:
+    """What launch scripts need for torchrun's own options."""
+    return {
+        "NODE_RANK": str(ranks.node_rank),
+        "NNODES": str(ranks.nodes),
+        "MASTER_ADDR": ranks.master,
+        "MASTER_PORT": str(ranks.port),
+    }
 
 
 def _rank_env(ranks: Layout, local: int) -> dict[str, str]:

@@ -25,6 +25,8 @@ from launcher.runners import Command
 FAILURE_SECONDS = 1.0
 #: How often the ranks below torchrun or deepspeed are looked at.
 LOOK_SECONDS = 2.0
+#: Until one is seen.
+FIRST_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Ranks:
     def _next(self, deadline: float | None) -> tuple[int, int] | None:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         if deadline is None and self._has_runner:
-            timeout = LOOK_SECONDS
+            timeout = LOOK_SECONDS if self._known else FIRST_LOOK_SECONDS
         try:
             return self._ended.get(timeout=timeout)
         except queue.Empty:
@@ -153,12 +155,13 @@ class Ranks:
         return until if deadline is None else min(until, deadline)
 
     def signal(self, number: int) -> list[int]:
-        """Send a signal to the ranks; to their starters where no rank is up yet."""
+        """Send a signal to the ranks; where there are none, to what does the work."""
         told = processes.send(self.pids(), number)
         if told:
             return told
         alive = [p.pid for i, p in enumerate(self._spawned) if i not in self._codes]
-        return processes.send(alive, number)
+        workers = [worker for pid in alive for worker in processes.find_workers(pid)]
+        return processes.send(workers or alive, number)
 
     def kill(self) -> None:
         """End the ranks and all that they started, but not the launcher or its transfers."""
@@ -171,16 +174,21 @@ class Ranks:
 
     def _outcome(self, halt: Halt, killed: bool) -> Outcome:
         left = self.pids()
-        # A rank's own helpers carry its variables, too; they are no ranks, and just ended.
-        orphaned = self._known.intersection(left)
+        # A rank's own helpers carry its variables, too; they are no ranks, and just ended. Where a
+        # runner ended before any rank was seen, what is left are ranks: none is so short-lived.
+        seen = self._known or set(left if self._has_runner else ())
+        orphaned = seen.intersection(left)
         code = next((c for _, c in sorted(self._codes.items()) if c != 0), 0)
         if left:
             self.kill()
         self.follower.finish()
         oom = diagnose.count_oom_kills() - self._oom_before
-        found = diagnose.causes(
-            self._exits(), self.logs(), oom_kills=oom, harvest=code != 0 or halt.hard
-        )
+        exits = self._exits()
+        lost = code == 0 and any(item.code != 0 for item in exits)
+        if lost:
+            code = FAILED
+            events.emit("warning", text="the script ended with 0 although its torchrun failed")
+        found = diagnose.causes(exits, self.logs(), oom_kills=oom, harvest=code != 0 or halt.hard)
         if orphaned and code == 0:
             # The deepspeed command returns 0 when its launch process was killed.
             code = FAILED

@@ -21,6 +21,7 @@ from launcher.causes import FAILED, STOPPED, Cause, LaunchError
 from launcher.hyper import LAUNCH_PREFIX, for_script
 from launcher.inbox import Inbox
 from launcher.options import Settings
+from launcher.runners import REPORT, SHIMS
 
 #: From here on arguments reach the script as a list; before, a shell read them.
 SAFE_VERSION = (5, 1, 3)
@@ -57,21 +58,16 @@ def run(
         )
     python = _interpreter(Path(train))
     _check_version(_version(python), for_script(hyperparameters))
-    if hyperparameters.get("sagemaker_toolkit_native_launcher_enabled"):
-        events.emit(
-            "warning",
-            text="sagemaker-training drops torchrun's exit code when "
-            "sagemaker_toolkit_native_launcher_enabled is set: a failed job may be reported as "
-            "completed. The hyperparameter launch_runner=torchrun avoids it.",
-        )
-    error_file = Path(tempfile.mkdtemp(prefix="launch-toolkit-"), "error.json")
+    report = Path(tempfile.mkdtemp(prefix="launch-toolkit-"), "elastic.json")
     child_env = {
         **env,
         **hostname.preload(env, ml, python),
-        "TORCHELASTIC_ERROR_FILE": str(error_file),
+        "PATH": f"{SHIMS}:{env.get('PATH', os.defpath)}",
+        REPORT: str(report),
+        "LAUNCH_ELASTIC_RAISE": "1",
     }
     code = _Train([train], child_env, settings.number("grace")).run()
-    return _verdict(code, error_file, ml.failure)
+    return _verdict(code, report, ml.failure)
 
 
 class _Train:
@@ -118,15 +114,17 @@ class _Train:
         events.emit("signal", signal=signal.Signals(number).name, told=told)
 
 
-def _verdict(code: int, error_file: Path, failure_file: Path) -> int:
-    """The exit code, corrected where the toolkit reports success for a failure."""
-    if code == 0 and error_file.exists():
-        try:
-            said = json.loads(error_file.read_text(encoding="utf-8"))["message"]
-            text = str(said["message"] if isinstance(said, dict) else said)
-        except (ValueError, KeyError, TypeError):
-            text = "torchrun recorded a failure"
-        cause = Cause("TrainingError", f"sagemaker-training reported success, but: {text}", FAILED)
+def _verdict(code: int, report: Path, failure_file: Path) -> int:
+    """The exit code, corrected where a failure of torchrun has been lost on its way.
+
+    In the toolkit (with sagemaker_toolkit_native_launcher_enabled, or where the word
+    gloo::EnforceNotMet makes an error a "known" one), or in a user's script before it.
+    """
+    if code == 0 and report.exists():
+        rows = json.loads(report.read_text(encoding="utf-8"))
+        said = ", ".join(f"local rank {r['local_rank']} ended with {r['exitcode']}" for r in rows)
+        text = f"reported as a success, but torchrun failed: {said}"
+        cause = Cause("TrainingError", text, FAILED, detail=rows[0]["message"])
         (failure_file.parent / "success").unlink(missing_ok=True)
     elif code != 0:
         cause = Cause("TrainingError", f"sagemaker-training's train ended with {code}", code)

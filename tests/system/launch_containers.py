@@ -148,6 +148,7 @@ class Fleet:
         mounts: Mapping[Path, str] | None = None,
         entrypoint: Sequence[str] | None = None,
         memory: str | None = None,
+        tmpfs: Mapping[str, str] | None = None,
     ) -> list[Running]:
         """One container per node."""
         gate, port = self.ports
@@ -173,6 +174,7 @@ class Fleet:
                 volumes=volumes,
                 entrypoint=list(entrypoint) if entrypoint else None,
                 mem_limit=memory,
+                tmpfs=dict(tmpfs or {}),
                 memswap_limit=memory,
             )
             started.append(Running(container))

@@ -243,6 +243,16 @@ def test_sigterm_on_one_node_lets_all_ranks_save_and_is_success_on_sagemaker(two
     assert [node.failure for node in two.nodes] == ["", ""]
 
 
+def test_sigterm_reaches_the_program_below_a_shell_script(one: Cluster) -> None:
+    one.script(SAVES)
+    one.script("python3 train.py\necho script goes on\n", "run.sh")
+    launch = one.start(0, ["sagemaker", "--", "run.sh"])
+    launch.wait_for_line("] up")
+    launch.signal(signal.SIGTERM)
+    assert launch.end() == 0
+    assert launch.lines.index("[r0] saved") < launch.lines.index("[r0] script goes on")
+
+
 def test_a_script_that_ignores_the_art_of_stopping_is_told_so(two: Cluster) -> None:
     two.script(WAITS)
     launches = two.train()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.causes import PEER, STOPPED
+from launcher.causes import NO_SPACE, PEER, STOPPED
+from tests.system.launch_bucket import Bucket
 from tests.system.launch_containers import Make
 
-pytest_plugins = ["tests.system.launch_fixtures"]
+pytest_plugins = ["tests.system.launch_fixtures", "tests.system.launch_storage"]
 
 SUM = """
 import os, signal, sys, time
@@ -186,6 +187,22 @@ def test_ranks_that_trap_sigterm_do_not_hold_up_the_end_after_a_crash(fleet: Mak
     assert running.end() == 1
     assert one.hosts[0].failure.startswith("TrainingError: ValueError: bad batch on rank 1")
     assert "exitcode: -9" not in one.hosts[0].failure
+
+
+def test_a_disk_that_is_too_small_for_a_prefetch_is_named_before_anything_is_copied(
+    fleet: Make, bucket: Bucket
+) -> None:
+    one = fleet(1)
+    one.script("raise SystemExit(1)")
+    bucket.put({"m/weights": "x" * (1 << 20)})
+    env = {name: value for name, value in bucket.env.items() if name != "PATH"}
+    (running,) = one.start(
+        *("launch", "sagemaker", "--prefetch", f"{bucket.uri}/m=/small/m", "--", "train.py"),
+        env=env,
+        tmpfs={"/small": "size=512k"},
+    )
+    assert running.end() == NO_SPACE
+    assert one.hosts[0].failure.startswith(f"FetchError: {bucket.uri}/m needs 0.00 GB in /small/m")
 
 
 def test_a_rank_killed_for_memory_is_named_as_that(fleet: Make) -> None:

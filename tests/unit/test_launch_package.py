@@ -49,7 +49,7 @@ def test_every_module_puts_off_its_annotations(path: Path) -> None:
     assert [node.module for node in first] == ["__future__"]
 
 
-@pytest.mark.parametrize("name", ["launch", "entrypoint.sh"])
+@pytest.mark.parametrize("name", ["launch", "entrypoint.sh", "shims/torchrun"])
 def test_the_shell_files_are_executable_and_pass_shellcheck(name: str) -> None:
     path = ROOT / name
     assert path.stat().st_mode & 0o111

@@ -79,6 +79,11 @@ def test_a_shell_script_is_run_once_per_node_by_bash() -> None:
     assert runners.default_nproc("python", gpus=8) == 1
     one = two_nodes(0, 1, 1)
     assert build("python", one, script="train.sh") == [["/bin/bash", "train.sh", *ARGS]]
+    (command,) = runners.commands(
+        "python", one, python="/py", script="t.sh", args=(), log_dir=Path("/logs")
+    )
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(command.env)
+    assert (command.env["NODE_RANK"], command.env["NNODES"]) == ("0", "2")
 
 
 def test_a_python_script_gets_torchrun_and_a_rank_for_each_gpu() -> None:
