@@ -28,6 +28,10 @@ _SECONDARY = re.compile(
     r"|ProcessGroup.*aborted"
 )
 
+#: What torchrun and deepspeed say when a rank has failed and they begin to end the others
+#: (torch/distributed/elastic/multiprocessing/api.py, deepspeed/launcher/launch.py).
+_ENDING = re.compile(rb"Sending process \d+ closing signal|Killing subprocess \d+")
+
 _CGROUP_FILES = (
     Path("/sys/fs/cgroup/memory.events"),
     Path("/sys/fs/cgroup/memory/memory.oom_control"),
@@ -133,6 +137,14 @@ def _cause(rank: int, code: int, crash: Crash | None, oom_kills: int) -> Cause:
         detail=crash.frames,
         secondary=bool(_SECONDARY.search(crash.message)),
     )
+
+
+def is_ending_ranks(runner_log: Path) -> bool:
+    """Whether the runner has noticed a failed rank: a killed one leaves no traceback of its own."""
+    try:
+        return bool(_ENDING.search(runner_log.read_bytes()))
+    except OSError:
+        return False
 
 
 def signal_name(number: int) -> str:

@@ -134,16 +134,18 @@ class Ranks:
             return None
 
     def _end_survivors(self) -> None:
-        """A rank has crashed below torchrun: do not give the others half a minute.
+        """A rank has crashed below its runner: do not give the others half a minute.
 
-        torchrun sends them SIGTERM and waits for 30 s; one that saves a checkpoint on SIGTERM
-        sits in a collective that its dead peer will never join.
+        torchrun and deepspeed send them SIGTERM and wait for 30 s; one that saves a checkpoint on
+        SIGTERM sits in a collective that its dead peer will never join.
         """
         alive = set(self.pids())
         if self._known - alive and alive and not self._restarts:
             if self._crashed:
                 processes.send(alive, signal.SIGKILL)
-            self._crashed = bool(diagnose.causes([], self.logs(), harvest=True))
+            self._crashed = diagnose.is_ending_ranks(self._runner_log) or bool(
+                diagnose.causes([], self.logs(), harvest=True)
+            )
         self._known |= alive
 
     def _stop(self, halt: Halt, deadline: float | None, grace: float) -> float:

@@ -181,3 +181,20 @@ def test_an_existing_failure_file_is_kept_and_an_empty_one_is_not(tmp_path: Path
     assert path.read_text() == "A: first\n"
     path.write_text("")
     assert failure.write(path, Cause("B", "second"))
+
+
+@pytest.mark.parametrize(
+    ("text", "ending"),
+    [
+        ("W1121 api.py:1028] Sending process 292 closing signal SIGTERM\n", True),
+        ("[INFO] [launch.py:253:sigkill_handler] Killing subprocess 4883\n", True),
+        ("W1121 run.py:874] Setting OMP_NUM_THREADS environment variable\n", False),
+    ],
+)
+def test_a_runner_that_ends_its_ranks_is_noticed_by_its_own_words(
+    tmp_path: Path, text: str, ending: bool
+) -> None:
+    log = tmp_path / "runner.log"
+    log.write_text(text)
+    assert diagnose.is_ending_ranks(log) is ending
+    assert not diagnose.is_ending_ranks(tmp_path / "python-runner-has-none.log")
