@@ -1,0 +1,1 @@
+"""The launcher and the examples on real GPUs; see README.md."""
