@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from common import text
+from common.errors import ExampleError
 from common.loop import Batch
 from common.ranks import Ranks
 
@@ -34,7 +35,7 @@ class Blocks:
         ]
         count = len(ids) // options.seq
         if not count:
-            raise SystemExit(f"--data has {len(ids)} tokens, fewer than --seq {options.seq}")
+            raise ExampleError(f"--data has {len(ids)} tokens, fewer than --seq {options.seq}")
         self._blocks = torch.tensor(ids[: count * options.seq]).view(count, options.seq)
         self._batch, self._seed = options.batch, options.seed
         self._order: dict[int, list[int]] = {}

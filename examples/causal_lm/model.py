@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from common import text, weights
+from common.errors import ExampleError
 from common.weights import Weight
 
 
@@ -59,8 +60,9 @@ def add_adapter(model: nn.Module, options: argparse.Namespace) -> nn.Module:
     """Freeze the model and put a LoRA adapter on every linear layer of its blocks."""
     try:
         from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise SystemExit("--lora-rank needs peft: pip install -r requirements.txt") from None
+    except ImportError as error:
+        cure = "pip install -r examples/requirements.txt"
+        raise ExampleError(f"--lora-rank needs peft: {cure}") from error
     config = LoraConfig(
         r=options.lora_rank,
         lora_alpha=options.lora_alpha,

@@ -53,21 +53,19 @@ class Run:
             model = models.add_adapter(model, self.options)
         sharded.shard(model, blocks, sharded.mesh(self.ranks, "full"), bf16=self.bf16)
         self.model = model
-        return sharded.ShardedEngine(
-            model, self.ranks, self.options.checkpoint_dir, self.options.keep
-        )
+        return sharded.ShardedEngine(model, self.ranks, self.options)
 
     def zero3(self) -> loop.Engine:
         """Sharded by DeepSpeed, already while they are made or loaded."""
-        from causal_lm import zero
+        from causal_lm import zero_engine
 
-        config = zero.read_config(self.options.zero_config, self.options.batch, bf16=self.bf16)
-        sharding = zero.connect(self.ranks, config)
+        config = zero_engine.read_config(self.options.zero_config, self.options.batch, bf16=self.bf16)
+        sharding = zero_engine.connect(self.ranks, config)
         model = models.load_model(self.options, self.tokenizer, self.dtype)
         if self.lora:
             model = models.add_adapter(model, self.options)
         self.model = model
-        engine = zero.ZeroEngine(model, config, self.ranks, self.options)
+        engine = zero_engine.ZeroEngine(model, config, self.ranks, self.options)
         del sharding
         return engine
 
@@ -92,7 +90,7 @@ def main() -> None:
     engine = run.zero3() if options.parallel == "zero3" else run.fsdp()
     stop = ranked.Stop(ranks.device)
     data = Blocks(run.tokenizer, texts(options, ranks), options)
-    done = engine.load(options.resume_from) if options.resume_from else 0
+    done = engine.load()
 
     parameters = sum(weight.count for weight in engine.weights())
     config = run.model.config

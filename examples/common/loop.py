@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +18,7 @@ Batch = dict[str, torch.Tensor]
 
 
 class Engine(Protocol):
-    """A model that trains and keeps itself: FSDP2 (sharded.py), DeepSpeed (causal_lm/zero.py)."""
+    """A model that trains and keeps itself: FSDP2 (sharded.py), DeepSpeed (zero_engine.py)."""
 
     def train_step(self, batch: Batch, lr: float) -> torch.Tensor:
         """One optimizer step; the loss of this rank."""
@@ -27,8 +26,8 @@ class Engine(Protocol):
     def save(self, step: int) -> None:
         """Write a checkpoint, and delete old ones."""
 
-    def load(self, path: Path) -> int:
-        """The step that a checkpoint was written at; ResumeError when it cannot be loaded."""
+    def load(self) -> int:
+        """Go on from --resume-from: the step that it was written at; 0 without one."""
 
     def weights(self) -> list[Weight]:
         """Every weight of the model, to be gathered one by one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from common import checkpoints
-from common.checkpoints import ResumeError
+from common.errors import ExampleError
 from common.loop import Batch
 from common.ranks import Ranks
 from common.weights import Weight
@@ -53,11 +54,12 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], over: DeviceMesh, *, bf
 class ShardedEngine:
     """A sharded model with AdamW. Checkpoints are step-N/, and load at any number of ranks."""
 
-    def __init__(self, model: nn.Module, ranks: Ranks, directory: Path, keep: int) -> None:
+    def __init__(self, model: nn.Module, ranks: Ranks, options: argparse.Namespace) -> None:
         self.model = model
         self._ranks = ranks
-        self._directory = directory
-        self._keep = keep
+        self._directory: Path = options.checkpoint_dir
+        self._keep: int = options.keep
+        self._source: Path | None = options.resume_from
         self._trained = [value for value in model.parameters() if value.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._trained,
@@ -89,12 +91,14 @@ class ShardedEngine:
             for path in checkpoints.old(self._directory, "step-*", self._keep):
                 checkpoints.remove(path, METADATA)
 
-    def load(self, path: Path) -> int:
-        """The step that a checkpoint was written at; ResumeError when it is none."""
-        if not (path / METADATA).is_file():
-            raise ResumeError(f"{path} is no complete DCP checkpoint: it has no {METADATA}")
+    def load(self) -> int:
+        """Go on from --resume-from: the step that it was written at; 0 without one."""
+        if self._source is None:
+            return 0
+        if not (self._source / METADATA).is_file():
+            raise ExampleError(f"{self._source} is no complete DCP checkpoint: no {METADATA} in it")
         state = self._state(0)
-        dcp.load(state, checkpoint_id=path)
+        dcp.load(state, checkpoint_id=self._source)
         set_state_dict(
             self.model,
             self._optimizer,

@@ -10,6 +10,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from common.errors import ExampleError
+
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
 COLOURS = ("red", "green", "blue", "black", "white")
 THINGS = ("boat", "door", "horse", "lamp", "stone", "tree")
@@ -42,13 +44,13 @@ def pairs(count: int, seed: int) -> list[dict[str, str]]:
 
 
 def read_lines(path: Path, *fields: str) -> list[dict[str, str]]:
-    """A file of JSON lines; SystemExit names the first line that lacks a field."""
+    """A file of JSON lines; ExampleError names the first line that lacks a field."""
     rows: list[dict[str, str]] = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             row: dict[str, Any] = json.loads(line)
             missing = [name for name in fields if name not in row]
             if missing:
-                raise SystemExit(f"{path}:{number}: no {', '.join(missing)}")
+                raise ExampleError(f"{path}:{number}: no {', '.join(missing)}")
             rows.append(row)
     return rows

@@ -55,8 +55,8 @@ def main() -> None:
     model.initialize(options.seed * 100_003 + mesh.get_local_rank("shard"))
     parameters = sum(weight.numel() for weight in model.parameters())
 
-    engine = sharded.ShardedEngine(model, ranks, options.checkpoint_dir, options.keep)
-    done = engine.load(options.resume_from) if options.resume_from else 0
+    engine = sharded.ShardedEngine(model, ranks, options)
+    done = engine.load()
     # 6 operations per weight and token, and the attention's (PaLM, arXiv:2204.02311, appendix B).
     flops = 6.0 * parameters + 12.0 * size.layers * size.hidden * size.seq
     progress = Progress(options.batch * size.seq * ranks.world, ranks.world, flops)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from common import checkpoints, zero
+from common.errors import ExampleError
+
 try:
     import deepspeed
     from transformers.integrations import HfDeepSpeedConfig
-except ImportError:
-    raise SystemExit("--parallel zero3 needs DeepSpeed, which Slipway's images have") from None
+except ImportError as error:
+    raise ExampleError("--parallel zero3 needs DeepSpeed, which Slipway's images have") from error
 
-from common import checkpoints
 from common.loop import Batch
 from common.ranks import Ranks
 from common.weights import Weight
@@ -25,7 +26,7 @@ from common.weights import Weight
 
 def read_config(path: Path, batch: int, *, bf16: bool) -> dict[str, Any]:
     """The JSON with its "auto" filled in."""
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = zero.read_config(path)
     if config.get("train_micro_batch_size_per_gpu", "auto") == "auto":
         config["train_micro_batch_size_per_gpu"] = batch
     section = config.setdefault("bf16", {})
@@ -36,6 +37,7 @@ def read_config(path: Path, batch: int, *, bf16: bool) -> dict[str, Any]:
 
 def connect(ranks: Ranks, config: dict[str, Any]) -> HfDeepSpeedConfig:
     """Make the process group. While the result lives, transformers shards what it loads."""
+    zero.be_quiet()
     deepspeed.init_distributed(dist_backend=ranks.backend, auto_mpi_discovery=False)
     return HfDeepSpeedConfig(config)
 
@@ -47,6 +49,9 @@ class ZeroEngine:
         self, model: nn.Module, config: dict[str, Any], ranks: Ranks, options: argparse.Namespace
     ) -> None:
         self._ranks, self._options = ranks, options
+        self._source: Path | None = None
+        if options.resume_from:
+            self._source = zero.source(options.resume_from, ranks.world, config)
         # torch's own AdamW: DeepSpeed's needs a compiler on the machine that trains.
         optimizer = torch.optim.AdamW(
             [value for value in model.parameters() if value.requires_grad],
@@ -55,9 +60,6 @@ class ZeroEngine:
             weight_decay=0.1,
             fused=ranks.device.type == "cuda",
         )
-        resume: Path | None = options.resume_from
-        if resume and checkpoints.is_universal(resume):
-            config = {**config, "checkpoint": {**config["checkpoint"], "load_universal": True}}
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
 
     def train_step(self, batch: Batch, lr: float) -> torch.Tensor:
@@ -82,14 +84,17 @@ class ZeroEngine:
             for path in checkpoints.old(directory, "global_step*", self._options.keep):
                 checkpoints.remove(path, "zero_pp_rank_0_mp_rank_00_model_states.pt")
 
-    def load(self, path: Path) -> int:
-        """The step that a checkpoint was written at; ResumeError when it cannot be loaded."""
-        checkpoints.check_zero_ranks(path, self._ranks.world)
+    def load(self) -> int:
+        """Go on from --resume-from; the step that it was written at."""
+        if self._source is None:
+            return 0
         loaded, state = self._engine.load_checkpoint(
-            str(path.parent), tag=path.name, load_module_strict=self._options.lora_rank == 0
+            str(self._source.parent),
+            tag=self._source.name,
+            load_module_strict=self._options.lora_rank == 0,
         )
         if loaded is None:
-            raise checkpoints.ResumeError(f"DeepSpeed found no checkpoint in {path}")
+            raise ExampleError(f"DeepSpeed found no checkpoint in {self._source}")
         return int(state["step"])
 
     def weights(self) -> list[Weight]:
