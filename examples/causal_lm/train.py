@@ -59,7 +59,9 @@ class Run:
         """Sharded by DeepSpeed, already while they are made or loaded."""
         from causal_lm import zero_engine
 
-        config = zero_engine.read_config(self.options.zero_config, self.options.batch, bf16=self.bf16)
+        config = zero_engine.read_config(
+            self.options.zero_config, self.options.batch, bf16=self.bf16
+        )
         sharding = zero_engine.connect(self.ranks, config)
         model = models.load_model(self.options, self.tokenizer, self.dtype)
         if self.lora:

@@ -64,7 +64,9 @@ class Progress:
         return self._speed(self._windows[1:] or self._windows)
 
     def _speed(self, windows: list[tuple[int, float]]) -> dict[str, float]:
-        steps, seconds = (sum(column) for column in zip(*windows, strict=True)) if windows else (0, 0)
+        steps, seconds = (
+            (sum(column) for column in zip(*windows, strict=True)) if windows else (0, 0)
+        )
         if not steps:
             return {}
         per_second = self.tokens * steps / seconds

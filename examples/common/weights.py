@@ -69,9 +69,7 @@ def shards(sizes: Sequence[tuple[str, int]], limit: int) -> list[list[str]]:
     return parts
 
 
-def _write_shard(
-    path: Path, weights: Sequence[Weight], dtype: torch.dtype, *, first: bool
-) -> None:
+def _write_shard(path: Path, weights: Sequence[Weight], dtype: torch.dtype, *, first: bool) -> None:
     if not first:
         for weight in weights:
             weight.whole()

@@ -177,6 +177,10 @@ class Llama(nn.Module):
         turn = rotation(input_ids.shape[1], self.size.head, input_ids.device)
         x = self.model.embed_tokens(input_ids)
         for block in self.model.layers:
-            x = checkpoint(block, x, turn, use_reentrant=False) if self.recompute else block(x, turn)
+            if self.recompute:
+                x = checkpoint(block, x, turn, use_reentrant=False)
+            else:
+                x = block(x, turn)
         logits = self.lm_head(self.model.norm(x)).float()
-        return Result(functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()))
+        before, after = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        return Result(functional.cross_entropy(before, after))

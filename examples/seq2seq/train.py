@@ -69,9 +69,7 @@ def arguments(
     )
 
 
-def make_model(
-    options: argparse.Namespace, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
+def make_model(options: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """From --model, else made with the size that was asked for."""
     if options.model:
         return AutoModelForSeq2SeqLM.from_pretrained(options.model)
