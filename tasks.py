@@ -13,7 +13,7 @@ from slipway.errors import DriftError
 from slipway.job import answers, relock, run, suite
 from slipway.job import doctor as doctor_checks
 from slipway.job.house import House, Settings
-from slipway.namespaces import engine, matrix, registry, sqsh, storage
+from slipway.namespaces import engine, matrix, registry, slurm, sqsh, storage
 from slipway.namespaces.common import BUILD, JSON, NAMES, REGION, ROOT, SQSH, TARGET
 from slipway.paths import Project
 from slipway.report.tables import print_json, print_table, say
@@ -149,5 +149,5 @@ def test(c: Context, only: str = "", k: str = "") -> None:
 
 
 ns = Collection(setup, doctor, generate, lock, plan, build, verify, push, ship, test)
-for family in (matrix, sqsh, storage, engine, registry):
+for family in (matrix, sqsh, storage, engine, registry, slurm):
     ns.add_collection(family.ns)

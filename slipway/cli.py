@@ -9,7 +9,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from invoke.exceptions import Exit, ParseError
@@ -66,8 +66,13 @@ class Inv(Program):
             raise Exit(f"inv: {error}\n  See `./inv --help`.", USAGE) from error
 
 
-def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
-    """`invoke.task`, with expected failures turned into one paragraph and an exit code."""
+def command(
+    *, repeatable: Sequence[str] = (), **options: Any
+) -> Callable[[Callable[..., None]], Any]:
+    """`invoke.task`, with expected failures turned into one paragraph and an exit code.
+
+    `repeatable` names the arguments that may be given several times.
+    """
 
     def decorate(body: Callable[..., None]) -> Any:
         @functools.wraps(body)
@@ -86,8 +91,8 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise Exit(code=FAILED) from closed
 
-        iterable = [NAMES] if NAMES in body.__annotations__ else []
-        return invoke_task(iterable=iterable, **options)(run)
+        names = [NAMES] if NAMES in body.__annotations__ else []
+        return invoke_task(iterable=[*names, *repeatable], **options)(run)
 
     return decorate
 
@@ -99,6 +104,15 @@ class Terminated(KeyboardInterrupt):
 def _terminate(_number: int, _frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning short
     raise Terminated
+
+
+def after_dashes(argv: Sequence[str]) -> list[str]:
+    """The words after the first ``--``, as they were given.
+
+    invoke has them, too (`Context.remainder`), but joined by blanks into one string.
+    """
+    words = list(argv)
+    return words[words.index("--") + 1 :] if "--" in words else []
 
 
 def main() -> None:

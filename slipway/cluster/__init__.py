@@ -1,0 +1,1 @@
+"""Scripts that start training on a Slurm cluster: the part of a job that runs outside its image."""
