@@ -141,7 +141,7 @@ def _pair(
             options=[*common, f"--node-rank={rank}"],
             count=half,
             first=half * rank,
-            env={"NCCL_HOSTID": f"node{rank}"} if apart else {},
+            env={"NCCL_HOSTID": f"node{rank}", "NCCL_MNNVL_ENABLE": "0"} if apart else {},
         )
         for rank in range(2)
     ]

@@ -25,7 +25,7 @@ def preflight(bench: Bench, result: Result) -> None:
         argv = [*LAUNCH, "preflight", "--preflight=full", "--json"]
         run = bench.start(argv, first=0, count=bench.gpus)
         code = run.end()
-        checks = _checks(run.lines)
+        checks = checks_of(run.lines)
         result.data["runs"].append({"code": code, "seconds": run.seconds, "checks": checks})
         seconds.append(run.seconds)
         bad = [f"{c['name']}: {c['text']}" for c in checks if c["level"] == "fail"]
@@ -40,7 +40,7 @@ def preflight(bench: Bench, result: Result) -> None:
     gemm = [speed for _, speed, _ in figures]
     bandwidth = [speed for _, _, speed in figures]
     rows = [
-        (name, f"{min(values):.1f}", f"{max(values):.1f}", f"{FLOOR_SHARE * min(values):.0f}")
+        (name, *(f"{f:.3g}" for f in (min(values), max(values), FLOOR_SHARE * min(values))))
         for name, values in (("GEMM, TFLOP/s", gemm), ("all-reduce, GB/s", bandwidth))
     ]
     rows.append(("seconds", f"{min(seconds):.1f}", f"{max(seconds):.1f}", ""))
@@ -49,7 +49,7 @@ def preflight(bench: Bench, result: Result) -> None:
     result.tables.append(Table(title, head, rows))
 
 
-def _checks(lines: list[str]) -> list[dict[str, Any]]:
+def checks_of(lines: list[str]) -> list[dict[str, Any]]:
     """The JSON document among the launcher's own lines."""
     text = "\n".join(line for line in lines if not line.startswith(("launch: ", "[")))
     start = text.find("{\n")

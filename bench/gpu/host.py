@@ -89,4 +89,4 @@ def smi(field: str) -> list[str]:
         done = subprocess.run(query, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
     except FileNotFoundError:
         return []
-    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+    return [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else []

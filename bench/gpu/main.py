@@ -21,11 +21,11 @@ from bench.gpu.running import OutOfTimeError
 #: Each part with the seconds that it may take at most, in the order in which they run.
 PARTS: dict[str, tuple[Callable[[Bench, Result], None], int]] = {
     "allreduce": (collectives.allreduce, 180),
-    "two_nodes": (collectives.two_nodes, 90),
+    "two_nodes": (collectives.two_nodes, 120),
     "preflight": (health.preflight, 90),
     "kill9": (failures.kill9, 120),
     "oom": (failures.oom, 60),
-    "stop_resume": (stopping.stop_resume, 240),
+    "stop_resume": (stopping.stop_resume, 270),
     "zero3": (training.zero3, 150),
     "fsdp": (training.fsdp, 150),
     "scaling": (training.scaling, 300),
@@ -34,26 +34,26 @@ PARTS: dict[str, tuple[Callable[[Bench, Result], None], int]] = {
 
 def main(doc: str | None) -> int:
     """Everything that was asked for; 1 when a part has failed."""
-    options = _options(doc)
-    asked = options.only.split(",") if options.only else list(PARTS)
+    chosen = options(doc)
+    asked = chosen.only.split(",") if chosen.only else list(PARTS)
     unknown = sorted(set(asked) - set(PARTS))
     if unknown:
         sys.exit(f"--only {','.join(unknown)}: choose from {','.join(PARTS)}")
-    options.out.mkdir(parents=True, exist_ok=True)
+    chosen.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    machine = host.look(options.device, options.gpus)
-    name = f"gpu-{options.gpus}"
-    saved: dict[str, Any] = {"host": machine.facts, "gpus": options.gpus, "parts": {}}
-    work = Path(tempfile.mkdtemp(prefix="bench-gpu-", dir=options.work))
+    machine = host.look(chosen.device, chosen.gpus)
+    name = f"gpu-{chosen.gpus}"
+    saved: dict[str, Any] = {"host": machine.facts, "gpus": chosen.gpus, "parts": {}}
+    work = Path(tempfile.mkdtemp(prefix="bench-gpu-", dir=chosen.work))
     try:
-        with (options.out / f"{name}.log").open("w", encoding="utf-8") as log:
-            bench = Bench(machine, options.gpus, work, log, options.rounds, options.share)
+        with (chosen.out / f"{name}.log").open("w", encoding="utf-8") as log:
+            bench = Bench(machine, chosen.gpus, work, log, chosen.rounds, chosen.share)
             for part in (part for part in PARTS if part in asked):
-                left = options.budget - (time.monotonic() - began)
-                saved["parts"][part] = _run(bench, part, left)
+                left = chosen.budget - (time.monotonic() - began)
+                saved["parts"][part] = run_part(bench, part, left)
                 saved["seconds"] = round(time.monotonic() - began, 1)
                 text = json.dumps(saved, indent=1)
-                (options.out / f"{name}.json").write_text(text, encoding="utf-8")
+                (chosen.out / f"{name}.json").write_text(text, encoding="utf-8")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(json.dumps(machine.facts))
@@ -61,7 +61,8 @@ def main(doc: str | None) -> int:
     return int(any(part["state"] == "failed" for part in saved["parts"].values()))
 
 
-def _options(doc: str | None) -> argparse.Namespace:
+def options(doc: str | None) -> argparse.Namespace:
+    """The command line."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, formatter_class=raw)
     parser.add_argument("--gpus", type=int, required=True, help="how many to use")
@@ -72,12 +73,12 @@ def _options(doc: str | None) -> argparse.Namespace:
     parser.add_argument(
         "--share", type=float, default=0.55, help="of a GPU's memory, for model and optimizer"
     )
-    parser.add_argument("--budget", type=float, default=510, help="seconds for all parts together")
+    parser.add_argument("--budget", type=float, default=540, help="seconds for all parts together")
     parser.add_argument("--work", type=Path, help="for scratch files; default: as mktemp")
     return parser.parse_args()
 
 
-def _run(bench: Bench, part: str, left: float) -> dict[str, Any]:
+def run_part(bench: Bench, part: str, left: float) -> dict[str, Any]:
     """One part, whatever becomes of it."""
     run, limit = PARTS[part]
     began = time.monotonic()

@@ -31,7 +31,7 @@ class Running:
         deadline: float,
         log: TextIO,
     ) -> None:
-        self._deadline = deadline
+        self.deadline = deadline
         self._log = log
         self._changed = threading.Condition()
         self._lines: list[str] = []
@@ -76,7 +76,7 @@ class Running:
             return [match for match in map(wanted.search, self._lines) if match]
 
         with self._changed:
-            left = self._deadline - time.monotonic()
+            left = self.deadline - time.monotonic()
             came = self._changed.wait_for(lambda: len(found()) >= count or not self._open, left)
             matches = found()
         if not came:
@@ -90,7 +90,7 @@ class Running:
     def end(self) -> int:
         """Wait for it; its exit code. `seconds` then says how long it ran."""
         try:
-            code = self.process.wait(max(0.0, self._deadline - time.monotonic()))
+            code = self.process.wait(max(0.0, self.deadline - time.monotonic()))
         except subprocess.TimeoutExpired as error:
             raise OutOfTimeError(f"it ran {time.monotonic() - self.began:.0f} s") from error
         self.seconds = time.monotonic() - self.began

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +14,12 @@ from bench.gpu.bench import Bench, complain
 from bench.gpu.examples import FSDP, ZERO3, Example, Shape
 from bench.gpu.examples import said as said_by
 from bench.gpu.report import Result, Table
-from bench.gpu.running import Running
 
 #: What `launch local` ends with after SIGTERM (entrypoints/README.md, "Exit codes").
 STOPPED = 143
 MORE_STEPS = 6
+#: The example's words for a checkpoint that was written by another number of ranks.
+REFUSAL = re.compile(r"(the ZeRO state of \d+ ranks, and .*?)\. .*?`?(python -m deepspeed[^`;]*)")
 
 
 def stop_resume(bench: Bench, result: Result) -> None:
@@ -33,16 +37,15 @@ def _one(bench: Bench, result: Result, example: Example) -> list[list[str]]:
     if saved is None:
         return rows
     for world in dict.fromkeys((bench.gpus, max(1, bench.gpus // 2))):
-        run = _go_on(bench, example, place, world, saved)
-        code = run.end()
-        outcome = _judge(run, code, saved)
-        _note(result, example, world, "resume", code, run.seconds, outcome)
-        rows.append(_row(example, world, "resume", code, run.seconds, outcome))
-        # ZeRO's parts belong to ranks: with another number of them it has to say so.
-        fine = outcome.startswith("went on") or (
-            world != bench.gpus and example is ZERO3 and "the ZeRO state of" in outcome
-        )
-        result.need(fine, f"{example.name} on {world}: {outcome}")
+        outcome, advice = _go_on(bench, result, example, place, world, saved, rows)
+        # ZeRO's parts belong to ranks: with another number of them it has to say what to do.
+        if advice and world != bench.gpus and example is ZERO3:
+            run = bench.start([sys.executable, *advice[1:]], first=0, count=world)
+            code = run.end()
+            text = "done" if code == 0 else complain(run, code)
+            rows.append(_row(example, "", "conversion, as told", code, run.seconds, text))
+            outcome, _ = _go_on(bench, result, example, place, world, saved, rows)
+        result.need(outcome.startswith("went on"), f"{example.name} on {world}: {outcome}")
     return rows
 
 
@@ -69,19 +72,32 @@ def _stop(
     return saved, [_row(example, bench.gpus, "SIGTERM to the end", code, seconds, outcome)]
 
 
-def _go_on(bench: Bench, example: Example, place: Path, world: int, saved: int) -> Running:
+def _go_on(
+    bench: Bench,
+    result: Result,
+    example: Example,
+    place: Path,
+    world: int,
+    saved: int,
+    rows: list[list[str]],
+) -> tuple[str, list[str]]:
+    """Resume from what is on the disk: the outcome, and the command that a refusal advises."""
     words = _words(bench, place, [f"--steps={saved + MORE_STEPS}"])
     options = [f"--checkpoint-dir={place}/checkpoints", "--resume=auto"]
-    return example.start(bench, words, count=world, options=options)
-
-
-def _judge(run: Running, code: int, saved: int) -> str:
-    """Whether a run went on with the step after the saved one, or why not."""
+    run = example.start(bench, words, count=world, options=options)
+    code = run.end()
     ended = said_by(run.lines, "summary")
+    advice: list[str] = []
     if code == 0 and ended and ended[-1]["first_step"] == saved + 1:
-        return f"went on with step {saved + 1}, loss {ended[-1]['losses'][0]:g}"
-    refused = [line for line in run.lines if "the ZeRO state of" in line]
-    return refused[0].partition("] ")[2] if code != 0 and refused else complain(run, code)
+        outcome = f"went on with step {saved + 1}, loss {ended[-1]['losses'][0]:g}"
+    else:
+        outcome = complain(run, code)
+        refusals = [match for match in map(REFUSAL.search, run.lines) if match]
+        if refusals:
+            outcome, advice = f"refused: {refusals[0][1]}", shlex.split(refusals[0][2])
+    _note(result, example, world, "resume", code, run.seconds, outcome)
+    rows.append(_row(example, world, "resume", code, run.seconds, outcome))
+    return outcome, advice
 
 
 def _words(bench: Bench, place: Path, words: Sequence[str]) -> list[str]:
@@ -103,6 +119,6 @@ def _note(result: Result, example: Example, *values: Any) -> None:
 
 
 def _row(
-    example: Example, world: int, what: str, code: int, seconds: float, outcome: str
+    example: Example, world: int | str, what: str, code: int, seconds: float, outcome: str
 ) -> list[str]:
     return [example.name, str(world), what, str(code), f"{seconds:.1f}", outcome]

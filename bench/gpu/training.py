@@ -36,11 +36,15 @@ def scaling(bench: Bench, result: Result) -> None:
     """One model that fits one GPU, the same work per GPU on 1, 2, 4... of them."""
     shape = _fitting(bench, 1)
     for example in (FSDP, ZERO3):
-        runs = [_measure(bench, result, example, shape, world) for world in worlds(bench.gpus)]
-        alone = runs[0].get("tokens_per_s", 0.0)
-        rows = [_row(bench, run, alone) for run in runs if "tokens_per_s" in run]
         title = f"{example.name}, {shape.parameters / 1e9:.2f} billion parameters, weak scaling"
+        rows: list[list[str]] = []
         result.tables.append(Table(title, HEAD, rows))
+        alone = 0.0
+        for world in worlds(bench.gpus):
+            run = _measure(bench, result, example, shape, world)
+            if "tokens_per_s" in run:
+                alone = alone or run["tokens_per_s"] / world
+                rows.append(_row(bench, run, alone))
 
 
 HEAD = ("GPUs", "tokens/s", "of linear", "model TFLOP/s per GPU", "peak memory GiB", "of the GPU")
@@ -90,8 +94,9 @@ def _measure(
         values = [step[name] for step in steps[2:lines] if name in step]
         if values:
             found[name] = statistics.median(values)
-    found.update(parameters=shape.parameters, peak_memory_gib=steps[lines - 1]["peak_memory_gib"])
-    return {**found, "steps": steps}
+    peak = steps[lines - 1]["peak_memory_gib"]
+    found.update(parameters=shape.parameters, peak_memory_gib=peak, steps=steps)
+    return found
 
 
 def _row(bench: Bench, run: dict[str, Any], alone: float) -> list[str]:
