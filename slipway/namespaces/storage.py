@@ -39,7 +39,7 @@ def storage_status(c: Context, profile: str = "auto", json: bool = False) -> Non
         "mode": "copy everything, or start fresh; default: fresh without volumes and containers",
         "stop": "stop running containers, and start them again afterwards",
         "resume": "go on with a move that was cut off",
-        "delete_old": "delete the old data after the check; alone: what earlier moves kept",
+        "delete_old": "delete the old data after the check; without a disk: what was kept before",
     },
 )
 def storage_move(
@@ -67,11 +67,16 @@ def storage_move(
         if resume:
             report.show_outcome(recovery.resume(room, on_event))
             return
+        if delete_old and disk is None and room.has_kept():
+            report.show_deleted(moving.delete_old(room, say))
+            return
         planned = moving.plan_move(room, disk, profile, options, dry_run=False, say=say)
         report.show_planned(planned, as_json=json)
         if planned.journal is not None:
             report.show_outcome(moving.apply(room, planned.journal, on_event))
-        elif delete_old:
+        else:
+            planned.make_folders()
+        if planned.journal is None and delete_old:
             report.show_deleted(moving.delete_old(room, say))
 
 

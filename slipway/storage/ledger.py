@@ -32,6 +32,8 @@ def folder(machine: Machine, url: str) -> Path:
 def begin(machine: Machine, journal: Journal) -> None:
     """Write a new journal; the last finished one is put aside until this one is."""
     place = folder(machine, journal.url)
+    place.mkdir(parents=True, exist_ok=True)
+    place.chmod(0o700)  # a daemon's environment may hold passwords of proxies
     last = read(machine, journal.url)
     if last is not None and last.phase == "done" and (place / _CURRENT).exists():
         (place / _CURRENT).replace(place / _LAST)

@@ -15,13 +15,14 @@ from slipway.files import exclusive
 from slipway.paths import Project
 from slipway.report.events import OnEvent
 from slipway.storage import ledger, plan
+from slipway.storage.changes import changes
 from slipway.storage.copying.trees import Size, measure, remove_tree
 from slipway.storage.daemons import snapshot, subject
 from slipway.storage.daemons.checks import check_running
 from slipway.storage.daemons.snapshot import Snapshot
 from slipway.storage.daemons.subject import Subject
 from slipway.storage.disks import target
-from slipway.storage.disks.profiles import Profile, profile
+from slipway.storage.disks.profiles import Places, Profile, profile
 from slipway.storage.errors import StorageError
 from slipway.storage.journal import Journal, Kept
 from slipway.storage.machine import Machine
@@ -65,6 +66,11 @@ class Room:
         """The URL that the daemon's journal goes by."""
         return embedded.status(self.project).url if self.url == "embedded" else self.url
 
+    def has_kept(self) -> bool:
+        """Whether earlier moves left data behind."""
+        journal = self.journal()
+        return journal is not None and bool(journal.kept)
+
     def journal(self) -> Journal | None:
         """The daemon's last move."""
         return ledger.read(self.machine, self.journal_url)
@@ -81,11 +87,22 @@ class Room:
 
 @dataclass(frozen=True)
 class Planned:
-    """A move that has not begun; `journal` is None where there is nothing to do."""
+    """A move that has not begun; `journal` is None where there is nothing to do.
+
+    `folders`, with their modes, are missing on a disk where everything else is in place: instance
+    store is empty after a stop of the instance.
+    """
 
     journal: Journal | None
     profile: Profile
     disk: Path | None
+    folders: tuple[tuple[Path, int], ...] = ()
+
+    def make_folders(self) -> None:
+        """Make the missing folders."""
+        for folder, mode in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(mode)
 
 
 def plan_move(
@@ -108,6 +125,7 @@ def plan_move(
     plan.check_config(found)
     before, containerd_store = inventory(found, room.project)
     mode = plan.mode_of(options, before)
+    plan.check_driver(before, mode)
     sizes = _sizes(found)
     needed = sum(size.bytes for size in sizes.values()) if mode == "copy" else 0
     if disk is None:
@@ -122,26 +140,28 @@ def plan_move(
         on_wait=lambda place: say(f"waiting for {place} to be mounted"),
     )
     kept = last.kept if last else ()
+    also = plan.moves_containerd(found, containerd_store=containerd_store)
+    change = changes(found, Places(looked.disk), looked, chosen, room.machine, containerd=also)
     journal = plan.make(
         found,
         looked,
-        chosen,
-        room.machine,
+        change,
         before,
         sizes,
         dataclasses.replace(options, mode=mode),
-        containerd_store=containerd_store,
+        containerd=also,
         kept=kept,
     )
     if journal is not None:
         size = Size(needed, sum(root.size.entries for root in journal.roots if root.copy))
-        target.check(looked, [existing for root in journal.roots for existing in [root.old]], size)
+        target.check(looked, [root.old for root in journal.roots], size)
         if before and before.running and not options.stop:
             raise StorageError(
                 f"containers are running: {before.names(before.running)}",
                 cure="Stop them, or have them stopped and started again with --stop.",
             )
-    return Planned(journal, chosen, looked.disk)
+    missing = tuple(folder for folder in change.folders if not folder[0].is_dir())
+    return Planned(journal, chosen, looked.disk, missing)
 
 
 def _unfinished(journal: Journal) -> SlipwayError:

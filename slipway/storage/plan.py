@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from slipway.errors import UsageError
-from slipway.storage.changes import changes
+from slipway.storage.changes import Changes
 from slipway.storage.config import daemon_json
 from slipway.storage.config.flags import conflicts
 from slipway.storage.copying.trees import Size
+from slipway.storage.daemons import snapshot
 from slipway.storage.daemons.snapshot import Snapshot
 from slipway.storage.daemons.subject import Subject
-from slipway.storage.disks.profiles import Places, Profile
 from slipway.storage.disks.target import Target
 from slipway.storage.errors import StorageError
 from slipway.storage.journal import Journal, Kept, Root
-from slipway.storage.machine import Machine
 
 Mode = Literal["fresh", "copy"]
 
@@ -80,22 +79,32 @@ def moves_containerd(subject: Subject, *, containerd_store: bool) -> bool:
     return not others
 
 
+def check_driver(before: Snapshot | None, mode: Mode) -> None:
+    """Refuse to copy what is not in files. Raises StorageError."""
+    if mode == "copy" and before is not None and before.driver not in snapshot.IN_FILES:
+        raise StorageError(
+            f"the storage driver {before.driver} keeps layers in snapshots of its own file system, "
+            "which no copy of files takes along",
+            cure="Push or save what must stay, then use --mode fresh.",
+        )
+
+
 def make(
     subject: Subject,
     target: Target,
-    profile: Profile,
-    machine: Machine,
+    change: Changes,
     before: Snapshot | None,
     sizes: dict[Path, Size],
     options: Options,
     *,
-    containerd_store: bool,
+    containerd: bool,
     kept: tuple[Kept, ...] = (),
 ) -> Journal | None:
-    """The move as a journal that has not begun; None where everything is there already."""
+    """The move as a journal that has not begun; None where everything is there already.
+
+    `containerd`: a separate one goes along.
+    """
     copy = mode_of(options, before) == "copy"
-    also = moves_containerd(subject, containerd_store=containerd_store)
-    change = changes(subject, Places(target.disk), target, profile, machine, containerd=also)
     roots = tuple(
         Root(
             name=name,
@@ -124,7 +133,7 @@ def make(
         phase="planned",
         url=subject.url,
         embedded=subject.embedded,
-        service=subject.service(also).as_json(),
+        service=subject.service(containerd).as_json(),
         was_running=subject.running,
         disk=target.mount.target,
         device=target.mount.device,
@@ -133,7 +142,7 @@ def make(
         folders=change.folders,
         scratch=change.scratch,
         environment=change.environment,
-        containerd=subject.containerd.socket if also and subject.containerd else None,
+        containerd=subject.containerd.socket if containerd and subject.containerd else None,
         before=before,
         delete_old=options.delete_old,
         kept=kept,
@@ -145,17 +154,12 @@ def _is_data(path: Path) -> bool:
 
 
 def _check_new(root: Root, kept: tuple[Kept, ...]) -> None:
+    if root.copy:
+        for path in (root.new, root.partial):
+            if _is_data(path):
+                raise _in_the_way(path, ours=any(left.path == path for left in kept))
     if not _is_data(root.new):
         return
-    if root.copy:
-        ours = any(left.path == root.new for left in kept)
-        raise StorageError(
-            "there is data already" + (", left behind by an earlier move" if ours else ""),
-            where=str(root.new),
-            cure="Start on it as it is with --mode fresh, "
-            + ("delete it with `--delete-old`" if ours else "rename or remove it")
-            + ", or name another disk.",
-        )
     marks = {"docker": ("overlay2", "image", "containers"), "engine": ("containerd",)}
     known = marks.get(root.name, ("io.containerd.metadata.v1.bolt",))
     if not any((root.new / name).exists() for name in known):
@@ -164,3 +168,13 @@ def _check_new(root: Root, kept: tuple[Kept, ...]) -> None:
             where=str(root.new),
             cure="Look what it is, and rename or remove it, or name another disk.",
         )
+
+
+def _in_the_way(path: Path, *, ours: bool) -> StorageError:
+    what = "left behind by an earlier move" if ours else "which no move of this daemon knows"
+    remove = "delete it with `./inv storage.move --delete-old`" if ours else "rename or remove it"
+    return StorageError(
+        f"there is data already, {what}",
+        where=str(path),
+        cure=f"Start on it as it is with --mode fresh, {remove}, or name another disk.",
+    )

@@ -50,7 +50,7 @@ def restore(room: Room, on_event: OnEvent, *, stop: bool, agree: Callable[[str],
     `agree` is asked where images or volumes were made since that will not be seen afterwards.
     """
     journal = room.journal()
-    if journal is None or (journal.over and (journal.kind == "restore" or not journal.roots)):
+    if journal is None or (journal.phase == "done" and journal.kind == "restore"):
         raise UsageError("there is no move to go back from", cure="`./inv storage.status`")
     if journal.phase == "undone":
         raise UsageError("the last move was undone already", cure="`./inv storage.status`")
@@ -87,7 +87,9 @@ def _reversed(room: Room, journal: Journal, *, stop: bool, agree: Callable[[str]
         since = snapshot.made_since(journal.before, now)
         if since and not agree(f"made since the move, and not there after it: {', '.join(since)}"):
             raise StorageError("nothing was changed")
-        running = tuple(c for c in now.running if c in journal.before.containers)
+        # What a move to a fresh place stopped did not run since: there it is not.
+        stopped = () if journal.carries else journal.before.running
+        running = tuple(c for c in (*now.running, *stopped) if c in journal.before.containers)
         before = dataclasses.replace(journal.before, running=running, transient=now.transient)
     roots = tuple(
         dataclasses.replace(
@@ -101,18 +103,21 @@ def _reversed(room: Room, journal: Journal, *, stop: bool, agree: Callable[[str]
         )
         for root in journal.roots
     )
-    home = mounts.mount_of(mounts.existing(roots[0].new), mounts.mounts())
-    if not all(there):
-        size = Size(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))
-        space = mounts.space(roots[0].new)
-        target.check(target.Target(roots[0].new, home, space), [roots[0].old], size)
+    disk, device = journal.disk, journal.device
+    if roots:
+        home = mounts.mount_of(mounts.existing(roots[0].new), mounts.mounts())
+        disk, device = home.target, home.device
+        if not all(there):
+            size = Size(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))
+            space = mounts.space(roots[0].new)
+            target.check(target.Target(roots[0].new, home, space), [roots[0].old], size)
     return dataclasses.replace(
         journal,
         kind="restore",
         phase="planned",
         was_running=found.running,
-        disk=home.target,
-        device=home.device,
+        disk=disk,
+        device=device,
         roots=roots,
         edits=tuple(edit.back() for edit in reversed(journal.edits)),
         folders=(),

@@ -44,6 +44,8 @@ def show_planned(planned: Planned, *, as_json: bool) -> None:
     if journal is None:
         where = f"on {planned.disk}" if planned.disk else "on the best disk"
         say(f"nothing to move: everything is {where} already")
+        for folder, _ in planned.folders:
+            say(f"making {folder}, which is missing")
         if as_json:
             print_json({"steps": []})
         return

@@ -39,6 +39,8 @@ _SAYS: Mapping[Phase, str] = {
     "done": "done",
 }
 
+_TELL_BYTES = 500_000  # folders of small files come by the thousand
+
 
 class Transaction:
     """One move on its way. The journal is on the disk before each phase begins."""
@@ -119,7 +121,13 @@ class Transaction:
         self.on_event(Event(kind, f"storage {self.journal.kind}", step))
 
     def _bytes(self, step: str, total: int) -> Callable[[int], None]:
+        told = 0
+
         def on_bytes(current: int) -> None:
+            nonlocal told
+            if current - told < max(total // 500, _TELL_BYTES) and current < total:
+                return
+            told = current
             self.on_event(
                 Event(
                     "progress",

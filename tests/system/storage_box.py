@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from slipway.engine.client import Engine, connect
 from slipway.engine.processes import command_line, find, spawn, wait_until
@@ -210,10 +211,10 @@ def mounted_in(folder: Path) -> list[str]:
 
 
 @contextmanager
-def box(**settings: object) -> Iterator[Box]:
+def box(parent: str = "/tmp", **settings: Any) -> Iterator[Box]:
     """A box with nothing started in it."""
-    folder = Path(tempfile.mkdtemp(prefix="slip-", dir="/tmp"))
-    new = Box(folder, **settings)  # type: ignore[arg-type]
+    folder = Path(tempfile.mkdtemp(prefix="slip-", dir=parent))
+    new = Box(folder, **settings)
     (folder / "checkout").mkdir()
     new.configure()
     try:

@@ -79,6 +79,9 @@ def test_the_tasks_move_tell_and_go_back(filled: Box, capsys: pytest.CaptureFixt
         assert look(filled) == before
         log = (filled.project.logs / "storage-move.log").read_text()
         assert "storage move start copying" in log
+        assert inv("storage.move", "--delete-old") == 0  # moves nothing: there is kept data
+        assert f"deleted: {disk.place}/docker/data-root" in capsys.readouterr().err
+        assert look(filled) == before
         assert inv("storage.restore") == 3
         assert "no move to go back from" in capsys.readouterr().err
 

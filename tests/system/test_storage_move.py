@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def flavoured(request: pytest.FixtureRequest, shared_project: Project) -> Iterat
 
 @contextmanager
 def flavour(name: str, shared_project: Project) -> Iterator[Box]:
-    settings: dict[str, object] = {"containerd": name != "own containerd"}
+    settings: dict[str, Any] = {"containerd": name != "own containerd"}
     if name == "containerd image store":
         settings["search"] = search_path(shared_project.state / "docker-newer", os.environ["PATH"])
         settings["config"] = {"features": {"containerd-snapshotter": True}}
@@ -296,7 +297,9 @@ def test_a_containerd_that_runs_others_containers_stays_where_it_is() -> None:
         root.mkdir()
         subprocess.run(["tar", "-x", "-C", str(root)], input=rootfs(), check=True)
         ctr = ["ctr", "--address", str(made.containerd_socket), "--namespace", "k8s.io"]
-        run(*ctr, "run", "--detach", "--null-io", "--rootfs", str(root), "pod", "/bin/sleep", "99")
+        # runc's state is one folder for all containerds of a machine, and their names the keys.
+        pod = ("--rootfs", str(root), made.folder.name, "/bin/sleep", "99")
+        run(*ctr, "run", "--detach", "--null-io", *pod)
         pid = process.listener(made.containerd_socket)
         done = move(made, disk.place)
         assert done is not None
@@ -305,6 +308,7 @@ def test_a_containerd_that_runs_others_containers_stays_where_it_is() -> None:
         assert "RUNNING" in run(*ctr, "task", "ls")
         row = next(p for p in look_at_status(made).places if p.what == "containerd root")
         assert row.note == "also used by k8s.io"
+        run(*ctr, "task", "delete", "--force", made.folder.name)
 
 
 ENROOT_CONF = """\
@@ -341,8 +345,21 @@ def test_a_hyperpod_worker_gets_the_layout_that_its_precheck_wants(filled: Box) 
         assert squash.split()[1:] == ["-comp", "lzo", "-noI", "-noD", "-exit-on-error"]
         for name in ("tmp", "tmp/enroot", "tmp/enroot/data", "enroot"):
             assert (nvme.place / name).stat().st_mode & 0o7777 == 0o1777
+        # Instance store that came back empty: the folders are made again, and nothing else.
+        shutil.rmtree(nvme.place / "tmp")
+        again = planned(filled, nvme.place)
+        assert again.journal is None
+        again.make_folders()
+        for name in ("tmp", "tmp/enroot", "tmp/enroot/data"):
+            assert (nvme.place / name).stat().st_mode & 0o7777 == 0o1777
+        # Somebody's script that writes the file anew: only that is moved, and Docker goes on.
+        pid = filled.pid()
+        machine.enroot_conf.write_text(ENROOT_CONF)
+        assert move(filled, nvme.place) is not None
+        assert filled.pid() == pid
         restore(filled)
         assert machine.enroot_conf.read_text() == ENROOT_CONF
+        assert filled.pid() == pid
 
 
 def test_a_disk_that_is_mounted_late_is_waited_for(filled: Box) -> None:

@@ -42,6 +42,13 @@ def test_what_cannot_be_made_again_is_copied(
     assert plan.mode_of(Options(asked), before) == mode
 
 
+def test_layers_that_are_no_files_are_not_copied() -> None:
+    before = Snapshot("btrfs", {}, ("v",), {}, ())
+    with pytest.raises(StorageError, match="storage driver btrfs"):
+        plan.check_driver(before, "copy")
+    plan.check_driver(before, "fresh")
+
+
 def subject(
     config: Path, flags: dict[str, str] | None = None, containerd: Containerd | None = None
 ) -> Subject:

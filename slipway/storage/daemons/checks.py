@@ -11,7 +11,7 @@ from slipway.engine.sdk import sdk_errors
 from slipway.paths import Project
 from slipway.storage import ledger
 from slipway.storage.daemons import containerd, trial
-from slipway.storage.daemons.snapshot import Snapshot, missing, take
+from slipway.storage.daemons.snapshot import IN_FILES, Snapshot, missing, take
 from slipway.storage.errors import StorageError
 from slipway.storage.journal import Journal, Root
 from slipway.storage.machine import Machine
@@ -66,7 +66,7 @@ def _check(machine: Machine, journal: Journal, *, moved: bool) -> None:
         before = journal.before
         if before is not None:
             now = take(connected)
-            if now.driver != before.driver:
+            if now.driver != before.driver and before.driver in IN_FILES:
                 raise StorageError(
                     f"the daemon uses the storage driver {now.driver} now, not {before.driver}"
                 )

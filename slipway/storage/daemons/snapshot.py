@@ -11,6 +11,9 @@ from typing import Any
 from slipway.engine.client import Engine
 from slipway.engine.sdk import sdk_errors
 
+IN_FILES = ("overlay2", "overlayfs", "overlay", "fuse-overlayfs", "native", "vfs", "aufs")
+"""Storage drivers (and snapshotters) whose layers are plain folders."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
