@@ -34,7 +34,9 @@ def main() -> None:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     rows = [measure(torch, dist, device, int(text)) for text in options.sizes.split(",")]
     if dist.get_rank() == 0:
         name = torch.cuda.get_device_name(device) if cuda else "cpu"
