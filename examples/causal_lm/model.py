@@ -44,7 +44,6 @@ def load_model(
             num_key_value_heads=options.heads,
             max_position_embeddings=options.seq,
             vocab_size=options.vocab,
-            pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )

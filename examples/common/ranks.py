@@ -6,9 +6,11 @@ import os
 import resource
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -67,13 +69,20 @@ def connect(ranks: Ranks) -> None:
     dist.init_process_group(ranks.backend, **bound)
 
 
-def finish(ranks: Ranks) -> None:
-    """Part, and tell the launcher that this rank's work is done (its `--done-file`)."""
+def finish(ranks: Ranks) -> NoReturn:
+    """Part, tell the launcher that this rank's work is done (its `--done-file`), and leave with 0.
+
+    Without the interpreter's own end: threads of gloo, NCCL or CUDA that let go of a tensor while
+    it is torn down abort the process, and a finished job fails (pytorch/pytorch#190489, #179291).
+    """
     dist.barrier()
     done = os.environ.get("LAUNCH_DONE_FILE")
     if done:
         Path(f"{done}.{ranks.rank}").touch()
     dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def mean(value: torch.Tensor) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
@@ -98,7 +99,11 @@ class ShardedEngine:
         if not (self._source / METADATA).is_file():
             raise ExampleError(f"{self._source} is no complete DCP checkpoint: no {METADATA} in it")
         state = self._state(0)
-        dcp.load(state, checkpoint_id=self._source)
+        try:
+            dcp.load(state, checkpoint_id=self._source)
+        except CheckpointException as error:
+            _, (first, _) = min(error.failures.items())
+            raise ExampleError(f"{self._source} is of another model: {first}") from error
         set_state_dict(
             self.model,
             self._optimizer,

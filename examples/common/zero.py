@@ -35,6 +35,8 @@ def source(checkpoint: Path, world: int, config: dict[str, Any]) -> Path:
     """
     parts = [match for path in checkpoint.glob("*.pt") if (match := _PART.fullmatch(path.name))]
     ranks = max((int(match[2]) + 1 for match in parts), default=0)
+    if not ranks:
+        raise ExampleError(f"{checkpoint} is no ZeRO checkpoint: was it written by other means?")
     if ranks == world:
         return checkpoint
     twin = checkpoint.with_name(checkpoint.name + UNIVERSAL)
@@ -49,5 +51,9 @@ def source(checkpoint: Path, world: int, config: dict[str, Any]) -> Path:
 
 
 def be_quiet() -> None:
-    """DeepSpeed uses names that torch 2.13 deprecates, and every rank would say so at each step."""
-    warnings.filterwarnings("ignore", message=r".*torch\.distributed\..*", category=FutureWarning)
+    """Leave out warnings of DeepSpeed's own use of torch, at each step or barrier of every rank."""
+    deprecated = r".*torch\.distributed\..* is deprecated"  # by torch 2.13
+    warnings.filterwarnings("ignore", message=deprecated, category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r"barrier\(\): using the device", category=UserWarning
+    )

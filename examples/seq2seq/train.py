@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import deepspeed
 
-from common import loop, text, zero
+from common import checkpoints, loop, text, zero
 from common import ranks as ranked
 from common.progress import Progress
 from seq2seq.callback import LauncherCallback
@@ -41,7 +41,7 @@ from seq2seq.options import parse
 def arguments(
     options: argparse.Namespace, config: dict[str, Any], *, bf16: bool, cuda: bool
 ) -> Seq2SeqTrainingArguments:
-    """How the Trainer works; from here on, models are sharded while they are made or loaded."""
+    """How the Trainer works; from here on, models are sharded while they are loaded."""
     every: int = options.checkpoint_every
     return Seq2SeqTrainingArguments(
         output_dir=str(options.checkpoint_dir),
@@ -70,9 +70,7 @@ def arguments(
 
 
 def make_model(options: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """From --model, else made with the size that was asked for."""
-    if options.model:
-        return AutoModelForSeq2SeqLM.from_pretrained(options.model)
+    """A T5 of the size that was asked for."""
     config = T5Config(
         d_model=options.hidden,
         d_kv=options.hidden // options.heads,
@@ -99,18 +97,21 @@ def main() -> None:
     config = zero.read_config(options.zero_config)
     resume: Path | None = options.resume_from
     if resume:
-        (parts,) = resume.glob("global_step*[0-9]")
-        zero.source(parts, ranks.world, config)
+        # The Trainer itself finds the right one, by the file `latest` or `latest_universal`.
+        step = checkpoints.step_of(resume)
+        zero.source(resume / f"global_step{step}", ranks.world, config)
     cuda = ranks.device.type == "cuda"
     bf16 = options.dtype == "bf16" or (options.dtype == "auto" and cuda)
-    how = arguments(options, config, bf16=bf16, cuda=cuda)
-
-    tokenizer = (
-        AutoTokenizer.from_pretrained(options.model)
-        if options.model
-        else text.byte_tokenizer(close=True)
-    )
-    model = make_model(options, tokenizer)
+    if options.model:
+        # After the arguments, so that it is sharded while it is loaded.
+        how = arguments(options, config, bf16=bf16, cuda=cuda)
+        tokenizer = AutoTokenizer.from_pretrained(options.model)
+        model = AutoModelForSeq2SeqLM.from_pretrained(options.model)
+    else:
+        # Before them: transformers does not initialize a T5 that is made in shards.
+        tokenizer = text.byte_tokenizer(close=True)
+        model = make_model(options, tokenizer)
+        how = arguments(options, config, bf16=bf16, cuda=cuda)
     tokens = options.batch * (options.seq + options.target_seq) * ranks.world
     follower = LauncherCallback(ranks, Progress(tokens, ranks.world))
     trainer = Seq2SeqTrainer(
