@@ -1,7 +1,8 @@
-"""What a .sqsh costs: `python -m bench.sqsh_export --engine URL --work DIR IMAGE IMAGE...`.
+"""What a .sqsh costs: `python -m bench.sqsh_export --work DIR [IMAGE IMAGE...]`.
 
-The IMAGEs differ in their top layer only (a rebuild after a small change). Each round runs every
-way once, in alternating order, on another IMAGE; medians are shown. Ways:
+The IMAGEs differ in their top layer only (a rebuild after a small change); without any,
+bench/sqsh_images.py makes them. Each round runs every way once, in alternating order, on another
+IMAGE; medians are shown. Ways:
 
 pipeline    stand-in for `enroot import dockerd://` with its default options: docker export,
             tar -x, then mksquashfs -comp lzo -noD -all-root
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.sqsh_images import make
 from slipway.engine.client import Engine, connect
 from slipway.paths import Project
 from slipway.sqsh import in_place, source
@@ -121,22 +123,23 @@ def cpu_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", required=True)
+    parser.add_argument("--engine", default="embedded", help="embedded, auto or a URL")
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3, help="where no image is given")
     parser.add_argument("--level", type=int, default=1)
-    parser.add_argument("--only", nargs="*")
-    parser.add_argument("images", nargs="+")
+    parser.add_argument("--only", default="", help="ways, with commas between")
+    parser.add_argument("images", nargs="*")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(connect(Project.at(Path.cwd()), given.engine), given.work, given.level)
     times: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
-    first, *images = given.images
+    first, *images = given.images or make(bench.engine, given.work, given.rounds + 1)
     bench.slipway(first, "again", bench.warm)  # fills the cache, and the page cache
     for number, image in enumerate(images):
         ways = list(bench.ways(image).items())
         for name, run in ways if number % 2 == 0 else reversed(ways):
-            if given.only and name not in given.only:
+            if given.only and name not in given.only.split(","):
                 continue
             bench.clean()
             begun, used = time.perf_counter(), cpu_seconds()

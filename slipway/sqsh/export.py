@@ -10,7 +10,6 @@ from slipway import __version__
 from slipway.engine.client import Engine
 from slipway.engine.images import remove_leftovers
 from slipway.errors import SlipwayError
-from slipway.files import sha256_file
 from slipway.report.console import human_bytes
 from slipway.report.events import Event, OnEvent, silent
 from slipway.sqsh import enroot, in_place, pack, partial, preflight, sidecar, source
@@ -142,8 +141,7 @@ def _write(
                 image_id=image.id,
                 image_digests=image.digests,
                 build_id=build_id,
-                # One more pass over a file that is still in memory: what people check copies with.
-                sha256=sha256_file(path),
+                sha256=packed.sha256,
                 digest=digest(packed.pieces),
                 pieces=packed.pieces,
                 size=path.stat().st_size,

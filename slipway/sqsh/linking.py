@@ -29,6 +29,7 @@ class Packed:
 
     written: Written
     pieces: tuple[Piece, ...]
+    sha256: str
 
 
 def link_image(
@@ -58,7 +59,7 @@ def link_image(
         )
     written = Written(linked.entries, linked.inodes, nodes_left_out=list(linked.devices_left_out))
     written.newlines = _newlines(layers, path)
-    return Packed(written, linked.pieces)
+    return Packed(written, linked.pieces, linked.sha256)
 
 
 def _newlines(layers: list[Layer], path: Path) -> int:

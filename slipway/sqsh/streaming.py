@@ -64,7 +64,7 @@ def stream_image(
             )
             written = rewrite(stream.chunks, sink, changes, on_bytes)
         whole = Piece(path.stat().st_size, sha256_file(path))
-        return Packed(written, (whole,))
+        return Packed(written, (whole,), whole.sha256)
     except TarError as error:
         raise SlipwayError(
             f"the engine's export of {image.reference} cannot be packed: {error}"

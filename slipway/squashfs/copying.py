@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,25 @@ from slipway.squashfs.layout import Copy
 
 _PIECE = 8 << 20
 _UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+
+
+class Mark:
+    """How far a file is written, for those who read behind the writer."""
+
+    def __init__(self) -> None:
+        self._position = 0
+        self._moved = threading.Condition()
+
+    def move(self, position: int) -> None:
+        """The first `position` bytes are there, or will never be."""
+        with self._moved:
+            self._position = position
+            self._moved.notify_all()
+
+    def wait(self, position: int) -> None:
+        """Until the first `position` bytes are there."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._position >= position)
 
 
 def write_at(handle: int, data: bytes, position: int) -> None:
@@ -25,10 +45,9 @@ def write_at(handle: int, data: bytes, position: int) -> None:
 def copy_all(
     copies: Sequence[Copy],
     handle: int,
-    on_bytes: Callable[[int, int], None] | None,
-    end: int,
+    on_bytes: Callable[[int], None],
 ) -> None:
-    """Do `copies`, which are in the order of their destinations; the last one ends at `end`."""
+    """Do `copies`, which are in the order of their destinations; `on_bytes` gets how far it is."""
     opened: tuple[Path, int] | None = None
     try:
         for copy in copies:
@@ -51,8 +70,7 @@ def copy_all(
                         cure="Run this again: the layer will be compiled anew.",
                     )
                 done += count
-                if on_bytes is not None:
-                    on_bytes(copy.to + done, end)
+                on_bytes(copy.to + done)
     finally:
         if opened is not None:
             os.close(opened[1])

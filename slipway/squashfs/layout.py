@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 
+from slipway.squashfs.duplicates import Place, find_duplicates
 from slipway.squashfs.format import DATA_STORED, PAD
 from slipway.squashfs.layer import Layer
 from slipway.squashfs.merge import Merged
@@ -46,19 +48,33 @@ class Layout:
 
 
 def arrange(merged: Merged, position: int) -> Layout:
-    """Place the live data from `position` on.
+    """Place the live data from `position` on; what is there twice, once. Raises OSError.
 
     A run of data keeps its position modulo the size of a page, so that file systems which share
     blocks between files (reflinks) need not copy; what is dead in between is left out but for the
     part of a page that this needs, which reads as zeros.
     """
     layout = Layout([], [], [], [], [], position)
-    for layer, live in zip(merged.layers, merged.live, strict=True):
-        _arrange(layer, live, layout)
+    same = find_duplicates(merged)
+    moved: list[_Moved] = []
+    for number, (layer, live) in enumerate(zip(merged.layers, merged.live, strict=True)):
+        twice = {(at.part, at.start): first for at, first in same.items() if at.layer == number}
+        _arrange(layer, live, layout, twice, moved)
     return layout
 
 
-def _arrange(layer: Layer, live: bytearray, layout: Layout) -> None:
+_Moved = list[dict[int, int]]
+"""For each part: old position -> new position."""
+
+
+def _arrange(
+    layer: Layer,
+    live: bytearray,
+    layout: Layout,
+    twice: Mapping[tuple[int, int], Place],
+    all_moved: list[_Moved],
+) -> None:
+    """Place what lives of a layer. What `twice` names is placed already, or will be in it."""
     columns = layer.columns
     # A fragment is live if a live file's tail is in it.
     used = set(compress(columns["fragment"], live))
@@ -68,14 +84,15 @@ def _arrange(layer: Layer, live: bytearray, layout: Layout) -> None:
     for part, start, size, alive in zip(
         columns["part"], columns["start"], stored, live, strict=True
     ):
-        if size and alive:
+        if size and alive and (part, start) not in twice:
             pieces[part].add((start, size))
     for number in used:
         part = columns["fragment_part"][number - 1]
         size = columns["fragment_word"][number - 1] & ~DATA_STORED
         pieces[part].add((columns["fragment_start"][number - 1], size))
 
-    moved: list[dict[int, int]] = []
+    moved: _Moved = []
+    all_moved.append(moved)
     for part_pieces, source in zip(pieces, layer.parts, strict=True):
         before = len(layout.copies)
         moved.append(_place(sorted(part_pieces), source.source, layout))
@@ -84,6 +101,8 @@ def _arrange(layer: Layer, live: bytearray, layout: Layout) -> None:
             whole = (copies[0].start, copies[0].size) == (0, source.size)
             sha256 = source.sha256 if whole else None
             layout.spans.append(Span(copies[0].to, layout.end, sha256))
+    for (part, start), first in twice.items():
+        moved[part][start] = all_moved[first.layer][first.part][first.start]
     layout.starts.append(
         [
             moved[part].get(start, 0) if size else 0

@@ -6,10 +6,13 @@ directories, fragment table, export table, ids, extended attributes.
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +43,7 @@ from slipway.squashfs.layout import Layout, arrange
 from slipway.squashfs.merge import Merged
 from slipway.squashfs.metadata import MetadataWriter, indexed_table
 from slipway.squashfs.options import Options
-from slipway.squashfs.pieces import Piece, pieces_of
+from slipway.squashfs.pieces import Piece, read_back
 from slipway.squashfs.rules import Rules
 
 
@@ -52,6 +55,7 @@ class Linked:
     inodes: int
     entries: int  # paths below the root
     pieces: tuple[Piece, ...]
+    sha256: str  # of the whole image
     devices_left_out: tuple[bytes, ...]
 
 
@@ -75,19 +79,42 @@ def link(
         head += 2 + len(codec.options)
     merged = Merged(layers, keep_devices=rules.keep_devices)
     layout = arrange(merged, head)
-    with output.open("w+b") as sink, ThreadPoolExecutor(1) as background:
+    mark = copying.Mark()
+
+    def copied_to(position: int) -> None:
+        mark.move(position)
+        if on_bytes is not None:
+            on_bytes(position, layout.end)
+
+    with _emptied(output) as handle, ThreadPoolExecutor(1) as background:
         # The copy is the kernel's work, the tables are Python's: both at once.
-        copied = background.submit(
-            copying.copy_all, layout.copies, sink.fileno(), on_bytes, layout.end
-        )
+        copied = background.submit(copying.copy_all, layout.copies, handle, copied_to)
+        copied.add_done_callback(lambda _: mark.move(sys.maxsize))
         tables = Writer(merged, layout, rules, codec).write()
         start, tail = _tail(tables, layout, rules, options, codec)
-        copying.write_at(sink.fileno(), start, 0)
-        copying.write_at(sink.fileno(), tail, layout.end)
+        copying.write_at(handle, start, 0)
+        copying.write_at(handle, tail, layout.end)
         size = layout.end + len(tail)
+        pieces, sha256 = read_back(handle, layout.spans, size, mark.wait)
         copied.result()
-        pieces = tuple(pieces_of(sink.fileno(), layout.spans, size))
-    return Linked(size, tables.count, tables.entries, pieces, tuple(merged.dropped))
+    dropped = tuple(merged.dropped)
+    return Linked(size, tables.count, tables.entries, tuple(pieces), sha256, dropped)
+
+
+@contextmanager
+def _emptied(path: Path) -> Iterator[int]:
+    """A handle for reading and writing an empty file.
+
+    ext4 gives a file that was truncated all of its blocks when it is closed, and the caller waits
+    (auto_da_alloc in the kernel's Documentation/admin-guide/ext4.rst): an empty one is not.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        if os.fstat(handle).st_size:
+            os.truncate(handle, 0)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _tail(

@@ -1,20 +1,32 @@
-"""An image's content as pieces with their digests, so that linking need not hash it all again.
+"""An image's content as pieces with their digests: a damaged copy is found, and where it is.
 
 A part of a layer was hashed when it was compiled; where an image has it as a whole, that digest
-still holds. What is new, or only partly there, is hashed once it is written.
+still holds, so that what was copied is checked against what was compiled. What is new, or only
+partly there, is hashed once it is written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from slipway.squashfs.layout import Span
 
 _BUFFER = 1 << 20
+
+
+class Hasher(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Take in some bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +43,30 @@ def digest(pieces: Sequence[Piece]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def pieces_of(handle: int, spans: Sequence[Span], size: int) -> list[Piece]:
-    """The pieces of a written image of `size` bytes."""
+def read_back(
+    handle: int, spans: Sequence[Span], size: int, wait: Callable[[int], None]
+) -> tuple[list[Piece], str]:
+    """The pieces of an image of `size` bytes, and the sha256 of all of it.
+
+    `wait(n)` returns when the first n bytes are written: hashing goes on beside the copy.
+    """
+    whole = hashlib.sha256()
     pieces, position = [], 0
+
+    def add(end: int, sha256: str | None) -> None:
+        nonlocal position
+        hashers = [whole] if sha256 else [whole, hashlib.sha256()]
+        count = _feed(handle, position, end, hashers, wait)
+        pieces.append(Piece(count, sha256 or hashers[1].hexdigest()))
+        position = end
+
     for span in spans:
         if span.start > position:
-            pieces.append(_hash(handle, position, span.start))
-        if span.sha256 is None:
-            pieces.append(_hash(handle, span.start, span.end))
-        else:
-            pieces.append(Piece(span.end - span.start, span.sha256))
-        position = span.end
+            add(span.start, None)
+        add(span.end, span.sha256)
     if size > position:
-        pieces.append(_hash(handle, position, size))
-    return pieces
+        add(size, None)
+    return pieces, whole.hexdigest()
 
 
 def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
@@ -66,12 +88,22 @@ def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
 
 def _hash(handle: int, start: int, end: int) -> Piece:
     hasher = hashlib.sha256()
+    count = _feed(handle, start, end, [hasher], lambda _: None)
+    return Piece(count, hasher.hexdigest())
+
+
+def _feed(
+    handle: int, start: int, end: int, hashers: Sequence[Hasher], wait: Callable[[int], None]
+) -> int:
+    """Hash from `start` to `end`, or to the end of the file; how many bytes that were."""
     view = memoryview(bytearray(min(_BUFFER, end - start)))
     position = start
     while position < end:
+        wait(min(position + _BUFFER, end))
         count = os.preadv(handle, [view[: end - position]], position)
         if not count:
             break
-        hasher.update(view[:count])
+        for hasher in hashers:
+            hasher.update(view[:count])
         position += count
-    return Piece(position - start, hasher.hexdigest())
+    return position - start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +28,17 @@ from slipway.squashfs.sources import TarSource
 from slipway.squashfs.verify import check
 from tests.unit.test_squashfs_layers import Member, archive, member, source
 
+
+def noise(size: int, seed: int = 1) -> bytes:
+    """Data that does not compress, the same in each run."""
+    return random.Random(seed).randbytes(size)
+
+
 CAPABILITY = {"SCHILY.xattr.security.capability": "v\x01content", "SCHILY.xattr.user.a": "1"}
 MEMBERS = [
     member("d", tarfile.DIRTYPE),
     *[member(f"d/file-{number:03d}-{'x' * 60}", data=b"%d" % number) for number in range(150)],
-    member("big", data=os.urandom(3 * 4096 + 5)),
+    member("big", data=noise(3 * 4096 + 5)),
     member("sparse", data=bytes(5 * 4096) + b"end"),
     member("capable", data=b"elf", pax_headers=CAPABILITY),
     member("hard", tarfile.LNKTYPE, linkname="big"),
@@ -74,19 +80,33 @@ def test_an_image_is_whole_and_says_what_it_holds(tmp_path: Path) -> None:
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(data=st.data())
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.sampled_from(["superblock", "tables", "tables"]),
+            st.integers(0, (1 << 32) - 1),
+            st.one_of(st.sampled_from([0, 255]), st.integers(0, 255)),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    cut=st.one_of(st.none(), st.integers(0, (1 << 32) - 1)),
+)
 def test_a_damaged_image_is_an_error_of_one_line_or_read_without_harm(
-    images: dict[str, bytes], tmp_path: Path, name: str, data: st.DataObject
+    images: dict[str, bytes],
+    tmp_path: Path,
+    name: str,
+    changes: list[tuple[str, int, int]],
+    cut: int | None,
 ) -> None:
     damaged = bytearray(images[name])
     tables = Superblock.unpack(images[name]).inode_table
-    for _ in range(data.draw(st.integers(1, 4))):
-        start = data.draw(st.sampled_from([0, 0, tables, tables, tables]))
-        end = Superblock.SIZE if start == 0 else len(damaged)
-        at = data.draw(st.integers(start, end - 1))
-        damaged[at] = data.draw(st.one_of(st.sampled_from([0, 255]), st.integers(0, 255)))
-    if data.draw(st.booleans()):
-        del damaged[data.draw(st.integers(0, len(damaged))) :]
+    parts = {"superblock": (0, Superblock.SIZE), "tables": (tables, len(damaged) - tables)}
+    for part, at, value in changes:
+        start, size = parts[part]
+        damaged[start + at % size] = value
+    if cut is not None:
+        del damaged[cut % len(damaged) :]
     path = tmp_path / "damaged.sqsh"
     path.write_bytes(damaged)
     try:
@@ -119,17 +139,43 @@ def test_the_same_layers_give_the_same_bytes_in_another_folder(tmp_path: Path) -
 
 
 def test_data_that_no_live_file_refers_to_is_not_copied(tmp_path: Path) -> None:
-    noise = os.urandom(40 * 4096)
-    lower = [member("keep", data=noise[:4096]), member("gone", data=noise)]
+    gone = noise(40 * 4096)
+    lower = [member("keep", data=gone[:4096]), member("gone", data=gone)]
     path, _ = make(tmp_path, lower, [member(".wh.gone")])
     assert path.stat().st_size < 4 * 4096
-    assert noise[:1000] in path.read_bytes()
-    assert noise[-1000:] not in path.read_bytes()
+    assert gone[:1000] in path.read_bytes()
+    assert gone[-1000:] not in path.read_bytes()
     check(path)
 
 
+def test_a_large_file_that_is_there_twice_is_stored_once(tmp_path: Path) -> None:
+    library, other = noise(6 * 4096, 1), noise(6 * 4096, 2)
+    lower = [member("a", data=library), member("b", data=other), member("z/a", data=library)]
+    upper = [member("upper/a", data=library), member("upper/c", data=noise(6 * 4096, 3))]
+    path, linked = make(tmp_path, lower, upper)
+    image = path.read_bytes()
+    assert [image.count(data[:4096]) for data in (library, other, noise(6 * 4096, 3))] == [1, 1, 1]
+    expected = {**dict.fromkeys(("a", "z/a", "upper/a"), library), "b": other}
+    with opened(path) as opened_image:
+        for entry in opened_image.walk():
+            if (name := entry.path.decode()) in expected:
+                assert b"".join(opened_image.content(entry.inode)) == expected[name]
+    assert differing(path, linked.pieces) is None
+    assert linked.sha256 == hashlib.sha256(image).hexdigest()
+
+
+def test_the_copy_of_a_removed_file_is_kept(tmp_path: Path) -> None:
+    library = noise(6 * 4096)
+    lower = [member("a", data=library), member("b", data=library)]
+    path, _ = make(tmp_path, lower, [member(".wh.a"), member("c", data=library)])
+    assert path.read_bytes().count(library[:4096]) == 1
+    with opened(path) as image:
+        found = {e.path: b"".join(image.content(e.inode)) for e in image.walk() if e.path}
+    assert found == {b"b": library, b"c": library}
+
+
 def test_what_stays_between_removed_files_is_where_the_inodes_say(tmp_path: Path) -> None:
-    contents = {f"f{number}": os.urandom(4096 * (number % 3 + 1) + 7) for number in range(30)}
+    contents = {f"f{number}": noise(4096 * (number % 3 + 1) + 7, number) for number in range(30)}
     lower = [member(name, data=data) for name, data in contents.items()]
     upper = [member(f".wh.f{number}") for number in range(0, 30, 3)]
     path, linked = make(tmp_path, lower, upper)
@@ -220,7 +266,7 @@ def test_files_beyond_4_gib_have_wide_inodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linking, "arrange", lambda merged, at: arrange(merged, at + (5 << 30)))
-    content = os.urandom(3 * 4096)
+    content = noise(3 * 4096)
     path, _ = make(tmp_path, [member("far", data=content), member("tail", data=b"in a fragment")])
     assert path.stat().st_size > 5 << 30
     assert path.stat().st_blocks * 512 < 1 << 20
