@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,18 +30,23 @@ def list_gpus() -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def visible_ids(env: Mapping[str, str]) -> tuple[str, ...]:
+    """The entries of CUDA_VISIBLE_DEVICES that CUDA uses; none where nothing is restricted.
+
+    CUDA stops at the first invalid entry (CUDA C++ Programming Guide, CUDA_VISIBLE_DEVICES).
+    """
+    ids = [item.strip() for item in env.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return tuple(itertools.takewhile(lambda item: item not in ("", "-1"), ids))
+
+
 def count_gpus(env: Mapping[str, str], smi: Callable[[], str | None] = list_gpus) -> Gpus:
     """The GPUs that ranks may use.
 
     CUDA_VISIBLE_DEVICES is the user's or the platform's restriction and wins; then what Slurm
     granted, then SageMaker's own count, then the driver. No source means no GPU.
     """
-    visible = env.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        ids = [item.strip() for item in visible.split(",")]
-        # CUDA stops at the first invalid entry (CUDA C++ Programming Guide, CUDA_VISIBLE_DEVICES).
-        count = next((i for i, item in enumerate(ids) if item in ("", "-1")), len(ids))
-        return Gpus(count, "CUDA_VISIBLE_DEVICES")
+    if "CUDA_VISIBLE_DEVICES" in env:
+        return Gpus(len(visible_ids(env)), "CUDA_VISIBLE_DEVICES")
     for name in ("SLURM_GPUS_ON_NODE", "SM_NUM_GPUS"):
         text = env.get(name, "")
         if text.isdecimal():

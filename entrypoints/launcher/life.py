@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher import (
     aftermath,
     caches,
+    devices,
     diagnose,
     events,
     fitness,
@@ -94,7 +95,10 @@ class Life:
     def _layout(self, procs: list[int], agreed: Agreed) -> runners.Layout:
         several = self._topology.nodes > 1
         port = self._settings.number("port") if several else plans.free_port()
-        return runners.layout(self._topology, procs, port=port, attempt=agreed.attempt)
+        visible = devices.visible_ids(self._context.env)
+        return runners.layout(
+            self._topology, procs, port=port, attempt=agreed.attempt, visible=visible
+        )
 
     def _prepare(self, ranks: runners.Layout, agreed: Agreed) -> list[Change]:
         """Everything that has to be here before ranks start; variables that follow from it."""

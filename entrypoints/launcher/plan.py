@@ -132,6 +132,7 @@ def assumed_layout(plan: Plan) -> Layout:
         [plan.nproc] * topology.nodes,
         port=plan.context.settings.number("port") if topology.nodes > 1 else 0,
         attempt=topology.attempt or 0,
+        visible=devices.visible_ids(plan.context.env),
     )
 
 

@@ -19,7 +19,10 @@ SHIMS = Path(__file__).resolve().parent.parent / "shims"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each rank of the job is. `procs` holds the processes of every node, in node order."""
+    """Where each rank of the job is. `procs` holds the processes of every node, in node order.
+
+    `visible` is this node's CUDA_VISIBLE_DEVICES, where it is restricted to some GPUs.
+    """
 
     node_rank: int
     procs: tuple[int, ...]
@@ -27,6 +30,7 @@ class Layout:
     master: str
     port: int
     run_id: str
+    visible: tuple[str, ...] = ()
 
     @property
     def nproc(self) -> int:
@@ -58,7 +62,14 @@ class Command:
     rank: int = -1
 
 
-def layout(topology: Topology, procs: Sequence[int], *, port: int, attempt: int) -> Layout:
+def layout(
+    topology: Topology,
+    procs: Sequence[int],
+    *,
+    port: int,
+    attempt: int,
+    visible: Sequence[str] = (),
+) -> Layout:
     """The ranks of `topology`; a job on one node meets on loopback, where no DNS is needed."""
     return Layout(
         node_rank=topology.node_rank,
@@ -68,6 +79,7 @@ def layout(topology: Topology, procs: Sequence[int], *, port: int, attempt: int)
         port=port,
         # The attempt keeps a requeued job from meeting leftovers of its earlier self.
         run_id=f"{topology.job}-{attempt}",
+        visible=tuple(visible),
     )
 
 
@@ -144,7 +156,26 @@ def _torchrun(
 
 def hostfile_text(ranks: Layout) -> str:
     """DeepSpeed's hostfile: one ``name slots=N`` per node."""
-    return "".join(f"{host} slots={n}\n" for host, n in zip(ranks.hosts, ranks.procs))
+    slots = [max(numbers) + 1 for numbers in _slots(ranks)]
+    return "".join(f"{host} slots={n}\n" for host, n in zip(ranks.hosts, slots))
+
+
+def _slots(ranks: Layout) -> list[list[int]]:
+    """Every node's GPUs by number: 0, 1, 2..., on this node those that it is restricted to.
+
+    deepspeed sets CUDA_VISIBLE_DEVICES to a node's slots, whatever it was before; of other nodes
+    it takes only how many there are.
+    """
+    slots = [list(range(n)) for n in ranks.procs]
+    own = ranks.visible[: ranks.nproc]
+    if len(own) == ranks.nproc:
+        if not all(item.isdecimal() for item in own):
+            raise UsageError(
+                "deepspeed knows GPUs by their numbers only, and CUDA_VISIBLE_DEVICES is "
+                f"{','.join(own)}: give numbers, or use --runner torchrun"
+            )
+        slots[ranks.node_rank] = [int(item) for item in own]
+    return slots
 
 
 def _deepspeed(
@@ -153,6 +184,10 @@ def _deepspeed(
     argv = [python, "-m", "deepspeed.launcher.runner", "--no_ssh"]
     argv += [f"--hostfile={log_dir / 'hostfile'}", f"--node_rank={ranks.node_rank}"]
     argv += [f"--master_addr={ranks.master}", f"--master_port={ranks.port}"]
+    slots = _slots(ranks)
+    if slots[ranks.node_rank] != list(range(ranks.nproc)):
+        listed = (",".join(map(str, numbers)) for numbers in slots)
+        argv.append(f"--include={'@'.join(map(':'.join, zip(ranks.hosts, listed)))}")
     argv += [f"--enable_each_rank_log={log_dir}", script, *args]
     return Command(tuple(argv), {})
 

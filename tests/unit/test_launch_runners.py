@@ -53,6 +53,29 @@ def test_one_node_meets_on_loopback_where_no_name_has_to_resolve() -> None:
     assert "--master_addr=127.0.0.1" in build("torchrun", ranks)[0]
 
 
+def test_deepspeed_keeps_to_the_gpus_that_this_node_is_restricted_to() -> None:
+    nodes = topology.local(hosts=HOSTS, node_rank=1, job="job")
+    ranks = runners.layout(nodes, (2, 2), port=1, attempt=0, visible=("5", "7"))
+    assert "--include=algo-1:0,1@algo-2:5,7" in build("deepspeed", ranks)[0]
+    assert runners.hostfile_text(ranks) == "algo-1 slots=2\nalgo-2 slots=8\n"
+
+
+def test_deepspeed_names_no_gpus_where_they_are_the_first_ones_or_none() -> None:
+    nodes = topology.local(hosts=(), node_rank=0, job="job")
+    for visible in ((), ("0", "1")):
+        ranks = runners.layout(nodes, (2,), port=1, attempt=0, visible=visible)
+        assert not [word for word in build("deepspeed", ranks)[0] if "--include" in word]
+        assert runners.hostfile_text(ranks) == "localhost slots=2\n"
+
+
+def test_gpus_that_deepspeed_cannot_name_are_refused() -> None:
+    nodes = topology.local(hosts=(), node_rank=0, job="job")
+    ranks = runners.layout(nodes, (1,), port=1, attempt=0, visible=("GPU-8932f937",))
+    with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES is GPU-8932f937"):
+        build("deepspeed", ranks)
+    assert build("torchrun", ranks)
+
+
 def test_deepspeed_starts_without_ssh_on_the_hosts_of_its_hostfile() -> None:
     (argv,) = build("deepspeed", two_nodes(1))
     assert argv[:4] == ["/py", "-m", "deepspeed.launcher.runner", "--no_ssh"]
