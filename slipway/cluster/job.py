@@ -24,6 +24,9 @@ SIGNAL_SECONDS = (60, 65535)  # the upper end is Slurm's own
 UPLOAD_SECONDS = 15  # entrypoints/launcher/job.py: what follows the ranks' grace
 SPARE_SECONDS = 30
 
+#: Of the submitting shell, and wrong in a container; unless the user names them.
+OUTSIDE = ("LD_PRELOAD", "PYTHONPATH", "PYTHONHOME")
+
 #: Set by the script, or through an option of the task's own.
 OWN_SBATCH = frozenset(
     {
@@ -84,6 +87,11 @@ class SlurmJob:
     sbatch_options: tuple[str, ...]
     srun_options: tuple[str, ...]
     notes: tuple[str, ...]  # for the person who asked
+
+    @property
+    def unset(self) -> tuple[str, ...]:
+        """What of the submitting shell's environment stays outside."""
+        return tuple(n for n in OUTSIDE if n not in {variable.name for variable in self.env})
 
     @property
     def has_log_dir(self) -> bool:

@@ -8,8 +8,8 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from slipway.cli import after_dashes, command
-from slipway.cluster import script
 from slipway.cluster.job import Request
+from slipway.job import slurm
 from slipway.namespaces.common import ROOT
 
 
@@ -76,7 +76,7 @@ def slurm_script(
         sbatch=tuple(sbatch),
         srun=tuple(srun),
     )
-    script.write(ROOT, name, request, sqsh=sqsh, output=output)
+    slurm.write(ROOT, name, request, sqsh=sqsh, output=output)
 
 
 ns = Collection("slurm", script=slurm_script)

@@ -1,0 +1,102 @@
+"""Requests for scripts, from the real matrix and the launcher's own tables."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from slipway.cluster import job, recipes, render
+from slipway.cluster.job import Request, SlurmJob
+from slipway.cluster.recipes import RecipeRun
+from slipway.cluster.sqsh_file import SqshFile
+from slipway.matrix.load import load
+from slipway.matrix.model import Image
+
+ROOT = Path(__file__).parents[2]
+LAUNCHER = ROOT / "entrypoints"
+PYTORCH = "pytorch-2.13-hyperpod-ds0.19.8"
+SMP = "smp-2.4-hyperpod"
+LOCAL = "local-hyperpod-ds0.19.8"
+P5 = "ml.p5.48xlarge"
+KNOWN = SqshFile(f"/fsx/images/{PYTORCH}-0123456789ab.sqsh", 9_876_543_210, "ab" * 32)
+
+
+@functools.cache
+def image(name: str) -> Image:
+    (found,) = (image for image in load(ROOT / "versions.yaml").images if image.name == name)
+    return found
+
+
+def request(
+    *words: str, nodes: str = "2", instance: str = P5, **options: str | tuple[str, ...]
+) -> Request:
+    return Request(nodes=nodes, instance=instance, words=words, **options)  # type: ignore[arg-type]
+
+
+def make(asked: Request, name: str = PYTORCH, sqsh: SqshFile = KNOWN) -> SlurmJob:
+    return job.make(asked, image(name), sqsh, LAUNCHER)
+
+
+def run(asked: Request, name: str = SMP, sqsh: SqshFile = KNOWN) -> RecipeRun:
+    return recipes.make(asked, image(name), sqsh, LAUNCHER)
+
+
+LAB = request(
+    "training/llama/hf_llama3_2_1b_seq8k_gpu_p5x1_pretrain",
+    "recipes.model.tensor_model_parallel_degree=4",
+    "recipes.model.data.use_synthetic_data=True",
+    nodes="4",
+    instance="ml.g5.48xlarge",
+    flavour="recipes",
+    mounts=("/fsx",),
+)
+
+#: What golden/slurm/ holds, by file name.
+GOLDEN = {
+    "torchrun-p5.sbatch": lambda: render.sbatch(
+        make(request("train.py", "--epochs", "3", "--name", "two words", nodes="4"))
+    ),
+    "deepspeed-p4de-enroot.sbatch": lambda: render.sbatch(
+        make(
+            request(
+                "train.py",
+                "--deepspeed",
+                "ds_z3.json",
+                instance="ml.p4de.24xlarge",
+                runtime="enroot",
+                launch=("runner=deepspeed",),
+                env=("NCCL_DEBUG=WARN", "HF_TOKEN"),
+                mounts=("/fsx/data:/data:ro",),
+            )
+        )
+    ),
+    "fsdp-p5en.sbatch": lambda: render.sbatch(
+        make(
+            request(
+                "fsdp.py",
+                instance="p5en.48xlarge",
+                nodes="16",
+                flavour="fsdp",
+                time="2-00:00:00",
+                signal="600",
+                requeue="5",
+                workdir="/fsx/fsdp",
+                mounts=("/fsx/data:/data:ro", "/fsx/checkpoints"),
+                launch=("checkpoint-dir=/fsx/checkpoints", "resume=auto"),
+                sbatch=("partition=p5", "gres=gpu:8"),
+                srun=("mpi=pmix",),
+                check="nodes",
+            )
+        )
+    ),
+    "fsdp-g5-without-efa.sbatch": lambda: render.sbatch(
+        make(
+            request("fsdp.py", instance="ml.g5.4xlarge", flavour="fsdp", check="size"),
+            sqsh=SqshFile("/fsx/images/any.sqsh"),
+        )
+    ),
+    "smp-p5.sbatch": lambda: render.sbatch(
+        make(request("train_external.py", "--fp8", "1", nodes="8"), SMP)
+    ),
+    "recipes-lab-g5.sh": lambda: render.recipe(run(LAB)),
+}
