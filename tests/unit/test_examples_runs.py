@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,7 @@ def test_a_checkpoint_that_is_being_deleted_is_no_longer_complete_to_the_launche
         (step / name).write_text("x")
     assert [item.name for item in complete(tmp_path, "auto")] == ["step-5"]
     seen: list[list[Any]] = []
-    monkeypatch.setattr(
-        checkpoints.shutil, "rmtree", lambda *_, **__: seen.append(complete(tmp_path, "auto"))
-    )
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: seen.append(complete(tmp_path, "auto")))
     checkpoints.remove(step, ".metadata")
     assert seen == [[]]
 
