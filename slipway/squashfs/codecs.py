@@ -93,10 +93,10 @@ def _store(data: Data) -> None:
 
 
 def decompressor(number: int) -> Callable[[Data, int], bytes]:
-    """How to decompress for a compressor number of a superblock. Raises SquashfsError."""
+    """How to decompress for a compressor number of a superblock. Raises CodecError."""
     found = {1: _inflate, 3: _unlzo, 4: _unxz, 5: _unlz4, 6: _unzstd}.get(number)
     if found is None:
-        raise SquashfsError(f"compressor {number} is not one that can be read")
+        raise CodecError(f"compressor {number} is not one that can be read")
     return found
 
 
