@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -255,3 +258,30 @@ def test_the_record_of_an_export_has_what_a_script_needs(project: Project) -> No
     exported(project, Path("/x.sqsh"))
     path = project.records / f"{PYTORCH}.json"
     assert {"path", "sha256", "size"} <= {*json.loads(path.read_text())["exported"]}
+
+
+# --- the command line ---
+
+
+def inv(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "slipway.cli", "slurm.script", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True)
+
+
+def test_words_after_the_dashes_are_the_scripts_whatever_they_look_like() -> None:
+    words = ["train.py", "--nodes", "9", "", "two words", "--", "ship", "*"]
+    options = ["--nodes", "2", "--instance", P5, "--sqsh", "/fsx/x.sqsh", "--output", "-"]
+    repeated = ["--mount", "/a", "--mount", "/b", "--env", "A=1", "--env=B=2"]
+    done = inv(PYTORCH, *options, *repeated, "--", *words)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    first = lines.index("    train.py")
+    assert lines[first : first + 8] == [f"    {shlex.quote(word)}" for word in words]
+    assert {"    /a:/a", "    /b:/b", "export A=1", "export B=2"} <= {*lines}
+
+
+def test_an_unknown_instance_type_is_a_usage_error_that_names_the_nearest() -> None:
+    done = inv(PYTORCH, "--nodes", "2", "--instance", "ml.p5en.48xlarg", "--", "train.py")
+    assert done.returncode == USAGE
+    assert b"did you mean ml.p5en.48xlarge" in done.stderr
+    assert b"Traceback" not in done.stderr

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,7 +55,8 @@ def sqsh(shell: Shell, content: bytes = CONTENT) -> SqshFile:
 
 
 def text(shell: Shell, *words: str, **options: str | tuple[str, ...]) -> str:
-    return render.sbatch(make(request(*(words or ("train.py",)), **options), sqsh=sqsh(shell)))
+    asked = replace(request(*(words or ("train.py",))), **options)  # type: ignore[arg-type]
+    return render.sbatch(make(asked, sqsh=sqsh(shell)))
 
 
 def after_dashes(words: tuple[str, ...]) -> list[str]:
@@ -81,6 +83,13 @@ def test_every_script_passes_shellcheck_and_bash(name: str) -> None:
     for command in ([str(shellcheck), "--severity=style"], ["bash", "-n"]):
         done = subprocess.run([*command, str(FOLDER / name)], capture_output=True, text=True)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests/system/slurm_node").iterdir()))
+def test_the_stand_ins_of_the_system_tests_pass_shellcheck(path: Path) -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -131,7 +140,7 @@ def shared() -> Iterator[Shell]:
         yield Shell(Path(folder))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(words=WORDS)
 def test_every_argument_reaches_the_launcher_under_pyxis(shared: Shell, words: list[str]) -> None:
     done = shared.run(text(shared, "train.py", *words))
@@ -139,7 +148,7 @@ def test_every_argument_reaches_the_launcher_under_pyxis(shared: Shell, words: l
     assert after_dashes(done.step) == ["train.py", *words]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(words=WORDS)
 def test_every_argument_reaches_the_launcher_under_enroot(shared: Shell, words: list[str]) -> None:
     done = shared.run(text(shared, "train.py", *words, runtime="enroot"))
@@ -148,7 +157,7 @@ def test_every_argument_reaches_the_launcher_under_enroot(shared: Shell, words: 
     assert after_dashes(start) == ["train.py", *words]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     words=st.lists(st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["Cs"])))
 )
