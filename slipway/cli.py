@@ -20,6 +20,8 @@ from slipway import __version__
 from slipway.errors import FAILED, INTERRUPTED, TERMINATED, USAGE, SlipwayError
 
 NAMES = "names"
+#: Tasks whose words after ``--`` are another program's, with an example of them.
+HANDS_ON = {"slurm.script": "train.py --epochs 3"}
 
 
 def positional_names(tokens: list[str], contexts: Any) -> list[str]:
@@ -46,6 +48,14 @@ def positional_names(tokens: list[str], contexts: Any) -> list[str]:
     return result
 
 
+def _cure(error: ParseError) -> str:
+    task = error.context.name if error.context else None
+    if task in HANDS_ON:
+        example = f"... -- {HANDS_ON[task]}"
+        return f"See `./inv --help {task}`. A script and its arguments go after --: {example}"
+    return "See `./inv --list`."
+
+
 class Inv(Program):
     """invoke's program with Slipway's usage conventions."""
 
@@ -56,7 +66,7 @@ class Inv(Program):
         try:
             super().parse_tasks()
         except ParseError as error:
-            raise Exit(f"inv: {error}\n  See `./inv --list`.", USAGE) from error
+            raise Exit(f"inv: {error}\n  {_cure(error)}", USAGE) from error
 
     def parse_core_args(self) -> None:
         """Parse invoke's own arguments; a parse error exits with the usage code."""

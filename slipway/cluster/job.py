@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from slipway.cluster import flavours, launcher_tables, values
+from slipway.cluster import flavours, launcher_options, launcher_tables, values
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.cluster.values import Mount, Variable
 from slipway.errors import UsageError
@@ -21,8 +21,6 @@ RUNTIMES = ("pyxis", "enroot")
 CHECKS = ("once", "nodes", "size")
 MOST_NODES = 65536
 SIGNAL_SECONDS = (60, 65535)  # the upper end is Slurm's own
-UPLOAD_SECONDS = 15  # entrypoints/launcher/job.py: what follows the ranks' grace
-SPARE_SECONDS = 30
 
 #: Of the submitting shell, and wrong in a container; unless the user names them.
 OUTSIDE = ("LD_PRELOAD", "PYTHONPATH", "PYTHONHOME")
@@ -37,8 +35,6 @@ OWN_SBATCH = frozenset(
 OWN_SRUN = frozenset(
     {*("nodes", "ntasks", "ntasks-per-node", "kill-on-bad-exit", "wait", "export", "auto-resume")}
 )
-#: Options of `launch local`.
-NOT_FOR_SLURM = frozenset({"hosts", "node-rank", "job", "script"})
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> Slur
     requeues = values.whole(request.requeue, "--requeue", 0, 1000)
     workdir = values.absolute(request.workdir, "--workdir") if request.workdir else None
     mounts = tuple(values.mount(text) for text in request.mounts)
-    options = _launcher_options(request.launch, launcher)
+    options = launcher_options.complete(request.launch, instance_type, seconds, launcher)
     return SlurmJob(
         name=job_name(request.job_name or image.name),
         image=image.name,
@@ -136,13 +132,7 @@ def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> Slur
         check=request.check,
         runtime=request.runtime,
         script=request.words,
-        launcher_options=_flags(
-            {
-                "instance-type": instance_type,
-                "grace": str(seconds - UPLOAD_SECONDS - SPARE_SECONDS),
-                **options,
-            }
-        ),
+        launcher_options=launcher_options.flags(options),
         env=merged(needs.env, [values.variable(text) for text in request.env]),
         mounts=mounts,
         present=needs.present,
@@ -168,25 +158,6 @@ def job_name(text: str) -> str:
 def merged(ours: Sequence[Variable], theirs: Sequence[Variable]) -> tuple[Variable, ...]:
     """One variable a name, the user's value where there are two."""
     return tuple({variable.name: variable for variable in (*ours, *theirs)}.values())
-
-
-def _launcher_options(texts: Sequence[str], launcher: Path) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for text in texts:
-        name, equals, value = text.removeprefix("--").partition("=")
-        option = launcher_tables.option(launcher, name)
-        if name in NOT_FOR_SLURM:
-            raise UsageError(f"--launch {name}: Slurm says that itself")
-        if not equals and not option.flag:
-            raise UsageError(f"--launch {text!r}: expected {name}=VALUE")
-        if option.many and name in found:
-            value = f"{found[name]} {value}"
-        found[name] = value if equals else None
-    return found
-
-
-def _flags(options: dict[str, str | None]) -> tuple[str, ...]:
-    return tuple(f"--{n}" if value is None else f"--{n}={value}" for n, value in options.items())
 
 
 def _notes(

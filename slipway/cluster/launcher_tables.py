@@ -68,3 +68,11 @@ def option(launcher: Path, name: str) -> Option:
         f"the launcher has no option {name!r}{did_you_mean(name, [o.name for o in options])}",
         cure="`launch help` lists them; they are in entrypoints/launcher/option_table.py.",
     )
+
+
+def check(option: Option, value: str) -> None:
+    """Raise UsageError for a value that the launcher would refuse once the job has begun."""
+    if option.choices and value not in option.choices:
+        raise UsageError(f"--launch {option.name}={value}: one of {', '.join(option.choices)}")
+    if option.number and not (value.isascii() and value.isdecimal()):
+        raise UsageError(f"--launch {option.name}={value}: expected a whole number")

@@ -11,6 +11,15 @@ from slipway.errors import UsageError
 _PATH = re.compile(r"/[\w.@%+/-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SLURM_WORD = re.compile(r"[a-z][a-z-]*(=[\w,.:=/@%+*^~\[\]-]+)?")
+#: What the scripts themselves go by: to export one of these for the container would change the job.
+SCRIPTS_OWN = frozenset(
+    {
+        *("PATH", "IFS", "code", "command", "container", "end", "flags", "found", "hash", "item"),
+        *("launcher", "mark", "mount", "mounts", "name", "needed", "options", "path", "place"),
+        *("sidecar", "source", "sqsh", "sqsh_sha256", "sqsh_size", "step", "stopped"),
+        *("target", "variable", "workdir"),
+    }
+)
 _TIME = re.compile(
     r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", re.ASCII
 )
@@ -63,6 +72,11 @@ def variable(text: str) -> Variable:
     if name.startswith(("SLURM_", "LAUNCH_")):
         cure = "Use --launch." if name.startswith("LAUNCH_") else "Slurm sets these itself."
         raise UsageError(f"--env {name} is not for a job to set", cure=cure)
+    if name in SCRIPTS_OWN:
+        raise UsageError(
+            f"--env {name} is the script's own name, outside of the container, too",
+            cure=f"Set it inside: ... -- run.sh, with `export {name}=...` in run.sh.",
+        )
     if any(character in value for character in "\n\r\0"):
         # enroot's environment file has one variable a line.
         raise UsageError(f"--env {name}: a value of several lines cannot be handed to a container")

@@ -52,9 +52,14 @@ from tests.unit.cluster_samples import LOCAL, P5, PYTORCH, ROOT, SMP, make, requ
         (request("x", env=("LAUNCH_GRACE=1",)), "Use --launch."),
         (request("x", env=("SLURM_NODEID=1",)), "Slurm sets these itself"),
         (request("x", env=("A=1\n2",)), "several lines"),
+        (request("x", env=("PATH=/opt/bin",)), "the script's own name"),
+        (request("x", env=("workdir=/opt",)), "the script's own name"),
         (request("x", launch=("graze=5",)), "did you mean grace?"),
         (request("x", launch=("hosts=a,b",)), "Slurm says that itself"),
         (request("x", launch=("grace",)), "expected grace=VALUE"),
+        (request("x", launch=("grace=2m",)), "grace=2m: expected a whole number"),
+        (request("x", launch=("grace=256",)), "with --signal 300 ranks have at most 255 s"),
+        (request("x", launch=("runner=deepseed",)), "auto, torchrun, deepspeed, python"),
         (request("x", sbatch=("nodes=3",)), "the script sets --nodes itself"),
         (request("x", sbatch=("signal=B:TERM@9",)), "the script sets --signal itself"),
         (request("x", sbatch=("comment=two words",)), "no blanks"),
@@ -278,6 +283,29 @@ def test_words_after_the_dashes_are_the_scripts_whatever_they_look_like() -> Non
     first = lines.index("    train.py")
     assert lines[first : first + 8] == [f"    {shlex.quote(word)}" for word in words]
     assert {"    /a:/a", "    /b:/b", "export A=1", "export B=2"} <= {*lines}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train.py", "--epochs", "3"],
+        ["--", "train.py"],  # without --nodes
+        ["--nodes", "0", "--", "train.py"],
+        ["--nodes", "2", "--instance", P5],
+        ["--nodes", "2", "--instance", P5, "--"],
+    ],
+)
+def test_a_command_line_that_lacks_something_is_a_usage_error_of_a_few_lines(
+    words: list[str],
+) -> None:
+    done = inv(PYTORCH, "--sqsh", "/fsx/x.sqsh", "--output", "-", *words)
+    assert (done.returncode, done.stdout) == (USAGE, b"")
+    assert done.stderr.count(b"\n") in (1, 2), done.stderr
+
+
+def test_a_script_without_the_dashes_is_told_where_it_goes() -> None:
+    done = inv(PYTORCH, "--nodes", "2", "--instance", P5, "train.py", "--epochs", "3")
+    assert b"arguments go after --: ... -- train.py --epochs 3" in done.stderr
 
 
 def test_an_unknown_instance_type_is_a_usage_error_that_names_the_nearest() -> None:

@@ -23,6 +23,7 @@ from launcher.job import UPLOAD_SECONDS
 from launcher.options import parse_flags
 from slipway.cluster import launcher_tables, render
 from slipway.cluster.sqsh_file import SqshFile
+from slipway.cluster.values import SCRIPTS_OWN
 from slipway.matrix.load import load
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
@@ -214,6 +215,17 @@ def test_a_variable_that_is_not_set_where_the_job_is_submitted_is_named(shell: S
     assert done.said == "job: HF_TOKEN is not set where this was submitted\n"
 
 
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name.endswith(".sbatch")])
+def test_no_variable_of_a_users_can_be_one_of_the_scripts(name: str) -> None:
+    made = GOLDEN[name]()
+    found = {*re.findall(r"^\s*(?:local )?([a-z]\w*)\+?=", made, re.MULTILINE)}
+    found |= {*re.findall(r"\bfor (\w+) in\b", made)}
+    for listed in re.findall(r"\blocal ([^\n]+)|\bread -r ([\w ]+)<", made):
+        found |= {word.partition("=")[0] for word in "".join(listed).split() if word[0].isalpha()}
+    assert {"workdir", "code", "launcher", "item"} <= found
+    assert found <= SCRIPTS_OWN
+
+
 def test_libraries_of_the_submitting_shell_stay_outside(shell: Shell) -> None:
     done = shell.run(text(shell), {"PYTHONPATH": "/home/me", "PYTHONHOME": "/usr"})
     assert not {"PYTHONPATH", "PYTHONHOME"} & {*done.env}
@@ -380,9 +392,9 @@ def test_urg_is_term_for_the_launcher_and_term_does_not_end_what_waits_for_it(
         assert process.wait() == 7
 
 
-def end(shell: Shell, left: int | None, **env: str) -> Done:
-    """A step that ends, `left` seconds before the time limit (None: there is none)."""
-    when = f"@$(($(date +%s) + {left}))" if left is not None else "NONE"
+def end(shell: Shell, left: int | None, none: str = "NONE", **env: str) -> Done:
+    """A step that ends, `left` seconds before the time limit (None: there is none, or `none`)."""
+    when = f"@$(($(date +%s) + {left}))" if left is not None else none
     shell.put("squeue", f'#!/bin/bash\necho "{when}"\n')
     return shell.run(text(shell, requeue="2", signal="300", time="1:00:00"), env)
 
@@ -410,6 +422,17 @@ def test_a_job_begins_again_only_near_its_limit_or_without_a_node(
     done = end(shell, left, **env)
     assert done.code == int(env["STEP_CODE"])
     assert done.called("scontrol") == ([("requeue", "7")] if again else [])
+
+
+def test_a_controller_that_does_not_answer_is_no_time_limit(shell: Shell) -> None:
+    assert end(shell, None, none="", STEP_CODE="143").called("scontrol") == []
+
+
+def test_a_job_that_slurm_does_not_requeue_keeps_its_exit_code(shell: Shell) -> None:
+    shell.put("scontrol", "#!/bin/bash\nexit 1\n")
+    done = end(shell, 250, STEP_CODE="143")
+    assert done.code == 143
+    assert "job: Slurm did not requeue it" in done.said
 
 
 def test_without_requeue_a_job_never_begins_again(shell: Shell) -> None:
