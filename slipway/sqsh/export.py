@@ -134,8 +134,6 @@ def _write(
         )
         with partial.partial_file(destination) as path:
             packed = _packed(packed_into, path, image, options)
-            on_event(Event("progress", task, step="verify"))
-            pack.check(path, packed.written, options)
             made = Sidecar(
                 reference=image.reference,
                 image_id=image.id,
@@ -145,7 +143,7 @@ def _write(
                 digest=digest(packed.pieces),
                 pieces=packed.pieces,
                 size=path.stat().st_size,
-                entries=packed.written.entries,
+                entries=packed.entries,
                 options=options.as_json(),
                 slipway=__version__,
             )
@@ -156,9 +154,8 @@ def _write(
         on_event(Event("failed", task, text=str(error)))
         raise
     notes = [f"{destination}, {human_bytes(made.size)}"]
-    left_out = packed.written.nodes_left_out
-    if left_out:
-        names = ", ".join("/" + name.decode(errors="replace") for name in left_out)
+    if packed.devices_left_out:
+        names = ", ".join("/" + name.decode(errors="replace") for name in packed.devices_left_out)
         notes.append(f"left out, since enroot cannot have device nodes: {names}")
     if warning:
         notes.append(warning)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.report.events import Event, OnEvent
+from slipway.sqsh import pack
 from slipway.sqsh.config_layer import config_layer
 from slipway.sqsh.options import SqshOptions
 from slipway.sqsh.origin import Origin
@@ -14,7 +15,7 @@ from slipway.sqsh.rewrite import READABLE_DEPTH, Written
 from slipway.squashfs.cache import Cache
 from slipway.squashfs.compile import compiled
 from slipway.squashfs.layer import Layer
-from slipway.squashfs.link import link
+from slipway.squashfs.link import Contents, link
 from slipway.squashfs.options import Options
 from slipway.squashfs.pieces import Piece
 from slipway.squashfs.reader import opened
@@ -25,9 +26,10 @@ _PROGRESS_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Packed:
-    """A .sqsh that was written, and the digests of its content."""
+    """A .sqsh that was written and checked, and the digests of its content."""
 
-    written: Written
+    entries: int  # paths below the root
+    devices_left_out: tuple[bytes, ...]
     pieces: tuple[Piece, ...]
     sha256: str
 
@@ -45,6 +47,11 @@ def link_image(
     progress = _Progress(origin, say, task)
     with compiled(cache, origin.layers, settings, progress.layer, progress.cached) as layers:
         layers = [*layers, config_layer(layers, origin, settings)]
+
+        def check(contents: Contents) -> None:
+            say(Event("progress", task, step="verify"))
+            pack.check(path, _written(contents, layers, path), options)
+
         linked = link(
             layers,
             path,
@@ -56,10 +63,13 @@ def link_image(
                 mtime=origin.image.created,
             ),
             on_bytes=progress.link,
+            check=check,
         )
-    written = Written(linked.entries, linked.inodes, nodes_left_out=list(linked.devices_left_out))
-    written.newlines = _newlines(layers, path)
-    return Packed(written, linked.pieces, linked.sha256)
+    return Packed(linked.entries, linked.devices_left_out, linked.pieces, linked.sha256)
+
+
+def _written(contents: Contents, layers: list[Layer], path: Path) -> Written:
+    return Written(contents.entries, contents.inodes, _newlines(layers, path))
 
 
 def _newlines(layers: list[Layer], path: Path) -> int:

@@ -63,8 +63,10 @@ def stream_image(
                 touched_after=stream.touched_after,
             )
             written = rewrite(stream.chunks, sink, changes, on_bytes)
+        on_event(Event("progress", task, step="verify"))
+        pack.check(path, written, options)
         whole = Piece(path.stat().st_size, sha256_file(path))
-        return Packed(written, (whole,), whole.sha256)
+        return Packed(written.entries, tuple(written.nodes_left_out), (whole,), whole.sha256)
     except TarError as error:
         raise SlipwayError(
             f"the engine's export of {image.reference} cannot be packed: {error}"

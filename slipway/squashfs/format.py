@@ -18,6 +18,7 @@ METADATA_STORED = 1 << 15
 DATA_STORED = 1 << 24
 """In the four-byte length of a data or fragment block: not compressed."""
 NO_FRAGMENT = 0xFFFFFFFF
+LIMIT = 1 << 32  # of sizes and positions in a basic inode
 NO_XATTR = 0xFFFFFFFF
 NO_TABLE = 0xFFFFFFFFFFFFFFFF
 PAD = 4096
@@ -56,6 +57,7 @@ INODE = struct.Struct("<HHHHII")  # type, permissions, uid index, gid index, mti
 DIR_TAIL = struct.Struct("<IIHHI")  # listing block, nlink, size + 3, offset, parent
 LDIR_TAIL = struct.Struct("<IIIIHHI")  # nlink, size + 3, block, parent, index count, offset, xattr
 REG_TAIL = struct.Struct("<IIII")  # start, fragment, offset in it, size; then block sizes
+REG_WHOLE = struct.Struct("<HHHHIIIIII")  # INODE and REG_TAIL
 LREG_TAIL = struct.Struct("<QQQIIII")  # start, size, holes, nlink, fragment, offset, xattr
 SYMLINK_TAIL = struct.Struct("<II")  # nlink, length; then the target (and, extended, the xattr)
 DEVICE_TAIL = struct.Struct("<II")  # nlink, device

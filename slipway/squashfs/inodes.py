@@ -1,8 +1,8 @@
 """The merged tree -> inode table, directory table and the tables that inodes point into.
 
 Directories are numbered on the way down, so that the names of one are neighbours, and written on
-the way up, since a listing holds the positions of its inodes. One inode costs a few microseconds,
-which is why the loop below is one long function with everything in local variables.
+the way up, since a listing holds the positions of its inodes. Most inodes are plain files', which
+come ready from slipway.squashfs.plain.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from slipway.squashfs.format import (
     IPC_TAIL,
     LDEVICE_TAIL,
     LDIR_TAIL,
+    LIMIT,
     LIPC_TAIL,
     LREG_TAIL,
-    NO_FRAGMENT,
     NO_XATTR,
     REG,
     REG_TAIL,
@@ -41,10 +41,10 @@ from slipway.squashfs.listing import Listing
 from slipway.squashfs.merge import Dir, Merged
 from slipway.squashfs.metadata import MetadataWriter
 from slipway.squashfs.numbering import find_shared, number
+from slipway.squashfs.plain import plain_files
 from slipway.squashfs.rules import Rules
 
 Pairs = tuple[tuple[bytes, bytes], ...]
-_LIMIT = 1 << 32
 _LISTING_MAX = 65535 - 3  # bytes that a basic directory inode can say
 _COLUMNS = (
     "kind",
@@ -90,12 +90,15 @@ class Writer:
         self._directories = MetadataWriter(codec)
         self._ids: dict[int, int] = {}
         self._xattrs: dict[Pairs, int] = {}
+        self._kinds = [layer.columns["kind"].tobytes() for layer in self._layers]
         self._words = [layer.columns["block_words"].tobytes() for layer in self._layers]
         self._shared = find_shared(merged)
+        self._plain: list[list[bytes | None]] = []
 
     def write(self) -> Tables:
         """All inodes. Raises SquashfsError for more owners than the format holds."""
         numbered = number(self._merged, self._shared)
+        self._plain = plain_files(self._merged, self._layout, numbered, self._rules, self._owner)
         references = array("Q", bytes(8 * numbered.inodes))
         dirs = self._merged.dirs
         for here in reversed(dirs):
@@ -113,28 +116,17 @@ class Writer:
             numbered.entries,
         )
 
-    def _children(self, here: Dir) -> Iterator[tuple[bytes, int, tuple[int, ...], int, int]]:
-        """Name, layer, values of _COLUMNS, data start, row."""
+    def _children(self, here: Dir) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+        """Name, layer, row, and the inode where it is a plain file's."""
         if here.span is not None:
             layer, first, end = here.span
-            columns = self._layers[layer].columns
             return zip(
                 self._layers[layer].names[first:end],
                 repeat(layer),
-                zip(*[columns[name][first:end] for name in _COLUMNS], strict=True),
-                self._layout.starts[layer][first:end],
                 range(first, end),
+                self._plain[layer][first:end],
             )
-        return (
-            (
-                name,
-                layer,
-                tuple([self._layers[layer].columns[column][row] for column in _COLUMNS]),
-                self._layout.starts[layer][row],
-                row,
-            )
-            for name, layer, row in here.items or ()
-        )
+        return ((name, layer, row, None) for name, layer, row in here.items or ())
 
     def _owner(self, value: int) -> int:
         if self._rules.all_root:
@@ -151,80 +143,54 @@ class Writer:
         self, here: Dir, numbers: list[int] | None, references: array[int]
     ) -> None:
         listing = Listing(self._directories)
-        add = listing.add
-        inodes, shared, words = self._inodes, self._shared, self._words
-        write, position = inodes.write, inodes.position
-        fragments, owner = self._layout.fragments, self._owner
-        readable = 0o400 if here.depth < self._rules.readable_depth else 0
+        add, write = listing.add, self._inodes.write
         inode = here.first - 1
-        dirs, subdirectories = here.dirs, len(here.dirs)
         at = -1
-        for name, layer, values, start, row in self._children(here):
+        for name, layer, row, plain in self._children(here):
             at += 1
             inode = inode + 1 if numbers is None else numbers[at]
-            kind = values[0]
-            if kind == DIR:
-                child = dirs[at]
-                references[inode - 1] = child.reference
-                add(name, child.reference, inode, DIR)
-                continue
-            (
-                _,
-                mode,
-                uid,
-                gid,
-                mtime,
-                size,
-                holes,
-                fragment,
-                offset,
-                count,
-                word,
-                xattr,
-                group,
-                text,
-            ) = values
-            links = 1
-            several = None
-            if shared:
-                several = shared.get((layer, ~group if group else row))
-                if several is not None:
-                    if several.reference >= 0:
-                        add(name, several.reference, inode, kind)
-                        continue
-                    links = several.names
-            pairs = self._layers[layer].xattrs[xattr] if xattr else ()
-            attributes = self._attributes(pairs) if pairs else NO_XATTR
-            uid, gid = owner(uid), owner(gid)
-            block, inside = position()
-            if kind == REG:
-                mode |= readable
-                piece = fragments[layer][fragment] if fragment else NO_FRAGMENT
-                sizes = words[layer][4 * word : 4 * (word + count)] if count else b""
-                if links == 1 and not pairs and not holes and start < _LIMIT and size < _LIMIT:
-                    write(
-                        INODE.pack(REG, mode, uid, gid, mtime, inode)
-                        + REG_TAIL.pack(start, piece, offset, size)
-                        + sizes
-                    )
-                else:
-                    write(
-                        INODE.pack(REG + EXTENDED, mode, uid, gid, mtime, inode)
-                        + LREG_TAIL.pack(start, size, holes, links, piece, offset, attributes)
-                        + sizes
-                    )
+            kind = REG
+            if plain is not None:
+                reference = write(plain)
             else:
-                if kind != SYMLINK:
-                    mode |= readable
-                head = INODE.pack(kind + EXTENDED if pairs else kind, mode, uid, gid, mtime, inode)
-                target = self._layers[layer].texts[text]
-                write(head + _tail(kind, links, size, target, attributes))
-            reference = block << 16 | inside
+                kind = self._kinds[layer][row]
+                if kind == DIR:
+                    reference = here.dirs[at].reference
+                else:
+                    reference = self._write_file(here, layer, row, inode)
             references[inode - 1] = reference
-            if several is not None:
-                several.reference = reference
             add(name, reference, inode, kind)
-        self._finish_directory(here, listing, subdirectories, references)
+        self._finish_directory(here, listing, len(here.dirs), references)
+
+    def _write_file(self, here: Dir, layer: int, row: int, inode: int) -> int:
+        """Write the inode of anything but a directory, if it is not there yet; its reference."""
+        at = {name: self._layers[layer].columns[name][row] for name in _COLUMNS}
+        shared = self._shared.get((layer, ~at["group"] if at["group"] else row))
+        if shared is not None and shared.reference >= 0:
+            return shared.reference
+        kind, mode, size = at["kind"], at["mode"], at["size"]
+        if kind != SYMLINK and here.depth < self._rules.readable_depth:
+            mode |= 0o400
+        owners = self._owner(at["uid"]), self._owner(at["gid"])
+        attributes = self._attributes(self._layers[layer].xattrs[at["xattr"]])
+        links = shared.names if shared is not None else 1
+        if kind == REG:
+            start, holes = self._layout.starts[layer][row], at["holes"]
+            place = self._layout.fragments[layer][at["fragment"]], at["offset"]
+            extended = links > 1 or attributes != NO_XATTR or holes or max(start, size) >= LIMIT
+            if extended:
+                tail = LREG_TAIL.pack(start, size, holes, links, *place, attributes)
+            else:
+                tail = REG_TAIL.pack(start, *place, size)
+            tail += self._words[layer][4 * at["word"] : 4 * (at["word"] + at["words"])]
+        else:
+            extended = attributes != NO_XATTR
+            tail = _tail(kind, links, size, self._layers[layer].texts[at["text"]], attributes)
+        head = INODE.pack(kind + EXTENDED if extended else kind, mode, *owners, at["mtime"], inode)
+        reference = self._inodes.write(head + tail)
+        if shared is not None:
+            shared.reference = reference
+        return reference
 
     def _finish_directory(
         self, here: Dir, listing: Listing, subdirectories: int, references: array[int]
@@ -247,19 +213,17 @@ class Writer:
         )
         parent = here.parent.number if here.parent is not None else len(references) + 1
         links = 2 + subdirectories
-        place, inside = self._inodes.position()
         if pairs or index or size > _LISTING_MAX:
             attributes = self._attributes(pairs)
-            self._inodes.write(
+            here.reference = self._inodes.write(
                 INODE.pack(DIR + EXTENDED, *head)
                 + LDIR_TAIL.pack(links, size + 3, block, parent, len(index), offset, attributes)
                 + b"".join(index)
             )
         else:
-            self._inodes.write(
+            here.reference = self._inodes.write(
                 INODE.pack(DIR, *head) + DIR_TAIL.pack(block, links, size + 3, offset, parent)
             )
-        here.reference = place << 16 | inside
         if here.parent is None:
             references[here.number - 1] = here.reference
 

@@ -8,7 +8,7 @@ from itertools import compress
 from pathlib import Path
 
 from slipway.squashfs.duplicates import Place, find_duplicates
-from slipway.squashfs.format import DATA_STORED, PAD
+from slipway.squashfs.format import DATA_STORED, NO_FRAGMENT, PAD
 from slipway.squashfs.layer import Layer
 from slipway.squashfs.merge import Merged
 
@@ -109,7 +109,7 @@ def _arrange(
             for part, start, size in zip(columns["part"], columns["start"], stored, strict=True)
         ]
     )
-    numbers = [0] * (len(columns["fragment_part"]) + 1)
+    numbers = [NO_FRAGMENT] * (len(columns["fragment_part"]) + 1)
     for number in sorted(used):
         part = columns["fragment_part"][number - 1]
         start = moved[part][columns["fragment_start"][number - 1]]

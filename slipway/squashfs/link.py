@@ -48,15 +48,21 @@ from slipway.squashfs.rules import Rules
 
 
 @dataclass(frozen=True)
-class Linked:
-    """What was written."""
+class Contents:
+    """What an image's tables say of it."""
 
     size: int
     inodes: int
     entries: int  # paths below the root
+    devices_left_out: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Linked(Contents):
+    """What was written, with its digests."""
+
     pieces: tuple[Piece, ...]
     sha256: str  # of the whole image
-    devices_left_out: tuple[bytes, ...]
 
 
 def link(
@@ -66,11 +72,14 @@ def link(
     rules: Rules | None = None,
     *,
     on_bytes: Callable[[int, int], None] | None = None,
+    check: Callable[[Contents], None] | None = None,
 ) -> Linked:
     """Write the image of `layers`, lowest first, into the existing or new file `output`.
 
     The layers must have been compiled with `options`. The bytes depend on nothing else. Nothing
-    is flushed to the disk. Raises SquashfsError, LayerError and OSError (a full disk).
+    is flushed to the disk. `check` is called in another thread when all is written, while the
+    digests are made; what it raises is raised. Raises SquashfsError, LayerError and OSError (a
+    full disk).
     """
     rules = rules or Rules()
     codec = options.codec()
@@ -95,10 +104,13 @@ def link(
         copying.write_at(handle, start, 0)
         copying.write_at(handle, tail, layout.end)
         size = layout.end + len(tail)
-        pieces, sha256 = read_back(handle, layout.spans, size, mark.wait)
-        copied.result()
-    dropped = tuple(merged.dropped)
-    return Linked(size, tables.count, tables.entries, tuple(pieces), sha256, dropped)
+        contents = Contents(size, tables.count, tables.entries, tuple(merged.dropped))
+        checked = background.submit(check, contents) if check is not None else None
+        pieces, sha256 = read_back(handle, layout.spans, size, mark.wait, background)
+        for task in (copied, checked):
+            if task is not None:
+                task.result()
+    return Linked(**vars(contents), pieces=tuple(pieces), sha256=sha256)
 
 
 @contextmanager

@@ -23,13 +23,15 @@ class MetadataWriter:
         """Block start and offset in it, of the next byte."""
         return self.starts[-1], len(self._open)
 
-    def write(self, data: bytes | bytearray) -> None:
-        """Append; full blocks are compressed at once."""
+    def write(self, data: bytes | bytearray) -> int:
+        """Append; full blocks are compressed at once. Returns where it begins, as inodes say it."""
+        here = self.starts[-1] << 16 | len(self._open)
         self._open += data
         while len(self._open) >= METADATA_SIZE:
             block = bytes(self._open[:METADATA_SIZE])
             del self._open[:METADATA_SIZE]
             self._flush(block)
+        return here
 
     def _flush(self, block: bytes) -> None:
         packed = self._compress(block)

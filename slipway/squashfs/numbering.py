@@ -6,6 +6,7 @@ stores them as small differences.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress, repeat
@@ -74,22 +75,30 @@ def _rows(here: Dir) -> Iterable[Row]:
     return ((layer, row) for _, layer, row in here.items or ())
 
 
+def _rows_shared(merged: Merged, layer: int, shared: dict[tuple[int, int], Shared]) -> list[int]:
+    groups = merged.layers[layer].columns["group"]
+    return [row for row, group in enumerate(groups) if (layer, ~group if group else row) in shared]
+
+
 def number(merged: Merged, shared: dict[tuple[int, int], Shared]) -> Numbered:
     """Give every directory its number and its names' first; the root is 1."""
     following, entries = 2, 0
     special: dict[Dir, list[int]] = {}
     merged.dirs[0].number = 1
     with_shared = {layer for layer, _ in shared}
+    rows_shared = {layer: _rows_shared(merged, layer, shared) for layer in with_shared}
     for here in merged.dirs:
         here.first = following
         if here.span is not None:
-            layers: set[int] = {here.span[0]}
-            size = here.span[2] - here.span[1]
+            layer, first, end = here.span
+            size = end - first
+            rows = rows_shared.get(layer, [])
+            neighbours = bisect_left(rows, first) == bisect_left(rows, end)
         else:
-            layers = {layer for _, layer, _ in here.items or ()}
             size = len(here.items or ())
+            neighbours = with_shared.isdisjoint({layer for _, layer, _ in here.items or ()})
         entries += size
-        if with_shared.isdisjoint(layers):
+        if neighbours:
             for at, child in here.dirs.items():
                 child.number = following + at
             following += size

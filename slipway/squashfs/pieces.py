@@ -10,23 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from slipway.squashfs.layout import Span
 
 _BUFFER = 1 << 20
-
-
-class Hasher(Protocol):
-    """What hashlib makes."""
-
-    def update(self, data: memoryview, /) -> None:
-        """Take in some bytes."""
-
-    def hexdigest(self) -> str:
-        """The digest so far."""
 
 
 @dataclass(frozen=True)
@@ -44,29 +34,36 @@ def digest(pieces: Sequence[Piece]) -> str:
 
 
 def read_back(
-    handle: int, spans: Sequence[Span], size: int, wait: Callable[[int], None]
+    handle: int,
+    spans: Sequence[Span],
+    size: int,
+    wait: Callable[[int], None],
+    background: Executor,
 ) -> tuple[list[Piece], str]:
     """The pieces of an image of `size` bytes, and the sha256 of all of it.
 
-    `wait(n)` returns when the first n bytes are written: hashing goes on beside the copy.
+    `wait(n)` returns when the first n bytes are written: hashing goes on beside the copy. What has
+    to be hashed for a second time, as a piece, is hashed in the `background`.
     """
-    whole = hashlib.sha256()
-    pieces, position = [], 0
+    pieces: list[Piece | Future[Piece]] = []
+    position = 0
 
     def add(end: int, sha256: str | None) -> None:
         nonlocal position
-        hashers = [whole] if sha256 else [whole, hashlib.sha256()]
-        count = _feed(handle, position, end, hashers, wait)
-        pieces.append(Piece(count, sha256 or hashers[1].hexdigest()))
+        if sha256 is not None:
+            pieces.append(Piece(end - position, sha256))
+        elif end > position:
+            pieces.append(background.submit(_hash, handle, position, end))
         position = end
 
     for span in spans:
-        if span.start > position:
-            add(span.start, None)
+        add(span.start, None)
         add(span.end, span.sha256)
-    if size > position:
-        add(size, None)
-    return pieces, whole.hexdigest()
+    add(size, None)
+    whole = _hash(handle, 0, size, wait)
+    return [
+        piece.result() if isinstance(piece, Future) else piece for piece in pieces
+    ], whole.sha256
 
 
 def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
@@ -86,24 +83,17 @@ def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
         os.close(handle)
 
 
-def _hash(handle: int, start: int, end: int) -> Piece:
+def _hash(handle: int, start: int, end: int, wait: Callable[[int], None] | None = None) -> Piece:
+    """From `start` to `end`, or to the end of the file."""
     hasher = hashlib.sha256()
-    count = _feed(handle, start, end, [hasher], lambda _: None)
-    return Piece(count, hasher.hexdigest())
-
-
-def _feed(
-    handle: int, start: int, end: int, hashers: Sequence[Hasher], wait: Callable[[int], None]
-) -> int:
-    """Hash from `start` to `end`, or to the end of the file; how many bytes that were."""
     view = memoryview(bytearray(min(_BUFFER, end - start)))
     position = start
     while position < end:
-        wait(min(position + _BUFFER, end))
+        if wait is not None:
+            wait(min(position + _BUFFER, end))
         count = os.preadv(handle, [view[: end - position]], position)
         if not count:
             break
-        for hasher in hashers:
-            hasher.update(view[:count])
+        hasher.update(view[:count])
         position += count
-    return position - start
+    return Piece(position - start, hasher.hexdigest())
