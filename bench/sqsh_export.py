@@ -12,13 +12,15 @@ first       Slipway with an empty layer cache
 again       Slipway with all layers but the top one in the cache
 cp          a plain copy of the resulting file
 
-Nothing is flushed to the disk within the times; before each, everything is.
+Before each way everything is flushed to the disk. Nothing is within its time; the time with the
+flush after it is shown, too.
 Needs root, an overlay2 engine on this machine, squashfs-tools.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import statistics
@@ -48,7 +50,6 @@ class Bench:
 
     def mksquashfs(self, source: Path, options: list[str], way: str) -> None:
         output = self.work / f"{way}.sqsh"
-        output.unlink(missing_ok=True)
         command = ["mksquashfs", str(source), str(output), "-all-root", "-no-progress", *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         self.sizes[way] = output.stat().st_size
@@ -85,9 +86,6 @@ class Bench:
 
     def slipway(self, image: str, way: str, cache: Cache) -> None:
         output = self.work / f"{way}.sqsh"
-        # As in life, where every build has a name of its own. On ext4, replacing a file waits for
-        # the new one to be written out.
-        output.unlink(missing_ok=True)
         options = SqshOptions("zstd", self.level)
         made = export(
             self.engine, image, output, cache=cache, build_id="b", options=options, force=True
@@ -95,8 +93,7 @@ class Bench:
         self.sizes[way] = made.size
 
     def copy(self) -> None:
-        (self.work / "copy.sqsh").unlink(missing_ok=True)
-        paths = [str(self.work / name) for name in ("again.sqsh", "copy.sqsh")]
+        paths = [str(self.work / name) for name in ("again.sqsh", "cp.sqsh")]
         subprocess.run(["cp", "--reflink=never", *paths], check=True)
 
     def ways(self, image: str) -> dict[str, Callable[[], None]]:
@@ -109,10 +106,13 @@ class Bench:
             "cp": self.copy,
         }
 
-    def clean(self) -> None:
+    def clean(self, way: str) -> None:
         for name in ("rootfs", "cold"):
             shutil.rmtree(self.work / name, ignore_errors=True)
-        subprocess.run(["sync"], check=True)
+        # As in life, where every build has a name of its own. On ext4, replacing a file waits for
+        # the new one to be written out.
+        (self.work / f"{way}.sqsh").unlink(missing_ok=True)
+        os.sync()
 
 
 def cpu_seconds() -> float:
@@ -133,6 +133,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(connect(Project.at(Path.cwd()), given.engine), given.work, given.level)
     times: dict[str, list[float]] = {}
+    flushed: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
     first, *images = given.images or make(bench.engine, given.work, given.rounds + 1)
     bench.slipway(first, "again", bench.warm)  # fills the cache, and the page cache
@@ -141,17 +142,21 @@ def main() -> None:
         for name, run in ways if number % 2 == 0 else reversed(ways):
             if given.only and name not in given.only.split(","):
                 continue
-            bench.clean()
+            bench.clean(name)
             begun, used = time.perf_counter(), cpu_seconds()
             run()
             times.setdefault(name, []).append(time.perf_counter() - begun)
             cpu.setdefault(name, []).append(cpu_seconds() - used)
+            os.sync()
+            flushed.setdefault(name, []).append(time.perf_counter() - begun)
             print(f"{image} {name}: {times[name][-1]:.2f} s, CPU {cpu[name][-1]:.2f}", flush=True)
-    print(f"{'way':>10} {'median s':>9} {'CPU s':>7} {'result MB':>10}")
+    print(f"{'way':>10} {'median s':>9} {'flushed s':>9} {'CPU s':>7} {'result MB':>10}")
     for name, found in times.items():
         size = bench.sizes.get(name, bench.sizes["again"]) / 1e6
-        middle = statistics.median(cpu[name])
-        print(f"{name:>10} {statistics.median(found):>9.2f} {middle:>7.1f} {size:>10.0f}")
+        middle, flush, used = (
+            statistics.median(some) for some in (found, flushed[name], cpu[name])
+        )
+        print(f"{name:>10} {middle:>9.2f} {flush:>9.2f} {used:>7.1f} {size:>10.0f}")
     bench.engine.close()
 
 
