@@ -8,11 +8,14 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from slipway.cli import command
+from slipway.engine.client import connect
 from slipway.job import run
 from slipway.job.house import Settings
 from slipway.namespaces.common import JSON, NAMES, ROOT, SQSH
 from slipway.paths import Project
-from slipway.sqsh import outside
+from slipway.registry.logins import credentials_for
+from slipway.report.console import Reporter
+from slipway.sqsh import compare, outside
 
 
 @command(
@@ -42,8 +45,20 @@ def sqsh_verify(c: Context, file: str) -> None:
 
 @command(help={**JSON, "times": "modification times count too"})
 def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = False) -> None:
-    """What differs between two .sqsh files; exit code 2 where something does."""
-    outside.diff_and_tell(Path(a), Path(b), times=times, as_json=json)
+    """What differs between two .sqsh files or images; exit code 2 where something does.
+
+    An image is dockerd://NAME, registry://HOST/REPO@sha256:... or oci:FOLDER, and compared as it
+    would be exported.
+    """
+    project, settings = Project.at(ROOT), Settings.of(c.config)
+    with Reporter() as reporter:
+        exporter = compare.Exporter(
+            project,
+            lambda: connect(project, settings.engine),
+            credentials_for(),
+            reporter.on_event,
+        )
+        compare.diff_and_tell(exporter, a, b, times=times, as_json=json)
 
 
 ns = Collection("sqsh", verify=sqsh_verify, diff=sqsh_diff)

@@ -1,4 +1,4 @@
-"""What `inv sqsh` does without an engine: export stored images, check and compare files."""
+"""What `inv sqsh` does without an engine: export stored images, and check files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from slipway.errors import DriftError, UsageError
+from slipway.errors import UsageError
 from slipway.paths import Project
 from slipway.registry.logins import credentials_for
 from slipway.registry.model import CredentialsFor
 from slipway.report.console import Reporter, human_bytes
 from slipway.report.events import Event, OnEvent, silent
-from slipway.report.tables import print_json
 from slipway.sqsh import sidecar, stored
 from slipway.sqsh.export import export_origin
 from slipway.squashfs.cache import Cache
-from slipway.squashfs.diff import Change, diff
 from slipway.squashfs.verify import Found, check
 
 _PROGRESS_BYTES = 64 << 20
@@ -101,40 +99,3 @@ def verify_and_tell(path: Path) -> None:
     """`inv sqsh.verify FILE`."""
     with Reporter() as reporter:
         verify_file(path, reporter.on_event)
-
-
-def diff_and_tell(before: Path, after: Path, *, times: bool, as_json: bool) -> None:
-    """`inv sqsh.diff A B`. Raises DriftError where the two differ, after telling how."""
-    changes = diff(before, after, times=times)
-    if as_json:
-        print_json([change_json(change) for change in changes])
-    else:
-        for change in changes:
-            print(change_line(change))
-    if changes:
-        grown = sum((change.after or 0) - (change.before or 0) for change in changes)
-        raise DriftError(f"{len(changes)} paths differ, {grown:+,} bytes of content in all")
-
-
-def change_line(change: Change) -> str:
-    """`+ /opt/new  1.2 kB`, `- /opt/old  3 MB`, `~ /etc/x  10 B -> 12 B  (content, mode)`."""
-    path = "/" + change.path.decode(errors="backslashreplace")
-    if change.before is None:
-        return f"+ {path}  {human_bytes(change.after or 0)}"
-    if change.after is None:
-        return f"- {path}  {human_bytes(change.before)}"
-    sizes = human_bytes(change.after)
-    if change.before != change.after:
-        sizes = f"{human_bytes(change.before)} -> {sizes}"
-    return f"~ {path}  {sizes}  ({', '.join(change.what)})"
-
-
-def change_json(change: Change) -> dict[str, object]:
-    """For programs; a path that is not UTF-8 has its bytes as backslash escapes."""
-    return {
-        "kind": change.kind,
-        "path": "/" + change.path.decode(errors="backslashreplace"),
-        "before": change.before,
-        "after": change.after,
-        "what": list(change.what),
-    }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from slipway.squashfs.format import DIR, REG
+from slipway.squashfs.format import DIR, NO_FRAGMENT, REG
 from slipway.squashfs.inoderead import Inode
 from slipway.squashfs.reader import Image, opened
 
@@ -47,6 +47,7 @@ def diff(before: Path, after: Path, *, times: bool = False) -> list[Change]:
     """
     with opened(before) as first, opened(after) as second:
         left, right = _side(first), _side(second)
+        contents = _Contents(first, second)
         left_names, right_names = left.names(), right.names()
         changes = []
         for path in sorted({*left.entries, *right.entries}):
@@ -56,6 +57,8 @@ def diff(before: Path, after: Path, *, times: bool = False) -> list[Change]:
                 changes.append(Change(kind, path, _size(old), _size(new)))
                 continue
             what = list(_compare(left, right, old, new, times))
+            if old.kind == new.kind == REG and not contents.same(old, new):
+                what.append("content")
             if sorted(left_names[old.number]) != sorted(right_names[new.number]):
                 what.append("links")
             if what:
@@ -89,12 +92,6 @@ def _compare(left: _Side, right: _Side, old: Inode, new: Inode, times: bool) -> 
         yield "device"
     if left.image.xattrs(old) != right.image.xattrs(new):
         yield "attributes"
-    if old.kind == REG and not _same_content(left.image, right.image, old, new):
-        yield "content"
-
-
-def _same_content(left: Image, right: Image, old: Inode, new: Inode) -> bool:
-    return old.size == new.size and _digest(left, old) == _digest(right, new)
 
 
 def _digest(image: Image, inode: Inode) -> bytes:
@@ -102,3 +99,39 @@ def _digest(image: Image, inode: Inode) -> bytes:
     for piece in image.content(inode):
         hasher.update(piece)
     return hasher.digest()
+
+
+class _Contents:
+    """Compares contents, where it can without decompressing them: images that were linked from the
+    same layers have the same stored blocks."""
+
+    def __init__(self, left: Image, right: Image) -> None:
+        self._left, self._right = left, right
+        blocks = left.superblock, right.superblock
+        self._alike = len({(block.compressor, block.block_size) for block in blocks}) == 1
+        self._fragments: dict[tuple[int, int], bool] = {}
+
+    def same(self, old: Inode, new: Inode) -> bool:
+        """Whether two regular files have the same bytes."""
+        if old.size != new.size:
+            return False
+        if self._alike and self._stored_alike(old, new):
+            return True
+        return _digest(self._left, old) == _digest(self._right, new)
+
+    def _stored_alike(self, old: Inode, new: Inode) -> bool:
+        if old.words != new.words or old.offset != new.offset:
+            return False
+        if not self._fragments_alike(old.fragment, new.fragment):
+            return False
+        left, right = self._left.stored_blocks(old), self._right.stored_blocks(new)
+        return all(mine == other for mine, other in zip(left, right, strict=True))
+
+    def _fragments_alike(self, old: int, new: int) -> bool:
+        if NO_FRAGMENT in (old, new):
+            return old == new
+        known = self._fragments.get((old, new))
+        if known is None:
+            known = self._left.stored_fragment(old) == self._right.stored_fragment(new)
+            self._fragments[old, new] = known
+        return known

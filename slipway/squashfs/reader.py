@@ -161,14 +161,30 @@ class Image:
                 raise ValueError(f"fragment {inode.fragment} ends too early")
             yield data[inode.offset : inode.offset + left]
 
-    def _block(self, position: int, word: int, expected: int | None) -> bytes:
+    def stored_blocks(self, inode: Inode) -> Iterator[bytes]:
+        """A file's blocks as they are stored, without what is in a fragment."""
+        position = inode.start
+        for word in inode.words:
+            yield self._stored(position, word)
+            position += word & ~DATA_STORED
+
+    def stored_fragment(self, number: int) -> tuple[bytes, bool]:
+        """A fragment as it is stored, and whether it is compressed."""
+        if number >= len(self._fragments):
+            raise ValueError(f"fragment {number} of {len(self._fragments)}")
+        start, word = self._fragments[number]
+        return self._stored(start, word), not word & DATA_STORED
+
+    def _stored(self, position: int, word: int) -> bytes:
         size = word & ~DATA_STORED
-        limit = self.superblock.block_size
-        if size > limit:
+        if size > self.superblock.block_size:
             raise ValueError(f"a data block of {size} bytes at {position}")
-        data = self._read_at(position, size)
+        return self._read_at(position, size)
+
+    def _block(self, position: int, word: int, expected: int | None) -> bytes:
+        data = self._stored(position, word)
         if not word & DATA_STORED:
-            data = self._decompress(data, limit)
+            data = self._decompress(data, self.superblock.block_size)
         if expected is not None and len(data) != expected:
             raise ValueError(f"the data block at {position} has {len(data)} of {expected} bytes")
         return data

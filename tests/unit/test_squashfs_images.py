@@ -216,6 +216,17 @@ def test_hundreds_of_owners_are_kept(tmp_path: Path) -> None:
     assert owners[b"f2999"] == (2999 * 7, 102_999)
 
 
+@pytest.mark.parametrize(
+    "other", [Options("zstd", 19, 4096), Options("lz4", None, 4096), Options("zstd", 1, 8192)]
+)
+def test_a_diff_is_about_contents_and_not_about_how_they_are_stored(
+    tmp_path: Path, other: Options
+) -> None:
+    one, _ = make(tmp_path / "one", MEMBERS)
+    two, _ = make(tmp_path / "two", MEMBERS, options=other)
+    assert diff(one, two) == []
+
+
 def test_a_diff_names_what_was_added_removed_and_changed(tmp_path: Path) -> None:
     before = [
         member("same", data=b"x" * 5000),
