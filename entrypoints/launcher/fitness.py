@@ -124,7 +124,9 @@ def _results(out: Path) -> list[dict[str, object]]:
 def verdicts(results: Sequence[dict[str, object]], kind: str, nodes: int) -> list[Check]:
     """What the figures say."""
     instance = lookup(kind)
-    floor = instance.nvlink_floor if instance and nodes == 1 else 0
+    slowest = instance.gemm_floor if instance else 0
+    # Between nodes, and with nobody to add up with, bandwidth says nothing about NVLink.
+    floor = instance.nvlink_floor if instance and nodes == 1 and len(results) > 1 else 0
     speeds = [float(str(row["teraflops"])) for row in results]
     rows = []
     for row, speed in zip(results, speeds):
@@ -137,8 +139,10 @@ def verdicts(results: Sequence[dict[str, object]], kind: str, nodes: int) -> lis
             rows.append(Check(name, FAIL, f"{seen}; an all-reduce gave a wrong sum"))
         elif row["device"] != "cpu" and speed < SLOW_SHARE * statistics.median(speeds):
             rows.append(Check(name, FAIL, f"{seen}; far slower than its neighbours"))
+        elif speed < slowest:
+            rows.append(Check(name, FAIL, f"{seen}; a healthy {kind} passes {slowest} TFLOP/s"))
         elif bandwidth < floor:
-            rows.append(Check(name, FAIL, f"{seen}; a healthy {kind} reaches {floor} GB/s"))
+            rows.append(Check(name, FAIL, f"{seen}; a healthy {kind} passes {floor} GB/s"))
         else:
             rows.append(Check(name, OK, seen))
     return rows

@@ -2,40 +2,54 @@
 
 No imports beyond the standard library, so that other tools may load this file by its path.
 GPU and EFA counts: aws/sagemaker-hyperpod-recipes:launcher/efa.py and its instance tables.
-p6-b200 and the all-reduce floors: awslabs/awsome-distributed-training:
+p6-b200: awslabs/awsome-distributed-training:
 4.validation_and_observability/2.gpu-cluster-healthcheck/README.md. Neither names the EFA count of
 p6-b300 and p6e-gb200: None, not checked.
+
+Floors have to pass every healthy machine, so they lie a fifth below the slowest one measured
+(docs/gpu.md), and find what costs more than that: NVLink lost for host memory (31 GB/s instead of
+353), a GPU held at low clocks.
+
+All-reduce: the slowest were two H200s alone, NVLS off, with 326 GB/s, 72 % of the 450 GB/s that
+their NVLinks move in one direction. A floor is 80 % of that share of a type's line rate (300 GB/s
+A100, 450 H100 and H200, 900 B200), rounded down. nccl-tests finds 231 on p4d (NVIDIA/nccl#527),
+370 without and 480 with NVLS on 8 H100s (NVIDIA/nccl-tests#212): the 500 of the health check named
+above would fail every p5.
+
+GEMM: 80 % of the lowest of the H100s and H200s measured, 752, rounded down. No others were.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Instance:
     """What a type has. `efa` is its count of EFA interfaces (None: not known).
 
-    `rdma` says whether EFA reads and writes GPU memory directly. `nvlink_floor` is the bus
-    bandwidth in GB/s below which an all-reduce inside one node is not healthy; 0: no figure.
+    `rdma` says whether EFA reads and writes GPU memory directly. The floors are what the full
+    preflight takes for ill below, 0 where there is no figure: `nvlink_floor` the bus bandwidth of
+    an all-reduce inside one node in GB/s, `gemm_floor` the bf16 product of each GPU in TFLOP/s.
     """
 
     gpus: int
     efa: int | None
     rdma: bool = False
     nvlink_floor: int = 0
+    gemm_floor: int = 0
 
 
-_P4 = Instance(8, 4, rdma=True, nvlink_floor=200)
-_P5 = Instance(8, 32, rdma=True, nvlink_floor=500)
+_P4 = Instance(8, 4, rdma=True, nvlink_floor=170)
+_P5 = Instance(8, 32, rdma=True, nvlink_floor=260, gemm_floor=600)
 
 INSTANCES: dict[str, Instance] = {
     "p4d.24xlarge": _P4,
     "p4de.24xlarge": _P4,
     "p5.48xlarge": _P5,
     "p5e.48xlarge": _P5,
-    "p5en.48xlarge": Instance(8, 16, rdma=True, nvlink_floor=500),
-    "p6-b200.48xlarge": Instance(8, 8, rdma=True, nvlink_floor=600),
+    "p5en.48xlarge": replace(_P5, efa=16),
+    "p6-b200.48xlarge": Instance(8, 8, rdma=True, nvlink_floor=520),
     "p6-b300.48xlarge": Instance(8, None, rdma=True),
     "p6e-gb200.36xlarge": Instance(4, None, rdma=True),
     "g4dn.8xlarge": Instance(1, 1),

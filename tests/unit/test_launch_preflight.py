@@ -104,7 +104,7 @@ def test_all_failed_checks_are_told_at_once() -> None:
 def figures(rank: int, **change: object) -> dict[str, object]:
     return {
         "rank": rank, "device": "NVIDIA H100", "teraflops": 700.0, "finite": True,
-        "sum_right": True, "busbw_gbs": 520.0, **change,
+        "sum_right": True, "busbw_gbs": 340.0, **change,
     }  # fmt: skip
 
 
@@ -114,7 +114,8 @@ def figures(rank: int, **change: object) -> dict[str, object]:
         ({"finite": False}, "holds NaN"),
         ({"sum_right": False}, "wrong sum"),
         ({"teraflops": 300.0}, "far slower than its neighbours"),
-        ({"busbw_gbs": 480.0}, "a healthy p5.48xlarge reaches 500 GB/s"),
+        ({"teraflops": 560.0}, "a healthy p5.48xlarge passes 600 TFLOP/s"),
+        ({"busbw_gbs": 45.0}, "a healthy p5.48xlarge passes 260 GB/s"),
     ],
 )
 def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str) -> None:
@@ -124,9 +125,38 @@ def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str)
     assert said in checks[2].text
 
 
+@pytest.mark.parametrize("kind", ["p5.48xlarge", "ml.p5e.48xlarge", "p5en.48xlarge"])
+def test_gpus_that_are_all_slow_alike_fail(kind: str) -> None:
+    results = [figures(rank, teraflops=560.0) for rank in range(8)]
+    assert {check.level for check in fitness.verdicts(results, kind, nodes=1)} == {FAIL}
+
+
+@pytest.mark.parametrize("kind", ["", "g5.48xlarge", "unheard-of"])
+def test_a_type_without_floors_fails_nobody(kind: str) -> None:
+    results = [figures(rank, teraflops=30.0, busbw_gbs=5.0) for rank in range(2)]
+    assert {check.level for check in fitness.verdicts(results, kind, nodes=1)} == {preflight.OK}
+
+
 def test_between_nodes_the_floor_of_nvlink_does_not_apply() -> None:
-    checks = fitness.verdicts([figures(0, busbw_gbs=90.0)], "p5.48xlarge", nodes=2)
-    assert checks[0].level == preflight.OK
+    results = [figures(rank, busbw_gbs=90.0) for rank in range(2)]
+    assert {check.level for check in fitness.verdicts(results, "p5.48xlarge", nodes=2)} == {
+        preflight.OK
+    }
+
+
+def test_one_rank_alone_needs_no_bandwidth() -> None:
+    checks = fitness.verdicts([figures(0, busbw_gbs=0.0)], "p5.48xlarge", nodes=1)
+    assert [check.level for check in checks] == [preflight.OK]
+
+
+def test_the_floors_of_nvlink_lie_a_fifth_below_the_measured_share_of_its_line_rate() -> None:
+    # GB/s of a GPU's NVLinks in one direction: NVLink 3, 4 and 5. docs/gpu.md: 326 of 450.
+    line_rates = {"p4d": 300, "p4de": 300, "p5": 450, "p5e": 450, "p5en": 450, "p6-b200": 900}
+    floors = {name: row.nvlink_floor for name, row in INSTANCES.items() if row.nvlink_floor}
+    assert {name.partition(".")[0] for name in floors} == set(line_rates)
+    for name, floor in floors.items():
+        healthy = 326 / 450 * line_rates[name.partition(".")[0]]
+        assert 0.78 < floor / healthy <= 0.8
 
 
 def test_a_rank_that_does_not_come_is_named_by_its_own_node_only(tmp_path: Path) -> None:
