@@ -22,7 +22,10 @@ LAUNCH = [sys.executable, "-I", "-S", str(ROOT / "entrypoints" / "launcher" / "_
 
 @dataclass
 class Bench:
-    """One run of the bench. `deadline` (time.monotonic) is the running part's."""
+    """One run of the bench. `deadline` (time.monotonic) is the running part's.
+
+    `instance` is the type whose floors the preflight takes; "" for none.
+    """
 
     host: Host
     gpus: int
@@ -30,6 +33,7 @@ class Bench:
     log: TextIO
     rounds: int
     share: float
+    instance: str = ""
     deadline: float = 0.0
     started: list[Running] = field(default_factory=list)
 

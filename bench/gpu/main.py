@@ -47,7 +47,8 @@ def main(doc: str | None) -> int:
     work = Path(tempfile.mkdtemp(prefix="bench-gpu-", dir=chosen.work))
     try:
         with (chosen.out / f"{name}.log").open("w", encoding="utf-8") as log:
-            bench = Bench(machine, chosen.gpus, work, log, chosen.rounds, chosen.share)
+            sizes = (chosen.rounds, chosen.share, chosen.instance)
+            bench = Bench(machine, chosen.gpus, work, log, *sizes)
             for part in (part for part in PARTS if part in asked):
                 left = chosen.budget - (time.monotonic() - began)
                 saved["parts"][part] = run_part(bench, part, left)
@@ -73,6 +74,7 @@ def options(doc: str | None) -> argparse.Namespace:
     parser.add_argument(
         "--share", type=float, default=0.55, help="of a GPU's memory, for model and optimizer"
     )
+    parser.add_argument("--instance", default="", help="a type of EC2, for the preflight's floors")
     parser.add_argument("--budget", type=float, default=540, help="seconds for all parts together")
     parser.add_argument("--work", type=Path, help="for scratch files; default: as mktemp")
     return parser.parse_args()
