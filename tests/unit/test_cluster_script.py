@@ -317,6 +317,21 @@ def test_a_sqsh_is_hashed_once_until_it_changes(shell: Shell) -> None:
     assert shell.run(made).code == 1
 
 
+def test_a_hash_that_was_cut_short_is_no_different_file(shell: Shell) -> None:
+    shell.put("sha256sum", "#!/bin/bash\nkill -TERM $$\n")
+    done = shell.run(text(shell))
+    assert done.code == 1
+    assert f"n1: {shell.root / 'image.sqsh'} could not be read to its end" in done.said
+    assert "copy it again" not in done.said
+
+
+def test_the_check_lets_every_node_say_what_is_wrong(shell: Shell) -> None:
+    """--kill-on-bad-exit drops what the killed and even the failed task have printed."""
+    (check, step) = shell.run(text(shell)).called("srun")
+    assert "--kill-on-bad-exit=0" in check
+    assert "--kill-on-bad-exit=1" in step
+
+
 @pytest.mark.parametrize(("check", "hashes"), [("once", 1), ("nodes", 1), ("size", 0)])
 def test_who_hashes_is_chosen(shell: Shell, check: str, hashes: int) -> None:
     shell.put("sha256sum", f"#!/bin/bash\necho x >>{shell.root / 'count'}\nexec /usr/bin/sha256sum")

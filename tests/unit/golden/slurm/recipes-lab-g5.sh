@@ -36,7 +36,10 @@ check_sqsh() {
     if [[ $4 == no || $(cat "$1.checked" 2>/dev/null) == "$mark" ]]; then
         return 0
     fi
-    found=$(sha256sum <"$1")
+    if ! found=$(sha256sum <"$1"); then
+        echo "$place: $1 could not be read to its end" >&2
+        return 1
+    fi
     if [[ ${found%% *} != "$3" ]]; then
         echo "$place: $1 has the sha256 ${found%% *}, and its export had $3: copy it again" >&2
         return 1
