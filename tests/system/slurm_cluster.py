@@ -66,7 +66,7 @@ PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def wait(true: Callable[[], bool], tell: Callable[[], object], every: float = 0.25) -> None:
+def wait(true: Callable[[], bool], tell: Callable[[], str], every: float = 0.25) -> None:
     """Until it is true, looked at every so many seconds; fails with what `tell` says."""
     until = time.monotonic() + PATIENCE
     while not true():
@@ -96,6 +96,7 @@ class SlurmCluster:
     clone: Clone
     sqsh: Path
     members: dict[str, Container] = field(default_factory=dict)
+    jobs: list[Submitted] = field(default_factory=list)
 
     @property
     def image(self) -> str:
@@ -128,11 +129,11 @@ class SlurmCluster:
 
     def wait_for_nodes(self) -> None:
         """Until both nodes are idle."""
-        wait(lambda: self.states() == ["idle", "idle"], self.states, every=0.5)
+        wait(lambda: self.states() == "idle\nidle\n", self.states, every=0.5)
 
-    def states(self) -> list[str]:
-        """What Slurm says of each node."""
-        return self.run("sinfo", "--Node", "--noheader", "--format=%T").split()
+    def states(self) -> str:
+        """What Slurm says of each node, one a line."""
+        return self.run("sinfo", "--Node", "--noheader", "--format=%T")
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,11 @@ class Submitted:
         return dict(re.findall(r"(\w+)=(\S*)", line))
 
     @property
+    def told(self) -> str:
+        """All that is known, for a person."""
+        return "\n".join([str(self.facts()), *self.lines])
+
+    @property
     def lines(self) -> list[str]:
         """What it has printed."""
         if not self.log.exists():
@@ -157,16 +163,12 @@ class Submitted:
 
     def wait_for_line(self, text: str, count: int = 1) -> None:
         """Until `count` lines hold the text."""
-        wait(lambda: sum(text in line for line in self.lines) >= count, lambda: self.lines)
+        wait(lambda: sum(text in line for line in self.lines) >= count, lambda: self.told)
 
     def end(self) -> dict[str, str]:
         """What Slurm says of it once it has ended for good."""
         going = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")
-        wait(
-            lambda: self.facts()["JobState"] not in going,
-            lambda: [str(self.facts()), *self.lines],
-            every=0.5,
-        )
+        wait(lambda: self.facts()["JobState"] not in going, lambda: self.told, every=0.5)
         return self.facts()
 
     def limit(self, left: int) -> None:
@@ -175,7 +177,7 @@ class Submitted:
         limit = math.ceil((hours * 3600 + minutes * 60 + seconds + left) / 60)
         command = ["scontrol", "update", f"JobId={self.id}", f"TimeLimit={limit}"]
         # Refused for the moment in which a job is being requeued.
-        wait(lambda: self.cluster.members["c0"].exec_run(command)[0] == 0, self.facts)
+        wait(lambda: self.cluster.members["c0"].exec_run(command)[0] == 0, lambda: self.told)
 
 
 def submit(
@@ -202,7 +204,8 @@ def submit(
         "sbatch", "--parsable", "job.sbatch", at=f"/fsx/{folder}", environment=environment
     )
     number = said.strip()
-    return Submitted(cluster, number, place / f"job-{number}.out")
+    cluster.jobs.append(Submitted(cluster, number, place / f"job-{number}.out"))
+    return cluster.jobs[-1]
 
 
 @contextlib.contextmanager
@@ -263,5 +266,5 @@ def _start(engine: Engine, image: str, cluster: SlurmCluster, name: str) -> None
     member = cluster.members[name]
     wait(
         lambda: member.exec_run(["scontrol", "ping"])[0] == 0,
-        lambda: member.logs().decode().splitlines(),
+        lambda: str(member.logs().decode()),
     )

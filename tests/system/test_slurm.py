@@ -44,6 +44,7 @@ try:
     open("/data/new", "w").close()
 except OSError as error:
     print("read-only:", error.strerror, flush=True)
+dist.destroy_process_group()
 """
 
 #: Saves on the first SIGTERM for argv[1] seconds, and ends by itself once it has been resumed. Its
@@ -105,7 +106,10 @@ def cluster(
 @pytest.fixture
 def slurm(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
     """The cluster with nothing running, before and after."""
+    before = len(cluster.jobs)
     yield cluster
+    for job in cluster.jobs[before:]:
+        print(job.told)  # shown where the test has failed
     cluster.run("scancel", "--user=root")
     for name in NODES:
         cluster.members[name].start()  # one that a test has killed
@@ -147,7 +151,7 @@ def sums_up(slurm: SlurmCluster, name: str, runtime: str) -> None:
         environment={"SECRET": "from the shell", "PYTHONPATH": "/nowhere"},
     )
     facts = job.end()
-    assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0"), job.lines
+    assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0")
     wanted = {
         "sum": [2.0, 2.0],
         "argv": list(ODD),
@@ -199,7 +203,7 @@ def test_a_job_told_to_save_ends_and_does_not_begin_again_under_an_enroot_stand_
     job.wait_for_line("] up", 2)
     slurm.run("scancel", "--signal=URG", job.id)
     facts = job.end()
-    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "143:0"), job.lines
+    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "143:0")
     assert sum("] saved" in line for line in job.lines) == 2
     assert containers_left(slurm) == ""
 
@@ -217,7 +221,7 @@ def test_at_the_time_limit_it_saves_longer_than_torchrun_waits_and_resumes_under
     job.wait_for_line("job: the time limit is near and everything is saved; the job begins again")
     job.limit(left=3600)
     facts = job.end()
-    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), job.lines
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
     assert sum("] saved" in line for line in job.lines) == 2
     resumed = "] resumed from /fsx/limit/ck/step-7 attempt 1"
     assert sum(resumed in line for line in job.lines) == 2
@@ -238,7 +242,7 @@ def test_after_a_node_was_lost_it_begins_again_and_resumes_under_a_pyxis_stand_i
     assert any('"cause": "NodeLost' in line and "n2" in line for line in job.lines)
     slurm.members["n2"].start()
     facts = job.end()
-    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), job.lines
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
     resumed = "] resumed from /fsx/lost/ck/step-3 attempt 1"
     assert sum(resumed in line for line in job.lines) == 2
 
@@ -250,7 +254,8 @@ def test_a_failing_rank_fails_the_job_once_with_its_cause_under_a_pyxis_stand_in
     job = submit(slurm, "fails", "--requeue", "2", "--", "train.py")
     facts = job.end()
     assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0")
-    assert facts["ExitCode"] != "0:0"
+    # srun's code is the highest: 1 of the rank's node, 77 ("the cause is on another node") of n1.
+    assert facts["ExitCode"] == "77:0"
     assert any("ValueError: bad batch on rank 1 [host n2]" in line for line in job.lines)
 
 
@@ -278,7 +283,7 @@ def test_a_missing_or_different_sqsh_on_one_node_ends_the_job_before_anything_st
     job = submit(slurm, name, "--check", "nodes", "--", "train.py", sqsh=path)
     facts = job.end()
     assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "1:0")
-    assert any(line.startswith(f"n2: {path} {told}") for line in job.lines), job.lines
+    assert any(line.startswith(f"n2: {path} {told}") for line in job.lines)
     assert not any(line.startswith("n1: ") for line in job.lines)
     assert "job: not every node is ready: see above" in job.lines
     assert not any("started" in line or "stand-in" in line for line in job.lines)
