@@ -95,6 +95,7 @@ class ZeroEngine:
         )
         if loaded is None:
             raise ExampleError(f"DeepSpeed found no checkpoint in {self._source}")
+        _own_steps(self._engine.optimizer.optimizer)
         return int(state["step"])
 
     def weights(self) -> list[Weight]:
@@ -103,6 +104,18 @@ class ZeroEngine:
             Weight(name, tuple(getattr(value, "ds_shape", value.shape)), partial(_whole, value))
             for name, value in self._engine.module.named_parameters()
         ]
+
+
+def _own_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Give every part its own count of steps, on its own device.
+
+    From a universal checkpoint DeepSpeed takes one tensor for all parts, on the CPU (deepspeed
+    0.19.8, runtime/zero/stage3.py, load_hp_checkpoint_state_from_checkpoint_dir_stage3). The fused
+    AdamW refuses that, and the other would count every part's step in it.
+    """
+    for part, state in optimizer.state.items():
+        if "step" in state:
+            state["step"] = torch.as_tensor(state["step"]).to(part.device, torch.float32, copy=True)
 
 
 def _whole(parameter: nn.Parameter) -> torch.Tensor:
