@@ -464,6 +464,15 @@ def test_the_exit_code_of_the_step_is_the_jobs_under_enroot(shell: Shell) -> Non
     assert actions == ["remove", "create", "start", "remove"]
 
 
+def test_a_signal_does_not_cut_the_removal_of_an_enroot_container_short(shell: Shell) -> None:
+    """All processes of the step get it, as soon as another node has ended with an error."""
+    removed = shell.root / "removed"
+    body = f'[[ $1 != remove ]] || {{ kill -TERM $$; sleep 0.1; echo "$3" >>{removed}; }}'
+    shell.put("enroot", f"#!/bin/bash\n{body}\n")
+    assert shell.run(text(shell, runtime="enroot")).code == 0
+    assert removed.read_text() == "slurm-7-0\n"  # not the one before the start, which had no trap
+
+
 def test_the_grace_and_the_uploads_fit_before_the_limit() -> None:
     options = make(request("x", signal="300")).launcher_options
     (grace,) = (o.partition("=")[2] for o in options if o.startswith("--grace="))
