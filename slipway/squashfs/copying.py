@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from slipway.squashfs.errors import CacheError
 from slipway.squashfs.layout import Copy
 
 _PIECE = 8 << 20
+_READ = 1 << 20
 _UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
-
-
-class Mark:
-    """How far a file is written, for those who read behind the writer."""
-
-    def __init__(self) -> None:
-        self._position = 0
-        self._moved = threading.Condition()
-
-    def move(self, position: int) -> None:
-        """The first `position` bytes are there, or will never be."""
-        with self._moved:
-            self._position = position
-            self._moved.notify_all()
-
-    def wait(self, position: int) -> None:
-        """Until the first `position` bytes are there."""
-        with self._moved:
-            self._moved.wait_for(lambda: self._position >= position)
 
 
 def write_at(handle: int, data: bytes, position: int) -> None:
@@ -64,16 +45,39 @@ def copy_all(
                 size = min(copy.size - done, 4 * _PIECE)
                 count = _copy(opened[1], handle, size, copy.start + done, copy.to + done)
                 if not count:
-                    raise CacheError(
-                        "a compiled layer became shorter while it was linked",
-                        where=str(copy.source),
-                        cure="Run this again: the layer will be compiled anew.",
-                    )
+                    raise _shorter(copy.source)
                 done += count
                 on_bytes(copy.to + done)
     finally:
         if opened is not None:
             os.close(opened[1])
+
+
+def read(copy: Copy, first: int, size: int) -> Iterator[bytes | memoryview]:
+    """`size` bytes of what is to be copied, from its `first` on. Raises CacheError and OSError."""
+    if isinstance(copy.source, bytes):
+        yield memoryview(copy.source)[copy.start + first : copy.start + first + size]
+        return
+    handle = os.open(copy.source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        view = memoryview(bytearray(min(_READ, size)))
+        done = 0
+        while done < size:
+            count = os.preadv(handle, [view[: size - done]], copy.start + first + done)
+            if not count:
+                raise _shorter(copy.source)
+            yield view[:count]
+            done += count
+    finally:
+        os.close(handle)
+
+
+def _shorter(source: Path) -> CacheError:
+    return CacheError(
+        "a compiled layer became shorter while it was linked",
+        where=str(source),
+        cure="Run this again: the layer will be compiled anew.",
+    )
 
 
 def _copy(source: int, target: int, size: int, start: int, to: int) -> int:

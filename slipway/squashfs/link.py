@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,11 +38,11 @@ from slipway.squashfs.format import (
 )
 from slipway.squashfs.inodes import Pairs, Tables, Writer
 from slipway.squashfs.layer import Layer
-from slipway.squashfs.layout import Layout, arrange
+from slipway.squashfs.layout import Copy, Layout, arrange
 from slipway.squashfs.merge import Merged
 from slipway.squashfs.metadata import MetadataWriter, indexed_table
 from slipway.squashfs.options import Options
-from slipway.squashfs.pieces import Piece, read_back
+from slipway.squashfs.pieces import Piece, digests
 from slipway.squashfs.rules import Rules
 
 
@@ -88,17 +87,14 @@ def link(
         head += 2 + len(codec.options)
     merged = Merged(layers, keep_devices=rules.keep_devices)
     layout = arrange(merged, head)
-    mark = copying.Mark()
 
     def copied_to(position: int) -> None:
-        mark.move(position)
         if on_bytes is not None:
             on_bytes(position, layout.end)
 
     with _emptied(output) as handle, ThreadPoolExecutor(1) as background:
         # The copy is the kernel's work, the tables are Python's: both at once.
         copied = background.submit(copying.copy_all, layout.copies, handle, copied_to)
-        copied.add_done_callback(lambda _: mark.move(sys.maxsize))
         tables = Writer(merged, layout, rules, codec).write()
         start, tail = _tail(tables, layout, rules, options, codec)
         copying.write_at(handle, start, 0)
@@ -106,7 +102,9 @@ def link(
         size = layout.end + len(tail)
         contents = Contents(size, tables.count, tables.entries, tuple(merged.dropped))
         checked = background.submit(check, contents) if check is not None else None
-        pieces, sha256 = read_back(handle, layout.spans, size, mark.wait, background)
+        all_copies = [Copy(start, 0, len(start), 0), *layout.copies]
+        all_copies.append(Copy(tail, 0, len(tail), layout.end))
+        pieces, sha256 = digests(all_copies, layout.spans, size, background)
         for task in (copied, checked):
             if task is not None:
                 task.result()

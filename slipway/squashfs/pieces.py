@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.squashfs.layout import Span
+from slipway.squashfs import copying
+from slipway.squashfs.layout import Copy, Span
 
 _BUFFER = 1 << 20
 
@@ -33,17 +34,15 @@ def digest(pieces: Sequence[Piece]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_back(
-    handle: int,
-    spans: Sequence[Span],
-    size: int,
-    wait: Callable[[int], None],
-    background: Executor,
+def digests(
+    copies: Sequence[Copy], spans: Sequence[Span], size: int, background: Executor
 ) -> tuple[list[Piece], str]:
-    """The pieces of an image of `size` bytes, and the sha256 of all of it.
+    """The pieces of an image of `size` bytes that `copies` make, and the sha256 of all of it.
 
-    `wait(n)` returns when the first n bytes are written: hashing goes on beside the copy. What has
-    to be hashed for a second time, as a piece, is hashed in the `background`.
+    Read from where the bytes come from, beside the copying: what a copy got wrong differs from its
+    digest, and where the file system shares blocks, the sources are in memory and the image is not.
+    What has to be hashed for a second time, as a piece, is hashed in the `background`. Raises
+    CacheError and OSError.
     """
     pieces: list[Piece | Future[Piece]] = []
     position = 0
@@ -53,17 +52,33 @@ def read_back(
         if sha256 is not None:
             pieces.append(Piece(end - position, sha256))
         elif end > position:
-            pieces.append(background.submit(_hash, handle, position, end))
+            pieces.append(background.submit(_made, copies, position, end))
         position = end
 
     for span in spans:
         add(span.start, None)
         add(span.end, span.sha256)
     add(size, None)
-    whole = _hash(handle, 0, size, wait)
+    whole = _made(copies, 0, size)
     return [
         piece.result() if isinstance(piece, Future) else piece for piece in pieces
     ], whole.sha256
+
+
+def _made(copies: Sequence[Copy], start: int, end: int) -> Piece:
+    """What `copies`, in the order of their destinations, make from `start` to `end`."""
+    hasher = hashlib.sha256()
+    position = start
+    for copy in copies:
+        first, last = max(copy.to, start), min(copy.to + copy.size, end)
+        if first >= last:
+            continue
+        hasher.update(bytes(first - position))  # part of a page: see slipway.squashfs.layout
+        for data in copying.read(copy, first - copy.to, last - first):
+            hasher.update(data)
+        position = last
+    hasher.update(bytes(end - position))
+    return Piece(end - start, hasher.hexdigest())
 
 
 def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
@@ -83,14 +98,12 @@ def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
         os.close(handle)
 
 
-def _hash(handle: int, start: int, end: int, wait: Callable[[int], None] | None = None) -> Piece:
+def _hash(handle: int, start: int, end: int) -> Piece:
     """From `start` to `end`, or to the end of the file."""
     hasher = hashlib.sha256()
     view = memoryview(bytearray(min(_BUFFER, end - start)))
     position = start
     while position < end:
-        if wait is not None:
-            wait(min(position + _BUFFER, end))
         count = os.preadv(handle, [view[: end - position]], position)
         if not count:
             break
