@@ -203,8 +203,9 @@ def test_a_job_told_to_save_ends_and_does_not_begin_again_under_an_enroot_stand_
     job.wait_for_line("] up", 2)
     slurm.run("scancel", "--signal=URG", job.id)
     facts = job.end()
-    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "143:0")
+    assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0")
     assert sum("] saved" in line for line in job.lines) == 2
+    assert sum('"event": "stopped", "code": 143' in line for line in job.lines) == 2
     assert containers_left(slurm) == ""
 
 
@@ -218,7 +219,7 @@ def test_at_the_time_limit_it_saves_longer_than_torchrun_waits_and_resumes_under
     job.wait_for_line("] up", 2)
     # However long a start takes here, the signal is due now; Slurm looks every 30 s.
     job.limit(left=140)
-    job.wait_for_line("job: the time limit is near and everything is saved; the job begins again")
+    job.wait_for_line("job: the time limit is near; the job begins again")
     job.limit(left=3600)
     facts = job.end()
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
@@ -254,9 +255,9 @@ def test_a_failing_rank_fails_the_job_once_with_its_cause_under_a_pyxis_stand_in
     job = submit(slurm, "fails", "--requeue", "2", "--", "train.py")
     facts = job.end()
     assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0")
-    # srun's code is the highest: 1 of the rank's node, 77 ("the cause is on another node") of n1.
-    assert facts["ExitCode"] == "77:0"
-    assert any("ValueError: bad batch on rank 1 [host n2]" in line for line in job.lines)
+    assert facts["ExitCode"] != "0:0"
+    told = '"cause": "TrainingError: ValueError: bad batch on rank 1 [host n2]"'
+    assert sum(told in line for line in job.lines) == 2
 
 
 @pytest.mark.parametrize(

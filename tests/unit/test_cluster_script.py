@@ -385,6 +385,19 @@ while :; do sleep 0.05; done
 """
 
 
+def test_a_node_that_has_failed_waits_for_the_others_before_srun_is_told(shell: Shell) -> None:
+    """srun signals all other nodes at the first exit code that is not 0."""
+    step = shell.run(text(shell)).step
+    command = list(step[step.index("/bin/bash") :])
+    command[command.index("/opt/entrypoints/launch")] = "launcher"
+    shell.put("sleep", '#!/bin/bash\nkill -TERM "$PPID"; echo "waited $1"\n')
+    for code, said in ((0, ""), (143, "waited 3\n")):
+        shell.put("launcher", f"#!/bin/bash\nexit {code}\n")
+        env = {"PATH": f"{shell.bin}:{os.environ['PATH']}"}
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stdout) == (code, said)
+
+
 def test_urg_is_term_for_the_launcher_and_term_does_not_end_what_waits_for_it(
     shell: Shell,
 ) -> None:
@@ -424,6 +437,9 @@ def end(shell: Shell, left: int | None, none: str = "NONE", **env: str) -> Done:
         (250, {"STEP_CODE": "143", "SEND": "TERM"}, False),  # scancel
         (250, {"STEP_CODE": "143", "SLURM_RESTART_COUNT": "1"}, True),
         (250, {"STEP_CODE": "143", "SLURM_RESTART_COUNT": "2"}, False),
+        (250, {"STEP_CODE": "255"}, True),
+        (900, {"STEP_CODE": "255"}, False),
+        (250, {"STEP_CODE": "1"}, False),
         (250, {"STEP_CODE": "0"}, False),
         (900, {"STEP_CODE": "1"}, False),
         (900, {"STEP_CODE": "77", "NODES_DEAD": "1"}, True),
