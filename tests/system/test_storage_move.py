@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -298,7 +299,8 @@ def test_a_containerd_that_runs_others_containers_stays_where_it_is() -> None:
         subprocess.run(["tar", "-x", "-C", str(root)], input=rootfs(), check=True)
         ctr = ["ctr", "--address", str(made.containerd_socket), "--namespace", "k8s.io"]
         # runc's state is one folder for all containerds of a machine, and their names the keys.
-        pod = ("--rootfs", str(root), made.folder.name, "/bin/sleep", "99")
+        name = f"pod-{uuid.uuid4().hex}"
+        pod = ("--rootfs", str(root), name, "/bin/sleep", "99")
         run(*ctr, "run", "--detach", "--null-io", *pod)
         pid = process.listener(made.containerd_socket)
         done = move(made, disk.place)
@@ -308,7 +310,7 @@ def test_a_containerd_that_runs_others_containers_stays_where_it_is() -> None:
         assert "RUNNING" in run(*ctr, "task", "ls")
         row = next(p for p in look_at_status(made).places if p.what == "containerd root")
         assert row.note == "also used by k8s.io"
-        run(*ctr, "task", "delete", "--force", made.folder.name)
+        run(*ctr, "task", "delete", "--force", name)
 
 
 ENROOT_CONF = """\
