@@ -33,11 +33,8 @@ def plain_files(
     found = []
     for number, layer in enumerate(merged.layers):
         chosen = _choose(layer, layout.starts[number], numbers[number])
-        inodes: list[bytes | None] = [None] * layer.rows
-        rows = [row for row, inode in enumerate(chosen) if inode]
-        for row, inode in zip(rows, _pack(layer, layout, number, chosen, owner), strict=True):
-            inodes[row] = inode
-        found.append(inodes)
+        packed = iter(_pack(layer, layout, number, chosen, owner))
+        found.append([next(packed) if inode else None for inode in chosen])
     return found
 
 
@@ -81,7 +78,7 @@ def _pack(
     number: int,
     chosen: list[int],
     owner: Callable[[int], int],
-) -> Iterator[bytes]:
+) -> list[bytes]:
     def column(name: str) -> list[int]:
         return list(compress(layer.columns[name], chosen))
 
@@ -90,19 +87,23 @@ def _pack(
         places = {value: owner(value) for value in dict.fromkeys(values)}
         return map(places.__getitem__, values)
 
-    heads = map(
-        REG_WHOLE.pack,
-        repeat(REG),
-        column("mode"),
-        owners("uid"),
-        owners("gid"),
-        column("mtime"),
-        compress(chosen, chosen),
-        compress(layout.starts[number], chosen),
-        map(layout.fragments[number].__getitem__, column("fragment")),
-        column("offset"),
-        column("size"),
+    packed = list(
+        map(
+            REG_WHOLE.pack,
+            repeat(REG),
+            column("mode"),
+            owners("uid"),
+            owners("gid"),
+            column("mtime"),
+            compress(chosen, chosen),
+            compress(layout.starts[number], chosen),
+            map(layout.fragments[number].__getitem__, column("fragment")),
+            column("offset"),
+            column("size"),
+        )
     )
     words = layer.columns["block_words"].tobytes()
-    for head, count, word in zip(heads, column("words"), column("word"), strict=True):
-        yield head + words[4 * word : 4 * (word + count)] if count else head
+    counts, firsts = column("words"), column("word")
+    for at in compress(range(len(packed)), counts):  # few files fill a block
+        packed[at] += words[4 * firsts[at] : 4 * (firsts[at] + counts[at])]
+    return packed
