@@ -35,12 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--lora-rank", type=int, default=0, help="above 0: train a LoRA adapter of this rank"
     )
     what.add_argument("--lora-alpha", type=float, default=32.0, help="its scale, times the rank")
-    what.add_argument(
-        "--recompute",
-        choices=("on", "off"),
-        default="off",
-        help="recompute activations in the backward pass: less memory, a third more work",
-    )
+    shared.add_recompute(what)
     options = made.parse_args(arguments)
     shared.check_size(made, options)
     return options

@@ -24,6 +24,7 @@ from causal_lm.options import parse
 from common import loop, sharded
 from common import ranks as ranked
 from common import weights as weight_files
+from common.options import uses_bf16
 from common.progress import Progress
 from common.ranks import Ranks
 
@@ -34,8 +35,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.ranks: Ranks = ranked.find()
-        cuda = self.ranks.device.type == "cuda"
-        self.bf16 = options.dtype == "bf16" or (options.dtype == "auto" and cuda)
+        self.bf16 = uses_bf16(options, cuda=self.ranks.device.type == "cuda")
         self.dtype = torch.bfloat16 if self.bf16 else torch.float32
         self.lora = options.lora_rank > 0
         self.tokenizer = models.load_tokenizer(options)

@@ -93,6 +93,21 @@ def add_size(
     )
 
 
+def uses_bf16(options: argparse.Namespace, *, cuda: bool) -> bool:
+    """What --dtype means on this device."""
+    return options.dtype == "bf16" or (options.dtype == "auto" and cuda)
+
+
+def add_recompute(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Whether activations are kept; off by default."""
+    group.add_argument(
+        "--recompute",
+        choices=("on", "off"),
+        default="off",
+        help="recompute activations in the backward pass: less memory, a third more work",
+    )
+
+
 def check_size(made: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Complete what depends on other options; exits with a usage error where they disagree."""
     if options.hidden % (2 * options.heads):

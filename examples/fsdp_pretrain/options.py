@@ -22,12 +22,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default="full",
         help="over all ranks, or within each node with a replica per node (HSDP)",
     )
-    more.add_argument(
-        "--recompute",
-        choices=("on", "off"),
-        default="off",
-        help="recompute activations in the backward pass: less memory, a third more work",
-    )
+    shared.add_recompute(more)
     options = made.parse_args(arguments)
     shared.check_size(made, options)
     options.kv_heads = options.kv_heads or options.heads

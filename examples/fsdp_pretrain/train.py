@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import loop, sharded, weights
 from common import ranks as ranked
+from common.options import uses_bf16
 from common.progress import Progress
 from fsdp_pretrain.model import Llama, Size
 from fsdp_pretrain.options import parse
@@ -46,7 +47,7 @@ def main() -> None:
         vocab=options.vocab,
         seq=options.seq,
     )
-    bf16 = options.dtype == "bf16" or (options.dtype == "auto" and ranks.device.type == "cuda")
+    bf16 = uses_bf16(options, cuda=ranks.device.type == "cuda")
     with torch.device("meta"):
         model = Llama(size, recompute=options.recompute == "on")
     mesh = sharded.mesh(ranks, options.shard)

@@ -32,6 +32,7 @@ import deepspeed
 
 from common import checkpoints, loop, text, zero
 from common import ranks as ranked
+from common.options import uses_bf16
 from common.progress import Progress
 from seq2seq.callback import LauncherCallback
 from seq2seq.data import Pairs, rows
@@ -101,7 +102,7 @@ def main() -> None:
         step = checkpoints.step_of(resume)
         zero.source(resume / f"global_step{step}", ranks.world, config)
     cuda = ranks.device.type == "cuda"
-    bf16 = options.dtype == "bf16" or (options.dtype == "auto" and cuda)
+    bf16 = uses_bf16(options, cuda=cuda)
     if options.model:
         # After the arguments, so that it is sharded while it is loaded.
         how = arguments(options, config, bf16=bf16, cuda=cuda)
