@@ -101,12 +101,8 @@ def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> Slur
     flavours.check_device(image, instance_type, instance)
     chosen = flavours.choose(request.flavour, image)
     needs = flavours.FLAVOURS[chosen](instance)
-    for name, value, known in (
-        ("--runtime", request.runtime, RUNTIMES),
-        ("--check", request.check, CHECKS),
-    ):
-        if value not in known:
-            raise UsageError(f"{name} {value!r}: one of {', '.join(known)}")
+    runtime = values.one_of(request.runtime, "--runtime", RUNTIMES)
+    check = values.one_of(request.check, "--check", CHECKS)
     if not request.words:
         raise UsageError(
             "there is no training script",
@@ -129,8 +125,8 @@ def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> Slur
         nodes=values.whole(request.nodes, "--nodes", 1, MOST_NODES),
         instance_type=instance_type,
         sqsh=sqsh,
-        check=request.check,
-        runtime=request.runtime,
+        check=check,
+        runtime=runtime,
         script=request.words,
         launcher_options=launcher_options.flags(options),
         env=merged(needs.env, [values.variable(text) for text in request.env]),

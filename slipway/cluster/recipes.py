@@ -114,5 +114,4 @@ def _refuse(request: Request) -> None:
     for option in ("runtime", "signal", "requeue", "workdir", "launch", "sbatch", "srun"):
         if getattr(request, option) != getattr(fresh, option):
             raise UsageError(f"--{option} has no meaning for flavour recipes, which starts itself")
-    if request.check not in CHECKS:
-        raise UsageError(f"--check {request.check!r}: one of {', '.join(CHECKS)}")
+    values.one_of(request.check, "--check", CHECKS)

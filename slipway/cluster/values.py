@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from slipway.errors import UsageError
@@ -97,6 +97,13 @@ def slurm_option(text: str, option: str, taken: Iterable[str]) -> str:
             cure="Where it may be chosen, `./inv --help slurm.script` names an option for it.",
         )
     return f"--{word}"
+
+
+def one_of(text: str, option: str, known: Sequence[str]) -> str:
+    """A word that is known."""
+    if text not in known:
+        raise UsageError(f"{option} {text!r}: one of {', '.join(known)}")
+    return text
 
 
 def whole(text: str, option: str, low: int, high: int) -> int:
