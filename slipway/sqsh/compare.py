@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Exporter:
 
         Raises SlipwayError where there is no such file or image.
         """
-        if not side.startswith((_ENGINE, "registry://", "oci:")):
+        if not side.startswith((_ENGINE, *stored.SCHEMES)):
             path = Path(side)
             if not path.is_file():
                 raise SlipwayError(
@@ -78,13 +79,9 @@ class Exporter:
             owner = Owner.parse(left.name.removeprefix(_FOLDER).rpartition("-")[0])
             if owner is not None and owner.is_gone:
                 shutil.rmtree(left)
-        number = len([*self.project.sqsh.glob(f"{_FOLDER}{this_process()}-*")])
-        folder = self.project.sqsh / f"{_FOLDER}{this_process()}-{number}"
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
+        prefix = f"{_FOLDER}{this_process()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=self.project.sqsh) as name:
+            yield Path(name)
 
 
 def diff_and_tell(

@@ -31,6 +31,7 @@ _REFERENCE = re.compile(
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PIECE = 1 << 20
+_REGISTRY, _LAYOUT = SCHEMES = ("registry://", "oci:")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -49,14 +50,14 @@ def opened(uri: str, credentials: CredentialsFor) -> Iterator[Stored]:
     Layers can be read in the block. Raises UsageError for another kind of URI, RegistryError and
     SlipwayError.
     """
-    if uri.startswith("registry://"):
-        found = _REFERENCE.fullmatch(uri.removeprefix("registry://"))
+    if uri.startswith(_REGISTRY):
+        found = _REFERENCE.fullmatch(uri.removeprefix(_REGISTRY))
         if found is None or not (found["digest"] or found["tag"]):
             raise _usage(uri)
         with Distribution(found["host"], credentials) as registry:
             yield from_registry(registry, found["repository"], found["digest"] or found["tag"])
-    elif uri.startswith("oci:"):
-        yield from_layout(Path(uri.removeprefix("oci:")))
+    elif uri.startswith(_LAYOUT):
+        yield from_layout(Path(uri.removeprefix(_LAYOUT)))
     else:
         raise _usage(uri)
 

@@ -113,12 +113,12 @@ def link(
 
 @contextmanager
 def _emptied(path: Path) -> Iterator[int]:
-    """A handle for reading and writing an empty file.
+    """A handle for writing an empty file.
 
     ext4 gives a file that was truncated all of its blocks when it is closed, and the caller waits
     (auto_da_alloc in the kernel's Documentation/admin-guide/ext4.rst): an empty one is not.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         if os.fstat(handle).st_size:
             os.truncate(handle, 0)
