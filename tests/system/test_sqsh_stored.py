@@ -38,7 +38,7 @@ LAYERS: list[list[Member]] = [
     ],
     [member("data/.wh.gone"), member("data/link", tarfile.LNKTYPE, linkname="data/noise")],
 ]
-CONFIG = {"Env": ["GREETING=hello"], "Cmd": ["/bin/true"], "WorkingDir": "/work/dir"}
+CONFIG = {"Env": ["GREETING=hello"], "Cmd": ["/bin/true"], "WorkingDir": "/srv/dir"}
 
 
 def parts() -> tuple[bytes, list[bytes]]:
@@ -89,8 +89,8 @@ def check(path: Path, provenance: str) -> None:
         b"etc/hosts",
         b"etc/rc",
         b"etc/rc.local",
-        b"work",
-        b"work/dir",
+        b"srv",
+        b"srv/dir",
     }
     assert facts[b"data/link"].sha256 == hashlib.sha256(NOISE).hexdigest()
     assert facts[b"data/link"].names == (b"data/link", b"data/noise")
