@@ -10,6 +10,7 @@ tuned       the same with -comp zstd -Xcompression-level 3 -b 1M
 overlay     mksquashfs -comp zstd -Xcompression-level LEVEL -b 1M on a mount of the engine's layers
 first       Slipway with an empty layer cache
 again       Slipway with all layers but the top one in the cache
+metadata    the same without copying and hashing data: what is left where reflinks cost nothing
 cp          a plain copy of the resulting file
 
 Before each way everything is flushed to the disk. Nothing is within its time; the time with the
@@ -28,6 +29,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 from bench.sqsh_images import make
 from slipway.engine.client import Engine, connect
@@ -35,6 +37,7 @@ from slipway.paths import Project
 from slipway.sqsh import in_place, source
 from slipway.sqsh.export import export
 from slipway.sqsh.options import SqshOptions
+from slipway.squashfs import copying, link
 from slipway.squashfs.cache import Cache
 from slipway.squashfs.sources import DirSource
 
@@ -92,6 +95,14 @@ class Bench:
         )
         self.sizes[way] = made.size
 
+    def metadata(self, image: str) -> None:
+        with (
+            patch.object(copying, "copy_all"),
+            patch.object(link, "DataPieces") as pieces,
+        ):
+            pieces.return_value.finish.return_value = ()
+            self.slipway(image, "metadata", self.warm)
+
     def copy(self) -> None:
         paths = [str(self.work / name) for name in ("again.sqsh", "cp.sqsh")]
         subprocess.run(["cp", "--reflink=never", *paths], check=True)
@@ -103,6 +114,7 @@ class Bench:
             "overlay": lambda: self.overlay(image),
             "first": lambda: self.slipway(image, "first", Cache(self.work / "cold")),
             "again": lambda: self.slipway(image, "again", self.warm),
+            "metadata": lambda: self.metadata(image),
             "cp": self.copy,
         }
 

@@ -22,6 +22,7 @@ from slipway.squashfs.format import DIR, REG, SYMLINK
 from slipway.squashfs.layer import Part, dump, freeze, part_name
 from slipway.squashfs.link import link
 from slipway.squashfs.options import Options
+from slipway.squashfs.pieces import Piece
 from slipway.squashfs.rules import Rules
 from slipway.squashfs.tree import FileData, Node, new_root, put
 
@@ -66,7 +67,7 @@ def make_layers(cache: Cache, inodes: int) -> list[str]:
             data = entry / part_name(0)
             with data.open("wb") as stream:
                 stream.truncate(position + 700)
-            part = Part(data, position + 700, "0" * 64)
+            part = Part(data, (Piece(position + 700, "0" * 64),))
             (entry / "index").write_bytes(dump(freeze(root, [part], fragments, [0])))
         keys.append(key)
     return keys

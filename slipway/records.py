@@ -40,7 +40,7 @@ class Exported:
 
     image_id: str
     path: str
-    sha256: str
+    digest: str  # slipway.sqsh.sidecar.Sidecar.digest
     size: int
     seconds: float
 

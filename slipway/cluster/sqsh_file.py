@@ -14,12 +14,12 @@ from slipway.sqsh import sidecar
 
 @dataclass(frozen=True)
 class SqshFile:
-    """A .sqsh on the cluster. Where size (bytes) and sha256 are not known here, its sidecar on the
-    cluster tells them to the job."""
+    """A .sqsh on the cluster. Where size (bytes) and digest (of its pieces) are not known here, its
+    sidecar on the cluster tells them to the job."""
 
     path: str
     size: int | None = None
-    sha256: str | None = None
+    digest: str | None = None
 
 
 def newest(project: Project, image: str) -> SqshFile:
@@ -31,7 +31,7 @@ def newest(project: Project, image: str) -> SqshFile:
             cure=f"Export it (`./inv sqsh {image}`), or say where the cluster has it: --sqsh PATH.",
         )
     path = values.absolute(exported.path, "the .sqsh")
-    return SqshFile(path, exported.size, exported.sha256)
+    return SqshFile(path, exported.size, exported.digest)
 
 
 def on_the_cluster(project: Project, image: str, path: str) -> SqshFile:
@@ -44,8 +44,8 @@ def on_the_cluster(project: Project, image: str, path: str) -> SqshFile:
     for place in (Path(path), project.sqsh / Path(path).name):
         found = sidecar.read(place)
         if found is not None:
-            return SqshFile(path, found.size, found.sha256)
+            return SqshFile(path, found.size, found.digest)
     exported = records.load(project, image).exported
     if exported is not None and Path(exported.path).name == Path(path).name:
-        return SqshFile(path, exported.size, exported.sha256)
+        return SqshFile(path, exported.size, exported.digest)
     return SqshFile(path)

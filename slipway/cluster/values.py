@@ -14,10 +14,10 @@ _SLURM_WORD = re.compile(r"[a-z][a-z-]*(=[\w,.:=/@%+*^~\[\]-]+)?")
 #: What the scripts themselves go by: to export one of these for the container would change the job.
 SCRIPTS_OWN = frozenset(
     {
-        *("PATH", "IFS", "code", "command", "container", "end", "flags", "found", "hash", "item"),
-        *("launcher", "mark", "mount", "mounts", "name", "needed", "options", "path", "place"),
-        *("sidecar", "source", "sqsh", "sqsh_sha256", "sqsh_size", "step", "stopped"),
-        *("target", "variable", "workdir"),
+        *("PATH", "IFS", "at", "code", "command", "container", "cores", "end", "flags", "found"),
+        *("hash", "item", "launcher", "mark", "mount", "mounts", "name", "needed", "options"),
+        *("path", "pieces", "place", "sidecar", "size", "source", "sqsh", "sqsh_digest"),
+        *("sqsh_size", "step", "stopped", "target", "variable", "workdir"),
     }
 )
 _TIME = re.compile(

@@ -91,7 +91,7 @@ def exported(
     if _stamp(path) == before and record.exported and record.exported.path == str(path):
         return Done("sqsh", False, 0.0, str(path))
     seconds = time.monotonic() - started
-    new = Exported(built.image_id, str(path), sidecar.sha256, sidecar.size, seconds)
+    new = Exported(built.image_id, str(path), sidecar.digest, sidecar.size, seconds)
     records.save(shop.project, image.name, dataclasses.replace(record, exported=new))
     return Done("sqsh", _stamp(path) != before, seconds, str(path))
 

@@ -63,7 +63,7 @@ def write(root: Path, name: str, request: Request, *, sqsh: str = "", output: st
         )
     for note in notes:
         say(f"note: {note}")
-    if file.sha256 is None:
+    if file.digest is None:
         say(f"note: nothing is known of {file.path} here; the job reads {file.path}.json")
     if output != "-":
         submit = "bash" if is_recipe else "sbatch"

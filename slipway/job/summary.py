@@ -55,7 +55,7 @@ def _facts(record: Record) -> list[str]:
         facts.append(f"image {record.built.image_id} ({human_bytes(record.built.size)})")
     if record.exported:
         size = human_bytes(record.exported.size)
-        facts.append(f"sqsh  {record.exported.path} ({size}, sha256 {record.exported.sha256})")
+        facts.append(f"sqsh  {record.exported.path} ({size}, digest {record.exported.digest})")
     facts += [
         f"push  {pushed.uri}@{pushed.digest} ({human_bytes(pushed.size)} compressed)"
         for pushed in record.pushed.values()

@@ -21,7 +21,6 @@ from slipway.sqsh.source import SourceImage
 from slipway.sqsh.streaming import check_streaming, stream_image
 from slipway.squashfs.cache import Cache
 from slipway.squashfs.dirsource import NotInPlaceError
-from slipway.squashfs.pieces import digest
 
 
 def export(
@@ -139,10 +138,7 @@ def _write(
                 image_id=image.id,
                 image_digests=image.digests,
                 build_id=build_id,
-                sha256=packed.sha256,
-                digest=digest(packed.pieces),
                 pieces=packed.pieces,
-                size=path.stat().st_size,
                 entries=packed.entries,
                 options=options.as_json(),
                 slipway=__version__,

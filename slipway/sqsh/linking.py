@@ -26,12 +26,11 @@ _PROGRESS_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Packed:
-    """A .sqsh that was written and checked, and the digests of its content."""
+    """A .sqsh that was written and checked, and its content in pieces."""
 
     entries: int  # paths below the root
     devices_left_out: tuple[bytes, ...]
     pieces: tuple[Piece, ...]
-    sha256: str
 
 
 def link_image(
@@ -65,7 +64,7 @@ def link_image(
             on_bytes=progress.link,
             check=check,
         )
-    return Packed(linked.entries, linked.devices_left_out, linked.pieces, linked.sha256)
+    return Packed(linked.entries, linked.devices_left_out, linked.pieces)
 
 
 def _written(contents: Contents, layers: list[Layer], path: Path) -> Written:

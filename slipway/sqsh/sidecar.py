@@ -1,4 +1,9 @@
-"""The `.json` file beside a .sqsh: what it was made from, and what it must hash to."""
+"""The `.json` file beside a .sqsh: what it was made from, and what it must hash to.
+
+`pieces` has a line `SIZE SHA256` for each stretch of the file, in order, and `digest` is the sha256
+of these lines, so that any number of cores checks a file, with no more than coreutils (as the jobs
+of a cluster do: slipway/cluster/templates/sqsh.j2).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import SlipwayError
-from slipway.squashfs.pieces import Piece, differing
+from slipway.squashfs import pieces
+from slipway.squashfs.pieces import Piece
 
-FORMAT = "slipway-sqsh/2"
+FORMAT = "slipway-sqsh/3"
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,20 @@ class Sidecar:
     image_id: str  # "sha256:...", the hash of the image's config
     image_digests: tuple[str, ...]  # "repository@sha256:..." that registries gave it
     build_id: str
-    sha256: str  # of the whole file, as sha256sum prints it
-    digest: str  # of `pieces` (slipway.squashfs.pieces.digest); equal for equal content
     pieces: tuple[Piece, ...]  # the whole file, in order
-    size: int  # bytes
     entries: int  # paths below the root
     options: dict[str, Any]  # SqshOptions.as_json
     slipway: str  # version that wrote it
+
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return sum(piece.size for piece in self.pieces)
+
+    @property
+    def digest(self) -> str:
+        """One digest of the whole content."""
+        return pieces.digest(self.pieces)
 
 
 def sidecar_path(sqsh: Path) -> Path:
@@ -42,8 +55,9 @@ def write(sqsh: Path, sidecar: Sidecar) -> None:
     Not flushed, as the .sqsh itself is not (slipway.sqsh.partial): on ext4 a flush of these few
     bytes would wait for all that was written before, the gigabytes of the .sqsh first.
     """
-    data = {"format": FORMAT, **asdict(sidecar)}
-    data["pieces"] = [[piece.size, piece.sha256] for piece in sidecar.pieces]
+    data = asdict(sidecar)
+    data |= {"format": FORMAT, "size": sidecar.size, "digest": sidecar.digest}
+    data["pieces"] = pieces.lines(sidecar.pieces)
     path = sidecar_path(sqsh)
     half = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -64,8 +78,13 @@ def read(sqsh: Path) -> Sidecar | None:
         data = json.loads(path.read_bytes())
         if data.pop("format") != FORMAT:
             raise ValueError("unknown format")
-        pieces = tuple(Piece(int(size), str(sha256)) for size, sha256 in data["pieces"])
-        return Sidecar(**{**data, "image_digests": tuple(data["image_digests"]), "pieces": pieces})
+        size, digest = data.pop("size"), data.pop("digest")
+        found = (line.split() for line in data.pop("pieces"))
+        data["pieces"] = tuple(Piece(int(count), sha256) for count, sha256 in found)
+        sidecar = Sidecar(**{**data, "image_digests": tuple(data["image_digests"])})
+        if (sidecar.size, sidecar.digest) != (size, digest):
+            raise ValueError("its pieces do not have its size and digest")
+        return sidecar
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -87,7 +106,7 @@ def verify(sqsh: Path) -> Sidecar:
         )
     try:
         size = sqsh.stat().st_size
-        wrong = differing(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
+        wrong = pieces.differing(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
     except OSError as error:
         raise SlipwayError(f"cannot be read: {error.strerror}", where=str(sqsh)) from error
     if wrong is not None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from slipway.engine.client import Engine
 from slipway.errors import SlipwayError, UsageError
-from slipway.files import sha256_file
 from slipway.report.console import human_bytes
 from slipway.report.events import Event, OnEvent
 from slipway.sqsh import enroot, pack, preflight, source
@@ -15,7 +14,7 @@ from slipway.sqsh.options import SqshOptions
 from slipway.sqsh.rewrite import Changes, rewrite
 from slipway.sqsh.source import SourceImage
 from slipway.sqsh.tarhead import TarError
-from slipway.squashfs.pieces import Piece
+from slipway.squashfs import pieces
 
 _PROGRESS_BYTES = 16 << 20
 
@@ -65,8 +64,7 @@ def stream_image(
             written = rewrite(stream.chunks, sink, changes, on_bytes)
         on_event(Event("progress", task, step="verify"))
         pack.check(path, written, options)
-        whole = Piece(path.stat().st_size, sha256_file(path))
-        return Packed(written.entries, tuple(written.nodes_left_out), (whole,), whole.sha256)
+        return Packed(written.entries, tuple(written.nodes_left_out), pieces.of_file(path))
     except TarError as error:
         raise SlipwayError(
             f"the engine's export of {image.reference} cannot be packed: {error}"

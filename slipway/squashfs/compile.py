@@ -10,12 +10,13 @@ from pathlib import Path
 
 from slipway.squashfs import dirsource, tarsource
 from slipway.squashfs.cache import INDEX, Cache, Lock
+from slipway.squashfs.cores import cpu_count
 from slipway.squashfs.errors import LayerError
 from slipway.squashfs.jobs import Done, Job, pack
 from slipway.squashfs.layer import Layer, Part, dump, freeze, part_name
 from slipway.squashfs.options import Options
 from slipway.squashfs.packer import Packer
-from slipway.squashfs.pool import Pool, cpu_count
+from slipway.squashfs.pool import Pool
 from slipway.squashfs.sources import DirSource, OnProgress, Source, TarSource, no_progress
 from slipway.squashfs.stream import ReadAhead, decompressed
 from slipway.squashfs.tree import Node
@@ -183,7 +184,7 @@ def _assemble(build: _Build) -> Layer:
         done = future.result()
         for node, data in zip(nodes, done.files, strict=True):
             node.data = data
-        parts.append(Part(build.folder / part_name(number), done.size, done.sha256))
+        parts.append(Part(build.folder / part_name(number), done.pieces))
         before.append(len(fragments))
         fragments += done.fragments
     return freeze(build.root, parts, fragments, before)
@@ -213,11 +214,11 @@ def _read_archive(
     ):
         packer = Packer(sink, options.codec(), options.block_size, pool=pool)
         root = tarsource.read_layer(stream, packer)
-        sha256 = packer.finish()
+        pieces = packer.finish()
         digest = f"sha256:{stream.drain()}"
     if digest != source.digest:
         raise LayerError(
             f"the layer's content has digest {digest}, not {source.digest}",
             cure="The image is damaged or was tampered with: pull or build it again.",
         )
-    return freeze(root, [Part(path, packer.position, sha256)], packer.fragments, [0])
+    return freeze(root, [Part(path, pieces)], packer.fragments, [0])

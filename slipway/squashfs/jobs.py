@@ -15,6 +15,7 @@ from typing import IO, Any
 from slipway.squashfs import codecs
 from slipway.squashfs.dirsource import reader
 from slipway.squashfs.packer import Packer
+from slipway.squashfs.pieces import Piece
 from slipway.squashfs.tree import FileData
 
 
@@ -37,8 +38,7 @@ class Done:
 
     files: list[FileData]
     fragments: list[tuple[int, int, int]]
-    size: int
-    sha256: str
+    pieces: tuple[Piece, ...]
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def pack(job: Job) -> Done:
                 files.append(packer.add(size, read))
             finally:
                 os.close(handle)
-        sha256 = packer.finish()
-    return Done(files, packer.fragments, packer.position, sha256)
+        pieces = packer.finish()
+    return Done(files, packer.fragments, pieces)
 
 
 def send(stream: IO[bytes], value: Any) -> None:

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.squashfs.format import DIR
+from slipway.squashfs.pieces import Piece
 from slipway.squashfs.tree import Node
 
-MAGIC = b"slipway-layer/1\n"
+MAGIC = b"slipway-layer/2\n"
 OPAQUE, IMPLIED = 1, 2
 COLUMNS = {
     "kind": "B",
@@ -49,8 +50,12 @@ class Part:
     """A piece of a layer's data: data blocks and fragments, as they stand in an image."""
 
     source: Path | bytes
-    size: int
-    sha256: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(piece.size for piece in self.pieces)
 
 
 @dataclass
@@ -139,7 +144,7 @@ def dump(layer: Layer) -> bytes:
         "names": len(names),
         "texts": len(texts),
         "xattrs": [[[k.hex(), v.hex()] for k, v in pairs] for pairs in layer.xattrs],
-        "parts": [[part.size, part.sha256] for part in layer.parts],
+        "parts": [[[piece.size, piece.sha256] for piece in part.pieces] for part in layer.parts],
     }
     text = json.dumps(head).encode()
     pieces = [struct.pack("<I", len(text)), text, names, texts]
@@ -171,8 +176,8 @@ def load(data: bytes, folder: Path) -> Layer:
         tuple((bytes.fromhex(k), bytes.fromhex(v)) for k, v in pairs) for pairs in head["xattrs"]
     ]
     parts = [
-        Part(folder / part_name(number), part_size, sha256)
-        for number, (part_size, sha256) in enumerate(head["parts"])
+        Part(folder / part_name(number), tuple(Piece(*piece) for piece in pieces))
+        for number, pieces in enumerate(head["parts"])
     ]
     return Layer(names, columns, texts, xattrs, parts)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 
 from slipway.squashfs.duplicates import Place, find_duplicates
 from slipway.squashfs.format import DATA_STORED, NO_FRAGMENT, PAD
-from slipway.squashfs.layer import Layer
+from slipway.squashfs.layer import Layer, Part
 from slipway.squashfs.merge import Merged
+from slipway.squashfs.pieces import Piece
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Span:
-    """What of a part is in the image, from its first byte to its last.
-
-    `sha256` is known where the part is there as a whole.
-    """
+    """Where in the image a piece of a part is, which is there as a whole."""
 
     start: int
-    end: int
-    sha256: str | None
+    piece: Piece
 
 
 @dataclass
@@ -96,11 +94,7 @@ def _arrange(
     for part_pieces, source in zip(pieces, layer.parts, strict=True):
         before = len(layout.copies)
         moved.append(_place(sorted(part_pieces), source.source, layout))
-        copies = layout.copies[before:]
-        if copies:
-            whole = (copies[0].start, copies[0].size) == (0, source.size)
-            sha256 = source.sha256 if whole else None
-            layout.spans.append(Span(copies[0].to, layout.end, sha256))
+        layout.spans += _whole(source, layout.copies[before:])
     for (part, start), first in twice.items():
         moved[part][start] = all_moved[first.layer][first.part][first.start]
     layout.starts.append(
@@ -133,6 +127,17 @@ def _place(pieces: list[tuple[int, int]], source: Path | bytes, layout: Layout) 
     if moved:
         _close(layout, source, first, end, to)
     return moved
+
+
+def _whole(part: Part, copies: Sequence[Copy]) -> Iterator[Span]:
+    """The pieces of a part that one of its `copies` has all of."""
+    starts = [copy.start for copy in copies]
+    first = 0
+    for piece in part.pieces:
+        at = bisect_right(starts, first) - 1
+        if at >= 0 and first + piece.size <= copies[at].start + copies[at].size:
+            yield Span(copies[at].to + first - copies[at].start, piece)
+        first += piece.size
 
 
 def _close(layout: Layout, source: Path | bytes, first: int, end: int, to: int) -> None:

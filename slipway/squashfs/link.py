@@ -10,13 +10,14 @@ import os
 import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.squashfs import codecs, copying
 from slipway.squashfs.codecs import Codec
+from slipway.squashfs.cores import cpu_count
 from slipway.squashfs.errors import SquashfsError
 from slipway.squashfs.format import (
     COMPRESSOR_OPTIONS,
@@ -38,11 +39,12 @@ from slipway.squashfs.format import (
 )
 from slipway.squashfs.inodes import Pairs, Tables, Writer
 from slipway.squashfs.layer import Layer
-from slipway.squashfs.layout import Copy, Layout, arrange
+from slipway.squashfs.layout import Layout, arrange
+from slipway.squashfs.linkpieces import DataPieces
 from slipway.squashfs.merge import Merged
 from slipway.squashfs.metadata import MetadataWriter, indexed_table
 from slipway.squashfs.options import Options
-from slipway.squashfs.pieces import Piece, digests
+from slipway.squashfs.pieces import Piece, hashed
 from slipway.squashfs.rules import Rules
 
 
@@ -61,7 +63,6 @@ class Linked(Contents):
     """What was written, with its digests."""
 
     pieces: tuple[Piece, ...]
-    sha256: str  # of the whole image
 
 
 def link(
@@ -88,27 +89,50 @@ def link(
     merged = Merged(layers, keep_devices=rules.keep_devices)
     layout = arrange(merged, head)
 
-    def copied_to(position: int) -> None:
-        if on_bytes is not None:
-            on_bytes(position, layout.end)
+    with _emptied(output) as handle, _Beside() as beside:
 
-    with _emptied(output) as handle, ThreadPoolExecutor(1) as background:
-        # The copy is the kernel's work, the tables are Python's: both at once.
-        copied = background.submit(copying.copy_all, layout.copies, handle, copied_to)
+        def copied_to(position: int) -> None:
+            beside.go_on()
+            if on_bytes is not None:
+                on_bytes(position, layout.end)
+
+        copied = beside.work.submit(copying.copy_all, layout.copies, handle, copied_to)
+        data = DataPieces(layout, head, beside.work)
         tables = Writer(merged, layout, rules, codec).write()
         start, tail = _tail(tables, layout, rules, options, codec)
         copying.write_at(handle, start, 0)
         copying.write_at(handle, tail, layout.end)
         size = layout.end + len(tail)
         contents = Contents(size, tables.count, tables.entries, tuple(merged.dropped))
-        checked = background.submit(check, contents) if check is not None else None
-        all_copies = [Copy(start, 0, len(start), 0), *layout.copies]
-        all_copies.append(Copy(tail, 0, len(tail), layout.end))
-        pieces, sha256 = digests(all_copies, layout.spans, size, background)
+        checked = beside.check.submit(check, contents) if check is not None else None
+        pieces = (*hashed(start), *data.finish(), *hashed(tail))
         for task in (copied, checked):
             if task is not None:
                 task.result()
-    return Linked(**vars(contents), pieces=tuple(pieces), sha256=sha256)
+    return Linked(**vars(contents), pieces=pieces)
+
+
+class _Beside:
+    """Threads beside the one that makes the tables; an exception there ends what they do."""
+
+    def __init__(self) -> None:
+        # Copying is the kernel's work and hashing is OpenSSL's: they take the other cores.
+        self.work = ThreadPoolExecutor(max(1, cpu_count() - 1))
+        self.check = ThreadPoolExecutor(1)
+        self._stopped = False
+
+    def go_on(self) -> None:
+        """Raise CancelledError where that is in vain."""
+        if self._stopped:
+            raise CancelledError
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stopped = kind is not None
+        for pool in (self.work, self.check):
+            pool.shutdown(cancel_futures=self._stopped)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import IO
 
 from slipway.squashfs.codecs import Codec
 from slipway.squashfs.format import DATA_STORED
+from slipway.squashfs.pieces import Hasher, Piece
 from slipway.squashfs.tree import EMPTY, FileData
 
 Read = Callable[[int], bytes]
@@ -43,7 +44,7 @@ class Packer:
         self._small: dict[bytes, FileData] = {}
         self._tail = bytearray()
         self._pending: deque[tuple[bytes, Future[bytes | None], FileData | None]] = deque()
-        self._digest = hashlib.sha256()
+        self._hasher = Hasher()
         self.position = 0
         self.fragments: list[tuple[int, int, int]] = []
         """(part, start, size word) of each fragment, whole after `finish`."""
@@ -119,12 +120,12 @@ class Packer:
             owner.words.append(word)
             owner.stored += len(stored)
         self._sink.write(stored)
-        self._digest.update(stored)
+        self._hasher.update(stored)
         self.position += len(stored)
 
-    def finish(self) -> str:
-        """Write what is left; the sha256 of the part."""
+    def finish(self) -> tuple[Piece, ...]:
+        """Write what is left; the pieces of the part."""
         self._flush_tail()
         while self._pending:
             self._drain_one()
-        return self._digest.hexdigest()
+        return self._hasher.finish()

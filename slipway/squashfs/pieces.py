@@ -1,8 +1,8 @@
-"""An image's content as pieces with their digests: a damaged copy is found, and where it is.
+"""Content as pieces, each with its sha256: a damaged copy is found, and where it is damaged.
 
-A part of a layer was hashed when it was compiled; where an image has it as a whole, that digest
-still holds, so that what was copied is checked against what was compiled. What is new, or only
-partly there, is hashed once it is written.
+One digest of a whole image would cost one core the whole image after every link, since a squashfs
+begins with the positions of its tables. Pieces that layers brought along keep theirs, and any
+number of cores can check them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.squashfs import copying
-from slipway.squashfs.layout import Copy, Span
+from slipway.squashfs.cores import cpu_count
+
+PIECE_BYTES = 32 << 20
+"""No piece is larger: some hundreds for an image of 20 GB."""
 
 _BUFFER = 1 << 20
 
@@ -28,71 +30,90 @@ class Piece:
     sha256: str
 
 
+class Hasher:
+    """Pieces of a stream."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def update(self, data: bytes) -> None:
+        """What comes next in the stream."""
+        view = memoryview(data)
+        while view:
+            part = view[: PIECE_BYTES - self._size]
+            self._hash.update(part)
+            self._size += len(part)
+            view = view[len(part) :]
+            if self._size == PIECE_BYTES:
+                self._close()
+
+    def finish(self) -> tuple[Piece, ...]:
+        """All pieces; the last one may be smaller."""
+        if self._size:
+            self._close()
+        return tuple(self._pieces)
+
+    def _close(self) -> None:
+        self._pieces.append(Piece(self._size, self._hash.hexdigest()))
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+
+def hashed(data: bytes) -> tuple[Piece, ...]:
+    """The pieces of what is in memory."""
+    hasher = Hasher()
+    hasher.update(data)
+    return hasher.finish()
+
+
+def cut(start: int, end: int) -> list[tuple[int, int]]:
+    """Where pieces between two positions begin and end."""
+    return [(at, min(at + PIECE_BYTES, end)) for at in range(start, end, PIECE_BYTES)]
+
+
+def lines(pieces: Sequence[Piece]) -> list[str]:
+    """`SIZE SHA256` for each."""
+    return [f"{piece.size} {piece.sha256}" for piece in pieces]
+
+
 def digest(pieces: Sequence[Piece]) -> str:
-    """One digest for all: the sha256 of their lines `SIZE SHA256`."""
-    text = "".join(f"{piece.size} {piece.sha256}\n" for piece in pieces)
+    """One digest for all: the sha256 of their lines, each with a line feed at its end."""
+    text = "".join(f"{line}\n" for line in lines(pieces))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digests(
-    copies: Sequence[Copy], spans: Sequence[Span], size: int, background: Executor
-) -> tuple[list[Piece], str]:
-    """The pieces of an image of `size` bytes that `copies` make, and the sha256 of all of it.
-
-    Read from where the bytes come from, beside the copying: what a copy got wrong differs from its
-    digest, and where the file system shares blocks, the sources are in memory and the image is not.
-    What has to be hashed for a second time, as a piece, is hashed in the `background`. Raises
-    CacheError and OSError.
-    """
-    pieces: list[Piece | Future[Piece]] = []
-    position = 0
-
-    def add(end: int, sha256: str | None) -> None:
-        nonlocal position
-        if sha256 is not None:
-            pieces.append(Piece(end - position, sha256))
-        elif end > position:
-            pieces.append(background.submit(_made, copies, position, end))
-        position = end
-
-    for span in spans:
-        add(span.start, None)
-        add(span.end, span.sha256)
-    add(size, None)
-    whole = _made(copies, 0, size)
-    return [
-        piece.result() if isinstance(piece, Future) else piece for piece in pieces
-    ], whole.sha256
-
-
-def _made(copies: Sequence[Copy], start: int, end: int) -> Piece:
-    """What `copies`, in the order of their destinations, make from `start` to `end`."""
-    hasher = hashlib.sha256()
-    position = start
-    for copy in copies:
-        first, last = max(copy.to, start), min(copy.to + copy.size, end)
-        if first >= last:
-            continue
-        hasher.update(bytes(first - position))  # part of a page: see slipway.squashfs.layout
-        for data in copying.read(copy, first - copy.to, last - first):
-            hasher.update(data)
-        position = last
-    hasher.update(bytes(end - position))
-    return Piece(end - start, hasher.hexdigest())
+def of_file(path: Path) -> tuple[Piece, ...]:
+    """Hash a file on all cores. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        spans = cut(0, os.fstat(handle).st_size)
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            return tuple(pool.map(lambda span: _hash(handle, *span), spans))
+    finally:
+        os.close(handle)
 
 
 def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
     """Start and end of the first piece that a file does not have as it should; None if it has all.
 
-    Raises OSError.
+    Hashes on all cores. Raises OSError.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        position = 0
+        spans, position = [], 0
         for piece in pieces:
-            if _hash(handle, position, position + piece.size) != piece:
-                return position, position + piece.size
+            spans.append((position, position + piece.size))
             position += piece.size
+        pool = ThreadPoolExecutor(cpu_count())
+        try:
+            found = pool.map(lambda span: _hash(handle, *span), spans)
+            for piece, span, there in zip(pieces, spans, found, strict=True):
+                if there != piece:
+                    return span
+        finally:
+            pool.shutdown(cancel_futures=True)
         return None if os.fstat(handle).st_size == position else (position, position)
     finally:
         os.close(handle)

@@ -12,15 +12,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 
+from slipway.squashfs.cores import cpu_count
 from slipway.squashfs.errors import CacheError, LayerError
 from slipway.squashfs.jobs import Done, Failed, Job, receive, send
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
-
-
-def cpu_count() -> int:
-    """Cores that this process may use, which in a container or job are fewer than there are."""
-    return len(os.sched_getaffinity(0))
 
 
 class Pool:

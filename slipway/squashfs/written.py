@@ -47,7 +47,6 @@ class LayerWriter:
 
     def finish(self) -> Layer:
         """The layer, its data in memory."""
-        sha256 = self._packer.finish()
-        data = self._sink.getvalue()
-        parts = [Part(data, len(data), sha256)]
+        pieces = self._packer.finish()
+        parts = [Part(self._sink.getvalue(), pieces)]
         return freeze(self._root, parts, self._packer.fragments, [0])

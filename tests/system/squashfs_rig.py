@@ -22,9 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from hypothesis import strategies as st
 
+from slipway.squashfs import pieces
 from slipway.squashfs.cache import Cache
 from slipway.squashfs.compile import compiled
 from slipway.squashfs.format import KIND_MODE, REG, device_parts
@@ -412,6 +414,7 @@ def differences(got: dict[bytes, Fact], wanted: dict[bytes, Fact]) -> list[str]:
 def check_stack(stack: Stack, folder: Path, options: Options) -> None:
     """Build a stack both ways, link it, and compare with the kernel's overlay of it."""
     folder.mkdir()
+    small = patch.object(pieces, "PIECE_BYTES", 3 * BLOCK)  # several in a layer
     try:
         lowers = []
         for number, layer in enumerate(stack):
@@ -432,7 +435,8 @@ def check_stack(stack: Stack, folder: Path, options: Options) -> None:
             archives.append(TarSource(digest, lambda data=data: iter([data]), len(data)))  # type: ignore[misc]
         for route, sources in (("directories", directories), ("archives", archives)):
             output = folder / f"{route}.sqsh"
-            with compiled(Cache(folder / "cache"), sources, options) as compiled_layers:
+            cache = Cache(folder / "cache")
+            with small, compiled(cache, sources, options) as compiled_layers:
                 made = link(compiled_layers, output, options)
             check_image(output, made, wanted, folder, route)
     finally:

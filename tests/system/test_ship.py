@@ -15,7 +15,7 @@ import pytest
 
 from slipway.engine.client import Engine
 from slipway.engine.images import image_id, inspect
-from slipway.files import exclusive, sha256_file
+from slipway.files import exclusive
 from slipway.paths import Project
 from slipway.registry import local
 from slipway.registry.aws import ecr_client
@@ -73,7 +73,8 @@ def test_ship_builds_verifies_exports_and_pushes_the_default_image(
     assert " /opt/entrypoints/entrypoint.sh\n" in listed
     sidecar = json.loads(Path(f"{sqsh}.json").read_text())
     assert (sidecar["build_id"], sidecar["size"]) == (built["build_id"], sqsh.stat().st_size)
-    assert sidecar["sha256"] == exported["sha256"] == sha256_file(sqsh)
+    assert sidecar["digest"] == exported["digest"]
+    clone.inv("sqsh.verify", str(sqsh))
 
     host, _, name = pushed["uri"].partition("/")
     repository, _, tag = name.rpartition(":")

@@ -15,6 +15,9 @@ import pytest
 
 from slipway.engine.client import Engine
 from slipway.paths import Project
+from slipway.sqsh import sidecar
+from slipway.sqsh.sidecar import Sidecar
+from slipway.squashfs.pieces import Piece
 from tests.system.clones import Clone
 from tests.system.slurm_cluster import (
     NODES,
@@ -265,7 +268,7 @@ def test_a_failing_rank_fails_the_job_once_with_its_cause_under_a_pyxis_stand_in
     [
         ("missing", None, "is not there, or not readable"),
         ("short", b"short", "has 5 bytes, and its export had 6: copy it again"),
-        ("different", b"abcdeX", "has the sha256 "),
+        ("different", b"abcdeX", "differs from its export in the bytes 4 to 6: copy it again"),
     ],
 )
 def test_a_missing_or_different_sqsh_on_one_node_ends_the_job_before_anything_starts(
@@ -273,12 +276,15 @@ def test_a_missing_or_different_sqsh_on_one_node_ends_the_job_before_anything_st
 ) -> None:
     """With its sidecar on the cluster only, where the job reads it."""
     good = b"abcdef"
+    pieces = tuple(
+        Piece(len(part), hashlib.sha256(part).hexdigest()) for part in (good[:4], good[4:])
+    )
+    made = Sidecar("r", "sha256:1", (), "b", pieces, 1, {}, "1")
     for node, content in (("n1", good), ("n2", there)):
+        file = slurm.local(node) / f"{name}.sqsh"
         if content is not None:
-            (slurm.local(node) / f"{name}.sqsh").write_bytes(content)
-    made_of = {"size": len(good), "sha256": hashlib.sha256(good).hexdigest(), "pieces": [[6, "x"]]}
-    text = json.dumps(made_of, indent=2, sort_keys=True)
-    (slurm.local("n1") / f"{name}.sqsh.json").write_text(text)
+            file.write_bytes(content)
+        sidecar.write(file, made)
     folder(slurm, name, "raise SystemExit('started')")
     path = f"/local/{name}.sqsh"
     job = submit(slurm, name, "--check", "nodes", "--", "train.py", sqsh=path)

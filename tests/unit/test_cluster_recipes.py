@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,9 @@ from slipway.cluster import recipes, render
 from slipway.cluster.job import Request
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.errors import UsageError
+from slipway.sqsh import sidecar
+from slipway.sqsh.sidecar import Sidecar
+from slipway.squashfs.pieces import of_file
 from tests.unit.cluster_samples import KNOWN, LAB, LAUNCHER, PYTORCH, image, request, run
 from tests.unit.cluster_shell import Shell
 
@@ -86,8 +88,9 @@ def test_the_recipes_main_gets_every_override(tmp_path: Path, hyperpod: bool) ->
     shell = Shell(tmp_path)
     path = tmp_path / "image.sqsh"
     path.write_bytes(b"abc")
-    known = SqshFile(str(path), 3, hashlib.sha256(b"abc").hexdigest())
-    made = run(LAB, sqsh=known)
+    whole = Sidecar("r", "sha256:1", (), "b", of_file(path), 1, {}, "1")
+    sidecar.write(path, whole)
+    made = run(LAB, sqsh=SqshFile(str(path), whole.size, whole.digest))
     text = render.recipe(made)
     if hyperpod:
         text = text.replace("/opt/sagemaker_cluster", str(shell.work))

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from slipway.paths import Project
 from slipway.records import Exported, Record
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
+from slipway.squashfs.pieces import Piece
 from tests.unit.cluster_samples import LOCAL, P5, PYTORCH, ROOT, SMP, make, request
 
 
@@ -152,15 +154,17 @@ def test_nothing_is_noted_without_a_reason(asked: Request, name: str) -> None:
 # --- which .sqsh ---
 
 
-def exported(project: Project, path: Path, sha256: str = "ab" * 32) -> None:
-    record = Record(exported=Exported("sha256:1", str(path), sha256, 7, 1.0))
+def exported(project: Project, path: Path) -> None:
+    record = Record(exported=Exported("sha256:1", str(path), "ab" * 32, 7, 1.0))
     records.save(project, PYTORCH, record)
 
 
-def beside(path: Path, sha256: str) -> None:
+def beside(path: Path, size: int) -> SqshFile:
+    """A sidecar there, and what it says of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = Sidecar("r", "sha256:1", (), "b", sha256, "d", (), 9, 1, {}, "1")
+    made = Sidecar("r", "sha256:1", (), "b", (Piece(size, "cd" * 32),), 1, {}, "1")
     sidecar.write(path, made)
+    return SqshFile(str(path), size, made.digest)
 
 
 @pytest.fixture
@@ -196,11 +200,11 @@ def test_a_sidecar_that_can_be_read_here_is_believed_first(
     project: Project, tmp_path: Path
 ) -> None:
     exported(project, Path("/gone/x-0123.sqsh"))
-    beside(project.sqsh / "x-0123.sqsh", "cd" * 32)
-    assert sqsh_file.on_the_cluster(project, PYTORCH, "/fsx/x-0123.sqsh").sha256 == "cd" * 32
-    shared = tmp_path / "fsx" / "x-0123.sqsh"
-    beside(shared, "ef" * 32)
-    assert sqsh_file.on_the_cluster(project, PYTORCH, str(shared)).sha256 == "ef" * 32
+    here = beside(project.sqsh / "x-0123.sqsh", 8)
+    found = sqsh_file.on_the_cluster(project, PYTORCH, "/fsx/x-0123.sqsh")
+    assert found == replace(here, path="/fsx/x-0123.sqsh")
+    shared = beside(tmp_path / "fsx" / "x-0123.sqsh", 9)
+    assert sqsh_file.on_the_cluster(project, PYTORCH, shared.path) == shared
 
 
 @pytest.mark.parametrize("bad", ["image.sqsh", "/fsx/image", "/fsx/a b.sqsh", "docker://x.sqsh"])
@@ -262,7 +266,7 @@ def test_an_unclear_request_is_a_usage_error(name: str, asked: Request, told: st
 def test_the_record_of_an_export_has_what_a_script_needs(project: Project) -> None:
     exported(project, Path("/x.sqsh"))
     path = project.records / f"{PYTORCH}.json"
-    assert {"path", "sha256", "size"} <= {*json.loads(path.read_text())["exported"]}
+    assert {"path", "digest", "size"} <= {*json.loads(path.read_text())["exported"]}
 
 
 # --- the command line ---

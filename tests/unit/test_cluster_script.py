@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +33,7 @@ from tests.unit.cluster_shell import Done, Shell
 
 FOLDER = Path(__file__).with_name("golden") / "slurm"
 CONTENT = b"a small squashfs"
+PIECES = 2
 NODE_CHECK = "not every node is ready"
 #: Anything that can be an argument of a process: no NUL, and bytes that are no UTF-8, too.
 WORDS = st.lists(
@@ -49,10 +50,40 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def sqsh(shell: Shell, content: bytes = CONTENT) -> SqshFile:
+def sqsh(shell: Shell) -> SqshFile:
+    """With its sidecar, as an export leaves the two."""
     path = shell.root / "image.sqsh"
-    path.write_bytes(content)
-    return SqshFile(str(path), len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    path.write_bytes(CONTENT)
+    made = exported(path)
+    return SqshFile(str(path), made.size, made.digest)
+
+
+def exported(path: Path) -> Sidecar:
+    """Write the sidecar of what is at `path`; its options are named like what the scripts read."""
+    content = path.read_bytes()
+    made = Sidecar(
+        reference="r",
+        image_id="sha256:1",
+        image_digests=("a@sha256:2",),
+        build_id="b",
+        pieces=tuple(
+            Piece(len(part), hashlib.sha256(part).hexdigest())
+            for part in (content[:9], content[9:])
+        ),
+        entries=3,
+        options={"size": 5, "digest": "0"},
+        slipway="1",
+    )
+    sidecar.write(path, made)
+    return made
+
+
+def counted_reads(shell: Shell) -> Callable[[], int]:
+    """Have reads of pieces counted from now on."""
+    count = shell.root / "count"
+    count.touch()
+    shell.put("dd", f'#!/bin/bash\necho x >>{count}\nexec /usr/bin/dd "$@"\n')
+    return lambda: count.read_text().count("x")
 
 
 def text(shell: Shell, *words: str, **options: str | tuple[str, ...]) -> str:
@@ -295,7 +326,8 @@ def test_a_sqsh_that_is_missing_or_different_stops_the_job_before_the_container(
     for content, told in (
         (None, "is not there, or not readable"),
         (b"short", f"has 5 bytes, and its export had {len(CONTENT)}: copy it again"),
-        (CONTENT.upper(), f"has the sha256 {hashlib.sha256(CONTENT.upper()).hexdigest()}"),
+        (CONTENT.upper(), "differs from its export in the bytes 0 to 9: copy it again"),
+        (CONTENT[:9] + CONTENT[9:].upper(), "differs from its export in the bytes 9 to 16: copy"),
     ):
         path.unlink(missing_ok=True)
         if content is not None:
@@ -306,19 +338,18 @@ def test_a_sqsh_that_is_missing_or_different_stops_the_job_before_the_container(
 
 
 def test_a_sqsh_is_hashed_once_until_it_changes(shell: Shell) -> None:
-    counting = "#!/bin/bash\necho x >>{}\nexec /usr/bin/sha256sum\n"
-    count = shell.root / "count"
-    shell.put("sha256sum", counting.format(count))
     made = text(shell)
+    reads = counted_reads(shell)
     for _ in range(3):
         assert shell.run(made).code == 0
-    assert count.read_text() == "x\n"
+    assert reads() == PIECES
     (shell.root / "image.sqsh").write_bytes(CONTENT.upper())
     assert shell.run(made).code == 1
 
 
-def test_a_hash_that_was_cut_short_is_no_different_file(shell: Shell) -> None:
-    shell.put("sha256sum", "#!/bin/bash\nkill -TERM $$\n")
+@pytest.mark.parametrize("command", ["sha256sum", "dd", "xargs"])
+def test_a_hash_that_was_cut_short_is_no_different_file(shell: Shell, command: str) -> None:
+    shell.put(command, "#!/bin/bash\nkill -TERM $$\n")
     done = shell.run(text(shell))
     assert done.code == 1
     assert f"n1: {shell.root / 'image.sqsh'} could not be read to its end" in done.said
@@ -332,12 +363,33 @@ def test_the_check_lets_every_node_say_what_is_wrong(shell: Shell) -> None:
     assert "--kill-on-bad-exit=1" in step
 
 
-@pytest.mark.parametrize(("check", "hashes"), [("once", 1), ("nodes", 1), ("size", 0)])
-def test_who_hashes_is_chosen(shell: Shell, check: str, hashes: int) -> None:
-    shell.put("sha256sum", f"#!/bin/bash\necho x >>{shell.root / 'count'}\nexec /usr/bin/sha256sum")
+@pytest.mark.parametrize(("check", "hashes"), [("once", True), ("nodes", True), ("size", False)])
+def test_who_hashes_is_chosen(shell: Shell, check: str, hashes: bool) -> None:
+    reads = counted_reads(shell)
     assert shell.run(text(shell, check=check)).code == 0
-    count = shell.root / "count"
-    assert (count.read_text().count("x") if count.exists() else 0) == hashes
+    assert reads() == (PIECES if hashes else 0)
+
+
+def test_a_file_is_hashed_with_a_sidecar_of_its_own_export_only(shell: Shell) -> None:
+    made = text(shell)
+    path = shell.root / "image.sqsh"
+    beside = sidecar.sidecar_path(path)
+    beside.unlink()
+    done = shell.run(made)
+    assert done.code == 1
+    assert f"n1: {beside} is not there, or not readable: copy it together" in done.said
+    path.write_bytes(CONTENT.upper())
+    exported(path)
+    done = shell.run(made)
+    assert done.code == 1
+    assert f"n1: {beside} is of another export: copy it together" in done.said
+
+
+def test_pieces_are_hashed_side_by_side_whatever_openmp_was_told(shell: Shell) -> None:
+    shell.put("nproc", "#!/bin/bash\n[[ -v OMP_NUM_THREADS ]] && echo 1 || echo 12\n")
+    shell.put("xargs", f'#!/bin/bash\necho "$@" >{shell.root}/xargs\nexec /usr/bin/xargs "$@"\n')
+    assert shell.run(text(shell), {"OMP_NUM_THREADS": "1"}).code == 0
+    assert "--max-procs=12 " in (shell.root / "xargs").read_text()
 
 
 @pytest.mark.parametrize(("check", "hashed"), [("once", False), ("nodes", True)])
@@ -349,29 +401,18 @@ def test_the_other_nodes_hash_only_when_told_to(shell: Shell, check: str, hashed
 
 def test_what_is_not_known_here_comes_from_the_sidecar_on_the_cluster(shell: Shell) -> None:
     known = sqsh(shell)
+    beside = sidecar.sidecar_path(Path(known.path))
+    whole = beside.read_bytes()
+    beside.unlink()
     made = render.sbatch(make(request("x"), sqsh=SqshFile(known.path)))
     done = shell.run(made)
     assert done.code == 1
     assert f"{known.path}.json is not there: copy it together with the .sqsh" in done.said
-    digest = hashlib.sha256(CONTENT).hexdigest()
-    made_of = Sidecar(
-        reference="r",
-        image_id="sha256:1",
-        image_digests=("a@sha256:2",),
-        build_id="b",
-        sha256=digest,
-        digest="d" * 64,
-        pieces=(Piece(9, "e" * 64), Piece(7, "f" * 64)),
-        size=len(CONTENT),
-        entries=3,
-        options={"size": 5, "sha256": "0"},
-        slipway="1",
-    )
-    sidecar.write(Path(known.path), made_of)
+    beside.write_bytes(whole)
     done = shell.run(made)
     assert done.code == 0, done.said
     (check, _) = done.called("srun")
-    assert check[-4:-1] == (known.path, str(len(CONTENT)), digest)
+    assert check[-4:-1] == (known.path, str(len(CONTENT)), known.digest)
 
 
 # --- how it ends ---

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slipway.squashfs import copying
 from slipway.squashfs import link as linking
 from slipway.squashfs.cache import Cache
 from slipway.squashfs.compile import compiled
 from slipway.squashfs.diff import Change, diff
 from slipway.squashfs.errors import SquashfsError
 from slipway.squashfs.format import DIR, REG, Superblock
+from slipway.squashfs.inodes import Writer
 from slipway.squashfs.layout import arrange
 from slipway.squashfs.link import Linked, link
 from slipway.squashfs.options import Options
@@ -161,7 +165,6 @@ def test_a_large_file_that_is_there_twice_is_stored_once(tmp_path: Path) -> None
             if (name := entry.path.decode()) in expected:
                 assert b"".join(opened_image.content(entry.inode)) == expected[name]
     assert differing(path, linked.pieces) is None
-    assert linked.sha256 == hashlib.sha256(image).hexdigest()
 
 
 def test_the_copy_of_a_removed_file_is_kept(tmp_path: Path) -> None:
@@ -315,3 +318,29 @@ def test_a_file_over_4_gib_of_holes_takes_no_room(tmp_path: Path) -> None:
         inode = next(entry.inode for entry in image.walk() if entry.path == b"huge")
         assert (inode.size, inode.holes) == (size, size)
         assert sum(map(len, image.content(inode))) == size
+
+
+def test_an_error_in_the_tables_stops_the_copy_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "_PIECE", 1024)  # a fourth of a step
+    steps = []
+    begun = threading.Event()
+
+    def on_bytes(done: int, total: int) -> None:
+        steps.append((done, total))
+        begun.set()
+        time.sleep(0.01)
+
+    def fail(self: Writer) -> None:
+        assert begun.wait(60)
+        raise SquashfsError("no")
+
+    monkeypatch.setattr(Writer, "write", fail)
+    layer = source(archive([member("f", data=noise(500 * 4096))]))
+    with (
+        compiled(Cache(tmp_path / "cache"), [layer], Options("none", None, 4096)) as made,
+        pytest.raises(SquashfsError, match="no"),
+    ):
+        link(made, tmp_path / "x.sqsh", Options("none", None, 4096), on_bytes=on_bytes)
+    assert steps[-1][0] < steps[-1][1]

@@ -17,9 +17,9 @@ launcher=${SAGEMAKER_TRAINING_LAUNCHER_DIR:-$PWD}
 
 sqsh=/fsx/images/pytorch-2.13-hyperpod-ds0.19.8-0123456789ab.sqsh
 sqsh_size=9876543210
-sqsh_sha256=abababababababababababababababababababababababababababababababab
+sqsh_digest=abababababababababababababababababababababababababababababababab
 
-# FILE, bytes, sha256, whether to hash it. A file is hashed once: FILE.checked remembers it.
+# FILE, bytes, digest, whether to hash it. A file is hashed once: FILE.checked remembers it.
 # shellcheck disable=SC2329 # may be called on other nodes only
 check_sqsh() {
     local place=${SLURMD_NODENAME-${HOSTNAME-}} found mark
@@ -36,19 +36,54 @@ check_sqsh() {
     if [[ $4 == no || $(cat "$1.checked" 2>/dev/null) == "$mark" ]]; then
         return 0
     fi
-    if ! found=$(sha256sum <"$1"); then
-        echo "$place: $1 could not be read to its end" >&2
-        return 1
+    if ! found=$(check_pieces "$1" "$3"); then
+        found="$1 could not be read to its end"
     fi
-    if [[ ${found%% *} != "$3" ]]; then
-        echo "$place: $1 has the sha256 ${found%% *}, and its export had $3: copy it again" >&2
+    if [[ $found ]]; then
+        echo "$place: ${found%%$'\n'*}" >&2
         return 1
     fi
     # Where this folder cannot be written to, the next job hashes again.
     { echo "$mark" >"$1.checked"; } 2>/dev/null || true
 }
 
-check_sqsh "$sqsh" "$sqsh_size" "$sqsh_sha256" yes || exit 1
+# FILE, digest: says what differs from FILE.json, whose lines "SIZE SHA256" have that digest. On
+# several cores: a job's GPUs wait for it.
+# shellcheck disable=SC2016,SC2329
+check_pieces() {
+    local pieces found cores at=0 size hash
+    if [[ ! -r $1.json ]]; then
+        echo "$1.json is not there, or not readable: copy it together with the .sqsh"
+        return
+    fi
+    pieces=$(sed -n 's/^    "\([0-9]\{1,\} [0-9a-f]\{64\}\)",\{0,1\}$/\1/p' "$1.json")
+    found=$(sha256sum <<<"$pieces") || return
+    if [[ $found != "$2 "* ]]; then
+        echo "$1.json is of another export: copy it together with the .sqsh"
+        return
+    fi
+    cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # it believes these
+    while read -r size hash; do
+        echo "$at $size $hash"
+        at=$((at + size))
+    done <<<"$pieces" |
+        xargs --max-args=3 --max-procs=$((cores < 16 ? cores : 16)) \
+            /bin/bash -c "$(declare -f check_piece)"$'\n''check_piece "$0" "$@"' "$1"
+}
+
+# FILE, start, bytes, sha256. Exits with 1 where the bytes could not be read.
+# shellcheck disable=SC2329
+check_piece() {
+    local found
+    set -o pipefail
+    found=$(dd if="$1" bs=1M skip="$2" count="$3" iflag=skip_bytes,count_bytes,fullblock status=none |
+        sha256sum) || return 1
+    if [[ $found != "$4 "* ]]; then
+        echo "$1 differs from its export in the bytes $2 to $(($2 + $3)): copy it again"
+    fi
+}
+
+check_sqsh "$sqsh" "$sqsh_size" "$sqsh_digest" yes || exit 1
 
 # The recipes' own default adds --auto-resume=1 on every cluster, and only HyperPod's srun knows it.
 srun_args="'--no-container-mount-home'"
