@@ -72,7 +72,8 @@ def login_refused(host: str, username: str | None) -> NoCredentialsError:
         return NoCredentialsError(
             "the registry asks for a login and there are no credentials for it",
             where=host,
-            cure="For ECR, give AWS credentials (AWS_PROFILE, `aws sso login`, or a role).",
+            cure="For ECR, give AWS credentials (AWS_PROFILE, `aws sso login`, or a role); "
+            f"for others: docker login {host}",
         )
     return NoCredentialsError(
         f"the registry does not accept the credentials of user {username}",

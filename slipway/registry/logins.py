@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 from slipway.registry.aws import aws_errors, ecr_client
+from slipway.registry.docker_logins import docker_login
 from slipway.registry.errors import NoCredentialsError, NotAuthorisedError
 from slipway.registry.hosts import PUBLIC_ECR, EcrHost, parse_ecr_host
 from slipway.registry.model import Credentials, Target
@@ -43,7 +44,7 @@ class Logins:
 
     A private ECR host names account and region itself; `targets` add hosts that do not (an
     emulator's). A token is kept until shortly before its end. public.ecr.aws is anonymous unless
-    AWS lets us have a token; all other hosts are anonymous.
+    AWS lets us have a token; for all other hosts `docker login` counts.
     """
 
     def __init__(self, targets: Iterable[Target] = ()) -> None:
@@ -75,7 +76,7 @@ class Logins:
             return private_token(target.region, host)
         if parsed is not None:
             return private_token(parsed.region, host, parsed)
-        return _emulated(host)
+        return _emulated(host) or _docker_token(host)
 
 
 def credentials_for(targets_or_hosts: Iterable[Target | str] = ()) -> Logins:
@@ -133,6 +134,12 @@ def _emulated(host: str) -> Token | None:
         return None
     token = private_token(region, host)
     return token if token.host == host else None
+
+
+def _docker_token(host: str) -> Token | None:
+    """A login of Docker's: nobody says how long it lasts, so it is read at each use."""
+    found = docker_login(host)
+    return Token(found, datetime.now(timezone.utc), host) if found else None
 
 
 def _decoded(token: str) -> Credentials:
