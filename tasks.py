@@ -133,11 +133,19 @@ def ship(
     unlocked: bool = False,
     target: str = "",
     output: str = "",
+    compression: str = "",
     force: bool = False,
     json: bool = False,
 ) -> None:
     """All of it: set up, generate, build, verify, export and push; says what it made."""
-    settings = Settings.of(c.config, region=region, jobs=jobs, target=target, sqsh_dir=output)
+    settings = Settings.of(
+        c.config,
+        region=region,
+        jobs=jobs,
+        target=target,
+        sqsh_dir=output,
+        sqsh_compression=compression,
+    )
     steps = ("setup", "generate", "build", "verify", "sqsh", "push")
     run.run(ROOT, settings, names, steps, unlocked=unlocked, force=force, as_json=json)
 

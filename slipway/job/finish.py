@@ -20,7 +20,7 @@ from slipway.registry.model import Target
 from slipway.registry.push import push_image
 from slipway.sqsh.export import export
 from slipway.sqsh.options import SqshOptions
-from slipway.sqsh.outside import layer_cache
+from slipway.squashfs.cache import Cache
 from slipway.verify.run import suite_hash, verify
 
 
@@ -67,6 +67,7 @@ def exported(
     shop: Workshop,
     image: Image,
     built: Built,
+    cache: Cache,
     options: SqshOptions,
     *,
     folder: Path | None = None,
@@ -80,7 +81,7 @@ def exported(
         shop.engine,
         built.reference,
         path,
-        cache=layer_cache(shop.project),
+        cache=cache,
         build_id=built.build_id,
         options=options,
         force=force,

@@ -26,6 +26,7 @@ from slipway.plan import Step, plan
 from slipway.registry import ecr, local
 from slipway.registry.model import Target
 from slipway.report.console import Reporter
+from slipway.sqsh.options import SqshOptions
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Settings:
     target: str
     jobs: int
     sqsh_dir: Path | None
+    sqsh_options: SqshOptions
+    sqsh_cache: int  # bytes
     registry_port: int
     sharing: Sharing
 
@@ -56,14 +59,21 @@ class Settings:
             )
         try:
             jobs, port = int(values["jobs"]), int(values["registry_port"])
+            cache = int(values["sqsh_cache_gb"])
         except ValueError as error:
-            raise UsageError(f"jobs and registry_port are numbers: {error}") from error
+            raise UsageError(
+                f"jobs, registry_port and sqsh_cache_gb are numbers: {error}"
+            ) from error
+        if cache < 0:
+            raise UsageError(f"sqsh_cache_gb is {cache}", cure="0 keeps nothing; 50 is usual.")
         return cls(
             engine=values["engine"],
             region=region,
             target=values["target"],
             jobs=jobs,
             sqsh_dir=Path(values["sqsh_dir"]).absolute() if values["sqsh_dir"] else None,
+            sqsh_options=SqshOptions.parse(values["sqsh_compression"]),
+            sqsh_cache=cache * 10**9,
             registry_port=port,
             sharing=Sharing(
                 tuple(str(values["consumers"]).split()), sagemaker=bool(values["sagemaker_pulls"])

@@ -23,7 +23,7 @@ from slipway.registry.model import Target
 from slipway.report.console import human_bytes
 from slipway.report.events import Event
 from slipway.report.tables import say
-from slipway.sqsh.options import SqshOptions
+from slipway.sqsh.outside import layer_cache
 
 MARGIN = 1_000_000_000
 """Bytes that stay free beside what a plan needs: logs, build cache, the engine's own metadata."""
@@ -89,9 +89,10 @@ def after_build(
         if "verify" in steps:
             made.steps.append(finish.verified(shop, image, built, again=steps[-1] == "verify"))
         if "sqsh" in steps:
-            folder, options = settings.sqsh_dir, SqshOptions()
+            cache = layer_cache(shop.project, settings.sqsh_cache)
+            folder, options = settings.sqsh_dir, settings.sqsh_options
             made.steps.append(
-                finish.exported(shop, image, built, options, folder=folder, force=force)
+                finish.exported(shop, image, built, cache, options, folder=folder, force=force)
             )
         if target:
             made.steps.append(finish.pushed(shop, image, built, target, settings.sharing))

@@ -15,4 +15,8 @@ BUILD = {
     "unlocked": "build also on bases that no lock pins",
 }
 TARGET = {"target": "registry to push to: local or ecr"}
-SQSH = {"output": "folder for the .sqsh", "force": "overwrite a .sqsh of another build"}
+SQSH = {
+    "output": "folder for the .sqsh",
+    "compression": "of the .sqsh: zstd-1 (default), zstd-LEVEL, gzip, lzo, lz4, xz or none",
+    "force": "overwrite a .sqsh of another build, or of other options",
+}

@@ -9,6 +9,7 @@ from invoke.context import Context
 
 from slipway.cli import command
 from slipway.engine.client import connect
+from slipway.errors import UsageError
 from slipway.job import run
 from slipway.job.house import Settings
 from slipway.namespaces.common import JSON, NAMES, ROOT, SQSH
@@ -27,12 +28,31 @@ from slipway.sqsh import compare, outside
     },
 )
 def sqsh_export(
-    c: Context, names: list[str], output: str = "", force: bool = False, from_: str = ""
+    c: Context,
+    names: list[str],
+    output: str = "",
+    compression: str = "",
+    force: bool = False,
+    from_: str = "",
 ) -> None:
     """Build, then export an enroot-ready .sqsh with its .json sidecar."""
-    settings = Settings.of(c.config, sqsh_dir=output)
+    settings = Settings.of(c.config, sqsh_dir=output, sqsh_compression=compression)
     if from_:
-        outside.export_from(Project.at(ROOT), from_, names, settings.sqsh_dir, force=force)
+        if names:
+            raise UsageError("--from names the image itself", cure="Leave out the image names.")
+        project = Project.at(ROOT)
+        with Reporter() as reporter:
+            path = outside.export_stored(
+                project,
+                from_,
+                credentials_for(),
+                cache=outside.layer_cache(project, settings.sqsh_cache),
+                options=settings.sqsh_options,
+                folder=settings.sqsh_dir,
+                force=force,
+                on_event=reporter.on_event,
+            )
+        print(path)
     else:
         run.run(ROOT, settings, names, ("build", "sqsh"), force=force)
 
@@ -56,6 +76,7 @@ def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = Fals
             project,
             lambda: connect(project, settings.engine),
             credentials_for(),
+            settings.sqsh_cache,
             reporter.on_event,
         )
         compare.diff_and_tell(exporter, a, b, times=times, as_json=json)

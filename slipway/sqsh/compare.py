@@ -20,6 +20,7 @@ from slipway.sqsh import stored
 from slipway.sqsh.export import export, export_origin
 from slipway.sqsh.outside import layer_cache
 from slipway.sqsh.owner import Owner, this_process
+from slipway.squashfs.cache import DEFAULT_LIMIT
 from slipway.squashfs.diff import Change, diff
 
 _ENGINE = "dockerd://"
@@ -33,6 +34,7 @@ class Exporter:
     project: Project
     engine: Callable[[], Engine]
     credentials: CredentialsFor
+    cache_limit: int = DEFAULT_LIMIT  # bytes
     on_event: OnEvent = silent
 
     @contextmanager
@@ -59,7 +61,7 @@ class Exporter:
             yield path
 
     def _export(self, uri: str, path: Path) -> None:
-        cache = layer_cache(self.project)
+        cache = layer_cache(self.project, self.cache_limit)
         if uri.startswith(_ENGINE):
             engine = self.engine()
             try:

@@ -51,6 +51,22 @@ class SqshOptions:
                 cure="Use a power of two from 4096 (4 KiB) to 1048576 (1 MiB).",
             )
 
+    @classmethod
+    def parse(cls, text: str) -> SqshOptions:
+        """``zstd-3``, ``lz4``, ``none``: a compressor, with or without a level.
+
+        Without, zstd has this class's default and gzip and lzo have mksquashfs' own (9, 8).
+        """
+        name, dash, level = text.partition("-")
+        if not dash:
+            return cls() if name == cls.compressor else cls(name, None)
+        if not (level.isascii() and level.isdecimal()):
+            raise UsageError(
+                f"{text!r} is no compression",
+                cure=f"A compressor ({', '.join(LEVELS)}), and a level if it has any: zstd-3.",
+            )
+        return cls(name, int(level))
+
     def as_json(self) -> dict[str, Any]:
         """As plain values, for the sidecar."""
         return asdict(self)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from slipway.errors import UsageError
 from slipway.paths import Project
-from slipway.registry.logins import credentials_for
 from slipway.registry.model import CredentialsFor
 from slipway.report.console import Reporter, human_bytes
 from slipway.report.events import Event, OnEvent, silent
 from slipway.sqsh import sidecar, stored
 from slipway.sqsh.export import export_origin
-from slipway.squashfs.cache import Cache
+from slipway.sqsh.options import SqshOptions
+from slipway.squashfs.cache import DEFAULT_LIMIT, Cache
 from slipway.squashfs.verify import Found, check
 
 _PROGRESS_BYTES = 64 << 20
 
 
-def layer_cache(project: Project) -> Cache:
-    """The project's compiled layers."""
-    return Cache(project.sqsh / "layers")
+def layer_cache(project: Project, limit: int = DEFAULT_LIMIT) -> Cache:
+    """The project's compiled layers, kept below `limit` bytes."""
+    return Cache(project.sqsh / "layers", limit)
 
 
 def export_stored(
@@ -30,6 +28,8 @@ def export_stored(
     uri: str,
     credentials: CredentialsFor,
     *,
+    cache: Cache | None = None,
+    options: SqshOptions | None = None,
     folder: Path | None = None,
     force: bool = False,
     on_event: OnEvent = silent,
@@ -45,7 +45,8 @@ def export_stored(
         export_origin(
             image.origin,
             path,
-            cache=layer_cache(project),
+            cache=cache or layer_cache(project),
+            options=options,
             build_id=image.digest.removeprefix("sha256:"),
             force=force,
             on_event=on_event,
@@ -74,25 +75,6 @@ def verify_file(path: Path, on_event: OnEvent = silent) -> Found:
     text = f"{found.entries} paths, {human_bytes(found.content)} of content"
     on_event(Event("done", task, text=text))
     return found
-
-
-def export_from(
-    project: Project, uri: str, names: Sequence[str], folder: Path | None, *, force: bool
-) -> None:
-    """`inv sqsh --from URI`: export, and print the path."""
-    if names:
-        raise UsageError("--from names the image itself", cure="Leave out the image names.")
-    with Reporter() as reporter:
-        print(
-            export_stored(
-                project,
-                uri,
-                credentials_for(),
-                folder=folder,
-                force=force,
-                on_event=reporter.on_event,
-            )
-        )
 
 
 def verify_and_tell(path: Path) -> None:
