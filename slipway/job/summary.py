@@ -34,13 +34,13 @@ class Made:
     failure: SlipwayError | None = None
 
 
-def next_commands(record: Record, steps: Sequence[str]) -> list[str]:
-    """What a person would do next with what was made."""
+def next_commands(name: str, record: Record, steps: Sequence[str]) -> list[str]:
+    """What a person would do next with what was made of image `name`."""
     commands = []
     if record.built and "build" in steps:
         commands.append(f"docker run --rm -it {record.built.reference} bash")
     if record.exported and "sqsh" in steps:
-        commands.append(f"srun --container-image={record.exported.path} ...")
+        commands.append(f"./inv slurm.script {name} --nodes 2 --instance TYPE -- train.py")
     if "push" in steps:
         commands += [
             f"docker pull {pushed.uri.rpartition(':')[0]}@{pushed.digest}"
@@ -95,6 +95,8 @@ def show(project: Project, made: Sequence[Made], seconds: float, *, as_json: boo
             record = records.load(project, entry.image.name)
             for line in _facts(record):
                 say(line)
-            for command in next_commands(record, [done.name for done in entry.steps]):
+            for command in next_commands(
+                entry.image.name, record, [done.name for done in entry.steps]
+            ):
                 say(f"next: {command}")
     say(f"{len(made)} image{'s' if len(made) != 1 else ''} in {human_seconds(seconds)}")

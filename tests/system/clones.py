@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,5 +69,5 @@ class Clone:
         file.write_text(text)
 
     def change_launcher(self, mark: str) -> None:
-        """Make every image of the clone out of date by one small layer."""
-        (self.root / "entrypoints" / "mark.txt").write_text(mark)
+        """Make every image of the clone one that nobody has built, by one small layer."""
+        (self.root / "entrypoints" / "mark.txt").write_text(f"{mark} {uuid.uuid4()}")

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,10 +38,18 @@ def clone(
     """A clone whose embedded engine runs."""
     assert engine.embedded
     made = Clone.make(tmp_path_factory.mktemp("ship") / "clone", shared_project.state)
-    made.change_launcher("a launcher of this test session alone")
-    for record in shared_project.records.glob("*.json"):
-        record.unlink()  # of an earlier session
+    made.change_launcher("for the first ship")
+    # Of an earlier session:
+    for left in (*shared_project.records.glob("*.json"), *shared_project.sqsh.glob("*.sqsh*")):
+        left.unlink()
     return made
+
+
+@pytest.fixture(scope="module")
+def shipped(clone: Clone) -> dict[str, Any]:
+    """What the first `ship` of the clone says."""
+    (made,) = clone.json("ship")
+    return made  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)
@@ -53,17 +62,17 @@ def _no_leftovers(engine: Engine, shared_project: Project) -> object:
 
 
 def test_ship_builds_verifies_exports_and_pushes_the_default_image(
-    clone: Clone, engine: Engine, shared_project: Project
+    clone: Clone, engine: Engine, shipped: dict[str, Any]
 ) -> None:
-    (made,) = clone.json("ship")
-    assert [(step["name"], step["fresh"]) for step in made["steps"]] == [(s, True) for s in STEPS]
-    record = made["record"]
+    steps = [(step["name"], step["fresh"]) for step in shipped["steps"]]
+    assert steps == [(name, True) for name in STEPS]
+    record = shipped["record"]
     built, exported, pushed = record["built"], record["exported"], record["pushed"]["local"]
 
     assert image_id(engine, built["reference"]) == built["image_id"]
     labels = inspect(engine, built["image_id"])["Config"]["Labels"]
     assert labels["io.slipway.build-id"] == built["build_id"]
-    assert json.loads(labels["io.slipway.matrix"])["name"] == made["image"]
+    assert json.loads(labels["io.slipway.matrix"])["name"] == shipped["image"]
 
     sqsh = Path(exported["path"])
     listed = subprocess.run(
@@ -85,6 +94,7 @@ def test_ship_builds_verifies_exports_and_pushes_the_default_image(
     assert tag.endswith(built["build_id"][:12])
 
 
+@pytest.mark.usefixtures("shipped")
 def test_a_second_ship_does_nothing(clone: Clone, engine: Engine) -> None:
     before = {image.id for image in engine.client.images.list(all=True)}
     (made,) = clone.json("ship")
@@ -92,6 +102,21 @@ def test_a_second_ship_does_nothing(clone: Clone, engine: Engine) -> None:
     assert {image.id for image in engine.client.images.list(all=True)} == before
 
 
+def test_the_compression_is_chosen_and_another_one_does_not_overwrite_it(
+    clone: Clone, tmp_path: Path
+) -> None:
+    clone.inv("sqsh", "local", "--compression", "lz4", "--output", str(tmp_path))
+    (path,) = tmp_path.glob("*.sqsh")
+    told = subprocess.run(
+        ["unsquashfs", "-s", str(path)], check=True, capture_output=True, text=True
+    ).stdout
+    assert "Compression lz4\n" in told
+    again = clone.inv("sqsh", "local", "--output", str(tmp_path), code=1)
+    assert "made with other options" in again.stderr
+    assert "--force" in again.stderr
+
+
+@pytest.mark.usefixtures("shipped")
 def test_the_plan_then_says_up_to_date_and_needs_no_engine(clone: Clone) -> None:
     elsewhere = Clone(clone.root, clone.state, {"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     planned = elsewhere.json("plan", "local-ds0.19.8", "pytorch-2.13-sagemaker-ds0.19.8")
@@ -219,6 +244,8 @@ def test_no_aws_credentials_are_an_error_before_anything_is_built(
         (["ship", "pytorch-2.13-sagemaker-ds0.19.8"], "--unlocked"),
         (["ship", "--target", "docker-hub"], "local or ecr"),
         (["push", "local", "--target", "ecr"], "--region"),
+        (["sqsh", "local", "--compression", "zstd-23"], "zstd takes 1 to 22"),
+        (["ship", "--compression", "brotli"], "zstd, gzip, lzo, lz4, xz, none"),
         (["plan", "pytorch-2.13-sagemaker-ds0.19.8", "--region", "us-wset-2"], "us-west-2"),
     ],
 )
