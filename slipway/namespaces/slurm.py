@@ -22,7 +22,7 @@ from slipway.namespaces.common import ROOT
         "flavour": "torchrun (DeepSpeed, too), fsdp, smp or recipes; auto: smp for SMP images",
         "runtime": "pyxis, or enroot where Slurm has no plugin for it",
         "sqsh": "path of the .sqsh on the cluster (default: the newest export)",
-        "check": "of the .sqsh. once: size on all nodes, sha256 on one; nodes: both on all; size",
+        "check": "of the .sqsh. once: size on all nodes, content on one; nodes: both on all; size",
         "output": "file to write (default: NAME.sbatch here; - for stdout)",
         "job-name": "default: NAME",
         "time": "time limit, as for sbatch",
