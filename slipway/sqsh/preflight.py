@@ -9,7 +9,7 @@ from pathlib import Path
 from slipway.errors import SlipwayError, UsageError
 from slipway.report.console import human_bytes
 from slipway.sqsh.options import SqshOptions
-from slipway.sqsh.sidecar import Sidecar, read
+from slipway.sqsh.sidecar import Sidecar, made_from, read
 
 RATIO = {"zstd": 0.45, "gzip": 0.45, "xz": 0.4, "lzo": 0.8, "lz4": 0.8, "none": 1.0}
 """Size of a .sqsh over the size of its image, rounded up from training images: 4.65 GB of python,
@@ -110,29 +110,32 @@ def already_there(destination: Path, wanted: Wanted, *, force: bool) -> Sidecar 
         )
     if force or not destination.exists():
         return None
-    sidecar = read(destination)
+    made = made_from(destination)
     cure = "Choose another name, or overwrite it with --force."
-    if sidecar is None:
+    if made is None:
         raise UsageError(
             "the file exists and has no sidecar, so what it holds is not known",
             where=str(destination),
             cure=cure,
         )
-    if (sidecar.image_id, sidecar.build_id) != (wanted.image_id, wanted.build_id):
+    if (made.image_id, made.build_id) != (wanted.image_id, wanted.build_id):
         raise UsageError(
-            f"the file exists and holds another image: {sidecar.reference}, build"
-            f" {sidecar.build_id[:12]}",
+            f"the file exists and holds another image: {made.reference}, build"
+            f" {made.build_id[:12]}",
             where=str(destination),
             cure=cure,
         )
-    if sidecar.options != wanted.options.as_json():
+    if made.options != wanted.options.as_json():
         raise UsageError(
-            f"the file exists and was made with other options ({sidecar.options})",
+            f"the file exists and was made with other options ({made.options})",
             where=str(destination),
             cure=cure,
         )
+    if not made.current:  # an older Slipway's: the same image again, with a sidecar of today
+        return None
+    sidecar = read(destination)
     # The sidecar gets its name first, so a run that was killed between the two renames leaves
     # one that does not fit the file yet.
-    if destination.stat().st_size != sidecar.size:
+    if sidecar is None or destination.stat().st_size != sidecar.size:
         return None
     return sidecar

@@ -7,8 +7,10 @@ of a cluster do: slipway/cluster/templates/sqsh.j2).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,17 @@ class Sidecar:
         return pieces.digest(self.pieces)
 
 
+@dataclass(frozen=True)
+class MadeFrom:
+    """Which image a .sqsh was made from, and how. `current`: this version can `read` the rest."""
+
+    reference: str
+    image_id: str
+    build_id: str
+    options: dict[str, Any]
+    current: bool
+
+
 def sidecar_path(sqsh: Path) -> Path:
     """Where the sidecar of a .sqsh lies."""
     return sqsh.with_name(sqsh.name + ".json")
@@ -73,9 +86,9 @@ def write(sqsh: Path, sidecar: Sidecar) -> None:
 
 def read(sqsh: Path) -> Sidecar | None:
     """The sidecar of `sqsh`, None where there is none. Raises SlipwayError where it is damaged."""
-    path = sidecar_path(sqsh)
-    try:
-        data = json.loads(path.read_bytes())
+    with _data(sqsh) as data:
+        if data is None:
+            return None
         if data.pop("format") != FORMAT:
             raise ValueError("unknown format")
         size, digest = data.pop("size"), data.pop("digest")
@@ -85,8 +98,31 @@ def read(sqsh: Path) -> Sidecar | None:
         if (sidecar.size, sidecar.digest) != (size, digest):
             raise ValueError("its pieces do not have its size and digest")
         return sidecar
-    except FileNotFoundError:
-        return None
+
+
+def made_from(sqsh: Path) -> MadeFrom | None:
+    """What the sidecar of `sqsh` says of its origin, whichever version of Slipway wrote it.
+
+    None where there is none. Raises SlipwayError where it is damaged.
+    """
+    with _data(sqsh) as data:
+        if data is None:
+            return None
+        return MadeFrom(
+            data["reference"],
+            data["image_id"],
+            data["build_id"],
+            data["options"],
+            current=data["format"] == FORMAT,
+        )
+
+
+@contextlib.contextmanager
+def _data(sqsh: Path) -> Iterator[dict[str, Any] | None]:
+    """The JSON of a sidecar; what it does not hold is a SlipwayError at the end of the block."""
+    path = sidecar_path(sqsh)
+    try:
+        yield json.loads(path.read_bytes()) if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SlipwayError(
             f"this is not a sidecar that this version of Slipway can read ({error})",

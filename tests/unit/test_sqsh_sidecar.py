@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,11 +77,33 @@ def test_a_missing_file_or_sidecar_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"format": "slipway-sqsh/9"}', '{"format": "slipway-sqsh/2"}']
+    "text", ["", "{", "[]", "{}", '{"format": "slipway-sqsh/9"}', '{"format": "slipway-sqsh/3"}']
 )
 def test_a_damaged_sidecar_is_named_and_not_guessed_at(tmp_path: Path, text: str) -> None:
     sidecar_path(tmp_path / "a.sqsh").write_text(text)
     with pytest.raises(SlipwayError, match=r"a\.sqsh\.json"):
+        read(tmp_path / "a.sqsh")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"size": 8', '"size": 9'),
+        ('"digest": "', '"digest": "0'),
+        ('"4 ', '"5 '),
+        ('"4 ', '"4'),
+        ('"4 ', '"four '),
+    ],
+)
+def test_a_sidecar_that_contradicts_itself_is_not_believed(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    made(tmp_path / "a.sqsh")
+    path = sidecar_path(tmp_path / "a.sqsh")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(SlipwayError, match="not a sidecar"):
         read(tmp_path / "a.sqsh")
 
 
@@ -123,6 +146,29 @@ def test_a_run_killed_between_its_two_renames_is_done_again(tmp_path: Path) -> N
     longer = (*sidecar.pieces, Piece(1, "0" * 64))
     write(tmp_path / "a.sqsh", replace(sidecar, pieces=longer))
     assert already_there(tmp_path / "a.sqsh", WANTED, force=False) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("build_id", "b1", None),
+        ("build_id", "b2", "another image: train/x:1"),
+        ("options", {"compressor": "lzo"}, "other options"),
+    ],
+)
+def test_what_an_older_version_exported_is_made_again_only_if_it_is_the_same(
+    tmp_path: Path, key: str, value: object, told: str | None
+) -> None:
+    made(tmp_path / "a.sqsh")
+    path = sidecar_path(tmp_path / "a.sqsh")
+    data = json.loads(path.read_text())
+    del data["pieces"], data["digest"]
+    path.write_text(json.dumps({**data, "format": "slipway-sqsh/1", "sha256": "0", key: value}))
+    if told is None:
+        assert already_there(tmp_path / "a.sqsh", WANTED, force=False) is None
+    else:
+        with pytest.raises(UsageError, match=told):
+            already_there(tmp_path / "a.sqsh", WANTED, force=False)
 
 
 def test_a_folder_is_no_destination_even_by_force(tmp_path: Path) -> None:
