@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -14,13 +15,16 @@ import pytest
 
 from slipway.errors import SlipwayError, UsageError
 from slipway.paths import Project
+from slipway.registry.aws import ecr_client
 from slipway.registry.distribution import Distribution
+from slipway.registry.errors import NoCredentialsError
+from slipway.registry.logins import credentials_for
 from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of
 from slipway.registry.model import anonymous
 from slipway.sqsh import stored
 from slipway.sqsh.outside import export_stored, verify_file
 from slipway.sqsh.sidecar import read
-from tests.system.ecr_front_door import Door
+from tests.system.ecr_front_door import REGION, Door
 from tests.system.registry_faults import Fault
 from tests.system.registry_images import put_blob, unique
 from tests.system.squashfs_rig import facts_of_image
@@ -114,6 +118,27 @@ def test_an_image_of_a_registry_is_exported_without_an_engine(
     sidecar = read(path)
     assert sidecar is not None
     assert sidecar.build_id == digest[7:]
+
+
+def test_a_registry_that_asks_for_a_login_gets_that_of_docker(
+    door: Door,
+    plain: Distribution,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = unique()
+    ecr_client(REGION).create_repository(repositoryName=repository)
+    uri = f"registry://{door.host}/{repository}@{push(plain, repository)}"
+    monkeypatch.delenv("AWS_REGION")  # a registry that is nobody's, as far as AWS goes
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(NoCredentialsError, match=f"docker login {door.host}"):
+        export_stored(project, uri, credentials_for())
+    secret, _ = door.issue()
+    login = base64.b64encode(f"AWS:{secret}".encode()).decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {door.host: {"auth": login}}}))
+    path = export_stored(project, uri, credentials_for())
+    check(path, uri.replace("registry", "docker").replace(f"/{repository}", f"#{repository}"))
 
 
 def test_a_cut_connection_is_resumed_where_it_was_cut(
