@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 from invoke.tasks import task as invoke_task
@@ -56,17 +57,39 @@ def _cure(error: ParseError) -> str:
     return "See `./inv --list`."
 
 
+class InvConfig(Config):
+    """invoke's configuration, where a variable that it cannot read is wrong usage."""
+
+    def load_shell_env(self) -> None:
+        """Take over INVOKE_* variables; one that should be a number and is not exits with 3."""
+        try:
+            super().load_shell_env()
+        except ValueError as error:
+            names = ", ".join(sorted(name for name in os.environ if name.startswith("INVOKE_")))
+            raise Exit(f"inv: {error}\n  Correct it: one of {names}.", USAGE) from error
+
+
 class Inv(Program):
     """invoke's program with Slipway's usage conventions."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(config_class=InvConfig, **options)
+
     def parse_tasks(self) -> None:
         """Parse tasks and their arguments; a parse error exits with the usage code."""
-        contexts = self._make_parser().contexts
-        self.core.unparsed = positional_names(self.core.unparsed, contexts)
+        self._documented = self._make_parser()
+        self.core.unparsed = positional_names(self.core.unparsed, self._documented.contexts)
         try:
             super().parse_tasks()
         except ParseError as error:
             raise Exit(f"inv: {error}\n  {_cure(error)}", USAGE) from error
+
+    def print_task_help(self, name: str) -> None:
+        """Print a task's help, with what its arguments mean."""
+        # A task's arguments have their texts in the first parser only (invoke's Task.arg_opts takes
+        # them out of the task), which is not the one that parses.
+        self.parser = self._documented
+        super().print_task_help(name)
 
     def parse_core_args(self) -> None:
         """Parse invoke's own arguments; a parse error exits with the usage code."""

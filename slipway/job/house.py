@@ -76,9 +76,19 @@ class Settings:
             sqsh_cache=cache * 10**9,
             registry_port=port,
             sharing=Sharing(
-                tuple(str(values["consumers"]).split()), sagemaker=bool(values["sagemaker_pulls"])
+                tuple(str(values["consumers"]).split()),
+                sagemaker=_yes(values["sagemaker_pulls"], "sagemaker_pulls"),
             ),
         )
+
+
+def _yes(value: object, key: str) -> bool:
+    """A word of a variable, or a truth value of a file: invoke takes INVOKE_X=false for true."""
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    found = known.get(str(value).lower())
+    if found is None:
+        raise UsageError(f"{key} is {value!r}", cure="It is yes or no.")
+    return found
 
 
 @dataclass(frozen=True)

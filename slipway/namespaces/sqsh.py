@@ -57,13 +57,20 @@ def sqsh_export(
         run.run(ROOT, settings, names, ("build", "sqsh"), force=force)
 
 
-@command()
+@command(help={"file": "the .sqsh"})
 def sqsh_verify(c: Context, file: str) -> None:
     """Check a .sqsh against its sidecar, its structure and all of its contents."""
     outside.verify_and_tell(Path(file))
 
 
-@command(help={**JSON, "times": "modification times count too"})
+@command(
+    help={
+        **JSON,
+        "a": "a .sqsh, or dockerd://NAME, registry://HOST/REPO@sha256:..., oci:FOLDER",
+        "b": "the same; what it has more than A is added",
+        "times": "modification times count too",
+    }
+)
 def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = False) -> None:
     """What differs between two .sqsh files or images; exit code 2 where something does.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from invoke.collection import Collection
 from invoke.context import Context
 
+import tasks
 from slipway.cli import Inv, command
 from slipway.errors import DriftError, SlipwayError
 
@@ -30,7 +33,9 @@ def fail(c: Context, kind: str = "plain") -> None:
 
 
 def run(*arguments: str) -> int:
-    program = Inv(namespace=Collection(build, fail), name="Slipway", binary="inv")
+    namespace = Collection(build, fail)
+    namespace.configure({"slipway": {"jobs": 2}})
+    program = Inv(namespace=namespace, name="Slipway", binary="inv")
     SEEN.clear()
     try:
         program.run(["inv", *arguments])
@@ -63,6 +68,39 @@ def test_image_names_are_plain_words_anywhere_after_the_task(
 def test_wrong_usage_exits_with_3(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 3
     assert "inv --list" in capsys.readouterr().err
+
+
+def test_the_help_of_a_task_says_what_its_arguments_mean(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @command(positional=[], help={"names": "images"})
+    def fresh(c: Context, names: list[str]) -> None:
+        """Do nothing."""
+
+    with pytest.raises(SystemExit):
+        Inv(namespace=Collection(fresh), name="Slipway", binary="inv").run(
+            ["inv", "--help", "fresh"]
+        )
+    assert re.search(r"--names +images\n", capsys.readouterr().out)
+
+
+def test_every_argument_of_every_task_says_what_it_means() -> None:
+    contexts = tasks.ns.to_contexts()
+    told = [(context.name, *row) for context in contexts for row in context.help_tuples()]
+    assert len(told) > 60
+    assert [row for row in told if not row[-1]] == []
+
+
+def test_a_variable_that_is_no_number_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INVOKE_SLIPWAY_JOBS", "3")
+    assert run("build") == 0
+    monkeypatch.setenv("INVOKE_SLIPWAY_JOBS", "many")
+    assert run("build") == 3
+    printed = capsys.readouterr().err
+    assert "'many'" in printed
+    assert "INVOKE_SLIPWAY_JOBS" in printed
 
 
 @pytest.mark.parametrize(("kind", "code"), [("plain", 1), ("drift", 2), ("interrupt", 130)])
