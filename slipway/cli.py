@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 from invoke.tasks import task as invoke_task
 
-from slipway import __version__
+from slipway import __version__, interrupts
 from slipway.errors import FAILED, INTERRUPTED, TERMINATED, USAGE, SlipwayError
 
 NAMES = "names"
@@ -84,6 +83,19 @@ class Inv(Program):
         except ParseError as error:
             raise Exit(f"inv: {error}\n  {_cure(error)}", USAGE) from error
 
+    def parse_cleanup(self) -> None:
+        """Answer --help and --list; help for what is no task exits with the usage code."""
+        try:
+            super().parse_cleanup()
+        except ParseError as error:
+            raise Exit(f"inv: {error}\n  {_cure(error)}", USAGE) from error
+
+    def no_tasks_given(self) -> None:
+        """Show the tasks, which say more than invoke's own options do."""
+        self.list_tasks()
+        print("./inv --help TASK explains one. README.md begins with ./inv ship.")
+        raise Exit
+
     def print_task_help(self, name: str) -> None:
         """Print a task's help, with what its arguments mean."""
         # A task's arguments have their texts in the first parser only (invoke's Task.arg_opts takes
@@ -116,7 +128,7 @@ def command(
                 task = body.__name__.replace("_", ".")
                 raise Exit(f"inv {task}: {error}", error.exit_code) from error
             except KeyboardInterrupt as interrupt:
-                code = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+                code = TERMINATED if isinstance(interrupt, interrupts.Terminated) else INTERRUPTED
                 raise Exit("interrupted: nothing half-made was kept", code) from interrupt
             except BrokenPipeError as closed:
                 # `inv matrix | head`: the reader has what it wanted. Python would complain again
@@ -130,15 +142,6 @@ def command(
     return decorate
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: how CI systems and service managers cancel. Cleans up as Ctrl-C does."""
-
-
-def _terminate(_number: int, _frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning short
-    raise Terminated
-
-
 def after_dashes(argv: Sequence[str]) -> list[str]:
     """The words after the first ``--``, as they were given.
 
@@ -150,12 +153,9 @@ def after_dashes(argv: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Entry point of ``./inv``."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.install()
     Inv(name="Slipway", binary="inv", version=__version__).run(sys.argv)
 
 
 if __name__ == "__main__":
-    # As the module that the tasks import, not as a second one of its own: they share Terminated.
-    from slipway import cli
-
-    cli.main()
+    main()

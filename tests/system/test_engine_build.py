@@ -233,10 +233,12 @@ def test_a_build_that_is_cancelled_before_it_begins_does_nothing(
 INTERRUPTED = """
 import sys
 from pathlib import Path
+from slipway import interrupts
 from slipway.engine.client import connect
 from slipway.paths import Project
 from tests.system.engine_builds import request, run_build, when_says
 
+interrupts.install()  # as `inv` does
 root, state, base, tag, log = sys.argv[1:]
 engine = connect(Project(Path(root), Path(state)), "embedded")
 wanted = request(f"FROM {base}\\nRUN echo begun; exec sleep 4712\\n", tags=(tag,))
@@ -259,9 +261,12 @@ def test_ctrl_c_stops_the_build_in_the_engine(
         text=True,
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        try:
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
     assert wait_until(lambda: not sleeping("4712"), 30)
     assert image_id(engine, tag) is None
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -100,10 +102,12 @@ def test_an_image_that_is_not_there_has_no_id_and_no_description(engine: Engine)
 RUNNING = """
 import sys
 from pathlib import Path
+from slipway import interrupts
 from slipway.engine.client import connect
 from slipway.engine.images import run_once
 from slipway.paths import Project
 
+interrupts.install()  # as `inv` does
 engine = connect(Project(Path(sys.argv[1]), Path(sys.argv[2])), "embedded")
 try:
     run_once(engine, sys.argv[3], ["sleep", sys.argv[4]], timeout_s=600)
@@ -112,11 +116,16 @@ except KeyboardInterrupt:
 """
 
 
-def _running(project: Project, image: str, seconds: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def _running(project: Project, image: str, seconds: str) -> Iterator[subprocess.Popen[bytes]]:
     arguments = [str(project.root), str(project.state), image, seconds]
     process = subprocess.Popen([sys.executable, "-c", RUNNING, *arguments], cwd=project.root)
-    assert wait_until(lambda: bool(sleeping(seconds)), 60)
-    return process
+    try:
+        assert wait_until(lambda: bool(sleeping(seconds)), 60)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_ctrl_c_ends_and_removes_the_container(

@@ -337,11 +337,13 @@ def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
 WORKER = """
 import sys
 from pathlib import Path
+from slipway import interrupts
 from slipway.engine.client import connect
 from slipway.paths import Project
 from slipway.sqsh.export import export
 from slipway.sqsh.options import SqshOptions
 from slipway.squashfs.cache import Cache
+interrupts.install()  # as `inv` does
 url, reference, destination, cache = sys.argv[1:]
 engine = connect(Project.at(Path.cwd()), url)
 try:

@@ -247,10 +247,12 @@ def test_checks_that_take_too_long_are_ended_and_leave_no_container(
 WORKER = """
 import sys
 from pathlib import Path
+from slipway import interrupts
 from slipway.engine.client import connect
 from slipway.matrix.load import load
 from slipway.paths import Project
 from slipway.verify.run import verify
+interrupts.install()  # as `inv` does
 root, url, reference, base, log = sys.argv[1:]
 project = Project.at(Path(root))
 image = next(i for i in load(project.versions).images if i.name == "local-ds0.19.8")

@@ -1,0 +1,61 @@
+"""Ctrl-C and SIGTERM as exceptions of the main thread, which cannot be missed.
+
+Python runs its handlers between two instructions of the main thread. A signal that comes in the
+moment before a system call blocks therefore waits for that call to return: for a daemon that has
+nothing to say, or for ever (docs.python.org/3/library/signal.html, "Execution of Python signal
+handlers"). So a thread is told of each signal (set_wakeup_fd) and wakes the main thread up, by a
+signal that means nothing, until the handler has run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+_WAKING = signal.SIGURG  # ignored by all that do not ask for it
+_SECONDS = 0.05
+_TRIES = 100
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: how CI systems and service managers cancel. Cleans up as Ctrl-C does."""
+
+
+def install() -> None:
+    """Have SIGINT raise KeyboardInterrupt and SIGTERM Terminated; once, in the main thread.
+
+    A SIGINT that is ignored stays so: that is how shells start what runs in the background.
+    """
+    handled = threading.Event()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        handled.set()
+        raise KeyboardInterrupt
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        handled.set()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut cleaning short
+        raise Terminated
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(_WAKING, lambda _number, _frame: None)
+    signal.signal(signal.SIGTERM, terminate)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+    main = threading.get_ident()
+
+    def watch() -> None:
+        while True:
+            if not {signal.SIGINT, signal.SIGTERM} & {*os.read(reader, 1)}:
+                continue
+            for _ in range(_TRIES):
+                if handled.wait(_SECONDS):
+                    break
+                signal.pthread_kill(main, _WAKING)
+            handled.clear()
+
+    threading.Thread(target=watch, name="interrupts", daemon=True).start()
