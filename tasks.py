@@ -117,11 +117,18 @@ def verify(
     run.run(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
 
 
-@command(positional=[], help={**NAMES, **TARGET, **REGION})
-def push(c: Context, names: list[str], target: str = "", region: str = "") -> None:
+@command(positional=[], help={**NAMES, **BUILD, **TARGET})
+def push(
+    c: Context,
+    names: list[str],
+    region: str = "",
+    jobs: int = 0,
+    unlocked: bool = False,
+    target: str = "",
+) -> None:
     """Build and verify, then push under the immutable tag."""
-    settings = Settings.of(c.config, target=target, region=region)
-    run.run(ROOT, settings, names, ("build", "verify", "push"))
+    settings = Settings.of(c.config, region=region, jobs=jobs, target=target)
+    run.run(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
 
 
 @command(positional=[], help={**NAMES, **BUILD, **TARGET, **SQSH, **JSON})

@@ -135,4 +135,11 @@ def status(value: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(fields)
     else:
-        print_table(("", ""), [(name, str(field)) for name, field in fields.items()])
+        print_table(("", ""), [(name, _word(field)) for name, field in fields.items()])
+
+
+def _word(value: Any) -> str:
+    """A field for a person."""
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    return str(value["host"] if isinstance(value, dict) else value)

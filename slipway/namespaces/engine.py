@@ -27,7 +27,7 @@ def engine_stop(c: Context) -> None:
 
 @command(help=JSON)
 def engine_status(c: Context, json: bool = False) -> None:
-    """Which engine a build would use, and where its data is."""
+    """Whether the embedded engine runs, and where its data is."""
     answers.status(embedded.status(Project.at(ROOT)), as_json=json)
 
 

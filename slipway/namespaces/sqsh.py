@@ -12,7 +12,7 @@ from slipway.engine.client import connect
 from slipway.errors import UsageError
 from slipway.job import run
 from slipway.job.house import Settings
-from slipway.namespaces.common import JSON, NAMES, ROOT, SQSH
+from slipway.namespaces.common import BUILD, JSON, NAMES, ROOT, SQSH
 from slipway.paths import Project
 from slipway.registry.logins import credentials_for
 from slipway.report.console import Reporter
@@ -23,6 +23,7 @@ from slipway.sqsh import compare, outside
     positional=[],
     help={
         **NAMES,
+        **BUILD,
         **SQSH,
         "from_": "export without an engine: registry://HOST/REPO@sha256:..., or oci:FOLDER",
     },
@@ -30,13 +31,18 @@ from slipway.sqsh import compare, outside
 def sqsh_export(
     c: Context,
     names: list[str],
+    region: str = "",
+    jobs: int = 0,
+    unlocked: bool = False,
     output: str = "",
     compression: str = "",
     force: bool = False,
     from_: str = "",
 ) -> None:
     """Build, then export an enroot-ready .sqsh with its .json sidecar."""
-    settings = Settings.of(c.config, sqsh_dir=output, sqsh_compression=compression)
+    settings = Settings.of(
+        c.config, region=region, jobs=jobs, sqsh_dir=output, sqsh_compression=compression
+    )
     if from_:
         if names:
             raise UsageError("--from names the image itself", cure="Leave out the image names.")
@@ -54,7 +60,7 @@ def sqsh_export(
             )
         print(path)
     else:
-        run.run(ROOT, settings, names, ("build", "sqsh"), force=force)
+        run.run(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
 
 
 @command(help={"file": "the .sqsh"})
