@@ -13,11 +13,10 @@ import tasks
 from slipway.cli import Inv
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [
-    path
-    for path in sorted(ROOT.rglob("*.md"))
-    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-]
+FOLDERS = [place for place in ROOT.iterdir() if place.is_dir() and not place.name.startswith(".")]
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(path for place in FOLDERS for path in place.rglob("*.md"))]
+)
 _FENCED = re.compile(r"^```.*?^```|(?:^ {4}[^\n]*\n)+", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(\./inv [^`]*)`")
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)")
