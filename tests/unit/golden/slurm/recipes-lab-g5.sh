@@ -40,7 +40,7 @@ check_sqsh() {
         found="$1 could not be read to its end"
     fi
     if [[ $found ]]; then
-        echo "$place: ${found%%$'\n'*}" >&2
+        echo "$place: $found" >&2
         return 1
     fi
     # Where this folder cannot be written to, the next job hashes again.
@@ -51,7 +51,7 @@ check_sqsh() {
 # several cores: a job's GPUs wait for it.
 # shellcheck disable=SC2016,SC2329
 check_pieces() {
-    local pieces found cores at=0 size hash
+    local pieces found cores at=0 size hash end
     if [[ ! -r $1.json ]]; then
         echo "$1.json is not there, or not readable: copy it together with the .sqsh"
         return
@@ -63,15 +63,21 @@ check_pieces() {
         return
     fi
     cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # it believes these
-    while read -r size hash; do
-        echo "$at $size $hash"
-        at=$((at + size))
-    done <<<"$pieces" |
-        xargs --max-args=3 --max-procs=$((cores < 16 ? cores : 16)) \
-            /bin/bash -c "$(declare -f check_piece)"$'\n''check_piece "$0" "$@"' "$1"
+    found=$(
+        while read -r size hash; do
+            echo "$at $size $hash"
+            at=$((at + size))
+        done <<<"$pieces" |
+            xargs --max-args=3 --max-procs=$((cores < 16 ? cores : 16)) \
+                /bin/bash -c "$(declare -f check_piece)"$'\n''check_piece "$0" "$@"' "$1"
+    ) || return
+    if [[ $found ]]; then
+        read -r at end < <(sort --numeric-sort <<<"$found")
+        echo "$1 differs from its export in the bytes $at to $end: copy it again"
+    fi
 }
 
-# FILE, start, bytes, sha256. Exits with 1 where the bytes could not be read.
+# FILE, start, bytes, sha256: start and end of what differs. 1 where it could not be read.
 # shellcheck disable=SC2329
 check_piece() {
     local found
@@ -79,7 +85,7 @@ check_piece() {
     found=$(dd if="$1" bs=1M skip="$2" count="$3" iflag=skip_bytes,count_bytes,fullblock status=none |
         sha256sum) || return 1
     if [[ $found != "$4 "* ]]; then
-        echo "$1 differs from its export in the bytes $2 to $(($2 + $3)): copy it again"
+        echo "$2 $(($2 + $3))"
     fi
 }
 
