@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from slipway.squashfs.cores import cpu_count
 from slipway.squashfs.errors import CacheError, LayerError
@@ -74,19 +75,27 @@ class Pool:
     def _serve(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        with process:
-            while (item := self._jobs.get()) is not None:
-                job, future = item
-                try:
-                    send(process.stdin, job)
-                    result = receive(process.stdout)
-                    if not isinstance(result, Done):
-                        raise _error(result, process, job)
-                    future.set_result(result)
-                except OSError:  # its end of the pipe is closed
-                    future.set_exception(_error(None, process, job))
-                except BaseException as error:  # noqa: BLE001 - for whoever waits for the future
-                    future.set_exception(error)
+        try:
+            with process:
+                self._feed(process, process.stdin, process.stdout)
+        except BrokenPipeError:
+            # Closing its pipe sends what is left of a job that it was ended with. That job has
+            # its error already.
+            process.wait()
+
+    def _feed(self, process: subprocess.Popen[bytes], jobs: IO[bytes], done: IO[bytes]) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, future = item
+            try:
+                send(jobs, job)
+                result = receive(done)
+                if not isinstance(result, Done):
+                    raise _error(result, process, job)
+                future.set_result(result)
+            except OSError:  # its end of the pipe is closed
+                future.set_exception(_error(None, process, job))
+            except BaseException as error:  # noqa: BLE001 - for whoever waits for the future
+                future.set_exception(error)
 
 
 def _error(failed: Failed | None, process: subprocess.Popen[bytes], job: Job) -> Exception:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from slipway.squashfs import pool
 from slipway.squashfs.cache import Cache
 from slipway.squashfs.compile import compiled
 from slipway.squashfs.errors import CacheError, LayerError
+from slipway.squashfs.jobs import Job
 from slipway.squashfs.options import Options
 from slipway.squashfs.sources import DirSource, TarSource
 from tests.unit.test_squashfs_layers import archive, member, source
@@ -168,6 +171,23 @@ def test_a_directory_layer_larger_than_one_part_is_the_same_from_any_number_of_p
             parts.append([part.pieces for part in layers[0].parts])
     assert len(parts[0]) == 6
     assert parts[0] == parts[1]
+
+
+def test_a_process_that_has_ended_fails_its_job_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(self: pool.Pool) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen([sys.executable, "-c", ""], stdin=pipe, stdout=pipe)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(pool.Pool, "_start", ended)
+    job = Job(b"/", [], 0, "zstd", 1, 4096, tmp_path / "00000.data")
+    with pool.Pool(1) as workers:
+        future = workers.submit(job, lambda future: None)
+    with pytest.raises(CacheError, match="ended early"):
+        future.result()
 
 
 def test_a_file_that_vanishes_while_its_layer_is_packed_is_named(tmp_path: Path) -> None:
