@@ -128,8 +128,8 @@ def command(
                 task = body.__name__.replace("_", ".")
                 raise Exit(f"inv {task}: {error}", error.exit_code) from error
             except KeyboardInterrupt as interrupt:
-                code = TERMINATED if isinstance(interrupt, interrupts.Terminated) else INTERRUPTED
-                raise Exit("interrupted: nothing half-made was kept", code) from interrupt
+                text = "interrupted: nothing half-made was kept"
+                raise Exit(text, _exit_code(interrupt)) from interrupt
             except BrokenPipeError as closed:
                 # `inv matrix | head`: the reader has what it wanted. Python would complain again
                 # when it flushes stdout at exit (docs.python.org/3/library/signal.html, SIGPIPE).
@@ -154,7 +154,17 @@ def after_dashes(argv: Sequence[str]) -> list[str]:
 def main() -> None:
     """Entry point of ``./inv``."""
     interrupts.install()
-    Inv(name="Slipway", binary="inv", version=__version__).run(sys.argv)
+    try:
+        Inv(name="Slipway", binary="inv", version=__version__).run(sys.argv)
+    except SystemExit as end:
+        # Before a task has begun, invoke itself ends with 1.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            sys.exit(_exit_code(end.__context__))
+        raise
+
+
+def _exit_code(interrupt: KeyboardInterrupt) -> int:
+    return TERMINATED if isinstance(interrupt, interrupts.Terminated) else INTERRUPTED
 
 
 if __name__ == "__main__":

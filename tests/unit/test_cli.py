@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from invoke.collection import Collection
 from invoke.context import Context
 
 import tasks
+from slipway import cli, interrupts
 from slipway.cli import Inv, command
 from slipway.errors import DriftError, SlipwayError
 
@@ -68,6 +70,23 @@ def test_image_names_are_plain_words_anywhere_after_the_task(
 def test_wrong_usage_exits_with_3(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 3
     assert "inv --list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "code"), [(KeyboardInterrupt, 130), (interrupts.Terminated, 143)]
+)
+def test_ctrl_c_before_a_task_has_begun_is_told_by_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, interrupt: type[KeyboardInterrupt], code: int
+) -> None:
+    def interrupted(self: Inv) -> None:
+        raise interrupt
+
+    monkeypatch.setattr(Inv, "load_collection", interrupted)
+    monkeypatch.setattr(interrupts, "install", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["inv", "ship"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
 
 
 def test_the_help_of_a_task_says_what_its_arguments_mean(
