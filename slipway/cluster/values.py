@@ -17,7 +17,7 @@ SCRIPTS_OWN = frozenset(
         *("PATH", "IFS", "at", "code", "command", "container", "cores", "end", "flags", "found"),
         *("hash", "item", "launcher", "mark", "mount", "mounts", "name", "needed", "options"),
         *("path", "pieces", "place", "sidecar", "size", "source", "sqsh", "sqsh_digest"),
-        *("sqsh_size", "step", "stopped", "target", "variable", "workdir"),
+        *("sqsh_size", "step", "stopped", "target", "told", "variable", "workdir"),
     }
 )
 _TIME = re.compile(
