@@ -52,7 +52,7 @@ def sqsh_export(
                 project,
                 from_,
                 credentials_for(),
-                cache=outside.layer_cache(project, settings.sqsh_cache),
+                cache_limit=settings.sqsh_cache,
                 options=settings.sqsh_options,
                 folder=settings.sqsh_dir,
                 force=force,

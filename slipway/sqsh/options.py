@@ -6,16 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slipway.errors import UsageError
-
-LEVELS: dict[str, range | None] = {
-    "zstd": range(1, 23),
-    "gzip": range(1, 10),
-    "lzo": range(1, 10),
-    "lz4": None,
-    "xz": None,
-    "none": None,
-}
-"""Compressors of squashfs 4.0 and the levels they take; None: they take none. "none" stores."""
+from slipway.squashfs.codecs import LEVELS
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def export_stored(
     uri: str,
     credentials: CredentialsFor,
     *,
-    cache: Cache | None = None,
+    cache_limit: int = DEFAULT_LIMIT,
     options: SqshOptions | None = None,
     folder: Path | None = None,
     force: bool = False,
@@ -45,7 +45,7 @@ def export_stored(
         export_origin(
             image.origin,
             path,
-            cache=cache or layer_cache(project),
+            cache=layer_cache(project, cache_limit),
             options=options,
             build_id=image.digest.removeprefix("sha256:"),
             force=force,

@@ -9,7 +9,7 @@ from pathlib import Path
 from slipway.errors import SlipwayError, UsageError
 from slipway.report.console import human_bytes
 from slipway.sqsh.options import SqshOptions
-from slipway.sqsh.sidecar import Sidecar, made_from, read
+from slipway.sqsh.sidecar import MadeFrom, Sidecar, read_any
 
 RATIO = {"zstd": 0.45, "gzip": 0.45, "xz": 0.4, "lzo": 0.8, "lz4": 0.8, "none": 1.0}
 """Size of a .sqsh over the size of its image, rounded up from training images: 4.65 GB of python,
@@ -110,7 +110,7 @@ def already_there(destination: Path, wanted: Wanted, *, force: bool) -> Sidecar 
         )
     if force or not destination.exists():
         return None
-    made = made_from(destination)
+    made = read_any(destination)
     cure = "Choose another name, or overwrite it with --force."
     if made is None:
         raise UsageError(
@@ -131,11 +131,10 @@ def already_there(destination: Path, wanted: Wanted, *, force: bool) -> Sidecar 
             where=str(destination),
             cure=cure,
         )
-    if not made.current:  # an older Slipway's: the same image again, with a sidecar of today
+    if isinstance(made, MadeFrom):  # another version's: the same again, with a sidecar of today
         return None
-    sidecar = read(destination)
     # The sidecar gets its name first, so a run that was killed between the two renames leaves
     # one that does not fit the file yet.
-    if sidecar is None or destination.stat().st_size != sidecar.size:
+    if destination.stat().st_size != made.size:
         return None
-    return sidecar
+    return made

@@ -7,10 +7,8 @@ of a cluster do: slipway/cluster/templates/sqsh.j2).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +46,12 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class MadeFrom:
-    """Which image a .sqsh was made from, and how. `current`: this version can `read` the rest."""
+    """Which image a .sqsh was made from, and how: what every version's sidecar says."""
 
     reference: str
     image_id: str
     build_id: str
     options: dict[str, Any]
-    current: bool
 
 
 def sidecar_path(sqsh: Path) -> Path:
@@ -86,11 +83,18 @@ def write(sqsh: Path, sidecar: Sidecar) -> None:
 
 def read(sqsh: Path) -> Sidecar | None:
     """The sidecar of `sqsh`, None where there is none. Raises SlipwayError where it is damaged."""
-    with _data(sqsh) as data:
-        if data is None:
-            return None
+    found = read_any(sqsh)
+    if isinstance(found, MadeFrom):
+        raise _unreadable(sqsh, "unknown format")
+    return found
+
+
+def read_any(sqsh: Path) -> Sidecar | MadeFrom | None:
+    """As `read`; of one that another version of Slipway wrote, what all versions say."""
+    try:
+        data = json.loads(sidecar_path(sqsh).read_bytes())
         if data.pop("format") != FORMAT:
-            raise ValueError("unknown format")
+            return MadeFrom(data["reference"], data["image_id"], data["build_id"], data["options"])
         size, digest = data.pop("size"), data.pop("digest")
         found = (line.split() for line in data.pop("pieces"))
         data["pieces"] = tuple(Piece(int(count), sha256) for count, sha256 in found)
@@ -98,37 +102,18 @@ def read(sqsh: Path) -> Sidecar | None:
         if (sidecar.size, sidecar.digest) != (size, digest):
             raise ValueError("its pieces do not have its size and digest")
         return sidecar
-
-
-def made_from(sqsh: Path) -> MadeFrom | None:
-    """What the sidecar of `sqsh` says of its origin, whichever version of Slipway wrote it.
-
-    None where there is none. Raises SlipwayError where it is damaged.
-    """
-    with _data(sqsh) as data:
-        if data is None:
-            return None
-        return MadeFrom(
-            data["reference"],
-            data["image_id"],
-            data["build_id"],
-            data["options"],
-            current=data["format"] == FORMAT,
-        )
-
-
-@contextlib.contextmanager
-def _data(sqsh: Path) -> Iterator[dict[str, Any] | None]:
-    """The JSON of a sidecar; what it does not hold is a SlipwayError at the end of the block."""
-    path = sidecar_path(sqsh)
-    try:
-        yield json.loads(path.read_bytes()) if path.exists() else None
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SlipwayError(
-            f"this is not a sidecar that this version of Slipway can read ({error})",
-            where=str(path),
-            cure="Export the image again with --force, or remove the file.",
-        ) from error
+        raise _unreadable(sqsh, str(error)) from error
+
+
+def _unreadable(sqsh: Path, why: str) -> SlipwayError:
+    return SlipwayError(
+        f"this is not a sidecar that this version of Slipway can read ({why})",
+        where=str(sidecar_path(sqsh)),
+        cure="Export the image again with --force, or remove the file.",
+    )
 
 
 def verify(sqsh: Path) -> Sidecar:

@@ -52,11 +52,6 @@ class Part:
     source: Path | bytes
     pieces: tuple[Piece, ...]
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(piece.size for piece in self.pieces)
-
 
 @dataclass
 class Layer:
