@@ -12,13 +12,23 @@ from pathlib import Path
 from launcher.causes import FAILED, Cause
 
 TAIL_BYTES = 64 * 1024
-#: Of a faulthandler dump: the first threads.
-FATAL_CHARS = 2000
+#: Of what an aborting process writes: the first threads of a faulthandler dump, the first frames
+#: of a C++ exception.
+ABORT_CHARS = 2000
 
 #: torch >= 2.4 puts this before every line of an uncaught exception's traceback.
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
 _TRACEBACK = "Traceback (most recent call last):"
-_FATAL = re.compile(r"^Fatal Python error: .*", re.MULTILINE)
+#: What a process writes before SIGABRT: faulthandler, or libstdc++ (libsupc++/vterminate.cc).
+_ABORT = re.compile(
+    r"(?P<python>^Fatal Python error: .*)|terminate called (?:without an active exception"
+    r"|recursively|after throwing an instance of .*(?:\n +what\(\): .*)?)",
+    re.MULTILINE,
+)
+#: PyTorch's threads end so when the interpreter goes away under an open process group
+#: (https://github.com/pytorch/pytorch/issues/190489).
+_NO_EXCEPTION = "terminate called without an active exception"
+_LEFT_OPEN = "(no torch.distributed.destroy_process_group() at the script's end?)"
 
 #: What a healthy rank says when another one has gone away (gloo, NCCL, TCPStore).
 _SECONDARY = re.compile(
@@ -48,7 +58,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class Crash:
-    """The last traceback of a rank's log. `age` is seconds since the log was last written."""
+    """How a rank's log ends. `age` is seconds since the log was last written."""
 
     message: str
     frames: str
@@ -56,7 +66,7 @@ class Crash:
 
 
 def read_crash(path: Path) -> Crash | None:
-    """The traceback at the end of a log file; None when there is none."""
+    """The traceback, or an abort's words, at the end of a log file; None when there is none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -70,12 +80,19 @@ def read_crash(path: Path) -> Crash | None:
 
 
 def parse_crash(text: str) -> tuple[str, str] | None:
-    """(last line of the exception, its frames) of the last traceback in `text`."""
+    """(last line of the exception, its frames) of the last traceback in `text`.
+
+    Else what the C++ runtime said before it aborted; after a traceback its words are an echo, from
+    threads of a process that is ending already.
+    """
     text = _RANK_PREFIX.sub("", text)
     start = text.rfind(_TRACEBACK)
-    fatal = _FATAL.search(text, max(start, 0))
-    if fatal:
-        return fatal.group(0), text[fatal.start() :][:FATAL_CHARS].rstrip()
+    abort = _ABORT.search(text, max(start, 0))
+    if abort and (abort["python"] or start < 0):
+        words = " ".join(abort[0].split())
+        if words == _NO_EXCEPTION:
+            words = f"{words} {_LEFT_OPEN}"
+        return words, text[abort.start() :][:ABORT_CHARS].rstrip()
     if start < 0:
         return None
     block: list[str] = []

@@ -134,10 +134,11 @@ class Launch:
         return 128 - code if code < 0 else code
 
     def close(self) -> None:
-        """End it, whatever it is doing."""
+        """End it, whatever it is doing, and show a failed test's reader what it printed."""
         if self.process.poll() is None:
             self.power_off()
         self.end()
+        print(f"{self.process.args!r} printed:", *self.lines, sep="\n")
 
 
 @dataclass

@@ -82,9 +82,10 @@ class Running:
         return code
 
     def remove(self) -> None:
-        """Kill it if need be, and leave nothing."""
+        """Kill it if need be, and leave nothing but its output, for a test that failed."""
         self.container.remove(force=True)
         self._reader.join()
+        print(f"{self.container.name} printed:", *self.lines, sep="\n")
 
 
 @dataclass

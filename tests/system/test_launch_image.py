@@ -19,6 +19,9 @@ dist.all_reduce(tensor)
 print("sum", tensor.tolist(), sys.argv[1:], flush=True)
 """
 
+#: Every script that ends by itself ends with this; see `test_an_abort_at_exit_is_explained`.
+LEAVE = "\ndist.destroy_process_group()\n"
+
 #: Saves on SIGTERM, for longer than a shell would wait.
 SAVES = (
     SUM
@@ -39,7 +42,8 @@ STOCK = {"sagemaker_program": "train.py", "sagemaker_torch_distributed_enabled":
 def test_a_stock_estimators_job_runs_under_sagemaker_training(fleet: Make) -> None:
     two = fleet(2)
     # To a file: the toolkit breaks a line that is printed into several.
-    two.script(SUM + "print(tensor.tolist(), sys.argv[1:], file=open('/opt/ml/output/sum', 'w'))")
+    to_file = "print(tensor.tolist(), sys.argv[1:], file=open('/opt/ml/output/sum', 'w'))"
+    two.script(SUM + to_file + LEAVE)
     two.hyperparameters({**STOCK, "text": "a b; echo $(id)"})
     for host, running in zip(two.hosts, two.start("train"), strict=True):
         assert running.end() == 0
@@ -137,7 +141,7 @@ def test_programs_under_sagemaker_training_see_the_name_that_other_nodes_know(fl
 
 def test_torchrun_of_our_own_forms_one_world_over_two_nodes(fleet: Make) -> None:
     two = fleet(2)
-    two.script(SUM)
+    two.script(SUM + LEAVE)
     two.hyperparameters({"sagemaker_program": "train.py", "launch_runner": "torchrun", "lr": "1 2"})
     for running in two.start("train"):
         assert running.end() == 0
@@ -173,6 +177,19 @@ def test_torchruns_failures_keep_code_and_cause_on_every_node(
     assert [running.end() for running in both] == [PEER, code]
     for host in two.hosts:
         assert host.failure.splitlines()[0] == f"{said} on rank 1 [host algo-2]"
+
+
+def test_an_abort_at_exit_is_explained(fleet: Make) -> None:
+    """Now and then a script that leaves its gloo group open ends by this std::terminate, from one
+    of PyTorch's threads (https://github.com/pytorch/pytorch/issues/190489); here always."""
+    one = fleet(1)
+    one.script(SUM + "import ctypes\nctypes.CDLL('libstdc++.so.6')._ZSt9terminatev()")
+    (running,) = one.start("launch", "sagemaker", "--", "train.py")
+    assert running.end() == 1
+    assert one.hosts[0].failure.startswith(
+        "TrainingError: terminate called without an active exception "
+        "(no torch.distributed.destroy_process_group() at the script's end?) on rank 0"
+    )
 
 
 def test_ranks_that_trap_sigterm_do_not_hold_up_the_end_after_a_crash(fleet: Make) -> None:
@@ -222,7 +239,7 @@ def test_torchruns_own_restarts_work_over_two_nodes(fleet: Make) -> None:
     two.script(
         SUM + "attempt = os.environ['TORCHELASTIC_RESTART_COUNT']\n"
         "if attempt == '0' and os.environ['RANK'] == '1': raise ValueError('once')\n"
-        "dist.barrier()\nprint('attempt', attempt, 'rank', os.environ['RANK'], flush=True)"
+        "dist.barrier()\nprint('attempt', attempt, 'rank', os.environ['RANK'], flush=True)" + LEAVE
     )
     both = two.start("launch", "sagemaker", "--max-restarts", "1", "--", "train.py")
     for running in both:
@@ -268,7 +285,7 @@ def test_a_driver_that_replaces_the_entrypoint_can_still_launch(fleet: Make) -> 
     one = fleet(1)
     code = one.hosts[0].ml / "input" / "data" / "code"
     code.mkdir()
-    (code / "train.py").write_text(SUM)
+    (code / "train.py").write_text(SUM + LEAVE)
     driver = 'cd /opt/ml/input/data/code && launch sagemaker -- train.py "$@"; exit $?'
     (running,) = one.start("-c", driver, "driver", "a b", entrypoint=["/bin/bash"])
     assert running.end() == 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -67,6 +70,60 @@ def test_faulthandlers_stacks_count_as_a_crash() -> None:
     assert parsed is not None
     assert parsed[0] == "Fatal Python error: Segmentation fault"
     assert 'File "x.py", line 3 in f' in parsed[1]
+
+
+def die(code: str, *options: str) -> str:
+    """What a Python process that aborts really writes."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", f"import ctypes\n{code}"], capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGABRT
+    return done.stderr
+
+
+TERMINATE = "ctypes.CDLL('libstdc++.so.6')._ZSt9terminatev()"
+
+
+@pytest.mark.parametrize("options", [[], ["-X", "faulthandler"]])
+def test_an_abort_of_the_cpp_runtime_is_told_by_its_words(options: list[str]) -> None:
+    parsed = diagnose.parse_crash("step 3/10\r" + die(TERMINATE, *options))
+    assert parsed is not None
+    assert parsed[0] == (
+        "terminate called without an active exception "
+        "(no torch.distributed.destroy_process_group() at the script's end?)"
+    )
+    assert ("most recent call first" in parsed[1]) == bool(options)
+
+
+def test_an_abort_of_the_cpp_runtime_at_exit_does_not_hide_the_traceback() -> None:
+    code = f"import atexit\natexit.register(lambda: {TERMINATE})\nraise ValueError('bad batch')"
+    parsed = diagnose.parse_crash(die(code, "-X", "faulthandler"))
+    assert parsed is not None
+    assert parsed[0] == "ValueError: bad batch"
+
+
+#: vterminate.cc: the type, then what().
+IO_ERROR = """\
+terminate called after throwing an instance of 'gloo::IoException'
+  what():  [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:598] Connection closed by peer
+"""
+
+
+def test_a_cpp_exception_is_shown_with_its_text() -> None:
+    parsed = diagnose.parse_crash(IO_ERROR + "frame #0: c10::Error\n")
+    assert parsed is not None
+    assert parsed[0] == (
+        "terminate called after throwing an instance of 'gloo::IoException' what(): "
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:598] Connection closed by peer"
+    )
+    assert parsed[1].endswith("frame #0: c10::Error")
+
+
+def test_a_rank_that_aborts_because_a_peer_is_gone_is_no_root(tmp_path: Path) -> None:
+    logs = {log(tmp_path / "rank0.log", IO_ERROR, age=9): 0}
+    root = diagnose.first(diagnose.causes([Exit(0, -6), Exit(1, -9)], logs))
+    assert root is not None
+    assert root.headline() == "RankKilled: killed by SIGKILL on rank 1"
 
 
 @pytest.mark.parametrize("text", ["", "step 1\nstep 2\n", "Traceback (most recent call last):\n"])
