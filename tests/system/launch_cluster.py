@@ -120,11 +120,12 @@ class Launch:
 
     def power_off(self) -> None:
         """Kill the whole node at once: nobody may catch this, nobody is told."""
-        family = self.family()
-        for pid in family:
-            os.kill(pid, signal.SIGSTOP)
-        for pid in family:
-            os.kill(pid, signal.SIGKILL)
+        stopped: list[int] = []
+        # Until a look finds nothing new: one may fork, or end, before its turn.
+        while fresh := [pid for pid in self.family() if pid not in stopped]:
+            processes.send(fresh, signal.SIGSTOP)
+            stopped += fresh
+        processes.send(stopped, signal.SIGKILL)
 
     def end(self) -> int:
         """Its exit code; 128 + signal when it was killed."""
