@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class Launch:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         self._readers = [
-            threading.Thread(target=self._read, args=(stream,))
+            # Daemons: a launcher that could not be ended must not hold up the end of pytest.
+            threading.Thread(target=self._read, args=(stream,), daemon=True)
             for stream in (self.process.stdout, self.process.stderr)
         ]
         for reader in self._readers:
@@ -225,5 +226,6 @@ def cluster(root: Path, count: int) -> Iterator[Cluster]:
     try:
         yield made
     finally:
-        for launch in made.running:
-            launch.close()
+        with ExitStack() as closing:  # every one, whatever another's end says
+            for launch in made.running:
+                closing.callback(launch.close)

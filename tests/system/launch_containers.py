@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class Running:
         self._changed = threading.Condition()
         self._lines: list[str] = []
         self._open = True
-        self._reader = threading.Thread(target=self._read)
+        # A daemon: a container that could not be removed must not hold up the end of pytest.
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
@@ -184,8 +186,9 @@ class Fleet:
 
     def remove(self) -> None:
         """Leave no container."""
-        for running in self.running:
-            running.remove()
+        with ExitStack() as removing:  # every one, whatever another's removal says
+            for running in self.running:
+                removing.callback(running.remove)
 
 
 Make = Callable[[int], Fleet]
