@@ -6,7 +6,7 @@ training scripts use (1, 2, and 128 + signal).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -120,3 +120,8 @@ class UsageError(LaunchError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code=USAGE, kind="UsageError")
+
+
+def first(candidates: Sequence[Cause]) -> Cause | None:
+    """The root cause: the oldest error that is not merely the echo of another one."""
+    return min(candidates, key=lambda cause: (cause.secondary, -cause.age), default=None)

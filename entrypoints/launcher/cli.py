@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from launcher import __version__, events, failure, hyper
+from launcher import __version__, events
 from launcher import context as contexts
-from launcher.base import ml_dir, read_json
+from launcher import events as failure
 from launcher.causes import OK, LaunchError, UsageError
 from launcher.context import LOCAL, SAGEMAKER, SLURM
 from launcher.option_table import OPTIONS
 from launcher.options import parse_flags, resolve
+from launcher.platforms import hyperparameters as hyper
+from launcher.platforms.ml_dir import ml_dir, read_json
 
 if TYPE_CHECKING:
     from launcher.plan import Plan
@@ -78,7 +80,7 @@ def help_text() -> str:
 
 def _job(platform: str, words: Sequence[str], env: Mapping[str, str]) -> int:
     from launcher import init, plan
-    from launcher.job import Job
+    from launcher.main_job import Job
 
     flags, script = parse_flags(words)
     context = contexts.gather(platform, flags, script, env)
@@ -123,7 +125,7 @@ def _guarded(run: Callable[[], int]) -> int:
 
 
 def _topology(words: Sequence[str], env: Mapping[str, str]) -> int:
-    from launcher import show
+    from launcher import plan as show
 
     context = contexts.gather(contexts.detect(env), *parse_flags(words), env)
     data = show.topology_json(context)
@@ -145,7 +147,7 @@ def _plan(words: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 def _print_plan(made: Plan) -> int:
-    from launcher import show
+    from launcher import plan as show
 
     text = json.dumps(show.as_json(made), indent=2)
     print(text if made.context.settings.on("json") else show.as_text(made))
@@ -172,7 +174,7 @@ def _transfer(name: str) -> Command:
 
 
 def _once(words: Sequence[str], env: Mapping[str, str]) -> int:
-    from launcher import once
+    from launcher import commands as once
 
     return once.run(parse_flags(words)[1], env)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launcher import context as contexts
-from launcher import fitness, init, plan, preflight, probe, runners, toolkit, transfer
-from launcher import s3 as s3s
+from launcher import init, plan, toolkit
 from launcher.causes import (
     FETCH_SHORT,
     NOTHING_FETCHED,
@@ -21,9 +24,13 @@ from launcher.causes import (
     LaunchError,
     UsageError,
 )
-from launcher.halt import Halt
+from launcher.checks import node_check, preflight, probe
+from launcher.checks.preflight import FAIL, Check
+from launcher.data import s3 as s3s
+from launcher.data import transfer
 from launcher.options import Settings
-from launcher.preflight import FAIL, Check
+from launcher.ranks import rank_commands
+from launcher.stop_request import Halt
 
 
 def preflight_here(flags: Mapping[str, str], words: Sequence[str], env: Mapping[str, str]) -> int:
@@ -33,7 +40,7 @@ def preflight_here(flags: Mapping[str, str], words: Sequence[str], env: Mapping[
     script = list(words) or [str(Path(__file__).resolve())]
     made = plan.make(contexts.gather(platform, flags, script, env))
     began = time.monotonic()
-    checks = [*_environment(made), *fitness.fast(made, Halt())]
+    checks = [*_environment(made), *node_check.fast(made, Halt())]
     if made.context.settings.text("preflight") == "full":
         # A child so that a rank that hangs is killed whatever happens.
         return init.run(lambda: _measured(made, checks, began))
@@ -53,7 +60,7 @@ def _environment(made: plan.Plan) -> list[Check]:
 
 
 def _measured(made: plan.Plan, checks: list[Check], began: float) -> int:
-    single = runners.Layout(
+    single = rank_commands.Layout(
         node_rank=0,
         procs=(max(1, made.gpus.count),),
         hosts=(made.context.topology.host,),
@@ -63,14 +70,14 @@ def _measured(made: plan.Plan, checks: list[Check], began: float) -> int:
     )
     timeout = float(made.context.settings.number("preflight-timeout"))
     try:
-        checks = [*checks, *fitness.full(made, single, Halt(), timeout)]
+        checks = [*checks, *node_check.full(made, single, Halt(), timeout)]
     except CauseError as error:
         checks = [*checks, Check("all-reduce", FAIL, error.cause.headline())]
     return _report(made, checks, began)
 
 
 def _report(made: plan.Plan, checks: list[Check], began: float) -> int:
-    checks = [*checks, fitness.timed(began)]
+    checks = [*checks, node_check.timed(began)]
     if made.context.settings.on("json"):
         rows = [{"name": c.name, "level": c.level, "text": c.text} for c in checks]
         print(json.dumps({"host": made.context.topology.host, "checks": rows}, indent=1))
@@ -123,3 +130,31 @@ TRANSFERS: dict[str, Callable[[str, str, Settings, Mapping[str, str]], int]] = {
     "upload": _upload,
     "verify": _verify,
 }
+
+
+def state_dir(env: Mapping[str, str]) -> Path:
+    """Where results are kept: for this launch, else for this run of torchrun, else for the job."""
+    if env.get("LAUNCH_SCRATCH"):
+        return Path(env["LAUNCH_SCRATCH"], "once")
+    names = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TRAINING_JOB_NAME", "SLURM_JOB_ID")
+    scope = "-".join(env.get(name, "") for name in (*names, "SLURM_RESTART_COUNT"))
+    digest = hashlib.sha256(f"{os.getuid()} {scope}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"launch-once-{digest}")
+
+
+def run(command: Sequence[str], env: Mapping[str, str]) -> int:
+    """The command's exit code, whoever ran it. After a torchrun restart it runs anew."""
+    if not command:
+        raise UsageError("once-per-node needs a command: launch once-per-node -- CMD ARGS")
+    attempt = env.get("TORCHELASTIC_RESTART_COUNT", "0")
+    key = hashlib.sha256(json.dumps([attempt, *command]).encode()).hexdigest()[:24]
+    result = state_dir(env) / f"{key}.json"
+    with transfer.locked(result.with_suffix(".lock")):
+        if result.exists():
+            return int(json.loads(result.read_text(encoding="utf-8"))["code"])
+        code = subprocess.run(list(command), env=dict(env), check=False).returncode
+        code = 128 - code if code < 0 else code
+        beside = result.with_suffix(".tmp")
+        beside.write_text(json.dumps({"command": list(command), "code": code}), encoding="utf-8")
+        beside.replace(result)
+        return code

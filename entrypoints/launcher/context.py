@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import hyper, options, source, topology
-from launcher.base import MlDir, ml_dir, read_json
+from launcher import options
 from launcher.causes import UsageError
+from launcher.data import training_code
 from launcher.options import Settings
-from launcher.topology import Topology
+from launcher.platforms import hyperparameters as hyper
+from launcher.platforms import topology
+from launcher.platforms.ml_dir import MlDir, ml_dir, read_json
+from launcher.platforms.topology import Topology
 
 SAGEMAKER, SLURM, LOCAL = "sagemaker", "slurm", "local"
 
@@ -57,7 +60,7 @@ def gather(
     hyperparameters = hyper.decode(raw)
     settings = options.resolve(flags, env, hyperparameters)
     script, args = _script(settings, words, env, hyperparameters)
-    to_come = bool(source.archive_uri(env, hyperparameters, ml.code))
+    to_come = bool(training_code.archive_uri(env, hyperparameters, ml.code))
     path, cwd = locate(script, platform, ml, to_come=to_come)
     return Context(
         platform=platform,

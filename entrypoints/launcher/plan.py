@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import socket
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from launcher import caches, dataplan, devices, netenv, rankenv, runners, smenv, source
 from launcher import context as contexts
 from launcher.context import SAGEMAKER, Context
-from launcher.dataplan import DataPlan
-from launcher.devices import Gpus
-from launcher.rankenv import Change
-from launcher.runners import Layout
+from launcher.data import training_code, transfer_plan
+from launcher.data.transfer_plan import DataPlan
+from launcher.platforms import devices, network_env, rank_environment, sagemaker_env
+from launcher.platforms.devices import Gpus
+from launcher.platforms.rank_environment import Change
+from launcher.ranks import extension_cache, rank_commands
+from launcher.ranks.rank_commands import Layout
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,13 @@ class Plan:
 
 def make(context: Context) -> Plan:
     """Decide; UsageError if there is no script to decide about."""
-    expected = source.archive_uri(context.env, context.hyperparameters, context.ml.code)
+    expected = training_code.archive_uri(context.env, context.hyperparameters, context.ml.code)
     contexts.need_script(context, to_come=bool(expected) and context.platform == SAGEMAKER)
     settings = context.settings
-    runner = runners.choose(settings.text("runner"), context.script)
+    runner = rank_commands.choose(settings.text("runner"), context.script)
     gpus = devices.count_gpus(context.env)
     asked = settings.text("nproc")
-    nproc = runners.default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
+    nproc = rank_commands.default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
     own = Path(
         f"{context.topology.job}-{context.topology.attempt or 0}",
         f"node{context.topology.node_rank}",
@@ -58,11 +64,11 @@ def make(context: Context) -> Plan:
     log_dir = (
         Path(settings.text("log-dir")).absolute() / own if settings.text("log-dir") else scratch
     )
-    stack = netenv.read_stack()
+    stack = network_env.read_stack()
     profile = settings.text("env-profile") == "auto"
     kind, nodes = instance_type(context), context.topology.nodes
-    table = netenv.changes(context.env, kind, stack, nodes) if profile else []
-    warnings = netenv.warnings(context.env, kind, stack, nodes) if profile else []
+    table = network_env.changes(context.env, kind, stack, nodes) if profile else []
+    warnings = network_env.warnings(context.env, kind, stack, nodes) if profile else []
     return Plan(
         context=context,
         runner=runner,
@@ -72,7 +78,7 @@ def make(context: Context) -> Plan:
         scratch=scratch,
         changes=(*_changes(context, gpus, log_dir, scratch), *table),
         warnings=tuple(warnings),
-        data=dataplan.read(settings, context.args, context.ml.model),
+        data=transfer_plan.read(settings, context.args, context.ml.model),
     )
 
 
@@ -86,30 +92,34 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
     on_slurm = topology.platform == contexts.SLURM
     home = Path(env.get("HOME") or "/root")
     changes = [
-        *rankenv.stale(env),
-        *(rankenv.slurm(env) if on_slurm else ()),
-        *rankenv.network(env, topology.interface, on_slurm=on_slurm),
-        rankenv.unless_set(env, "PYTHONUNBUFFERED", "1", "ranks' lines appear when printed"),
+        *rank_environment.stale(env),
+        *(rank_environment.slurm(env) if on_slurm else ()),
+        *rank_environment.network(env, topology.interface, on_slurm=on_slurm),
+        rank_environment.unless_set(
+            env, "PYTHONUNBUFFERED", "1", "ranks' lines appear when printed"
+        ),
         Change("LAUNCH_JOB_ID", topology.job, "told to the script"),
         Change("LAUNCH_BACKEND", "nccl" if gpus.count else "gloo", f"{gpus.count} GPUs"),
         Change("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
-        *caches.changes(env, caches.local_disk(), home),
+        *extension_cache.changes(env, extension_cache.local_disk(), home),
     ]
     if context.script.endswith(".sh"):
         why = "a torchrun in the script can not fail without our knowing"
-        changes.append(Change("PATH", f"{runners.SHIMS}:{env.get('PATH', os.defpath)}", why))
+        changes.append(Change("PATH", f"{rank_commands.SHIMS}:{env.get('PATH', os.defpath)}", why))
     if gpus.count:
         why = "a failed collective ends its rank (HyperPod recipes)"
-        changes.append(rankenv.unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why))
+        changes.append(
+            rank_environment.unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why)
+        )
     if context.settings.number("hang-timeout"):
         why = "ranks show their stacks when the job hangs"
-        changes.append(rankenv.unless_set(env, "PYTHONFAULTHANDLER", "1", why))
+        changes.append(rank_environment.unless_set(env, "PYTHONFAULTHANDLER", "1", why))
     done = context.settings.text("done-file")
     if done:
         changes.append(Change("LAUNCH_DONE_FILE", str(log_dir / done), "--done-file"))
     if context.platform == contexts.SAGEMAKER:
         why = "sagemaker-training's contract with scripts"
-        values = smenv.variables(
+        values = sagemaker_env.variables(
             context.ml,
             topology,
             context.hyperparameters,
@@ -127,7 +137,7 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
 def assumed_layout(plan: Plan) -> Layout:
     """The ranks if every node has as many processes as this one."""
     topology = plan.context.topology
-    return runners.layout(
+    return rank_commands.layout(
         topology,
         [plan.nproc] * topology.nodes,
         port=plan.context.settings.number("port") if topology.nodes > 1 else 0,
@@ -144,10 +154,10 @@ def free_port() -> int:
         return port
 
 
-def commands(plan: Plan, ranks: Layout) -> list[runners.Command]:
+def commands(plan: Plan, ranks: Layout) -> list[rank_commands.Command]:
     """The exact commands of this node."""
     context = plan.context
-    return runners.commands(
+    return rank_commands.commands(
         plan.runner,
         ranks,
         python=context.python,
@@ -167,3 +177,78 @@ def fresh_directory(path: Path) -> Path:
         path.rename(path.with_name(f"{path.name}.{number}"))
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The whole plan as JSON values."""
+    context, ranks = plan.context, assumed_layout(plan)
+    return {
+        "platform": context.platform,
+        "topology": topology_json(context),
+        "gpus": {"count": plan.gpus.count, "source": plan.gpus.source},
+        "runner": plan.runner,
+        "nproc": plan.nproc,
+        "world_size": ranks.world,
+        "cwd": str(context.cwd),
+        "commands": [
+            {"argv": list(command.argv), "env": dict(command.env)}
+            for command in commands(plan, ranks)
+        ],
+        "environment": [
+            {"name": c.name, "value": c.value, "why": c.why, "kept": c.kept} for c in plan.changes
+        ],
+        "warnings": list(plan.warnings),
+        "options": {
+            name: {"value": value.text, "source": value.source}
+            for name, value in context.settings.values.items()
+        },
+    }
+
+
+def topology_json(context: Context) -> dict[str, Any]:
+    """`launch topology`: the nodes as JSON values."""
+    topology = context.topology
+    return {
+        "platform": topology.platform,
+        "job": topology.job,
+        "attempt": topology.attempt,
+        "hosts": list(topology.hosts),
+        "host": topology.host,
+        "node_rank": topology.node_rank,
+        "master": topology.master,
+        "instance_type": topology.instance_type,
+        "interface": topology.interface,
+        "alone": topology.alone,
+    }
+
+
+def as_text(plan: Plan) -> str:
+    """The plan for people. A port of 0 stands for a free one, chosen at the start."""
+    data, topology = as_json(plan), plan.context.topology
+    lines = [
+        f"platform   {data['platform']}",
+        f"nodes      {topology.nodes}: {' '.join(topology.hosts)}",
+        f"this node  {topology.host} (node rank {topology.node_rank})",
+        f"ranks      {plan.nproc} here, {data['world_size']} in all "
+        f"({plan.gpus.count} GPUs, {plan.gpus.source})",
+        f"runner     {plan.runner}, in {plan.context.cwd}, logs in {plan.log_dir}",
+    ]
+    lines += [_command_text(command) for command in data["commands"]]
+    lines.append("options    (those not at their default)")
+    lines += [
+        f"  {name} = {item['value']}  [{item['source']}]"
+        for name, item in data["options"].items()
+        if item["source"] != "default"
+    ]
+    lines += [f"warning    {text}" for text in plan.warnings]
+    lines.append("environment")
+    for change in plan.changes:
+        verb = "unset" if change.value is None else "keep" if change.kept else "set"
+        value = "" if change.value is None else f"={json.dumps(change.value)}"
+        lines.append(f"  {verb:5} {change.name}{value}  # {change.why}")
+    return "\n".join(lines)
+
+
+def _command_text(command: Mapping[str, Any]) -> str:
+    env = " ".join(f"{name}={value}" for name, value in command["env"].items())
+    return f"command    {env} {shlex.join(command['argv'])}"

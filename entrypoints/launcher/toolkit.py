@@ -15,13 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher import events, failure, hostname, processes
-from launcher.base import MlDir
+from launcher import events
+from launcher import events as failure
 from launcher.causes import FAILED, STOPPED, Cause, LaunchError
-from launcher.hyper import LAUNCH_PREFIX, for_script
-from launcher.inbox import Inbox
 from launcher.options import Settings
-from launcher.runners import REPORT, SHIMS
+from launcher.platforms import hostname
+from launcher.platforms.hyperparameters import LAUNCH_PREFIX, for_script
+from launcher.platforms.ml_dir import MlDir
+from launcher.ranks import rank_processes
+from launcher.ranks.rank_commands import REPORT, SHIMS
+from launcher.stop_request import Inbox
 
 #: From here on arguments reach the script as a list; before, a shell read them.
 SAFE_VERSION = (5, 1, 3)
@@ -94,7 +97,7 @@ class _Train:
             left = None if self._deadline is None else self._deadline - time.monotonic()
             if left is not None and left <= 0:
                 events.emit("killing", why=f"ranks did not end {self._grace} s after SIGTERM")
-                processes.kill_tree(os.getppid(), lambda process: process.pid != os.getpid())
+                rank_processes.kill_tree(os.getppid(), lambda process: process.pid != os.getpid())
                 return STOPPED
             for item in self._inbox.get(left):
                 if isinstance(item, int):
@@ -104,13 +107,17 @@ class _Train:
 
     def _pass_on(self, number: int) -> None:
         # mpirun's ranks hang below sshd, not below `train`: look at the whole tree for them.
-        ranks = processes.find_ranks(os.getppid()) or processes.find_workers(self._process.pid)
+        ranks = rank_processes.find_ranks(os.getppid()) or rank_processes.find_workers(
+            self._process.pid
+        )
         if number in (signal.SIGTERM, signal.SIGINT):
             self._deadline = self._deadline or time.monotonic() + self._grace
             number = signal.SIGTERM
-            told = processes.send(ranks or [self._process.pid], number)
+            told = rank_processes.send(ranks or [self._process.pid], number)
         else:
-            told = processes.send([p for p in ranks if processes.catches(p, number)], number)
+            told = rank_processes.send(
+                [p for p in ranks if rank_processes.catches(p, number)], number
+            )
         events.emit("signal", signal=signal.Signals(number).name, told=told)
 
 

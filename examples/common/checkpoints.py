@@ -1,7 +1,7 @@
 """Checkpoints on this disk: how many, and which. Needs nothing but Python.
 
 The launcher takes a checkpoint for complete by the file that is written last: DCP's `.metadata`,
-DeepSpeed's `latest`, `trainer_state.json` (entrypoints/launcher/checkpoints.py).
+DeepSpeed's `latest`, `trainer_state.json` (entrypoints/launcher/data/checkpoints.py).
 """
 
 from __future__ import annotations

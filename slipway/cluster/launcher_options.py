@@ -8,7 +8,7 @@ from pathlib import Path
 from slipway.cluster import launcher_tables
 from slipway.errors import UsageError
 
-UPLOAD_SECONDS = 15  # entrypoints/launcher/job.py: what follows the ranks' grace
+UPLOAD_SECONDS = 15  # entrypoints/launcher/main_job.py: what follows the ranks' grace
 SPARE_SECONDS = 30
 #: Options of `launch local`, and what follows "--".
 NOT_FOR_SLURM = frozenset({"hosts", "node-rank", "job", "script"})

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher import processes
+from launcher.ranks import rank_processes
 
 LAUNCH = Path(__file__).parents[2] / "entrypoints" / "launch"
 ENTRYPOINT = LAUNCH.with_name("entrypoint.sh")
@@ -115,8 +115,8 @@ class Launch:
 
     def family(self) -> list[int]:
         """Every process of this node."""
-        table = processes.snapshot()
-        below = processes.descendants(self.process.pid, table)
+        table = rank_processes.snapshot()
+        below = rank_processes.descendants(self.process.pid, table)
         return [self.process.pid, *(process.pid for process in below)]
 
     def power_off(self) -> None:
@@ -124,9 +124,9 @@ class Launch:
         stopped: list[int] = []
         # Until a look finds nothing new: one may fork, or end, before its turn.
         while fresh := [pid for pid in self.family() if pid not in stopped]:
-            processes.send(fresh, signal.SIGSTOP)
+            rank_processes.send(fresh, signal.SIGSTOP)
             stopped += fresh
-        processes.send(stopped, signal.SIGKILL)
+        rank_processes.send(stopped, signal.SIGKILL)
 
     def end(self) -> int:
         """Its exit code; 128 + signal when it was killed."""

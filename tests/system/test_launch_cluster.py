@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import processes
 from launcher.causes import FAILURE_CHARS, GATE, HANG, PEER, PREFLIGHT, STOPPED, UNRESOLVED, USAGE
+from launcher.ranks import rank_processes
 from tests.system.launch_cluster import Cluster, cluster
 
 HELLO = """
@@ -68,7 +68,7 @@ def three(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def alive(pid: int) -> bool:
-    return pid in processes.snapshot()
+    return pid in rank_processes.snapshot()
 
 
 def test_ranks_of_all_nodes_form_one_world_in_host_order(two: Cluster) -> None:

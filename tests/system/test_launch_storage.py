@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher import transfer
 from launcher.causes import (
     FETCH_SHORT,
     NOTHING_FETCHED,
@@ -25,8 +24,9 @@ from launcher.causes import (
     UPLOAD_UNVERIFIED,
     LaunchError,
 )
-from launcher.halt import Halt
-from launcher.s3 import S3, S3Error
+from launcher.data import transfer
+from launcher.data.s3 import S3, S3Error
+from launcher.stop_request import Halt
 from tests.system.launch_bucket import Bucket
 from tests.system.launch_cluster import LAUNCH, Cluster, Launch, clean_environment, cluster
 

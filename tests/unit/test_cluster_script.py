@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.instances import INSTANCES
-from launcher.job import UPLOAD_SECONDS
+from launcher.main_job import UPLOAD_SECONDS
 from launcher.options import parse_flags
 from slipway.cluster import launcher_tables, render
 from slipway.cluster.sqsh_file import SqshFile

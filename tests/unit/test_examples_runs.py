@@ -12,7 +12,7 @@ import pytest
 from common import checkpoints, zero
 from common.errors import ExampleError
 from common.progress import Progress
-from launcher.checkpoints import complete
+from launcher.data.checkpoints import complete
 
 
 class Clock:

@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher import checkpoints, dataplan, options, resume, s3, source, transfer
+from launcher import options
 from launcher.causes import NO_SPACE, LaunchError, UsageError
-from launcher.checkpoints import Checkpoint, complete, share
-from launcher.resume import Remote
+from launcher.data import checkpoints, resume, s3, training_code, transfer, transfer_plan
+from launcher.data.checkpoints import Checkpoint, complete, share
+from launcher.data.resume import Remote
 
 MODEL = Path("/opt/ml/model")
 
 
-def plan(*flags: str, args: tuple[str, ...] = ()) -> dataplan.DataPlan:
-    return dataplan.read(options.resolve(options.parse_flags(flags)[0], {}, {}), args, MODEL)
+def plan(*flags: str, args: tuple[str, ...] = ()) -> transfer_plan.DataPlan:
+    return transfer_plan.read(options.resolve(options.parse_flags(flags)[0], {}, {}), args, MODEL)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def archive(*members: tuple[str, Any]) -> tarfile.TarFile:
 
 def test_a_source_archive_is_unpacked_with_its_directories(tmp_path: Path) -> None:
     with archive(("src", tarfile.DIRTYPE), ("src/train.py", tarfile.REGTYPE)) as tar:
-        source.extract(tar, tmp_path)
+        training_code.extract(tar, tmp_path)
     assert os.access(tmp_path / "src" / "train.py", os.R_OK | os.W_OK)
 
 
@@ -222,7 +223,7 @@ def test_a_source_archive_can_not_leave_its_directory(
     target = tmp_path / "code"
     target.mkdir()
     with archive((name, kind)) as tar, pytest.raises(LaunchError):
-        source.extract(tar, target)
+        training_code.extract(tar, target)
     assert [path for path in tmp_path.rglob("*") if path != target] == []
 
 
@@ -236,7 +237,7 @@ def test_code_that_is_there_already_is_not_fetched(
 ) -> None:
     if present:
         tree(tmp_path, "train.py")
-    found = source.archive_uri({}, {"sagemaker_submit_directory": uri}, tmp_path)
+    found = training_code.archive_uri({}, {"sagemaker_submit_directory": uri}, tmp_path)
     assert bool(found) == fetched
 
 

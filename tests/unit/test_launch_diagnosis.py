@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher import diagnose, failure
-from launcher.causes import FAILURE_CHARS, Cause
-from launcher.diagnose import Exit
+from launcher import events
+from launcher.causes import FAILURE_CHARS, Cause, first
+from launcher.ranks import diagnosis
+from launcher.ranks.diagnosis import Exit
 
 TRACEBACK = """\
 loading...
@@ -34,7 +35,7 @@ ValueError: bad batch
 
 
 def test_the_last_exception_of_a_chain_is_the_message() -> None:
-    parsed = diagnose.parse_crash(TRACEBACK)
+    parsed = diagnosis.parse_crash(TRACEBACK)
     assert parsed is not None
     message, frames = parsed
     assert message == "ValueError: bad batch"
@@ -42,21 +43,21 @@ def test_the_last_exception_of_a_chain_is_the_message() -> None:
 
 
 def test_words_of_other_programs_after_the_exception_are_not_part_of_it() -> None:
-    parsed = diagnose.parse_crash(TRACEBACK + "terminate called without an active exception\n")
+    parsed = diagnosis.parse_crash(TRACEBACK + "terminate called without an active exception\n")
     assert parsed is not None
     assert parsed[0] == "ValueError: bad batch"
 
 
 def test_a_message_that_announces_more_is_shown_with_it() -> None:
     text = TRACEBACK.replace("bad batch", "Error(s) in loading state_dict for Net:\n\tMissing key")
-    parsed = diagnose.parse_crash(text)
+    parsed = diagnosis.parse_crash(text)
     assert parsed is not None
     assert parsed[0] == "ValueError: Error(s) in loading state_dict for Net: Missing key"
 
 
 def test_torchs_rank_prefixes_are_taken_off() -> None:
     text = "".join(f"[rank1]: {line}\n" for line in TRACEBACK.splitlines())
-    parsed = diagnose.parse_crash(text + "[rank1]:[W] process group not destroyed\n")
+    parsed = diagnosis.parse_crash(text + "[rank1]:[W] process group not destroyed\n")
     assert parsed is not None
     assert parsed[0] == "ValueError: bad batch"
 
@@ -66,7 +67,7 @@ def test_faulthandlers_stacks_count_as_a_crash() -> None:
         TRACEBACK + "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent "
         'call first):\n  File "x.py", line 3 in f\n'
     )
-    parsed = diagnose.parse_crash(text)
+    parsed = diagnosis.parse_crash(text)
     assert parsed is not None
     assert parsed[0] == "Fatal Python error: Segmentation fault"
     assert 'File "x.py", line 3 in f' in parsed[1]
@@ -86,7 +87,7 @@ TERMINATE = "ctypes.CDLL('libstdc++.so.6')._ZSt9terminatev()"
 
 @pytest.mark.parametrize("options", [[], ["-X", "faulthandler"]])
 def test_an_abort_of_the_cpp_runtime_is_told_by_its_words(options: list[str]) -> None:
-    parsed = diagnose.parse_crash("step 3/10\r" + die(TERMINATE, *options))
+    parsed = diagnosis.parse_crash("step 3/10\r" + die(TERMINATE, *options))
     assert parsed is not None
     assert parsed[0] == (
         "terminate called without an active exception "
@@ -97,7 +98,7 @@ def test_an_abort_of_the_cpp_runtime_is_told_by_its_words(options: list[str]) ->
 
 def test_an_abort_of_the_cpp_runtime_at_exit_does_not_hide_the_traceback() -> None:
     code = f"import atexit\natexit.register(lambda: {TERMINATE})\nraise ValueError('bad batch')"
-    parsed = diagnose.parse_crash(die(code, "-X", "faulthandler"))
+    parsed = diagnosis.parse_crash(die(code, "-X", "faulthandler"))
     assert parsed is not None
     assert parsed[0] == "ValueError: bad batch"
 
@@ -110,7 +111,7 @@ terminate called after throwing an instance of 'gloo::IoException'
 
 
 def test_a_cpp_exception_is_shown_with_its_text() -> None:
-    parsed = diagnose.parse_crash(IO_ERROR + "frame #0: c10::Error\n")
+    parsed = diagnosis.parse_crash(IO_ERROR + "frame #0: c10::Error\n")
     assert parsed is not None
     assert parsed[0] == (
         "terminate called after throwing an instance of 'gloo::IoException' what(): "
@@ -121,20 +122,20 @@ def test_a_cpp_exception_is_shown_with_its_text() -> None:
 
 def test_a_rank_that_aborts_because_a_peer_is_gone_is_no_root(tmp_path: Path) -> None:
     logs = {log(tmp_path / "rank0.log", IO_ERROR, age=9): 0}
-    root = diagnose.first(diagnose.causes([Exit(0, -6), Exit(1, -9)], logs))
+    root = first(diagnosis.causes([Exit(0, -6), Exit(1, -9)], logs))
     assert root is not None
     assert root.headline() == "RankKilled: killed by SIGKILL on rank 1"
 
 
 @pytest.mark.parametrize("text", ["", "step 1\nstep 2\n", "Traceback (most recent call last):\n"])
 def test_ordinary_output_is_no_crash(text: str) -> None:
-    assert diagnose.parse_crash(text) is None
+    assert diagnosis.parse_crash(text) is None
 
 
 @given(st.text())
 def test_no_output_breaks_the_diagnosis(text: str) -> None:
-    diagnose.parse_crash(text)
-    diagnose.parse_crash("Traceback (most recent call last):\n" + text)
+    diagnosis.parse_crash(text)
+    diagnosis.parse_crash("Traceback (most recent call last):\n" + text)
 
 
 def log(path: Path, text: str, age: float = 0.0) -> Path:
@@ -153,7 +154,7 @@ def test_the_rank_that_wrote_its_traceback_first_is_the_root(tmp_path: Path) -> 
         log(tmp_path / "rank0.log", crash("ValueError: second"), age=1): 0,
         log(tmp_path / "rank1.log", crash("ValueError: first"), age=5): 1,
     }
-    root = diagnose.first(diagnose.causes([Exit(0, 1), Exit(1, 7)], logs))
+    root = first(diagnosis.causes([Exit(0, 1), Exit(1, 7)], logs))
     assert root is not None
     assert (root.rank, root.code, root.message) == (1, 7, "ValueError: first")
 
@@ -172,33 +173,33 @@ def test_what_a_rank_says_when_a_peer_is_gone_is_an_echo(tmp_path: Path, echo: s
         log(tmp_path / "rank0.log", crash(echo), age=9): 0,
         log(tmp_path / "rank1.log", crash("ValueError: bad batch"), age=1): 1,
     }
-    root = diagnose.first(diagnose.causes([Exit(0, 1), Exit(1, 1)], logs))
+    root = first(diagnosis.causes([Exit(0, 1), Exit(1, 1)], logs))
     assert root is not None
     assert root.message == "ValueError: bad batch"
 
 
 def test_a_kill_for_memory_is_named(tmp_path: Path) -> None:
-    (cause,) = diagnose.causes([Exit(2, -9)], {}, oom_kills=1)
+    (cause,) = diagnosis.causes([Exit(2, -9)], {}, oom_kills=1)
     expected = "RankKilled: killed by SIGKILL, the kernel killed for memory (oom_kill +1) on rank 2"
     assert cause.headline() == expected
     assert cause.code == 1
 
 
 def test_ranks_that_were_asked_to_end_are_no_cause() -> None:
-    (cause,) = diagnose.causes([Exit(0, -15)], {})
+    (cause,) = diagnosis.causes([Exit(0, -15)], {})
     assert cause.secondary
 
 
 def test_an_abort_with_a_traceback_is_told_by_the_traceback(tmp_path: Path) -> None:
     logs = {log(tmp_path / "rank0.log", "Fatal Python error: Aborted\n\nThread 0x1:\n"): 0}
-    (cause,) = diagnose.causes([Exit(0, -6)], logs)
+    (cause,) = diagnosis.causes([Exit(0, -6)], logs)
     assert cause.message == "Fatal Python error: Aborted"
 
 
 def test_a_traceback_counts_without_an_exit_code_only_when_asked_for(tmp_path: Path) -> None:
     logs = {log(tmp_path / "rank0.log", crash("ValueError: x")): 0}
-    assert diagnose.causes([], logs) == []
-    assert [c.message for c in diagnose.causes([], logs, harvest=True)] == ["ValueError: x"]
+    assert diagnosis.causes([], logs) == []
+    assert [c.message for c in diagnosis.causes([], logs, harvest=True)] == ["ValueError: x"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_memory_kills_are_counted_in_both_kinds_of_cgroup(
 ) -> None:
     path = tmp_path / "memory.events"
     path.write_text(text)
-    assert diagnose.count_oom_kills([tmp_path / "none", path]) == count
+    assert diagnosis.count_oom_kills([tmp_path / "none", path]) == count
 
 
 def test_the_failure_text_spends_its_room_on_the_headline_and_the_end_of_the_traceback() -> None:
@@ -233,11 +234,11 @@ def test_the_failure_text_always_fits(message: str, detail: str) -> None:
 
 def test_an_existing_failure_file_is_kept_and_an_empty_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "output" / "failure"
-    assert failure.write(path, Cause("A", "first"))
-    assert not failure.write(path, Cause("B", "second"))
+    assert events.write(path, Cause("A", "first"))
+    assert not events.write(path, Cause("B", "second"))
     assert path.read_text() == "A: first\n"
     path.write_text("")
-    assert failure.write(path, Cause("B", "second"))
+    assert events.write(path, Cause("B", "second"))
 
 
 @pytest.mark.parametrize(
@@ -253,5 +254,5 @@ def test_a_runner_that_ends_its_ranks_is_noticed_by_its_own_words(
 ) -> None:
     log = tmp_path / "runner.log"
     log.write_text(text)
-    assert diagnose.is_ending_ranks(log) is ending
-    assert not diagnose.is_ending_ranks(tmp_path / "python-runner-has-none.log")
+    assert diagnosis.is_ending_ranks(log) is ending
+    assert not diagnosis.is_ending_ranks(tmp_path / "python-runner-has-none.log")

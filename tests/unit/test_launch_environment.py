@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import caches, netenv, rankenv
 from launcher.instances import INSTANCES, lookup
-from launcher.netenv import Stack
-from launcher.rankenv import Change
+from launcher.platforms import network_env, rank_environment
+from launcher.platforms.network_env import Stack
+from launcher.platforms.rank_environment import Change
+from launcher.ranks import extension_cache
 
 NEW = Stack(installer=(1, 43, 2), plugin=(1, 16, 2), nccl=(2, 27, 7))
 OLD = Stack(installer=(1, 20, 0), plugin=(1, 5, 0), nccl=(2, 18, 5))
@@ -19,7 +20,7 @@ NEURON = {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "FI_EFA_FORK_SAFE
 
 
 def wanted(kind: str, stack: Stack, nodes: int = 2) -> dict[str, str]:
-    return {name: value for name, value, _ in netenv.wanted(kind, stack, nodes)}
+    return {name: value for name, value, _ in network_env.wanted(kind, stack, nodes)}
 
 
 @pytest.mark.parametrize(
@@ -64,19 +65,19 @@ def test_on_one_node_no_type_gets_efa_variables(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(INSTANCES))
 @pytest.mark.parametrize("stack", [NEW, OLD, Stack()])
 def test_no_type_ever_gets_what_aws_advises_against(kind: str, stack: Stack) -> None:
-    assert not set(wanted(kind, stack)) & set(netenv.HARMFUL)
+    assert not set(wanted(kind, stack)) & set(network_env.HARMFUL)
 
 
 def test_the_users_value_stands_and_is_shown_as_kept() -> None:
-    (change,) = netenv.changes({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, "ml.g5.48xlarge", NEW, 2)
+    (change,) = network_env.changes({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, "ml.g5.48xlarge", NEW, 2)
     assert (change.value, change.kept) == ("0", True)
-    assert rankenv.apply({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, [change]) == {
+    assert rank_environment.apply({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, [change]) == {
         "NCCL_SHM_USE_CUDA_MEMCPY": "0"
     }
 
 
 def test_every_change_names_the_type_that_it_is_for() -> None:
-    for change in netenv.changes({}, "ml.p4d.24xlarge", OLD, 2):
+    for change in network_env.changes({}, "ml.p4d.24xlarge", OLD, 2):
         assert change.why.startswith("ml.p4d.24xlarge: ")
 
 
@@ -94,12 +95,12 @@ def test_every_change_names_the_type_that_it_is_for() -> None:
 def test_what_does_harm_is_warned_about(
     env: dict[str, str], kind: str, stack: Stack, said: str
 ) -> None:
-    assert any(said in text for text in netenv.warnings(env, kind, stack, 2))
+    assert any(said in text for text in network_env.warnings(env, kind, stack, 2))
 
 
 def test_a_healthy_environment_gives_no_warning() -> None:
     env = {"NCCL_DEBUG": "INFO", "NCCL_PROTO": "LL128", "FI_PROVIDER": "efa"}
-    assert netenv.warnings(env, "ml.p5.48xlarge", NEW, 2) == []
+    assert network_env.warnings(env, "ml.p5.48xlarge", NEW, 2) == []
 
 
 def test_the_stack_is_read_from_what_the_efa_installer_wrote(tmp_path: Path) -> None:
@@ -109,8 +110,8 @@ def test_the_stack_is_read_from_what_the_efa_installer_wrote(tmp_path: Path) -> 
         "efa-config_1.18_all efa-profile_1.7_all libfabric1-aws_2.1.0amzn5.0_amd64\n"
         "libnccl-ofi_1.16.2-1_amd64\n"
     )
-    assert netenv.read_stack(installed, "2.27.7") == Stack((1, 43, 2), (1, 16, 2), (2, 27, 7))
-    assert netenv.read_stack(tmp_path / "none") == Stack()
+    assert network_env.read_stack(installed, "2.27.7") == Stack((1, 43, 2), (1, 16, 2), (2, 27, 7))
+    assert network_env.read_stack(tmp_path / "none") == Stack()
 
 
 def test_a_sagemaker_type_is_its_ec2_type() -> None:
@@ -120,52 +121,55 @@ def test_a_sagemaker_type_is_its_ec2_type() -> None:
 
 def test_stale_rank_variables_are_removed_and_nothing_else() -> None:
     env = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "x", "RANKED": "y", "PATH": "/bin"}
-    assert rankenv.apply(env, rankenv.stale(env)) == {"RANKED": "y", "PATH": "/bin"}
+    assert rank_environment.apply(env, rank_environment.stale(env)) == {
+        "RANKED": "y",
+        "PATH": "/bin",
+    }
 
 
 def test_sagemakers_interface_is_used_by_nccl_and_gloo() -> None:
-    changes = rankenv.network({"NCCL_SOCKET_IFNAME": "eth9"}, "eth1", on_slurm=False)
-    assert rankenv.apply({}, changes) == {
+    changes = rank_environment.network({"NCCL_SOCKET_IFNAME": "eth9"}, "eth1", on_slurm=False)
+    assert rank_environment.apply({}, changes) == {
         "NCCL_SOCKET_IFNAME": "eth9",
         "GLOO_SOCKET_IFNAME": "eth1",
     }
 
 
 def test_on_slurm_bridges_are_excluded_but_no_ethernet_interface_is() -> None:
-    (change,) = rankenv.network({}, "", on_slurm=True)
+    (change,) = rank_environment.network({}, "", on_slurm=True)
     assert change == Change("NCCL_SOCKET_IFNAME", "^lo,docker,veth", change.why)
 
 
 def test_lightning_is_not_led_to_take_ranks_for_slurm_tasks() -> None:
     env = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "1"}
-    assert rankenv.apply(env, rankenv.slurm(env)) == {"SLURM_JOB_ID": "1"}
+    assert rank_environment.apply(env, rank_environment.slurm(env)) == {"SLURM_JOB_ID": "1"}
 
 
 def test_caches_go_to_the_local_disk_unless_the_home_has_one(tmp_path: Path) -> None:
     env = {"TRITON_CACHE_DIR": "/mine"}
     disk = tmp_path / "disk"
-    found = rankenv.apply(env, caches.changes(env, disk, tmp_path))
+    found = rank_environment.apply(env, extension_cache.changes(env, disk, tmp_path))
     assert found == {
         "HF_HOME": f"{disk}/launch-cache/huggingface",
         "TORCH_EXTENSIONS_DIR": f"{disk}/launch-cache/torch_extensions",
         "TRITON_CACHE_DIR": "/mine",
     }
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
-    assert "HF_HOME" not in rankenv.apply({}, caches.changes({}, disk, tmp_path))
+    assert "HF_HOME" not in rank_environment.apply({}, extension_cache.changes({}, disk, tmp_path))
 
 
 def test_locks_of_killed_builds_are_removed_but_not_under_a_running_launch(tmp_path: Path) -> None:
     lock = tmp_path / "py311_cu130" / "fused_adam" / "lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
-    first = caches.ExtensionsCache(tmp_path)
+    first = extension_cache.ExtensionsCache(tmp_path)
     assert first.clean() == [lock]
     lock.touch()
-    second = caches.ExtensionsCache(tmp_path)
+    second = extension_cache.ExtensionsCache(tmp_path)
     assert second.clean() == []
     assert lock.exists()
     first.close()
     second.close()
-    third = caches.ExtensionsCache(tmp_path)
+    third = extension_cache.ExtensionsCache(tmp_path)
     assert third.clean() == [lock]
     third.close()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import UsageError
-from launcher.hostlist import MAX_HOSTS, expand, natural_key
+from launcher.platforms.hostlist import MAX_HOSTS, expand, natural_key
 
 PREFIX = st.text("abcxyz-.", min_size=1, max_size=6)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import GATE, PEER, Cause, cause_from_wire
-from launcher.meeting import COLLECT_SECONDS, Meeting
+from launcher.peers.gate_state import COLLECT_SECONDS, Meeting
 
 HOSTS = ["a", "b", "c"]
 Sent = list[tuple[int, dict[str, Any]]]

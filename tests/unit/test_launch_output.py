@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.output import LINE_BYTES, Follower, rank_logs
+from launcher.ranks.output import LINE_BYTES, Follower, rank_logs
 
 
 def follow(path: Path, chunks: list[bytes]) -> bytes:

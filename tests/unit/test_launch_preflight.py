@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher import fitness, hang, hello, preflight, probe, runners, topology
 from launcher.causes import GATE, PREFLIGHT, LaunchError
+from launcher.checks import node_check, node_facts, preflight, probe
+from launcher.checks.preflight import FAIL, WARN, Check, Facts
 from launcher.instances import INSTANCES
-from launcher.preflight import FAIL, WARN, Check, Facts
+from launcher.platforms import topology
+from launcher.platforms.hyperparameters import named
+from launcher.ranks import hang_watch, rank_commands
 
 HEALTHY = Facts(
     instance_type="ml.p5.48xlarge",
@@ -120,7 +123,7 @@ def figures(rank: int, **change: object) -> dict[str, object]:
 )
 def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str) -> None:
     results = [figures(0), figures(1), figures(2, **change)]
-    checks = fitness.verdicts(results, "p5.48xlarge", nodes=1)
+    checks = node_check.verdicts(results, "p5.48xlarge", nodes=1)
     assert [check.name for check in checks if check.level == FAIL] == ["rank 2"]
     assert said in checks[2].text
 
@@ -128,24 +131,24 @@ def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str)
 @pytest.mark.parametrize("kind", ["p5.48xlarge", "ml.p5e.48xlarge", "p5en.48xlarge"])
 def test_gpus_that_are_all_slow_alike_fail(kind: str) -> None:
     results = [figures(rank, teraflops=560.0) for rank in range(8)]
-    assert {check.level for check in fitness.verdicts(results, kind, nodes=1)} == {FAIL}
+    assert {check.level for check in node_check.verdicts(results, kind, nodes=1)} == {FAIL}
 
 
 @pytest.mark.parametrize("kind", ["", "g5.48xlarge", "unheard-of"])
 def test_a_type_without_floors_fails_nobody(kind: str) -> None:
     results = [figures(rank, teraflops=30.0, busbw_gbs=5.0) for rank in range(2)]
-    assert {check.level for check in fitness.verdicts(results, kind, nodes=1)} == {preflight.OK}
+    assert {check.level for check in node_check.verdicts(results, kind, nodes=1)} == {preflight.OK}
 
 
 def test_between_nodes_the_floor_of_nvlink_does_not_apply() -> None:
     results = [figures(rank, busbw_gbs=90.0) for rank in range(2)]
-    assert {check.level for check in fitness.verdicts(results, "p5.48xlarge", nodes=2)} == {
+    assert {check.level for check in node_check.verdicts(results, "p5.48xlarge", nodes=2)} == {
         preflight.OK
     }
 
 
 def test_one_rank_alone_needs_no_bandwidth() -> None:
-    checks = fitness.verdicts([figures(0, busbw_gbs=0.0)], "p5.48xlarge", nodes=1)
+    checks = node_check.verdicts([figures(0, busbw_gbs=0.0)], "p5.48xlarge", nodes=1)
     assert [check.level for check in checks] == [preflight.OK]
 
 
@@ -161,13 +164,13 @@ def test_the_floors_of_nvlink_lie_a_fifth_below_the_measured_share_of_its_line_r
 
 def test_a_rank_that_does_not_come_is_named_by_its_own_node_only(tmp_path: Path) -> None:
     nodes = topology.local(hosts=["a", "b"], node_rank=1, job="j")
-    ranks = runners.layout(nodes, [2, 2], port=1, attempt=0)
+    ranks = rank_commands.layout(nodes, [2, 2], port=1, attempt=0)
     (tmp_path / "arrived.2").touch()
-    cause = fitness.blame(ranks, tmp_path, 30).cause
+    cause = node_check.blame(ranks, tmp_path, 30).cause
     assert (cause.rank, cause.secondary, cause.code) == (3, False, PREFLIGHT)
     assert cause.message == "did not come to the first all-reduce within 30 s"
     (tmp_path / "arrived.3").touch()
-    assert fitness.blame(ranks, tmp_path, 30).cause.secondary
+    assert node_check.blame(ranks, tmp_path, 30).cause.secondary
 
 
 def test_the_table_lines_up() -> None:
@@ -177,7 +180,7 @@ def test_the_table_lines_up() -> None:
 
 def test_arguments_are_read_in_both_spellings() -> None:
     args = ["--fp8=1", "--output-dir", "/x", "--flag", "--last"]
-    assert preflight.named(args) == {
+    assert named(args) == {
         "fp8": "1", "output_dir": "/x", "flag": "true", "last": "true",
     }  # fmt: skip
 
@@ -198,20 +201,23 @@ def test_nvidia_smis_health_columns_are_read(
 
 
 def test_a_gpu_that_does_not_tell_its_load_counts_as_busy() -> None:
-    assert hang.parse_gpus("0, 100, 81559\n[N/A], [N/A], [N/A]\n") == [(0, 100, 81559), (100, 0, 1)]
+    assert hang_watch.parse_gpus("0, 100, 81559\n[N/A], [N/A], [N/A]\n") == [
+        (0, 100, 81559),
+        (100, 0, 1),
+    ]
 
 
 def test_a_hang_with_full_memory_suggests_zero_3() -> None:
-    assert "try ZeRO-3" in hang.describe(600, [(0, 80_000, 81_559)])
-    assert "ZeRO" not in hang.describe(600, [(0, 40_000, 81_559)])
-    assert hang.describe(600, []) == "no rank has written anything for 600 s"
+    assert "try ZeRO-3" in hang_watch.describe(600, [(0, 80_000, 81_559)])
+    assert "ZeRO" not in hang_watch.describe(600, [(0, 40_000, 81_559)])
+    assert hang_watch.describe(600, []) == "no rank has written anything for 600 s"
 
 
 HELLO = {"hosts": ["a", "b"], "arguments": ["t.py"], "nproc": 8, "version of torch": "2.13.0"}
 
 
 def test_like_nodes_pass_even_with_unlike_numbers_of_gpus() -> None:
-    hello.check(["a", "b"], [HELLO, {**HELLO, "nproc": 4}])
+    node_facts.check(["a", "b"], [HELLO, {**HELLO, "nproc": 4}])
 
 
 @pytest.mark.parametrize(
@@ -224,7 +230,7 @@ def test_like_nodes_pass_even_with_unlike_numbers_of_gpus() -> None:
 )
 def test_unlike_nodes_are_told_apart_by_name(change: dict[str, object], said: str) -> None:
     with pytest.raises(LaunchError) as caught:
-        hello.check(["a", "b"], [HELLO, {**HELLO, **change}])
+        node_facts.check(["a", "b"], [HELLO, {**HELLO, **change}])
     assert caught.value.code == GATE
     assert said in str(caught.value)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import runners, topology
 from launcher.causes import UsageError
-from launcher.devices import Gpus, count_gpus
-from launcher.runners import Layout
+from launcher.platforms import topology
+from launcher.platforms.devices import Gpus, count_gpus
+from launcher.ranks import rank_commands
+from launcher.ranks.rank_commands import Layout
 
 HOSTS = ["algo-1", "algo-2"]
 ARGS = ("--x", "a b", "")
@@ -17,11 +18,11 @@ ARGS = ("--x", "a b", "")
 
 def two_nodes(node: int, *procs: int) -> Layout:
     nodes = topology.local(hosts=HOSTS, node_rank=node, job="job")
-    return runners.layout(nodes, procs or (8, 8), port=29500, attempt=3)
+    return rank_commands.layout(nodes, procs or (8, 8), port=29500, attempt=3)
 
 
 def build(runner: str, ranks: Layout, script: str = "t.py", restarts: int = 0) -> list[list[str]]:
-    made = runners.commands(
+    made = rank_commands.commands(
         runner,
         ranks,
         python="/py",
@@ -49,28 +50,28 @@ def test_torchruns_restarts_over_nodes_need_the_c10d_rendezvous_with_our_names()
 
 def test_one_node_meets_on_loopback_where_no_name_has_to_resolve() -> None:
     alone = topology.local(hosts=["strange-name"], node_rank=0, job="job")
-    ranks = runners.layout(alone, [2], port=1234, attempt=0)
+    ranks = rank_commands.layout(alone, [2], port=1234, attempt=0)
     assert "--master_addr=127.0.0.1" in build("torchrun", ranks)[0]
 
 
 def test_deepspeed_keeps_to_the_gpus_that_this_node_is_restricted_to() -> None:
     nodes = topology.local(hosts=HOSTS, node_rank=1, job="job")
-    ranks = runners.layout(nodes, (2, 2), port=1, attempt=0, visible=("5", "7"))
+    ranks = rank_commands.layout(nodes, (2, 2), port=1, attempt=0, visible=("5", "7"))
     assert "--include=algo-1:0,1@algo-2:5,7" in build("deepspeed", ranks)[0]
-    assert runners.hostfile_text(ranks) == "algo-1 slots=2\nalgo-2 slots=8\n"
+    assert rank_commands.hostfile_text(ranks) == "algo-1 slots=2\nalgo-2 slots=8\n"
 
 
 def test_deepspeed_names_no_gpus_where_they_are_the_first_ones_or_none() -> None:
     nodes = topology.local(hosts=(), node_rank=0, job="job")
     for visible in ((), ("0", "1")):
-        ranks = runners.layout(nodes, (2,), port=1, attempt=0, visible=visible)
+        ranks = rank_commands.layout(nodes, (2,), port=1, attempt=0, visible=visible)
         assert not [word for word in build("deepspeed", ranks)[0] if "--include" in word]
-        assert runners.hostfile_text(ranks) == "localhost slots=2\n"
+        assert rank_commands.hostfile_text(ranks) == "localhost slots=2\n"
 
 
 def test_gpus_that_deepspeed_cannot_name_are_refused() -> None:
     nodes = topology.local(hosts=(), node_rank=0, job="job")
-    ranks = runners.layout(nodes, (1,), port=1, attempt=0, visible=("GPU-8932f937",))
+    ranks = rank_commands.layout(nodes, (1,), port=1, attempt=0, visible=("GPU-8932f937",))
     with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES is GPU-8932f937"):
         build("deepspeed", ranks)
     assert build("torchrun", ranks)
@@ -81,11 +82,11 @@ def test_deepspeed_starts_without_ssh_on_the_hosts_of_its_hostfile() -> None:
     assert argv[:4] == ["/py", "-m", "deepspeed.launcher.runner", "--no_ssh"]
     assert {"--hostfile=/logs/hostfile", "--node_rank=1", "--master_addr=algo-1"} <= set(argv)
     assert argv[-4:] == ["t.py", *ARGS]
-    assert runners.hostfile_text(two_nodes(0)) == "algo-1 slots=8\nalgo-2 slots=8\n"
+    assert rank_commands.hostfile_text(two_nodes(0)) == "algo-1 slots=8\nalgo-2 slots=8\n"
 
 
 def test_the_python_runner_numbers_ranks_over_unlike_nodes() -> None:
-    made = runners.commands(
+    made = rank_commands.commands(
         "python", two_nodes(1, 2, 3), python="/py", script="t.py", args=ARGS, log_dir=Path("/l")
     )
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
@@ -98,11 +99,11 @@ def test_the_python_runner_numbers_ranks_over_unlike_nodes() -> None:
 
 
 def test_a_shell_script_is_run_once_per_node_by_bash() -> None:
-    assert runners.choose("auto", "train.sh") == "python"
-    assert runners.default_nproc("python", gpus=8) == 1
+    assert rank_commands.choose("auto", "train.sh") == "python"
+    assert rank_commands.default_nproc("python", gpus=8) == 1
     one = two_nodes(0, 1, 1)
     assert build("python", one, script="train.sh") == [["/bin/bash", "train.sh", *ARGS]]
-    (command,) = runners.commands(
+    (command,) = rank_commands.commands(
         "python", one, python="/py", script="t.sh", args=(), log_dir=Path("/logs")
     )
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(command.env)
@@ -110,9 +111,9 @@ def test_a_shell_script_is_run_once_per_node_by_bash() -> None:
 
 
 def test_a_python_script_gets_torchrun_and_a_rank_for_each_gpu() -> None:
-    assert runners.choose("auto", "train.py") == "torchrun"
-    assert runners.default_nproc("torchrun", gpus=8) == 8
-    assert runners.default_nproc("torchrun", gpus=0) == 1
+    assert rank_commands.choose("auto", "train.py") == "torchrun"
+    assert rank_commands.default_nproc("torchrun", gpus=8) == 8
+    assert rank_commands.default_nproc("torchrun", gpus=0) == 1
 
 
 @pytest.mark.parametrize(

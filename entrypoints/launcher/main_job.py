@@ -1,0 +1,109 @@
+"""One launch on one node: signals in the main thread, the job's life in another."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+
+from launcher import events
+from launcher import events as failure
+from launcher.causes import PEER, STOPPED, Cause, LaunchError
+from launcher.node_job import Life
+from launcher.peers.gate import Gate
+from launcher.peers.peers import COLLECTING, SoloGate
+from launcher.plan import Plan
+from launcher.ranks import rank_processes
+from launcher.stop_request import Halt, Inbox
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+PASSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+#: After the ranks' grace: to upload and verify what they saved. SageMaker kills after 120 s.
+UPLOAD_SECONDS = 15
+
+
+class Job:
+    """`run` is called in the launcher process, below init."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._halt = Halt()
+        self._topology = plan.context.topology
+        self._gate: SoloGate = SoloGate()
+        if self._topology.nodes > 1:
+            port = plan.context.settings.number("gate-port")
+            self._gate = Gate(
+                self._topology.hosts, self._topology.node_rank, self._topology.job, port, self._halt
+            )
+        self._life = Life(plan, self._halt, self._gate)
+        self._deadline: threading.Timer | None = None
+        self._inbox: Inbox[Callable[[], int | None]] = Inbox((*STOP_SIGNALS, *PASSED_SIGNALS))
+
+    def run(self) -> int:
+        """Do everything; the exit code."""
+        events.at(self._topology.host, self._topology.node_rank)
+        threading.Thread(target=self._work, name="job", daemon=True).start()
+        with self._halt.telling(lambda: self._inbox.put(self._stop_requested)):
+            while True:
+                for item in self._inbox.get():
+                    if isinstance(item, int):
+                        self._signalled(item)
+                        continue
+                    code = item()
+                    if code is not None:
+                        if self._deadline is not None:
+                            self._deadline.cancel()
+                        return code
+
+    def _signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        events.emit("signal", signal=name)
+        if number in STOP_SIGNALS:
+            cause = Cause("Stopped", f"stopped by {name}", STOPPED)
+            if self._halt.request(cause, hard=False):
+                self._gate.stop(cause)
+        else:
+            # Passed on where there is a handler: without one it would kill the rank.
+            wanted = [pid for pid in self._life.rank_pids() if rank_processes.catches(pid, number)]
+            rank_processes.send(wanted, number)
+
+    def _stop_requested(self) -> None:
+        """The platform's patience began with the signal: whatever happens, end within it."""
+        if self._halt.hard or self._deadline is not None:
+            return
+        seconds = self._plan.context.settings.number("grace") + UPLOAD_SECONDS
+        late = Cause("Stopped", f"not everything was saved within {seconds} s", STOPPED)
+        self._deadline = threading.Timer(seconds, lambda: self._halt.request(late, hard=True))
+        self._deadline.daemon = True
+        self._deadline.start()
+
+    def _work(self) -> None:
+        try:
+            code = self._life.run()
+        except LaunchError as error:
+            code = self._failed(error.cause)
+        except Exception as error:
+            code = self._failed(Cause("LauncherError", f"{type(error).__name__}: {error}"))
+            self._inbox.put(lambda: code)
+            raise
+        self._gate.leave()
+        self._inbox.put(lambda: code)
+
+    def _failed(self, cause: Cause) -> int:
+        """Tell the others, learn what the whole job failed of, and write that down."""
+        host = self._topology.host
+        halted = self._halt.cause
+        if cause.code == STOPPED:
+            verdict, code = cause.at(host), STOPPED
+        elif halted is not None and halted.code == STOPPED and cause.secondary:
+            # The others were stopped, too, and some were quicker.
+            verdict, code = halted.at(host), STOPPED
+        else:
+            agreed = self._gate.fail(None if cause is COLLECTING else cause.at(host))
+            verdict = (agreed or cause).at(host)
+            code = verdict.code if verdict.host == host else PEER
+        events.emit("failed", code=code, cause=verdict.headline(), detail=verdict.detail)
+        if self._plan.context.failure_file is not None:
+            failure.write(self._plan.context.failure_file, verdict)
+        return code

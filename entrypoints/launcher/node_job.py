@@ -1,0 +1,231 @@
+"""The life of a job on one node, step by step."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+from launcher import events
+from launcher import plan as plans
+from launcher.causes import OK, STOPPED, Cause, CauseError, first
+from launcher.checks import node_check, node_facts, preflight, probe
+from launcher.context import SAGEMAKER
+from launcher.data import training_code
+from launcher.data.job_data import Agreed, Data, agreed_from_wire, warn_of_model
+from launcher.peers.peers import SoloGate
+from launcher.plan import Plan
+from launcher.platforms import devices, hostname, rank_environment
+from launcher.platforms.rank_environment import Change
+from launcher.ranks import (
+    extension_cache,
+    hang_watch,
+    rank_commands,
+)
+from launcher.ranks import (
+    outcome as aftermath,
+)
+from launcher.ranks.outcome import SupervisorOutcome
+from launcher.ranks.supervisor import Ranks
+from launcher.stop_request import Halt, ending
+
+
+class Life:
+    """The steps; a step that cannot succeed raises LaunchError, one cut short HaltedError."""
+
+    def __init__(self, plan: Plan, halt: Halt, gate: SoloGate) -> None:
+        self._plan = plan
+        self._context = plan.context
+        self._topology = plan.context.topology
+        self._settings = plan.context.settings
+        self._halt = halt
+        self._gate = gate
+        self._ranks: Ranks | None = None
+        self._hung: Cause | None = None
+        self._data = Data(
+            plan.data,
+            self._topology,
+            self._context.env,
+            halt,
+            gate,
+            workers=self._settings.number("upload-workers"),
+        )
+
+    def rank_pids(self) -> list[int]:
+        """The ranks that are running here."""
+        return self._ranks.pids() if self._ranks is not None else []
+
+    def run(self) -> int:
+        """From meeting the other nodes to the exit code."""
+        for text in self._plan.warnings:
+            events.emit("warning", text=text)
+        procs = self._meet()
+        self._preflight()
+        agreed = self._agree()
+        ranks = self._layout(procs, agreed)
+        for path in {self._plan.log_dir, self._plan.scratch}:
+            plans.fresh_directory(path)
+        extra = self._prepare(ranks, agreed)
+        self._gate.gather("ready", True, halt=self._halt)
+        self._data.watch(agreed, self._settings.number("checkpoint-interval"))
+        outcome = self._train(ranks, extra)
+        return self._finish(outcome, ranks)
+
+    def _meet(self) -> list[int]:
+        """All launchers meet before anything starts; each node's number of ranks."""
+        patience = float(self._settings.number("dns-wait"))
+        self._gate.connect(patience)
+        several = self._topology.nodes > 1
+        versions = probe.versions(self._context.python, self._context.env) if several else {}
+        mine = node_facts.make(self._plan, versions)
+        said = self._gate.gather("start", mine, timeout=patience, halt=self._halt)
+        node_facts.check(self._topology.hosts, said)
+        if several:
+            events.emit("met", nodes=len(said))
+        return [int(node["nproc"]) for node in said]
+
+    def _agree(self) -> Agreed:
+        """Node 0 decides what all have to agree on."""
+        mine = self._data.agree().to_wire() if self._topology.node_rank == 0 else None
+        return agreed_from_wire(self._gate.gather("agree", mine, halt=self._halt)[0])
+
+    def _layout(self, procs: list[int], agreed: Agreed) -> rank_commands.Layout:
+        several = self._topology.nodes > 1
+        port = self._settings.number("port") if several else plans.free_port()
+        visible = devices.visible_ids(self._context.env)
+        return rank_commands.layout(
+            self._topology, procs, port=port, attempt=agreed.attempt, visible=visible
+        )
+
+    def _prepare(self, ranks: rank_commands.Layout, agreed: Agreed) -> list[Change]:
+        """Everything that has to be here before ranks start; variables that follow from it."""
+        self._measure(ranks)
+        self._source()
+        self._pre_command()
+        self._data.fetch()
+        path = self._data.resume(agreed)
+        changes = [Change("LAUNCH_ATTEMPT", str(agreed.attempt), "told to the script")]
+        if self._context.platform == SAGEMAKER and self._context.script.endswith(".sh"):
+            # What a launch script starts (torchrun --standalone, mpirun) goes by gethostname().
+            context = self._context
+            preload = hostname.preload(context.env, context.ml, context.python)
+            why = "gethostname() answers the name that other nodes know"
+            changes += [Change(name, value, why) for name, value in preload.items()]
+        if path is not None:
+            changes.append(Change("LAUNCH_RESUME_FROM", str(path), "the checkpoint to go on from"))
+        return changes
+
+    def _preflight(self) -> None:
+        if self._settings.text("preflight") == "off":
+            return
+        self._judge(node_check.fast(self._plan, self._halt))
+        # Every node fit by itself before they do anything together.
+        self._gate.gather("fit", True, halt=self._halt)
+
+    def _measure(self, ranks: rank_commands.Layout) -> None:
+        if self._settings.text("preflight") == "full":
+            timeout = float(self._settings.number("preflight-timeout"))
+            self._judge(node_check.full(self._plan, ranks, self._halt, timeout))
+
+    def _judge(self, checks: list[preflight.Check]) -> None:
+        for check in checks:
+            if check.level in (preflight.WARN, preflight.FAIL):
+                events.emit("preflight", check=check.name, level=check.level, text=check.text)
+        preflight.demand(checks)
+
+    def _source(self) -> None:
+        context = self._context
+        if context.platform != SAGEMAKER:
+            return
+        uri = training_code.archive_uri(context.env, context.hyperparameters, context.ml.code)
+        if uri:
+            training_code.unpack(self._data.s3(), uri, context.ml.code)
+            training_code.install_requirements(
+                context.python, context.ml.code, context.script, self._halt
+            )
+
+    def _pre_command(self) -> None:
+        command = self._settings.text("pre-cmd")
+        if not command:
+            return
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", command],
+            cwd=self._context.cwd,
+            env=dict(self._context.env),
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        with process, ending(process, self._halt):
+            code = process.wait()
+        events.emit("pre-cmd", code=code)
+
+    def _train(self, ranks: rank_commands.Layout, extra: list[Change]) -> SupervisorOutcome:
+        context, plan = self._context, self._plan
+        env = rank_environment.apply(context.env, [*plan.changes, *extra])
+        if plan.runner == rank_commands.DEEPSPEED:
+            (plan.log_dir / "hostfile").write_text(
+                rank_commands.hostfile_text(ranks), encoding="utf-8"
+            )
+        cache = extension_cache.ExtensionsCache(Path(env["TORCH_EXTENSIONS_DIR"]))
+        for lock in cache.clean():
+            events.emit("stale-lock", removed=str(lock))
+        self._halt.check()
+        self._ranks = Ranks(
+            plans.commands(plan, ranks),
+            env=env,
+            cwd=context.cwd,
+            log_dir=plan.log_dir,
+            first_rank=ranks.first_rank,
+            restarts=self._settings.number("max-restarts") > 0,
+        )
+        changed = [c for c in plan.changes if not c.name.startswith("SM_") and c.name in env]
+        events.emit(
+            "environment",
+            set={c.name: c.value for c in changed if not c.kept},
+            kept={c.name: c.value for c in changed if c.kept},
+        )
+        events.emit("ranks", first=ranks.first_rank, here=ranks.nproc, world=ranks.world)
+        self._ranks.start()
+        watch = self._watch_for_hangs(self._ranks)
+        try:
+            return self._ranks.wait(self._halt, self._settings.number("grace"))
+        finally:
+            if watch is not None:
+                watch.stop()
+            cache.close()
+
+    def _watch_for_hangs(self, ranks: Ranks) -> hang_watch.HangWatch | None:
+        seconds = self._settings.number("hang-timeout")
+        if not seconds:
+            return None
+
+        def report(cause: Cause) -> None:
+            self._hung = replace(cause, detail=hang_watch.dump_stacks(ranks.pids()))
+            self._halt.request(self._hung, hard=True)
+
+        watch = hang_watch.HangWatch(seconds, lambda: ranks.follower.quiet_since, report)
+        watch.start()
+        return watch
+
+    def _finish(self, outcome: SupervisorOutcome, ranks: rank_commands.Layout) -> int:
+        """After the ranks: save what is to be saved, and find the exit code."""
+        stopped = self._halt.cause is not None and not self._halt.hard
+        if self._halt.hard or self._hung is not None:
+            raise CauseError(aftermath.hard_cause(self._halt.cause, self._hung, outcome))
+        problem: Cause | None = None
+        if outcome.code != 0 and not aftermath.done_anyway(self._plan.done_file, ranks, outcome):
+            if not stopped:
+                root = first(outcome.causes)
+                assert root is not None, "a non-zero outcome has a cause"
+                raise CauseError(root)
+            problem = aftermath.stopped_badly(outcome, self._settings.number("grace"))
+        self._data.finish(success=not stopped)
+        if self._context.platform == SAGEMAKER:
+            warn_of_model(self._context.ml.model)
+        if problem is not None:
+            raise CauseError(problem)
+        # Slurm's requeue logic has to see that a stopped job is not a finished one.
+        code = STOPPED if stopped and self._context.platform != SAGEMAKER else OK
+        events.emit("stopped" if stopped else "done", code=code)
+        return code

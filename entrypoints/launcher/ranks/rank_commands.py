@@ -1,0 +1,235 @@
+"""From a layout of ranks to the exact commands that start them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.causes import UsageError
+from launcher.platforms.topology import Topology
+
+TORCHRUN, DEEPSPEED, PYTHON = "torchrun", "deepspeed", "python"
+
+#: Where torchrun's failures are written down (user_python/torchrun_main.py).
+REPORT = "LAUNCH_ELASTIC_REPORT"
+#: Put before PATH for scripts that run torchrun themselves.
+SHIMS = Path(__file__).resolve().parents[2] / "shims"
+#: Scripts that run in the Python of the user's code, not in the launcher's.
+USER_PYTHON = Path(__file__).resolve().parents[1] / "user_python"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each rank of the job is. `procs` holds the processes of every node, in node order.
+
+    `visible` is this node's CUDA_VISIBLE_DEVICES, where it is restricted to some GPUs.
+    """
+
+    node_rank: int
+    procs: tuple[int, ...]
+    hosts: tuple[str, ...]
+    master: str
+    port: int
+    run_id: str
+    visible: tuple[str, ...] = ()
+
+    @property
+    def nproc(self) -> int:
+        """Ranks on this node."""
+        return self.procs[self.node_rank]
+
+    @property
+    def first_rank(self) -> int:
+        """The global rank of this node's local rank 0."""
+        return sum(self.procs[: self.node_rank])
+
+    @property
+    def world(self) -> int:
+        """Ranks in the job."""
+        return sum(self.procs)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes in the job."""
+        return len(self.procs)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process to start. `rank` is -1 for a runner that starts the ranks itself."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    rank: int = -1
+
+
+def layout(
+    topology: Topology,
+    procs: Sequence[int],
+    *,
+    port: int,
+    attempt: int,
+    visible: Sequence[str] = (),
+) -> Layout:
+    """The ranks of `topology`; a job on one node meets on loopback, where no DNS is needed."""
+    return Layout(
+        node_rank=topology.node_rank,
+        procs=tuple(procs),
+        hosts=topology.hosts,
+        master=topology.master if topology.nodes > 1 else "127.0.0.1",
+        port=port,
+        # The attempt keeps a requeued job from meeting leftovers of its earlier self.
+        run_id=f"{topology.job}-{attempt}",
+        visible=tuple(visible),
+    )
+
+
+def choose(runner: str, script: str) -> str:
+    """Resolve "auto": shell scripts start once per node, Python scripts under torchrun."""
+    if runner != "auto":
+        return runner
+    return PYTHON if script.endswith(".sh") else TORCHRUN
+
+
+def default_nproc(runner: str, gpus: int) -> int:
+    """`--nproc auto`: one rank per GPU, one on CPU; the python runner is one process per node."""
+    return 1 if runner == PYTHON else max(1, gpus)
+
+
+def commands(
+    runner: str,
+    ranks: Layout,
+    *,
+    python: str,
+    script: str,
+    args: Sequence[str],
+    log_dir: Path,
+    max_restarts: int = 0,
+) -> list[Command]:
+    """What to execute on this node. UsageError where the runner cannot do what was asked."""
+    if runner == PYTHON:
+        if max_restarts:
+            raise UsageError("--max-restarts needs the torchrun runner")
+        return _python(ranks, python, script, args, log_dir)
+    if script.endswith(".sh"):
+        raise UsageError(f"{runner} starts Python scripts; run {script} with --runner python")
+    if runner == TORCHRUN:
+        return [_torchrun(ranks, python, script, args, log_dir, max_restarts)]
+    if max_restarts:
+        raise UsageError("--max-restarts needs the torchrun runner")
+    return [_deepspeed(ranks, python, script, args, log_dir)]
+
+
+def _torchrun(
+    ranks: Layout,
+    python: str,
+    script: str,
+    args: Sequence[str],
+    log_dir: Path,
+    max_restarts: int,
+) -> Command:
+    # torchrun_main.py is torchrun's own main, plus a record of every failed rank's real exit code.
+    argv = [python, str(USER_PYTHON / "torchrun_main.py")]
+    env = {REPORT: str(log_dir / "elastic.json")}
+    argv += [f"--nnodes={ranks.nodes}", f"--nproc_per_node={ranks.nproc}"]
+    if max_restarts and ranks.nodes > 1:
+        # Only the c10d rendezvous lets the other nodes join a restart. Its host names are given
+        # outright: an agent's own guess is getfqdn(), which other containers may not resolve.
+        argv += [
+            "--rdzv_backend=c10d",
+            f"--rdzv_endpoint={ranks.master}:{ranks.port}",
+            f"--rdzv_conf=is_host={int(ranks.node_rank == 0)}",
+            f"--local_addr={ranks.hosts[ranks.node_rank]}",
+        ]
+        # Else ranks meet in the agents' own store, where the addresses of the failed attempt are
+        # still found: "connection refused", or a wait without end.
+        env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    else:
+        argv += [
+            f"--node_rank={ranks.node_rank}",
+            f"--master_addr={ranks.master}",
+            f"--master_port={ranks.port}",
+        ]
+    argv += [f"--rdzv_id={ranks.run_id}", f"--max_restarts={max_restarts}"]
+    argv += [f"--log_dir={log_dir}", "--redirects=3", script, *args]
+    return Command(tuple(argv), env)
+
+
+def hostfile_text(ranks: Layout) -> str:
+    """DeepSpeed's hostfile: one ``name slots=N`` per node."""
+    slots = [max(numbers) + 1 for numbers in _slots(ranks)]
+    return "".join(f"{host} slots={n}\n" for host, n in zip(ranks.hosts, slots))
+
+
+def _slots(ranks: Layout) -> list[list[int]]:
+    """Every node's GPUs by number: 0, 1, 2..., on this node those that it is restricted to.
+
+    deepspeed sets CUDA_VISIBLE_DEVICES to a node's slots, whatever it was before; of other nodes
+    it takes only how many there are.
+    """
+    slots = [list(range(n)) for n in ranks.procs]
+    own = ranks.visible[: ranks.nproc]
+    if len(own) == ranks.nproc:
+        if not all(item.isdecimal() for item in own):
+            raise UsageError(
+                "deepspeed knows GPUs by their numbers only, and CUDA_VISIBLE_DEVICES is "
+                f"{','.join(own)}: give numbers, or use --runner torchrun"
+            )
+        slots[ranks.node_rank] = [int(item) for item in own]
+    return slots
+
+
+def _deepspeed(
+    ranks: Layout, python: str, script: str, args: Sequence[str], log_dir: Path
+) -> Command:
+    argv = [python, "-m", "deepspeed.launcher.runner", "--no_ssh"]
+    argv += [f"--hostfile={log_dir / 'hostfile'}", f"--node_rank={ranks.node_rank}"]
+    argv += [f"--master_addr={ranks.master}", f"--master_port={ranks.port}"]
+    slots = _slots(ranks)
+    if slots[ranks.node_rank] != list(range(ranks.nproc)):
+        listed = (",".join(map(str, numbers)) for numbers in slots)
+        argv.append(f"--include={'@'.join(map(':'.join, zip(ranks.hosts, listed)))}")
+    argv += [f"--enable_each_rank_log={log_dir}", script, *args]
+    return Command(tuple(argv), {})
+
+
+def _python(
+    ranks: Layout, python: str, script: str, args: Sequence[str], log_dir: Path
+) -> list[Command]:
+    if not script.endswith(".sh"):
+        return [
+            Command((python, "-u", script, *args), _rank_env(ranks, n), ranks.first_rank + n)
+            for n in range(ranks.nproc)
+        ]
+    # A script for a whole node, which starts ranks itself: it is none, and a torchrun in it must
+    # not find a rank's variables. Failures of that torchrun are written down (shims/torchrun).
+    report = {REPORT: str(log_dir / "elastic.json")}
+    return [
+        Command(("/bin/bash", script, *args), {**_node_env(ranks), **report}, ranks.first_rank + n)
+        for n in range(ranks.nproc)
+    ]
+
+
+def _node_env(ranks: Layout) -> dict[str, str]:
+    """What launch scripts need for torchrun's own options."""
+    return {
+        "NODE_RANK": str(ranks.node_rank),
+        "NNODES": str(ranks.nodes),
+        "MASTER_ADDR": ranks.master,
+        "MASTER_PORT": str(ranks.port),
+    }
+
+
+def _rank_env(ranks: Layout, local: int) -> dict[str, str]:
+    """The variables that torch.distributed's env:// reads, as torchrun sets them."""
+    return {
+        "RANK": str(ranks.first_rank + local),
+        "LOCAL_RANK": str(local),
+        "WORLD_SIZE": str(ranks.world),
+        "LOCAL_WORLD_SIZE": str(ranks.nproc),
+        "GROUP_RANK": str(ranks.node_rank),
+        "NODE_RANK": str(ranks.node_rank),
+        "MASTER_ADDR": ranks.master,
+        "MASTER_PORT": str(ranks.port),
+    }
