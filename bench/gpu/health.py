@@ -10,7 +10,7 @@ from typing import Any
 from bench.gpu.bench import LAUNCH, Bench
 from bench.gpu.report import Result, Table
 from launcher.causes import PREFLIGHT
-from launcher.instances import lookup
+from launcher.instances import find_instance
 
 RUNS = 2
 FIGURES = re.compile(r"([\d.e+]+) TFLOP/s, all-reduce ([\d.e+]+) GB/s")
@@ -55,7 +55,7 @@ def preflight(bench: Bench, result: Result) -> None:
 
 def _without_nvlink(bench: Bench, result: Result) -> tuple[str, ...]:
     run = _run(bench, result, NO_NVLINK)
-    instance = lookup(bench.instance)
+    instance = find_instance(bench.instance)
     if instance and instance.nvlink_floor:
         said = f"passes {instance.nvlink_floor} GB/s"
         result.need(run["code"] == PREFLIGHT, f"without NVLink: exit code {run['code']}")

@@ -115,13 +115,13 @@ class CauseError(LaunchError):
         self.cause = cause
 
 
-class UsageError(LaunchError):
+class LaunchUsageError(LaunchError):
     """A wrong option or a job that says too little to be started; nothing was done."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code=USAGE, kind="UsageError")
 
 
-def first(candidates: Sequence[Cause]) -> Cause | None:
+def root_cause(candidates: Sequence[Cause]) -> Cause | None:
     """The root cause: the oldest error that is not merely the echo of another one."""
     return min(candidates, key=lambda cause: (cause.secondary, -cause.age), default=None)

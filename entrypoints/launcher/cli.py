@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from launcher import __version__, events
 from launcher import context as contexts
 from launcher import events as failure
-from launcher.causes import OK, LaunchError, UsageError
+from launcher.causes import OK, LaunchError, LaunchUsageError
 from launcher.context import LOCAL, SAGEMAKER, SLURM
 from launcher.option_table import OPTIONS
-from launcher.options import parse_flags, resolve
+from launcher.options import parse_flags, resolve_options
 from launcher.platforms import hyperparameters as hyper
 from launcher.platforms.ml_dir import ml_dir, read_json
 
@@ -50,8 +50,11 @@ def main(argv: Sequence[str]) -> int:
         return _dispatch(command, words, os.environ)
     except LaunchError as error:
         print(f"launch: {error.cause.headline()}", file=sys.stderr)
-        if command in ("train", SAGEMAKER, "toolkit") and contexts.detect(os.environ) == SAGEMAKER:
-            failure.write(ml_dir(os.environ).failure, error.cause)
+        if (
+            command in ("train", SAGEMAKER, "toolkit")
+            and contexts.detect_platform(os.environ) == SAGEMAKER
+        ):
+            failure.write_failure(ml_dir(os.environ).failure, error.cause)
         return error.code
 
 
@@ -66,7 +69,7 @@ def _dispatch(command: str, words: Sequence[str], env: Mapping[str, str]) -> int
         return _job(command, words, env)
     if command in COMMANDS:
         return COMMANDS[command](words, env)
-    raise UsageError(f"unknown command {command!r}; `launch help` lists them")
+    raise LaunchUsageError(f"unknown command {command!r}; `launch help` lists them")
 
 
 def help_text() -> str:
@@ -80,24 +83,26 @@ def help_text() -> str:
 
 def _job(platform: str, words: Sequence[str], env: Mapping[str, str]) -> int:
     from launcher import init, plan
-    from launcher.main_job import Job
+    from launcher.main_job import MainJob
 
     flags, script = parse_flags(words)
-    context = contexts.gather(platform, flags, script, env)
+    context = contexts.gather_context(platform, flags, script, env)
     if context.settings.text("runner") == "toolkit":
         return _toolkit(words, env)
-    made = plan.make(context)
+    made = plan.plan_launch(context)
     if context.settings.on("dry-run"):
         return _print_plan(made)
-    return init.run(lambda: Job(made).run())
+    return init.run_as_init(lambda: MainJob(made).run())
 
 
 def _train(words: Sequence[str], env: Mapping[str, str]) -> int:
     """SageMaker's `train` argument, as entrypoint.sh passes it on."""
     from launcher import toolkit
 
-    hyperparameters = hyper.decode(read_json(ml_dir(env).config / "hyperparameters.json"))
-    if toolkit.wanted(env, hyperparameters):
+    hyperparameters = hyper.decode_hyperparameters(
+        read_json(ml_dir(env).config / "hyperparameters.json")
+    )
+    if toolkit.toolkit_wanted(env, hyperparameters):
         return _toolkit(words, env)
     return _job(SAGEMAKER, words, env)
 
@@ -107,11 +112,15 @@ def _toolkit(words: Sequence[str], env: Mapping[str, str]) -> int:
 
     flags, script = parse_flags(words)
     if script:
-        raise UsageError("launch toolkit takes the script from the job, not from the command line")
+        raise LaunchUsageError(
+            "launch toolkit takes the script from the job, not from the command line"
+        )
     ml = ml_dir(env)
-    hyperparameters = hyper.decode(read_json(ml.config / "hyperparameters.json"))
-    settings = resolve(flags, env, hyperparameters)
-    return init.run(lambda: _guarded(lambda: toolkit.run(env, settings, ml, hyperparameters)))
+    hyperparameters = hyper.decode_hyperparameters(read_json(ml.config / "hyperparameters.json"))
+    settings = resolve_options(flags, env, hyperparameters)
+    return init.run_as_init(
+        lambda: _guarded(lambda: toolkit.run_toolkit(env, settings, ml, hyperparameters))
+    )
 
 
 def _guarded(run: Callable[[], int]) -> int:
@@ -120,14 +129,14 @@ def _guarded(run: Callable[[], int]) -> int:
         return run()
     except LaunchError as error:
         events.emit("failed", code=error.code, cause=error.cause.headline())
-        failure.write(ml_dir(os.environ).failure, error.cause)
+        failure.write_failure(ml_dir(os.environ).failure, error.cause)
         return error.code
 
 
 def _topology(words: Sequence[str], env: Mapping[str, str]) -> int:
     from launcher import plan as show
 
-    context = contexts.gather(contexts.detect(env), *parse_flags(words), env)
+    context = contexts.gather_context(contexts.detect_platform(env), *parse_flags(words), env)
     data = show.topology_json(context)
     if context.settings.on("json"):
         print(json.dumps(data))
@@ -140,17 +149,19 @@ def _topology(words: Sequence[str], env: Mapping[str, str]) -> int:
 def _plan(words: Sequence[str], env: Mapping[str, str]) -> int:
     from launcher import plan
 
-    platform = contexts.detect(env)
+    platform = contexts.detect_platform(env)
     if words and words[0] in (SAGEMAKER, SLURM, LOCAL):
         platform, words = words[0], words[1:]
-    return _print_plan(plan.make(contexts.gather(platform, *parse_flags(words), env)))
+    return _print_plan(
+        plan.plan_launch(contexts.gather_context(platform, *parse_flags(words), env))
+    )
 
 
 def _print_plan(made: Plan) -> int:
     from launcher import plan as show
 
-    text = json.dumps(show.as_json(made), indent=2)
-    print(text if made.context.settings.on("json") else show.as_text(made))
+    text = json.dumps(show.plan_json(made), indent=2)
+    print(text if made.context.settings.on("json") else show.plan_text(made))
     return OK
 
 
@@ -166,8 +177,8 @@ def _transfer(name: str) -> Command:
 
         flags, given = parse_flags(words, words=2)
         if len(given) != 2:
-            raise UsageError(f"launch {name} takes a source and a destination")
-        settings = resolve(flags, env, {})
+            raise LaunchUsageError(f"launch {name} takes a source and a destination")
+        settings = resolve_options(flags, env, {})
         return commands.TRANSFERS[name](given[0], given[1], settings, env)
 
     return run
@@ -176,7 +187,7 @@ def _transfer(name: str) -> Command:
 def _once(words: Sequence[str], env: Mapping[str, str]) -> int:
     from launcher import commands as once
 
-    return once.run(parse_flags(words)[1], env)
+    return once.run_once_per_node(parse_flags(words)[1], env)
 
 
 COMMANDS: dict[str, Command] = {

@@ -22,36 +22,36 @@ from launcher.causes import (
     UPLOAD_UNVERIFIED,
     CauseError,
     LaunchError,
-    UsageError,
+    LaunchUsageError,
 )
 from launcher.checks import node_check, preflight, probe
 from launcher.checks.preflight import FAIL, Check
 from launcher.data import s3 as s3s
 from launcher.data import transfer
-from launcher.options import Settings
+from launcher.options import LaunchOptions
 from launcher.ranks import rank_commands
-from launcher.stop_request import Halt
+from launcher.stop_request import StopRequest
 
 
 def preflight_here(flags: Mapping[str, str], words: Sequence[str], env: Mapping[str, str]) -> int:
     """Print all checks of this node; 70 when one fails. `--preflight full` measures its GPUs."""
-    platform = contexts.detect(env)
+    platform = contexts.detect_platform(env)
     # Nothing is started, so a script is not needed; this file stands in for it.
     script = list(words) or [str(Path(__file__).resolve())]
-    made = plan.make(contexts.gather(platform, flags, script, env))
+    made = plan.plan_launch(contexts.gather_context(platform, flags, script, env))
     began = time.monotonic()
-    checks = [*_environment(made), *node_check.fast(made, Halt())]
+    checks = [*_environment(made), *node_check.quick_checks(made, StopRequest())]
     if made.context.settings.text("preflight") == "full":
         # A child so that a rank that hangs is killed whatever happens.
-        return init.run(lambda: _measured(made, checks, began))
+        return init.run_as_init(lambda: _measured(made, checks, began))
     return _report(made, checks, began)
 
 
 def _environment(made: plan.Plan) -> list[Check]:
-    versions = probe.versions(made.context.python, made.context.env)
+    versions = probe.package_versions(made.context.python, made.context.env)
     text = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     context = made.context
-    theirs = toolkit.wanted(context.env, context.hyperparameters)
+    theirs = toolkit.toolkit_wanted(context.env, context.hyperparameters)
     rows = [Check("versions", preflight.INFO, text or "no Python with packages")]
     if context.platform == contexts.SAGEMAKER:
         runs = "sagemaker-training" if theirs else "the launcher's own runners"
@@ -60,7 +60,7 @@ def _environment(made: plan.Plan) -> list[Check]:
 
 
 def _measured(made: plan.Plan, checks: list[Check], began: float) -> int:
-    single = rank_commands.Layout(
+    single = rank_commands.RankLayout(
         node_rank=0,
         procs=(max(1, made.gpus.count),),
         hosts=(made.context.topology.host,),
@@ -70,7 +70,7 @@ def _measured(made: plan.Plan, checks: list[Check], began: float) -> int:
     )
     timeout = float(made.context.settings.number("preflight-timeout"))
     try:
-        checks = [*checks, *node_check.full(made, single, Halt(), timeout)]
+        checks = [*checks, *node_check.measured_checks(made, single, StopRequest(), timeout)]
     except CauseError as error:
         checks = [*checks, Check("all-reduce", FAIL, error.cause.headline())]
     return _report(made, checks, began)
@@ -82,23 +82,28 @@ def _report(made: plan.Plan, checks: list[Check], began: float) -> int:
         rows = [{"name": c.name, "level": c.level, "text": c.text} for c in checks]
         print(json.dumps({"host": made.context.topology.host, "checks": rows}, indent=1))
     else:
-        print(preflight.table(checks))
+        print(preflight.checks_table(checks))
     return PREFLIGHT if any(check.level == FAIL for check in checks) else OK
 
 
-def _prefetch(source: str, target: str, settings: Settings, env: Mapping[str, str]) -> int:
-    return _moved(transfer.fetch(s3s.S3(env, Halt()), s3s.uri(source), Path(target)), settings)
+def _prefetch(source: str, target: str, settings: LaunchOptions, env: Mapping[str, str]) -> int:
+    return _moved(
+        transfer.fetch_prefix(s3s.S3(env, StopRequest()), s3s.s3_uri(source), Path(target)),
+        settings,
+    )
 
 
-def _upload(source: str, target: str, settings: Settings, env: Mapping[str, str]) -> int:
+def _upload(source: str, target: str, settings: LaunchOptions, env: Mapping[str, str]) -> int:
     root = Path(source)
     files = transfer.local_files(root)
     if not files:
-        raise UsageError(f"there is nothing in {source}")
-    return _moved(transfer.send(s3s.S3(env, Halt()), root, files, s3s.uri(target)), settings)
+        raise LaunchUsageError(f"there is nothing in {source}")
+    return _moved(
+        transfer.send_prefix(s3s.S3(env, StopRequest()), root, files, s3s.s3_uri(target)), settings
+    )
 
 
-def _moved(moved: transfer.Moved, settings: Settings) -> int:
+def _moved(moved: transfer.TransferResult, settings: LaunchOptions) -> int:
     if settings.on("json"):
         print(json.dumps({"files": moved.files, "bytes": moved.size, "copied": moved.copied}))
     else:
@@ -106,11 +111,11 @@ def _moved(moved: transfer.Moved, settings: Settings) -> int:
     return OK
 
 
-def _verify(source: str, target: str, settings: Settings, env: Mapping[str, str]) -> int:
-    s3 = s3s.S3(env, Halt())
+def _verify(source: str, target: str, settings: LaunchOptions, env: Mapping[str, str]) -> int:
+    s3 = s3s.S3(env, StopRequest())
     outward = target.startswith("s3://")
     here = Path(source if outward else target)
-    there = transfer.sizes(s3.listing(s3s.uri(target if outward else source)))
+    there = transfer.sizes(s3.listing(s3s.s3_uri(target if outward else source)))
     local = transfer.local_files(here)
     if not (local if outward else there):
         raise LaunchError(f"there is nothing in {source}", code=NOTHING_FETCHED)
@@ -125,7 +130,7 @@ def _verify(source: str, target: str, settings: Settings, env: Mapping[str, str]
     return UPLOAD_UNVERIFIED if outward else FETCH_SHORT
 
 
-TRANSFERS: dict[str, Callable[[str, str, Settings, Mapping[str, str]], int]] = {
+TRANSFERS: dict[str, Callable[[str, str, LaunchOptions, Mapping[str, str]], int]] = {
     "prefetch": _prefetch,
     "upload": _upload,
     "verify": _verify,
@@ -142,14 +147,14 @@ def state_dir(env: Mapping[str, str]) -> Path:
     return Path(tempfile.gettempdir(), f"launch-once-{digest}")
 
 
-def run(command: Sequence[str], env: Mapping[str, str]) -> int:
+def run_once_per_node(command: Sequence[str], env: Mapping[str, str]) -> int:
     """The command's exit code, whoever ran it. After a torchrun restart it runs anew."""
     if not command:
-        raise UsageError("once-per-node needs a command: launch once-per-node -- CMD ARGS")
+        raise LaunchUsageError("once-per-node needs a command: launch once-per-node -- CMD ARGS")
     attempt = env.get("TORCHELASTIC_RESTART_COUNT", "0")
     key = hashlib.sha256(json.dumps([attempt, *command]).encode()).hexdigest()[:24]
     result = state_dir(env) / f"{key}.json"
-    with transfer.locked(result.with_suffix(".lock")):
+    with transfer.directory_lock(result.with_suffix(".lock")):
         if result.exists():
             return int(json.loads(result.read_text(encoding="utf-8"))["code"])
         code = subprocess.run(list(command), env=dict(env), check=False).returncode

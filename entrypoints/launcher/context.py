@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher import options
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 from launcher.data import training_code
-from launcher.options import Settings
+from launcher.options import LaunchOptions
 from launcher.platforms import hyperparameters as hyper
 from launcher.platforms import topology
 from launcher.platforms.ml_dir import MlDir, ml_dir, read_json
@@ -26,7 +26,7 @@ class Context:
     """What this launch is about, before anything has been looked at or started."""
 
     platform: str
-    settings: Settings
+    settings: LaunchOptions
     env: Mapping[str, str]
     ml: MlDir
     hyperparameters: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Context:
         return self.ml.failure if self.platform == SAGEMAKER else None
 
 
-def detect(env: Mapping[str, str]) -> str:
+def detect_platform(env: Mapping[str, str]) -> str:
     """The platform that started this container."""
     if "SLURM_JOB_ID" in env and "SLURM_NODEID" in env:
         return SLURM
@@ -51,17 +51,17 @@ def detect(env: Mapping[str, str]) -> str:
     return LOCAL
 
 
-def gather(
+def gather_context(
     platform: str, flags: Mapping[str, str], words: Sequence[str], env: Mapping[str, str]
 ) -> Context:
     """Read all inputs; UsageError for anything wrong in them."""
     ml = ml_dir(env)
     raw = read_json(ml.config / "hyperparameters.json") if platform == SAGEMAKER else {}
-    hyperparameters = hyper.decode(raw)
-    settings = options.resolve(flags, env, hyperparameters)
+    hyperparameters = hyper.decode_hyperparameters(raw)
+    settings = options.resolve_options(flags, env, hyperparameters)
     script, args = _script(settings, words, env, hyperparameters)
     to_come = bool(training_code.archive_uri(env, hyperparameters, ml.code))
-    path, cwd = locate(script, platform, ml, to_come=to_come)
+    path, cwd = locate_script(script, platform, ml, to_come=to_come)
     return Context(
         platform=platform,
         settings=settings,
@@ -77,7 +77,7 @@ def gather(
 
 
 def _script(
-    settings: Settings,
+    settings: LaunchOptions,
     words: Sequence[str],
     env: Mapping[str, str],
     hyperparameters: Mapping[str, Any],
@@ -90,10 +90,10 @@ def _script(
         or env.get("SAGEMAKER_PROGRAM")
         or str(hyperparameters.get("sagemaker_program") or "")
     )
-    return script, tuple(hyper.to_args(hyper.for_script(hyperparameters)))
+    return script, tuple(hyper.to_arguments(hyper.script_hyperparameters(hyperparameters)))
 
 
-def locate(script: str, platform: str, ml: MlDir, *, to_come: bool) -> tuple[str, Path]:
+def locate_script(script: str, platform: str, ml: MlDir, *, to_come: bool) -> tuple[str, Path]:
     """The script's path, and the directory to start it in.
 
     A relative script on SageMaker is looked for where SDK v2 and SDK v3 put the source directory,
@@ -111,7 +111,7 @@ def locate(script: str, platform: str, ml: MlDir, *, to_come: bool) -> tuple[str
 
 def find_topology(
     platform: str,
-    settings: Settings,
+    settings: LaunchOptions,
     env: Mapping[str, str],
     ml: MlDir,
     hyperparameters: Mapping[str, Any],
@@ -119,17 +119,17 @@ def find_topology(
     """The nodes of the job."""
     if platform == SAGEMAKER:
         groups = hyperparameters.get("sagemaker_distribution_instance_groups") or []
-        return topology.from_resource_config(
+        return topology.sagemaker_topology(
             read_json(ml.config / "resourceconfig.json"),
             job=env.get("TRAINING_JOB_NAME") or settings.text("job") or "sagemaker-local",
             groups=[str(group) for group in groups],
         )
     if platform == SLURM:
-        return topology.from_slurm(env)
+        return topology.slurm_topology(env)
     hosts = [host.strip() for host in settings.text("hosts").split(",") if host.strip()]
     # Alone, two launches at once must not share a name, and with it their scratch directory.
     nameless = "local" if hosts else f"local-{os.getpid()}"
-    return topology.local(
+    return topology.local_topology(
         hosts=hosts,
         node_rank=settings.number("node-rank"),
         job=settings.text("job") or nameless,
@@ -139,9 +139,9 @@ def find_topology(
 def need_script(context: Context, *, to_come: bool) -> None:
     """UsageError unless there is a script, or the archive that holds it is still `to_come`."""
     if not context.script:
-        raise UsageError(
+        raise LaunchUsageError(
             "this job names no training script. Give it after -- (launch sagemaker -- train.py), "
             "or as LAUNCH_SCRIPT, or as the hyperparameter sagemaker_program"
         )
     if not to_come and not (context.cwd / context.script).is_file():
-        raise UsageError(f"there is no script {context.script} in {context.cwd}")
+        raise LaunchUsageError(f"there is no script {context.script} in {context.cwd}")

@@ -17,7 +17,7 @@ _lock = threading.Lock()
 _place: dict[str, Any] = {}
 
 
-def at(host: str, node_rank: int) -> None:
+def set_node(host: str, node_rank: int) -> None:
     """Name the node that the following events come from."""
     _place.update(host=host, node_rank=node_rank)
 
@@ -30,7 +30,7 @@ def emit(event: str, **fields: Any) -> None:
         sys.stderr.flush()
 
 
-def write(path: Path, cause: Cause) -> bool:
+def write_failure(path: Path, cause: Cause) -> bool:
     """Write the cause; False when a file was there already, which is kept.
 
     The training script may have said why it failed better than we can

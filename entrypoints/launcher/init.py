@@ -27,7 +27,7 @@ FORWARDED = (
 )  # fmt: skip
 
 
-def run(main: Callable[[], int]) -> int:
+def run_as_init(main: Callable[[], int]) -> int:
     """Run `main` in a child and return its exit code (128 + signal when it was killed).
 
     When `main` has ended, whatever it left running is killed: no exit code is reported while a

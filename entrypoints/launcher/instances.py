@@ -79,16 +79,16 @@ INSTANCES: dict[str, Instance] = {
 }
 
 
-def short(instance_type: str) -> str:
+def short_type(instance_type: str) -> str:
     """The EC2 name of a SageMaker type: ``ml.p5.48xlarge`` is a p5.48xlarge."""
     return instance_type[3:] if instance_type.startswith("ml.") else instance_type
 
 
-def lookup(instance_type: str) -> Instance | None:
+def find_instance(instance_type: str) -> Instance | None:
     """The type's row; None for a type that is not in the table."""
-    return INSTANCES.get(short(instance_type))
+    return INSTANCES.get(short_type(instance_type))
 
 
-def family(instance_type: str) -> str:
+def instance_family(instance_type: str) -> str:
     """``ml.g5.48xlarge`` -> g5."""
-    return short(instance_type).partition(".")[0]
+    return short_type(instance_type).partition(".")[0]

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from launcher import events
 from launcher import events as failure
 from launcher.causes import PEER, STOPPED, Cause, LaunchError
-from launcher.node_job import Life
+from launcher.node_job import NodeJob
 from launcher.peers.gate import Gate
-from launcher.peers.peers import COLLECTING, SoloGate
+from launcher.peers.peers import COLLECTING, LonePeers
 from launcher.plan import Plan
 from launcher.ranks import rank_processes
-from launcher.stop_request import Halt, Inbox
+from launcher.stop_request import SignalInbox, StopRequest
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PASSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
@@ -23,26 +23,28 @@ PASSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 UPLOAD_SECONDS = 15
 
 
-class Job:
+class MainJob:
     """`run` is called in the launcher process, below init."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._halt = Halt()
+        self._halt = StopRequest()
         self._topology = plan.context.topology
-        self._gate: SoloGate = SoloGate()
+        self._gate: LonePeers = LonePeers()
         if self._topology.nodes > 1:
             port = plan.context.settings.number("gate-port")
             self._gate = Gate(
                 self._topology.hosts, self._topology.node_rank, self._topology.job, port, self._halt
             )
-        self._life = Life(plan, self._halt, self._gate)
+        self._life = NodeJob(plan, self._halt, self._gate)
         self._deadline: threading.Timer | None = None
-        self._inbox: Inbox[Callable[[], int | None]] = Inbox((*STOP_SIGNALS, *PASSED_SIGNALS))
+        self._inbox: SignalInbox[Callable[[], int | None]] = SignalInbox(
+            (*STOP_SIGNALS, *PASSED_SIGNALS)
+        )
 
     def run(self) -> int:
         """Do everything; the exit code."""
-        events.at(self._topology.host, self._topology.node_rank)
+        events.set_node(self._topology.host, self._topology.node_rank)
         threading.Thread(target=self._work, name="job", daemon=True).start()
         with self._halt.telling(lambda: self._inbox.put(self._stop_requested)):
             while True:
@@ -65,8 +67,10 @@ class Job:
                 self._gate.stop(cause)
         else:
             # Passed on where there is a handler: without one it would kill the rank.
-            wanted = [pid for pid in self._life.rank_pids() if rank_processes.catches(pid, number)]
-            rank_processes.send(wanted, number)
+            wanted = [
+                pid for pid in self._life.rank_pids() if rank_processes.catches_signal(pid, number)
+            ]
+            rank_processes.send_signal(wanted, number)
 
     def _stop_requested(self) -> None:
         """The platform's patience began with the signal: whatever happens, end within it."""
@@ -105,5 +109,5 @@ class Job:
             code = verdict.code if verdict.host == host else PEER
         events.emit("failed", code=code, cause=verdict.headline(), detail=verdict.detail)
         if self._plan.context.failure_file is not None:
-            failure.write(self._plan.context.failure_file, verdict)
+            failure.write_failure(self._plan.context.failure_file, verdict)
         return code

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from launcher import events
 from launcher import plan as plans
-from launcher.causes import OK, STOPPED, Cause, CauseError, first
+from launcher.causes import OK, STOPPED, Cause, CauseError, root_cause
 from launcher.checks import node_check, node_facts, preflight, probe
 from launcher.context import SAGEMAKER
 from launcher.data import training_code
-from launcher.data.job_data import Agreed, Data, agreed_from_wire, warn_of_model
-from launcher.peers.peers import SoloGate
+from launcher.data.job_data import JobAgreement, JobData, agreed_from_wire, warn_of_model
+from launcher.peers.peers import LonePeers
 from launcher.plan import Plan
 from launcher.platforms import devices, hostname, rank_environment
-from launcher.platforms.rank_environment import Change
+from launcher.platforms.rank_environment import EnvironmentChange
 from launcher.ranks import (
     extension_cache,
     hang_watch,
@@ -25,24 +25,24 @@ from launcher.ranks import (
 from launcher.ranks import (
     outcome as aftermath,
 )
-from launcher.ranks.outcome import SupervisorOutcome
-from launcher.ranks.supervisor import Ranks
-from launcher.stop_request import Halt, ending
+from launcher.ranks.outcome import RanksEnd
+from launcher.ranks.supervisor import RankSupervisor
+from launcher.stop_request import StopRequest, end_on_stop
 
 
-class Life:
+class NodeJob:
     """The steps; a step that cannot succeed raises LaunchError, one cut short HaltedError."""
 
-    def __init__(self, plan: Plan, halt: Halt, gate: SoloGate) -> None:
+    def __init__(self, plan: Plan, halt: StopRequest, gate: LonePeers) -> None:
         self._plan = plan
         self._context = plan.context
         self._topology = plan.context.topology
         self._settings = plan.context.settings
         self._halt = halt
         self._gate = gate
-        self._ranks: Ranks | None = None
+        self._ranks: RankSupervisor | None = None
         self._hung: Cause | None = None
-        self._data = Data(
+        self._data = JobData(
             plan.data,
             self._topology,
             self._context.env,
@@ -76,62 +76,68 @@ class Life:
         patience = float(self._settings.number("dns-wait"))
         self._gate.connect(patience)
         several = self._topology.nodes > 1
-        versions = probe.versions(self._context.python, self._context.env) if several else {}
-        mine = node_facts.make(self._plan, versions)
+        versions = (
+            probe.package_versions(self._context.python, self._context.env) if several else {}
+        )
+        mine = node_facts.node_facts(self._plan, versions)
         said = self._gate.gather("start", mine, timeout=patience, halt=self._halt)
-        node_facts.check(self._topology.hosts, said)
+        node_facts.check_nodes_alike(self._topology.hosts, said)
         if several:
             events.emit("met", nodes=len(said))
         return [int(node["nproc"]) for node in said]
 
-    def _agree(self) -> Agreed:
+    def _agree(self) -> JobAgreement:
         """Node 0 decides what all have to agree on."""
         mine = self._data.agree().to_wire() if self._topology.node_rank == 0 else None
         return agreed_from_wire(self._gate.gather("agree", mine, halt=self._halt)[0])
 
-    def _layout(self, procs: list[int], agreed: Agreed) -> rank_commands.Layout:
+    def _layout(self, procs: list[int], agreed: JobAgreement) -> rank_commands.RankLayout:
         several = self._topology.nodes > 1
         port = self._settings.number("port") if several else plans.free_port()
         visible = devices.visible_ids(self._context.env)
-        return rank_commands.layout(
+        return rank_commands.layout_ranks(
             self._topology, procs, port=port, attempt=agreed.attempt, visible=visible
         )
 
-    def _prepare(self, ranks: rank_commands.Layout, agreed: Agreed) -> list[Change]:
+    def _prepare(
+        self, ranks: rank_commands.RankLayout, agreed: JobAgreement
+    ) -> list[EnvironmentChange]:
         """Everything that has to be here before ranks start; variables that follow from it."""
         self._measure(ranks)
         self._source()
         self._pre_command()
         self._data.fetch()
         path = self._data.resume(agreed)
-        changes = [Change("LAUNCH_ATTEMPT", str(agreed.attempt), "told to the script")]
+        changes = [EnvironmentChange("LAUNCH_ATTEMPT", str(agreed.attempt), "told to the script")]
         if self._context.platform == SAGEMAKER and self._context.script.endswith(".sh"):
             # What a launch script starts (torchrun --standalone, mpirun) goes by gethostname().
             context = self._context
-            preload = hostname.preload(context.env, context.ml, context.python)
+            preload = hostname.preload_hostname(context.env, context.ml, context.python)
             why = "gethostname() answers the name that other nodes know"
-            changes += [Change(name, value, why) for name, value in preload.items()]
+            changes += [EnvironmentChange(name, value, why) for name, value in preload.items()]
         if path is not None:
-            changes.append(Change("LAUNCH_RESUME_FROM", str(path), "the checkpoint to go on from"))
+            changes.append(
+                EnvironmentChange("LAUNCH_RESUME_FROM", str(path), "the checkpoint to go on from")
+            )
         return changes
 
     def _preflight(self) -> None:
         if self._settings.text("preflight") == "off":
             return
-        self._judge(node_check.fast(self._plan, self._halt))
+        self._judge(node_check.quick_checks(self._plan, self._halt))
         # Every node fit by itself before they do anything together.
         self._gate.gather("fit", True, halt=self._halt)
 
-    def _measure(self, ranks: rank_commands.Layout) -> None:
+    def _measure(self, ranks: rank_commands.RankLayout) -> None:
         if self._settings.text("preflight") == "full":
             timeout = float(self._settings.number("preflight-timeout"))
-            self._judge(node_check.full(self._plan, ranks, self._halt, timeout))
+            self._judge(node_check.measured_checks(self._plan, ranks, self._halt, timeout))
 
     def _judge(self, checks: list[preflight.Check]) -> None:
         for check in checks:
             if check.level in (preflight.WARN, preflight.FAIL):
                 events.emit("preflight", check=check.name, level=check.level, text=check.text)
-        preflight.demand(checks)
+        preflight.require_fit(checks)
 
     def _source(self) -> None:
         context = self._context
@@ -139,7 +145,7 @@ class Life:
             return
         uri = training_code.archive_uri(context.env, context.hyperparameters, context.ml.code)
         if uri:
-            training_code.unpack(self._data.s3(), uri, context.ml.code)
+            training_code.unpack_source(self._data.s3(), uri, context.ml.code)
             training_code.install_requirements(
                 context.python, context.ml.code, context.script, self._halt
             )
@@ -156,13 +162,13 @@ class Life:
             text=True,
             start_new_session=True,
         )
-        with process, ending(process, self._halt):
+        with process, end_on_stop(process, self._halt):
             code = process.wait()
         events.emit("pre-cmd", code=code)
 
-    def _train(self, ranks: rank_commands.Layout, extra: list[Change]) -> SupervisorOutcome:
+    def _train(self, ranks: rank_commands.RankLayout, extra: list[EnvironmentChange]) -> RanksEnd:
         context, plan = self._context, self._plan
-        env = rank_environment.apply(context.env, [*plan.changes, *extra])
+        env = rank_environment.apply_changes(context.env, [*plan.changes, *extra])
         if plan.runner == rank_commands.DEEPSPEED:
             (plan.log_dir / "hostfile").write_text(
                 rank_commands.hostfile_text(ranks), encoding="utf-8"
@@ -171,8 +177,8 @@ class Life:
         for lock in cache.clean():
             events.emit("stale-lock", removed=str(lock))
         self._halt.check()
-        self._ranks = Ranks(
-            plans.commands(plan, ranks),
+        self._ranks = RankSupervisor(
+            plans.planned_commands(plan, ranks),
             env=env,
             cwd=context.cwd,
             log_dir=plan.log_dir,
@@ -195,7 +201,7 @@ class Life:
                 watch.stop()
             cache.close()
 
-    def _watch_for_hangs(self, ranks: Ranks) -> hang_watch.HangWatch | None:
+    def _watch_for_hangs(self, ranks: RankSupervisor) -> hang_watch.HangWatch | None:
         seconds = self._settings.number("hang-timeout")
         if not seconds:
             return None
@@ -208,18 +214,20 @@ class Life:
         watch.start()
         return watch
 
-    def _finish(self, outcome: SupervisorOutcome, ranks: rank_commands.Layout) -> int:
+    def _finish(self, outcome: RanksEnd, ranks: rank_commands.RankLayout) -> int:
         """After the ranks: save what is to be saved, and find the exit code."""
         stopped = self._halt.cause is not None and not self._halt.hard
         if self._halt.hard or self._hung is not None:
-            raise CauseError(aftermath.hard_cause(self._halt.cause, self._hung, outcome))
+            raise CauseError(aftermath.cause_of_cut(self._halt.cause, self._hung, outcome))
         problem: Cause | None = None
-        if outcome.code != 0 and not aftermath.done_anyway(self._plan.done_file, ranks, outcome):
+        if outcome.code != 0 and not aftermath.finished_before_failure(
+            self._plan.done_file, ranks, outcome
+        ):
             if not stopped:
-                root = first(outcome.causes)
+                root = root_cause(outcome.causes)
                 assert root is not None, "a non-zero outcome has a cause"
                 raise CauseError(root)
-            problem = aftermath.stopped_badly(outcome, self._settings.number("grace"))
+            problem = aftermath.cause_of_bad_stop(outcome, self._settings.number("grace"))
         self._data.finish(success=not stopped)
         if self._context.platform == SAGEMAKER:
             warn_of_model(self._context.ml.model)

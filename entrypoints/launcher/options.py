@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 from launcher.option_table import ENV_PREFIX, HYPER_PREFIX, OPTIONS, Option
 
 #: Set by the launcher for the training script; never read as options. A rank that starts
@@ -22,7 +22,7 @@ EXPORTED = frozenset(
 
 
 @dataclass(frozen=True)
-class Value:
+class OptionValue:
     """What an option is, and who said so ("--grace", "LAUNCH_GRACE", "launch_grace", "default")."""
 
     text: str
@@ -30,10 +30,10 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Settings:
+class LaunchOptions:
     """Every option's value. Look one up by its name."""
 
-    values: Mapping[str, Value]
+    values: Mapping[str, OptionValue]
 
     def text(self, name: str) -> str:
         """The value as given."""
@@ -69,7 +69,7 @@ def parse_flags(argv: Sequence[str], *, words: int = 0) -> tuple[dict[str, str],
             taken.append(word)
             continue
         if not word.startswith("--"):
-            raise UsageError(
+            raise LaunchUsageError(
                 f"{word!r} is not an option. The training script and its arguments go after --: "
                 "launch local -- train.py --epochs 3"
             )
@@ -80,15 +80,15 @@ def parse_flags(argv: Sequence[str], *, words: int = 0) -> tuple[dict[str, str],
             continue
         if not equals:
             if not rest or rest[0] == "--":
-                raise UsageError(f"--{name} needs a value")
+                raise LaunchUsageError(f"--{name} needs a value")
             value = rest.pop(0)
         flags[name] = f"{flags[name]} {value}" if option.many and name in flags else value
     return flags, taken
 
 
-def resolve(
+def resolve_options(
     flags: Mapping[str, str], env: Mapping[str, str], hyperparameters: Mapping[str, Any]
-) -> Settings:
+) -> LaunchOptions:
     """Merge the sources; UsageError for an unknown LAUNCH_* or launch_*, or a bad value."""
     _refuse_unknown(
         (name for name in env if name.startswith(ENV_PREFIX) and name not in EXPORTED),
@@ -100,20 +100,20 @@ def resolve(
         [option.hyper for option in OPTIONS],
         "hyperparameter",
     )
-    return Settings({o.name: _pick(o, flags, env, hyperparameters) for o in OPTIONS})
+    return LaunchOptions({o.name: _pick(o, flags, env, hyperparameters) for o in OPTIONS})
 
 
 def _pick(
     option: Option, flags: Mapping[str, str], env: Mapping[str, str], hyper: Mapping[str, Any]
-) -> Value:
+) -> OptionValue:
     if option.name in flags:
-        value = Value(flags[option.name], f"--{option.name}")
+        value = OptionValue(flags[option.name], f"--{option.name}")
     elif env.get(option.env, "") != "":
-        value = Value(env[option.env], option.env)
+        value = OptionValue(env[option.env], option.env)
     elif hyper.get(option.hyper) is not None:
-        value = Value(_hyper_text(hyper[option.hyper]), option.hyper)
+        value = OptionValue(_hyper_text(hyper[option.hyper]), option.hyper)
     else:
-        return Value(option.default, "default")
+        return OptionValue(option.default, "default")
     _check(option, value)
     return value
 
@@ -125,16 +125,18 @@ def _hyper_text(value: Any) -> str:
     return str(value)
 
 
-def _check(option: Option, value: Value) -> None:
+def _check(option: Option, value: OptionValue) -> None:
     text = value.text
     if option.flag:
         _truth_text(value.source, text)
     if option.choices and text not in option.choices:
-        raise UsageError(f"{value.source}={text!r}: choose one of {', '.join(option.choices)}")
+        raise LaunchUsageError(
+            f"{value.source}={text!r}: choose one of {', '.join(option.choices)}"
+        )
     if option.number and not text.isdecimal():
-        raise UsageError(f"{value.source}={text!r} is not a whole number")
+        raise LaunchUsageError(f"{value.source}={text!r} is not a whole number")
     if option.name == "nproc" and text != "auto" and not (text.isdecimal() and int(text) > 0):
-        raise UsageError(f"{value.source}={text!r}: give a number above 0, or auto")
+        raise LaunchUsageError(f"{value.source}={text!r}: give a number above 0, or auto")
 
 
 def _truth(text: str) -> bool:
@@ -143,7 +145,7 @@ def _truth(text: str) -> bool:
 
 def _truth_text(source: str, text: str) -> str:
     if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
-        raise UsageError(f"{source}: {text!r} is neither true nor false")
+        raise LaunchUsageError(f"{source}: {text!r} is neither true nor false")
     return text
 
 
@@ -151,13 +153,15 @@ def _find(name: str, prefix: str) -> Option:
     for option in OPTIONS:
         if option.name == name:
             return option
-    raise UsageError(f"unknown option {prefix}{name}{_nearest(name, [o.name for o in OPTIONS])}")
+    raise LaunchUsageError(
+        f"unknown option {prefix}{name}{_nearest(name, [o.name for o in OPTIONS])}"
+    )
 
 
 def _refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> None:
     for name in sorted(names):
         if name not in known:
-            raise UsageError(f"unknown {what} {name}{_nearest(name, known)}")
+            raise LaunchUsageError(f"unknown {what} {name}{_nearest(name, known)}")
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -15,12 +15,12 @@ from typing import Any
 from launcher import context as contexts
 from launcher.context import SAGEMAKER, Context
 from launcher.data import training_code, transfer_plan
-from launcher.data.transfer_plan import DataPlan
+from launcher.data.transfer_plan import TransferPlan
 from launcher.platforms import devices, network_env, rank_environment, sagemaker_env
 from launcher.platforms.devices import Gpus
-from launcher.platforms.rank_environment import Change
+from launcher.platforms.rank_environment import EnvironmentChange
 from launcher.ranks import extension_cache, rank_commands
-from launcher.ranks.rank_commands import Layout
+from launcher.ranks.rank_commands import RankLayout
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Plan:
     nproc: int
     log_dir: Path
     scratch: Path
-    changes: tuple[Change, ...]
+    changes: tuple[EnvironmentChange, ...]
     warnings: tuple[str, ...]
-    data: DataPlan
+    data: TransferPlan
 
     @property
     def done_file(self) -> Path | None:
@@ -47,12 +47,12 @@ class Plan:
         return self.log_dir / name if name else None
 
 
-def make(context: Context) -> Plan:
+def plan_launch(context: Context) -> Plan:
     """Decide; UsageError if there is no script to decide about."""
     expected = training_code.archive_uri(context.env, context.hyperparameters, context.ml.code)
     contexts.need_script(context, to_come=bool(expected) and context.platform == SAGEMAKER)
     settings = context.settings
-    runner = rank_commands.choose(settings.text("runner"), context.script)
+    runner = rank_commands.choose_runner(settings.text("runner"), context.script)
     gpus = devices.count_gpus(context.env)
     asked = settings.text("nproc")
     nproc = rank_commands.default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
@@ -64,11 +64,11 @@ def make(context: Context) -> Plan:
     log_dir = (
         Path(settings.text("log-dir")).absolute() / own if settings.text("log-dir") else scratch
     )
-    stack = network_env.read_stack()
+    stack = network_env.read_network_stack()
     profile = settings.text("env-profile") == "auto"
     kind, nodes = instance_type(context), context.topology.nodes
-    table = network_env.changes(context.env, kind, stack, nodes) if profile else []
-    warnings = network_env.warnings(context.env, kind, stack, nodes) if profile else []
+    table = network_env.network_variables(context.env, kind, stack, nodes) if profile else []
+    warnings = network_env.network_warnings(context.env, kind, stack, nodes) if profile else []
     return Plan(
         context=context,
         runner=runner,
@@ -78,7 +78,7 @@ def make(context: Context) -> Plan:
         scratch=scratch,
         changes=(*_changes(context, gpus, log_dir, scratch), *table),
         warnings=tuple(warnings),
-        data=transfer_plan.read(settings, context.args, context.ml.model),
+        data=transfer_plan.plan_transfers(settings, context.args, context.ml.model),
     )
 
 
@@ -87,25 +87,27 @@ def instance_type(context: Context) -> str:
     return context.topology.instance_type or context.settings.text("instance-type")
 
 
-def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list[Change]:
+def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list[EnvironmentChange]:
     env, topology = context.env, context.topology
     on_slurm = topology.platform == contexts.SLURM
     home = Path(env.get("HOME") or "/root")
     changes = [
-        *rank_environment.stale(env),
-        *(rank_environment.slurm(env) if on_slurm else ()),
-        *rank_environment.network(env, topology.interface, on_slurm=on_slurm),
+        *rank_environment.stale_variables(env),
+        *(rank_environment.slurm_changes(env) if on_slurm else ()),
+        *rank_environment.network_changes(env, topology.interface, on_slurm=on_slurm),
         rank_environment.unless_set(
             env, "PYTHONUNBUFFERED", "1", "ranks' lines appear when printed"
         ),
-        Change("LAUNCH_JOB_ID", topology.job, "told to the script"),
-        Change("LAUNCH_BACKEND", "nccl" if gpus.count else "gloo", f"{gpus.count} GPUs"),
-        Change("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
-        *extension_cache.changes(env, extension_cache.local_disk(), home),
+        EnvironmentChange("LAUNCH_JOB_ID", topology.job, "told to the script"),
+        EnvironmentChange("LAUNCH_BACKEND", "nccl" if gpus.count else "gloo", f"{gpus.count} GPUs"),
+        EnvironmentChange("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
+        *extension_cache.cache_variables(env, extension_cache.local_disk(), home),
     ]
     if context.script.endswith(".sh"):
         why = "a torchrun in the script can not fail without our knowing"
-        changes.append(Change("PATH", f"{rank_commands.SHIMS}:{env.get('PATH', os.defpath)}", why))
+        changes.append(
+            EnvironmentChange("PATH", f"{rank_commands.SHIMS}:{env.get('PATH', os.defpath)}", why)
+        )
     if gpus.count:
         why = "a failed collective ends its rank (HyperPod recipes)"
         changes.append(
@@ -116,10 +118,10 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
         changes.append(rank_environment.unless_set(env, "PYTHONFAULTHANDLER", "1", why))
     done = context.settings.text("done-file")
     if done:
-        changes.append(Change("LAUNCH_DONE_FILE", str(log_dir / done), "--done-file"))
+        changes.append(EnvironmentChange("LAUNCH_DONE_FILE", str(log_dir / done), "--done-file"))
     if context.platform == contexts.SAGEMAKER:
         why = "sagemaker-training's contract with scripts"
-        values = sagemaker_env.variables(
+        values = sagemaker_env.sagemaker_variables(
             context.ml,
             topology,
             context.hyperparameters,
@@ -127,17 +129,19 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
             script=context.script,
             args=context.args,
         )
-        changes += [Change(name, value, why) for name, value in sorted(values.items())]
+        changes += [EnvironmentChange(name, value, why) for name, value in sorted(values.items())]
         path = env.get("PYTHONPATH", "")
         joined = f"{context.cwd}:{path}" if path else str(context.cwd)
-        changes.append(Change("PYTHONPATH", joined, "the source directory is importable"))
+        changes.append(
+            EnvironmentChange("PYTHONPATH", joined, "the source directory is importable")
+        )
     return changes
 
 
-def assumed_layout(plan: Plan) -> Layout:
+def assumed_layout(plan: Plan) -> RankLayout:
     """The ranks if every node has as many processes as this one."""
     topology = plan.context.topology
-    return rank_commands.layout(
+    return rank_commands.layout_ranks(
         topology,
         [plan.nproc] * topology.nodes,
         port=plan.context.settings.number("port") if topology.nodes > 1 else 0,
@@ -154,10 +158,10 @@ def free_port() -> int:
         return port
 
 
-def commands(plan: Plan, ranks: Layout) -> list[rank_commands.Command]:
+def planned_commands(plan: Plan, ranks: RankLayout) -> list[rank_commands.RankCommand]:
     """The exact commands of this node."""
     context = plan.context
-    return rank_commands.commands(
+    return rank_commands.rank_commands(
         plan.runner,
         ranks,
         python=context.python,
@@ -179,7 +183,7 @@ def fresh_directory(path: Path) -> Path:
     return path
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
+def plan_json(plan: Plan) -> dict[str, Any]:
     """The whole plan as JSON values."""
     context, ranks = plan.context, assumed_layout(plan)
     return {
@@ -192,7 +196,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "cwd": str(context.cwd),
         "commands": [
             {"argv": list(command.argv), "env": dict(command.env)}
-            for command in commands(plan, ranks)
+            for command in planned_commands(plan, ranks)
         ],
         "environment": [
             {"name": c.name, "value": c.value, "why": c.why, "kept": c.kept} for c in plan.changes
@@ -222,9 +226,9 @@ def topology_json(context: Context) -> dict[str, Any]:
     }
 
 
-def as_text(plan: Plan) -> str:
+def plan_text(plan: Plan) -> str:
     """The plan for people. A port of 0 stands for a free one, chosen at the start."""
-    data, topology = as_json(plan), plan.context.topology
+    data, topology = plan_json(plan), plan.context.topology
     lines = [
         f"platform   {data['platform']}",
         f"nodes      {topology.nodes}: {' '.join(topology.hosts)}",

@@ -18,11 +18,11 @@ from launcher.causes import Cause, CauseError
 Item = TypeVar("Item")
 
 
-class HaltedError(CauseError):
+class StoppedError(CauseError):
     """Raised by a step that was cut short; carries the cause of the halt."""
 
 
-class Halt:
+class StopRequest:
     """Set once with a cause; `hard` may follow a graceful request, never the other way round.
 
     Graceful (SIGTERM) leaves ranks their grace to write a checkpoint; hard (a peer is lost)
@@ -71,12 +71,12 @@ class Halt:
     def check(self) -> None:
         """Raise HaltedError if a stop was requested."""
         if self.cause is not None:
-            raise HaltedError(self.cause)
+            raise StoppedError(self.cause)
 
 
 @contextmanager
-def ending(
-    process: subprocess.Popen[str], halt: Halt, *, only_hard: bool = False
+def end_on_stop(
+    process: subprocess.Popen[str], halt: StopRequest, *, only_hard: bool = False
 ) -> Iterator[None]:
     """Terminate a helper process when a stop is requested while the block waits for it.
 
@@ -93,7 +93,7 @@ def ending(
         halt.check()
 
 
-class Inbox(Generic[Item]):
+class SignalInbox(Generic[Item]):
     """Signals and items, in the order in which they come.
 
     A Python handler runs in the main thread only between two of its instructions, so a thread that

@@ -18,20 +18,20 @@ from typing import Any
 from launcher import events
 from launcher import events as failure
 from launcher.causes import FAILED, STOPPED, Cause, LaunchError
-from launcher.options import Settings
+from launcher.options import LaunchOptions
 from launcher.platforms import hostname
-from launcher.platforms.hyperparameters import LAUNCH_PREFIX, for_script
+from launcher.platforms.hyperparameters import LAUNCH_PREFIX, script_hyperparameters
 from launcher.platforms.ml_dir import MlDir
 from launcher.ranks import rank_processes
 from launcher.ranks.rank_commands import REPORT, SHIMS
-from launcher.stop_request import Inbox
+from launcher.stop_request import SignalInbox
 
 #: From here on arguments reach the script as a list; before, a shell read them.
 SAFE_VERSION = (5, 1, 3)
 _SHELL_SAFE = re.compile(r"[\w@%+=:,./-]+")
 
 
-def wanted(env: Mapping[str, str], hyperparameters: Mapping[str, Any]) -> bool:
+def toolkit_wanted(env: Mapping[str, str], hyperparameters: Mapping[str, Any]) -> bool:
     """Whether a SageMaker job is meant for sagemaker-training rather than for our own runners.
 
     An estimator job names its program through sagemaker_program or sagemaker_submit_directory, an
@@ -50,8 +50,8 @@ def wanted(env: Mapping[str, str], hyperparameters: Mapping[str, Any]) -> bool:
     )
 
 
-def run(
-    env: Mapping[str, str], settings: Settings, ml: MlDir, hyperparameters: Mapping[str, Any]
+def run_toolkit(
+    env: Mapping[str, str], settings: LaunchOptions, ml: MlDir, hyperparameters: Mapping[str, Any]
 ) -> int:
     """Run `train` to its end; its exit code. Called in the launcher process, below init."""
     train = shutil.which("train", path=env.get("PATH"))
@@ -60,11 +60,11 @@ def run(
             "there is no `train` command on PATH: this image has no sagemaker-training", code=127
         )
     python = _interpreter(Path(train))
-    _check_version(_version(python), for_script(hyperparameters))
+    _check_version(_version(python), script_hyperparameters(hyperparameters))
     report = Path(tempfile.mkdtemp(prefix="launch-toolkit-"), "elastic.json")
     child_env = {
         **env,
-        **hostname.preload(env, ml, python),
+        **hostname.preload_hostname(env, ml, python),
         "PATH": f"{SHIMS}:{env.get('PATH', os.defpath)}",
         REPORT: str(report),
         "LAUNCH_ELASTIC_RAISE": "1",
@@ -78,7 +78,7 @@ class _Train:
 
     def __init__(self, argv: list[str], env: Mapping[str, str], grace: float) -> None:
         # Items are exit codes of the process, as Popen gives them.
-        self._inbox: Inbox[tuple[int]] = Inbox(
+        self._inbox: SignalInbox[tuple[int]] = SignalInbox(
             (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
         )
         self._grace = grace
@@ -113,10 +113,10 @@ class _Train:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._deadline = self._deadline or time.monotonic() + self._grace
             number = signal.SIGTERM
-            told = rank_processes.send(ranks or [self._process.pid], number)
+            told = rank_processes.send_signal(ranks or [self._process.pid], number)
         else:
-            told = rank_processes.send(
-                [p for p in ranks if rank_processes.catches(p, number)], number
+            told = rank_processes.send_signal(
+                [p for p in ranks if rank_processes.catches_signal(p, number)], number
             )
         events.emit("signal", signal=signal.Signals(number).name, told=told)
 
@@ -138,7 +138,7 @@ def _verdict(code: int, report: Path, failure_file: Path) -> int:
     else:
         events.emit("done", code=0)
         return 0
-    failure.write(failure_file, cause)
+    failure.write_failure(failure_file, cause)
     events.emit("failed", code=cause.code, cause=cause.headline())
     return cause.code
 

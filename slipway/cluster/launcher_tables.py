@@ -40,8 +40,8 @@ def instance(launcher: Path, instance_type: str) -> tuple[str, Instance]:
     `launcher` is the checkout's entrypoints/. Raises UsageError that names the nearest type.
     """
     table = _module(launcher / "launcher" / "instances.py")
-    name: str = table.short(instance_type)
-    row: Instance | None = table.lookup(name)
+    name: str = table.short_type(instance_type)
+    row: Instance | None = table.find_instance(name)
     if row is None:
         known = [f"ml.{known}" for known in table.INSTANCES]
         raise UsageError(
@@ -54,7 +54,7 @@ def instance(launcher: Path, instance_type: str) -> tuple[str, Instance]:
 def family(launcher: Path, instance_type: str) -> str:
     """``ml.g5.48xlarge`` -> g5."""
     table = _module(launcher / "launcher" / "instances.py")
-    name: str = table.family(instance_type)
+    name: str = table.instance_family(instance_type)
     return name
 
 

@@ -115,7 +115,7 @@ class Launch:
 
     def family(self) -> list[int]:
         """Every process of this node."""
-        table = rank_processes.snapshot()
+        table = rank_processes.process_table()
         below = rank_processes.descendants(self.process.pid, table)
         return [self.process.pid, *(process.pid for process in below)]
 
@@ -124,9 +124,9 @@ class Launch:
         stopped: list[int] = []
         # Until a look finds nothing new: one may fork, or end, before its turn.
         while fresh := [pid for pid in self.family() if pid not in stopped]:
-            rank_processes.send(fresh, signal.SIGSTOP)
+            rank_processes.send_signal(fresh, signal.SIGSTOP)
             stopped += fresh
-        rank_processes.send(stopped, signal.SIGKILL)
+        rank_processes.send_signal(stopped, signal.SIGKILL)
 
     def end(self) -> int:
         """Its exit code; 128 + signal when it was killed."""

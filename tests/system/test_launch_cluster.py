@@ -68,7 +68,7 @@ def three(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def alive(pid: int) -> bool:
-    return pid in rank_processes.snapshot()
+    return pid in rank_processes.process_table()
 
 
 def test_ranks_of_all_nodes_form_one_world_in_host_order(two: Cluster) -> None:

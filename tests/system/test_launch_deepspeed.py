@@ -116,7 +116,7 @@ def test_a_deepspeed_launch_process_that_is_killed_is_no_success(
     both = start(two, bucket, shared_project.cache / "test-torch-extensions")
     for running in both:
         running.wait_for_line("] now waiting")
-    below = rank_processes.descendants(both[0].pid, rank_processes.snapshot())
+    below = rank_processes.descendants(both[0].pid, rank_processes.process_table())
     commands = {p.pid: Path(f"/proc/{p.pid}/cmdline").read_bytes() for p in below}
     (launch,) = [pid for pid, line in commands.items() if b"deepspeed.launcher.launch" in line]
     os.kill(launch, signal.SIGKILL)

@@ -26,7 +26,7 @@ from launcher.causes import (
 )
 from launcher.data import transfer
 from launcher.data.s3 import S3, S3Error
-from launcher.stop_request import Halt
+from launcher.stop_request import StopRequest
 from tests.system.launch_bucket import Bucket
 from tests.system.launch_cluster import LAUNCH, Cluster, Launch, clean_environment, cluster
 
@@ -90,7 +90,7 @@ def writes(path: Path) -> str:
 
 
 def s3(bucket: Bucket) -> S3:
-    return S3({**clean_environment(), **bucket.env}, Halt())
+    return S3({**clean_environment(), **bucket.env}, StopRequest())
 
 
 # --- fetching ---
@@ -99,7 +99,7 @@ def s3(bucket: Bucket) -> S3:
 def test_a_prefix_is_fetched_whole_with_any_names(tmp_path: Path, bucket: Bucket) -> None:
     bucket.put(MODEL)
     target = tmp_path / "model"
-    moved = transfer.fetch(s3(bucket), f"{bucket.uri}/m", target)
+    moved = transfer.fetch_prefix(s3(bucket), f"{bucket.uri}/m", target)
     assert (moved.files, moved.size, moved.copied) == (3, 1003, 3)
     assert transfer.local_files(target) == FETCHED
     assert (target / "sub" / "ü*[1].bin").read_text() == "y"
@@ -108,10 +108,10 @@ def test_a_prefix_is_fetched_whole_with_any_names(tmp_path: Path, bucket: Bucket
 def test_a_second_fetch_copies_only_what_has_changed(tmp_path: Path, bucket: Bucket) -> None:
     bucket.put(MODEL)
     source, target = f"{bucket.uri}/m", tmp_path / "model"
-    transfer.fetch(s3(bucket), source, target)
-    assert transfer.fetch(s3(bucket), source, target).copied == 0
+    transfer.fetch_prefix(s3(bucket), source, target)
+    assert transfer.fetch_prefix(s3(bucket), source, target).copied == 0
     (target / "config.json").unlink()
-    assert transfer.fetch(s3(bucket), source, target).copied == 1
+    assert transfer.fetch_prefix(s3(bucket), source, target).copied == 1
 
 
 def test_a_file_of_the_same_size_but_another_version_is_fetched(
@@ -122,7 +122,7 @@ def test_a_file_of_the_same_size_but_another_version_is_fetched(
     (target / "config.json").write_text("[]")
     os.utime(target / "config.json", (1e9, 1e9))
     bucket.put({"m/config.json": "{}"})
-    transfer.fetch(s3(bucket), f"{bucket.uri}/m", target)
+    transfer.fetch_prefix(s3(bucket), f"{bucket.uri}/m", target)
     assert (target / "config.json").read_text() == "{}"
 
 
@@ -130,7 +130,7 @@ def test_an_empty_prefix_is_an_error_although_s5cmd_says_nothing(
     tmp_path: Path, bucket: Bucket
 ) -> None:
     with pytest.raises(LaunchError, match="nothing below") as caught:
-        transfer.fetch(s3(bucket), f"{bucket.uri}/typo", tmp_path / "x")
+        transfer.fetch_prefix(s3(bucket), f"{bucket.uri}/typo", tmp_path / "x")
     assert caught.value.code == NOTHING_FETCHED
 
 
@@ -138,14 +138,14 @@ def test_a_bucket_that_does_not_exist_is_not_taken_for_an_empty_one(
     tmp_path: Path, bucket: Bucket
 ) -> None:
     with pytest.raises(S3Error, match="NoSuchBucket"):
-        transfer.fetch(s3(bucket), "s3://no-such-bucket-here/x", tmp_path / "x")
+        transfer.fetch_prefix(s3(bucket), "s3://no-such-bucket-here/x", tmp_path / "x")
 
 
 def test_a_file_that_can_not_arrive_is_named(tmp_path: Path, bucket: Bucket) -> None:
     bucket.put(MODEL)
     (tmp_path / "model" / "config.json").mkdir(parents=True)
     with pytest.raises(LaunchError) as caught:
-        transfer.fetch(s3(bucket), f"{bucket.uri}/m", tmp_path / "model")
+        transfer.fetch_prefix(s3(bucket), f"{bucket.uri}/m", tmp_path / "model")
     assert caught.value.code == FETCH_SHORT
     assert not (tmp_path / "model" / transfer.FETCHED).exists()
 
@@ -165,7 +165,7 @@ def test_the_pip_wrapper_is_refused(tmp_path: Path, bucket: Bucket) -> None:
     wrapper.write_text("#!/bin/sh\nexit 0\n")
     wrapper.chmod(0o755)
     with pytest.raises(LaunchError, match="wrapper"):
-        S3({"PATH": str(tmp_path)}, Halt())
+        S3({"PATH": str(tmp_path)}, StopRequest())
 
 
 def test_a_prefetch_that_fails_on_one_node_ends_all_before_ranks_start(
@@ -298,7 +298,7 @@ def test_a_file_that_is_still_written_is_not_verified(tmp_path: Path, bucket: Bu
     writer.start()
     try:
         with pytest.raises(LaunchError) as caught:
-            transfer.send(s3(bucket), root, files, f"{bucket.uri}/o")
+            transfer.send_prefix(s3(bucket), root, files, f"{bucket.uri}/o")
     finally:
         stop.set()
         writer.join()
@@ -423,7 +423,7 @@ def test_sigterm_during_a_prefetch_leaves_nothing_that_looks_fetched(
     one.script("raise SystemExit(1)")
     lock = one.nodes[0].root / ".launch-model.lock"
     target = one.nodes[0].root / "model"
-    with transfer.locked(lock):
+    with transfer.directory_lock(lock):
         (launch,) = one.train(
             "--pre-cmd", "echo before; sleep infinity", "--prefetch", f"{bucket.uri}/m={target}"
         )

@@ -12,7 +12,7 @@ import pytest
 from common import checkpoints, zero
 from common.errors import ExampleError
 from common.progress import Progress
-from launcher.data.checkpoints import complete
+from launcher.data.checkpoints import is_complete
 
 
 class Clock:
@@ -74,9 +74,11 @@ def test_a_checkpoint_that_is_being_deleted_is_no_longer_complete_to_the_launche
     step.mkdir()
     for name in (".metadata", "__0_0.distcp"):
         (step / name).write_text("x")
-    assert [item.name for item in complete(tmp_path, "auto")] == ["step-5"]
+    assert [item.name for item in is_complete(tmp_path, "auto")] == ["step-5"]
     seen: list[list[Any]] = []
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: seen.append(complete(tmp_path, "auto")))
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda *_, **__: seen.append(is_complete(tmp_path, "auto"))
+    )
     checkpoints.remove(step, ".metadata")
     assert seen == [[]]
 

@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.platforms.hyperparameters import decode, for_script, to_args
+from launcher.platforms.hyperparameters import (
+    decode_hyperparameters,
+    script_hyperparameters,
+    to_arguments,
+)
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -33,24 +37,32 @@ JSON_VALUES = st.recursive(
     ],
 )  # fmt: skip
 def test_arguments_follow_the_toolkits_rules(given: dict[str, Any], args: list[str]) -> None:
-    assert to_args(given) == args
+    assert to_arguments(given) == args
 
 
 @given(st.dictionaries(st.text(min_size=2), st.text()))
 def test_every_text_reaches_the_script_whole(values: dict[str, str]) -> None:
-    args = to_args(decode({key: json.dumps(value) for key, value in values.items()}))
+    args = to_arguments(
+        decode_hyperparameters({key: json.dumps(value) for key, value in values.items()})
+    )
     assert args == [word for key in sorted(values) for word in (f"--{key}", values[key])]
 
 
 @given(st.dictionaries(st.text(), JSON_VALUES))
 def test_decoding_undoes_sagemakers_encoding(values: dict[str, Any]) -> None:
-    assert decode({key: json.dumps(value) for key, value in values.items()}) == values
+    assert (
+        decode_hyperparameters({key: json.dumps(value) for key, value in values.items()}) == values
+    )
 
 
 def test_a_value_that_is_not_json_is_itself() -> None:
-    assert decode({"a": "train.py", "b": "0.1", "c": ""}) == {"a": "train.py", "b": 0.1, "c": ""}
+    assert decode_hyperparameters({"a": "train.py", "b": "0.1", "c": ""}) == {
+        "a": "train.py",
+        "b": 0.1,
+        "c": "",
+    }
 
 
 def test_what_is_sagemakers_or_ours_is_not_the_scripts() -> None:
     given = {"sagemaker_program": "x", "launch_nproc": 2, "lr": 1, "relaunch_sagemaker_x": 2}
-    assert for_script(given) == {"lr": 1, "relaunch_sagemaker_x": 2}
+    assert script_hyperparameters(given) == {"lr": 1, "relaunch_sagemaker_x": 2}

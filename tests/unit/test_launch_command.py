@@ -234,4 +234,4 @@ def test_the_open_kernel_modules_wording_is_understood(tmp_path: Path) -> None:
 def test_an_estimators_job_stays_sagemaker_trainings_unless_it_asks_for_our_runners(
     env: dict[str, str], hyperparameters: dict[str, object], toolkits: bool
 ) -> None:
-    assert toolkit.wanted(env, hyperparameters) == toolkits
+    assert toolkit.toolkit_wanted(env, hyperparameters) == toolkits

@@ -13,16 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import options
-from launcher.causes import NO_SPACE, LaunchError, UsageError
+from launcher.causes import NO_SPACE, LaunchError, LaunchUsageError
 from launcher.data import checkpoints, resume, s3, training_code, transfer, transfer_plan
-from launcher.data.checkpoints import Checkpoint, complete, share
-from launcher.data.resume import Remote
+from launcher.data.checkpoints import Checkpoint, is_complete, node_share
+from launcher.data.resume import RemoteCheckpoint
 
 MODEL = Path("/opt/ml/model")
 
 
-def plan(*flags: str, args: tuple[str, ...] = ()) -> transfer_plan.DataPlan:
-    return transfer_plan.read(options.resolve(options.parse_flags(flags)[0], {}, {}), args, MODEL)
+def plan(*flags: str, args: tuple[str, ...] = ()) -> transfer_plan.TransferPlan:
+    return transfer_plan.plan_transfers(
+        options.resolve_options(options.parse_flags(flags)[0], {}, {}), args, MODEL
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,13 +33,13 @@ def plan(*flags: str, args: tuple[str, ...] = ()) -> transfer_plan.DataPlan:
      ("s3://b", "s3://b"), ("s3://b/", "s3://b")],
 )  # fmt: skip
 def test_a_prefix_may_be_written_in_any_of_s5cmds_ways(text: str, prefix: str) -> None:
-    assert s3.uri(text) == prefix
+    assert s3.s3_uri(text) == prefix
 
 
 @pytest.mark.parametrize("text", ["", "b/p", "s3://", "s3:///p", "s3://b/*/x", "s3://b/?", "/x"])
 def test_what_is_no_prefix_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError):
-        s3.uri(text)
+    with pytest.raises(LaunchUsageError):
+        s3.s3_uri(text)
 
 
 def test_transfers_are_read_from_the_options() -> None:
@@ -62,7 +64,7 @@ def test_transfers_are_read_from_the_options() -> None:
     ],
 )
 def test_half_a_request_is_a_usage_error(flags: list[str]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(LaunchUsageError):
         plan(*flags)
 
 
@@ -79,7 +81,7 @@ def test_half_a_request_is_a_usage_error(flags: list[str]) -> None:
 def test_output_below_opt_ml_model_is_refused_unless_allowed(
     flags: list[str], args: tuple[str, ...]
 ) -> None:
-    with pytest.raises(UsageError, match="--allow-opt-ml-model"):
+    with pytest.raises(LaunchUsageError, match="--allow-opt-ml-model"):
         plan(*flags, args=args)
     plan(*flags, "--allow-opt-ml-model", args=args)
 
@@ -96,7 +98,7 @@ def tree(root: Path, *names: str) -> None:
 
 
 def names(root: Path, rule: str) -> list[str]:
-    return [item.name for item in complete(root, rule)]
+    return [item.name for item in is_complete(root, rule)]
 
 
 def test_a_checkpoint_is_complete_when_its_trainer_has_written_its_last_file(
@@ -111,7 +113,7 @@ def test_a_checkpoint_is_complete_when_its_trainer_has_written_its_last_file(
     (tmp_path / "latest").write_text("global_step7\n")
     assert names(tmp_path, "trainer_state") == ["checkpoint-200", "checkpoint-1000"]
     assert names(tmp_path, "dcp") == ["step-5"]
-    assert complete(tmp_path, "latest")[0].pointer == "latest"
+    assert is_complete(tmp_path, "latest")[0].pointer == "latest"
     assert names(tmp_path, "latest") == ["global_step7"]
     assert names(tmp_path, "marker:DONE") == ["mine-1"]
     assert names(tmp_path, "glob:*.pt") == ["x.pt"]
@@ -124,14 +126,14 @@ def test_a_checkpoint_is_complete_when_its_trainer_has_written_its_last_file(
 def test_a_latest_file_that_names_nothing_here_is_no_checkpoint(tmp_path: Path, text: str) -> None:
     (tmp_path / "latest").write_bytes(text.encode("utf-8", "surrogateescape"))
     (tmp_path / "a").mkdir()
-    assert complete(tmp_path, "latest") == []
+    assert is_complete(tmp_path, "latest") == []
 
 
 def test_writing_a_checkpoint_anew_under_its_name_is_noticed(tmp_path: Path) -> None:
     tree(tmp_path, "last/.metadata")
-    (before,) = complete(tmp_path, "dcp")
+    (before,) = is_complete(tmp_path, "dcp")
     os.utime(tmp_path / "last" / ".metadata", (2e9, 2e9))
-    (after,) = complete(tmp_path, "dcp")
+    (after,) = is_complete(tmp_path, "dcp")
     assert before.stamp != after.stamp
 
 
@@ -144,7 +146,7 @@ LISTINGS = st.lists(
 def test_every_file_is_uploaded_by_exactly_one_node_that_has_it(
     listings: list[dict[str, int]],
 ) -> None:
-    shares = [share(node, listings) for node in range(len(listings))]
+    shares = [node_share(node, listings) for node in range(len(listings))]
     uploaded = [name for part in shares for name in part]
     assert sorted(uploaded) == sorted({name for listing in listings for name in listing})
     for part, listing in zip(shares, listings, strict=True):
@@ -153,20 +155,23 @@ def test_every_file_is_uploaded_by_exactly_one_node_that_has_it(
 
 def test_the_newest_complete_checkpoint_is_chosen_wherever_it_is(tmp_path: Path) -> None:
     tree(tmp_path, "checkpoint-900/trainer_state.json")
-    far = [Remote("s3://b/j/0", "checkpoint-500"), Remote("s3://b/j/1", "checkpoint-1000")]
-    assert resume.choose(far, tmp_path, "auto") == far[1]
-    here = resume.choose(far[:1], tmp_path, "auto")
+    far = [
+        RemoteCheckpoint("s3://b/j/0", "checkpoint-500"),
+        RemoteCheckpoint("s3://b/j/1", "checkpoint-1000"),
+    ]
+    assert resume.choose_checkpoint(far, tmp_path, "auto") == far[1]
+    here = resume.choose_checkpoint(far[:1], tmp_path, "auto")
     assert isinstance(here, Checkpoint)
     assert here.name == "checkpoint-900"
-    assert resume.choose([], tmp_path / "none", "auto") is None
+    assert resume.choose_checkpoint([], tmp_path / "none", "auto") is None
 
 
 def test_a_checkpoint_asked_for_by_name_must_be_complete(tmp_path: Path) -> None:
     tree(tmp_path, "checkpoint-1/model.bin")
-    far = [Remote("s3://b/j/0", "checkpoint-5")]
-    assert resume.choose(far, tmp_path, "auto", "checkpoint-5") == far[0]
+    far = [RemoteCheckpoint("s3://b/j/0", "checkpoint-5")]
+    assert resume.choose_checkpoint(far, tmp_path, "auto", "checkpoint-5") == far[0]
     with pytest.raises(LaunchError, match="checkpoint-1"):
-        resume.choose(far, tmp_path, "auto", "checkpoint-1")
+        resume.choose_checkpoint(far, tmp_path, "auto", "checkpoint-1")
 
 
 def test_missing_and_short_files_are_both_differences() -> None:
@@ -178,7 +183,7 @@ def test_missing_and_short_files_are_both_differences() -> None:
 
 def test_a_disk_that_is_too_small_is_known_before_the_transfer(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"s3://b/big needs .* GB") as caught:
-        transfer.need_space("s3://b/big", tmp_path, 10**18)
+        transfer.require_space("s3://b/big", tmp_path, 10**18)
     assert caught.value.code == NO_SPACE
 
 
@@ -202,7 +207,7 @@ def archive(*members: tuple[str, Any]) -> tarfile.TarFile:
 
 def test_a_source_archive_is_unpacked_with_its_directories(tmp_path: Path) -> None:
     with archive(("src", tarfile.DIRTYPE), ("src/train.py", tarfile.REGTYPE)) as tar:
-        training_code.extract(tar, tmp_path)
+        training_code.extract_archive(tar, tmp_path)
     assert os.access(tmp_path / "src" / "train.py", os.R_OK | os.W_OK)
 
 
@@ -223,7 +228,7 @@ def test_a_source_archive_can_not_leave_its_directory(
     target = tmp_path / "code"
     target.mkdir()
     with archive((name, kind)) as tar, pytest.raises(LaunchError):
-        training_code.extract(tar, target)
+        training_code.extract_archive(tar, target)
     assert [path for path in tmp_path.rglob("*") if path != target] == []
 
 
@@ -243,9 +248,9 @@ def test_code_that_is_there_already_is_not_fetched(
 
 def test_checkpoint_state_changes_with_any_file(tmp_path: Path) -> None:
     tree(tmp_path, "c/a", "c/d/b")
-    before = checkpoints.state(tmp_path / "c")
+    before = checkpoints.checkpoint_state(tmp_path / "c")
     assert set(before) == {"c/a", "c/d/b"}
     (tmp_path / "c/d/b").write_text("longer than before")
-    assert checkpoints.state(tmp_path / "c") != before
+    assert checkpoints.checkpoint_state(tmp_path / "c") != before
     tree(tmp_path, "x.pt")
-    assert set(checkpoints.state(tmp_path / "x.pt")) == {"x.pt"}
+    assert set(checkpoints.checkpoint_state(tmp_path / "x.pt")) == {"x.pt"}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import events
-from launcher.causes import FAILURE_CHARS, Cause, first
+from launcher.causes import FAILURE_CHARS, Cause, root_cause
 from launcher.ranks import diagnosis
 from launcher.ranks.diagnosis import Exit
 
@@ -122,7 +122,7 @@ def test_a_cpp_exception_is_shown_with_its_text() -> None:
 
 def test_a_rank_that_aborts_because_a_peer_is_gone_is_no_root(tmp_path: Path) -> None:
     logs = {log(tmp_path / "rank0.log", IO_ERROR, age=9): 0}
-    root = first(diagnosis.causes([Exit(0, -6), Exit(1, -9)], logs))
+    root = root_cause(diagnosis.causes_of_exits([Exit(0, -6), Exit(1, -9)], logs))
     assert root is not None
     assert root.headline() == "RankKilled: killed by SIGKILL on rank 1"
 
@@ -154,7 +154,7 @@ def test_the_rank_that_wrote_its_traceback_first_is_the_root(tmp_path: Path) -> 
         log(tmp_path / "rank0.log", crash("ValueError: second"), age=1): 0,
         log(tmp_path / "rank1.log", crash("ValueError: first"), age=5): 1,
     }
-    root = first(diagnosis.causes([Exit(0, 1), Exit(1, 7)], logs))
+    root = root_cause(diagnosis.causes_of_exits([Exit(0, 1), Exit(1, 7)], logs))
     assert root is not None
     assert (root.rank, root.code, root.message) == (1, 7, "ValueError: first")
 
@@ -173,33 +173,35 @@ def test_what_a_rank_says_when_a_peer_is_gone_is_an_echo(tmp_path: Path, echo: s
         log(tmp_path / "rank0.log", crash(echo), age=9): 0,
         log(tmp_path / "rank1.log", crash("ValueError: bad batch"), age=1): 1,
     }
-    root = first(diagnosis.causes([Exit(0, 1), Exit(1, 1)], logs))
+    root = root_cause(diagnosis.causes_of_exits([Exit(0, 1), Exit(1, 1)], logs))
     assert root is not None
     assert root.message == "ValueError: bad batch"
 
 
 def test_a_kill_for_memory_is_named(tmp_path: Path) -> None:
-    (cause,) = diagnosis.causes([Exit(2, -9)], {}, oom_kills=1)
+    (cause,) = diagnosis.causes_of_exits([Exit(2, -9)], {}, oom_kills=1)
     expected = "RankKilled: killed by SIGKILL, the kernel killed for memory (oom_kill +1) on rank 2"
     assert cause.headline() == expected
     assert cause.code == 1
 
 
 def test_ranks_that_were_asked_to_end_are_no_cause() -> None:
-    (cause,) = diagnosis.causes([Exit(0, -15)], {})
+    (cause,) = diagnosis.causes_of_exits([Exit(0, -15)], {})
     assert cause.secondary
 
 
 def test_an_abort_with_a_traceback_is_told_by_the_traceback(tmp_path: Path) -> None:
     logs = {log(tmp_path / "rank0.log", "Fatal Python error: Aborted\n\nThread 0x1:\n"): 0}
-    (cause,) = diagnosis.causes([Exit(0, -6)], logs)
+    (cause,) = diagnosis.causes_of_exits([Exit(0, -6)], logs)
     assert cause.message == "Fatal Python error: Aborted"
 
 
 def test_a_traceback_counts_without_an_exit_code_only_when_asked_for(tmp_path: Path) -> None:
     logs = {log(tmp_path / "rank0.log", crash("ValueError: x")): 0}
-    assert diagnosis.causes([], logs) == []
-    assert [c.message for c in diagnosis.causes([], logs, harvest=True)] == ["ValueError: x"]
+    assert diagnosis.causes_of_exits([], logs) == []
+    assert [c.message for c in diagnosis.causes_of_exits([], logs, harvest=True)] == [
+        "ValueError: x"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -234,11 +236,11 @@ def test_the_failure_text_always_fits(message: str, detail: str) -> None:
 
 def test_an_existing_failure_file_is_kept_and_an_empty_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "output" / "failure"
-    assert events.write(path, Cause("A", "first"))
-    assert not events.write(path, Cause("B", "second"))
+    assert events.write_failure(path, Cause("A", "first"))
+    assert not events.write_failure(path, Cause("B", "second"))
     assert path.read_text() == "A: first\n"
     path.write_text("")
-    assert events.write(path, Cause("B", "second"))
+    assert events.write_failure(path, Cause("B", "second"))
 
 
 @pytest.mark.parametrize(

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from launcher.instances import INSTANCES, lookup
+from launcher.instances import INSTANCES, find_instance
 from launcher.platforms import network_env, rank_environment
-from launcher.platforms.network_env import Stack
-from launcher.platforms.rank_environment import Change
+from launcher.platforms.network_env import NetworkStack
+from launcher.platforms.rank_environment import EnvironmentChange
 from launcher.ranks import extension_cache
 
-NEW = Stack(installer=(1, 43, 2), plugin=(1, 16, 2), nccl=(2, 27, 7))
-OLD = Stack(installer=(1, 20, 0), plugin=(1, 5, 0), nccl=(2, 18, 5))
+NEW = NetworkStack(installer=(1, 43, 2), plugin=(1, 16, 2), nccl=(2, 27, 7))
+OLD = NetworkStack(installer=(1, 20, 0), plugin=(1, 5, 0), nccl=(2, 18, 5))
 RDMA = {"FI_EFA_USE_DEVICE_RDMA": "1"}
 SHM = {"NCCL_SHM_USE_CUDA_MEMCPY": "1"}
 NEURON = {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "FI_EFA_FORK_SAFE": "1"}
 
 
-def wanted(kind: str, stack: Stack, nodes: int = 2) -> dict[str, str]:
-    return {name: value for name, value, _ in network_env.wanted(kind, stack, nodes)}
+def wanted(kind: str, stack: NetworkStack, nodes: int = 2) -> dict[str, str]:
+    return {name: value for name, value, _ in network_env.wanted_network(kind, stack, nodes)}
 
 
 @pytest.mark.parametrize(
@@ -33,15 +33,15 @@ def wanted(kind: str, stack: Stack, nodes: int = 2) -> dict[str, str]:
         ("ml.p5e.48xlarge", NEW, {}),
         ("ml.p5en.48xlarge", NEW, {}),
         ("ml.p6-b200.48xlarge", NEW, {}),
-        ("ml.p5.48xlarge", Stack(), {}),
+        ("ml.p5.48xlarge", NetworkStack(), {}),
         # awsome-distributed-training:1.architectures/efa-cheatsheet.md
-        ("ml.p4d.24xlarge", Stack(plugin=(1, 6, 0)), RDMA),
+        ("ml.p4d.24xlarge", NetworkStack(plugin=(1, 6, 0)), RDMA),
         ("ml.p4d.24xlarge", OLD, {**RDMA, "FI_PROVIDER": "efa", "NCCL_PROTO": "simple"}),
         ("ml.p4de.24xlarge", OLD, {**RDMA, "FI_PROVIDER": "efa", "NCCL_PROTO": "simple"}),
-        ("ml.p5.48xlarge", Stack((1, 29, 0), (1, 7, 3), (2, 19, 3)),
+        ("ml.p5.48xlarge", NetworkStack((1, 29, 0), (1, 7, 3), (2, 19, 3)),
          {"FI_EFA_SET_CUDA_SYNC_MEMOPS": "0"}),
-        ("ml.p5.48xlarge", Stack((1, 29, 1), (1, 7, 3), (2, 19, 3)), {}),
-        ("ml.p5.48xlarge", Stack((1, 29, 0), (1, 7, 3), (2, 18, 5)), {}),
+        ("ml.p5.48xlarge", NetworkStack((1, 29, 1), (1, 7, 3), (2, 19, 3)), {}),
+        ("ml.p5.48xlarge", NetworkStack((1, 29, 0), (1, 7, 3), (2, 18, 5)), {}),
         ("ml.g5.48xlarge", NEW, SHM),
         ("ml.g6.12xlarge", NEW, SHM),
         ("ml.g6e.48xlarge", NEW, {}),
@@ -52,7 +52,7 @@ def wanted(kind: str, stack: Stack, nodes: int = 2) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_an_instance_type_gets_only_what_its_stack_needs(
-    kind: str, stack: Stack, variables: dict[str, str]
+    kind: str, stack: NetworkStack, variables: dict[str, str]
 ) -> None:
     assert wanted(kind, stack) == variables
 
@@ -63,21 +63,23 @@ def test_on_one_node_no_type_gets_efa_variables(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(INSTANCES))
-@pytest.mark.parametrize("stack", [NEW, OLD, Stack()])
-def test_no_type_ever_gets_what_aws_advises_against(kind: str, stack: Stack) -> None:
+@pytest.mark.parametrize("stack", [NEW, OLD, NetworkStack()])
+def test_no_type_ever_gets_what_aws_advises_against(kind: str, stack: NetworkStack) -> None:
     assert not set(wanted(kind, stack)) & set(network_env.HARMFUL)
 
 
 def test_the_users_value_stands_and_is_shown_as_kept() -> None:
-    (change,) = network_env.changes({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, "ml.g5.48xlarge", NEW, 2)
+    (change,) = network_env.network_variables(
+        {"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, "ml.g5.48xlarge", NEW, 2
+    )
     assert (change.value, change.kept) == ("0", True)
-    assert rank_environment.apply({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, [change]) == {
+    assert rank_environment.apply_changes({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, [change]) == {
         "NCCL_SHM_USE_CUDA_MEMCPY": "0"
     }
 
 
 def test_every_change_names_the_type_that_it_is_for() -> None:
-    for change in network_env.changes({}, "ml.p4d.24xlarge", OLD, 2):
+    for change in network_env.network_variables({}, "ml.p4d.24xlarge", OLD, 2):
         assert change.why.startswith("ml.p4d.24xlarge: ")
 
 
@@ -89,18 +91,18 @@ def test_every_change_names_the_type_that_it_is_for() -> None:
         ({"NCCL_PROTO": "Simple"}, "ml.p5.48xlarge", NEW, "NCCL_PROTO=simple overrides"),
         ({"FI_PROVIDER": "tcp"}, "ml.p5.48xlarge", NEW, "FI_PROVIDER=tcp turns EFA off"),
         ({}, "ml.p5.48xlarge", OLD, "aws-ofi-nccl 1.5.0 is older than 1.7.3"),
-        ({}, "ml.p5.48xlarge", Stack(nccl=(2, 18, 1)), "NCCL 2.18.1 is older than 2.18.5"),
+        ({}, "ml.p5.48xlarge", NetworkStack(nccl=(2, 18, 1)), "NCCL 2.18.1 is older than 2.18.5"),
     ],
 )
 def test_what_does_harm_is_warned_about(
-    env: dict[str, str], kind: str, stack: Stack, said: str
+    env: dict[str, str], kind: str, stack: NetworkStack, said: str
 ) -> None:
-    assert any(said in text for text in network_env.warnings(env, kind, stack, 2))
+    assert any(said in text for text in network_env.network_warnings(env, kind, stack, 2))
 
 
 def test_a_healthy_environment_gives_no_warning() -> None:
     env = {"NCCL_DEBUG": "INFO", "NCCL_PROTO": "LL128", "FI_PROVIDER": "efa"}
-    assert network_env.warnings(env, "ml.p5.48xlarge", NEW, 2) == []
+    assert network_env.network_warnings(env, "ml.p5.48xlarge", NEW, 2) == []
 
 
 def test_the_stack_is_read_from_what_the_efa_installer_wrote(tmp_path: Path) -> None:
@@ -110,52 +112,62 @@ def test_the_stack_is_read_from_what_the_efa_installer_wrote(tmp_path: Path) -> 
         "efa-config_1.18_all efa-profile_1.7_all libfabric1-aws_2.1.0amzn5.0_amd64\n"
         "libnccl-ofi_1.16.2-1_amd64\n"
     )
-    assert network_env.read_stack(installed, "2.27.7") == Stack((1, 43, 2), (1, 16, 2), (2, 27, 7))
-    assert network_env.read_stack(tmp_path / "none") == Stack()
+    assert network_env.read_network_stack(installed, "2.27.7") == NetworkStack(
+        (1, 43, 2), (1, 16, 2), (2, 27, 7)
+    )
+    assert network_env.read_network_stack(tmp_path / "none") == NetworkStack()
 
 
 def test_a_sagemaker_type_is_its_ec2_type() -> None:
-    assert lookup("ml.p5.48xlarge") is lookup("p5.48xlarge")
-    assert lookup("ml.nothing") is None
+    assert find_instance("ml.p5.48xlarge") is find_instance("p5.48xlarge")
+    assert find_instance("ml.nothing") is None
 
 
 def test_stale_rank_variables_are_removed_and_nothing_else() -> None:
     env = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "x", "RANKED": "y", "PATH": "/bin"}
-    assert rank_environment.apply(env, rank_environment.stale(env)) == {
+    assert rank_environment.apply_changes(env, rank_environment.stale_variables(env)) == {
         "RANKED": "y",
         "PATH": "/bin",
     }
 
 
 def test_sagemakers_interface_is_used_by_nccl_and_gloo() -> None:
-    changes = rank_environment.network({"NCCL_SOCKET_IFNAME": "eth9"}, "eth1", on_slurm=False)
-    assert rank_environment.apply({}, changes) == {
+    changes = rank_environment.network_changes(
+        {"NCCL_SOCKET_IFNAME": "eth9"}, "eth1", on_slurm=False
+    )
+    assert rank_environment.apply_changes({}, changes) == {
         "NCCL_SOCKET_IFNAME": "eth9",
         "GLOO_SOCKET_IFNAME": "eth1",
     }
 
 
 def test_on_slurm_bridges_are_excluded_but_no_ethernet_interface_is() -> None:
-    (change,) = rank_environment.network({}, "", on_slurm=True)
-    assert change == Change("NCCL_SOCKET_IFNAME", "^lo,docker,veth", change.why)
+    (change,) = rank_environment.network_changes({}, "", on_slurm=True)
+    assert change == EnvironmentChange("NCCL_SOCKET_IFNAME", "^lo,docker,veth", change.why)
 
 
 def test_lightning_is_not_led_to_take_ranks_for_slurm_tasks() -> None:
     env = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "1"}
-    assert rank_environment.apply(env, rank_environment.slurm(env)) == {"SLURM_JOB_ID": "1"}
+    assert rank_environment.apply_changes(env, rank_environment.slurm_changes(env)) == {
+        "SLURM_JOB_ID": "1"
+    }
 
 
 def test_caches_go_to_the_local_disk_unless_the_home_has_one(tmp_path: Path) -> None:
     env = {"TRITON_CACHE_DIR": "/mine"}
     disk = tmp_path / "disk"
-    found = rank_environment.apply(env, extension_cache.changes(env, disk, tmp_path))
+    found = rank_environment.apply_changes(
+        env, extension_cache.cache_variables(env, disk, tmp_path)
+    )
     assert found == {
         "HF_HOME": f"{disk}/launch-cache/huggingface",
         "TORCH_EXTENSIONS_DIR": f"{disk}/launch-cache/torch_extensions",
         "TRITON_CACHE_DIR": "/mine",
     }
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
-    assert "HF_HOME" not in rank_environment.apply({}, extension_cache.changes({}, disk, tmp_path))
+    assert "HF_HOME" not in rank_environment.apply_changes(
+        {}, extension_cache.cache_variables({}, disk, tmp_path)
+    )
 
 
 def test_locks_of_killed_builds_are_removed_but_not_under_a_running_launch(tmp_path: Path) -> None:

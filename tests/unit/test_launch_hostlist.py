@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.causes import UsageError
-from launcher.platforms.hostlist import MAX_HOSTS, expand, natural_key
+from launcher.causes import LaunchUsageError
+from launcher.platforms.hostlist import MAX_HOSTS, expand_hostlist, natural_key
 
 PREFIX = st.text("abcxyz-.", min_size=1, max_size=6)
 
@@ -27,7 +27,7 @@ PREFIX = st.text("abcxyz-.", min_size=1, max_size=6)
     ],
 )
 def test_a_node_list_expands_as_scontrol_show_hostnames_does(text: str, hosts: list[str]) -> None:
-    assert expand(text) == hosts
+    assert expand_hostlist(text) == hosts
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_a_node_list_expands_as_scontrol_show_hostnames_does(text: str, hosts: l
     ["", "n[1-2", "n1-2]", "n[[1]]", "n[a-b]", "n[3-1]", "n[1-]", "n[,]", "a,,b", "n[1-99999999]"],
 )
 def test_a_damaged_node_list_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError):
-        expand(text)
+    with pytest.raises(LaunchUsageError):
+        expand_hostlist(text)
 
 
 def test_a_node_list_can_not_fill_the_memory() -> None:
-    with pytest.raises(UsageError, match=str(MAX_HOSTS)):
-        expand("n[1-1000]-[1-1000]-[1-1000]")
+    with pytest.raises(LaunchUsageError, match=str(MAX_HOSTS)):
+        expand_hostlist("n[1-1000]-[1-1000]-[1-1000]")
 
 
 @st.composite
@@ -71,7 +71,7 @@ def node_lists(draw: st.DrawFn) -> tuple[str, list[str]]:
 @given(node_lists())
 def test_every_list_in_slurms_grammar_expands_to_its_hosts(case: tuple[str, list[str]]) -> None:
     text, hosts = case
-    assert expand(text) == hosts
+    assert expand_hostlist(text) == hosts
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True), PREFIX)

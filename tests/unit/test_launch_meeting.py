@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import GATE, PEER, Cause, cause_from_wire
-from launcher.peers.gate_state import COLLECT_SECONDS, Meeting
+from launcher.peers.gate_state import COLLECT_SECONDS, GateState
 
 HOSTS = ["a", "b", "c"]
 Sent = list[tuple[int, dict[str, Any]]]
 
 
-def meeting(nodes: int = 3) -> Meeting:
-    made = Meeting(HOSTS[:nodes])
+def meeting(nodes: int = 3) -> GateState:
+    made = GateState(HOSTS[:nodes])
     for node in range(nodes):
         assert made.join(node)
     return made
@@ -115,7 +115,7 @@ def test_a_gather_without_a_node_that_has_left_fails_at_once() -> None:
 
 
 def test_a_gather_that_takes_too_long_names_who_is_missing() -> None:
-    gate = Meeting(HOSTS)
+    gate = GateState(HOSTS)
     gate.join(0)
     gate.receive(0, {"kind": "gather", "name": "start", "value": 1, "timeout": 30}, 100)
     assert gate.tick(129) == []
@@ -127,7 +127,7 @@ def test_a_gather_that_takes_too_long_names_who_is_missing() -> None:
 
 
 def test_a_node_that_comes_after_the_verdict_learns_it() -> None:
-    gate = Meeting(HOSTS)
+    gate = GateState(HOSTS)
     gate.join(0)
     gate.receive(0, failed("bad batch"), 1)
     assert gate.join(1)
@@ -135,7 +135,7 @@ def test_a_node_that_comes_after_the_verdict_learns_it() -> None:
 
 
 def test_after_a_failure_nodes_that_never_came_are_not_waited_for() -> None:
-    gate = Meeting(HOSTS)
+    gate = GateState(HOSTS)
     gate.join(0)
     gate.receive(0, failed("bad batch"), 1)
     gate.receive(0, {"kind": "bye"}, 2)
@@ -143,7 +143,7 @@ def test_after_a_failure_nodes_that_never_came_are_not_waited_for() -> None:
 
 
 def test_after_node_0_has_left_nodes_that_never_came_are_not_waited_for() -> None:
-    gate = Meeting(HOSTS)
+    gate = GateState(HOSTS)
     gate.join(0)
     gate.join(1)
     gate.receive(0, {"kind": "bye"}, 2)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 from launcher.option_table import OPTIONS
-from launcher.options import parse_flags, resolve
+from launcher.options import parse_flags, resolve_options
 
 SOURCES = ("flag", "env", "hyper")
 
@@ -22,7 +22,7 @@ def test_a_flag_wins_over_a_variable_over_a_hyperparameter_over_the_default(
     flags = {"grace": "1"} if "flag" in given else {}
     env = {"LAUNCH_GRACE": "2"} if "env" in given else {}
     hyper = {"launch_grace": 3} if "hyper" in given else {}
-    value = resolve(flags, env, hyper).values["grace"]
+    value = resolve_options(flags, env, hyper).values["grace"]
     ladder = [
         ("flag", "1", "--grace"),
         ("env", "2", "LAUNCH_GRACE"),
@@ -33,7 +33,7 @@ def test_a_flag_wins_over_a_variable_over_a_hyperparameter_over_the_default(
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
-    assert resolve({}, {"LAUNCH_GRACE": ""}, {}).values["grace"].source == "default"
+    assert resolve_options({}, {"LAUNCH_GRACE": ""}, {}).values["grace"].source == "default"
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 def test_a_mistake_is_a_usage_error_that_names_it(
     flags: list[str], env: dict[str, str], hyper: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(UsageError) as caught:
-        resolve(parse_flags(flags)[0], env, hyper)
+    with pytest.raises(LaunchUsageError) as caught:
+        resolve_options(parse_flags(flags)[0], env, hyper)
     assert said in str(caught.value)
 
 
 def test_what_the_launcher_exports_to_ranks_is_no_unknown_option() -> None:
     exported = {"LAUNCH_JOB_ID": "j", "LAUNCH_ATTEMPT": "0", "LAUNCH_SCRATCH": "/x"}
-    resolve({}, {**exported, "LAUNCH_BACKEND": "gloo", "LAUNCH_RESUME_FROM": "/y"}, {})
+    resolve_options({}, {**exported, "LAUNCH_BACKEND": "gloo", "LAUNCH_RESUME_FROM": "/y"}, {})
 
 
 @given(st.lists(st.text()))
@@ -75,17 +75,17 @@ def test_everything_after_the_dashes_is_the_scripts(words: list[str]) -> None:
 
 def test_repeatable_options_collect_their_values_in_order() -> None:
     flags, _ = parse_flags(["--prefetch", "s3://a=/x", "--prefetch=s3://b=/y"])
-    assert resolve(flags, {}, {}).many("prefetch") == ("s3://a=/x", "s3://b=/y")
+    assert resolve_options(flags, {}, {}).many("prefetch") == ("s3://a=/x", "s3://b=/y")
 
 
 def test_a_json_list_of_a_hyperparameter_is_a_repeatable_options_values() -> None:
-    settings = resolve({}, {}, {"launch_upload": ["/x=s3://a", "/y=s3://b"]})
+    settings = resolve_options({}, {}, {"launch_upload": ["/x=s3://a", "/y=s3://b"]})
     assert settings.many("upload") == ("/x=s3://a", "/y=s3://b")
 
 
 def test_a_flag_may_be_switched_off_again() -> None:
     flags, _ = parse_flags(["--json=false"])
-    assert not resolve(flags, {"LAUNCH_JSON": "1"}, {}).on("json")
+    assert not resolve_options(flags, {"LAUNCH_JSON": "1"}, {}).on("json")
 
 
 def test_commands_with_words_of_their_own_take_them_without_dashes() -> None:
@@ -93,6 +93,6 @@ def test_commands_with_words_of_their_own_take_them_without_dashes() -> None:
 
 
 def test_every_option_explains_itself_and_has_a_valid_default() -> None:
-    resolve({option.name: option.default for option in OPTIONS if option.default}, {}, {})
+    resolve_options({option.name: option.default for option in OPTIONS if option.default}, {}, {})
     assert all(option.help for option in OPTIONS)
     assert len({option.name for option in OPTIONS}) == len(OPTIONS)

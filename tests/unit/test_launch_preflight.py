@@ -9,13 +9,13 @@ import pytest
 
 from launcher.causes import GATE, PREFLIGHT, LaunchError
 from launcher.checks import node_check, node_facts, preflight, probe
-from launcher.checks.preflight import FAIL, WARN, Check, Facts
+from launcher.checks.preflight import FAIL, WARN, Check, NodeFacts
 from launcher.instances import INSTANCES
 from launcher.platforms import topology
 from launcher.platforms.hyperparameters import named
 from launcher.ranks import hang_watch, rank_commands
 
-HEALTHY = Facts(
+HEALTHY = NodeFacts(
     instance_type="ml.p5.48xlarge",
     nodes=2,
     platform="sagemaker",
@@ -32,12 +32,12 @@ HEALTHY = Facts(
 )
 
 
-def of_level(facts: Facts, level: str) -> dict[str, str]:
-    return {c.name: c.text for c in preflight.judge(facts) if c.level == level}
+def of_level(facts: NodeFacts, level: str) -> dict[str, str]:
+    return {c.name: c.text for c in preflight.judge_facts(facts) if c.level == level}
 
 
 def test_a_healthy_node_passes() -> None:
-    preflight.demand(preflight.judge(HEALTHY))
+    preflight.require_fit(preflight.judge_facts(HEALTHY))
     assert of_level(HEALTHY, FAIL) == of_level(HEALTHY, WARN) == {}
 
 
@@ -98,7 +98,7 @@ def test_what_is_meant_that_way_is_no_problem(change: dict[str, object]) -> None
 
 def test_all_failed_checks_are_told_at_once() -> None:
     with pytest.raises(LaunchError) as caught:
-        preflight.demand(preflight.judge(replace(HEALTHY, gpus=7, clock_skew=999.0)))
+        preflight.require_fit(preflight.judge_facts(replace(HEALTHY, gpus=7, clock_skew=999.0)))
     assert caught.value.code == PREFLIGHT
     assert "gpus: 7 GPUs" in str(caught.value)
     assert "clock: " in str(caught.value)
@@ -123,7 +123,7 @@ def figures(rank: int, **change: object) -> dict[str, object]:
 )
 def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str) -> None:
     results = [figures(0), figures(1), figures(2, **change)]
-    checks = node_check.verdicts(results, "p5.48xlarge", nodes=1)
+    checks = node_check.judge_node(results, "p5.48xlarge", nodes=1)
     assert [check.name for check in checks if check.level == FAIL] == ["rank 2"]
     assert said in checks[2].text
 
@@ -131,24 +131,26 @@ def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str)
 @pytest.mark.parametrize("kind", ["p5.48xlarge", "ml.p5e.48xlarge", "p5en.48xlarge"])
 def test_gpus_that_are_all_slow_alike_fail(kind: str) -> None:
     results = [figures(rank, teraflops=560.0) for rank in range(8)]
-    assert {check.level for check in node_check.verdicts(results, kind, nodes=1)} == {FAIL}
+    assert {check.level for check in node_check.judge_node(results, kind, nodes=1)} == {FAIL}
 
 
 @pytest.mark.parametrize("kind", ["", "g5.48xlarge", "unheard-of"])
 def test_a_type_without_floors_fails_nobody(kind: str) -> None:
     results = [figures(rank, teraflops=30.0, busbw_gbs=5.0) for rank in range(2)]
-    assert {check.level for check in node_check.verdicts(results, kind, nodes=1)} == {preflight.OK}
+    assert {check.level for check in node_check.judge_node(results, kind, nodes=1)} == {
+        preflight.OK
+    }
 
 
 def test_between_nodes_the_floor_of_nvlink_does_not_apply() -> None:
     results = [figures(rank, busbw_gbs=90.0) for rank in range(2)]
-    assert {check.level for check in node_check.verdicts(results, "p5.48xlarge", nodes=2)} == {
+    assert {check.level for check in node_check.judge_node(results, "p5.48xlarge", nodes=2)} == {
         preflight.OK
     }
 
 
 def test_one_rank_alone_needs_no_bandwidth() -> None:
-    checks = node_check.verdicts([figures(0, busbw_gbs=0.0)], "p5.48xlarge", nodes=1)
+    checks = node_check.judge_node([figures(0, busbw_gbs=0.0)], "p5.48xlarge", nodes=1)
     assert [check.level for check in checks] == [preflight.OK]
 
 
@@ -163,8 +165,8 @@ def test_the_floors_of_nvlink_lie_a_fifth_below_the_measured_share_of_its_line_r
 
 
 def test_a_rank_that_does_not_come_is_named_by_its_own_node_only(tmp_path: Path) -> None:
-    nodes = topology.local(hosts=["a", "b"], node_rank=1, job="j")
-    ranks = rank_commands.layout(nodes, [2, 2], port=1, attempt=0)
+    nodes = topology.local_topology(hosts=["a", "b"], node_rank=1, job="j")
+    ranks = rank_commands.layout_ranks(nodes, [2, 2], port=1, attempt=0)
     (tmp_path / "arrived.2").touch()
     cause = node_check.blame(ranks, tmp_path, 30).cause
     assert (cause.rank, cause.secondary, cause.code) == (3, False, PREFLIGHT)
@@ -174,7 +176,7 @@ def test_a_rank_that_does_not_come_is_named_by_its_own_node_only(tmp_path: Path)
 
 
 def test_the_table_lines_up() -> None:
-    text = preflight.table([Check("a", "ok", "x"), Check("long name", FAIL, "y")])
+    text = preflight.checks_table([Check("a", "ok", "x"), Check("long name", FAIL, "y")])
     assert text == "ok    a          x\nfail  long name  y"
 
 
@@ -208,16 +210,16 @@ def test_a_gpu_that_does_not_tell_its_load_counts_as_busy() -> None:
 
 
 def test_a_hang_with_full_memory_suggests_zero_3() -> None:
-    assert "try ZeRO-3" in hang_watch.describe(600, [(0, 80_000, 81_559)])
-    assert "ZeRO" not in hang_watch.describe(600, [(0, 40_000, 81_559)])
-    assert hang_watch.describe(600, []) == "no rank has written anything for 600 s"
+    assert "try ZeRO-3" in hang_watch.describe_hang(600, [(0, 80_000, 81_559)])
+    assert "ZeRO" not in hang_watch.describe_hang(600, [(0, 40_000, 81_559)])
+    assert hang_watch.describe_hang(600, []) == "no rank has written anything for 600 s"
 
 
 HELLO = {"hosts": ["a", "b"], "arguments": ["t.py"], "nproc": 8, "version of torch": "2.13.0"}
 
 
 def test_like_nodes_pass_even_with_unlike_numbers_of_gpus() -> None:
-    node_facts.check(["a", "b"], [HELLO, {**HELLO, "nproc": 4}])
+    node_facts.check_nodes_alike(["a", "b"], [HELLO, {**HELLO, "nproc": 4}])
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_like_nodes_pass_even_with_unlike_numbers_of_gpus() -> None:
 )
 def test_unlike_nodes_are_told_apart_by_name(change: dict[str, object], said: str) -> None:
     with pytest.raises(LaunchError) as caught:
-        node_facts.check(["a", "b"], [HELLO, {**HELLO, **change}])
+        node_facts.check_nodes_alike(["a", "b"], [HELLO, {**HELLO, **change}])
     assert caught.value.code == GATE
     assert said in str(caught.value)
 

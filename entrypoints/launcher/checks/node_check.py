@@ -11,25 +11,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher import plan as plans
-from launcher.causes import PREFLIGHT, Cause, CauseError, first
+from launcher.causes import PREFLIGHT, Cause, CauseError, root_cause
 from launcher.checks import probe
-from launcher.checks.preflight import FAIL, INFO, OK, Check, Facts, judge
+from launcher.checks.preflight import FAIL, INFO, OK, Check, NodeFacts, judge_facts
 from launcher.context import SAGEMAKER, SLURM
 from launcher.data.s3 import S3
-from launcher.instances import lookup
+from launcher.instances import find_instance
 from launcher.plan import Plan
 from launcher.platforms import rank_environment
 from launcher.platforms.devices import RESTRICTIONS
 from launcher.ranks import rank_commands
-from launcher.ranks.rank_commands import Layout
-from launcher.ranks.supervisor import Ranks
-from launcher.stop_request import Halt
+from launcher.ranks.rank_commands import RankLayout
+from launcher.ranks.supervisor import RankSupervisor
+from launcher.stop_request import StopRequest
 
 #: A GPU this far below its neighbours' median is throttled or ill.
 SLOW_SHARE = 0.7
 
 
-def fast(plan: Plan, halt: Halt) -> list[Check]:
+def quick_checks(plan: Plan, halt: StopRequest) -> list[Check]:
     """The checks that take no GPU time."""
     context, data = plan.context, plan.data
     kind, nodes = plans.instance_type(context), context.topology.nodes
@@ -37,7 +37,7 @@ def fast(plan: Plan, halt: Halt) -> list[Check]:
     devices = probe.efa_devices(kind, nodes, halt.sleep)
     directory = data.checkpoint_dir
     s3 = S3(context.env, halt) if data.uris else None
-    facts = Facts(
+    facts = NodeFacts(
         instance_type=kind,
         nodes=nodes,
         platform=context.platform,
@@ -60,16 +60,18 @@ def fast(plan: Plan, halt: Halt) -> list[Check]:
         image=context.env.get("SLIPWAY_BUILD_ID", ""),
         args=context.args,
     )
-    return judge(facts)
+    return judge_facts(facts)
 
 
-def full(plan: Plan, ranks: Layout, halt: Halt, timeout: float) -> list[Check]:
+def measured_checks(
+    plan: Plan, ranks: RankLayout, halt: StopRequest, timeout: float
+) -> list[Check]:
     """GEMM and all-reduce on all ranks of the job, started as training will be.
 
     Raises LaunchError 70 naming the rank that did not come, or the first that failed.
     """
     out = plans.fresh_directory(plan.log_dir.with_name(f"{plan.log_dir.name}-preflight"))
-    commands = rank_commands.commands(
+    commands = rank_commands.rank_commands(
         rank_commands.TORCHRUN,
         ranks,
         python=plan.context.python,
@@ -78,18 +80,18 @@ def full(plan: Plan, ranks: Layout, halt: Halt, timeout: float) -> list[Check]:
         log_dir=out,
     )
     env = {
-        **rank_environment.apply(plan.context.env, plan.changes),
+        **rank_environment.apply_changes(plan.context.env, plan.changes),
         "LAUNCH_PREFLIGHT_DIR": str(out),
     }
     late = Cause("PreflightError", f"no result within {timeout:g} s", PREFLIGHT)
-    inner = Halt()
+    inner = StopRequest()
 
     def give_up() -> None:
         inner.request(halt.cause or late, hard=True)
 
     timer = threading.Timer(timeout, give_up)
     timer.daemon = True
-    running = Ranks(
+    running = RankSupervisor(
         commands, env=env, cwd=plan.context.cwd, log_dir=out, first_rank=ranks.first_rank
     )
     timer.start()
@@ -103,13 +105,13 @@ def full(plan: Plan, ranks: Layout, halt: Halt, timeout: float) -> list[Check]:
     if inner.cause is late:
         raise blame(ranks, out, timeout)
     if outcome.code != 0:
-        cause = first(outcome.causes)
+        cause = root_cause(outcome.causes)
         assert cause is not None, "a non-zero outcome has a cause"
         raise CauseError(replace(cause, kind="PreflightError", code=PREFLIGHT))
-    return verdicts(_results(out), plans.instance_type(plan.context), ranks.nodes)
+    return judge_node(_results(out), plans.instance_type(plan.context), ranks.nodes)
 
 
-def blame(ranks: Layout, out: Path, timeout: float) -> CauseError:
+def blame(ranks: RankLayout, out: Path, timeout: float) -> CauseError:
     """For a preflight without result: the rank of this node that did not come, if one did not."""
     here = range(ranks.first_rank, ranks.first_rank + ranks.nproc)
     absent = [rank for rank in here if not (out / f"arrived.{rank}").exists()]
@@ -126,9 +128,9 @@ def _results(out: Path) -> list[dict[str, object]]:
     return [json.loads(path.read_text("utf-8")) for path in sorted(out.glob("result.*.json"))]
 
 
-def verdicts(results: Sequence[dict[str, object]], kind: str, nodes: int) -> list[Check]:
+def judge_node(results: Sequence[dict[str, object]], kind: str, nodes: int) -> list[Check]:
     """What the figures say."""
-    instance = lookup(kind)
+    instance = find_instance(kind)
     slowest = instance.gemm_floor if instance else 0
     # Between nodes, and with nobody to add up with, bandwidth says nothing about NVLink.
     floor = instance.nvlink_floor if instance and nodes == 1 and len(results) > 1 else 0

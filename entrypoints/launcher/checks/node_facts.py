@@ -15,7 +15,7 @@ from launcher.plan import Plan
 SHOWN_CHARS = 200
 
 
-def make(plan: Plan, versions: Mapping[str, str]) -> dict[str, Any]:
+def node_facts(plan: Plan, versions: Mapping[str, str]) -> dict[str, Any]:
     """This node's side."""
     context = plan.context
     script = Path(context.cwd, context.script)
@@ -31,7 +31,7 @@ def make(plan: Plan, versions: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def check(hosts: Sequence[str], said: Sequence[Mapping[str, Any]]) -> None:
+def check_nodes_alike(hosts: Sequence[str], said: Sequence[Mapping[str, Any]]) -> None:
     """LaunchError 76 naming what differs between two nodes, and on which."""
     first = said[0]
     for host, other in zip(hosts, said):

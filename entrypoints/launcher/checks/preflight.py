@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from launcher.causes import PREFLIGHT, LaunchError
-from launcher.instances import lookup
+from launcher.instances import find_instance
 from launcher.platforms.hyperparameters import named, truthy
 
 OK, WARN, FAIL, INFO = "ok", "warn", "fail", "info"
@@ -28,7 +28,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Facts:
+class NodeFacts:
     """What probe.py found on this node. None: could not be found out, or does not apply."""
 
     instance_type: str = ""
@@ -52,7 +52,7 @@ class Facts:
     args: tuple[str, ...] = ()
 
 
-def judge(facts: Facts) -> list[Check]:
+def judge_facts(facts: NodeFacts) -> list[Check]:
     """All checks, in the order in which a person would ask."""
     return [
         *_about(facts),
@@ -65,15 +65,15 @@ def judge(facts: Facts) -> list[Check]:
     ]
 
 
-def _about(facts: Facts) -> list[Check]:
+def _about(facts: NodeFacts) -> list[Check]:
     rows = [Check("instance", INFO, facts.instance_type or "type not told by the platform")]
     if facts.image:
         rows.append(Check("image", INFO, facts.image))
     return rows
 
 
-def _gpus(facts: Facts) -> list[Check]:
-    instance = lookup(facts.instance_type)
+def _gpus(facts: NodeFacts) -> list[Check]:
+    instance = find_instance(facts.instance_type)
     if instance is None or not instance.gpus:
         rows = [Check("gpus", INFO, f"{facts.gpus} GPUs")]
     elif facts.gpus < instance.gpus and not facts.gpus_restricted:
@@ -87,8 +87,8 @@ def _gpus(facts: Facts) -> list[Check]:
     return rows
 
 
-def _efa(facts: Facts) -> list[Check]:
-    instance = lookup(facts.instance_type)
+def _efa(facts: NodeFacts) -> list[Check]:
+    instance = find_instance(facts.instance_type)
     if facts.nodes < 2 or instance is None or not instance.efa:
         return []
     found = facts.efa_devices or 0
@@ -109,14 +109,14 @@ def _efa(facts: Facts) -> list[Check]:
     return rows
 
 
-def _memory(facts: Facts) -> list[Check]:
+def _memory(facts: NodeFacts) -> list[Check]:
     if facts.shm_bytes is None or not facts.gpus or facts.shm_bytes >= SHM_BYTES:
         return []
     text = f"shared memory is {facts.shm_bytes >> 20} MiB: DataLoader workers and NCCL may run out"
     return [Check("shm", WARN, text)]
 
 
-def _checkpoints(facts: Facts) -> list[Check]:
+def _checkpoints(facts: NodeFacts) -> list[Check]:
     rows = []
     if facts.checkpoint_mounted is False:
         text = f"{facts.checkpoint_dir} is not a mount: it would be lost with the container"
@@ -130,7 +130,7 @@ def _checkpoints(facts: Facts) -> list[Check]:
     return rows
 
 
-def _s3(facts: Facts) -> list[Check]:
+def _s3(facts: NodeFacts) -> list[Check]:
     rows = [
         Check("s3 write", FAIL if error else OK, f"{uri}: {error}" if error else uri)
         for uri, error in facts.s3_errors.items()
@@ -141,7 +141,7 @@ def _s3(facts: Facts) -> list[Check]:
     return rows
 
 
-def _arguments(facts: Facts) -> list[Check]:
+def _arguments(facts: NodeFacts) -> list[Check]:
     given = named(facts.args)
     rows = []
     if truthy(given.get("fp8", "")) and facts.capability and facts.capability < FP8_CAPABILITY:
@@ -156,15 +156,15 @@ def _arguments(facts: Facts) -> list[Check]:
     return rows
 
 
-def table(checks: Sequence[Check]) -> str:
+def checks_table(checks: Sequence[Check]) -> str:
     """The checks for people."""
     width = max((len(check.name) for check in checks), default=0)
     return "\n".join(f"{c.level:4}  {c.name:{width}}  {c.text}" for c in checks)
 
 
-def demand(checks: Sequence[Check]) -> None:
+def require_fit(checks: Sequence[Check]) -> None:
     """LaunchError 70 with every failed check, when there is one."""
     failed = [check for check in checks if check.level == FAIL]
     if failed:
         text = "; ".join(f"{check.name}: {check.text}" for check in failed)
-        raise LaunchError(text, code=PREFLIGHT, kind="PreflightError", detail=table(checks))
+        raise LaunchError(text, code=PREFLIGHT, kind="PreflightError", detail=checks_table(checks))

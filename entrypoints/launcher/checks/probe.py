@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from launcher.causes import LaunchError
 from launcher.data.s3 import S3
-from launcher.instances import lookup
+from launcher.instances import find_instance
 from launcher.platforms.ml_dir import MlDir, read_json
 
 INFINIBAND = Path("/sys/class/infiniband")
@@ -30,7 +30,7 @@ EFA_SECONDS = 5.0
 
 def efa_devices(instance_type: str, nodes: int, sleep: Callable[[float], None]) -> int | None:
     """EFA devices that this container sees; None where none are expected."""
-    instance = lookup(instance_type)
+    instance = find_instance(instance_type)
     if nodes < 2 or instance is None or not instance.efa:
         return None
     count = 0
@@ -128,7 +128,7 @@ def clock_skew(env: Mapping[str, str]) -> float | None:
         connection.close()
 
 
-def versions(python: str, env: Mapping[str, str]) -> dict[str, str]:
+def package_versions(python: str, env: Mapping[str, str]) -> dict[str, str]:
     """What has to agree between nodes, from the user's Python.
 
     `packages` is a digest of all installed packages: two images that differ in any are not the

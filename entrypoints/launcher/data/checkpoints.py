@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 from launcher.platforms.hostlist import natural_key
 
 LATEST = "latest"
@@ -38,12 +38,12 @@ def check_rule(rule: str) -> None:
     """UsageError unless the rule is one of the above."""
     kind, colon, value = rule.partition(":")
     if rule not in RULES and not (kind in ("marker", "glob") and colon and value):
-        raise UsageError(
+        raise LaunchUsageError(
             f"--checkpoint-complete {rule!r}: choose {', '.join(RULES)}, marker:NAME, glob:PATTERN"
         )
 
 
-def complete(root: Path, rule: str) -> list[Checkpoint]:
+def is_complete(root: Path, rule: str) -> list[Checkpoint]:
     """The complete checkpoints, oldest first (by the numbers in their names)."""
     kind, _, value = rule.partition(":")
     found: dict[str, Checkpoint] = {}
@@ -86,7 +86,7 @@ def _named_by_latest(root: Path) -> dict[str, Checkpoint]:
     return _found([(root / name, root / LATEST)], pointer=LATEST)
 
 
-def state(path: Path) -> dict[str, tuple[int, int]]:
+def checkpoint_state(path: Path) -> dict[str, tuple[int, int]]:
     """Every file of a checkpoint with size and modification time: equal twice means at rest.
 
     Names are relative to the checkpoint directory, so they begin with the checkpoint's own.
@@ -102,7 +102,7 @@ def state(path: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def share(mine: int, listings: list[dict[str, int]]) -> dict[str, int]:
+def node_share(mine: int, listings: list[dict[str, int]]) -> dict[str, int]:
     """The files that node `mine` uploads: those that no node before it has.
 
     Shards on local disks exist on one node each and are all taken; on a shared file system, and

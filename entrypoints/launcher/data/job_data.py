@@ -11,13 +11,13 @@ from launcher import events
 from launcher.causes import UPLOAD_UNVERIFIED, LaunchError
 from launcher.data import resume, transfer
 from launcher.data.checkpoints import Checkpoint
-from launcher.data.resume import Remote
+from launcher.data.resume import RemoteCheckpoint
 from launcher.data.s3 import S3, S3Error
-from launcher.data.transfer_plan import DataPlan
+from launcher.data.transfer_plan import TransferPlan
 from launcher.data.uploader import Uploader
-from launcher.peers.peers import SoloGate
+from launcher.peers.peers import LonePeers
 from launcher.platforms.topology import Topology
-from launcher.stop_request import Halt
+from launcher.stop_request import StopRequest
 
 MODEL_WARNING_BYTES = 1 << 30
 
@@ -25,11 +25,11 @@ COMPLETE = "_COMPLETE.json"
 
 
 @dataclass(frozen=True)
-class Agreed:
+class JobAgreement:
     """What node 0 has decided for all: the attempt's number, and what to go on from."""
 
     attempt: int
-    remote: Remote | None = None
+    remote: RemoteCheckpoint | None = None
     local: str = ""
     known: tuple[str, ...] = ()
 
@@ -44,22 +44,22 @@ class Agreed:
         }
 
 
-def agreed_from_wire(data: Mapping[str, Any]) -> Agreed:
+def agreed_from_wire(data: Mapping[str, Any]) -> JobAgreement:
     """The other end of `Agreed.to_wire`."""
-    remote = Remote(*data["remote"]) if data["remote"] else None
-    return Agreed(data["attempt"], remote, data["local"], tuple(data["known"]))
+    remote = RemoteCheckpoint(*data["remote"]) if data["remote"] else None
+    return JobAgreement(data["attempt"], remote, data["local"], tuple(data["known"]))
 
 
-class Data:
+class JobData:
     """Transfers of one job on this node. Nothing is contacted if the plan moves nothing."""
 
     def __init__(
         self,
-        plan: DataPlan,
+        plan: TransferPlan,
         topology: Topology,
         env: Mapping[str, str],
-        halt: Halt,
-        gate: SoloGate,
+        halt: StopRequest,
+        gate: LonePeers,
         *,
         workers: int,
     ) -> None:
@@ -87,45 +87,47 @@ class Data:
         """One prefix per job and attempt: every node writes below the same one."""
         return f"{self._job_uri(uri)}/{self._attempt}"
 
-    def agree(self) -> Agreed:
+    def agree(self) -> JobAgreement:
         """Node 0: which attempt this is, and which checkpoint to go on from."""
         plan = self.plan
         if not plan.uris and plan.resume == "off":
-            return Agreed(self._topology.attempt or 0)
+            return JobAgreement(self._topology.attempt or 0)
         s3 = self.s3() if plan.uris else None
         attempt = self._topology.attempt
         if attempt is None:
             # SageMaker restarts a job (spot, retries) under its name and does not count.
-            past = [n for uri in plan.uris if s3 for n in resume.attempts(s3, self._job_uri(uri))]
+            past = [
+                n for uri in plan.uris if s3 for n in resume.list_attempts(s3, self._job_uri(uri))
+            ]
             attempt = max(past, default=-1) + 1
-        remote: list[Remote] = []
+        remote: list[RemoteCheckpoint] = []
         if s3 and plan.checkpoint_uri:
             remote = resume.all_complete(s3, self._job_uri(plan.checkpoint_uri))
         known = tuple(item.name for item in remote)
         if plan.resume == "off" or plan.checkpoint_dir is None:
-            return Agreed(attempt, known=known)
-        chosen = resume.choose(remote, plan.checkpoint_dir, plan.rule, plan.resume)
+            return JobAgreement(attempt, known=known)
+        chosen = resume.choose_checkpoint(remote, plan.checkpoint_dir, plan.rule, plan.resume)
         if isinstance(chosen, Checkpoint):
-            return Agreed(attempt, local=chosen.name, known=known)
-        return Agreed(attempt, remote=chosen, known=known)
+            return JobAgreement(attempt, local=chosen.name, known=known)
+        return JobAgreement(attempt, remote=chosen, known=known)
 
     def fetch(self) -> None:
         """Everything of --prefetch, verified."""
         for source, target in self.plan.prefetch:
-            moved = transfer.fetch(self.s3(), source, target)
+            moved = transfer.fetch_prefix(self.s3(), source, target)
             events.emit(
                 "prefetched", source=source, to=str(target), files=moved.files, bytes=moved.size,
                 copied=moved.copied,
             )  # fmt: skip
 
-    def resume(self, agreed: Agreed) -> Path | None:
+    def resume(self, agreed: JobAgreement) -> Path | None:
         """Bring the agreed checkpoint here; where it is, on every node."""
         self._attempt = agreed.attempt
         root = self.plan.checkpoint_dir
         if root is None:
             return None
         if agreed.remote is not None:
-            path: Path | None = resume.bring(self.s3(), agreed.remote, root)
+            path: Path | None = resume.fetch_checkpoint(self.s3(), agreed.remote, root)
         elif agreed.local:
             path = root / agreed.local
             have = self._gate.gather("have checkpoint", path.exists(), halt=self._halt)
@@ -141,7 +143,7 @@ class Data:
         events.emit("resume", path=str(path) if path else None)
         return path
 
-    def watch(self, agreed: Agreed, interval: float) -> None:
+    def watch(self, agreed: JobAgreement, interval: float) -> None:
         """Begin to upload checkpoints."""
         plan = self.plan
         if not plan.checkpoint_uri or plan.checkpoint_dir is None:
@@ -187,7 +189,7 @@ class Data:
                     code=UPLOAD_UNVERIFIED,
                     kind="UploadError",
                 )
-            transfer.send(
+            transfer.send_prefix(
                 S3(self._env, self._halt, only_hard=True), directory, files, self._target(uri)
             )
             sent.setdefault(self._target(uri), {}).update(files)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.causes import FETCH_SHORT, LaunchError
-from launcher.data.checkpoints import Checkpoint, complete
+from launcher.data.checkpoints import Checkpoint, is_complete
 from launcher.data.s3 import S3
 from launcher.data.transfer import differences, local_files
 from launcher.platforms.hostlist import natural_key
@@ -21,7 +21,7 @@ NOTES = "_COMPLETE"
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteCheckpoint:
     """A complete checkpoint in S3: `target` is its attempt's prefix."""
 
     target: str
@@ -33,29 +33,29 @@ def note_uri(target: str, name: str) -> str:
     return f"{target}/{NOTES}/{name}.json"
 
 
-def attempts(s3: S3, job_uri: str) -> list[int]:
+def list_attempts(s3: S3, job_uri: str) -> list[int]:
     """The attempts of a job that have left something, oldest first."""
     return sorted(int(name) for name in s3.children(job_uri) if name.isdecimal())
 
 
-def all_complete(s3: S3, job_uri: str) -> list[Remote]:
+def all_complete(s3: S3, job_uri: str) -> list[RemoteCheckpoint]:
     """The complete checkpoints of a job, oldest first: by attempt, then by number."""
     found = []
-    for number in attempts(s3, job_uri):
+    for number in list_attempts(s3, job_uri):
         target = f"{job_uri}/{number}"
         names = [n[: -len(".json")] for n in s3.listing(f"{target}/{NOTES}") if n.endswith(".json")]
-        found += [Remote(target, name) for name in sorted(names, key=natural_key)]
+        found += [RemoteCheckpoint(target, name) for name in sorted(names, key=natural_key)]
     return found
 
 
-def choose(
-    remote: list[Remote], root: Path, rule: str, wanted: str = "auto"
-) -> Remote | Checkpoint | None:
+def choose_checkpoint(
+    remote: list[RemoteCheckpoint], root: Path, rule: str, wanted: str = "auto"
+) -> RemoteCheckpoint | Checkpoint | None:
     """The newest complete checkpoint, or the one called `wanted`; here if it is here already.
 
     A newer one may lie only here, where the checkpoint directory outlives the job (FSx).
     """
-    here = complete(root, rule)
+    here = is_complete(root, rule)
     if wanted != "auto":
         here = [item for item in here if item.name == wanted]
         remote = [item for item in remote if item.name == wanted]
@@ -68,7 +68,7 @@ def choose(
     return here[-1]
 
 
-def bring(s3: S3, source: Remote, root: Path) -> Path:
+def fetch_checkpoint(s3: S3, source: RemoteCheckpoint, root: Path) -> Path:
     """Fetch a checkpoint and verify it against its note; where it is now. LaunchError 74."""
     note = json.loads(s3.get(note_uri(source.target, source.name)))
     files: Mapping[str, int] = note["files"]

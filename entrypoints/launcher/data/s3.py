@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.causes import LaunchError, UsageError
-from launcher.stop_request import Halt, ending
+from launcher.causes import LaunchError, LaunchUsageError
+from launcher.stop_request import StopRequest, end_on_stop
 
 #: Where images have it; PATH is the fallback for other machines.
 BINARY = Path("/usr/local/bin/s5cmd")
@@ -42,15 +42,15 @@ class S3Error(LaunchError):
         self.missing = "no object found" in message or message.endswith("not found")
 
 
-def uri(text: str) -> str:
+def s3_uri(text: str) -> str:
     """A checked s3:// prefix without trailing slash or ``/*``; UsageError when it is none."""
     trimmed = text[:-1] if text.endswith("/*") else text
     trimmed = trimmed.rstrip("/")
     bucket = trimmed[5:].partition("/")[0]
     if not trimmed.startswith("s3://") or not bucket:
-        raise UsageError(f"{text!r} is not an S3 URI: expected s3://BUCKET/PREFIX")
+        raise LaunchUsageError(f"{text!r} is not an S3 URI: expected s3://BUCKET/PREFIX")
     if any(char in trimmed for char in "*?\n"):
-        raise UsageError(f"{text!r} holds a wildcard; give the prefix, all of it is taken")
+        raise LaunchUsageError(f"{text!r} holds a wildcard; give the prefix, all of it is taken")
     return trimmed
 
 
@@ -77,7 +77,7 @@ class S3:
     def __init__(
         self,
         env: Mapping[str, str],
-        halt: Halt,
+        halt: StopRequest,
         *,
         workers: int = 256,
         background: bool = False,
@@ -158,7 +158,7 @@ class S3:
             text=True,
             start_new_session=True,
         )
-        with process, ending(process, self._halt, only_hard=self._only_hard):
+        with process, end_on_stop(process, self._halt, only_hard=self._only_hard):
             out, err = process.communicate()
         if process.returncode != 0:
             raise S3Error(_said(err) or f"s5cmd {args[0]} ended with {process.returncode}")

@@ -11,7 +11,7 @@ from typing import Any
 from launcher import events
 from launcher.causes import LaunchError
 from launcher.data.s3 import S3
-from launcher.stop_request import Halt, ending
+from launcher.stop_request import StopRequest, end_on_stop
 
 SUBMIT_DIRECTORY = "sagemaker_submit_directory"
 
@@ -24,14 +24,14 @@ def archive_uri(env: Mapping[str, str], hyperparameters: Mapping[str, Any], code
     return uri
 
 
-def unpack(s3: S3, uri: str, code: Path) -> None:
+def unpack_source(s3: S3, uri: str, code: Path) -> None:
     """Fetch the archive and unpack it into the code directory; LaunchError when it is not sound."""
     code.mkdir(parents=True, exist_ok=True)
     archive = code.parent / ".launch-sourcedir.tar.gz"
     s3.copy([(uri, str(archive))])
     try:
         with tarfile.open(archive) as tar:
-            extract(tar, code)
+            extract_archive(tar, code)
     except (tarfile.TarError, OSError) as error:
         raise LaunchError(f"cannot unpack {uri}: {error}", kind="SourceError") from error
     finally:
@@ -39,7 +39,7 @@ def unpack(s3: S3, uri: str, code: Path) -> None:
     events.emit("source", uri=uri, to=str(code))
 
 
-def extract(tar: tarfile.TarFile, target: Path) -> None:
+def extract_archive(tar: tarfile.TarFile, target: Path) -> None:
     """Unpack files and directories that stay inside `target`; LaunchError for anything else."""
     root = target.resolve()
     members = tar.getmembers()
@@ -59,7 +59,7 @@ def extract(tar: tarfile.TarFile, target: Path) -> None:
         tar.extract(member, target, **safe)
 
 
-def install_requirements(python: str, code: Path, script: str, halt: Halt) -> None:
+def install_requirements(python: str, code: Path, script: str, halt: StopRequest) -> None:
     """`pip install -r requirements.txt` for a Python script, as sagemaker-training does."""
     requirements = code / "requirements.txt"
     if not script.endswith(".py") or not requirements.is_file():
@@ -71,7 +71,7 @@ def install_requirements(python: str, code: Path, script: str, halt: Halt) -> No
         text=True,
         start_new_session=True,
     )
-    with process, ending(process, halt):
+    with process, end_on_stop(process, halt):
         process.wait()
     if process.returncode != 0:
         raise LaunchError(

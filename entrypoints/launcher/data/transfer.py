@@ -23,7 +23,7 @@ SPARE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Moved:
+class TransferResult:
     """What a transfer was: files and bytes in all, and how many had to be copied."""
 
     files: int
@@ -66,7 +66,7 @@ def sizes(listing: Mapping[str, S3Object]) -> dict[str, int]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def directory_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path` (created if need be) against other processes here."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -74,13 +74,13 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def fetch(s3: S3, source: str, target: Path) -> Moved:
+def fetch_prefix(s3: S3, source: str, target: Path) -> TransferResult:
     """Make `target` hold everything below `source`, once per node.
 
     A lock keeps eight ranks from fetching eight times; the second finds the first one's note and
     only compares. Raises LaunchError: 72 nothing there, 73 no space, 74 not all arrived.
     """
-    with locked(target.with_name(f".launch-{target.name}.lock")):
+    with directory_lock(target.with_name(f".launch-{target.name}.lock")):
         listing = s3.listing(source)
         if not listing:
             raise LaunchError(
@@ -89,7 +89,7 @@ def fetch(s3: S3, source: str, target: Path) -> Moved:
         return _fetch(s3, source, target, listing)
 
 
-def _fetch(s3: S3, source: str, target: Path, listing: Mapping[str, S3Object]) -> Moved:
+def _fetch(s3: S3, source: str, target: Path, listing: Mapping[str, S3Object]) -> TransferResult:
     target.mkdir(parents=True, exist_ok=True)
     note = target / FETCHED
     fingerprint = _fingerprint(source, listing)
@@ -100,7 +100,7 @@ def _fetch(s3: S3, source: str, target: Path, listing: Mapping[str, S3Object]) -
     if wanted:
         note.unlink(missing_ok=True)
         need = sum(item.size for item in wanted.values())
-        need_space(source, target, need)
+        require_space(source, target, need)
         batch: Mapping[str, S3Object] = wanted
         for last in (False, True):
             try:
@@ -122,7 +122,7 @@ def _fetch(s3: S3, source: str, target: Path, listing: Mapping[str, S3Object]) -
             detail="\n".join(short[:20]),
         )
     _write_note(note, fingerprint)
-    return Moved(len(listing), sum(item.size for item in listing.values()), len(wanted))
+    return TransferResult(len(listing), sum(item.size for item in listing.values()), len(wanted))
 
 
 def _have(path: Path, item: S3Object, trusted: bool) -> bool:
@@ -143,7 +143,7 @@ def _absent(target: Path, wanted: Mapping[str, S3Object]) -> dict[str, S3Object]
     }
 
 
-def need_space(source: str, target: Path, need: int) -> None:
+def require_space(source: str, target: Path, need: int) -> None:
     """LaunchError 73 when `need` bytes do not fit into the disk of `target`."""
     if need + SPARE_BYTES > shutil.disk_usage(target).free:
         raise _no_space(source, target, need)
@@ -176,13 +176,13 @@ def _write_note(note: Path, fingerprint: str) -> None:
     beside.replace(note)
 
 
-def send(
+def send_prefix(
     s3: S3,
     root: Path,
     files: Mapping[str, int],
     target: str,
     there: Callable[[], Mapping[str, int]] | None = None,
-) -> Moved:
+) -> TransferResult:
     """Upload `files` (path below `root` -> size) to `target`, then compare the listing.
 
     `there` lists what has arrived, where listing all of `target` would be too much. Raises
@@ -214,7 +214,7 @@ def send(
             kind="UploadError",
             detail="\n".join(wrong[:20]),
         )
-    return Moved(len(files), sum(files.values()), len(files))
+    return TransferResult(len(files), sum(files.values()), len(files))
 
 
 def _seen_at_least(look: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:

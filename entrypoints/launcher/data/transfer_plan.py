@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 from launcher.data import checkpoints, s3
-from launcher.options import Settings
+from launcher.options import LaunchOptions
 from launcher.platforms import hyperparameters
 
 _OUTPUT_NAME = re.compile(r"output|checkpoint|ckpt|save|logging")
 
 
 @dataclass(frozen=True)
-class DataPlan:
+class TransferPlan:
     """Prefixes to fetch, directories to upload, and where checkpoints are."""
 
     prefetch: tuple[tuple[str, Path], ...]
@@ -41,7 +41,7 @@ class DataPlan:
         return bool(self.prefetch or self.uris)
 
 
-def read(settings: Settings, args: Sequence[str], model: Path) -> DataPlan:
+def plan_transfers(settings: LaunchOptions, args: Sequence[str], model: Path) -> TransferPlan:
     """From the options; UsageError for what cannot be meant, or ends up in /opt/ml/model."""
     prefetch = [_pair(text, "--prefetch", "S3=DIR") for text in settings.many("prefetch")]
     upload = [_pair(text, "--upload", "DIR=S3") for text in settings.many("upload")]
@@ -49,14 +49,14 @@ def read(settings: Settings, args: Sequence[str], model: Path) -> DataPlan:
     rule, resume = settings.text("checkpoint-complete"), settings.text("resume")
     checkpoints.check_rule(rule)
     if uri and not directory:
-        raise UsageError("--checkpoint-uri needs --checkpoint-dir: what to upload")
+        raise LaunchUsageError("--checkpoint-uri needs --checkpoint-dir: what to upload")
     if resume != "off" and not directory:
-        raise UsageError("--resume needs --checkpoint-dir: where checkpoints are")
-    plan = DataPlan(
-        prefetch=tuple((s3.uri(source), Path(target)) for source, target in prefetch),
-        upload=tuple((Path(source), s3.uri(target)) for source, target in upload),
+        raise LaunchUsageError("--resume needs --checkpoint-dir: where checkpoints are")
+    plan = TransferPlan(
+        prefetch=tuple((s3.s3_uri(source), Path(target)) for source, target in prefetch),
+        upload=tuple((Path(source), s3.s3_uri(target)) for source, target in upload),
         checkpoint_dir=Path(directory).absolute() if directory else None,
-        checkpoint_uri=s3.uri(uri) if uri else "",
+        checkpoint_uri=s3.s3_uri(uri) if uri else "",
         rule=rule,
         resume=resume,
     )
@@ -68,11 +68,11 @@ def read(settings: Settings, args: Sequence[str], model: Path) -> DataPlan:
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     left, equals, right = text.rpartition("=")
     if not equals or not left or not right:
-        raise UsageError(f"{option} {text!r}: expected {form}")
+        raise LaunchUsageError(f"{option} {text!r}: expected {form}")
     return left, right
 
 
-def _refuse_model(plan: DataPlan, args: Sequence[str], model: Path) -> None:
+def _refuse_model(plan: TransferPlan, args: Sequence[str], model: Path) -> None:
     """SageMaker tars and gzips /opt/ml/model at the end: hours for a large model, at full price."""
     named: Mapping[str, Any] = {
         name: value
@@ -86,7 +86,7 @@ def _refuse_model(plan: DataPlan, args: Sequence[str], model: Path) -> None:
     }
     for what, path in places.items():
         if path is not None and (path == model or model in path.parents):
-            raise UsageError(
+            raise LaunchUsageError(
                 f"{what} is {path}, which SageMaker packs into one archive when the job ends: "
                 "that takes hours for a large model. Write elsewhere and use --upload, or say "
                 "--allow-opt-ml-model"

@@ -19,8 +19,8 @@ from launcher.data import checkpoints, transfer
 from launcher.data.checkpoints import Checkpoint
 from launcher.data.resume import note_uri
 from launcher.data.s3 import S3
-from launcher.peers.peers import PeerError, SoloGate
-from launcher.stop_request import HaltedError
+from launcher.peers.peers import LonePeers, PeerError
+from launcher.stop_request import StoppedError
 
 TOPIC = "checkpoint"
 #: Between two looks at a checkpoint's files; equal looks mean that it is at rest.
@@ -37,7 +37,7 @@ class Uploader:
     def __init__(
         self,
         s3: S3,
-        gate: SoloGate,
+        gate: LonePeers,
         *,
         node: int,
         root: Path,
@@ -56,7 +56,7 @@ class Uploader:
         self._threads: list[threading.Thread] = []
         # Node 0's memory; the others do as they are told.
         earlier = set(known)
-        present = checkpoints.complete(root, rule)
+        present = checkpoints.is_complete(root, rule)
         self._done = {item.name: item.stamp for item in present if item.name in earlier}
         self._tries: dict[tuple[str, int], int] = {}
         gate.topics[TOPIC] = self._work.put
@@ -97,7 +97,7 @@ class Uploader:
 
     def _fresh(self) -> list[Checkpoint]:
         """Complete checkpoints that are not in S3 as they are now."""
-        present = checkpoints.complete(self._root, self._rule)
+        present = checkpoints.is_complete(self._root, self._rule)
         return [item for item in present if self._done.get(item.name) != item.stamp]
 
     def _upload_announced(self) -> None:
@@ -107,7 +107,7 @@ class Uploader:
                 return
             try:
                 self._upload(name)
-            except (PeerError, HaltedError):
+            except (PeerError, StoppedError):
                 return  # the job is over; whoever ended it reports why
 
     def _upload(self, name: str) -> str:
@@ -120,7 +120,7 @@ class Uploader:
         began = time.monotonic()
         mine = self._at_rest(self._root / name)
         listings = self._gate.gather(f"list {name}", mine)
-        part = checkpoints.share(self._node, listings)
+        part = checkpoints.node_share(self._node, listings)
         said = [text for text in self._gate.gather(f"sent {name}", self._send(name, part)) if text]
         if not said and item is not None:
             said = self._seal(item, listings)
@@ -143,25 +143,27 @@ class Uploader:
         return ""
 
     def _find(self, name: str) -> Checkpoint | None:
-        present = checkpoints.complete(self._root, self._rule)
+        present = checkpoints.is_complete(self._root, self._rule)
         return next((item for item in present if item.name == name), None)
 
     def _at_rest(self, path: Path) -> dict[str, int]:
-        seen = checkpoints.state(path)
+        seen = checkpoints.checkpoint_state(path)
         while not self._ranks_ended.wait(REST_SECONDS):
-            again = checkpoints.state(path)
+            again = checkpoints.checkpoint_state(path)
             if again == seen:
                 break
             seen = again
-        return {file: size for file, (size, _) in checkpoints.state(path).items()}
+        return {file: size for file, (size, _) in checkpoints.checkpoint_state(path).items()}
 
     def _send(self, name: str, part: dict[str, int]) -> str:
         """ "" when this node's share is verified in S3, else why not."""
         if not part:
             return ""
         try:
-            transfer.send(self._s3, self._root, part, self._target, lambda: self._there(name))
-        except HaltedError:
+            transfer.send_prefix(
+                self._s3, self._root, part, self._target, lambda: self._there(name)
+            )
+        except StoppedError:
             raise
         except LaunchError as error:
             return str(error) if (self._root / name).exists() else _GONE
@@ -181,7 +183,7 @@ class Uploader:
                 self._s3.put(item.name, f"{self._target}/{item.pointer}")
             note = transfer.complete_note(files, checkpoint=item.name, pointer=item.pointer)
             self._s3.put(note, note_uri(self._target, item.name))
-        except HaltedError:
+        except StoppedError:
             raise
         except LaunchError as error:
             return [str(error)]

@@ -18,16 +18,18 @@ from launcher.causes import GATE, PEER, UNRESOLVED, Cause, LaunchError, cause_fr
 from launcher.peers import wire
 from launcher.peers.gate_server import REMIND_SECONDS, GateServer
 from launcher.peers.gate_state import COLLECT_SECONDS
-from launcher.peers.peers import COLLECTING, PeerError, SoloGate
-from launcher.stop_request import Halt
+from launcher.peers.peers import COLLECTING, LonePeers, PeerError
+from launcher.stop_request import StopRequest
 
 CONNECT_SECONDS = 0.5
 
 
-class Gate(SoloGate):
+class Gate(LonePeers):
     """The connection to node 0's GateServer; node 0 connects to itself like the others."""
 
-    def __init__(self, hosts: Sequence[str], node: int, job: str, port: int, halt: Halt) -> None:
+    def __init__(
+        self, hosts: Sequence[str], node: int, job: str, port: int, halt: StopRequest
+    ) -> None:
         super().__init__()
         self._hosts = tuple(hosts)
         self._node = node
@@ -96,7 +98,12 @@ class Gate(SoloGate):
         )
 
     def gather(
-        self, name: str, value: Any, *, timeout: float | None = None, halt: Halt | None = None
+        self,
+        name: str,
+        value: Any,
+        *,
+        timeout: float | None = None,
+        halt: StopRequest | None = None,
     ) -> list[Any]:
         """Everyone's value, in node order, once all have given theirs.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher import events
 from launcher.peers import wire
-from launcher.peers.gate_state import Meeting
+from launcher.peers.gate_state import GateState
 
 REMIND_SECONDS = 30.0
 
@@ -29,7 +29,7 @@ class GateServer:
 
     def __init__(self, hosts: Sequence[str], job: str, listener: socket.socket) -> None:
         self._job = job
-        self._meeting = Meeting(hosts)
+        self._meeting = GateState(hosts)
         self._selector = selectors.DefaultSelector()
         self._listener = listener
         self._peers: dict[int, _Peer] = {}

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from launcher.causes import GATE, PEER, Cause, cause_from_wire, first
+from launcher.causes import GATE, PEER, Cause, cause_from_wire, root_cause
 
 #: How long nodes may take to say what they saw. Ranks get one second of it to end (supervise.py).
 COLLECT_SECONDS = 2.0
@@ -27,7 +27,7 @@ class _Gather:
     deadline: float | None = None
 
 
-class Meeting:
+class GateState:
     """All nodes of one job. Times are seconds on one monotonic clock, given by the caller."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
@@ -165,7 +165,7 @@ class Meeting:
             for cause, at in self._seen.values()
             if cause is not None
         ]
-        self.verdict = first(reports)
+        self.verdict = root_cause(reports)
         return self._to_all(self._end())
 
     def _end(self) -> dict[str, Any]:

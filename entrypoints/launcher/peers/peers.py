@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from launcher.causes import PEER, Cause, CauseError
-from launcher.stop_request import Halt
+from launcher.stop_request import StopRequest
 
 #: Stands in until the verdict is known: another node has failed, or is gone.
 COLLECTING = Cause("PeerFailed", "another node has failed", PEER, secondary=True)
 
 
-class SoloGate:
+class LonePeers:
     """A job on one node: nobody to wait for."""
 
     def __init__(self) -> None:
@@ -22,7 +22,12 @@ class SoloGate:
         """Meet node 0, for at most `patience` seconds."""
 
     def gather(
-        self, name: str, value: Any, *, timeout: float | None = None, halt: Halt | None = None
+        self,
+        name: str,
+        value: Any,
+        *,
+        timeout: float | None = None,
+        halt: StopRequest | None = None,
     ) -> list[Any]:
         """Everyone's value."""
         del name, timeout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 
 _DIGITS = re.compile(r"(\d+)")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -23,7 +23,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
 
 
-def expand(text: str) -> list[str]:
+def expand_hostlist(text: str) -> list[str]:
     """Expand a Slurm node list such as ``a[1-3,07-09]-b,c``; order and padding are kept.
 
     The format is that of ``scontrol show hostnames`` (slurm.conf and hostlist in SchedMD's
@@ -34,9 +34,9 @@ def expand(text: str) -> list[str]:
     for pattern in _split(text):
         hosts.extend(_expand_one(pattern, text))
         if len(hosts) > MAX_HOSTS:
-            raise UsageError(f"node list {text[:80]!r} names more than {MAX_HOSTS} hosts")
+            raise LaunchUsageError(f"node list {text[:80]!r} names more than {MAX_HOSTS} hosts")
     if not hosts:
-        raise UsageError("the Slurm node list is empty")
+        raise LaunchUsageError("the Slurm node list is empty")
     return hosts
 
 
@@ -46,19 +46,19 @@ def _split(text: str) -> list[str]:
     for char in text.strip():
         depth += (char == "[") - (char == "]")
         if depth not in (0, 1):
-            raise UsageError(f"node list {text!r} has unbalanced brackets")
+            raise LaunchUsageError(f"node list {text!r} has unbalanced brackets")
         if char == "," and depth == 0:
             parts.append(current)
             current = ""
         else:
             current += char
     if depth:
-        raise UsageError(f"node list {text!r} has unbalanced brackets")
+        raise LaunchUsageError(f"node list {text!r} has unbalanced brackets")
     parts.append(current)
     if parts == [""]:
         return []
     if any(not part or part.isspace() for part in parts):
-        raise UsageError(f"node list {text!r} has an empty name")
+        raise LaunchUsageError(f"node list {text!r} has an empty name")
     return parts
 
 
@@ -67,7 +67,7 @@ def _expand_one(pattern: str, whole: str) -> list[str]:
     for index, piece in enumerate(re.split(r"[\[\]]", pattern)):
         choices = [piece] if index % 2 == 0 else _ranges(piece, whole)
         if len(names) * len(choices) > MAX_HOSTS:
-            raise UsageError(f"node list {whole[:80]!r} names more than {MAX_HOSTS} hosts")
+            raise LaunchUsageError(f"node list {whole[:80]!r} names more than {MAX_HOSTS} hosts")
         names = [name + choice for name in names for choice in choices]
     return names
 
@@ -77,9 +77,11 @@ def _ranges(text: str, whole: str) -> list[str]:
     for item in text.split(","):
         match = _RANGE.fullmatch(item)
         if not match:
-            raise UsageError(f"node list {whole!r}: {item!r} is not a number or a range")
+            raise LaunchUsageError(f"node list {whole!r}: {item!r} is not a number or a range")
         low, high = match.group(1), match.group(2) or match.group(1)
         if int(high) < int(low) or int(high) - int(low) > MAX_HOSTS:
-            raise UsageError(f"node list {whole[:80]!r}: range {item!r} runs backwards or too far")
+            raise LaunchUsageError(
+                f"node list {whole[:80]!r}: range {item!r} runs backwards or too far"
+            )
         numbers.extend(str(n).zfill(len(low)) for n in range(int(low), int(high) + 1))
     return numbers

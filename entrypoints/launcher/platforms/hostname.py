@@ -14,14 +14,14 @@ import subprocess
 from collections.abc import Mapping
 
 from launcher import events
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 from launcher.platforms.ml_dir import MlDir, read_json
 
 #: The library reads this path, whatever SAGEMAKER_BASE_DIR says, and crashes without it.
 CONFIG = "/opt/ml/input/config/resourceconfig.json"
 
 
-def preload(env: Mapping[str, str], ml: MlDir, python: str) -> dict[str, str]:
+def preload_hostname(env: Mapping[str, str], ml: MlDir, python: str) -> dict[str, str]:
     """{"LD_PRELOAD": ...} when it is needed and works, else {} with an event that says why."""
     wanted = str(read_json(ml.config / "resourceconfig.json").get("current_host") or "")
     if not wanted or socket.gethostname() == wanted:
@@ -37,7 +37,7 @@ def preload(env: Mapping[str, str], ml: MlDir, python: str) -> dict[str, str]:
         # Linked with -z now it would stop every program that is not Python: try both.
         _output(["/bin/sh", "-c", ":"], trial)
         answer = _output([python, "-c", "import socket; print(socket.gethostname())"], trial)
-    except UsageError as error:
+    except LaunchUsageError as error:
         return _without(wanted, str(error))
     if answer != wanted:
         return _without(wanted, f"the preload library answers {answer!r}")
@@ -56,7 +56,9 @@ def _output(argv: list[str], env: Mapping[str, str]) -> str:
             argv, env=dict(env), capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"{argv[0]}: {error}") from error
+        raise LaunchUsageError(f"{argv[0]}: {error}") from error
     if done.returncode != 0 or done.stderr:
-        raise UsageError(f"{argv[0]} ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+        raise LaunchUsageError(
+            f"{argv[0]} ended with {done.returncode}: {done.stderr.strip()[-200:]}"
+        )
     return done.stdout.strip()

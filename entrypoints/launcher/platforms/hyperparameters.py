@@ -15,7 +15,7 @@ SAGEMAKER_PREFIX = "sagemaker_"
 LAUNCH_PREFIX = "launch_"
 
 
-def decode(raw: Mapping[str, Any]) -> dict[str, Any]:
+def decode_hyperparameters(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Values are JSON inside strings; one that is not JSON is the value itself."""
     return {str(key): _decode_one(value) for key, value in raw.items()}
 
@@ -29,13 +29,13 @@ def _decode_one(value: Any) -> Any:
         return value
 
 
-def for_script(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def script_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """What belongs to the training script: not sagemaker_*, not launch_*."""
     hidden = (SAGEMAKER_PREFIX, LAUNCH_PREFIX)
     return {key: value for key, value in hyperparameters.items() if not key.startswith(hidden)}
 
 
-def to_args(hyperparameters: Mapping[str, Any]) -> list[str]:
+def to_arguments(hyperparameters: Mapping[str, Any]) -> list[str]:
     """Arguments in key order: ``--key value``, ``-k value`` for one letter.
 
     None becomes an empty string, an object ``a=1,b=2``; anything else is Python's ``str``.

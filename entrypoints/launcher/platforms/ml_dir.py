@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON: {error}") from error
+        raise LaunchUsageError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{path} holds a {type(value).__name__}, not an object")
+        raise LaunchUsageError(f"{path} holds a {type(value).__name__}, not an object")
     return value

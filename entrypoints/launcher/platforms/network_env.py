@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.instances import family, lookup
-from launcher.platforms.rank_environment import Change, unless_set
+from launcher.instances import find_instance, instance_family
+from launcher.platforms.rank_environment import EnvironmentChange, unless_set
 
 #: Written by the EFA installer: its own version, then one line per package.
 INSTALLED = Path("/opt/amazon/efa_installed_packages")
 
 
 @dataclass(frozen=True)
-class Stack:
+class NetworkStack:
     """Versions found in the image; () where one was not found."""
 
     installer: tuple[int, ...] = ()
@@ -34,29 +34,31 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in match.group(0).split(".")) if match else ()
 
 
-def read_stack(installed: Path = INSTALLED, nccl: str = "") -> Stack:
+def read_network_stack(installed: Path = INSTALLED, nccl: str = "") -> NetworkStack:
     """The EFA stack of this image, from what its installer wrote down."""
     try:
         text = installed.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return Stack(nccl=parse_version(nccl))
+        return NetworkStack(nccl=parse_version(nccl))
     installer = re.search(r"EFA installer version:\s*(\S+)", text)
     # libnccl-ofi since installer 1.34 (before: a plugin of the image's own, aws-ofi-nccl).
     plugin = re.search(r"(?:libnccl-ofi|aws-ofi-nccl)\S*?[-_](\d[\d.]+)", text)
-    return Stack(
+    return NetworkStack(
         installer=parse_version(installer.group(1)) if installer else (),
         plugin=parse_version(plugin.group(1)) if plugin else (),
         nccl=parse_version(nccl),
     )
 
 
-def wanted(instance_type: str, stack: Stack, nodes: int) -> list[tuple[str, str, str]]:
+def wanted_network(
+    instance_type: str, stack: NetworkStack, nodes: int
+) -> list[tuple[str, str, str]]:
     """(name, value, why) of what this type needs with this stack."""
-    instance = lookup(instance_type)
+    instance = find_instance(instance_type)
     if instance is None:
         return []
     rows = []
-    kind = family(instance_type)
+    kind = instance_family(instance_type)
     if kind in ("g5", "g6") and instance.gpus > 1:
         why = "GPUs without peer access copy through shared memory faster (EFA cheat sheet, g5/g6)"
         rows.append(("NCCL_SHM_USE_CUDA_MEMCPY", "1", why))
@@ -65,7 +67,7 @@ def wanted(instance_type: str, stack: Stack, nodes: int) -> list[tuple[str, str,
     return rows
 
 
-def _efa(kind: str, stack: Stack) -> list[tuple[str, str, str]]:
+def _efa(kind: str, stack: NetworkStack) -> list[tuple[str, str, str]]:
     if kind.startswith("trn"):
         why = "Neuron's runtime needs it (awsome-distributed-training, neuronx-distributed)"
         names = ("FI_EFA_USE_DEVICE_RDMA", "FI_EFA_FORK_SAFE")
@@ -94,25 +96,34 @@ HARMFUL: dict[str, str] = {
 }
 
 
-def changes(env: Mapping[str, str], instance_type: str, stack: Stack, nodes: int) -> list[Change]:
+def network_variables(
+    env: Mapping[str, str], instance_type: str, stack: NetworkStack, nodes: int
+) -> list[EnvironmentChange]:
     """What the table sets; the user's values stand."""
     return [
         unless_set(env, name, value, f"{instance_type}: {why}")
-        for name, value, why in wanted(instance_type, stack, nodes)
+        for name, value, why in wanted_network(instance_type, stack, nodes)
     ]
 
 
-def warnings(env: Mapping[str, str], instance_type: str, stack: Stack, nodes: int) -> list[str]:
+def network_warnings(
+    env: Mapping[str, str], instance_type: str, stack: NetworkStack, nodes: int
+) -> list[str]:
     """What in the environment, or in the stack, is known to hurt on this type."""
     said = [f"{name}={env[name]} {why}" for name, why in HARMFUL.items() if name in env]
-    instance = lookup(instance_type)
+    instance = find_instance(instance_type)
     modern = not stack.plugin or stack.plugin >= (1, 7)
-    if instance and instance.efa and modern and not family(instance_type).startswith("trn"):
+    if (
+        instance
+        and instance.efa
+        and modern
+        and not instance_family(instance_type).startswith("trn")
+    ):
         if env.get("NCCL_PROTO", "").lower() == "simple":
             said.append("NCCL_PROTO=simple overrides the plugin's own, better choice")
         if env.get("FI_PROVIDER") not in (None, "efa") and nodes > 1:
             said.append(f"FI_PROVIDER={env['FI_PROVIDER']} turns EFA off")
-    if family(instance_type) in ("p5", "p5e", "p5en"):
+    if instance_family(instance_type) in ("p5", "p5e", "p5en"):
         if () < stack.nccl < (2, 18, 5):
             said.append(f"NCCL {_dots(stack.nccl)} is older than 2.18.5, which p5 needs")
         if () < stack.plugin < (1, 7, 3):

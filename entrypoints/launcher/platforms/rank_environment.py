@@ -15,7 +15,7 @@ STALE = (
 
 
 @dataclass(frozen=True)
-class Change:
+class EnvironmentChange:
     """One variable: `value` None means removed; `kept` means the user's own value stands."""
 
     name: str
@@ -24,20 +24,24 @@ class Change:
     kept: bool = False
 
 
-def unless_set(env: Mapping[str, str], name: str, value: str, why: str) -> Change:
+def unless_set(env: Mapping[str, str], name: str, value: str, why: str) -> EnvironmentChange:
     """Set a variable, unless the user has: then show that his value stands."""
     if name in env:
-        return Change(name, env[name], f"already set; the launcher would use {value}", kept=True)
-    return Change(name, value, why)
+        return EnvironmentChange(
+            name, env[name], f"already set; the launcher would use {value}", kept=True
+        )
+    return EnvironmentChange(name, value, why)
 
 
-def stale(env: Mapping[str, str]) -> list[Change]:
+def stale_variables(env: Mapping[str, str]) -> list[EnvironmentChange]:
     """Rank variables that are not ours."""
     why = "left from outside; the launcher's runners set it for each rank"
-    return [Change(name, None, why) for name in STALE if name in env]
+    return [EnvironmentChange(name, None, why) for name in STALE if name in env]
 
 
-def network(env: Mapping[str, str], interface: str, *, on_slurm: bool) -> list[Change]:
+def network_changes(
+    env: Mapping[str, str], interface: str, *, on_slurm: bool
+) -> list[EnvironmentChange]:
     """Which network interface gloo and NCCL use for their TCP connections."""
     if interface:
         why = "network_interface_name in resourceconfig.json"
@@ -52,13 +56,17 @@ def network(env: Mapping[str, str], interface: str, *, on_slurm: bool) -> list[C
     return []
 
 
-def slurm(env: Mapping[str, str]) -> list[Change]:
+def slurm_changes(env: Mapping[str, str]) -> list[EnvironmentChange]:
     """What would make a library take each rank for a Slurm task of its own."""
     why = "Lightning and NeMo would expect one Slurm task per rank (HyperPod recipes unset it, too)"
-    return [Change(name, None, why) for name in ("SLURM_NTASKS", "SLURM_NPROCS") if name in env]
+    return [
+        EnvironmentChange(name, None, why)
+        for name in ("SLURM_NTASKS", "SLURM_NPROCS")
+        if name in env
+    ]
 
 
-def apply(env: Mapping[str, str], changes: Iterable[Change]) -> dict[str, str]:
+def apply_changes(env: Mapping[str, str], changes: Iterable[EnvironmentChange]) -> dict[str, str]:
     """The environment after the changes."""
     result = dict(env)
     for change in changes:

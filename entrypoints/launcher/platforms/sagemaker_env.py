@@ -12,12 +12,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.platforms.hyperparameters import SAGEMAKER_PREFIX, for_script
+from launcher.platforms.hyperparameters import SAGEMAKER_PREFIX, script_hyperparameters
 from launcher.platforms.ml_dir import MlDir, read_json
 from launcher.platforms.topology import Topology
 
 
-def variables(
+def sagemaker_variables(
     ml: MlDir,
     topology: Topology,
     hyperparameters: Mapping[str, Any],
@@ -36,7 +36,7 @@ def variables(
         "resource_config": resources,
         "input_data_config": channels,
         "channels": sorted(channels),
-        "hps": for_script(hyperparameters),
+        "hps": script_hyperparameters(hyperparameters),
         "framework_params": {
             key: value for key, value in hyperparameters.items() if key.startswith(SAGEMAKER_PREFIX)
         },
@@ -66,7 +66,7 @@ def variables(
     }
     for name in channels:
         values[f"channel_{name}"] = str(ml.data / name)
-    for key, value in for_script(hyperparameters).items():
+    for key, value in script_hyperparameters(hyperparameters).items():
         values[f"hp_{key}"] = value
     return {f"SM_{name.upper()}": _format(value) for name, value in values.items()}
 

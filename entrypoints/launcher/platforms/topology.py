@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.causes import UsageError
-from launcher.platforms.hostlist import expand, natural_key
+from launcher.causes import LaunchUsageError
+from launcher.platforms.hostlist import expand_hostlist, natural_key
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Topology:
         return len(self.hosts)
 
 
-def from_resource_config(
+def sagemaker_topology(
     config: Mapping[str, Any], *, job: str, groups: Sequence[str] = ()
 ) -> Topology:
     """Read SageMaker's resourceconfig.json, local mode's short form included.
@@ -56,15 +56,17 @@ def from_resource_config(
     current = config.get("current_host")
     hosts = config.get("hosts")
     if not isinstance(current, str) or not isinstance(hosts, list) or not hosts:
-        raise UsageError(
+        raise LaunchUsageError(
             "resourceconfig.json names no hosts: it needs current_host and a list hosts. "
             "Outside SageMaker use `launch local`."
         )
     names = sorted({str(host) for host in hosts}, key=natural_key)
     if len(names) != len(hosts):
-        raise UsageError(f"resourceconfig.json names a host twice: {hosts}")
+        raise LaunchUsageError(f"resourceconfig.json names a host twice: {hosts}")
     if current not in names:
-        raise UsageError(f"resourceconfig.json: current_host {current!r} is not among {names}")
+        raise LaunchUsageError(
+            f"resourceconfig.json: current_host {current!r} is not among {names}"
+        )
     alone = False
     if groups:
         members = _group_hosts(config, groups)
@@ -88,14 +90,14 @@ def _group_hosts(config: Mapping[str, Any], groups: Sequence[str]) -> set[str]:
     }
     missing = [name for name in groups if name not in known]
     if missing:
-        raise UsageError(
+        raise LaunchUsageError(
             f"sagemaker_distribution_instance_groups names {missing}, "
             f"but resourceconfig.json has {sorted(known)}"
         )
     return {host for name in groups for host in known[name]}
 
 
-def from_slurm(env: Mapping[str, str]) -> Topology:
+def slurm_topology(env: Mapping[str, str]) -> Topology:
     """Read the variables of a Slurm step with one task per node.
 
     The order is Slurm's, so that node 0 is the first node of the allocation, where the batch
@@ -103,22 +105,24 @@ def from_slurm(env: Mapping[str, str]) -> Topology:
     """
     listed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST")
     if not listed or "SLURM_NODEID" not in env:
-        raise UsageError(
+        raise LaunchUsageError(
             "this is not a Slurm step: SLURM_JOB_NODELIST and SLURM_NODEID are not both set. "
             "Start the launcher with srun, one task per node."
         )
     if _number(env, "SLURM_LOCALID", 0) > 0 or _tasks_per_node(env) > 1:
-        raise UsageError(
+        raise LaunchUsageError(
             "more than one Slurm task runs on this node; the launcher starts the ranks itself: "
             "use srun --ntasks-per-node=1"
         )
-    hosts = expand(listed)
+    hosts = expand_hostlist(listed)
     rank = _number(env, "SLURM_NODEID", 0)
     name = env.get("SLURMD_NODENAME", "")
     if name in hosts:
         rank = hosts.index(name)
     elif not 0 <= rank < len(hosts):
-        raise UsageError(f"SLURM_NODEID={rank} does not fit the {len(hosts)} nodes of {listed}")
+        raise LaunchUsageError(
+            f"SLURM_NODEID={rank} does not fit the {len(hosts)} nodes of {listed}"
+        )
     return Topology(
         platform="slurm",
         hosts=tuple(hosts),
@@ -131,7 +135,7 @@ def from_slurm(env: Mapping[str, str]) -> Topology:
 def _number(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name, "") or str(default)
     if not re.fullmatch(r"\d+", text):
-        raise UsageError(f"{name}={text!r} is not a number")
+        raise LaunchUsageError(f"{name}={text!r} is not a number")
     return int(text)
 
 
@@ -141,11 +145,11 @@ def _tasks_per_node(env: Mapping[str, str]) -> int:
     return max((int(n) for n in re.findall(r"(?:^|,)(\d+)", text)), default=1)
 
 
-def local(*, hosts: Sequence[str], node_rank: int, job: str) -> Topology:
+def local_topology(*, hosts: Sequence[str], node_rank: int, job: str) -> Topology:
     """Nodes given by hand; none means this machine alone."""
     names = tuple(hosts) or ("localhost",)
     if len(set(names)) != len(names):
-        raise UsageError(f"--hosts names a host twice: {','.join(names)}")
+        raise LaunchUsageError(f"--hosts names a host twice: {','.join(names)}")
     if not 0 <= node_rank < len(names):
-        raise UsageError(f"--node-rank {node_rank} does not fit {len(names)} hosts")
+        raise LaunchUsageError(f"--node-rank {node_rank} does not fit {len(names)} hosts")
     return Topology(platform="local", hosts=names, node_rank=node_rank, job=job)

@@ -109,7 +109,7 @@ def parse_crash(text: str) -> tuple[str, str] | None:
     return (message, "\n".join(block)) if message else None
 
 
-def causes(
+def causes_of_exits(
     exits: Sequence[Exit], logs: Mapping[Path, int], *, oom_kills: int = 0, harvest: bool = False
 ) -> list[Cause]:
     """One cause for each rank that failed.

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.platforms.rank_environment import Change, unless_set
+from launcher.platforms.rank_environment import EnvironmentChange, unless_set
 
 #: Where instances mount their NVMe disks, largest first in practice; /tmp is on it in SageMaker.
 LOCAL_DISKS = ("/opt/dlami/nvme", "/opt/sagemaker", "/tmp")  # noqa: S108 - a place, not a file
@@ -20,7 +20,7 @@ def local_disk(candidates: tuple[str, ...] = LOCAL_DISKS) -> Path:
     return max(usable, key=lambda path: shutil.disk_usage(path).free, default=Path("/tmp"))  # noqa: S108
 
 
-def changes(env: Mapping[str, str], disk: Path, home: Path) -> list[Change]:
+def cache_variables(env: Mapping[str, str], disk: Path, home: Path) -> list[EnvironmentChange]:
     """Hugging Face, torch extension and Triton caches below `disk`, where the user has no say.
 
     The home directory may be one share for all nodes, where builds of eight nodes collide. A

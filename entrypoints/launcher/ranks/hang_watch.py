@@ -47,7 +47,7 @@ def parse_gpus(text: str) -> list[tuple[int, int, int]]:
     return rows
 
 
-def describe(seconds: float, gpus: Sequence[tuple[int, int, int]]) -> str:
+def describe_hang(seconds: float, gpus: Sequence[tuple[int, int, int]]) -> str:
     """What the failure says about a hang."""
     text = f"no rank has written anything for {seconds:g} s"
     if not gpus:
@@ -85,7 +85,7 @@ class HangWatch:
                 continue
             gpus = query_gpus()
             if all(utilisation == 0 for utilisation, _, _ in gpus):
-                message = describe(self._seconds, gpus)
+                message = describe_hang(self._seconds, gpus)
                 self._report(Cause("Hang", message, HANG))
                 return
 
@@ -97,10 +97,10 @@ def dump_stacks(pids: Sequence[int]) -> str:
     SIGABRT by writing all threads' stacks to the rank's log.
     """
     if not shutil.which("py-spy"):
-        rank_processes.send(pids, signal.SIGABRT)
+        rank_processes.send_signal(pids, signal.SIGABRT)
         # A SIGTERM that came now would cut the writing short.
         deadline = time.monotonic() + DUMP_SECONDS
-        while rank_processes.send(pids, 0) and time.monotonic() < deadline:
+        while rank_processes.send_signal(pids, 0) and time.monotonic() < deadline:
             time.sleep(0.05)
         return ""
     texts = []

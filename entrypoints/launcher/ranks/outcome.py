@@ -8,12 +8,12 @@ from pathlib import Path
 from launcher import causes, events
 from launcher.causes import STOPPED, Cause
 from launcher.peers.peers import COLLECTING
-from launcher.ranks.rank_commands import Layout
+from launcher.ranks.rank_commands import RankLayout
 
 
-def hard_cause(halted: Cause | None, hung: Cause | None, outcome: SupervisorOutcome) -> Cause:
+def cause_of_cut(halted: Cause | None, hung: Cause | None, outcome: RanksEnd) -> Cause:
     """Why ranks were cut short: a hang, the job's verdict, or what this node's own ranks said."""
-    own = causes.first([cause for cause in outcome.causes if not cause.secondary])
+    own = causes.root_cause([cause for cause in outcome.causes if not cause.secondary])
     if hung is not None:
         # The ranks have just been made to write their stacks, and died of it.
         return replace(hung, detail=hung.detail or (own.detail if own else ""))
@@ -21,7 +21,7 @@ def hard_cause(halted: Cause | None, hung: Cause | None, outcome: SupervisorOutc
     return own if own is not None and halted is COLLECTING else halted
 
 
-def done_anyway(done: Path | None, ranks: Layout, outcome: SupervisorOutcome) -> bool:
+def finished_before_failure(done: Path | None, ranks: RankLayout, outcome: RanksEnd) -> bool:
     """Whether every rank here said that its work was done before something failed at exit.
 
     "CUDA error: driver shutting down" after a finished training is the usual case.
@@ -34,9 +34,9 @@ def done_anyway(done: Path | None, ranks: Layout, outcome: SupervisorOutcome) ->
     return True
 
 
-def stopped_badly(outcome: SupervisorOutcome, grace: int) -> Cause:
+def cause_of_bad_stop(outcome: RanksEnd, grace: int) -> Cause:
     """A stop after which the ranks did not end well: what was not saved."""
-    first = causes.first([cause for cause in outcome.causes if not cause.secondary])
+    first = causes.root_cause([cause for cause in outcome.causes if not cause.secondary])
     if outcome.killed:
         text = f"ranks were killed {grace} s after SIGTERM"
     elif first is not None:
@@ -47,7 +47,7 @@ def stopped_badly(outcome: SupervisorOutcome, grace: int) -> Cause:
 
 
 @dataclass(frozen=True)
-class SupervisorOutcome:
+class RanksEnd:
     """How this node's ranks ended. `code` is the runner's (first non-zero)."""
 
     code: int

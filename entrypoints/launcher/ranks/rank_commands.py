@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.causes import UsageError
+from launcher.causes import LaunchUsageError
 from launcher.platforms.topology import Topology
 
 TORCHRUN, DEEPSPEED, PYTHON = "torchrun", "deepspeed", "python"
@@ -20,7 +20,7 @@ USER_PYTHON = Path(__file__).resolve().parents[1] / "user_python"
 
 
 @dataclass(frozen=True)
-class Layout:
+class RankLayout:
     """Where each rank of the job is. `procs` holds the processes of every node, in node order.
 
     `visible` is this node's CUDA_VISIBLE_DEVICES, where it is restricted to some GPUs.
@@ -56,7 +56,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Command:
+class RankCommand:
     """One process to start. `rank` is -1 for a runner that starts the ranks itself."""
 
     argv: tuple[str, ...]
@@ -64,16 +64,16 @@ class Command:
     rank: int = -1
 
 
-def layout(
+def layout_ranks(
     topology: Topology,
     procs: Sequence[int],
     *,
     port: int,
     attempt: int,
     visible: Sequence[str] = (),
-) -> Layout:
+) -> RankLayout:
     """The ranks of `topology`; a job on one node meets on loopback, where no DNS is needed."""
-    return Layout(
+    return RankLayout(
         node_rank=topology.node_rank,
         procs=tuple(procs),
         hosts=topology.hosts,
@@ -85,7 +85,7 @@ def layout(
     )
 
 
-def choose(runner: str, script: str) -> str:
+def choose_runner(runner: str, script: str) -> str:
     """Resolve "auto": shell scripts start once per node, Python scripts under torchrun."""
     if runner != "auto":
         return runner
@@ -97,38 +97,38 @@ def default_nproc(runner: str, gpus: int) -> int:
     return 1 if runner == PYTHON else max(1, gpus)
 
 
-def commands(
+def rank_commands(
     runner: str,
-    ranks: Layout,
+    ranks: RankLayout,
     *,
     python: str,
     script: str,
     args: Sequence[str],
     log_dir: Path,
     max_restarts: int = 0,
-) -> list[Command]:
+) -> list[RankCommand]:
     """What to execute on this node. UsageError where the runner cannot do what was asked."""
     if runner == PYTHON:
         if max_restarts:
-            raise UsageError("--max-restarts needs the torchrun runner")
+            raise LaunchUsageError("--max-restarts needs the torchrun runner")
         return _python(ranks, python, script, args, log_dir)
     if script.endswith(".sh"):
-        raise UsageError(f"{runner} starts Python scripts; run {script} with --runner python")
+        raise LaunchUsageError(f"{runner} starts Python scripts; run {script} with --runner python")
     if runner == TORCHRUN:
         return [_torchrun(ranks, python, script, args, log_dir, max_restarts)]
     if max_restarts:
-        raise UsageError("--max-restarts needs the torchrun runner")
+        raise LaunchUsageError("--max-restarts needs the torchrun runner")
     return [_deepspeed(ranks, python, script, args, log_dir)]
 
 
 def _torchrun(
-    ranks: Layout,
+    ranks: RankLayout,
     python: str,
     script: str,
     args: Sequence[str],
     log_dir: Path,
     max_restarts: int,
-) -> Command:
+) -> RankCommand:
     # torchrun_main.py is torchrun's own main, plus a record of every failed rank's real exit code.
     argv = [python, str(USER_PYTHON / "torchrun_main.py")]
     env = {REPORT: str(log_dir / "elastic.json")}
@@ -153,16 +153,16 @@ def _torchrun(
         ]
     argv += [f"--rdzv_id={ranks.run_id}", f"--max_restarts={max_restarts}"]
     argv += [f"--log_dir={log_dir}", "--redirects=3", script, *args]
-    return Command(tuple(argv), env)
+    return RankCommand(tuple(argv), env)
 
 
-def hostfile_text(ranks: Layout) -> str:
+def hostfile_text(ranks: RankLayout) -> str:
     """DeepSpeed's hostfile: one ``name slots=N`` per node."""
     slots = [max(numbers) + 1 for numbers in _slots(ranks)]
     return "".join(f"{host} slots={n}\n" for host, n in zip(ranks.hosts, slots))
 
 
-def _slots(ranks: Layout) -> list[list[int]]:
+def _slots(ranks: RankLayout) -> list[list[int]]:
     """Every node's GPUs by number: 0, 1, 2..., on this node those that it is restricted to.
 
     deepspeed sets CUDA_VISIBLE_DEVICES to a node's slots, whatever it was before; of other nodes
@@ -172,7 +172,7 @@ def _slots(ranks: Layout) -> list[list[int]]:
     own = ranks.visible[: ranks.nproc]
     if len(own) == ranks.nproc:
         if not all(item.isdecimal() for item in own):
-            raise UsageError(
+            raise LaunchUsageError(
                 "deepspeed knows GPUs by their numbers only, and CUDA_VISIBLE_DEVICES is "
                 f"{','.join(own)}: give numbers, or use --runner torchrun"
             )
@@ -181,8 +181,8 @@ def _slots(ranks: Layout) -> list[list[int]]:
 
 
 def _deepspeed(
-    ranks: Layout, python: str, script: str, args: Sequence[str], log_dir: Path
-) -> Command:
+    ranks: RankLayout, python: str, script: str, args: Sequence[str], log_dir: Path
+) -> RankCommand:
     argv = [python, "-m", "deepspeed.launcher.runner", "--no_ssh"]
     argv += [f"--hostfile={log_dir / 'hostfile'}", f"--node_rank={ranks.node_rank}"]
     argv += [f"--master_addr={ranks.master}", f"--master_port={ranks.port}"]
@@ -191,27 +191,29 @@ def _deepspeed(
         listed = (",".join(map(str, numbers)) for numbers in slots)
         argv.append(f"--include={'@'.join(map(':'.join, zip(ranks.hosts, listed)))}")
     argv += [f"--enable_each_rank_log={log_dir}", script, *args]
-    return Command(tuple(argv), {})
+    return RankCommand(tuple(argv), {})
 
 
 def _python(
-    ranks: Layout, python: str, script: str, args: Sequence[str], log_dir: Path
-) -> list[Command]:
+    ranks: RankLayout, python: str, script: str, args: Sequence[str], log_dir: Path
+) -> list[RankCommand]:
     if not script.endswith(".sh"):
         return [
-            Command((python, "-u", script, *args), _rank_env(ranks, n), ranks.first_rank + n)
+            RankCommand((python, "-u", script, *args), _rank_env(ranks, n), ranks.first_rank + n)
             for n in range(ranks.nproc)
         ]
     # A script for a whole node, which starts ranks itself: it is none, and a torchrun in it must
     # not find a rank's variables. Failures of that torchrun are written down (shims/torchrun).
     report = {REPORT: str(log_dir / "elastic.json")}
     return [
-        Command(("/bin/bash", script, *args), {**_node_env(ranks), **report}, ranks.first_rank + n)
+        RankCommand(
+            ("/bin/bash", script, *args), {**_node_env(ranks), **report}, ranks.first_rank + n
+        )
         for n in range(ranks.nproc)
     ]
 
 
-def _node_env(ranks: Layout) -> dict[str, str]:
+def _node_env(ranks: RankLayout) -> dict[str, str]:
     """What launch scripts need for torchrun's own options."""
     return {
         "NODE_RANK": str(ranks.node_rank),
@@ -221,7 +223,7 @@ def _node_env(ranks: Layout) -> dict[str, str]:
     }
 
 
-def _rank_env(ranks: Layout, local: int) -> dict[str, str]:
+def _rank_env(ranks: RankLayout, local: int) -> dict[str, str]:
     """The variables that torch.distributed's env:// reads, as torchrun sets them."""
     return {
         "RANK": str(ranks.first_rank + local),

@@ -19,7 +19,7 @@ SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "busybox"})
 
 
 @dataclass(frozen=True)
-class Process:
+class RankProcess:
     """One living process (zombies are not listed)."""
 
     pid: int
@@ -27,9 +27,9 @@ class Process:
     name: str
 
 
-def snapshot() -> dict[int, Process]:
+def process_table() -> dict[int, RankProcess]:
     """All living processes that /proc shows."""
-    table: dict[int, Process] = {}
+    table: dict[int, RankProcess] = {}
     for entry in PROC.iterdir():
         if not entry.name.isdecimal():
             continue
@@ -41,16 +41,16 @@ def snapshot() -> dict[int, Process]:
         name = text[text.index("(") + 1 : text.rindex(")")]
         state, parent = text[text.rindex(")") + 2 :].split()[:2]
         if state not in ("Z", "X"):
-            table[int(entry.name)] = Process(int(entry.name), int(parent), name)
+            table[int(entry.name)] = RankProcess(int(entry.name), int(parent), name)
     return table
 
 
-def descendants(root: int, table: Mapping[int, Process]) -> list[Process]:
+def descendants(root: int, table: Mapping[int, RankProcess]) -> list[RankProcess]:
     """Everything below `root`, parents before children."""
-    children: dict[int, list[Process]] = {}
+    children: dict[int, list[RankProcess]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process)
-    found: list[Process] = []
+    found: list[RankProcess] = []
     queue = [root]
     while queue:
         below = children.get(queue.pop(0), [])
@@ -59,7 +59,7 @@ def descendants(root: int, table: Mapping[int, Process]) -> list[Process]:
     return found
 
 
-def environ(pid: int) -> dict[str, str]:
+def read_environment(pid: int) -> dict[str, str]:
     """A process's initial environment; empty when it has ended or is not ours to read."""
     try:
         raw = (PROC / str(pid) / "environ").read_bytes()
@@ -69,7 +69,7 @@ def environ(pid: int) -> dict[str, str]:
     return {os.fsdecode(key): os.fsdecode(value) for key, _, value in pairs}
 
 
-def program(pid: int) -> str:
+def program_name(pid: int) -> str:
     """The file name of what a process executes: bash for a shell script, whatever its name."""
     try:
         return Path(os.readlink(PROC / str(pid) / "exe")).name  # noqa: PTH115 - may end meanwhile
@@ -77,7 +77,7 @@ def program(pid: int) -> str:
         return ""
 
 
-def catches(pid: int, number: int) -> bool:
+def catches_signal(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal (SigCgt in /proc/PID/status)."""
     try:
         status = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
@@ -97,12 +97,12 @@ def find_ranks(root: int) -> list[int]:
     (pytorch/pytorch#119856) and deepspeed dies at once (deepspeedai/DeepSpeed#4098).
     """
 
-    def is_rank(process: Process) -> bool:
+    def is_rank(process: RankProcess) -> bool:
         # Slurm's enroot hook may have put rank variables into the launcher's own environment.
-        env = {} if process.pid == os.getpid() else environ(process.pid)
+        env = {} if process.pid == os.getpid() else read_environment(process.pid)
         return any(all(name in env for name in pair) for pair in RANK_MARKS)
 
-    return _topmost(descendants(root, snapshot()), is_rank)
+    return _topmost(descendants(root, process_table()), is_rank)
 
 
 def find_workers(root: int) -> list[int]:
@@ -112,11 +112,11 @@ def find_workers(root: int) -> list[int]:
     its child ends, so the child is the one to tell.
     """
     return _topmost(
-        descendants(root, snapshot()), lambda process: program(process.pid) not in SHELLS
+        descendants(root, process_table()), lambda process: program_name(process.pid) not in SHELLS
     )
 
 
-def _topmost(family: Iterable[Process], wanted: Callable[[Process], bool]) -> list[int]:
+def _topmost(family: Iterable[RankProcess], wanted: Callable[[RankProcess], bool]) -> list[int]:
     found: list[int] = []
     covered: set[int] = set()
     for process in family:
@@ -128,7 +128,7 @@ def _topmost(family: Iterable[Process], wanted: Callable[[Process], bool]) -> li
     return found
 
 
-def send(pids: Iterable[int], number: int) -> list[int]:
+def send_signal(pids: Iterable[int], number: int) -> list[int]:
     """Signal each process; the ones that were still there."""
     reached = []
     for pid in pids:
@@ -141,7 +141,7 @@ def send(pids: Iterable[int], number: int) -> list[int]:
 
 
 def kill_tree(
-    root: int, wanted: Callable[[Process], bool] | None = None, patience: float = 10.0
+    root: int, wanted: Callable[[RankProcess], bool] | None = None, patience: float = 10.0
 ) -> list[int]:
     """SIGKILL what is `wanted` (all) below `root` until nothing is left; what would not go.
 
@@ -150,8 +150,8 @@ def kill_tree(
     """
     deadline = time.monotonic() + patience
     while True:
-        alive = [p.pid for p in descendants(root, snapshot()) if wanted is None or wanted(p)]
+        alive = [p.pid for p in descendants(root, process_table()) if wanted is None or wanted(p)]
         if not alive or time.monotonic() > deadline:
             return alive
-        send(alive, signal.SIGKILL)
+        send_signal(alive, signal.SIGKILL)
         time.sleep(0.02)

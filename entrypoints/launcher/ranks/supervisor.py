@@ -16,10 +16,10 @@ from pathlib import Path
 from launcher import events
 from launcher.causes import FAILED, Cause
 from launcher.ranks import diagnosis, rank_processes
-from launcher.ranks.outcome import SupervisorOutcome
+from launcher.ranks.outcome import RanksEnd
 from launcher.ranks.output import Follower, rank_logs
-from launcher.ranks.rank_commands import Command
-from launcher.stop_request import Halt
+from launcher.ranks.rank_commands import RankCommand
+from launcher.stop_request import StopRequest
 
 #: Between SIGTERM and SIGKILL once a rank or a peer has failed: time for an atexit hook, not for a
 #: collective that can no longer succeed.
@@ -30,12 +30,12 @@ LOOK_SECONDS = 2.0
 FIRST_LOOK_SECONDS = 0.2
 
 
-class Ranks:
+class RankSupervisor:
     """The processes of one attempt on this node."""
 
     def __init__(
         self,
-        commands: Sequence[Command],
+        commands: Sequence[RankCommand],
         *,
         env: Mapping[str, str],
         cwd: Path,
@@ -94,7 +94,7 @@ class Ranks:
     def _wait_for(self, index: int, process: subprocess.Popen[bytes]) -> None:
         self._ended.put((index, process.wait()))
 
-    def wait(self, halt: Halt, grace: float) -> SupervisorOutcome:
+    def wait(self, halt: StopRequest, grace: float) -> RanksEnd:
         """Until every process has ended. A stop request is passed to the ranks themselves."""
         killed = False
         deadline: float | None = None
@@ -134,13 +134,13 @@ class Ranks:
         alive = set(self.pids())
         if self._known - alive and alive and not self._restarts:
             if self._crashed:
-                rank_processes.send(alive, signal.SIGKILL)
+                rank_processes.send_signal(alive, signal.SIGKILL)
             self._crashed = diagnosis.is_ending_ranks(self._runner_log) or bool(
-                diagnosis.causes([], self.logs(), harvest=True)
+                diagnosis.causes_of_exits([], self.logs(), harvest=True)
             )
         self._known |= alive
 
-    def _stop(self, halt: Halt, deadline: float | None, grace: float) -> float:
+    def _stop(self, halt: StopRequest, deadline: float | None, grace: float) -> float:
         """Signal the ranks; when they have to be gone."""
         until = time.monotonic() + (FAILURE_SECONDS if halt.hard else grace)
         if deadline is None:
@@ -150,12 +150,12 @@ class Ranks:
 
     def signal(self, number: int) -> list[int]:
         """Send a signal to the ranks; where there are none, to what does the work."""
-        told = rank_processes.send(self.pids(), number)
+        told = rank_processes.send_signal(self.pids(), number)
         if told:
             return told
         alive = [p.pid for i, p in enumerate(self._spawned) if i not in self._codes]
         workers = [worker for pid in alive for worker in rank_processes.find_workers(pid)]
-        return rank_processes.send(workers or alive, number)
+        return rank_processes.send_signal(workers or alive, number)
 
     def kill(self) -> None:
         """End the ranks and all that they started, but not the launcher or its transfers."""
@@ -163,10 +163,12 @@ class Ranks:
         spawned = {process.pid for process in self._spawned}
         rank_processes.kill_tree(
             self._tree,
-            lambda p: p.pid in spawned or rank_processes.environ(p.pid).get(mark[0]) == mark[1],
+            lambda p: (
+                p.pid in spawned or rank_processes.read_environment(p.pid).get(mark[0]) == mark[1]
+            ),
         )
 
-    def _outcome(self, halt: Halt, killed: bool) -> SupervisorOutcome:
+    def _outcome(self, halt: StopRequest, killed: bool) -> RanksEnd:
         left = self.pids()
         # A rank's own helpers carry its variables, too; they are no ranks, and just ended. Where a
         # runner ended before any rank was seen, what is left are ranks: none is so short-lived.
@@ -182,7 +184,9 @@ class Ranks:
         if lost:
             code = FAILED
             events.emit("warning", text="the script ended with 0 although its torchrun failed")
-        found = diagnosis.causes(exits, self.logs(), oom_kills=oom, harvest=code != 0 or halt.hard)
+        found = diagnosis.causes_of_exits(
+            exits, self.logs(), oom_kills=oom, harvest=code != 0 or halt.hard
+        )
         if orphaned and code == 0:
             # The deepspeed command returns 0 when its launch process was killed.
             code = FAILED
@@ -190,7 +194,7 @@ class Ranks:
             found.append(Cause("RunnerError", message, FAILED))
         if code != 0 and not found:
             found.append(_unexplained(code, diagnosis.read_crash(self._runner_log)))
-        return SupervisorOutcome(code, tuple(found), killed)
+        return RanksEnd(code, tuple(found), killed)
 
     def _exits(self) -> list[diagnosis.Exit]:
         exits = [

@@ -30,7 +30,7 @@ def main() -> None:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    teraflops, finite = gemm(torch, device, cuda)
+    teraflops, finite = measure_gemm(torch, device, cuda)
     (out / f"arrived.{rank}").touch()
     dist.init_process_group("nccl" if cuda else "gloo")
     result = {
@@ -38,7 +38,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "teraflops": round(teraflops, 2),
         "finite": finite,
-        **all_reduce(torch, dist, device, cuda, world),
+        **measure_all_reduce(torch, dist, device, cuda, world),
     }
     dist.destroy_process_group()
     beside = out / f"result.{rank}.tmp"
@@ -46,7 +46,7 @@ def main() -> None:
     beside.replace(out / f"result.{rank}.json")
 
 
-def gemm(torch: Any, device: Any, cuda: bool) -> tuple[float, bool]:
+def measure_gemm(torch: Any, device: Any, cuda: bool) -> tuple[float, bool]:
     """(TFLOP/s of a bf16 product, whether it holds no NaN); a sick GPU shows in either."""
     size = 8192 if cuda else 256
     left = torch.randn(size, size, device=device).bfloat16()
@@ -58,7 +58,9 @@ def gemm(torch: Any, device: Any, cuda: bool) -> tuple[float, bool]:
     return 2 * size**3 * ROUNDS / seconds / 1e12, bool(torch.isfinite(product).all())
 
 
-def all_reduce(torch: Any, dist: Any, device: Any, cuda: bool, world: int) -> dict[str, Any]:
+def measure_all_reduce(
+    torch: Any, dist: Any, device: Any, cuda: bool, world: int
+) -> dict[str, Any]:
     """Bus bandwidth in GB/s as nccl-tests defines it, and whether the sum was right."""
     count = (MESSAGE_BYTES if cuda else 1 << 20) // 4
     data = torch.ones(count, device=device)
