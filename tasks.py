@@ -7,22 +7,24 @@ from datetime import date
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway import generate as generated
-from slipway.cli import command
-from slipway.errors import DriftError
-from slipway.job import answers, relock, run, suite
-from slipway.job import doctor as doctor_checks
-from slipway.job.house import House, Settings
-from slipway.namespaces import engine, matrix, registry, slurm, sqsh, storage
-from slipway.namespaces.common import BUILD, JSON, NAMES, REGION, ROOT, SQSH, TARGET
-from slipway.paths import Project
-from slipway.report.tables import print_json, print_table, say
+from slipway.core.console import print_json, print_table, say
+from slipway.core.errors import DriftError
+from slipway.core.paths import Project
+from slipway.derive import generate as generated
+from slipway.pipeline import doctor as doctor_checks
+from slipway.pipeline import plan_report, relock, test_suite
+from slipway.pipeline import ship as run
+from slipway.pipeline.checkout import House
+from slipway.pipeline.host_tools import set_up
+from slipway.pipeline.settings import Settings
+from slipway.tasks import engine, matrix, registry, slurm, sqsh, storage
+from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, REGION, ROOT, SQSH, TARGET, command
 
 
 @command()
 def setup(c: Context) -> None:
     """Install the host tools that are missing (as root on Debian; else prints the commands)."""
-    run.set_up()
+    set_up()
 
 
 @command(help=JSON)
@@ -55,7 +57,7 @@ def generate(c: Context, check: bool = False) -> None:
 @command(
     positional=[],
     help={
-        **NAMES,
+        **IMAGE_NAMES,
         **REGION,
         "check": "write nothing; exit 2 on drift",
         "upgrade": "take newer versions where the pins would still do",
@@ -75,10 +77,10 @@ def lock(
     relock.lock(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
 
 
-@command(positional=[], help={**NAMES, **JSON, **REGION})
+@command(positional=[], help={**IMAGE_NAMES, **JSON, **REGION})
 def plan(c: Context, names: list[str], region: str = "", json: bool = False) -> None:
     """What a build would do to each image, and why; logins and disk that it needs."""
-    report = answers.plan(ROOT, Settings.of(c.config, region=region), names, date.today())
+    report = plan_report.plan(ROOT, Settings.of(c.config, region=region), names, date.today())
     if json:
         print_json(report.as_json())
     else:
@@ -87,7 +89,7 @@ def plan(c: Context, names: list[str], region: str = "", json: bool = False) -> 
             say(line)
 
 
-@command(positional=[], help={**NAMES, **BUILD})
+@command(positional=[], help={**IMAGE_NAMES, **BUILD})
 def build(
     c: Context, names: list[str], region: str = "", jobs: int = 0, unlocked: bool = False
 ) -> None:
@@ -98,7 +100,7 @@ def build(
 
 @command(
     positional=[],
-    help={**NAMES, **BUILD, "why": "print which checks would run, and why; run none"},
+    help={**IMAGE_NAMES, **BUILD, "why": "print which checks would run, and why; run none"},
 )
 def verify(
     c: Context,
@@ -110,14 +112,14 @@ def verify(
 ) -> None:
     """Build, then check inside a container that the image is what the matrix says."""
     if why:
-        for line in answers.why(House.at(ROOT), names):
+        for line in matrix.why(House.at(ROOT), names):
             print(line)
         return
     settings = Settings.of(c.config, region=region, jobs=jobs)
     run.run(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
 
 
-@command(positional=[], help={**NAMES, **BUILD, **TARGET})
+@command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET})
 def push(
     c: Context,
     names: list[str],
@@ -131,7 +133,7 @@ def push(
     run.run(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
 
 
-@command(positional=[], help={**NAMES, **BUILD, **TARGET, **SQSH, **JSON})
+@command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON})
 def ship(
     c: Context,
     names: list[str],
@@ -160,7 +162,7 @@ def ship(
 @command(help={"only": "unit, system or lint", "k": "pytest's -k"})
 def test(c: Context, only: str = "", k: str = "") -> None:
     """Lint, types, drift, unit tests, and system tests on a real engine and registry."""
-    suite.run(c, Project.at(ROOT), only, k)
+    test_suite.run(c, Project.at(ROOT), only, k)
 
 
 ns = Collection(setup, doctor, generate, lock, plan, build, verify, push, ship, test)

@@ -25,12 +25,12 @@ from pathlib import Path
 
 from docker.models.containers import Container
 
-from slipway import records
-from slipway.engine import embedded
+from slipway.core.errors import SlipwayError
+from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
-from slipway.errors import SlipwayError
+from slipway.engine.embedded import daemon
 from slipway.matrix.load import load
-from slipway.paths import Project
+from slipway.records import builds
 
 ROOT = Path(__file__).parents[1]
 #: Whole lines by one call each: torchrun's ranks share one stdout.
@@ -152,7 +152,7 @@ def pss(pid: int) -> int:
 def default_image(project: Project) -> str:
     """The default image as it was last built."""
     name = load(project.versions).default_image
-    built = records.load(project, name).built
+    built = builds.load(project, name).built
     if built is None:
         sys.exit(f"{name} is not built: ./inv build")
     return built.reference
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--rest", type=int, default=20, help="seconds to watch processes at rest")
     options = parser.parse_args()
     project = Project.at(ROOT)
-    ran = embedded.status(project).running
+    ran = daemon.status(project).running
     try:
         engine = connect(project, options.engine)
         try:
@@ -208,7 +208,7 @@ def main() -> None:
         finally:
             engine.close()
             if engine.embedded and not ran:
-                embedded.stop(project)
+                daemon.stop(project)
     except SlipwayError as error:
         sys.exit(str(error))
 

@@ -42,11 +42,11 @@ def pure(versions: Path, count: int) -> dict[str, float]:
     started = time.perf_counter()
     from datetime import date
 
-    from slipway.job.house import House
-    from slipway.lock.files import load_locks
+    from slipway.core.paths import Project
+    from slipway.derive.dockerfile import render
     from slipway.matrix.load import load
-    from slipway.paths import Project
-    from slipway.render import render
+    from slipway.pipeline.checkout import House
+    from slipway.records.lock_files import load_locks
 
     imported = time.perf_counter()
     matrix = load(versions)

@@ -26,15 +26,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from slipway.engine import embedded
+from slipway.core.errors import SlipwayError
+from slipway.core.events import silent
+from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
-from slipway.errors import SlipwayError
-from slipway.paths import Project
+from slipway.engine.embedded import daemon
 from slipway.registry import local
-from slipway.registry.distribution import Distribution
-from slipway.registry.ecr import credentials_for, prepare
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.ecr_target import credentials_for, prepare
 from slipway.registry.push import push_image
-from slipway.report.events import silent
 from tests.system.ecr_front_door import REGION, Door, aws_api, ecr
 
 LAYER = 6 << 20
@@ -171,7 +171,7 @@ def main() -> int:
         finally:
             engine.close()
             if engine.embedded:
-                embedded.stop(project)
+                daemon.stop(project)
             local.down(project)
     total = len(FAULTS) - 1
     table.add_section()

@@ -32,14 +32,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 from bench.sqsh_images import make
+from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
-from slipway.paths import Project
-from slipway.sqsh import in_place, source
 from slipway.sqsh.export import export
-from slipway.sqsh.options import SqshOptions
-from slipway.squashfs import copying, link
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.sources import DirSource
+from slipway.sqsh.sources import engine_source
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_sources import DirSource
+from slipway.squashfs.format.options import SqshOptions
+from slipway.squashfs.link import data_copier, linker
 
 ENROOT_DEFAULT = ["-comp", "lzo", "-noD"]
 TUNED = ["-comp", "zstd", "-Xcompression-level", "3", "-b", "1M"]
@@ -74,7 +74,7 @@ class Bench:
         self.mksquashfs(folder, options, way)
 
     def overlay(self, image: str) -> None:
-        origin = in_place.find_layers(self.engine, source.look_up(self.engine, image))
+        origin = engine_source.find_layers(self.engine, engine_source.look_up(self.engine, image))
         assert origin is not None
         folders = [str(layer.folder) for layer in origin.layers if isinstance(layer, DirSource)]
         mount = self.work / "mount"
@@ -97,8 +97,8 @@ class Bench:
 
     def metadata(self, image: str) -> None:
         with (
-            patch.object(copying, "copy_all"),
-            patch.object(link, "DataPieces") as pieces,
+            patch.object(data_copier, "copy_all"),
+            patch.object(linker, "DataPieces") as pieces,
         ):
             pieces.return_value.finish.return_value = ()
             self.slipway(image, "metadata", self.warm)

@@ -17,14 +17,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.format import DIR, REG, SYMLINK
-from slipway.squashfs.layer import Part, dump, freeze, part_name
-from slipway.squashfs.link import link
-from slipway.squashfs.options import Options
-from slipway.squashfs.pieces import Piece
-from slipway.squashfs.rules import Rules
-from slipway.squashfs.tree import FileData, Node, new_root, put
+from slipway.core.digests import Piece
+from slipway.squashfs.compile.compiled_layer import Part, dump, freeze, part_name
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_tree import FileData, Node, new_root, put
+from slipway.squashfs.format.options import Options, Rules
+from slipway.squashfs.format.structures import DIR, REG, SYMLINK
+from slipway.squashfs.link.linker import link
 
 LAYERS = 4
 

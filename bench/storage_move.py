@@ -29,11 +29,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from slipway.core.events import Event
+from slipway.core.trees import measure
+from slipway.core.units import human_bytes, human_seconds
 from slipway.engine.transfer import import_rootfs
-from slipway.report.console import human_bytes, human_seconds
-from slipway.report.events import Event
-from slipway.storage import moving
-from slipway.storage.copying.trees import measure
+from slipway.storage.move import data_move
 from tests.system.storage_box import Box, Disk, box
 from tests.system.storage_steps import move, restore, room_of
 
@@ -140,7 +140,7 @@ def time_move(made: Box, disk: Disk) -> tuple[float, float]:
     whole = time.monotonic() - started - dropping
     restore(made)
     with room_of(made).locked("bench"):
-        moving.delete_old(room_of(made), lambda _: None)
+        data_move.delete_old(room_of(made), lambda _: None)
     return marks["giving the copy its name"] - marks["copying"], whole
 
 

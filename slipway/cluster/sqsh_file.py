@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway import records
-from slipway.cluster import values
-from slipway.errors import SlipwayError, UsageError
-from slipway.paths import Project
+from slipway.cluster import option_values
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.paths import Project
+from slipway.records import builds
 from slipway.sqsh import sidecar
 
 
@@ -24,20 +24,20 @@ class SqshFile:
 
 def newest(project: Project, image: str) -> SqshFile:
     """The image's newest export. Raises SlipwayError where there is none any more."""
-    exported = records.load(project, image).exported
+    exported = builds.load(project, image).exported
     if exported is None or not Path(exported.path).exists():
         raise SlipwayError(
             f"{image} has no .sqsh" + (f" at {exported.path} any more" if exported else " yet"),
             cure=f"Export it (`./inv sqsh {image}`), or say where the cluster has it: --sqsh PATH.",
         )
-    path = values.absolute(exported.path, "the .sqsh")
+    path = option_values.absolute(exported.path, "the .sqsh")
     return SqshFile(path, exported.size, exported.digest)
 
 
 def on_the_cluster(project: Project, image: str, path: str) -> SqshFile:
     """The .sqsh at `path` of the cluster: known by a sidecar that is readable here, or, since a
     file's name says which build it holds, by the export that has the same name."""
-    path = values.absolute(path, "--sqsh")
+    path = option_values.absolute(path, "--sqsh")
     if not path.endswith(".sqsh"):
         # pyxis takes anything else for the name of an image to pull.
         raise UsageError(f"--sqsh {path!r} does not end in .sqsh")
@@ -45,7 +45,7 @@ def on_the_cluster(project: Project, image: str, path: str) -> SqshFile:
         found = sidecar.read(place)
         if found is not None:
             return SqshFile(path, found.size, found.digest)
-    exported = records.load(project, image).exported
+    exported = builds.load(project, image).exported
     if exported is not None and Path(exported.path).name == Path(path).name:
         return SqshFile(path, exported.size, exported.digest)
     return SqshFile(path)

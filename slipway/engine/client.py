@@ -12,17 +12,14 @@ from docker.context import ContextAPI
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
-from slipway.engine import embedded
+from slipway.core.paths import Project
+from slipway.engine.embedded import daemon
+from slipway.engine.endpoint import _UNIX, ANSWER_S, DEFAULT_URL, _plain, ping
 from slipway.engine.errors import EngineUnavailableError
-from slipway.engine.probe import ANSWER_S, ping
-from slipway.paths import Project
-
-DEFAULT_URL = "unix:///var/run/docker.sock"
 
 # Seconds. The SDK's default of 60 is too short for commit, save and prune of large images
 # (ansible/ansible-container#147).
 _TIMEOUT_S = 3600
-_UNIX = "unix://"
 _OLDEST = (20, 10)
 
 
@@ -98,8 +95,8 @@ def connect(project: Project, choice: str = "auto", *, start: bool = True) -> En
 
 def _embedded(project: Project, start: bool) -> Engine:
     if start:
-        return _attach({"base_url": embedded.start(project)}, embedded=True)
-    found = embedded.status(project)
+        return _attach({"base_url": daemon.start(project)}, embedded=True)
+    found = daemon.status(project)
     if not found.running:
         raise EngineUnavailableError(
             "the embedded engine does not run", where=found.url, cure="`./inv engine.start`"
@@ -146,11 +143,6 @@ def _attach(how: Mapping[str, Any], *, embedded: bool) -> Engine:
         data_root=str(info["DockerRootDir"]),
         containerd_store=store in (info.get("DriverStatus") or []),
     )
-
-
-def _plain(url: str) -> str:
-    """docker-py's own spellings of a URL back in the docker CLI's."""
-    return url.replace("http+unix://", "unix://", 1)
 
 
 def _numbers(version: str) -> tuple[int, int]:

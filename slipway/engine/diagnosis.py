@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from slipway.engine.disk import is_full
-from slipway.engine.errors import TransferKind
+from slipway.engine.errors import TransferKind, is_full
 
 
 @dataclass(frozen=True)

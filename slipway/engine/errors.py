@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from slipway.errors import INTERRUPTED, SlipwayError
+from slipway.core.errors import INTERRUPTED, SlipwayError
+
+_FULL = re.compile(r"no space left on device|disk quota exceeded|errno 28\b", re.IGNORECASE)
 
 
 class EngineError(SlipwayError):
@@ -81,3 +84,8 @@ class TransferError(EngineError):
         super().__init__(what, where=where, cure=cure)
         self.kind: TransferKind = kind
         self.retry = retry
+
+
+def is_full(text: str) -> bool:
+    """Whether an error text of the daemon, or of a program in a container, says ENOSPC."""
+    return bool(_FULL.search(text))

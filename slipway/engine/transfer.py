@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from docker.errors import APIError
 from docker.utils import parse_repository_tag
 
+from slipway.core.credentials import CredentialsFor
+from slipway.core.events import Event, OnEvent
 from slipway.engine.client import Engine
 from slipway.engine.diagnosis import diagnose
-from slipway.engine.disk import disk_full
 from slipway.engine.errors import EngineError, TransferError
 from slipway.engine.images import inspect
-from slipway.engine.layers import Layers, pushed_digest
-from slipway.engine.sdk import GONE, answer, engine_died
-from slipway.registry.model import CredentialsFor
-from slipway.report.events import OnEvent
+from slipway.engine.sdk_errors import GONE, answer, disk_full, engine_died
+
+# Statuses whose numbers are bytes over the network; extracting counts the same layer again.
+_MOVING = ("Downloading", "Pushing")
+_DONE = ("Pull complete", "Pushed")
+_CACHED = ("Already exists", "Layer already exists", "Mounted from")
+_PUSHED = re.compile(r"^\S+: digest: (\w+:[0-9a-f]+) size: \d+$")
 
 DOCKER_HUB = "docker.io"
 
@@ -165,3 +171,55 @@ def _transfer(engine: Engine, reference: str) -> Iterator[None]:
         raise _error(engine, reference, answer(error)) from error
     except GONE as error:
         raise engine_died(engine, f"transferring {reference}") from error
+
+
+_ARRIVED = ("Download complete", *_DONE)
+
+
+def pushed_digest(line: Mapping[str, Any]) -> str | None:
+    """The manifest digest, if this line of a push tells it.
+
+    Engines with graph drivers tell it twice, as a status and as "aux"; those with the containerd
+    store as a status alone.
+    """
+    found = _PUSHED.match(str(line.get("status", "")))
+    return found[1] if found else (line.get("aux") or {}).get("Digest")
+
+
+@dataclass
+class Layers:
+    """Byte progress over all layers, and one event a layer when it is there."""
+
+    task: str
+    on_event: OnEvent
+    bytes: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """One JSON line of the answer; those that tell nothing of a layer are passed over."""
+        layer, status = str(line.get("id", "")), str(line.get("status", ""))
+        detail = line.get("progressDetail") or {}
+        if status in _MOVING and "current" in detail:
+            now = int(detail["current"])
+            # A push compresses on the way, and its total is that of the uncompressed layer.
+            self._moved(layer, now, max(now, int(detail.get("total") or 0)))
+        elif status in _ARRIVED and layer in self.bytes:
+            total = self.bytes[layer][1]
+            self._moved(layer, total, total)
+        if status in _DONE:
+            self.on_event(Event("done", self.task, layer, status))
+        elif status.startswith(_CACHED):
+            self.on_event(Event("cached", self.task, layer, status))
+
+    def _moved(self, layer: str, current: int, total: int) -> None:
+        if self.bytes.get(layer) == (current, total):
+            return
+        self.bytes[layer] = (current, total)
+        self.on_event(
+            Event(
+                "progress",
+                self.task,
+                current=sum(current for current, _ in self.bytes.values()),
+                total=sum(total for _, total in self.bytes.values()),
+                unit="B",
+            )
+        )

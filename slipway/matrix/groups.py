@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from string import Formatter
 
+from slipway.core.units import did_you_mean
 from slipway.matrix.addons import decide, tool
-from slipway.matrix.check import AXIS
+from slipway.matrix.consistency import AXIS
+from slipway.matrix.entries import Source
 from slipway.matrix.model import Base, Image, Platform
 from slipway.matrix.schema import ExcludeEntry, GroupEntry
-from slipway.matrix.source import Source
-from slipway.matrix.uri import did_you_mean
-from slipway.matrix.yamlfile import Path, Problem
+from slipway.matrix.yaml_file import Path, Problem
 
 _FIELDS = ("series", "minor", "torch", "flavour", "device", "platform", "deepspeed")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 
-from slipway.errors import BadInputError, SlipwayError, UsageError
-from slipway.matrix.check import check
-from slipway.matrix.expand import expand
-from slipway.matrix.model import Matrix
-from slipway.matrix.source import read_source
-from slipway.matrix.yamlfile import Problem, YamlFile, read_yaml
+from slipway.core.errors import BadInputError, SlipwayError, UsageError
+from slipway.core.units import did_you_mean
+from slipway.matrix.consistency import check, facts_of, flavours_of, tags_of
+from slipway.matrix.entries import Source, read_source
+from slipway.matrix.groups import expand_images
+from slipway.matrix.model import Base, Family, Image, Matrix, Reference, Registry, Tool
+from slipway.matrix.yaml_file import Problem, YamlFile, read_yaml
 
 
 def load(path: Path) -> Matrix:
@@ -50,3 +54,96 @@ def _bad(path: Path, file: YamlFile, problems: list[Problem]) -> BadInputError:
         for problem in sorted(unique, key=file.line)
     ]
     return BadInputError(errors)
+
+
+def expand(source: Source) -> Matrix | None:
+    """The whole matrix; None (and more problems in the source) where it cannot be made."""
+    registries = {
+        name: Registry(
+            name,
+            MappingProxyType(
+                {region: a for a, regions in e.accounts.items() for region in regions}
+            ),
+            e.public.prefix if e.public else None,
+            tuple(e.public.repositories) if e.public else (),
+        )
+        for name, e in source.registries.items()
+    }
+    bases = _bases(source, registries)
+    images = expand_images(source, bases)
+    if source.problems or source.head is None:
+        return None
+    return Matrix(
+        images=tuple(images.values()),
+        bases=tuple(bases.values()),
+        registries=MappingProxyType(registries),
+        tools=MappingProxyType(
+            {
+                name: Tool(name, e.version, e.wheel, e.member, e.path, e.because)
+                for name, e in source.tools.items()
+            }
+        ),
+        default_image=source.head.default,
+        repository_prefix=source.head.repository_prefix,
+        references=MappingProxyType(
+            {
+                name: Reference(name, registries[e.registry], e.repository, e.tag, e.because)
+                for name, e in source.references.items()
+            }
+        ),
+    )
+
+
+def _bases(source: Source, registries: Mapping[str, Registry]) -> dict[str, Base]:
+    families = {
+        name: Family(name, e.package_manager, e.python, e.workdir, e.user, e.cuda_home)
+        for name, e in source.families.items()
+    }
+    found = {}
+    for series, entry in source.bases.items():
+        family = families.get(entry.family)
+        registry = registries.get(entry.registry or "")
+        if family is None or (entry.registry and registry is None):
+            source.broken["bases"].add(series)  # already reported
+            continue
+        for flavour, device, tag in tags_of(entry):
+            carries = {**entry.carries, **flavours_of(entry)[flavour].carries}
+            name = f"{series}-{flavour}-{device}"
+            found[name] = Base(
+                name=name,
+                registry=registry,
+                repository=entry.repository,
+                tag=tag,
+                grammar=entry.grammar,
+                family=family,
+                flavour="sagemaker" if flavour == "sagemaker" else "ec2",
+                facts=facts_of(entry, device),
+                carries=MappingProxyType(
+                    {key: None if value == "unknown" else value for key, value in carries.items()}
+                ),
+                end_of_patch=entry.end_of_patch,
+                cuda_mismatch=entry.cuda_mismatch if device == "gpu" else None,
+                moves=MappingProxyType(dict(source.families[entry.family].moves)),
+                series=series,
+                unverified=MappingProxyType(dict(entry.unverified)),
+            )
+    return found
+
+
+def select(matrix: Matrix, patterns: Sequence[str]) -> tuple[Image, ...]:
+    """The images that any of the names or globs match, each once, in the matrix' order.
+
+    No pattern means all. Raises UsageError for a pattern that matches nothing, with near names.
+    """
+    names = [image.name for image in matrix.images]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(
+                f"no image {pattern!r}{did_you_mean(pattern, names)}",
+                cure=f"`inv matrix` lists all {len(names)}; globs work, as 'pytorch-2.13-*'",
+            )
+    return tuple(
+        image
+        for image in matrix.images
+        if not patterns or any(fnmatchcase(image.name, pattern) for pattern in patterns)
+    )

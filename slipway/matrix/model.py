@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 Action = Literal["keep", "install", "replace"]
 Platform = Literal["sagemaker", "hyperpod"]
@@ -142,3 +142,43 @@ class Matrix:
     default_image: str
     repository_prefix: str
     references: Mapping[str, Reference] = field(default_factory=dict)
+
+
+def past_support(base: Base, on: date) -> str | None:
+    """What to say of a base that is not patched any more on the given day, None while it is."""
+    if base.end_of_patch is None or on <= base.end_of_patch:
+        return None
+    return f"past support since {base.end_of_patch.isoformat()}"
+
+
+def explain(image: Image) -> dict[str, Any]:
+    """The resolved cell: what decides an image, as plain values, the same on every machine and day.
+
+    It goes into the image as a label, so it holds nothing that may change without the content:
+    no digest, no date, no alias, no budget, no wording.
+    """
+    base = image.base
+    return {
+        "name": image.name,
+        "platform": image.platform,
+        "base": {
+            "name": base.name,
+            "registry": base.registry.name if base.registry else None,
+            "repository": base.repository,
+            "tag": base.tag,
+            "flavour": base.flavour,
+            "facts": asdict(base.facts),
+            "family": asdict(base.family),
+            "carries": dict(base.carries),
+        },
+        "addons": [
+            {
+                "name": addon.name,
+                "action": addon.action,
+                "version": addon.version,
+                "requirements": list(addon.requirements),
+                "env": dict(addon.env),
+            }
+            for addon in image.addons
+        ],
+    }

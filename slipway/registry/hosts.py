@@ -40,7 +40,7 @@ class EcrHost:
 
 @cache
 def _partitions() -> list[dict[str, Any]]:
-    # Read as a file, as slipway.matrix.uri does: importing botocore for it is slow.
+    # Read as a file, as slipway.matrix.references does: importing botocore for it is slow.
     data = json.loads((files("botocore") / "data" / "partitions.json").read_text("utf-8"))
     return cast("list[dict[str, Any]]", data["partitions"])
 

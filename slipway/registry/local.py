@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.engine.processes import wait_until
-from slipway.paths import Project
+from slipway.core.paths import Project
+from slipway.core.processes import wait_until
 from slipway.registry.errors import RegistryError
-from slipway.registry.model import Target
-from slipway.registry.server import ADDRESS, Server
+from slipway.registry.local_server import ADDRESS, Server
+from slipway.registry.target import Target
 
 PORT = 5055
 _BINARY = "docker-registry"

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from slipway.core.credentials import CredentialsFor
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, OnEvent
 from slipway.engine.client import Engine
-from slipway.errors import SlipwayError
-from slipway.registry.delivery import POLICY, deliver, renamed, tagged
-from slipway.registry.distribution import Distribution
+from slipway.engine.images import inspect
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.distribution.retry import Policy
+from slipway.registry.ecr.policies import STAGING
+from slipway.registry.engine_push import POLICY, deliver, renamed, tagged
 from slipway.registry.errors import (
     ImageMissingError,
     ImmutableTagError,
@@ -17,11 +24,7 @@ from slipway.registry.errors import (
     immutable_tag,
 )
 from slipway.registry.manifests import SCHEMA2, Manifest, to_schema2
-from slipway.registry.model import CredentialsFor, Target
-from slipway.registry.outgoing import LocalImage
-from slipway.registry.policies import STAGING
-from slipway.registry.retry import Policy
-from slipway.report.events import Event, OnEvent
+from slipway.registry.target import Target
 
 
 @dataclass(frozen=True)
@@ -188,3 +191,56 @@ class _Way:
             config = self.registry.config(self.repository, final)
             self.image.check_layers(config, where)
         return where
+
+
+@dataclass(frozen=True)
+class LocalImage:
+    """What tells an image of the engine.
+
+    `id` is the digest of the configuration on graph drivers, and that of the manifest or index in
+    the containerd store. `layers` are the digests of the uncompressed layers ("diff_ids").
+    `schema2`: the engine is known to send a Docker schema 2 manifest.
+    """
+
+    id: str
+    os: str
+    architecture: str
+    layers: tuple[str, ...]
+    containerd: bool
+    schema2: bool
+
+    @classmethod
+    def of(cls, engine: Engine, reference: str) -> LocalImage:
+        """Describe an image. Raises EngineError where the engine does not have it."""
+        found: Mapping[str, Any] = inspect(engine, reference)
+        descriptor = found.get("Descriptor") or {}
+        return cls(
+            id=str(found["Id"]),
+            os=str(found["Os"]),
+            architecture=str(found["Architecture"]),
+            layers=tuple(found["RootFS"].get("Layers") or ()),
+            containerd=engine.containerd_store,
+            # Graph drivers keep no manifests and always write schema 2 ones. The containerd store
+            # sends what the build wrote, and engines before 28 do not say what that is.
+            schema2=not engine.containerd_store or descriptor.get("mediaType") == SCHEMA2,
+        )
+
+    def is_behind(self, manifest: Manifest) -> bool:
+        """Whether a schema 2 manifest is this image for certain: by what the id is made of."""
+        if manifest.media_type != SCHEMA2:
+            return False
+        if self.containerd:
+            return manifest.digest == self.id
+        return bool(manifest.json()["config"]["digest"] == self.id)
+
+    def check_layers(self, config: Mapping[str, Any], where: str) -> None:
+        """For manifests that the id does not tell (rewritten ones): the same layers.
+
+        Raises ManifestError for those of another image, and on graph drivers, whose ids do tell.
+        """
+        found = tuple(config["rootfs"]["diff_ids"])
+        if not self.containerd or found != self.layers:
+            raise ManifestError(
+                f"the registry has an image with layers {', '.join(found)}, not {self.id}",
+                where=where,
+            )

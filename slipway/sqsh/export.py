@@ -7,20 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slipway import __version__
+from slipway.core import files
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, OnEvent, silent
+from slipway.core.mounts import room
+from slipway.core.units import human_bytes
 from slipway.engine.client import Engine
-from slipway.engine.images import remove_leftovers
-from slipway.errors import SlipwayError
-from slipway.report.console import human_bytes
-from slipway.report.events import Event, OnEvent, silent
-from slipway.sqsh import enroot, in_place, pack, partial, preflight, sidecar, source
-from slipway.sqsh.linking import Packed, link_image
-from slipway.sqsh.options import SqshOptions
-from slipway.sqsh.origin import Origin
+from slipway.engine.containers import remove_leftovers
+from slipway.sqsh import destination as preflight
+from slipway.sqsh import enroot_files, sidecar, unsquashfs
+from slipway.sqsh.layer_linker import Packed, link_image
 from slipway.sqsh.sidecar import Sidecar
-from slipway.sqsh.source import SourceImage
-from slipway.sqsh.streaming import check_streaming, stream_image
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.dirsource import NotInPlaceError
+from slipway.sqsh.source_image import EngineSourceSourceImage, Origin
+from slipway.sqsh.sources import engine_source
+from slipway.sqsh.tar2sqfs import check_streaming, stream_image
+from slipway.squashfs.compile.directory_layer import NotInPlaceError
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.format.options import SqshOptions
 
 
 def export(
@@ -40,7 +43,7 @@ def export(
 
     Where the engine's layer directories can be read, each layer is compiled once (into `cache`)
     and the image is linked from them; elsewhere, or with `stream`, the image streams from the
-    engine through slipway.sqsh.rewrite into tar2sqfs. `destination` and its sidecar appear only
+    engine through slipway.sqsh.tar_rewrite into tar2sqfs. `destination` and its sidecar appear only
     when they are whole and checked. A destination that holds this image, build and options already
     is left as it is; one that holds anything else is refused unless `force`. The same image gives
     the same bytes by the same route. `log` gets what the tools print. Raises SlipwayError; nothing
@@ -48,13 +51,13 @@ def export(
     """
     options = options or SqshOptions()
     task = f"sqsh {destination.name}"
-    pack.find_tool("unsquashfs")
-    image = source.look_up(engine, image_reference)
+    unsquashfs.find_tool("unsquashfs")
+    image = engine_source.look_up(engine, image_reference)
     there = _already_there(destination, image, build_id, options, force, task, on_event)
     if there is not None:
         return there
-    enroot.files(image.config, image_reference)  # what it refuses is refused before any work
-    origin = None if stream else in_place.find_layers(engine, image)
+    enroot_files.files(image.config, image_reference)  # what it refuses is refused before any work
+    origin = None if stream else engine_source.find_layers(engine, image)
     if origin is None:
         check_streaming(options)
     remove_leftovers(engine)
@@ -87,7 +90,7 @@ def export_origin(
     """Write what ``enroot import`` gives for an image outside of an engine; as `export`."""
     options = options or SqshOptions()
     task = f"sqsh {destination.name}"
-    pack.find_tool("unsquashfs")
+    unsquashfs.find_tool("unsquashfs")
     image = origin.image
     there = _already_there(destination, image, build_id, options, force, task, on_event)
     if there is not None:
@@ -101,7 +104,7 @@ def export_origin(
 
 def _already_there(
     destination: Path,
-    image: SourceImage,
+    image: EngineSourceSourceImage,
     build_id: str,
     options: SqshOptions,
     force: bool,
@@ -116,7 +119,7 @@ def _already_there(
 
 
 def _write(
-    image: SourceImage,
+    image: EngineSourceSourceImage,
     destination: Path,
     build_id: str,
     options: SqshOptions,
@@ -127,11 +130,9 @@ def _write(
     on_event(Event("start", task))
     try:
         if destination.parent.is_dir():
-            partial.remove_leftovers(destination)
-        warning = preflight.check_room(
-            preflight.room(destination), image.size, options, destination
-        )
-        with partial.partial_file(destination) as path:
+            files.remove_leftovers(destination)
+        warning = preflight.check_room(room(destination), image.size, options, destination)
+        with files.partial_file(destination) as path:
             packed = _packed(packed_into, path, image, options)
             made = Sidecar(
                 reference=image.reference,
@@ -145,7 +146,7 @@ def _write(
             )
             # The sidecar first: see preflight.already_there.
             sidecar.write(destination, made)
-            partial.commit(path, destination)
+            files.commit(path, destination)
     except BaseException as error:
         on_event(Event("failed", task, text=str(error)))
         raise
@@ -160,7 +161,10 @@ def _write(
 
 
 def _packed(
-    packed_into: Callable[[Path], Packed], path: Path, image: SourceImage, options: SqshOptions
+    packed_into: Callable[[Path], Packed],
+    path: Path,
+    image: EngineSourceSourceImage,
+    options: SqshOptions,
 ) -> Packed:
     try:
         return packed_into(path)

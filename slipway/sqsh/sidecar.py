@@ -13,9 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.errors import SlipwayError
-from slipway.squashfs import pieces
-from slipway.squashfs.pieces import Piece
+from slipway.core import digests
+from slipway.core.digests import Piece
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, OnEvent, silent
+from slipway.core.units import human_bytes
+from slipway.sqsh import sidecar
+from slipway.squashfs.read.image_reader import Found, check
+
+_PROGRESS_BYTES = 64 << 20
 
 FORMAT = "slipway-sqsh/3"
 
@@ -41,7 +47,7 @@ class Sidecar:
     @property
     def digest(self) -> str:
         """One digest of the whole content."""
-        return pieces.digest(self.pieces)
+        return digests.digest(self.pieces)
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,12 @@ def sidecar_path(sqsh: Path) -> Path:
 def write(sqsh: Path, sidecar: Sidecar) -> None:
     """Write the sidecar of `sqsh`, whole or not at all.
 
-    Not flushed, as the .sqsh itself is not (slipway.sqsh.partial): on ext4 a flush of these few
+    Not flushed, as the .sqsh itself is not (slipway.core.files): on ext4 a flush of these few
     bytes would wait for all that was written before, the gigabytes of the .sqsh first.
     """
     data = asdict(sidecar)
     data |= {"format": FORMAT, "size": sidecar.size, "digest": sidecar.digest}
-    data["pieces"] = pieces.lines(sidecar.pieces)
+    data["pieces"] = digests.lines(sidecar.pieces)
     path = sidecar_path(sqsh)
     half = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -127,7 +133,7 @@ def verify(sqsh: Path) -> Sidecar:
         )
     try:
         size = sqsh.stat().st_size
-        wrong = pieces.differing(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
+        wrong = digests.differing(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
     except OSError as error:
         raise SlipwayError(f"cannot be read: {error.strerror}", where=str(sqsh)) from error
     if wrong is not None:
@@ -140,3 +146,26 @@ def verify(sqsh: Path) -> Sidecar:
             cure="Copy it again, or export the image again with --force.",
         )
     return sidecar
+
+
+def verify_file(path: Path, on_event: OnEvent = silent) -> Found:
+    """Check a .sqsh against its sidecar, then its structure and every byte of its contents.
+
+    Raises SlipwayError with the first thing that is wrong.
+    """
+    task = f"verify {path.name}"
+    on_event(Event("start", task))
+    sidecar.verify(path)
+    done = said = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal done, said
+        done += count
+        if done - said >= _PROGRESS_BYTES:
+            said = done
+            on_event(Event("progress", task, "contents", current=done, unit="B"))
+
+    found = check(path, on_bytes=on_bytes)
+    text = f"{found.entries} paths, {human_bytes(found.content)} of content"
+    on_event(Event("done", task, text=text))
+    return found

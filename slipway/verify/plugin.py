@@ -1,7 +1,7 @@
 """The pytest plugin that tests/image runs under: fixtures for one image, progress for the caller.
 
-Loaded by slipway.verify.run only. testinfra's own plugin is switched off there: its `host` would be
-the machine that the checks run on.
+Loaded by slipway.verify.image_checks only. testinfra's own plugin is switched off there: its
+`host` would be the machine that the checks run on.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from typing import Any
 import pytest
 from testinfra.host import Host  # type: ignore[import-untyped]
 
+from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
-from slipway.paths import Project
-from slipway.verify import containers, sagemaker
-from slipway.verify.backend import SdkBackend
-from slipway.verify.complaints import complaints, load_allowed
-from slipway.verify.containers import Launched
-from slipway.verify.dependencies import Distributions
-from slipway.verify.reporter import Reporter
-from slipway.verify.subject import Subject
+from slipway.verify import check_containers
+from slipway.verify.check_containers import Launched, SdkBackend
+from slipway.verify.check_process import Reporter
+from slipway.verify.expectations import Subject
+from slipway.verify.findings import Distributions, complaints, load_allowed
 
 TESTINFRA = "pytest11.testinfra"
 """The name under which testinfra's own plugin is registered."""
@@ -96,14 +94,14 @@ def base_config(engine: Engine, subject: Subject) -> Mapping[str, Any]:
 @pytest.fixture(scope="session")
 def container(engine: Engine, subject: Subject) -> Iterator[str]:
     """A container of the image at rest: it runs `sleep`, not the ENTRYPOINT."""
-    with containers.resting(engine, subject.image_id) as started:
+    with check_containers.resting(engine, subject.image_id) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def base_container(engine: Engine, subject: Subject) -> Iterator[str]:
     """A container of the base at rest."""
-    with containers.resting(engine, subject.base_id) as started:
+    with check_containers.resting(engine, subject.base_id) as started:
         yield started
 
 
@@ -116,7 +114,7 @@ def host(engine: Engine, container: str) -> Host:
 @pytest.fixture(scope="session")
 def gpu_host(engine: Engine, subject: Subject) -> Iterator[Host]:
     """The same with all GPUs of the engine's host."""
-    with containers.resting(engine, subject.image_id, gpu=True) as started:
+    with check_containers.resting(engine, subject.image_id, gpu=True) as started:
         yield _host(engine, started)
 
 
@@ -143,7 +141,9 @@ def run_python(host: Host, subject: Subject) -> RunPython:
 
 
 def _distributions(engine: Engine, container: str, subject: Subject) -> Distributions:
-    return Distributions(**containers.probe(engine, container, subject.python, "distributions"))
+    return Distributions(
+        **check_containers.probe(engine, container, subject.python, "distributions")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -162,9 +162,9 @@ def base_packages(engine: Engine, base_container: str, subject: Subject) -> Dist
 def added(engine: Engine, base_container: str, subject: Subject) -> Mapping[str, bool]:
     """Files that are not in the base or differ from it -> whether a wheel's RECORD lists them."""
     # A container of its own: the checks in `container` leave traces.
-    with containers.resting(engine, subject.image_id) as fresh:
-        ours = containers.probe(engine, fresh, subject.python, "tree", "/")
-    theirs = containers.probe(engine, base_container, subject.python, "tree", "/")
+    with check_containers.resting(engine, subject.image_id) as fresh:
+        ours = check_containers.probe(engine, fresh, subject.python, "tree", "/")
+    theirs = check_containers.probe(engine, base_container, subject.python, "tree", "/")
     return {
         path: bool(seen[3])
         for path, seen in ours.items()
@@ -179,7 +179,7 @@ def added_contents(
     """Path -> content of the added files that are in no wheel. Tools are checked by their hash."""
     tools = {tool.path for tool in subject.tools.values()}
     paths = sorted(path for path, owned in added.items() if not owned and path not in tools)
-    return containers.contents(engine, container, subject.python, paths)
+    return check_containers.contents(engine, container, subject.python, paths)
 
 
 Launch = Callable[..., Launched]
@@ -201,7 +201,7 @@ def launched(engine: Engine, subject: Subject, pytestconfig: pytest.Config) -> L
         collect: Sequence[str] = (),
         timeout_s: float = 120,
     ) -> Launched:
-        done = containers.launch(
+        done = check_containers.launch(
             engine,
             subject.image_id,
             command,
@@ -226,9 +226,9 @@ def train(launched: Launch) -> Launch:
     def run(script: str, hyperparameters: Mapping[str, Any] | None = None, **more: Any) -> Launched:
         return launched(
             "train",
-            files=sagemaker.job_files(script, hyperparameters or {}),
-            folders=sagemaker.FOLDERS,
-            collect=sagemaker.RESULTS,
+            files=check_containers.job_files(script, hyperparameters or {}),
+            folders=check_containers.FOLDERS,
+            collect=check_containers.RESULTS,
             **more,
         )
 

@@ -1,6 +1,6 @@
 """Checks of one image, run by `./inv verify NAME` with the plugin slipway.verify.plugin.
 
-Each folder is a capability; slipway/verify/select.py says which images have it, and why.
+Each folder is a capability; slipway/verify/capabilities.py says which images have it, and why.
 """
 
 from __future__ import annotations

@@ -34,7 +34,14 @@ class Clone:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin `inv` with these arguments, in a session of its own as a terminal would."""
         return subprocess.Popen(
-            [sys.executable, "-m", "slipway.cli", "--search-root", str(self.root), *arguments],
+            [
+                sys.executable,
+                "-m",
+                "slipway.tasks.cli",
+                "--search-root",
+                str(self.root),
+                *arguments,
+            ],
             cwd=self.root,
             env={
                 **os.environ,

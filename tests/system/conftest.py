@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine import embedded
+from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
+from slipway.engine.embedded import daemon
 from slipway.engine.transfer import import_rootfs
-from slipway.paths import Project
 from tests.system.tiny import rootfs_tar
 
 CHECKOUT = Path(__file__).parents[2]
@@ -37,11 +37,11 @@ def shared_project() -> Project:
 @pytest.fixture(scope="session")
 def engine(shared_project: Project) -> Iterator[Engine]:
     """The embedded engine, started for the session and stopped after it."""
-    embedded.start(shared_project)
+    daemon.start(shared_project)
     connected = connect(shared_project, "embedded")
     yield connected
     connected.close()
-    embedded.stop(shared_project)
+    daemon.stop(shared_project)
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from slipway.engine.build import BuildRequest, ContextFile, build
+from slipway.core.credentials import CredentialsFor, anonymous
+from slipway.core.events import Event, OnEvent, silent
+from slipway.core.processes import command_line, find
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
 from slipway.engine.client import Engine
-from slipway.engine.processes import command_line, find
-from slipway.registry.model import CredentialsFor, anonymous
-from slipway.report.events import Event, OnEvent, silent
 
 TASK = "build of a test"
 

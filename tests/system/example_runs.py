@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slipway.core.paths import Project
 from slipway.engine.client import Engine
-from slipway.engine.images import run_once
-from slipway.lock.bases import read_packages
-from slipway.lock.pip_settings import read_pip_settings
-from slipway.lock.resolve import Question, Resolver
-from slipway.lock.wheelhouse import fetch_wheels
-from slipway.paths import Project
+from slipway.engine.containers import run_once
+from slipway.resolve.base_lookup import read_packages
+from slipway.resolve.pip_settings import read_pip_settings
+from slipway.resolve.uv import Question, Resolver
+from slipway.wheels.wheelhouse import fetch_wheels
 from tests.system.launch_containers import Fleet, Running
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -14,10 +14,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from slipway.lock.files import load_locks
-from slipway.lock.tools import fetch_tool
+from slipway.core.paths import Project
 from slipway.matrix.load import load
-from slipway.paths import Project
+from slipway.records.lock_files import load_locks
+from slipway.wheels.tool_wheels import fetch_tool
 from tests.system.launch_bucket import Bucket
 
 

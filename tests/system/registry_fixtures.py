@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from slipway.paths import Project
+from slipway.core.credentials import anonymous
+from slipway.core.paths import Project
 from slipway.registry import local
-from slipway.registry.distribution import Distribution
-from slipway.registry.model import anonymous
+from slipway.registry.distribution.registry_client import Distribution
 from tests.system.ecr_front_door import REGION, Door, aws_api, ecr, public_registry
 
 

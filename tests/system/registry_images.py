@@ -12,10 +12,10 @@ import uuid
 from slipway.engine.client import Engine
 from slipway.engine.images import image_id
 from slipway.engine.transfer import import_rootfs
-from slipway.registry.distribution import Distribution
+from slipway.registry.distribution.blob_upload import upload_blob
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.distribution.retry import Policy
 from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of
-from slipway.registry.retry import Policy
-from slipway.registry.upload import upload_blob
 
 QUICK = Policy(attempts=6, base=0.02, cap=0.1)
 """Patience for tests: as many tries as in life, shorter waits."""

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from docker.models.containers import Container
 
+from slipway.core.events import silent
+from slipway.core.paths import Project
 from slipway.engine.client import Engine
 from slipway.engine.images import image_id
 from slipway.engine.transfer import import_rootfs
-from slipway.lock.rootfs import make_rootfs, rootfs_id
-from slipway.paths import Project
-from slipway.report.events import silent
+from slipway.local_base.rootfs import make_rootfs, rootfs_id
 from tests.system.clones import Clone
 
 NODE = Path(__file__).with_name("slurm_node")

@@ -26,15 +26,15 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
-from slipway.squashfs import pieces
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import compiled
-from slipway.squashfs.format import KIND_MODE, REG, device_parts
-from slipway.squashfs.link import Linked, link
-from slipway.squashfs.options import Options
-from slipway.squashfs.pieces import differing
-from slipway.squashfs.reader import opened
-from slipway.squashfs.sources import DirSource, Source, TarSource
+from slipway.core import digests
+from slipway.core.digests import differing
+from slipway.squashfs.compile.compiler import compiled
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_sources import DirSource, Source, TarSource
+from slipway.squashfs.format.options import Options
+from slipway.squashfs.format.structures import KIND_MODE, REG, device_parts
+from slipway.squashfs.link.linker import Linked, link
+from slipway.squashfs.read.image_reader import opened
 
 BLOCK = 4096
 
@@ -414,7 +414,7 @@ def differences(got: dict[bytes, Fact], wanted: dict[bytes, Fact]) -> list[str]:
 def check_stack(stack: Stack, folder: Path, options: Options) -> None:
     """Build a stack both ways, link it, and compare with the kernel's overlay of it."""
     folder.mkdir()
-    small = patch.object(pieces, "PIECE_BYTES", 3 * BLOCK)  # several in a layer
+    small = patch.object(digests, "PIECE_BYTES", 3 * BLOCK)  # several in a layer
     try:
         lowers = []
         for number, layer in enumerate(stack):

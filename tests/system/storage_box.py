@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slipway.core.paths import Project
+from slipway.core.processes import command_line, find, spawn, wait_until
 from slipway.engine.client import Engine, connect
-from slipway.engine.processes import command_line, find, spawn, wait_until
-from slipway.paths import Project
-from slipway.storage.daemons.process import listener, start_time
+from slipway.storage.docker.daemon_process import listener, start_time
 from slipway.storage.machine import Machine
 
 MKFS = {

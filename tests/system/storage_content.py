@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 from slipway.engine.client import Engine
-from slipway.engine.images import run_once
+from slipway.engine.containers import run_once
 from slipway.engine.transfer import import_rootfs
 from tests.system.tiny import rootfs_tar
 

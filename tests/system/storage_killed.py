@@ -13,12 +13,12 @@ import signal
 import sys
 from pathlib import Path
 
-from slipway.paths import Project
-from slipway.report.events import Event
-from slipway.storage import moving
+from slipway.core.events import Event
+from slipway.core.paths import Project
 from slipway.storage.machine import Machine
-from slipway.storage.moving import Room
-from slipway.storage.plan import Options
+from slipway.storage.move import data_move
+from slipway.storage.move.docker_move import Room
+from slipway.storage.move.move_plan import Options
 
 HALF = "half copied"
 
@@ -36,11 +36,11 @@ def main() -> None:
 
     with room.locked("storage.move"):
         options = Options(mode="copy", delete_old=moment == "deleting the old data")
-        planned = moving.plan_move(
+        planned = data_move.plan_move(
             room, Path(disk), "auto", options, dry_run=False, say=lambda _: None
         )
         assert planned.journal is not None
-        moving.apply(room, planned.journal, on_event)
+        data_move.apply(room, planned.journal, on_event)
     sys.exit("it was not killed")
 
 

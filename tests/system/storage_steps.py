@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.report.events import OnEvent, silent
-from slipway.storage import moving, recovery, status
-from slipway.storage.journal import Journal
-from slipway.storage.moving import Planned, Room
-from slipway.storage.plan import Options
-from slipway.storage.status import Status
+from slipway.core.events import OnEvent, silent
+from slipway.storage import storage_status
+from slipway.storage.move import data_move, recovery
+from slipway.storage.move.data_move import Planned
+from slipway.storage.move.docker_move import Room
+from slipway.storage.move.journal import Journal
+from slipway.storage.move.move_plan import Options
+from slipway.storage.storage_status import Status
 from tests.system.storage_box import Box
 from tests.system.storage_content import seen
 
@@ -22,7 +24,7 @@ def planned(
     made: Box, disk: Path | None, profile: str = "auto", *, dry_run: bool = False, **options: object
 ) -> Planned:
     wanted = Options(**options)  # type: ignore[arg-type]  # what Options refuses, it refuses
-    return moving.plan_move(room_of(made), disk, profile, wanted, dry_run=dry_run, say=print)
+    return data_move.plan_move(room_of(made), disk, profile, wanted, dry_run=dry_run, say=print)
 
 
 def move(
@@ -36,7 +38,7 @@ def move(
     room = room_of(made)
     with room.locked("storage.move"):
         journal = planned(made, disk, profile, **options).journal  # type: ignore[arg-type]
-        return None if journal is None else moving.apply(room, journal, on_event)
+        return None if journal is None else data_move.apply(room, journal, on_event)
 
 
 def resume(made: Box) -> Journal:
@@ -57,4 +59,4 @@ def look(made: Box) -> dict[str, object]:
 
 
 def look_at_status(made: Box) -> Status:
-    return status.look(room_of(made), "auto")
+    return storage_status.look(room_of(made), "auto")

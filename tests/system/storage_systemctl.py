@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slipway.engine.probe import ping
-from slipway.engine.processes import spawn, wait_until
-from slipway.storage.daemons.process import listener, start_time
+from slipway.core.processes import spawn, wait_until
+from slipway.engine.endpoint import ping
+from slipway.storage.docker.daemon_process import listener, start_time
 
 DOCKER, SOCKET, CONTAINERD = "docker.service", "docker.socket", "containerd.service"
 DEPENDENT = "needs-docker.service"

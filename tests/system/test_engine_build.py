@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 
-from slipway.engine.build import ContextFile
+from slipway.core.credentials import Credentials, anonymous
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event
+from slipway.core.processes import wait_until
+from slipway.engine.buildkit.build import ContextFile
 from slipway.engine.client import Engine
+from slipway.engine.containers import run_once
 from slipway.engine.errors import BuildCancelledError, BuildFailedError, EngineError
-from slipway.engine.images import image_id, inspect, run_once
-from slipway.engine.processes import wait_until
+from slipway.engine.images import image_id, inspect
 from slipway.engine.transfer import push
-from slipway.errors import SlipwayError
-from slipway.registry.ecr import prepare
-from slipway.registry.model import Credentials, anonymous
-from slipway.report.events import Event
+from slipway.registry.ecr_target import prepare
 from tests.system.ecr_front_door import Door
 from tests.system.engine_builds import request, run_build, sleeping, when_says
 from tests.system.tiny import rootfs_tar
@@ -233,9 +234,9 @@ def test_a_build_that_is_cancelled_before_it_begins_does_nothing(
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from slipway import interrupts
+from slipway.core import interrupts
 from slipway.engine.client import connect
-from slipway.paths import Project
+from slipway.core.paths import Project
 from tests.system.engine_builds import request, run_build, when_says
 
 interrupts.install()  # as `inv` does

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from slipway.core.paths import Project
+from slipway.core.processes import wait_until
 from slipway.engine.client import Engine
+from slipway.engine.containers import OWNER_LABEL, remove_leftovers, run_once
 from slipway.engine.errors import EngineError
-from slipway.engine.images import OWNER_LABEL, image_id, inspect, remove_leftovers, run_once
-from slipway.engine.processes import wait_until
-from slipway.paths import Project
+from slipway.engine.images import image_id, inspect
 from tests.system.engine_builds import sleeping
 
 
@@ -102,10 +103,10 @@ def test_an_image_that_is_not_there_has_no_id_and_no_description(engine: Engine)
 RUNNING = """
 import sys
 from pathlib import Path
-from slipway import interrupts
+from slipway.core import interrupts
 from slipway.engine.client import connect
-from slipway.engine.images import run_once
-from slipway.paths import Project
+from slipway.engine.containers import run_once
+from slipway.core.paths import Project
 
 interrupts.install()  # as `inv` does
 engine = connect(Project(Path(sys.argv[1]), Path(sys.argv[2])), "embedded")

@@ -16,16 +16,17 @@ from typing import Any
 
 import pytest
 
-from slipway.engine import embedded
+from slipway.core.credentials import Credentials, CredentialsFor, anonymous
+from slipway.core.events import Event, silent
+from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
+from slipway.engine.containers import run_once
+from slipway.engine.embedded import daemon
 from slipway.engine.errors import TransferError, TransferKind
-from slipway.engine.images import image_id, inspect, run_once
+from slipway.engine.images import image_id, inspect
 from slipway.engine.transfer import import_rootfs, load, pull, push
-from slipway.paths import Project
-from slipway.registry.distribution import Distribution
-from slipway.registry.ecr import prepare
-from slipway.registry.model import Credentials, CredentialsFor, anonymous
-from slipway.report.events import Event, silent
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.ecr_target import prepare
 from tests.system.ecr_front_door import Door
 from tests.system.tiny import rootfs_tar
 
@@ -247,7 +248,7 @@ def _small_disk(folder: Path) -> Iterator[Project]:
     try:
         yield project
     finally:
-        embedded.stop(project)
+        daemon.stop(project)
         subprocess.run(["umount", str(point)], check=True)
 
 

@@ -13,25 +13,26 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine.build import ContextFile, build
+from slipway.core.credentials import anonymous
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, silent
+from slipway.core.paths import Project
+from slipway.engine.buildkit.build import ContextFile, build
 from slipway.engine.client import Engine
-from slipway.engine.images import image_id, inspect, run_once
-from slipway.errors import SlipwayError
-from slipway.lock.apt import ca_bundle
-from slipway.lock.files import load_locks, write_python
-from slipway.lock.keys import base_lock_key
-from slipway.lock.local_base import (
+from slipway.engine.containers import run_once
+from slipway.engine.images import image_id, inspect
+from slipway.local_base.apt import ca_bundle
+from slipway.local_base.base_image import (
     DEBIAN_REGISTRY,
     debian_request,
     ensure_local_base,
     local_base_id,
 )
-from slipway.lock.rootfs import make_rootfs, remove_leftovers
+from slipway.local_base.rootfs import make_rootfs, remove_leftovers
 from slipway.matrix.load import load
 from slipway.matrix.model import Base
-from slipway.paths import Project
-from slipway.registry.model import anonymous
-from slipway.report.events import Event, silent
+from slipway.records.lock_files import load_locks, write_python
+from slipway.records.lock_keys import base_lock_key
 from tests.system.conftest import CHECKOUT
 
 
@@ -184,9 +185,9 @@ def test_what_is_mounted_in_the_remains_of_a_killed_run_is_never_removed(tmp_pat
 KILLED = """
 import sys
 from pathlib import Path
-from slipway.lock.rootfs import make_rootfs, remove_leftovers
-from slipway.paths import Project
-from slipway.report.events import silent
+from slipway.local_base.rootfs import make_rootfs, remove_leftovers
+from slipway.core.paths import Project
+from slipway.core.events import silent
 project = Project(Path(sys.argv[1]), Path(sys.argv[2]))
 make_rootfs(project, silent, project.logs / "rootfs.log")
 """

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine.build import BuildRequest, ContextFile, build
+from slipway.core.credentials import anonymous
+from slipway.core.events import silent
+from slipway.core.paths import Project
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
 from slipway.engine.client import Engine
 from slipway.engine.transfer import push
-from slipway.lock.bases import resolve_base
-from slipway.lock.files import load_locks
-from slipway.lock.lock import lock
-from slipway.lock.model import BaseLock
 from slipway.matrix.model import Base, Family, Matrix, Registry
-from slipway.paths import Project
+from slipway.records.lock_files import load_locks
+from slipway.records.locks import BaseLock
 from slipway.registry.manifests import SCHEMA2
-from slipway.registry.model import anonymous
-from slipway.report.events import silent
+from slipway.resolve.base_lookup import resolve_base
+from slipway.resolve.lock_update import lock
 from tests.system.registry_images import unique
 from tests.unit.lock_samples import addon, base, image, wheel
 

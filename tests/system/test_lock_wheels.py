@@ -8,26 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine.build import BuildRequest, build
+from slipway.core.credentials import anonymous
+from slipway.core.digests import sha256_file
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, silent
+from slipway.core.paths import Project
+from slipway.derive.dockerfile import render
+from slipway.engine.buildkit.build import BuildRequest, build
 from slipway.engine.client import Engine
-from slipway.engine.images import inspect, run_once
-from slipway.errors import SlipwayError
-from slipway.files import sha256_file
-from slipway.job.build import launcher_context
-from slipway.lock.bases import read_packages
-from slipway.lock.build_wheels import Builder, tools_of
-from slipway.lock.context import python_context
-from slipway.lock.files import load_locks
-from slipway.lock.keys import BUILD
-from slipway.lock.local_base import ensure_local_base
-from slipway.lock.model import Pin
-from slipway.lock.wheelhouse import fetch_wheels
+from slipway.engine.containers import run_once
+from slipway.engine.images import inspect
+from slipway.local_base.base_image import ensure_local_base
 from slipway.matrix.load import load
 from slipway.matrix.model import Image, Matrix
-from slipway.paths import Project
-from slipway.registry.model import anonymous
-from slipway.render import render
-from slipway.report.events import Event, silent
+from slipway.pipeline.image_builds import launcher_context
+from slipway.records.lock_files import load_locks
+from slipway.records.lock_keys import BUILD
+from slipway.records.locks import Pin
+from slipway.resolve.base_lookup import read_packages
+from slipway.wheels.image_context import python_context
+from slipway.wheels.wheel_builder import Builder, tools_of
+from slipway.wheels.wheelhouse import fetch_wheels
 
 PYTHON = "/opt/venv/bin/python"
 

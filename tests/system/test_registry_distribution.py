@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from slipway.registry.distribution import Distribution
-from slipway.registry.ecr import credentials_for, prepare
+from slipway.core.credentials import anonymous
+from slipway.registry.distribution.blob_upload import PIECE, upload_blob
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.ecr_target import credentials_for, prepare
 from slipway.registry.errors import (
     ImageMissingError,
     ManifestError,
@@ -28,8 +30,6 @@ from slipway.registry.errors import (
     ThrottledError,
 )
 from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
-from slipway.registry.model import anonymous
-from slipway.registry.upload import PIECE, upload_blob
 from tests.system.ecr_front_door import Door, public_registry
 from tests.system.registry_images import QUICK, layer_tar, put_blob, put_oci_image, unique
 

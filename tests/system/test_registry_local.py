@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from slipway.paths import Project
+from slipway.core.credentials import anonymous
+from slipway.core.paths import Project
 from slipway.registry import local
-from slipway.registry.distribution import Distribution
+from slipway.registry.distribution.registry_client import Distribution
 from slipway.registry.errors import RegistryError, RegistryUnavailableError
-from slipway.registry.model import Target, anonymous
+from slipway.registry.target import Target
 from tests.system.registry_images import put_oci_image
 
 pytest_plugins = ["tests.system.registry_fixtures"]

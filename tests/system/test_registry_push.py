@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 import boto3
 import pytest
 
+from slipway.core.credentials import Credentials, anonymous
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, silent
 from slipway.engine.client import Engine
 from slipway.engine.images import image_id
-from slipway.errors import SlipwayError
-from slipway.registry.distribution import Distribution
-from slipway.registry.ecr import credentials_for, ecr_target, prepare
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.ecr_target import credentials_for, ecr_target, prepare
 from slipway.registry.errors import (
     ImmutableTagError,
     ManifestError,
@@ -24,9 +26,8 @@ from slipway.registry.errors import (
     WrongAccountError,
 )
 from slipway.registry.manifests import SCHEMA2, Manifest
-from slipway.registry.model import Credentials, Target, anonymous
 from slipway.registry.push import PushResult, push_image
-from slipway.report.events import Event, silent
+from slipway.registry.target import Target
 from tests.system.ecr_front_door import ACCOUNT, REGION, Door
 from tests.system.registry_images import QUICK, put_oci_image, small_image, unique
 

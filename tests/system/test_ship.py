@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from slipway.core.credentials import anonymous
+from slipway.core.file_lock import exclusive
+from slipway.core.paths import Project
 from slipway.engine.client import Engine
 from slipway.engine.images import image_id, inspect
-from slipway.files import exclusive
-from slipway.paths import Project
 from slipway.registry import local
-from slipway.registry.aws import ecr_client
-from slipway.registry.distribution import Distribution
-from slipway.registry.model import anonymous
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.ecr.ecr_client import ecr_client
 from tests.system.clones import Clone
 from tests.system.ecr_front_door import REGION, Door
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from slipway.core.digests import Piece
+from slipway.core.paths import Project
 from slipway.engine.client import Engine
-from slipway.paths import Project
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
-from slipway.squashfs.pieces import Piece
 from tests.system.clones import Clone
 from tests.system.slurm_cluster import (
     NODES,

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from slipway.core.credentials import anonymous
+from slipway.core.errors import DriftError, SlipwayError
+from slipway.core.paths import Project
+from slipway.core.processes import Owner, this_process
 from slipway.engine.client import Engine, connect
 from slipway.engine.transfer import import_rootfs
-from slipway.errors import DriftError, SlipwayError
-from slipway.paths import Project
-from slipway.registry.distribution import Distribution
-from slipway.registry.model import anonymous
-from slipway.sqsh.compare import Exporter, diff_and_tell
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.sqsh.comparison import Exporter
 from slipway.sqsh.export import export
-from slipway.sqsh.outside import export_stored, layer_cache
-from slipway.sqsh.owner import Owner, this_process
+from slipway.sqsh.stored_images import export_stored
+from slipway.squashfs.compile.layer_cache import layer_cache
+from slipway.tasks.sqsh import diff_and_tell
 from tests.system.registry_images import unique
 from tests.system.test_sqsh_stored import layout, push
 from tests.unit.test_squashfs_layers import archive, member

@@ -17,19 +17,20 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine import embedded
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.events import Event
+from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
+from slipway.engine.containers import OWNER_LABEL
+from slipway.engine.embedded import daemon
 from slipway.engine.errors import EngineDiedError
-from slipway.engine.images import OWNER_LABEL
 from slipway.engine.transfer import import_rootfs
-from slipway.errors import SlipwayError, UsageError
-from slipway.paths import Project
-from slipway.report.events import Event
-from slipway.sqsh.enroot import ImageConfig, files
+from slipway.sqsh.enroot_files import files
 from slipway.sqsh.export import export
-from slipway.sqsh.options import SqshOptions
 from slipway.sqsh.sidecar import Sidecar, verify
-from slipway.squashfs.cache import Cache
+from slipway.sqsh.source_image import EnrootFilesImageConfig
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.format.options import SqshOptions
 from tests.system.sqsh_trees import (
     CAPABILITY,
     OLD,
@@ -114,7 +115,7 @@ def test_the_files_of_enroot_are_those_of_the_images_config(
 ) -> None:
     run_export(engine, odd_image, tmp_path / "a.sqsh", stream=stream)
     root = unpack(tmp_path / "a.sqsh", tmp_path / "root")
-    config = ImageConfig(
+    config = EnrootFilesImageConfig(
         env=("GREETING=hello",),
         entrypoint=("/opt/ping", "it's"),
         cmd=("a b",),
@@ -305,11 +306,11 @@ def test_missing_host_tools_are_named_with_the_cure(
 def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
     project: Project, tmp_path: Path
 ) -> None:
-    embedded.start(project)
+    daemon.start(project)
     own = connect(project, "embedded")
     try:
         import_rootfs(own, io.BytesIO(random_rootfs(10)), "slipway.test/large:1")
-        pid = embedded.status(project).pid
+        pid = daemon.status(project).pid
         assert pid is not None
         victims = [pid]
 
@@ -331,19 +332,19 @@ def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
         assert names(folder) == []
     finally:
         own.close()
-        embedded.stop(project)
+        daemon.stop(project)
         gc.collect()
 
 
 WORKER = """
 import sys
 from pathlib import Path
-from slipway import interrupts
+from slipway.core import interrupts
 from slipway.engine.client import connect
-from slipway.paths import Project
+from slipway.core.paths import Project
 from slipway.sqsh.export import export
-from slipway.sqsh.options import SqshOptions
-from slipway.squashfs.cache import Cache
+from slipway.squashfs.format.options import SqshOptions
+from slipway.squashfs.compile.layer_cache import Cache
 interrupts.install()  # as `inv` does
 url, reference, destination, cache = sys.argv[1:]
 engine = connect(Project.at(Path.cwd()), url)

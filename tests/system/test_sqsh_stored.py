@@ -13,17 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import SlipwayError, UsageError
-from slipway.paths import Project
-from slipway.registry.aws import ecr_client
-from slipway.registry.distribution import Distribution
+from slipway.core.credentials import anonymous
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.paths import Project
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.ecr.ecr_client import ecr_client
 from slipway.registry.errors import NoCredentialsError
 from slipway.registry.logins import credentials_for
 from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of
-from slipway.registry.model import anonymous
-from slipway.sqsh import stored
-from slipway.sqsh.outside import export_stored, verify_file
-from slipway.sqsh.sidecar import read
+from slipway.sqsh.sidecar import read, verify_file
+from slipway.sqsh.stored_images import export_stored, opened
 from tests.system.ecr_front_door import REGION, Door
 from tests.system.registry_faults import Fault
 from tests.system.registry_images import put_blob, unique
@@ -219,7 +218,7 @@ def test_a_damaged_blob_of_a_layout_is_named(project: Project, tmp_path: Path) -
 
 @pytest.mark.parametrize("uri", ["docker://x", "registry://host", "registry://host/repo", "x"])
 def test_another_kind_of_uri_is_refused_with_the_forms_that_are_known(uri: str) -> None:
-    with pytest.raises(UsageError, match="not an image to read"), stored.opened(uri, anonymous):
+    with pytest.raises(UsageError, match="not an image to read"), opened(uri, anonymous):
         raise AssertionError("not reached")
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.squashfs import link as linking
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import compiled
-from slipway.squashfs.layout import arrange
-from slipway.squashfs.link import link
-from slipway.squashfs.options import Options
-from slipway.squashfs.pieces import differing
-from slipway.squashfs.sources import DirSource
+from slipway.core.digests import differing
+from slipway.squashfs.compile.compiler import compiled
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_sources import DirSource
+from slipway.squashfs.format.options import Options
+from slipway.squashfs.link import linker as linking
+from slipway.squashfs.link.data_layout import arrange
+from slipway.squashfs.link.linker import link
 from tests.system.squashfs_rig import (
     differences,
     facts_of_folder,

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from invoke.collection import Collection
 
-from slipway.cli import Inv
 from slipway.engine.transfer import import_rootfs
-from slipway.namespaces import storage
-from slipway.storage.moving import Room
+from slipway.storage.move.docker_move import Room
+from slipway.tasks import storage
+from slipway.tasks.cli import Inv
 from tests.system.storage_box import Box, box
 from tests.system.storage_content import fill, rootfs
 from tests.system.storage_steps import look, room_of

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.storage.copying.trees import compare_trees, copy_tree, measure
+from slipway.core.trees import measure
+from slipway.storage.copy.tree_copy import compare_trees, copy_tree
 from slipway.storage.errors import CopyError
 from tests.system.storage_box import Disk, disk, run
 from tests.system.storage_content import fingerprint

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine import embedded
+from slipway.core.events import Event, silent
+from slipway.core.paths import Project
 from slipway.engine.client import connect
-from slipway.paths import Project
-from slipway.report.events import Event, silent
-from slipway.storage import moving, recovery, status
+from slipway.engine.embedded import daemon
+from slipway.storage import storage_status
 from slipway.storage.errors import MoveFailedError
-from slipway.storage.journal import Journal
 from slipway.storage.machine import Machine
-from slipway.storage.moving import Room
-from slipway.storage.plan import Options
+from slipway.storage.move import data_move, recovery
+from slipway.storage.move.docker_move import Room
+from slipway.storage.move.journal import Journal
+from slipway.storage.move.move_plan import Options
 from tests.system.storage_box import Disk, disk
 from tests.system.storage_content import EXPECTED_INSIDE, fill, seen, works
 
@@ -28,14 +29,14 @@ MIB = 1 << 20
 @pytest.fixture
 def room(project: Project, tmp_path: Path) -> Iterator[Room]:
     """A filled embedded engine of its own, and a machine that keeps no journals but these."""
-    embedded.start(project)
+    daemon.start(project)
     try:
         engine = connect(project, "embedded")
         fill(engine)
         engine.close()
         yield Room.of(project, Machine(tmp_path / "machine"), "embedded")
     finally:
-        embedded.stop(project)
+        daemon.stop(project)
 
 
 @pytest.fixture
@@ -55,10 +56,10 @@ def look(room: Room) -> dict[str, object]:
 def move(room: Room, place: Path, on_event: object = silent, **options: object) -> Journal | None:
     with room.locked("storage.move"):
         wanted = Options(**options)  # type: ignore[arg-type]
-        planned = moving.plan_move(room, place, "auto", wanted, dry_run=False, say=print)
+        planned = data_move.plan_move(room, place, "auto", wanted, dry_run=False, say=print)
         if planned.journal is None:
             return None
-        return moving.apply(room, planned.journal, on_event)  # type: ignore[arg-type]
+        return data_move.apply(room, planned.journal, on_event)  # type: ignore[arg-type]
 
 
 def restore(room: Room) -> Journal:
@@ -82,11 +83,13 @@ def test_the_embedded_engine_moves_keeps_everything_and_comes_back(room: Room, b
     assert data_root(room).is_relative_to(big.place)
     assert look(room) == before
     assert move(room, big.place) is None
-    shown = {place.what: place for place in status.look(room, "auto").places}["embedded engine"]
+    shown = {place.what: place for place in storage_status.look(room, "auto").places}[
+        "embedded engine"
+    ]
     assert shown.path == data_root(room)
     assert shown.file_system == "xfs"
-    embedded.stop(room.project)
-    embedded.start(room.project)
+    daemon.stop(room.project)
+    daemon.start(room.project)
     assert look(room) == before
     restore(room)
     home = room.project.engine
@@ -118,11 +121,11 @@ def test_a_failed_move_of_the_embedded_engine_leaves_a_plain_folder(room: Room, 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from slipway.paths import Project
+from slipway.core.paths import Project
 from slipway.storage import moving
 from slipway.storage.machine import Machine
-from slipway.storage.moving import Room
-from slipway.storage.plan import Options
+from slipway.storage.move.docker_move import Room
+from slipway.storage.move.move_plan import Options
 
 root, state, machine, disk, moment = sys.argv[1:]
 room = Room.of(Project(Path(root), Path(state)), Machine(Path(machine)), "embedded")
@@ -152,9 +155,9 @@ def test_an_embedded_engine_whose_move_was_killed_works_and_comes_back(
         [sys.executable, "-c", KILLED, *map(str, arguments)], cwd=project.root, check=False
     )
     assert killed.returncode < 0
-    embedded.start(project)  # somebody who knows nothing of the move
+    daemon.start(project)  # somebody who knows nothing of the move
     assert look(room) == before
-    assert status.look(room, "auto").unfinished
+    assert storage_status.look(room, "auto").unfinished
     restore(room)
     assert look(room) == before
     assert not (project.engine / "data").is_symlink()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import SlipwayError, UsageError
-from slipway.report.events import Event
-from slipway.storage import ledger, moving
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.events import Event
 from slipway.storage.errors import MoveFailedError, StorageError
+from slipway.storage.move import data_move, journal_file
 from tests.system.storage_box import Disk, box, run
 from tests.system.storage_content import EXPECTED_INSIDE, fill
 from tests.system.storage_killed import HALF
@@ -309,9 +309,9 @@ def test_a_daemon_that_came_up_after_a_power_cut_has_its_new_data_copied_too(
     shared: Shared, disk: Disk
 ) -> None:
     killed_at(shared, disk, "giving the copy its name")
-    written = ledger.read(shared.box.machine, shared.box.url)
+    written = journal_file.read(shared.box.machine, shared.box.url)
     assert written is not None
-    path = ledger.folder(shared.box.machine, shared.box.url) / "journal.json"
+    path = journal_file.folder(shared.box.machine, shared.box.url) / "journal.json"
     path.write_text(path.read_text().replace(written.boot, "another boot"))
     shared.box.start()
     with shared.box.engine() as engine:
@@ -337,5 +337,5 @@ def test_what_was_made_on_the_new_place_after_a_cut_off_start_is_kept_there_by_r
     assert (left / "volumes" / "made-on-the-new-place").is_dir()
     assert shared.is_as_before()
     with room_of(shared.box).locked("test"):
-        moving.delete_old(room_of(shared.box), lambda _: None)
+        data_move.delete_old(room_of(shared.box), lambda _: None)
     assert not left.exists()

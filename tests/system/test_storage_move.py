@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from slipway.errors import UsageError
-from slipway.paths import Project
-from slipway.storage import moving
-from slipway.storage.daemons import containerd, process
+from slipway.core.errors import UsageError
+from slipway.core.paths import Project
+from slipway.storage.docker import containerd, daemon_process
 from slipway.storage.errors import StorageError
+from slipway.storage.move import data_move
 from tests.system.storage_box import Box, box, run
 from tests.system.storage_content import (
     EXPECTED_INSIDE,
@@ -138,7 +138,7 @@ def test_the_old_data_stays_until_it_is_told_to_go(filled: Box) -> None:
         assert filled.data_root in look_at_status(filled).kept
         before = look(filled)
         with room_of(filled).locked("test"):
-            deleted = moving.delete_old(room_of(filled), print)
+            deleted = data_move.delete_old(room_of(filled), print)
         assert [kept.path for kept in deleted] == [filled.data_root]
         assert not filled.data_root.exists()
         assert look(filled) == before
@@ -213,7 +213,7 @@ def test_what_fresh_leaves_behind_is_never_deleted(filled: Box) -> None:
             move(filled, disk.place, mode="fresh", delete_old=True)
         assert move(filled, disk.place, mode="fresh") is not None
         with pytest.raises(StorageError, match="only there"), room_of(filled).locked("test"):
-            moving.delete_old(room_of(filled), print)
+            data_move.delete_old(room_of(filled), print)
         assert filled.data_root.exists()
 
 
@@ -258,7 +258,7 @@ def test_things_made_since_the_move_are_named_before_going_back_and_stay_on_the_
         with pytest.raises(StorageError, match="left behind by an earlier move"):
             move(filled, disk.place)
         with room_of(filled).locked("test"):
-            moving.delete_old(room_of(filled), print)
+            data_move.delete_old(room_of(filled), print)
         assert move(filled, disk.place) is not None
 
 
@@ -281,7 +281,9 @@ def test_the_daemons_tmpdir_follows_and_comes_back() -> None:
         made.start()
 
         def tmpdir() -> str:
-            return process.describe("dockerd", made.pid(), made.socket).environment["DOCKER_TMPDIR"]
+            return daemon_process.describe("dockerd", made.pid(), made.socket).environment[
+                "DOCKER_TMPDIR"
+            ]
 
         move(made, disk.place)
         assert tmpdir() == str(disk.place / "docker" / "tmp")
@@ -302,11 +304,11 @@ def test_a_containerd_that_runs_others_containers_stays_where_it_is() -> None:
         name = f"pod-{uuid.uuid4().hex}"
         pod = ("--rootfs", str(root), name, "/bin/sleep", "99")
         run(*ctr, "run", "--detach", "--null-io", *pod)
-        pid = process.listener(made.containerd_socket)
+        pid = daemon_process.listener(made.containerd_socket)
         done = move(made, disk.place)
         assert done is not None
         assert [root.name for root in done.roots] == ["docker"]
-        assert process.listener(made.containerd_socket) == pid
+        assert daemon_process.listener(made.containerd_socket) == pid
         assert "RUNNING" in run(*ctr, "task", "ls")
         row = next(p for p in look_at_status(made).places if p.what == "containerd root")
         assert row.note == "also used by k8s.io"
@@ -381,7 +383,7 @@ def test_a_disk_that_is_mounted_late_is_waited_for(filled: Box) -> None:
 def test_a_disk_that_is_not_mounted_is_never_written_to(
     filled: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slipway.storage.disks.target.WAIT_S", 0.2)
+    monkeypatch.setattr("slipway.storage.disks.target_disk.WAIT_S", 0.2)
     with filled.disk("xfs", at="/opt/dlami/nvme") as nvme:
         nvme.unmount()
         with pytest.raises(StorageError, match="nothing is mounted there"):
@@ -392,7 +394,7 @@ def test_a_disk_that_is_not_mounted_is_never_written_to(
 def test_only_root_may_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(StorageError, match="needs root"):
-        moving.need_root()
+        data_move.need_root()
 
 
 def test_status_tells_where_everything_is_and_what_would_be_better(filled: Box) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from slipway import records
-from slipway.engine.build import BuildRequest, build
+from slipway.core.credentials import anonymous
+from slipway.core.events import silent
+from slipway.core.paths import Project
+from slipway.engine.buildkit.build import BuildRequest, build
 from slipway.engine.client import Engine
 from slipway.engine.transfer import import_rootfs
-from slipway.lock.model import BaseLock, Locks
-from slipway.paths import Project
-from slipway.records import Exported, Record
-from slipway.registry.model import anonymous
-from slipway.report.events import silent
-from slipway.storage.pruning import prune
+from slipway.prune import removals
+from slipway.records import builds
+from slipway.records.builds import Exported, Record
+from slipway.records.locks import BaseLock, Locks
 from tests.system.storage_box import Box, box
 from tests.system.tiny import rootfs_tar
 
@@ -52,7 +52,7 @@ def image(engine: Engine, name: str, salt: str) -> str:
 
 
 def going(project: Project, engine: Engine, locks: Locks = NONE, older_than: int = 0) -> set[str]:
-    steps = prune.plan(project, engine, locks, older_than)
+    steps = removals.plan(project, engine, locks, older_than)
     return {item.name for step in steps for item in step.items if "image" in step.what}
 
 
@@ -72,7 +72,7 @@ def test_unused_and_dangling_images_go_and_used_ones_stay(project: Project, engi
     engine.client.api.start(running["Id"])
     time.sleep(0.01)  # "before now" is meant, not "at this very moment"
     assert going(project, engine) == {"slip.test/unused:1", "slip.test/moved:1", dangling}
-    prune.apply(prune.plan(project, engine, NONE, 0), print)
+    removals.apply(removals.plan(project, engine, NONE, 0), print)
     assert there(engine) == {"slip.test/used:1"}
     assert engine.client.containers.get(running["Id"]).status == "running"
 
@@ -122,9 +122,9 @@ def test_an_image_goes_only_after_the_images_built_on_it(
         on_event=silent,
         log=tmp_path / "log",
     )
-    steps = {step.what: step for step in prune.plan(project, engine, NONE, 0)}
+    steps = {step.what: step for step in removals.plan(project, engine, NONE, 0)}
     assert steps["build cache"].size > 0
-    prune.apply(tuple(steps.values()), print)
+    removals.apply(tuple(steps.values()), print)
     assert there(engine) == set()
     left = engine.client.api.df()["BuildCache"] or []
     assert [record for record in left if record["Type"] == "regular"] == []
@@ -141,9 +141,9 @@ def test_old_files_of_slipway_go_and_the_newest_export_stays(tmp_path: Path) -> 
     for path in old:
         os.utime(path, (1, 1))
     exported = Exported("id", str(old[1]), "sha", 1000, 1.0)
-    records.save(project, "a", Record(exported=exported))
-    steps = prune.plan(project, None, NONE, 30 * 86400)
+    builds.save(project, "a", Record(exported=exported))
+    steps = removals.plan(project, None, NONE, 30 * 86400)
     assert {step.what: step.size for step in steps} == {".sqsh files": 1000, "cached files": 1000}
-    prune.apply(steps, print)
+    removals.apply(steps, print)
     assert sorted(p.name for p in project.sqsh.iterdir()) == ["a-2.sqsh"]
     assert [p.name for p in wheels.iterdir()] == ["new.whl"]

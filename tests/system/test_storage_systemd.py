@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.report.events import Event
-from slipway.storage.daemons import containerd, process, systemd
-from slipway.storage.daemons.systemd import CONTAINERD, DOCKER
+from slipway.core.events import Event
+from slipway.storage.docker import containerd, daemon_process, systemd
+from slipway.storage.docker.systemd import CONTAINERD, DOCKER
 from slipway.storage.errors import MoveFailedError
 from tests.system.storage_box import Box, Disk, box
 from tests.system.storage_content import fill
@@ -99,7 +99,7 @@ def test_drop_ins_wait_for_the_disk_and_name_the_tmpdir_and_go_with_restore(
     host: Box, nvme: Disk
 ) -> None:
     move(host, nvme.place)
-    running = process.describe("dockerd", host.pid(), host.socket)
+    running = daemon_process.describe("dockerd", host.pid(), host.socket)
     assert running.environment["DOCKER_TMPDIR"] == str(nvme.place / "docker" / "tmp")
     for unit in (DOCKER, CONTAINERD):
         lines = host.machine.drop_in(unit).read_text().splitlines()
@@ -109,7 +109,10 @@ def test_drop_ins_wait_for_the_disk_and_name_the_tmpdir_and_go_with_restore(
     restore(host)
     assert not host.machine.drop_in(DOCKER).parent.exists()
     assert not host.machine.drop_in(CONTAINERD).parent.exists()
-    assert "DOCKER_TMPDIR" not in process.describe("dockerd", host.pid(), host.socket).environment
+    assert (
+        "DOCKER_TMPDIR"
+        not in daemon_process.describe("dockerd", host.pid(), host.socket).environment
+    )
 
 
 def test_a_daemon_that_does_not_start_is_forgiven_and_started_on_the_old_data(

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine.build import BuildRequest, ContextFile, build
+from slipway.core.credentials import anonymous
+from slipway.core.events import silent
+from slipway.core.paths import Project
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
 from slipway.engine.client import Engine
-from slipway.engine.images import inspect, run_once
+from slipway.engine.containers import run_once
+from slipway.engine.images import inspect
 from slipway.engine.transfer import push
-from slipway.lock.local_base import ensure_local_base
+from slipway.local_base.base_image import ensure_local_base
 from slipway.matrix.load import load
-from slipway.paths import Project
-from slipway.registry.model import anonymous
-from slipway.report.events import silent
 from tests.system.clones import Clone
 
 pytest_plugins = ["tests.system.registry_fixtures"]

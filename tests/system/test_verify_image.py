@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, OnEvent, silent
 from slipway.engine.client import Engine
-from slipway.engine.images import OWNER_LABEL
-from slipway.errors import SlipwayError
-from slipway.report.events import Event, OnEvent, silent
-from slipway.verify.run import VerifyReport, verify
+from slipway.engine.containers import OWNER_LABEL
+from slipway.verify.image_checks import VerifyReport, verify
 from tests.system.conftest import CHECKOUT
 from tests.system.verify_images import (
     BASE_PACKAGES,
@@ -247,11 +247,11 @@ def test_checks_that_take_too_long_are_ended_and_leave_no_container(
 WORKER = """
 import sys
 from pathlib import Path
-from slipway import interrupts
+from slipway.core import interrupts
 from slipway.engine.client import connect
 from slipway.matrix.load import load
-from slipway.paths import Project
-from slipway.verify.run import verify
+from slipway.core.paths import Project
+from slipway.verify.image_checks import verify
 interrupts.install()  # as `inv` does
 root, url, reference, base, log = sys.argv[1:]
 project = Project.at(Path(root))

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import which
 
+from slipway.core.paths import Project
+from slipway.derive.dockerfile import environment_of, labels_of
 from slipway.engine.client import Engine
 from slipway.engine.transfer import import_rootfs
-from slipway.job.build import launcher_context
-from slipway.lock.files import load_locks, write_python, write_tool
-from slipway.lock.keys import python_lock_keys
-from slipway.lock.model import Pin, PythonLock, ToolFile, ToolLock
 from slipway.matrix.load import load
 from slipway.matrix.model import Image
-from slipway.paths import Project
-from slipway.render import environment_of, labels_of
+from slipway.pipeline.image_builds import launcher_context
+from slipway.records.lock_files import load_locks, write_python, write_tool
+from slipway.records.lock_keys import python_lock_keys
+from slipway.records.locks import Pin, PythonLock, ToolFile, ToolLock
 from tests.system.verify_rootfs import INTERPRETER, SITE, Package, python_files, tar_of
 
 BUILD_ID = "5" * 64

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from slipway.cluster import job, recipes, render
-from slipway.cluster.job import Request, SlurmJob
-from slipway.cluster.recipes import RecipeRun
+from slipway.cluster import hyperpod_recipes, script, slurm_job
+from slipway.cluster.hyperpod_recipes import RecipeRun
+from slipway.cluster.slurm_job import Request, SlurmJob
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.matrix.load import load
 from slipway.matrix.model import Image
@@ -34,11 +34,11 @@ def request(
 
 
 def make(asked: Request, name: str = PYTORCH, sqsh: SqshFile = KNOWN) -> SlurmJob:
-    return job.make(asked, image(name), sqsh, LAUNCHER)
+    return slurm_job.make(asked, image(name), sqsh, LAUNCHER)
 
 
 def run(asked: Request, name: str = SMP, sqsh: SqshFile = KNOWN) -> RecipeRun:
-    return recipes.make(asked, image(name), sqsh, LAUNCHER)
+    return hyperpod_recipes.make(asked, image(name), sqsh, LAUNCHER)
 
 
 LAB = request(
@@ -53,10 +53,10 @@ LAB = request(
 
 #: What golden/slurm/ holds, by file name.
 GOLDEN = {
-    "torchrun-p5.sbatch": lambda: render.sbatch(
+    "torchrun-p5.sbatch": lambda: script.sbatch(
         make(request("train.py", "--epochs", "3", "--name", "two words", nodes="4"))
     ),
-    "deepspeed-p4de-enroot.sbatch": lambda: render.sbatch(
+    "deepspeed-p4de-enroot.sbatch": lambda: script.sbatch(
         make(
             request(
                 "train.py",
@@ -70,7 +70,7 @@ GOLDEN = {
             )
         )
     ),
-    "fsdp-p5en.sbatch": lambda: render.sbatch(
+    "fsdp-p5en.sbatch": lambda: script.sbatch(
         make(
             request(
                 "fsdp.py",
@@ -89,14 +89,14 @@ GOLDEN = {
             )
         )
     ),
-    "fsdp-g5-without-efa.sbatch": lambda: render.sbatch(
+    "fsdp-g5-without-efa.sbatch": lambda: script.sbatch(
         make(
             request("fsdp.py", instance="ml.g5.4xlarge", flavour="fsdp", check="size"),
             sqsh=SqshFile("/fsx/images/any.sqsh"),
         )
     ),
-    "smp-p5.sbatch": lambda: render.sbatch(
+    "smp-p5.sbatch": lambda: script.sbatch(
         make(request("train_external.py", "--fp8", "1", nodes="8"), SMP)
     ),
-    "recipes-lab-g5.sh": lambda: render.recipe(run(LAB)),
+    "recipes-lab-g5.sh": lambda: script.recipe(run(LAB)),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.errors import BadInputError
+from slipway.core.errors import BadInputError
 from slipway.matrix.load import load
 from slipway.matrix.model import Image, Matrix
 

@@ -10,9 +10,10 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 import tasks
-from slipway import cli, interrupts
-from slipway.cli import Inv, command
-from slipway.errors import DriftError, SlipwayError
+from slipway.core import interrupts
+from slipway.core.errors import DriftError, SlipwayError
+from slipway.tasks import cli
+from slipway.tasks.cli import Inv, command
 
 SEEN: list[object] = []
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from slipway.cluster import recipes, render
-from slipway.cluster.job import Request
+from slipway.cluster import hyperpod_recipes, script
+from slipway.cluster.slurm_job import Request
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.errors import UsageError
+from slipway.core.digests import of_file
+from slipway.core.errors import UsageError
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
-from slipway.squashfs.pieces import of_file
 from tests.unit.cluster_samples import KNOWN, LAB, LAUNCHER, PYTORCH, image, request, run
 from tests.unit.cluster_shell import Shell
 
@@ -80,7 +80,7 @@ def test_what_the_recipes_cannot_do_is_refused(asked: Request, told: str) -> Non
 
 def test_an_image_without_smp_is_refused() -> None:
     with pytest.raises(UsageError, match="needs an image with SMP"):
-        recipes.make(LAB, image(PYTORCH), KNOWN, LAUNCHER)
+        hyperpod_recipes.make(LAB, image(PYTORCH), KNOWN, LAUNCHER)
 
 
 @pytest.mark.parametrize("hyperpod", [True, False])
@@ -91,7 +91,7 @@ def test_the_recipes_main_gets_every_override(tmp_path: Path, hyperpod: bool) ->
     whole = Sidecar("r", "sha256:1", (), "b", of_file(path), 1, {}, "1")
     sidecar.write(path, whole)
     made = run(LAB, sqsh=SqshFile(str(path), whole.size, whole.digest))
-    text = render.recipe(made)
+    text = script.recipe(made)
     if hyperpod:
         text = text.replace("/opt/sagemaker_cluster", str(shell.work))
     assert "is no checkout" in shell.run(text, job=False).said
@@ -113,5 +113,5 @@ def test_the_recipes_main_gets_every_override(tmp_path: Path, hyperpod: bool) ->
 
 
 def test_the_script_is_sound_for_a_sqsh_of_which_nothing_is_known() -> None:
-    text = render.recipe(run(LAB, sqsh=SqshFile("/fsx/x.sqsh")))
+    text = script.recipe(run(LAB, sqsh=SqshFile("/fsx/x.sqsh")))
     assert subprocess.run(["bash", "-n"], input=text.encode(), capture_output=True).stderr == b""

@@ -11,18 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from slipway import records
-from slipway.cluster import sqsh_file, values
-from slipway.cluster.job import Request
+from slipway.cluster import option_values, script, sqsh_file
+from slipway.cluster.option_values import Mount, Variable
+from slipway.cluster.slurm_job import Request
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.cluster.values import Mount, Variable
-from slipway.errors import USAGE, SlipwayError, UsageError
-from slipway.job import slurm
-from slipway.paths import Project
-from slipway.records import Exported, Record
+from slipway.core.digests import Piece
+from slipway.core.errors import USAGE, SlipwayError, UsageError
+from slipway.core.paths import Project
+from slipway.records import builds
+from slipway.records.builds import Exported, Record
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
-from slipway.squashfs.pieces import Piece
 from tests.unit.cluster_samples import LOCAL, P5, PYTORCH, ROOT, SMP, make, request
 
 
@@ -89,13 +88,13 @@ def test_what_cannot_work_is_a_usage_error_that_says_why(asked: Request, told: s
     ],
 )
 def test_time_limits_are_read_as_sbatch_does(text: str, seconds: int) -> None:
-    assert values.time_limit(text) == seconds
+    assert option_values.time_limit(text) == seconds
 
 
 def test_mounts_have_three_forms() -> None:
-    assert values.mount("/a") == Mount("/a", "/a")
-    assert values.mount("/a/:/b") == Mount("/a", "/b")
-    assert values.mount("/a:/b:ro") == Mount("/a", "/b", read_only=True)
+    assert option_values.mount("/a") == Mount("/a", "/a")
+    assert option_values.mount("/a/:/b") == Mount("/a", "/b")
+    assert option_values.mount("/a:/b:ro") == Mount("/a", "/b", read_only=True)
 
 
 def test_the_users_variables_win_over_the_flavours() -> None:
@@ -156,7 +155,7 @@ def test_nothing_is_noted_without_a_reason(asked: Request, name: str) -> None:
 
 def exported(project: Project, path: Path) -> None:
     record = Record(exported=Exported("sha256:1", str(path), "ab" * 32, 7, 1.0))
-    records.save(project, PYTORCH, record)
+    builds.save(project, PYTORCH, record)
 
 
 def beside(path: Path, size: int) -> SqshFile:
@@ -222,7 +221,7 @@ def test_a_script_is_written_executable_and_written_again(
     path = tmp_path / "job.sbatch"
     for epochs in ("1", "2"):
         asked = request("train.py", "--epochs", epochs)
-        slurm.write(ROOT, PYTORCH, asked, sqsh="/fsx/x-0123.sqsh", output=str(path))
+        script.write(ROOT, PYTORCH, asked, sqsh="/fsx/x-0123.sqsh", output=str(path))
     assert path.stat().st_mode & 0o777 == 0o755
     assert "    2\n" in path.read_text()
     said = capsys.readouterr().err
@@ -235,14 +234,14 @@ def test_another_file_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     with pytest.raises(UsageError, match="was not written by this task"):
-        slurm.write(ROOT, PYTORCH, request("x"), sqsh="/fsx/x.sqsh", output=str(path))
+        script.write(ROOT, PYTORCH, request("x"), sqsh="/fsx/x.sqsh", output=str(path))
     assert path.read_text() == "mine"
 
 
 def test_a_script_for_stdout_leaves_stdout_to_it(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    slurm.write(ROOT, PYTORCH, request("\udcff.py"), sqsh="/fsx/x.sqsh", output="-")
+    script.write(ROOT, PYTORCH, request("\udcff.py"), sqsh="/fsx/x.sqsh", output="-")
     out = capfdbinary.readouterr().out
     assert out.startswith(b"#!/bin/bash\n")
     assert out.endswith(b'exit "$code"\n')
@@ -260,7 +259,7 @@ def test_a_script_for_stdout_leaves_stdout_to_it(
 )
 def test_an_unclear_request_is_a_usage_error(name: str, asked: Request, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        slurm.write(ROOT, name, asked, sqsh="/fsx/x.sqsh", output="-")
+        script.write(ROOT, name, asked, sqsh="/fsx/x.sqsh", output="-")
 
 
 def test_the_record_of_an_export_has_what_a_script_needs(project: Project) -> None:
@@ -273,7 +272,7 @@ def test_the_record_of_an_export_has_what_a_script_needs(project: Project) -> No
 
 
 def inv(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "slipway.cli", "slurm.script", *arguments]
+    command = [sys.executable, "-m", "slipway.tasks.cli", "slurm.script", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tasks
-from slipway.cli import Inv
+from slipway.tasks.cli import Inv
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [place for place in ROOT.iterdir() if place.is_dir() and not place.name.startswith(".")]

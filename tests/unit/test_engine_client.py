@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from slipway.core.paths import Project
 from slipway.engine.client import connect
 from slipway.engine.errors import EngineUnavailableError
-from slipway.paths import Project
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine.context import ContextFile, check_paths, context_tar
+from slipway.engine.buildkit.build_context import ContextFile, check_paths, context_tar
 from slipway.engine.errors import EngineError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.engine.dockerfile import check
+from slipway.engine.buildkit.build_context import check
 from slipway.engine.errors import EngineError
 
 

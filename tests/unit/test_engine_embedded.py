@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine import embedded, heal, layout
+from slipway.core.mounts import below, mount_points
+from slipway.core.paths import Project
+from slipway.core.processes import command_line, end, read_pid, spawn, wait_until
+from slipway.engine.embedded import cleanup, daemon, layout
+from slipway.engine.embedded.layout import Layout
 from slipway.engine.errors import EngineUnavailableError
-from slipway.engine.layout import Layout
-from slipway.engine.processes import command_line, end, read_pid, spawn, wait_until
-from slipway.paths import Project
 
 SLEEPER = "import time; time.sleep(600)"
 
@@ -72,7 +73,7 @@ def test_a_pid_that_another_program_got_is_never_signalled(
     place.create()
     place.dockerd_pid.write_text(f"{running[0]}\n")
     place.containerd_pid.write_text(f"{running[0]}\n")
-    heal.clean(place)
+    cleanup.clean(place)
     assert command_line(running[0]) == command
     assert not place.dockerd_pid.exists()
 
@@ -85,7 +86,7 @@ def test_healing_ends_a_containerd_that_no_pid_file_names(
     program = _named(tmp_path / "bin", "containerd")
     command = [str(program), "-c", SLEEPER, "--address", str(place.containerd_socket)]
     running.append(spawn(command, log=tmp_path / "log", env=os.environ))
-    heal.clean(place)
+    cleanup.clean(place)
     assert command_line(running[0]) == []
 
 
@@ -95,7 +96,7 @@ def test_healing_removes_sockets_and_keeps_data_and_log(tmp_path: Path) -> None:
     (place.data_root / "layer").write_text("kept")
     place.log.write_text("kept")
     place.socket.touch()
-    heal.clean(place)
+    cleanup.clean(place)
     assert not place.run.exists()
     assert (place.data_root / "layer").read_text() == place.log.read_text() == "kept"
 
@@ -156,7 +157,7 @@ MOUNTINFO = r"""
 
 
 def test_only_mounts_below_our_folders_are_found_the_deepest_first() -> None:
-    found = heal.below(heal.mount_points(MOUNTINFO), (Path("/e/data"), Path("/e/run")))
+    found = below(mount_points(MOUNTINFO), (Path("/e/data"), Path("/e/run")))
     assert found[0] == "/e/data/overlay2/x/merged/proc"
     assert set(found) == {
         "/e/data/overlay2/x/merged/proc",
@@ -180,8 +181,8 @@ def test_a_process_whose_root_is_one_of_our_layers_is_known_however_it_is_mounte
     (layers / UPPER / "diff").mkdir(parents=True)
     absolute = _root(f"lowerdir={layers}/{LOWER},upperdir={layers}/{UPPER}/diff")
     relative = _root(f"lowerdir={LOWER}:l/OTHER,upperdir={UPPER}/diff,workdir={UPPER}/work")
-    assert heal.is_root_of_layer(absolute, tmp_path)
-    assert heal.is_root_of_layer(relative, tmp_path)
+    assert cleanup.is_root_of_layer(absolute, tmp_path)
+    assert cleanup.is_root_of_layer(relative, tmp_path)
 
 
 def test_processes_of_other_engines_and_of_the_host_are_not_taken_for_ours(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_processes_of_other_engines_and_of_the_host_are_not_taken_for_ours(tmp_p
         _root(f"lowerdir={tmp_path}2/overlay2/{LOWER}"),
         "26 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard",
     ):
-        assert not heal.is_root_of_layer(line, tmp_path)
+        assert not cleanup.is_root_of_layer(line, tmp_path)
 
 
 def test_a_short_checkout_keeps_its_sockets_beside_its_data(tmp_path: Path) -> None:
@@ -236,37 +237,37 @@ def test_a_new_start_keeps_the_log_of_the_one_before(tmp_path: Path) -> None:
 def test_the_status_of_an_engine_that_never_ran_is_told_without_making_anything(
     tmp_path: Path,
 ) -> None:
-    status = embedded.status(Project(tmp_path, tmp_path / "state"))
+    status = daemon.status(Project(tmp_path, tmp_path / "state"))
     assert (status.running, status.pid) == (False, None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_stopping_an_engine_that_never_ran_does_nothing(tmp_path: Path) -> None:
-    assert embedded.stop(Project(tmp_path, tmp_path / "state")) is False
+    assert daemon.stop(Project(tmp_path, tmp_path / "state")) is False
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_root_the_error_says_so_and_how_to_go_on() -> None:
     with pytest.raises(EngineUnavailableError, match="needs root") as caught:
-        embedded.check_host(root=False, absent=[])
+        daemon.check_host(root=False, absent=[])
     assert caught.value.cure is not None
     assert "sudo" in caught.value.cure
 
 
 def test_without_its_programs_the_error_names_them_and_setup() -> None:
     with pytest.raises(EngineUnavailableError, match="needs dockerd, runc") as caught:
-        embedded.check_host(root=True, absent=["dockerd", "runc"])
+        daemon.check_host(root=True, absent=["dockerd", "runc"])
     assert caught.value.cure is not None
     assert "./inv setup" in caught.value.cure
 
 
 def test_a_host_with_all_of_it_passes() -> None:
-    embedded.check_host(root=True, absent=[])
+    daemon.check_host(root=True, absent=[])
 
 
 def test_the_daemons_get_proxies_and_no_cloud_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
-    environment = embedded._environment()
+    environment = daemon._environment()
     assert environment["https_proxy"] == "http://proxy:3128"
     assert "AWS_SECRET_ACCESS_KEY" not in environment

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from slipway.engine.layers import Layers, pushed_digest
-from slipway.engine.transfer import registry_host
-from slipway.report.events import Event
+from slipway.core.events import Event
+from slipway.engine.transfer import Layers, pushed_digest, registry_host
 
 TASK = "pull x"
 

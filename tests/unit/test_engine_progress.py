@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 
-from slipway.engine.progress import Progress
-from slipway.engine.protobuf import field
-from slipway.engine.trace import Trace, Vertex, VertexLog, VertexStatus, decode
-from slipway.report.events import Event
+from slipway.core.events import Event
+from slipway.engine.buildkit.progress import Progress
+from slipway.engine.buildkit.protobuf import field
+from slipway.engine.buildkit.trace import Trace, Vertex, VertexLog, VertexStatus, decode
 
 TASK = "build one"
 

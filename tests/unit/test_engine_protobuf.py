@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.engine.protobuf import WireError, field, fields, frame, text, unframe
+from slipway.engine.buildkit.protobuf import WireError, field, fields, frame, text, unframe
 
 
 def test_a_number_is_encoded_as_the_protobuf_page_shows() -> None:

@@ -15,13 +15,13 @@ import h2.connection
 import h2.events
 import pytest
 
+from slipway.core.credentials import Credentials, anonymous
+from slipway.core.errors import SlipwayError
+from slipway.engine.buildkit.grpc import GrpcServer, Handler
+from slipway.engine.buildkit.protobuf import field, fields, frame, unframe
+from slipway.engine.buildkit.session import MAX_SECRET, Session
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineDiedError, EngineError
-from slipway.engine.grpc import GrpcServer, Handler
-from slipway.engine.protobuf import field, fields, frame, unframe
-from slipway.engine.session import MAX_SECRET, Session
-from slipway.errors import SlipwayError
-from slipway.registry.model import Credentials, anonymous
 
 HEALTH = "/grpc.health.v1.Health/Check"
 SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"

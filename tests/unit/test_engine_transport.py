@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from slipway.engine.transport import BrokenConnectionError, json_lines, post, refusal
+from slipway.engine.buildkit.connection import BrokenConnectionError, json_lines, post, refusal
 
 
 @contextmanager

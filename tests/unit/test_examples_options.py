@@ -15,7 +15,7 @@ from common import options as shared
 from fsdp_pretrain import options as fsdp_pretrain
 from seq2seq import options as seq2seq
 from slipway.matrix.load import load
-from slipway.matrix.uri import image_uri
+from slipway.matrix.references import image_uri
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import SlipwayError
-from slipway.files import exclusive, tree_sha256, write_atomic
+from slipway.core.digests import tree_sha256
+from slipway.core.errors import SlipwayError
+from slipway.core.file_lock import exclusive
+from slipway.core.files import write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_partial(
@@ -21,7 +23,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_partial(
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("slipway.files.os.fsync", full)
+    monkeypatch.setattr("slipway.core.files.os.fsync", full)
     with pytest.raises(SlipwayError, match="No space left on device"):
         write_atomic(target, "new")
     assert target.read_text() == "old"
@@ -59,7 +61,7 @@ def test_tree_hash_sees_content_names_and_the_executable_bit(tmp_path: Path, cha
 HOLDER = """
 import sys
 from pathlib import Path
-from slipway.files import exclusive
+from slipway.core.file_lock import exclusive
 with exclusive(Path(sys.argv[1]), "ship local"):
     print("held", flush=True)
     sys.stdin.readline()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from slipway import generate
-from slipway.errors import SlipwayError
-from slipway.lock.files import load_locks
+from slipway.core.errors import SlipwayError
+from slipway.core.paths import Project
+from slipway.derive import generate
 from slipway.matrix.load import load
-from slipway.paths import Project
+from slipway.records.lock_files import load_locks
 
 ROOT = Path(__file__).parents[2]
 

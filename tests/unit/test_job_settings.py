@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from ruamel.yaml import YAML
 
-from slipway.errors import UsageError
-from slipway.job.house import Settings
-from slipway.sqsh.options import SqshOptions
+from slipway.core.errors import UsageError
+from slipway.pipeline.settings import Settings
+from slipway.squashfs.format.options import SqshOptions
 
 DEFAULTS = YAML(typ="safe").load(Path(__file__).parents[2] / "invoke.yaml")["slipway"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.lock import apt
-from slipway.lock.rootfs import packages, rootfs_id
-from slipway.paths import Project
+from slipway.core.paths import Project
+from slipway.local_base import apt
+from slipway.local_base.rootfs import packages, rootfs_id
 
 LISTED = """\
 /etc/apt/sources.list:3 foo main

@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.errors import SlipwayError, UsageError
-from slipway.lock.bases import merged, picked, reason, resolve_base
-from slipway.lock.model import BaseLock
+from slipway.core.credentials import anonymous
+from slipway.core.errors import SlipwayError, UsageError
 from slipway.matrix.model import Registry
+from slipway.records.locks import BaseLock
 from slipway.registry.errors import (
     ImageMissingError,
     NoCredentialsError,
     NotAuthorisedError,
     RegistryUnavailableError,
 )
-from slipway.registry.model import anonymous
+from slipway.resolve.base_lookup import merged, picked, reason, resolve_base
 from tests.unit.lock_samples import base
 
 OLD = BaseLock("b", digest="sha256:old", media_type="m", size=1, packages={"torch": "2.8.0"})

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from slipway.lock.files import load_locks
-from slipway.lock.keys import BUILD, base_lock_key, python_lock_keys
-from slipway.lock.model import Locks
+from slipway.core.paths import Project
 from slipway.matrix.load import load
 from slipway.matrix.model import Matrix
-from slipway.paths import Project
+from slipway.records.lock_files import load_locks
+from slipway.records.lock_keys import BUILD, base_lock_key, python_lock_keys
+from slipway.records.locks import Locks
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.errors import BadInputError
-from slipway.lock import files
-from slipway.lock.model import BaseLock, Locks, Pin, PythonLock, ToolFile, ToolLock
-from slipway.paths import Project
+from slipway.core.errors import BadInputError
+from slipway.core.paths import Project
+from slipway.records import lock_files
+from slipway.records.locks import BaseLock, Locks, Pin, PythonLock, ToolFile, ToolLock
 
 HASH = "sha256:" + "0123456789abcdef" * 4
 LOCKS = Locks(
@@ -40,20 +40,20 @@ def project(tmp_path: Path) -> Project:
 
 def write(to: Project, locks: Locks) -> None:
     for base in locks.bases.values():
-        files.write_base(to, base)
+        lock_files.write_base(to, base)
     for closure in locks.python.values():
-        files.write_python(to, closure)
+        lock_files.write_python(to, closure)
     for tool in locks.tools.values():
-        files.write_tool(to, tool)
+        lock_files.write_tool(to, tool)
 
 
 def test_locks_read_back_as_they_were_written(tmp_path: Path) -> None:
     write(project(tmp_path), LOCKS)
-    assert files.load_locks(project(tmp_path)) == LOCKS
+    assert lock_files.load_locks(project(tmp_path)) == LOCKS
 
 
 def test_a_project_without_locks_has_empty_locks(tmp_path: Path) -> None:
-    assert files.load_locks(project(tmp_path)) == Locks({}, {}, {})
+    assert lock_files.load_locks(project(tmp_path)) == Locks({}, {}, {})
 
 
 names = st.from_regex(r"[a-z0-9]+(-[a-z0-9]+)*", fullmatch=True)
@@ -72,14 +72,14 @@ pins = st.builds(
 @given(st.lists(pins, unique_by=lambda pin: pin.name, max_size=6))
 def test_any_pins_read_back_sorted(found: list[Pin]) -> None:
     lock = PythonLock("key", "addon", tuple(found))
-    back = files.python_from_text("key", files.python_to_text(lock))
+    back = lock_files.python_from_text("key", lock_files.python_to_text(lock))
     assert back == dataclasses.replace(lock, pins=tuple(sorted(found, key=lambda pin: pin.name)))
 
 
 def test_the_order_of_pins_does_not_change_the_file() -> None:
     one, two = Pin("a", "1", (HASH,)), Pin("b", "1", (HASH,))
     texts = {
-        files.python_to_text(PythonLock("k", "x", order)) for order in ((one, two), (two, one))
+        lock_files.python_to_text(PythonLock("k", "x", order)) for order in ((one, two), (two, one))
     }
     assert len(texts) == 1
 
@@ -87,14 +87,14 @@ def test_the_order_of_pins_does_not_change_the_file() -> None:
 def test_every_broken_file_is_named_and_all_at_once(tmp_path: Path) -> None:
     write(project(tmp_path), LOCKS)
     broken = [
-        files.base_path(project(tmp_path), "known"),
-        files.python_path(project(tmp_path), "py312_a-1"),
-        files.tool_path(project(tmp_path), "s5cmd"),
+        lock_files.base_path(project(tmp_path), "known"),
+        lock_files.python_path(project(tmp_path), "py312_a-1"),
+        lock_files.tool_path(project(tmp_path), "s5cmd"),
     ]
     for path in broken:
         path.write_text("<<<<<<< HEAD\n# add-on: a\n")
     with pytest.raises(BadInputError) as caught:
-        files.load_locks(project(tmp_path))
+        lock_files.load_locks(project(tmp_path))
     assert [error.where for error in caught.value.errors] == [str(path) for path in sorted(broken)]
 
 
@@ -104,11 +104,11 @@ def test_every_broken_file_is_named_and_all_at_once(tmp_path: Path) -> None:
 )
 def test_a_pin_without_a_sha256_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="not a pin"):
-        files.python_from_text("key", f"# add-on: a\n{line}\n")
+        lock_files.python_from_text("key", f"# add-on: a\n{line}\n")
 
 
 def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
     write(project(tmp_path), LOCKS)
     folder = project(tmp_path).locks / "python"
     (folder / ".py312_a-1.txt.123.partial").write_text("# add-on: a\nhalf")
-    assert files.load_locks(project(tmp_path)).python == LOCKS.python
+    assert lock_files.load_locks(project(tmp_path)).python == LOCKS.python

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.lock.files import python_to_text
-from slipway.lock.model import Pin, PythonLock
+from slipway.records.lock_files import python_to_text
+from slipway.records.locks import Pin, PythonLock
 from tests.unit.lock_samples import sha256, wheel
 
 SCRIPT = Path(__file__).parents[2] / "images" / "context" / "install_addons.py"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import SlipwayError
-from slipway.lock.files import load_locks, python_path
-from slipway.lock.lock import LockReport, lock
-from slipway.lock.python_locks import addon_wants
+from slipway.core.credentials import anonymous
+from slipway.core.errors import SlipwayError
+from slipway.core.paths import Project
 from slipway.matrix.model import Base, Image, Matrix, Registry, Tool
-from slipway.paths import Project
-from slipway.registry.model import anonymous
+from slipway.records.lock_files import load_locks, python_path
+from slipway.resolve.lock_update import LockReport, lock
+from slipway.resolve.python_locks import addon_wants
 from tests.unit.lock_samples import addon, base, image, sdist, wheel
 
 CLOSED = Registry("dlc", {}, "127.0.0.1:9/dlc", ("repository",))

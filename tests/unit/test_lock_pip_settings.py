@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.lock.pip_settings import (
+from slipway.resolve.pip_settings import (
     PipSettings,
     default_index,
     parse_pip_config,

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from slipway.errors import SlipwayError
-from slipway.lock.artefacts import fits, pins_of, tag_order
-from slipway.lock.model import Pin
-from slipway.lock.pip_settings import PipSettings
-from slipway.lock.resolve import Question, Resolver
-from slipway.lock.stubs import is_stub, stub_version, write_stubs
+from slipway.core.errors import SlipwayError
+from slipway.records.locks import Pin
+from slipway.records.wheel_tags import fits, pins_of, tag_order
+from slipway.resolve.base_stubs import is_stub, stub_version, write_stubs
+from slipway.resolve.pip_settings import PipSettings
+from slipway.resolve.uv import Question, Resolver
 from tests.unit.lock_samples import sdist, sha256, wheel
 
 

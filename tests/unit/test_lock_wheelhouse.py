@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import SlipwayError
-from slipway.files import sha256_file
-from slipway.lock.model import Pin, ToolFile, ToolLock
-from slipway.lock.tools import fetch_tool
-from slipway.lock.wheelhouse import NotOfferedError, fetch_wheels, folder
+from slipway.core.digests import sha256_file
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event
+from slipway.core.paths import Project
 from slipway.matrix.model import Tool
-from slipway.paths import Project
-from slipway.report.events import Event
+from slipway.records.locks import Pin, ToolFile, ToolLock
+from slipway.wheels.tool_wheels import fetch_tool
+from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, folder
 from tests.unit.lock_samples import sdist, sha256, wheel
 
 

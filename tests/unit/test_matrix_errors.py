@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.errors import USAGE, BadInputError, UsageError
+from slipway.core.errors import USAGE, BadInputError, UsageError
 from slipway.matrix.load import load
 from tests.unit.matrix_samples import SMALL, changed, errors_of, loaded
 

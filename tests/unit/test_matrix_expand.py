@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import UsageError
+from slipway.core.errors import UsageError
 from slipway.matrix.addons import decide
-from slipway.matrix.expand import select
-from slipway.matrix.load import load
+from slipway.matrix.load import load, select
 from slipway.matrix.model import Addon, Base, Facts, Family, Image, Platform
 from slipway.matrix.schema import AddonEntry, ReplaceEntry
 from tests.unit.matrix_samples import SMALL, changed, errors_of, image_of, loaded

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.errors import UsageError
-from slipway.matrix.grammar import GRAMMARS, ParsedTag, disagreements, format_tag, parse_tag
+from slipway.core.errors import UsageError
 from slipway.matrix.load import load
 from slipway.matrix.model import Facts
+from slipway.matrix.tag_grammars import GRAMMARS, ParsedTag, disagreements, format_tag, parse_tag
 
 ROOT = Path(__file__).parents[2]
 U20, U22, AL = "ubuntu20.04", "ubuntu22.04", "amzn2023"

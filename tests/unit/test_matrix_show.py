@@ -13,17 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import UsageError
-from slipway.matrix.load import load
-from slipway.matrix.model import Matrix
-from slipway.matrix.show import (
+from slipway.core.errors import UsageError
+from slipway.derive.tables import (
     ci_include,
     describe,
     describe_reference,
-    explain,
     markdown_table,
     table_rows,
 )
+from slipway.matrix.load import load
+from slipway.matrix.model import Matrix, explain
 from tests.unit.matrix_samples import SMALL, changed, image_of, loaded
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +80,7 @@ def test_the_resolved_cell_holds_no_date_and_no_digest(matrix: Matrix) -> None:
 def test_the_resolved_cell_is_the_same_in_every_process(matrix: Matrix) -> None:
     code = (
         "import json; from pathlib import Path\n"
-        "from slipway.matrix.load import load; from slipway.matrix.show import explain\n"
+        "from slipway.matrix.load import load; from slipway.derive.tables import explain\n"
         f"images = load(Path({str(ROOT / 'versions.yaml')!r})).images\n"
         "print(json.dumps([explain(image) for image in images]))"
     )

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.errors import UsageError
+from slipway.core.errors import UsageError
+from slipway.matrix.image_tags import ImageTag, image_tag, parse_image_tag, repository, tag_stem
 from slipway.matrix.load import load
 from slipway.matrix.model import Image, Matrix
-from slipway.matrix.tags import ImageTag, image_tag, parse_image_tag, repository, tag_stem
 from tests.unit.matrix_samples import image_of
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from slipway.errors import UsageError
+from slipway.core.errors import UsageError
 from slipway.matrix.load import load
 from slipway.matrix.model import Matrix, Registry
-from slipway.matrix.uri import ecr_host, image_uri, is_public, region_suffixes
+from slipway.matrix.references import ecr_host, image_uri, is_public, region_suffixes
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,7 @@ import pytest
 from packaging.version import Version
 
 from slipway.matrix.load import load
-from slipway.matrix.model import Base, Image, Matrix
-from slipway.matrix.show import past_support
+from slipway.matrix.model import Base, Image, Matrix, past_support
 from tests.unit.matrix_samples import image_of
 
 ROOT = Path(__file__).parents[2]

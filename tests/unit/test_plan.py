@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from slipway.buildid import UNLOCKED, Inputs
-from slipway.lock.model import BaseLock
+from slipway.derive.build_id import UNLOCKED, Inputs
+from slipway.derive.plan import Note, disk, grouped, is_locked, notes_on, plan
 from slipway.matrix.model import Base, Facts, Family, Image, Registry
-from slipway.notes import Note, grouped
-from slipway.plan import disk, is_locked, notes_on, plan
-from slipway.records import Built, Record
+from slipway.records.builds import Built, Record
+from slipway.records.locks import BaseLock
 
 TODAY = date(2026, 6, 1)
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.registry.auth import Challenge, forget, parse_challenge
+from slipway.core.credentials import Credentials, anonymous
+from slipway.registry.distribution.auth import Challenge, forget, parse_challenge
 from slipway.registry.logins import Logins
-from slipway.registry.model import Credentials, anonymous
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from mypy_boto3_ecr import ECRClient
 
-from slipway.errors import UsageError
-from slipway.registry.aws import aws_errors, client_error, ecr_client
-from slipway.registry.ecr import ecr_target, ensure_repository, prepare
+from slipway.core.errors import UsageError
+from slipway.registry.ecr.ecr_client import aws_errors, client_error, ecr_client
+from slipway.registry.ecr_target import ecr_target, ensure_repository, prepare
 from slipway.registry.errors import (
     NoCredentialsError,
     NotAuthorisedError,
@@ -25,7 +25,7 @@ from slipway.registry.errors import (
     ThrottledError,
     WrongAccountError,
 )
-from slipway.registry.model import Target
+from slipway.registry.target import Target
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"  # moto's own

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from slipway.core.credentials import Credentials
 from slipway.registry.errors import NoCredentialsError
 from slipway.registry.logins import credentials_for
-from slipway.registry.model import Credentials
 
 HOST = "registry.example.com:5000"
 

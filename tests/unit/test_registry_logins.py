@@ -8,9 +8,10 @@ import pytest
 from moto import mock_aws
 from moto.ecr.responses import ECRResponse
 
-from slipway.registry.ecr import credentials_for
+from slipway.core.credentials import Credentials
+from slipway.registry.ecr_target import credentials_for
 from slipway.registry.logins import MARGIN, Token
-from slipway.registry.model import Credentials, Target
+from slipway.registry.target import Target
 
 HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

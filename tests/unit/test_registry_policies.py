@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from slipway.registry.policies import lifecycle_policy, merged_policy, pull_statements
+from slipway.registry.ecr.policies import lifecycle_policy, merged_policy, pull_statements
 
 
 def test_consumers_and_sagemaker_may_pull_and_nothing_else() -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from slipway.registry.retry import Gate, Policy, gate, retry_after
+from slipway.registry.distribution.retry import Gate, Policy, gate, retry_after
 
 
 def test_waits_double_up_to_the_cap() -> None:

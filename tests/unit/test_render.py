@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.lock.model import BaseLock, Locks
+from slipway.derive.dockerfile import comment, quoted, render
 from slipway.matrix.load import load
-from slipway.matrix.model import Image
-from slipway.matrix.show import explain
-from slipway.render import comment, quoted, render
+from slipway.matrix.model import Image, explain
+from slipway.records.locks import BaseLock, Locks
 
 ROOT = Path(__file__).parents[2]
 MATRIX = load(ROOT / "versions.yaml")

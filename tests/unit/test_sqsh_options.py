@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.errors import UsageError
-from slipway.sqsh.options import SqshOptions
+from slipway.core.errors import UsageError
+from slipway.squashfs.format.options import SqshOptions
 
 
 @pytest.mark.parametrize(

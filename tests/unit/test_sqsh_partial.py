@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import SlipwayError
-from slipway.sqsh.owner import Owner, this_process
-from slipway.sqsh.partial import commit, partial_file, remove_leftovers
+from slipway.core.errors import SlipwayError
+from slipway.core.files import commit, partial_file, remove_leftovers
+from slipway.core.processes import Owner, this_process
 
 WORKER = """
 import sys, time
 from pathlib import Path
-from slipway.sqsh.partial import partial_file
+from slipway.core.files import partial_file
 with partial_file(Path(sys.argv[1])) as path:
     path.write_bytes(b"half")
     print(path, flush=True)

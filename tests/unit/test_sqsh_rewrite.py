@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.sqsh import tarhead
-from slipway.sqsh.rewrite import Changes, Written, rewrite
-from slipway.sqsh.tarhead import Entry, TarError
+from slipway.sqsh import tar_headers
+from slipway.sqsh.tar_headers import Entry, TarError
+from slipway.sqsh.tar_rewrite import Changes, rewrite
+from slipway.sqsh.unsquashfs import TarRewriteWritten
 
 FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]
 FAR_FUTURE = 1 << 40
@@ -42,7 +43,7 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 def run(
     data: bytes, changes: Changes = NO_CHANGES, piece: int = 4096
-) -> tuple[dict[str, tarfile.TarInfo], dict[str, bytes], Written]:
+) -> tuple[dict[str, tarfile.TarInfo], dict[str, bytes], TarRewriteWritten]:
     """The result as Python's own tarfile reads it: entries and contents by name."""
     out = io.BytesIO()
     written = rewrite(pieces(data, piece), out, changes, lambda count: None)
@@ -236,8 +237,8 @@ def test_newlines_in_paths_are_counted() -> None:
 
 @pytest.mark.parametrize("size", [0o77777777777, 0o77777777777 + 1, 9 << 30])
 def test_sizes_of_more_than_eight_gib_are_written_and_read(size: int) -> None:
-    block = tarhead.build(Entry(tarhead.REGULAR, b"big", size=size))
-    assert tarhead.parse(block, {}).size == size
+    block = tar_headers.build(Entry(tar_headers.REGULAR, b"big", size=size))
+    assert tar_headers.parse(block, {}).size == size
     assert tarfile.TarInfo.frombuf(block, "utf-8", "strict").size == size
 
 
@@ -261,7 +262,7 @@ def test_a_damaged_header_is_an_error() -> None:
 )
 def test_damaged_pax_records_are_an_error(records: bytes) -> None:
     with pytest.raises(TarError, match="pax"):
-        list(tarhead.pax_records(records))
+        list(tar_headers.pax_records(records))
 
 
 def test_a_kind_of_entry_that_no_export_has_is_an_error() -> None:

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import SlipwayError, UsageError
-from slipway.sqsh.options import SqshOptions
-from slipway.sqsh.preflight import (
-    Room,
-    Wanted,
-    already_there,
-    check_room,
-    existing_parent,
-    file_system_of,
-)
+from slipway.core.digests import Piece
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.mounts import Room, existing_parent, file_system_of
+from slipway.sqsh.destination import Wanted, already_there, check_room
 from slipway.sqsh.sidecar import Sidecar, read, sidecar_path, verify, write
-from slipway.squashfs.pieces import Piece
+from slipway.squashfs.format.options import SqshOptions
 
 GIB = 1 << 30
 OPTIONS = SqshOptions()

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.squashfs import compile as compiling
-from slipway.squashfs import pool
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import compiled
-from slipway.squashfs.errors import CacheError, LayerError
-from slipway.squashfs.jobs import Job
-from slipway.squashfs.options import Options
-from slipway.squashfs.sources import DirSource, TarSource
+from slipway.squashfs.compile import compiler as compiling
+from slipway.squashfs.compile import worker_pool
+from slipway.squashfs.compile.compiler import compiled
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_sources import DirSource, TarSource
+from slipway.squashfs.compile.pack_job import Job
+from slipway.squashfs.format.errors import CacheError, LayerError
+from slipway.squashfs.format.options import Options
 from tests.unit.test_squashfs_layers import archive, member, source
 
 OPTIONS = Options("zstd", 1, 4096)
@@ -164,7 +164,7 @@ def test_a_directory_layer_larger_than_one_part_is_the_same_from_any_number_of_p
     monkeypatch.setattr(compiling, "_SMALL_BYTES", 1 << 20)
     parts = []
     for count in (1, 3):
-        monkeypatch.setattr(pool, "cpu_count", lambda count=count: count)
+        monkeypatch.setattr(worker_pool, "cpu_count", lambda count=count: count)
         with compiled(
             Cache(tmp_path / f"cache-{count}"), [DirSource("sha256:1", folder)], OPTIONS
         ) as layers:
@@ -176,15 +176,15 @@ def test_a_directory_layer_larger_than_one_part_is_the_same_from_any_number_of_p
 def test_a_process_that_has_ended_fails_its_job_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ended(self: pool.Pool) -> subprocess.Popen[bytes]:
+    def ended(self: worker_pool.Pool) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
         process = subprocess.Popen([sys.executable, "-c", ""], stdin=pipe, stdout=pipe)
         process.wait()
         return process
 
-    monkeypatch.setattr(pool.Pool, "_start", ended)
+    monkeypatch.setattr(worker_pool.Pool, "_start", ended)
     job = Job(b"/", [], 0, "zstd", 1, 4096, tmp_path / "00000.data")
-    with pool.Pool(1) as workers:
+    with worker_pool.Pool(1) as workers:
         future = workers.submit(job, lambda future: None)
     with pytest.raises(CacheError, match="ended early"):
         future.result()

@@ -8,16 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.squashfs.codecs import LEVELS, NAMES, Codec, CodecError, codec, decompressor
-from slipway.squashfs.format import (
+from slipway.squashfs.format.compressors import (
+    LEVELS,
+    NAMES,
+    Codec,
+    CodecError,
+    codec,
+    decompressor,
+)
+from slipway.squashfs.format.metadata import MetadataReader, MetadataWriter, indexed_table
+from slipway.squashfs.format.structures import (
     METADATA_SIZE,
     METADATA_STORED,
     Superblock,
     device_number,
     device_parts,
 )
-from slipway.squashfs.listing import Listing
-from slipway.squashfs.metadata import MetadataReader, MetadataWriter, indexed_table
+from slipway.squashfs.link.directory_writer import Listing
 
 STORED = Codec("none", lambda data: None, lambda data, limit: bytes(data))
 

@@ -14,22 +14,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slipway.squashfs import copying
-from slipway.squashfs import link as linking
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import compiled
-from slipway.squashfs.diff import Change, diff
-from slipway.squashfs.errors import SquashfsError
-from slipway.squashfs.format import DIR, REG, Superblock
-from slipway.squashfs.inodes import Writer
-from slipway.squashfs.layout import arrange
-from slipway.squashfs.link import Linked, link
-from slipway.squashfs.options import Options
-from slipway.squashfs.pieces import differing, digest
-from slipway.squashfs.reader import opened
-from slipway.squashfs.rules import Rules
-from slipway.squashfs.sources import TarSource
-from slipway.squashfs.verify import check
+from slipway.core.digests import differing, digest
+from slipway.squashfs.compile.compiler import compiled
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_sources import TarSource
+from slipway.squashfs.format.errors import SquashfsError
+from slipway.squashfs.format.options import Options, Rules
+from slipway.squashfs.format.structures import DIR, REG, Superblock
+from slipway.squashfs.link import data_copier
+from slipway.squashfs.link import linker as linking
+from slipway.squashfs.link.data_layout import arrange
+from slipway.squashfs.link.inode_writer import Writer
+from slipway.squashfs.link.linker import Linked, link
+from slipway.squashfs.read.diff import Change, diff
+from slipway.squashfs.read.image_reader import check, opened
 from tests.unit.test_squashfs_layers import Member, archive, member, source
 
 
@@ -323,7 +321,7 @@ def test_a_file_over_4_gib_of_holes_takes_no_room(tmp_path: Path) -> None:
 def test_an_error_in_the_tables_stops_the_copy_beside_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "_PIECE", 1024)  # a fourth of a step
+    monkeypatch.setattr(data_copier, "_PIECE", 1024)  # a fourth of a step
     steps = []
     begun = threading.Event()
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import compiled
-from slipway.squashfs.errors import LayerError
-from slipway.squashfs.format import DIR, REG, SYMLINK
-from slipway.squashfs.layer import Layer, dump, load
-from slipway.squashfs.lookup import kind_of, look_up, resolve
-from slipway.squashfs.merge import Merged
-from slipway.squashfs.options import Options
-from slipway.squashfs.sources import TarSource
-from slipway.squashfs.tree import WHITEOUT, Node, find, new_root, put
-from slipway.squashfs.written import LayerWriter
+from slipway.squashfs.compile.compiled_layer import Layer, dump, load
+from slipway.squashfs.compile.compiler import compiled
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_sources import TarSource
+from slipway.squashfs.compile.layer_tree import WHITEOUT, Node, find, new_root, put
+from slipway.squashfs.compile.layer_writer import LayerWriter
+from slipway.squashfs.format.errors import LayerError
+from slipway.squashfs.format.options import Options
+from slipway.squashfs.format.structures import DIR, REG, SYMLINK
+from slipway.squashfs.link.merged_tree import Merged
+from slipway.squashfs.link.path_lookup import kind_of, look_up, resolve
 
 OPTIONS = Options("zstd", 1, 4096)
 

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.squashfs import linkpieces, pieces
-from slipway.squashfs.cache import Cache
-from slipway.squashfs.compile import compiled
-from slipway.squashfs.format import Superblock
-from slipway.squashfs.link import link
-from slipway.squashfs.options import Options
-from slipway.squashfs.pieces import Hasher, Piece, differing, digest, of_file
+from slipway.core import digests
+from slipway.core.digests import Hasher, Piece, differing, digest, of_file
+from slipway.squashfs.compile.compiler import compiled
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.format.options import Options
+from slipway.squashfs.format.structures import Superblock
+from slipway.squashfs.link import data_copier
+from slipway.squashfs.link.linker import link
 from tests.unit.test_squashfs_layers import archive, member, source
 
 SIZE = 10_000
@@ -25,7 +26,7 @@ SIZE = 10_000
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PIECE_BYTES", SIZE)
+    monkeypatch.setattr(digests, "PIECE_BYTES", SIZE)
 
 
 def sha256(data: bytes) -> str:
@@ -94,13 +95,13 @@ def test_a_link_hashes_only_what_is_not_there_as_a_whole(
     lower = source(archive([member(name, data=data) for name, data in contents.items()]))
     upper = source(archive([member(".wh.f3"), member("new", data=os.urandom(100))]))
     hashed = []
-    made = linkpieces._made
+    made = data_copier._made
 
     def counted(copies: object, start: int, end: int) -> Piece:
         hashed.append(end - start)
         return made(copies, start, end)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(linkpieces, "_made", counted)
+    monkeypatch.setattr(data_copier, "_made", counted)
     output = tmp_path / "image.sqsh"
     with compiled(Cache(tmp_path), [lower, upper], options) as layers:
         linked = link(layers, output, options)

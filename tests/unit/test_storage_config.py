@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import UsageError
-from slipway.storage.config import containerd_toml, daemon_json, enroot_conf, flags, units
-from slipway.storage.config.edits import Edit, edit_file
+from slipway.core.errors import UsageError
+from slipway.storage import enroot_conf
+from slipway.storage.docker import config_files, daemon_flags, systemd
+from slipway.storage.move.edits import Edit, edit_file
 
 FILE = Path("/etc/docker/daemon.json")
 NEW = Path("/opt/dlami/nvme/docker/data-root")
@@ -29,7 +30,7 @@ NVIDIA = """\
 
 
 def test_other_keys_their_order_and_the_indentation_stay() -> None:
-    text = daemon_json.with_data_root(NVIDIA, FILE, NEW)
+    text = config_files.with_data_root(NVIDIA, FILE, NEW)
     assert list(json.loads(text)) == ["runtimes", "default-runtime", "log-opts", "data-root"]
     assert json.loads(text)["runtimes"] == json.loads(NVIDIA)["runtimes"]
     assert text.startswith('{\n    "runtimes": {\n        "nvidia"')
@@ -37,11 +38,11 @@ def test_other_keys_their_order_and_the_indentation_stay() -> None:
 
 @pytest.mark.parametrize("text", ["", "  \n", "{}"])
 def test_an_empty_configuration_gets_only_the_data_root(text: str) -> None:
-    assert json.loads(daemon_json.with_data_root(text, FILE, NEW)) == {"data-root": str(NEW)}
+    assert json.loads(config_files.with_data_root(text, FILE, NEW)) == {"data-root": str(NEW)}
 
 
 def test_the_old_name_of_the_setting_goes() -> None:
-    text = daemon_json.with_data_root('{"graph": "/old", "debug": true}', FILE, NEW)
+    text = config_files.with_data_root('{"graph": "/old", "debug": true}', FILE, NEW)
     assert json.loads(text) == {"debug": True, "data-root": str(NEW)}
 
 
@@ -56,7 +57,7 @@ def test_the_old_name_of_the_setting_goes() -> None:
 )
 def test_what_is_not_a_json_object_is_refused_with_its_line(text: str, line: int) -> None:
     with pytest.raises(UsageError) as refused:
-        daemon_json.with_data_root(text, FILE, NEW)
+        config_files.with_data_root(text, FILE, NEW)
     assert refused.value.where == f"{FILE}:{line}"
 
 
@@ -82,9 +83,9 @@ ROOT = 'root = "/new/root"'
     ],
 )
 def test_containerds_root_is_set_wherever_it_was(before: str, after: str) -> None:
-    assert containerd_toml.with_root(before, Path("/new/root")) == after
-    assert containerd_toml.root_of(after) == "/new/root"
-    assert containerd_toml.with_root(after, Path("/new/root")) == after
+    assert config_files.with_root(before, Path("/new/root")) == after
+    assert config_files.root_of(after) == "/new/root"
+    assert config_files.with_root(after, Path("/new/root")) == after
 
 
 SHIPPED = """\
@@ -141,7 +142,7 @@ def test_enroots_own_squash_options_stay_enroots_own() -> None:
     ],
 )
 def test_flags_are_read_as_pflag_reads_them(arguments: list[str], parsed: dict[str, str]) -> None:
-    assert flags.parse(arguments) == parsed
+    assert daemon_flags.parse(arguments) == parsed
 
 
 @pytest.mark.parametrize(
@@ -157,11 +158,11 @@ def test_flags_are_read_as_pflag_reads_them(arguments: list[str], parsed: dict[s
 def test_what_is_a_flag_and_a_key_is_found(
     config: dict[str, object], arguments: list[str], both: tuple[str, ...]
 ) -> None:
-    assert flags.conflicts(config, flags.parse(arguments)) == both
+    assert daemon_flags.conflicts(config, daemon_flags.parse(arguments)) == both
 
 
 def test_a_drop_in_waits_for_its_disk_and_for_who_mounts_it() -> None:
-    text = units.drop_in(Path("/opt/dlami/nvme"), tmp=Path("/opt/dlami/nvme/t"), dlami=True)
+    text = systemd.drop_in(Path("/opt/dlami/nvme"), tmp=Path("/opt/dlami/nvme/t"), dlami=True)
     assert text.splitlines()[1:] == [
         "[Unit]",
         "RequiresMountsFor=/opt/dlami/nvme",
@@ -194,7 +195,7 @@ def test_an_edit_goes_back_byte_for_byte_and_keeps_mode_and_link(tmp_path: Path)
 def test_going_back_later_keeps_what_others_wrote_since(tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
     path.write_text('{"data-root": "/old", "debug": true}')
-    after = daemon_json.with_data_root(path.read_text(), path, NEW).encode()
+    after = config_files.with_data_root(path.read_text(), path, NEW).encode()
     edit = edit_file("docker", path, after)
     edit.apply()
     assert edit.back().after == b'{"data-root": "/old", "debug": true}'

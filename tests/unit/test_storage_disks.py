@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import UsageError
+from slipway.core.errors import UsageError
+from slipway.core.mounts import Space
 from slipway.storage.disks.candidates import rank
-from slipway.storage.disks.mounts import (
-    Mount,
-    Space,
-    below,
-    expected_mount,
-    mount_of,
-    parse_findmnt,
-)
+from slipway.storage.disks.mount_table import Mount, below, expected_mount, mount_of, parse_findmnt
 from slipway.storage.disks.profiles import PROFILES, Places, detect, profile
 from slipway.storage.machine import Machine
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import UsageError
-from slipway.lock.model import BaseLock, Locks
-from slipway.storage import plan
-from slipway.storage.daemons.containerd import Containerd
-from slipway.storage.daemons.snapshot import Snapshot
-from slipway.storage.daemons.subject import Subject, choose
+from slipway.core.errors import UsageError
+from slipway.prune.engine_images import choose as images_to_go
+from slipway.prune.engine_images import pinned
+from slipway.prune.removals import age
+from slipway.records.locks import BaseLock, Locks
+from slipway.storage.docker.containerd import Containerd
+from slipway.storage.docker.installation import Subject, choose
+from slipway.storage.docker.inventory import Snapshot
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
-from slipway.storage.places import fixed_part
-from slipway.storage.plan import Options
-from slipway.storage.pruning.images import choose as images_to_go
-from slipway.storage.pruning.images import pinned
-from slipway.storage.pruning.prune import age
+from slipway.storage.move import move_plan
+from slipway.storage.move.move_plan import Options
+from slipway.storage.storage_status import fixed_part
 
 
 def snapshot(volumes: tuple[str, ...] = (), containers: tuple[str, ...] = ()) -> Snapshot:
@@ -37,16 +37,16 @@ def snapshot(volumes: tuple[str, ...] = (), containers: tuple[str, ...] = ()) ->
     ],
 )
 def test_what_cannot_be_made_again_is_copied(
-    asked: plan.Mode | None, before: Snapshot | None, mode: str
+    asked: move_plan.Mode | None, before: Snapshot | None, mode: str
 ) -> None:
-    assert plan.mode_of(Options(asked), before) == mode
+    assert move_plan.mode_of(Options(asked), before) == mode
 
 
 def test_layers_that_are_no_files_are_not_copied() -> None:
     before = Snapshot("btrfs", {}, ("v",), {}, ())
     with pytest.raises(StorageError, match="storage driver btrfs"):
-        plan.check_driver(before, "copy")
-    plan.check_driver(before, "fresh")
+        move_plan.check_driver(before, "copy")
+    move_plan.check_driver(before, "fresh")
 
 
 def subject(
@@ -87,12 +87,12 @@ def test_a_containerd_that_only_docker_uses_moves_too(
     found: Containerd | None, store: bool, moves: bool
 ) -> None:
     subject_ = subject(Path("/none"), containerd=found)
-    assert plan.moves_containerd(subject_, containerd_store=store) == moves
+    assert move_plan.moves_containerd(subject_, containerd_store=store) == moves
 
 
 def test_a_containerd_with_dockers_images_and_others_containers_is_refused() -> None:
     with pytest.raises(StorageError, match=r"also runs containers of k8s\.io"):
-        plan.moves_containerd(
+        move_plan.moves_containerd(
             subject(Path("/none"), containerd=containerd("k8s.io")), containerd_store=True
         )
 
@@ -110,12 +110,12 @@ def test_what_would_keep_the_daemon_from_starting_is_refused(
     config = tmp_path / "daemon.json"
     config.write_text(text)
     with pytest.raises(StorageError, match=says):
-        plan.check_config(subject(config, flags))
+        move_plan.check_config(subject(config, flags))
 
 
 def test_a_root_on_containerds_command_line_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="root on its command line"):
-        plan.check_config(subject(tmp_path / "none", containerd=containerd(root_flag=True)))
+        move_plan.check_config(subject(tmp_path / "none", containerd=containerd(root_flag=True)))
 
 
 def test_a_docker_elsewhere_is_refused() -> None:

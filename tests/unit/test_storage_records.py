@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from slipway.storage import ledger
-from slipway.storage.config.edits import Edit
-from slipway.storage.copying.trees import Size
-from slipway.storage.daemons import link, trial
-from slipway.storage.daemons.repoint import repoint
-from slipway.storage.daemons.snapshot import Snapshot, at_rest, made_since, missing
+from slipway.core.trees import Size
+from slipway.storage.docker import data_path, trial_container
+from slipway.storage.docker.data_path import repoint
+from slipway.storage.docker.inventory import Snapshot, at_rest, made_since, missing
 from slipway.storage.errors import StorageError
-from slipway.storage.journal import Journal, Kept, Root
 from slipway.storage.machine import Machine
+from slipway.storage.move import journal_file
+from slipway.storage.move.edits import Edit
+from slipway.storage.move.journal import Journal, Kept, Root
 
 BEFORE = Snapshot(
     driver="overlay2",
@@ -90,9 +90,9 @@ def journal(machine: Machine, **changes: object) -> Journal:
 def test_a_journal_is_read_as_it_was_written_by_root_alone(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     written = journal(machine, kept=(Kept(Path("/old"), "1 volumes"),), made=(Path("/mnt/x"),))
-    ledger.begin(machine, written)
-    assert ledger.read(machine, written.url) == written
-    path = ledger.folder(machine, written.url) / "journal.json"
+    journal_file.begin(machine, written)
+    assert journal_file.read(machine, written.url) == written
+    path = journal_file.folder(machine, written.url) / "journal.json"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -101,20 +101,20 @@ def test_one_socket_has_one_journal_however_it_is_spelled(tmp_path: Path) -> Non
     (tmp_path / "var").mkdir()
     (tmp_path / "var/run").symlink_to(tmp_path / "run")
     machine = Machine(tmp_path)
-    one = ledger.folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
-    assert one == ledger.folder(machine, f"unix://{tmp_path}/run/docker.sock")
+    one = journal_file.folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
+    assert one == journal_file.folder(machine, f"unix://{tmp_path}/run/docker.sock")
 
 
 def test_an_undone_move_makes_way_for_the_one_before_it(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     first = journal(machine)
-    ledger.begin(machine, first)
-    ledger.finish(machine, first.at("done", kept=(Kept(Path("/old")),)))
+    journal_file.begin(machine, first)
+    journal_file.finish(machine, first.at("done", kept=(Kept(Path("/old")),)))
     second = journal(machine, disk=Path("/other"), kept=(Kept(Path("/old")),))
-    ledger.begin(machine, second)
+    journal_file.begin(machine, second)
     left = (Kept(Path("/old")), Kept(Path("/half")))
-    ledger.finish(machine, second.at("undone", kept=left))
-    last = ledger.read(machine, first.url)
+    journal_file.finish(machine, second.at("undone", kept=left))
+    last = journal_file.read(machine, first.url)
     assert last is not None
     assert (last.phase, last.disk, last.kept) == ("done", Path("/mnt"), left)
 
@@ -124,34 +124,34 @@ def test_a_crash_between_putting_one_journal_aside_and_writing_the_next_loses_no
 ) -> None:
     machine = Machine(tmp_path)
     first = journal(machine)
-    ledger.begin(machine, first)
-    ledger.finish(machine, first.at("done"))
-    place = ledger.folder(machine, first.url)
+    journal_file.begin(machine, first)
+    journal_file.finish(machine, first.at("done"))
+    place = journal_file.folder(machine, first.url)
     (place / "journal.json").rename(place / "last.json")
-    last = ledger.read(machine, first.url)
+    last = journal_file.read(machine, first.url)
     assert last is not None
     assert last.phase == "done"
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
-    ledger.begin(machine, journal(machine))
-    path = ledger.folder(machine, journal(machine).url) / "journal.json"
+    journal_file.begin(machine, journal(machine))
+    path = journal_file.folder(machine, journal(machine).url) / "journal.json"
     path.write_text(path.read_text().replace("slipway-storage/1", "slipway-storage/9"))
     with pytest.raises(StorageError, match="another version"):
-        ledger.read(machine, journal(machine).url)
+        journal_file.read(machine, journal(machine).url)
 
 
 def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "file").write_text("x")
-    link.settle(data)
-    link.settle(data)
+    data_path.settle(data)
+    data_path.settle(data)
     assert data.is_symlink()
     assert (data / "file").read_text() == "x"
-    link.unsettle(data)
-    link.unsettle(data)
+    data_path.unsettle(data)
+    data_path.unsettle(data)
     assert not data.is_symlink()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert (data / "file").read_text() == "x"
@@ -160,26 +160,26 @@ def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) ->
 def test_a_settling_that_was_killed_is_done_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    link.own(data).symlink_to(link.own(data).name)  # made, and then killed
-    link.settle(data)
-    assert data.resolve() == link.own(data)
+    data_path.own(data).symlink_to(data_path.own(data).name)  # made, and then killed
+    data_path.settle(data)
+    assert data.resolve() == data_path.own(data)
 
 
 def test_a_link_to_another_disk_is_left_alone(tmp_path: Path) -> None:
     data, big = tmp_path / "data", tmp_path / "big"
     big.mkdir()
     data.symlink_to(big)
-    link.settle(data)
-    link.unsettle(data)
+    data_path.settle(data)
+    data_path.unsettle(data)
     assert data.readlink() == big
 
 
 def test_a_folder_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    link.own(data).mkdir()
+    data_path.own(data).mkdir()
     with pytest.raises(StorageError, match="in the way"):
-        link.settle(data)
+        data_path.settle(data)
 
 
 def test_containers_know_the_new_place_of_their_volumes_and_keep_a_persons_bind_mounts(
@@ -214,6 +214,6 @@ def test_containers_know_the_new_place_of_their_volumes_and_keep_a_persons_bind_
 
 def test_the_trial_program_runs_without_anything_else(tmp_path: Path) -> None:
     path = tmp_path / "trial"
-    path.write_bytes(trial.program(os.uname().machine))
+    path.write_bytes(trial_container.program(os.uname().machine))
     path.chmod(0o755)
     assert subprocess.run([str(path)], check=False, env={}).returncode == 42

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from slipway.verify.complaints import Allowed, complaints, load_allowed
-from slipway.verify.dependencies import Distributions, problems
+from slipway.verify.findings import Allowed, Distributions, complaints, load_allowed, problems
 
 CHECKOUT = Path(__file__).parents[2]
 INSIDE = CHECKOUT / "slipway" / "verify" / "inside"

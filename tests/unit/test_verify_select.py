@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from slipway.errors import SlipwayError
-from slipway.lock.keys import python_lock_keys
-from slipway.lock.model import Locks, Pin, PythonLock
+from slipway.core.errors import SlipwayError
+from slipway.core.paths import Project
 from slipway.matrix.load import load
 from slipway.matrix.model import Image
-from slipway.paths import Project
-from slipway.verify.run import folders, suite_hash
-from slipway.verify.select import Capability, capabilities
-from slipway.verify.subject import Subject, ToolFact, may_come, may_move, private_files
+from slipway.records.lock_keys import python_lock_keys
+from slipway.records.locks import Locks, Pin, PythonLock
+from slipway.verify.capabilities import Capability, capabilities
+from slipway.verify.expectations import Subject, ToolFact, may_come, may_move, private_files
+from slipway.verify.image_checks import folders, suite_hash
 
 CHECKOUT = Path(__file__).parents[2]
 IMAGES = {image.name: image for image in load(CHECKOUT / "versions.yaml").images}

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.report.console import human_bytes
-from slipway.storage.disks.mounts import KNOWN_GOOD, Mount, Space
+from slipway.core.mounts import Space
+from slipway.core.units import human_bytes
+from slipway.storage.disks.mount_table import KNOWN_GOOD, Mount
 
 _SYSTEM = ("/boot", "/efi", "/snap", "/run", "/dev", "/proc", "/sys", "/var/lib/docker")
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from slipway.engine.client import Engine
-from slipway.verify.subject import Subject
+from slipway.verify.expectations import Subject
 
 # What is looked at is what the image adds to its base: the base's own files are not ours to judge.
 

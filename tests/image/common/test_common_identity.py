@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.engine.client import Engine
-from slipway.verify.subject import Subject
+from slipway.verify.expectations import Subject
 
 
 def layers(engine: Engine, image: str) -> list[str]:

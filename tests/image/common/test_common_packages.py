@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.verify.dependencies import Distributions, problems
-from slipway.verify.subject import Subject
+from slipway.verify.expectations import Subject
+from slipway.verify.findings import Distributions, problems
 
 
 def test_packages_of_the_base_are_unchanged_except_those_that_are_listed(

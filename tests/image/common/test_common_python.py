@@ -5,9 +5,9 @@ import json
 from testinfra.host import Host  # type: ignore[import-untyped]
 
 from slipway.engine.client import Engine
-from slipway.verify.backend import SdkBackend
+from slipway.verify.check_containers import SdkBackend
+from slipway.verify.expectations import Subject
 from slipway.verify.plugin import RunPython
-from slipway.verify.subject import Subject
 
 
 def found_on_path(host: Host, program: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.sqsh.enroot import ImageConfig, files
+from slipway.sqsh.enroot_files import files
+from slipway.sqsh.source_image import EnrootFilesImageConfig
+from slipway.verify.expectations import Subject
 from slipway.verify.plugin import Launch
-from slipway.verify.subject import Subject
 
 NASTY = [
     "two words",
@@ -66,7 +67,7 @@ def test_no_network_tuning_is_baked_in(
 
 
 def test_the_config_can_be_exported_for_enroot(image_config: Mapping[str, Any]) -> None:
-    assert files(ImageConfig.from_inspect(image_config), "dockerd://image")
+    assert files(EnrootFilesImageConfig.from_inspect(image_config), "dockerd://image")
 
 
 def test_the_launcher_is_there_and_on_path(host: Host) -> None:

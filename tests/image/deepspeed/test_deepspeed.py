@@ -4,8 +4,8 @@ import re
 
 from testinfra.host import Host  # type: ignore[import-untyped]
 
+from slipway.verify.expectations import Subject
 from slipway.verify.plugin import RunPython
-from slipway.verify.subject import Subject
 
 
 def report(text: str) -> dict[str, str]:

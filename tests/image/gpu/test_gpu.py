@@ -5,7 +5,7 @@ import re
 import pytest
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.verify.subject import Subject
+from slipway.verify.expectations import Subject
 
 
 def test_the_cuda_toolkit_is_the_one_that_is_stated(host: Host, subject: Subject) -> None:

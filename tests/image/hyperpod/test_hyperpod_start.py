@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.verify.subject import Subject
+from slipway.verify.expectations import Subject
 
 
 def test_the_launcher_works_where_no_entrypoint_runs(host: Host) -> None:

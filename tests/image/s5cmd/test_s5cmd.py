@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.verify.subject import Subject, ToolFact
+from slipway.verify.expectations import Subject, ToolFact
 
 
 def tool(subject: Subject) -> ToolFact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from slipway.verify.containers import Launched
+from slipway.verify.check_containers import Launched
 from slipway.verify.plugin import Launch
 
 # What it was given goes into a file: sagemaker-training prints a line of stdout as two at times.

@@ -3,7 +3,7 @@ from __future__ import annotations
 from packaging.version import Version
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.verify.dependencies import Distributions
+from slipway.verify.findings import Distributions
 from slipway.verify.plugin import RunPython
 
 SAFE = Version("5.1.4")  # 5.1.3 stopped passing hyperparameters through a shell

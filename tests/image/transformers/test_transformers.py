@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from slipway.verify.dependencies import Distributions
+from slipway.verify.expectations import Subject
+from slipway.verify.findings import Distributions
 from slipway.verify.plugin import RunPython
-from slipway.verify.subject import Subject
 
 
 def test_transformers_has_the_version_that_is_stated(

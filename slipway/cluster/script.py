@@ -1,0 +1,135 @@
+"""A job -> the text of its script. Pure: the same values give the same text anywhere."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from slipway.cluster import (
+    hyperpod_recipes,
+    launcher_tables,
+    script,
+    slurm_job,
+    sqsh_file,
+    training_kinds,
+)
+from slipway.cluster.hyperpod_recipes import RecipeRun
+from slipway.cluster.slurm_job import Request, SlurmJob
+from slipway.core.console import say
+from slipway.core.errors import UsageError
+from slipway.core.files import write_atomic
+from slipway.matrix.load import select
+from slipway.pipeline.checkout import House
+
+MARK = "# Written by `./inv slurm.script`."
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+_ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def word(text: str) -> str:
+    """`text` as one word of bash, on one line whatever is in it.
+
+    sbatch refuses scripts with DOS line ends, and a person reads lines: control characters are
+    written as escapes.
+    """
+    if not any(character < " " or character == "\x7f" for character in text):
+        return shlex.quote(text)
+    return "$'" + "".join(_escaped(character) for character in text) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character < " " or character == "\x7f":
+        return _ESCAPES.get(character, f"\\{ord(character):03o}")
+    return _ESCAPES.get(character, character)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(  # noqa: S701 - shell scripts, not HTML
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["word"] = word
+    return environment
+
+
+def sbatch(job: SlurmJob) -> str:
+    """The sbatch file of a job."""
+    return _environment().get_template("job.sbatch.j2").render(job=job)
+
+
+def recipe(run: RecipeRun) -> str:
+    """The script that hands a run to the HyperPod recipes' own launcher."""
+    return _environment().get_template("recipe.sh.j2").render(run=run)
+
+
+def write(root: Path, name: str, request: Request, *, sqsh: str = "", output: str = "") -> None:
+    """Write the script for image `name`: to NAME.sbatch (a recipe: NAME.sh), or "-" for stdout.
+
+    Raises SlipwayError for what cannot work, and for a file of that name which is not ours.
+    """
+    house = House.at(root)
+    images = select(house.matrix, [name])
+    if len(images) != 1:
+        raise UsageError(
+            f"{name!r} names {len(images)} images, and a script starts one",
+            cure=f"One of {', '.join(image.name for image in images)}.",
+        )
+    (image,) = images
+    for option, value in (("--nodes", request.nodes), ("--instance", request.instance)):
+        if not value:
+            raise UsageError(f"{option} is missing", cure="`./inv --help slurm.script` explains.")
+    launcher = house.project.launcher
+    launcher_tables.instance(launcher, request.instance)  # before anything is looked for
+    is_recipe = training_kinds.choose(request.flavour, image) == training_kinds.RECIPES
+    if sqsh:
+        file = sqsh_file.on_the_cluster(house.project, image.name, sqsh)
+    else:
+        file = sqsh_file.newest(house.project, image.name)
+    notes: tuple[str, ...] = ()
+    if is_recipe:
+        text = script.recipe(hyperpod_recipes.make(request, image, file, launcher))
+    else:
+        made = slurm_job.make(request, image, file, launcher)
+        text, notes = script.sbatch(made), made.notes
+    path = Path(output or f"{image.name}.{'sh' if is_recipe else 'sbatch'}")
+    data = text.encode(errors="surrogateescape")
+    if output == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        _refuse_others(path)
+        write_atomic(path, data, mode=0o755)
+    build_id = house.inputs([image])[image.name].build_id
+    if build_id[:12] not in Path(file.path).name:
+        notes = (
+            f"{Path(file.path).name} is not the build that the matrix gives now"
+            f" ({build_id[:12]}): `./inv sqsh {image.name}` exports that",
+            *notes,
+        )
+    for note in notes:
+        say(f"note: {note}")
+    if file.digest is None:
+        say(f"note: nothing is known of {file.path} here; the job reads {file.path}.json")
+    if output != "-":
+        submit = "bash" if is_recipe else "sbatch"
+        say(f"wrote {path}; on the cluster: {submit} {shlex.quote(path.name)}")
+
+
+def _refuse_others(path: Path) -> None:
+    """A script is written again and again; anything else at its place is not ours to replace."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", cure="Give a file: --output FILE")
+    if path.exists() and MARK not in path.read_text("utf-8", errors="replace"):
+        raise UsageError(
+            f"{path} exists and was not written by this task", cure="Choose another --output."
+        )

@@ -1,0 +1,198 @@
+"""From a request to the values of one sbatch file. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from slipway.cluster import (
+    launcher_tables,
+    option_values,
+    training_kinds,
+)
+from slipway.cluster import (
+    launcher_tables as launcher_options,
+)
+from slipway.cluster.option_values import Mount, Variable
+from slipway.cluster.sqsh_file import SqshFile
+from slipway.core.errors import UsageError
+from slipway.matrix.model import Image
+
+if TYPE_CHECKING:
+    from launcher.instances import Instance
+
+RUNTIMES = ("pyxis", "enroot")
+CHECKS = ("once", "nodes", "size")
+MOST_NODES = 65536
+SIGNAL_SECONDS = (60, 65535)  # the upper end is Slurm's own
+
+#: Of the submitting shell, and wrong in a container; unless the user names them.
+OUTSIDE = ("LD_PRELOAD", "PYTHONPATH", "PYTHONHOME")
+
+#: Set by the script, or through an option of the task's own.
+OWN_SBATCH = frozenset(
+    {
+        *("nodes", "ntasks", "ntasks-per-node", "job-name", "time", "signal", "requeue"),
+        *("no-requeue", "array", "wrap", "wait", "open-mode", "export"),
+    }
+)
+OWN_SRUN = frozenset(
+    {*("nodes", "ntasks", "ntasks-per-node", "kill-on-bad-exit", "wait", "export", "auto-resume")}
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, as text."""
+
+    nodes: str
+    instance: str
+    words: tuple[str, ...]
+    flavour: str = training_kinds.AUTO
+    runtime: str = "pyxis"
+    check: str = "once"
+    job_name: str = ""
+    time: str = ""
+    signal: str = "300"
+    requeue: str = "0"
+    workdir: str = ""
+    mounts: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    launch: tuple[str, ...] = ()
+    sbatch: tuple[str, ...] = ()
+    srun: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """The values of one sbatch file."""
+
+    name: str
+    image: str
+    flavour: str
+    nodes: int
+    instance_type: str
+    sqsh: SqshFile
+    check: str
+    runtime: str
+    script: tuple[str, ...]  # the training script and its arguments
+    launcher_options: tuple[str, ...]
+    env: tuple[Variable, ...]
+    mounts: tuple[Mount, ...]
+    present: tuple[str, ...]
+    workdir: str | None  # None: where the job is submitted
+    time: str | None
+    signal: int  # seconds before the time limit
+    requeues: int
+    sbatch_options: tuple[str, ...]
+    srun_options: tuple[str, ...]
+    notes: tuple[str, ...]  # for the person who asked
+
+    @property
+    def unset(self) -> tuple[str, ...]:
+        """What of the submitting shell's environment stays outside."""
+        return tuple(n for n in OUTSIDE if n not in {variable.name for variable in self.env})
+
+    @property
+    def has_log_dir(self) -> bool:
+        """Whether the user says where ranks' output is kept."""
+        return any(option.startswith("--log-dir=") for option in self.launcher_options)
+
+
+def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> SlurmJob:
+    """Check a request and complete it; UsageError for anything that could not work."""
+    instance_type, instance = launcher_tables.instance(launcher, request.instance)
+    training_kinds.check_device(image, instance_type, instance)
+    chosen = training_kinds.choose(request.flavour, image)
+    needs = training_kinds.FLAVOURS[chosen](instance)
+    runtime = option_values.one_of(request.runtime, "--runtime", RUNTIMES)
+    check = option_values.one_of(request.check, "--check", CHECKS)
+    if not request.words:
+        raise UsageError(
+            "there is no training script",
+            cure="Give it with its arguments after --: ... -- train.py --epochs 3",
+        )
+    seconds = option_values.whole(request.signal, "--signal", *SIGNAL_SECONDS)
+    if request.time and option_values.time_limit(request.time) <= seconds:
+        raise UsageError(
+            f"--time {request.time} is not longer than --signal {seconds}: the job would be told "
+            "to save and stop as soon as it starts"
+        )
+    requeues = option_values.whole(request.requeue, "--requeue", 0, 1000)
+    workdir = option_values.absolute(request.workdir, "--workdir") if request.workdir else None
+    mounts = tuple(option_values.mount(text) for text in request.mounts)
+    options = launcher_options.complete(request.launch, instance_type, seconds, launcher)
+    return SlurmJob(
+        name=job_name(request.job_name or image.name),
+        image=image.name,
+        flavour=needs.title,
+        nodes=option_values.whole(request.nodes, "--nodes", 1, MOST_NODES),
+        instance_type=instance_type,
+        sqsh=sqsh,
+        check=check,
+        runtime=runtime,
+        script=request.words,
+        launcher_options=launcher_options.flags(options),
+        env=merged(needs.env, [option_values.variable(text) for text in request.env]),
+        mounts=mounts,
+        present=needs.present,
+        workdir=workdir,
+        time=request.time or None,
+        signal=seconds,
+        requeues=requeues,
+        sbatch_options=tuple(
+            option_values.slurm_option(text, "--sbatch", OWN_SBATCH) for text in request.sbatch
+        ),
+        srun_options=tuple(
+            option_values.slurm_option(text, "--srun", OWN_SRUN) for text in request.srun
+        ),
+        notes=_notes(request, chosen, instance, options, mounts, launcher),
+    )
+
+
+def job_name(text: str) -> str:
+    """A job's name, which is also the beginning of its log's."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", text, re.ASCII):
+        raise UsageError(f"--job-name {text!r}: letters, digits and . _ + - only")
+    return text
+
+
+def merged(ours: Sequence[Variable], theirs: Sequence[Variable]) -> tuple[Variable, ...]:
+    """One variable a name, the user's value where there are two."""
+    return tuple({variable.name: variable for variable in (*ours, *theirs)}.values())
+
+
+def _notes(
+    request: Request,
+    flavour: str,
+    instance: Instance,
+    options: dict[str, str | None],
+    mounts: Sequence[Mount],
+    launcher: Path,
+) -> tuple[str, ...]:
+    notes = []
+    place = options.get("checkpoint-dir")
+    if place is not None:
+        held = [mount.target for mount in mounts] + ([request.workdir] if request.workdir else [])
+        path = PurePosixPath(place)
+        if path.is_absolute() and not any(path.is_relative_to(target) for target in held):
+            notes.append(
+                f"checkpoint-dir {place} is on no --mount: unless it is below the folder where you "
+                "submit, it is lost with the container"
+            )
+    if request.requeue != "0" and options.get("resume") in (None, "off"):
+        notes.append(
+            "--requeue begins the script anew: it must go on from its own checkpoints, or give "
+            "--launch checkpoint-dir=DIR --launch resume=auto"
+        )
+    family = launcher_tables.family(launcher, request.instance)
+    told = any(word.startswith("--fp8") for word in request.words)
+    if flavour == "smp" and instance.gpus and not training_kinds.has_fp8(family) and not told:
+        notes.append(
+            "SMP's example scripts use FP8 unless they are given --fp8 0, and it needs Hopper GPUs "
+            f"(p5) or newer; this is {family}"
+        )
+    return tuple(notes)

@@ -1,0 +1,158 @@
+"""Progress of long work: live bars on a terminal, plain lines elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from slipway.core.events import Event
+from slipway.core.units import amount, human_seconds
+
+PIPE_WIDTH = 500
+"""Columns when stdout is not a terminal: no cell is cut or wrapped, so grep and awk work."""
+
+PLAIN_INTERVAL_S = 15.0
+"""Without a terminal, a progress line at most this often for each piece of work."""
+
+
+class Reporter:
+    """Shows events. Use as a context manager; `on_event` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live = self._console.is_terminal
+        self._lock = threading.Lock()
+        self._rows: dict[str, TaskID] = {}
+        self._step_start: dict[tuple[str, str], float] = {}
+        self._last_line: dict[str, float] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+
+    def __enter__(self) -> Reporter:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """One line for a person, above the bars."""
+        if self._live:
+            self._console.print(text, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def on_event(self, event: Event) -> None:
+        """Show one event."""
+        with self._lock:
+            now = time.monotonic()
+            if event.kind == "start" and not event.step:
+                self._forget(event.task)
+            started = self._step_start.setdefault((event.task, event.step), now)
+            if event.kind == "log":
+                return  # in the log file
+            note = amount(event, now - started) or event.text
+            if self._live:
+                self._row(event, note)
+            if event.kind in ("done", "failed") and not event.step:
+                took = human_seconds(now - self._step_start.get((event.task, ""), now))
+                mark = "done" if event.kind == "done" else "FAILED"
+                self.say(f"{event.task}: {mark} in {took}{': ' + event.text if event.text else ''}")
+            elif not self._live:
+                self._plain(event, note, now)
+
+    def _forget(self, task: str) -> None:
+        """Work of the same name may come again; its times start anew."""
+        for key in [key for key in self._step_start if key[0] == task]:
+            del self._step_start[key]
+        self._last_line.pop(task, None)
+
+    def _row(self, event: Event, note: str) -> None:
+        if event.kind in ("done", "failed") and not event.step:
+            if event.task in self._rows:
+                self._progress.remove_task(self._rows.pop(event.task))
+            return
+        if event.task not in self._rows:
+            self._rows[event.task] = self._progress.add_task(event.task, total=None, note="")
+        step = event.step if len(event.step) <= 60 else event.step[:57] + "..."
+        text = f"{step}  {note}".strip()
+        total = event.total or None
+        self._progress.update(
+            self._rows[event.task], total=total, completed=event.current, note=text
+        )
+
+    def _plain(self, event: Event, note: str, now: float) -> None:
+        label = f"{event.task}: {event.step}" if event.step else event.task
+        if event.kind == "progress":
+            if now - self._last_line.get(event.task, 0.0) < PLAIN_INTERVAL_S:
+                return
+            self._last_line[event.task] = now
+            self.say(f"{label}  {note}")
+        elif event.kind == "start" and not event.step:
+            self.say(f"{label} ...")
+        elif event.kind == "failed":
+            self.say(f"{label} FAILED")
+
+
+def status(value: Any, *, as_json: bool) -> None:
+    """Print a status dataclass."""
+    assert is_dataclass(value)
+    assert not isinstance(value, type)
+    fields = asdict(value)
+    if as_json:
+        print_json(fields)
+    else:
+        print_table(("", ""), [(name, _word(field)) for name, field in fields.items()])
+
+
+def _word(value: Any) -> str:
+    """A field for a person."""
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    return str(value["host"] if isinstance(value, dict) else value)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table on stdout; its lines are cut to the terminal's width, never elsewhere."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    table = Table(title=title or None, box=None, pad_edge=False, title_justify="left")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout."""
+    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+
+
+def say(text: str) -> None:
+    """A line for a person, on stderr: stdout is for results."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,171 @@
+"""Content as pieces, each with its sha256: a damaged copy is found, and where it is damaged.
+
+One digest of a whole image would cost one core the whole image after every link, since a squashfs
+begins with the positions of its tables. Pieces that layers brought along keep theirs, and any
+number of cores can check them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.processes import cpu_count
+
+PIECE_BYTES = 32 << 20
+"""No piece is larger: some hundreds for an image of 20 GB."""
+
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """So many bytes, and their sha256; a file is its pieces in order."""
+
+    size: int
+    sha256: str
+
+
+class Hasher:
+    """Pieces of a stream."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def update(self, data: bytes) -> None:
+        """What comes next in the stream."""
+        view = memoryview(data)
+        while view:
+            part = view[: PIECE_BYTES - self._size]
+            self._hash.update(part)
+            self._size += len(part)
+            view = view[len(part) :]
+            if self._size == PIECE_BYTES:
+                self._close()
+
+    def finish(self) -> tuple[Piece, ...]:
+        """All pieces; the last one may be smaller."""
+        if self._size:
+            self._close()
+        return tuple(self._pieces)
+
+    def _close(self) -> None:
+        self._pieces.append(Piece(self._size, self._hash.hexdigest()))
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+
+def hashed(data: bytes) -> tuple[Piece, ...]:
+    """The pieces of what is in memory."""
+    hasher = Hasher()
+    hasher.update(data)
+    return hasher.finish()
+
+
+def cut(start: int, end: int) -> list[tuple[int, int]]:
+    """Where pieces between two positions begin and end."""
+    return [(at, min(at + PIECE_BYTES, end)) for at in range(start, end, PIECE_BYTES)]
+
+
+def lines(pieces: Sequence[Piece]) -> list[str]:
+    """`SIZE SHA256` for each."""
+    return [f"{piece.size} {piece.sha256}" for piece in pieces]
+
+
+def digest(pieces: Sequence[Piece]) -> str:
+    """One digest for all: the sha256 of their lines, each with a line feed at its end."""
+    text = "".join(f"{line}\n" for line in lines(pieces))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_file(path: Path) -> tuple[Piece, ...]:
+    """Hash a file on all cores. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        spans = cut(0, os.fstat(handle).st_size)
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            return tuple(pool.map(lambda span: _hash(handle, *span), spans))
+    finally:
+        os.close(handle)
+
+
+def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
+    """Start and end of the first piece that a file does not have as it should; None if it has all.
+
+    Hashes on all cores. Raises OSError.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        spans, position = [], 0
+        for piece in pieces:
+            spans.append((position, position + piece.size))
+            position += piece.size
+        pool = ThreadPoolExecutor(cpu_count())
+        try:
+            found = pool.map(lambda span: _hash(handle, *span), spans)
+            for piece, span, there in zip(pieces, spans, found, strict=True):
+                if there != piece:
+                    return span
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return None if os.fstat(handle).st_size == position else (position, position)
+    finally:
+        os.close(handle)
+
+
+def _hash(handle: int, start: int, end: int) -> Piece:
+    """From `start` to `end`, or to the end of the file."""
+    hasher = hashlib.sha256()
+    view = memoryview(bytearray(min(_BUFFER, end - start)))
+    position = start
+    while position < end:
+        count = os.preadv(handle, [view[: end - position]], position)
+        if not count:
+            break
+        hasher.update(view[:count])
+        position += count
+    return Piece(position - start, hasher.hexdigest())
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def tree_files(root: Path) -> list[Path]:
+    """Regular files below `root`, sorted by path, without caches and hidden files."""
+    found = []
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
+        if path.is_file() and not hidden and path.suffix != ".pyc":
+            found.append(path)
+    return found
+
+
+def is_executable(path: Path) -> bool:
+    """Whether the owner may execute the file."""
+    return bool(path.stat().st_mode & stat.S_IXUSR)
+
+
+def tree_sha256(root: Path) -> str:
+    """Hex digest over path, executable bit and content of every file of a tree.
+
+    Only the executable bit counts, as in git: other mode bits depend on the umask of the checkout.
+    """
+    digest = hashlib.sha256()
+    for path in tree_files(root):
+        line = f"{path.relative_to(root).as_posix()} {int(is_executable(path))} {sha256_file(path)}"
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""Image -> Dockerfile text. Pure: the same image and locks give the same text anywhere."""
+
+from __future__ import annotations
+
+import functools
+import json
+import textwrap
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from slipway.matrix.image_tags import tag_stem
+from slipway.matrix.model import Addon, Image, Tool, explain
+from slipway.matrix.references import LOCAL_REGISTRY
+from slipway.records.locks import Locks
+
+
+def quoted(text: str) -> str:
+    """`text` as one quoted Dockerfile word: single quotes, which escape nothing, where they do."""
+    if '"' in text and "'" not in text:
+        return f"'{text}'"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'"{escaped}"'
+
+
+def comment(text: str) -> str:
+    """`text` as Dockerfile comment lines."""
+    return textwrap.fill(text, 100, initial_indent="# ", subsequent_indent="# ")
+
+
+@functools.lru_cache(maxsize=4)
+def _template(folder: Path) -> Template:
+    environment = Environment(  # noqa: S701 - Dockerfiles, not HTML
+        loader=FileSystemLoader(folder),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quoted"] = quoted
+    environment.filters["comment"] = comment
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    return environment.get_template("Dockerfile.j2")
+
+
+def base_registry(image: Image) -> str:
+    """The default of the BASE_REGISTRY argument: where the base is had without choosing a region.
+
+    A base that no public gallery mirrors gets a host that cannot exist, so that a build which does
+    not name a region fails at once and says so.
+    """
+    registry = image.base.registry
+    if registry is None:
+        return LOCAL_REGISTRY
+    if registry.public and image.base.repository in registry.public_repositories:
+        return registry.public
+    return f"{registry.name}.needs-a-region.invalid"
+
+
+def base_reference(image: Image, locks: Locks) -> str:
+    """Repository, tag and, where it is known, digest of the base."""
+    lock = locks.bases.get(image.base.name)
+    digest = f"@{lock.digest}" if lock and lock.digest else ""
+    return f"{image.base.repository}:{image.base.tag}{digest}"
+
+
+def install_command(image: Image, addon: Addon) -> list[str]:
+    """What runs in the build to install one Python add-on."""
+    command = [image.base.family.python, "/mnt/install_addons.py", addon.name]
+    if addon.action == "replace":
+        command += ["--replace", addon.name]
+    for package in sorted(image.base.moves):
+        command += ["--may-move", package]
+    return command
+
+
+def environment_of(image: Image) -> dict[str, str]:
+    """ENV of the image beyond what its add-ons state."""
+    environment = {"PYTHONUNBUFFERED": "1"}
+    if image.base.cuda_mismatch and image.addon("deepspeed"):
+        # DeepSpeed compares the toolkit's minor version with torch's own and refuses to compile
+        # (deepspeedai/DeepSpeed:op_builder/builder.py, assert_no_cuda_mismatch).
+        environment["DS_SKIP_CUDA_CHECK"] = "1"
+    return environment
+
+
+def labels_of(image: Image, locks: Locks) -> dict[str, str]:
+    """OCI labels, and the resolved matrix cell as JSON."""
+    lock = locks.bases.get(image.base.name)
+    labels = {
+        "org.opencontainers.image.title": image.name,
+        "org.opencontainers.image.version": tag_stem(image),
+        "org.opencontainers.image.licenses": "Apache-2.0 AND MIT",
+        "org.opencontainers.image.base.name": f"{base_registry(image)}/{image.base.repository}"
+        f":{image.base.tag}",
+        "io.slipway.matrix": json.dumps(explain(image), sort_keys=True, separators=(",", ":")),
+    }
+    if lock and lock.digest:
+        labels["org.opencontainers.image.base.digest"] = lock.digest
+    return labels
+
+
+def render(image: Image, locks: Locks, tools: tuple[Tool, ...], templates: Path) -> str:
+    """The Dockerfile of one image."""
+    layers = [f"{a.name} {a.version or '(version of the base)'} ({a.action})" for a in image.addons]
+    return _template(templates).render(
+        image=image,
+        facts=image.base.facts,
+        layers=[*layers, "launcher"],
+        base_registry=base_registry(image),
+        base_reference=base_reference(image, locks),
+        tools=[tool for tool in tools if image.addon(tool.name)],
+        environment=environment_of(image),
+        labels=labels_of(image, locks),
+        install_command=lambda addon: install_command(image, addon),
+    )

@@ -1,0 +1,85 @@
+"""What is derived from the matrix and committed: Dockerfiles, and the README's table of images."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from slipway.core.errors import SlipwayError
+from slipway.core.files import write_atomic
+from slipway.core.paths import Project
+from slipway.derive.dockerfile import render
+from slipway.derive.tables import markdown_table
+from slipway.matrix.model import Matrix
+from slipway.records.locks import Locks
+
+BEGIN = "<!-- BEGIN images: written by `./inv generate` -->"
+END = "<!-- END images -->"
+
+
+def dockerfiles(project: Project, matrix: Matrix, locks: Locks) -> dict[Path, str]:
+    """Path -> text of every generated Dockerfile."""
+    tools = tuple(matrix.tools.values())
+    return {
+        project.generated / image.name / "Dockerfile": render(
+            image, locks, tools, project.templates
+        )
+        for image in matrix.images
+    }
+
+
+def with_table(readme: str, table: str) -> str:
+    """The README's text with what stands between the markers replaced."""
+    head, begin, rest = readme.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise SlipwayError(
+            f"the lines {BEGIN!r} and {END!r} are not in README.md",
+            cure="Put them back where the table of images belongs.",
+        )
+    return f"{head}{BEGIN}\n\n{table}\n{END}{tail}"
+
+
+def expected(project: Project, matrix: Matrix, locks: Locks) -> dict[Path, str]:
+    """Path -> text of everything that `generate` writes."""
+    readme = project.root / "README.md"
+    files = dockerfiles(project, matrix, locks)
+    files[readme] = with_table(readme.read_text(), markdown_table(matrix.images))
+    return files
+
+
+def orphans(project: Project, files: dict[Path, str]) -> list[Path]:
+    """Generated Dockerfiles that no image of the matrix has any more."""
+    return sorted(set(project.generated.glob("*/*")) - set(files))
+
+
+def drift(project: Project, files: dict[Path, str]) -> list[str]:
+    """Unified diffs from what is there to what should be; empty where nothing differs."""
+    diffs = []
+    for path, text in sorted(files.items()):
+        there = path.read_text() if path.exists() else ""
+        if there != text:
+            name = path.relative_to(project.root).as_posix()
+            lines = difflib.unified_diff(
+                there.splitlines(keepends=True), text.splitlines(keepends=True), name, name
+            )
+            diffs.append("".join(lines))
+    for path in orphans(project, files):
+        name = path.relative_to(project.root).as_posix()
+        diffs.append(f"--- {name}\n+++ /dev/null\n(no image of this name in versions.yaml)\n")
+    return diffs
+
+
+def write(project: Project, files: dict[Path, str]) -> tuple[int, int]:
+    """Write what differs, remove orphans; gives how many of each."""
+    written = 0
+    for path, text in files.items():
+        if not path.exists() or path.read_text() != text:
+            write_atomic(path, text)
+            written += 1
+    removed = orphans(project, files)
+    for path in removed:
+        path.unlink()
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    return written, len(removed)

@@ -1,0 +1,129 @@
+"""The matrix for people and machines: a table, one cell with everything derived, CI jobs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from slipway.core.errors import UsageError
+from slipway.matrix.consistency import AXIS
+from slipway.matrix.image_tags import repository, tag_stem
+from slipway.matrix.model import (
+    Addon,
+    Base,
+    Image,
+    Matrix,
+    Reference,
+    Registry,
+    explain,
+    past_support,
+)
+from slipway.matrix.references import image_uri, is_public
+
+MOST_JOBS = 256
+"""Jobs that one matrix of a GitHub workflow may have (GitHub Actions documentation, limits)."""
+
+
+def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[str, ...]]:
+    """The table of images, headers first.
+
+    Support is the end of a base's patches, or as of the day `on` whether it is over.
+    """
+    return [
+        ("image", "torch", "python", "cuda", "os", "deepspeed", "sagemaker-training", "support"),
+        *(
+            (
+                image.name,
+                image.base.facts.torch,
+                image.base.facts.python,
+                image.base.facts.torch_cuda or "cpu",
+                image.base.facts.os,
+                _short(image.addon(AXIS)),
+                _short(image.addon("sagemaker-training")),
+                _support(image.base, on),
+            )
+            for image in images
+        ),
+    ]
+
+
+def markdown_table(images: Sequence[Image]) -> str:
+    """The README's table of images: the same on every day."""
+    headers, *rows = table_rows(images)
+    lines = [headers, ("---",) * len(headers), *((f"`{row[0]}`", *row[1:]) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def describe(matrix: Matrix, image: Image, on: date) -> dict[str, Any]:
+    """`explain` plus all that a person wants to know: reasons, names, where the base can be had."""
+    base = image.base
+    return {
+        **explain(image),
+        "group": image.group,
+        "because": {addon.name: addon.because for addon in image.addons},
+        "repository": repository(image, matrix.repository_prefix),
+        "tag": f"{tag_stem(image)}-<build id>",
+        "aliases": list(image.aliases),
+        "size_budget_mb": image.size_budget_mb,
+        "cuda_mismatch": base.cuda_mismatch,
+        "moves": dict(base.moves),
+        "unverified": dict(base.unverified),
+        "end_of_patch": base.end_of_patch.isoformat() if base.end_of_patch else None,
+        "support": past_support(base, on),
+        "base_uris": _uris(base.registry, base.repository, base.tag),
+    }
+
+
+def describe_reference(reference: Reference) -> dict[str, Any]:
+    """An upstream image that is only pointed to."""
+    return {
+        "name": reference.name,
+        "because": reference.because,
+        "uris": _uris(reference.registry, reference.repository, reference.tag),
+    }
+
+
+def ci_include(images: Sequence[Image]) -> dict[str, list[dict[str, str]]]:
+    """A CI matrix: one job an image. Raises UsageError above what one workflow matrix may hold."""
+    if len(images) > MOST_JOBS:
+        groups = Counter(image.group for image in images)
+        sizes = ", ".join(f"{group} {count}" for group, count in groups.most_common())
+        raise UsageError(
+            f"{len(images)} images are more than the {MOST_JOBS} jobs of one CI matrix",
+            cure=f"make one matrix a group, with globs over its names; groups: {sizes}",
+        )
+    return {
+        "include": [
+            {
+                "image": image.name,
+                "group": image.group,
+                "base": image.base.name,
+                "platform": image.platform,
+                "device": image.base.facts.device,
+                "repository": image.repository,
+            }
+            for image in images
+        ]
+    }
+
+
+def _uris(registry: Registry | None, name: str, tag: str) -> Mapping[str, str]:
+    """Where a reference can be had: "public" where there is a mirror, then every region."""
+    if registry is None:
+        return {}
+    regions = sorted(registry.accounts)
+    places: list[str | None] = [None, *regions] if is_public(registry, name) else [*regions]
+    return {place or "public": image_uri(registry, place, name, tag).reference for place in places}
+
+
+def _support(base: Base, on: date | None) -> str:
+    if base.end_of_patch is None:
+        return "-"
+    over = past_support(base, on) if on else None
+    return over or f"until {base.end_of_patch.isoformat()}"
+
+
+def _short(addon: Addon | None) -> str:
+    return f"{addon.version or 'unknown'} ({addon.action})" if addon else "-"

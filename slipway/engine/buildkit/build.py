@@ -1,0 +1,209 @@
+"""Building one image with BuildKit, over a session of our own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import SHUT_RDWR, socket
+from types import TracebackType
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from slipway.core.credentials import CredentialsFor
+from slipway.core.events import OnEvent
+from slipway.engine.buildkit import build_context, trace
+from slipway.engine.buildkit.build_context import ContextFile, check_paths, context_tar
+from slipway.engine.buildkit.build_result import Outcome, verdict
+from slipway.engine.buildkit.connection import (
+    BrokenConnectionError,
+    dial,
+    json_lines,
+    post,
+    refusal,
+)
+from slipway.engine.buildkit.progress import Progress
+from slipway.engine.buildkit.session import Session
+from slipway.engine.client import Engine
+from slipway.engine.errors import BuildCancelledError, DiskFullError, EngineError, is_full
+
+__all__ = ["BuildRequest", "ContextFile", "build"]
+
+_DOCKERFILE = "Dockerfile"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What one image is made of.
+
+    `context` has every file that the Dockerfile's text copies; `secrets` are for
+    `RUN --mount=type=secret,id=NAME` and end up in no layer. `network` is what RUN steps have;
+    the embedded engine has no bridge, so that "default" is the host's network there.
+    """
+
+    dockerfile: str
+    context: tuple[ContextFile, ...]
+    tags: tuple[str, ...]
+    build_args: Mapping[str, str]
+    labels: Mapping[str, str]
+    secrets: Mapping[str, bytes] = field(repr=False)
+    network: Literal["none", "host", "default"] = "none"
+    pull: bool = False
+    target: str | None = None
+
+
+def build(
+    engine: Engine,
+    request: BuildRequest,
+    *,
+    task: str,
+    credentials: CredentialsFor,
+    on_event: OnEvent,
+    log: Path,
+    cancel: threading.Event | None = None,
+) -> str:
+    """Build the image and return its id ("sha256:...").
+
+    `task` names the build in events and errors; `credentials` is asked when a base is pulled; all
+    output goes to `log`. Setting `cancel`, or Ctrl-C, closes the connection, at which the daemon
+    stops the build and tags nothing. Raises BuildFailedError, BuildCancelledError,
+    DiskFullError, EngineDiedError, or EngineError for a request that no engine takes.
+    """
+    build_context.check(request.dockerfile)
+    files = (ContextFile(_DOCKERFILE, request.dockerfile.encode()), *request.context)
+    check_paths(files)
+    with (
+        BuildLog(log) as file,
+        closing(Session(engine, secrets=request.secrets, credentials=credentials)) as session,
+        closing(dial(engine)) as sock,
+        _cut_off(sock, cancel),
+    ):
+        progress = Progress(task, on_event, file)
+        path = f"/v{engine.api_version}/build?{_query(engine, request, session.id)}"
+        outcome = _exchange(sock, path, context_tar(files), progress)
+        outcome.credentials_failure = session.failure
+    if outcome.image_id is not None and not outcome.error:
+        return outcome.image_id
+    if cancel is not None and cancel.is_set():
+        raise BuildCancelledError(f"{task} was cancelled", where=str(log))
+    raise verdict(engine, task, log, outcome, progress.failed)
+
+
+def _exchange(sock: socket, path: str, context: Iterator[bytes], progress: Progress) -> Outcome:
+    """Send the context and follow the answer to its end, or to where the connection breaks."""
+    outcome = Outcome()
+    try:
+        with closing(post(sock, path, {"Content-Type": "application/x-tar"}, context)) as response:
+            if response.status == 200:
+                for line in json_lines(response):
+                    _take(line, outcome, progress)
+            else:
+                outcome.error = refusal(response)
+    except BrokenConnectionError:
+        outcome.broken = True
+    progress.finish()
+    return outcome
+
+
+def _take(line: Mapping[str, Any], outcome: Outcome, progress: Progress) -> None:
+    if line.get("id") == "moby.buildkit.trace":
+        progress.take(trace.decode(base64.b64decode(line["aux"])))
+    elif line.get("id") == "moby.image.id":
+        outcome.image_id = str(line["aux"]["ID"])
+    elif "error" in line:
+        outcome.error = str(line.get("errorDetail", {}).get("message") or line["error"])
+
+
+def _query(engine: Engine, request: BuildRequest, session: str) -> str:
+    """The parameters of `POST /build`: moby/moby:api/swagger.yaml, operation ImageBuild."""
+    bridgeless = engine.embedded and request.network == "default"
+    params = [
+        ("version", "2"),  # BuildKit
+        ("session", session),
+        ("dockerfile", _DOCKERFILE),
+        ("networkmode", "host" if bridgeless else request.network),
+        ("buildargs", json.dumps(dict(request.build_args), sort_keys=True)),
+        ("labels", json.dumps(dict(request.labels), sort_keys=True)),
+        *(("t", tag) for tag in request.tags),
+    ]
+    if request.pull:
+        params.append(("pull", "1"))
+    if request.target is not None:
+        params.append(("target", request.target))
+    return urlencode(params)
+
+
+@contextmanager
+def _cut_off(sock: socket, cancel: threading.Event | None) -> Iterator[None]:
+    """While inside, shut `sock` down when `cancel` is set, so that a blocked read returns."""
+    if cancel is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            if cancel.wait(0.2):
+                with suppress(OSError):  # already closed
+                    sock.shutdown(SHUT_RDWR)
+                return
+
+    watcher = threading.Thread(target=watch, name="build-cancel", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+class BuildLog:
+    """The file at `path`, written anew. Every method raises EngineError, or DiskFullError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("w", encoding="utf-8")
+
+    def write(self, text: str) -> None:
+        """Add text; it is on disk after `flush`."""
+        with self._errors():
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system, so that `tail -f` shows it."""
+        with self._errors():
+            self._file.flush()
+
+    def __enter__(self) -> BuildLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._errors():
+            self._file.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = str(self._path)
+            if is_full(str(error)):
+                raise DiskFullError(
+                    "no space left for the build's log",
+                    where=where,
+                    cure="Make room on that disk, or set SLIPWAY_STATE to a larger one.",
+                ) from error
+            raise EngineError(
+                f"the build's log cannot be written: {error.strerror}", where=where
+            ) from error

@@ -1,0 +1,140 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import docker.errors
+import requests
+from docker.errors import APIError, NotFound
+from docker.types import LogConfig, Mount
+
+from slipway.engine.client import Engine
+from slipway.engine.errors import EngineError
+from slipway.engine.sdk_errors import sdk_errors
+
+OWNER_LABEL = "io.slipway.owner"
+"""On every container that is ours: "<host>/<pid>/<start>", the process that will remove it."""
+# Output byte for byte: the default driver (json-file) replaces what is not UTF-8.
+_LOG = LogConfig(type="local", config={"max-size": "1g", "max-file": "1", "compress": "false"})
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a command in a container ended, and the last gigabyte of what it printed."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run_once(
+    engine: Engine,
+    image: str,
+    command: Sequence[str],
+    *,
+    entrypoint: Sequence[str] | None = None,
+    network: Literal["none", "host"] = "none",
+    mounts: Mapping[Path, str] | None = None,
+    writable: Collection[Path] = (),
+    env: Mapping[str, str] | None = None,
+    timeout_s: float,
+) -> RunResult:
+    """Run a command in a fresh container and remove it, also on Ctrl-C and on timeout.
+
+    `entrypoint` None keeps the image's own, [] runs `command` bare. `mounts` binds host paths to
+    container paths, read-only unless the host path is in `writable`. Raises EngineError when the
+    command takes longer than `timeout_s`, or cannot be started.
+    """
+    binds = [
+        Mount(target, str(source), type="bind", read_only=source not in writable)
+        for source, target in (mounts or {}).items()
+    ]
+    api = engine.client.api
+    with sdk_errors(engine, f"running {' '.join(command)} in {image}"):
+        host_config = api.create_host_config(
+            network_mode=network, mounts=binds, init=False, log_config=_LOG
+        )
+        container = api.create_container(
+            image,
+            command=list(command),
+            # The API takes [""] as "no entrypoint"; an empty list would keep the image's.
+            entrypoint=None if entrypoint is None else list(entrypoint) or [""],
+            environment=dict(env or {}),
+            labels={OWNER_LABEL: _owner(os.getpid())},
+            host_config=host_config,
+        )["Id"]
+        try:
+            api.start(container)
+            try:
+                status = api.wait(container, timeout=math.ceil(timeout_s))
+            except (requests.ReadTimeout, requests.ConnectionError) as error:
+                if not engine.answers():
+                    raise
+                raise EngineError(
+                    f"`{' '.join(command)}` did not end within {timeout_s:g} s", where=image
+                ) from error
+            return RunResult(
+                int(status["StatusCode"]),
+                api.logs(container, stdout=True, stderr=False),
+                api.logs(container, stdout=False, stderr=True),
+            )
+        finally:
+            _remove(engine, container)
+
+
+def remove_leftovers(engine: Engine) -> int:
+    """Remove containers whose process on this host was killed before it could; returns how many.
+
+    Containers of living processes, of other hosts, and those that are not ours are left alone.
+    """
+    api, removed = engine.client.api, 0
+    with sdk_errors(engine, "removing containers of killed runs"):
+        for container in api.containers(all=True, filters={"label": OWNER_LABEL}):
+            owner = str(container["Labels"][OWNER_LABEL])
+            host, _, rest = owner.partition("/")
+            pid = rest.partition("/")[0]
+            if host == socket.gethostname() and pid.isdigit() and _owner(int(pid)) != owner:
+                _remove(engine, container["Id"])
+                removed += 1
+    return removed
+
+
+def _owner(pid: int) -> str:
+    """The process by more than its pid: the 22nd field of proc(5)'s stat is when it started."""
+    try:
+        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        start = "gone"
+    return f"{socket.gethostname()}/{pid}/{start}"
+
+
+def _remove(engine: Engine, container: str) -> None:
+    try:
+        engine.client.api.remove_container(container, force=True, v=True)
+    except NotFound:
+        return  # somebody else was quicker
+    except (APIError, requests.RequestException) as error:
+        if engine.answers() and "already in progress" not in str(error):
+            raise
+
+
+def _engine_source_remove(engine: Engine, container: str) -> None:
+    try:
+        engine.client.api.remove_container(container, v=True, force=True)
+    except docker.errors.APIError as error:
+        # Gone, or another run is removing it at this moment.
+        if error.status_code not in (404, 409):
+            raise
+
+
+def _check_containers_remove(engine: Engine, container: str) -> None:
+    with contextlib.suppress(NotFound):
+        engine.client.api.remove_container(container, v=True, force=True)

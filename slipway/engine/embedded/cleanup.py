@@ -1,0 +1,86 @@
+"""Bringing what is left of an embedded engine to rest: after `stop`, and after a crash.
+
+kill -9 of dockerd leaves: pid files and sockets that name nobody, a containerd and its shims,
+processes of BuildKit's steps (which run without a shim and so belong to nobody), and mounts.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from slipway.core.mounts import _MOUNTINFO, _unescape, below, mount_points
+from slipway.core.processes import command_line, end, find, read_pid
+from slipway.engine.embedded.layout import Layout
+from slipway.engine.errors import EngineError
+
+
+def clean(place: Layout, *, grace_s: float = 10.0) -> None:
+    """End every process of this engine, unmount what it mounted, remove sockets and pid files.
+
+    Data, logs and configuration stay. Raises EngineError if something refuses to go.
+    """
+    for file, wait in ((place.dockerd_pid, grace_s), (place.containerd_pid, 10.0)):
+        pid = read_pid(file)
+        if pid is not None:
+            _end(pid, place.owns, wait)
+
+    def lives_here(pid: int) -> bool:
+        return _lives_in(pid, place.data_root)
+
+    for matches in (place.owns, lives_here):
+        for pid in list(find(matches)):
+            _end(pid, matches, 2.0)
+    mounted = mount_points(_MOUNTINFO.read_text())
+    for mount in below(mounted, (place.data_root, place.run)):
+        _unmount(mount)
+    if place.binds_data_root.exists() and str(place.data_root) in mounted:
+        _unmount(str(place.data_root))
+    place.dockerd_pid.unlink(missing_ok=True)
+    place.containerd_pid.unlink(missing_ok=True)
+    if place.run.exists():
+        shutil.rmtree(place.run)
+
+
+def _unmount(point: str) -> None:
+    done = subprocess.run(["umount", "--lazy", point], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise EngineError(f"cannot unmount: {done.stderr.strip()}", where=point)
+
+
+def _end(pid: int, matches: Callable[[int], bool], grace_s: float) -> None:
+    if not end(pid, matches, grace_s=grace_s):
+        raise EngineError(
+            f"process {pid} ({' '.join(command_line(pid))}) does not end",
+            cure=f"`ps -o stat,wchan {pid}` tells what it waits for.",
+        )
+
+
+def _lives_in(pid: int, data_root: Path) -> bool:
+    """Whether the process's own root file system is a layer of this engine."""
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(is_root_of_layer(line, data_root) for line in lines)
+
+
+def is_root_of_layer(line: str, data_root: Path) -> bool:
+    """Whether this line of a process's mountinfo mounts a layer of this engine on its "/".
+
+    With many layers the driver's paths no longer fit a page, and it mounts with paths relative to
+    data_root/overlay2 (moby/moby:daemon/graphdriver/overlay2/overlay.go): those count where that
+    layer is there.
+    """
+    # 36 35 98:0 /mnt1 /mnt2 rw,noatime - ext3 /dev/root rw,errors=continue: proc(5)
+    if line.split(" ", 5)[4] != "/":
+        return False
+    options = _unescape(line.rpartition(" ")[2])
+    for layer in re.findall(r"(?:upper|lower)dir=([^,:]+)", options):
+        path = data_root / "overlay2" / layer
+        if path.is_relative_to(data_root) and (Path(layer).is_absolute() or path.exists()):
+            return True
+    return False

@@ -1,0 +1,162 @@
+"""The embedded engine: a dockerd and a containerd of Slipway's own.
+
+They share nothing with a system Docker: own sockets, data, configuration file and containerd, no
+bridge and no firewall rules. A containerd is started even where the system has one, because
+dockerd takes /run/containerd/containerd.sock whenever that file exists, dead or alive
+(moby/moby:cmd/dockerd/daemon_unix.go, systemContainerdRunning).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.paths import Project
+from slipway.core.processes import read_pid, spawn, wait_until
+from slipway.engine.embedded import cleanup
+from slipway.engine.embedded.layout import Layout, layout
+from slipway.engine.embedded.reserve import reserve
+from slipway.engine.endpoint import ping
+from slipway.engine.errors import EngineUnavailableError
+
+_START_S = 60.0  # a daemon with many images and a slow disk
+_STOP_S = 30.0  # dockerd gives its containers 10 s
+
+# What a daemon needs from our environment; the rest (cloud credentials, say) stays out of a
+# process that lives for days.
+_PASSED_ON = ("HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_PROGRAMS = ("dockerd", "containerd", "runc")
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True)
+class EmbeddedStatus:
+    """What is known of the embedded engine. `pid` is dockerd's, None unless it runs."""
+
+    running: bool
+    pid: int | None
+    url: str
+    data_root: Path
+    log: Path
+
+
+def check_host(*, root: bool, absent: Sequence[str]) -> None:
+    """Raise EngineUnavailableError, with the cure, unless an embedded engine can be started.
+
+    `absent` are the programs that are not installed.
+    """
+    if not root:
+        also = f" and the programs {', '.join(absent)}" if absent else ""
+        raise EngineUnavailableError(
+            f"the embedded engine needs root{also}",
+            cure="Run the same command as root (`sudo ./inv ...`), or start Docker.",
+        )
+    if absent:
+        raise EngineUnavailableError(
+            f"the embedded engine needs {', '.join(absent)}, not installed here",
+            cure="`./inv setup` installs what is needed.",
+        )
+
+
+def start(project: Project) -> str:
+    """Start the engine unless it runs, healing what a crash left; returns its URL.
+
+    Returns when it answers. Two calls at once start one engine. Raises EngineUnavailableError
+    with the daemon's own last error lines.
+    """
+    search = _environment()["PATH"]
+    absent = [name for name in _PROGRAMS if shutil.which(name, path=search) is None]
+    check_host(root=os.geteuid() == 0, absent=absent)
+    place = layout(project)
+    with _lock(place):
+        if _running(place):
+            return place.url
+        cleanup.clean(place)
+        _start(place)
+    return place.url
+
+
+def stop(project: Project) -> bool:
+    """Stop the engine and remove what it leaves in the kernel; False if none ran."""
+    place = layout(project)
+    if not place.home.exists():
+        return False
+    with _lock(place):
+        ran = _running(place)
+        cleanup.clean(place, grace_s=_STOP_S)
+        return ran
+
+
+def status(project: Project) -> EmbeddedStatus:
+    """Whether the engine runs and answers, and where its files are. Changes nothing."""
+    place = layout(project)
+    running = _running(place)
+    pid = read_pid(place.dockerd_pid) if running else None
+    return EmbeddedStatus(running, pid, place.url, place.data_root, place.log)
+
+
+def _running(place: Layout) -> bool:
+    """Both processes are there, are ours, and the daemon answers."""
+    dockerd, containerd = read_pid(place.dockerd_pid), read_pid(place.containerd_pid)
+    if dockerd is None or containerd is None:
+        return False
+    if not (place.owns(dockerd) and place.owns(containerd)):
+        return False
+    return ping(place.socket) is None
+
+
+def _start(place: Layout) -> None:
+    place.create()
+    reserve(place.data_root)
+    try:
+        containerd = spawn(place.containerd_command(), log=place.log, env=_environment())
+        place.containerd_pid.write_text(f"{containerd}\n")
+        _wait(place, containerd, "containerd", place.containerd_socket.is_socket)
+        # dockerd writes its own pid file, which it wants to find absent.
+        dockerd = spawn(place.dockerd_command(), log=place.log, env=_environment())
+        _wait(place, dockerd, "dockerd", lambda: ping(place.socket) is None)
+    except BaseException:  # Ctrl-C too: no half engine stays
+        cleanup.clean(place)
+        raise
+
+
+def _wait(place: Layout, pid: int, name: str, ready: Callable[[], bool]) -> None:
+    wait_until(lambda: ready() or not place.owns(pid), _START_S)
+    if ready():
+        return
+    state = "does not answer" if place.owns(pid) else "stopped at once"
+    raise EngineUnavailableError(
+        f"the embedded engine's {name} {state}; it says:\n" + place.last_errors(),
+        where=str(place.log),
+        cure="The embedded engine needs root, cgroups, and an ext4 or xfs disk for its data: "
+        "SLIPWAY_STATE moves them to another one.",
+    )
+
+
+@contextmanager
+def _lock(place: Layout) -> Iterator[None]:
+    """One start or stop at a time; the kernel lets go of it when its holder dies."""
+    try:
+        place.home.mkdir(parents=True, exist_ok=True)
+        file = (place.home / "lock").open("w")
+    except OSError as error:
+        raise EngineUnavailableError(
+            f"the embedded engine's folder cannot be written: {error.strerror}",
+            where=str(place.home),
+            cure="SLIPWAY_STATE moves it to another disk.",
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _environment() -> dict[str, str]:
+    names = [*_PASSED_ON, *_PROXIES, *(name.lower() for name in _PROXIES)]
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    return {**kept, "PATH": f"{os.environ.get('PATH', os.defpath)}:{_SBIN}"}

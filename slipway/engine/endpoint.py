@@ -1,0 +1,33 @@
+"""Asking a daemon whether it is there, before any client library is tried on it.
+
+docker-py leaves its socket open when a unix socket refuses the connection, so that a daemon that
+is gone is found out here.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+DEFAULT_URL = "unix:///var/run/docker.sock"
+_UNIX = "unix://"
+
+ANSWER_S = 20.0  # a daemon that takes longer for a ping hangs
+
+
+def ping(path: str | Path, *, timeout_s: float = ANSWER_S) -> str | None:
+    """Why the daemon behind a unix socket does not answer; None when it does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        try:
+            sock.connect(str(path))
+            sock.sendall(b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            said = sock.recv(64)
+        except OSError as error:
+            return error.strerror or str(error)
+    return None if b" 200 " in said else f"it said {said!r}"
+
+
+def _plain(url: str) -> str:
+    """docker-py's own spellings of a URL back in the docker CLI's."""
+    return url.replace("http+unix://", "unix://", 1)

@@ -1,0 +1,68 @@
+"""The docker SDK's exceptions as ours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from docker.errors import APIError, DockerException
+
+from slipway.engine.client import Engine
+from slipway.engine.errors import DiskFullError, EngineDiedError, EngineError, is_full
+
+GONE = (DockerException, requests.RequestException)
+"""What the SDK raises when the connection breaks; APIError, an answer, must be caught before."""
+
+
+def engine_died(engine: Engine, doing: str) -> EngineDiedError:
+    """The error to raise when the daemon went away while `doing`."""
+    return EngineDiedError(
+        f"the Docker daemon went away while {doing}; nothing else is to blame",
+        where=engine.url,
+        cure="Run the command again: the embedded engine is started anew."
+        if engine.embedded
+        else "Start the daemon again (its log tells why it stopped), then repeat the command.",
+    )
+
+
+def answer(error: APIError) -> str:
+    """What the daemon said when it refused."""
+    return str(error.explanation or error).strip()
+
+
+@contextmanager
+def sdk_errors(engine: Engine, doing: str) -> Iterator[None]:
+    """Raise EngineError, DiskFullError or EngineDiedError for what the SDK raises inside."""
+    try:
+        yield
+    except APIError as error:
+        if is_full(answer(error)):
+            raise disk_full(engine, doing) from error
+        raise EngineError(f"{doing} failed: {answer(error)}", where=engine.url) from error
+    except GONE as error:
+        raise engine_died(engine, doing) from error
+
+
+def disk_full(engine: Engine, doing: str) -> DiskFullError:
+    """The error to raise, with the free space of the engine's disk where it is this machine's."""
+    root = Path(engine.data_root)
+    free = ""
+    if engine.url.startswith("unix:") and root.exists():
+        free = f", where {_amount(shutil.disk_usage(root).free)} are free now"
+    return DiskFullError(
+        f"no space left while {doing}; the engine keeps its data in {root}{free}",
+        where=engine.url,
+        cure="Make room on that disk (unused images and build cache are the first to go), "
+        + (
+            "or set SLIPWAY_STATE to a folder on a larger one."
+            if engine.embedded
+            else "or move the daemon's data-root to a larger one."
+        ),
+    )
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,174 @@
+"""The embedded default base: DLC-shaped, CPU only, made without a registry (images/local)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from slipway.core.credentials import CredentialsFor, anonymous
+from slipway.core.digests import tree_sha256
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, OnEvent
+from slipway.core.file_lock import exclusive
+from slipway.core.paths import Project
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
+from slipway.engine.client import Engine
+from slipway.engine.images import image_id, inspect
+from slipway.engine.transfer import import_rootfs
+from slipway.local_base import apt
+from slipway.local_base.rootfs import CODENAME, available, make_rootfs, rootfs_id
+from slipway.matrix.model import Base
+from slipway.matrix.references import LOCAL_REGISTRY
+from slipway.records.lock_files import load_locks, python_to_text
+from slipway.records.lock_keys import base_lock_key
+from slipway.records.locks import PythonLock
+from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, no_cpu_torch
+
+RECIPE_LABEL = "io.slipway.local-base"
+DEBIAN_REGISTRY = "SLIPWAY_DEBIAN_REGISTRY"
+"""Environment variable: where the fallback takes `debian` from, "docker.io/library" by default."""
+
+
+def local_base_id(project: Project, base: Base) -> str:
+    """Hash over everything that decides the base: images/local and the pinned wheels. Pure.
+
+    Debian's own updates are not in it: a base stays what it is until the recipe changes.
+    """
+    lock = load_locks(project).python.get(base_lock_key(base))
+    pins = [f"{p.name} {p.version} {p.hashes}" for p in lock.pins] if lock else ["unlocked"]
+    facts = f"{base.facts.torch} {base.facts.python} {base.family.python}"
+    recipe = "\n".join([tree_sha256(project.local_base), rootfs_id(project), *pins, facts])
+    return f"sha256:{hashlib.sha256(recipe.encode()).hexdigest()}"
+
+
+def reference(base: Base) -> str:
+    """The base's name in the engine. Its registry cannot exist, so it can only be found there."""
+    return f"{LOCAL_REGISTRY}/{base.repository}:{base.tag}"
+
+
+def ensure_local_base(
+    project: Project,
+    engine: Engine,
+    base: Base,
+    on_event: OnEvent,
+    log: Path,
+    credentials: CredentialsFor = anonymous,
+) -> str:
+    """Have the base in the engine and give its reference; does nothing where it is there already.
+
+    Needs the network for Debian packages and wheels that are not in the cache, and no registry
+    unless mmdebstrap is missing. Raises SlipwayError: no CPU build of torch is offered, packages
+    cannot be fetched, the engine fails.
+    """
+    name, recipe = reference(base), local_base_id(project, base)
+    task = f"base {base.name}"
+    if _recipe_of(engine, name) == recipe:
+        on_event(Event("cached", task))
+        return name
+    with exclusive(project.cache / "local-base.lock", f"make {base.name}"):
+        lock = _locked(project, base)
+        wheels = _wheels(project, base, lock, on_event)
+        rootfs = _rootfs_image(project, engine, on_event, log, credentials)
+        build(
+            engine,
+            BuildRequest(
+                dockerfile=(project.local_base / "Dockerfile").read_text("utf-8"),
+                context=_context(project, lock, wheels),
+                tags=(name,),
+                build_args={"ROOTFS": rootfs},
+                labels={RECIPE_LABEL: recipe},
+                secrets={},
+            ),
+            task=task,
+            credentials=credentials,
+            on_event=on_event,
+            log=log,
+        )
+    return name
+
+
+def _recipe_of(engine: Engine, name: str) -> str | None:
+    if image_id(engine, name) is None:
+        return None
+    labels = inspect(engine, name)["Config"].get("Labels") or {}
+    return labels.get(RECIPE_LABEL)
+
+
+def _locked(project: Project, base: Base) -> PythonLock:
+    lock = load_locks(project).python.get(base_lock_key(base))
+    if lock is None:
+        raise SlipwayError(
+            f"the wheels of {base.name} are not locked",
+            where=str(project.locks),
+            cure="Run `./inv lock`.",
+        )
+    return lock
+
+
+def _wheels(project: Project, base: Base, lock: PythonLock, on_event: OnEvent) -> list[Path]:
+    try:
+        return fetch_wheels(project, lock.pins, base.facts.python, "amd64", on_event)
+    except NotOfferedError as error:
+        if "torch" not in error.names:
+            raise
+        raise no_cpu_torch(base) from error
+
+
+def _rootfs_image(
+    project: Project, engine: Engine, on_event: OnEvent, log: Path, credentials: CredentialsFor
+) -> str:
+    route = "mmdebstrap" if available() else "debian"
+    name = f"{LOCAL_REGISTRY}/slipway/rootfs:{route}-{rootfs_id(project)[:16]}"
+    if image_id(engine, name):
+        return name
+    if available():
+        tar = make_rootfs(project, on_event, log.with_name(f"{log.stem}-rootfs.log"))
+        with tar.open("rb") as stream:
+            import_rootfs(engine, stream, name)
+    else:
+        build(
+            engine,
+            debian_request(project, name),
+            task="root file system",
+            credentials=credentials,
+            on_event=on_event,
+            log=log.with_name(f"{log.stem}-rootfs.log"),
+        )
+    return name
+
+
+def debian_request(project: Project, tag: str) -> BuildRequest:
+    """The build that stands in for mmdebstrap: the same packages on an ordinary Debian image."""
+    bundle = apt.ca_bundle(os.environ)
+    certificates = 'Acquire::https::CAInfo "/run/secrets/ca.crt";\n' if bundle else ""
+    settings = apt.host_acquire_settings() + apt.proxy_settings(os.environ) + certificates
+    registry = os.environ.get(DEBIAN_REGISTRY)
+    listed, stanzas = apt.split_entries(apt.host_sources(CODENAME))
+    return BuildRequest(
+        dockerfile=(project.local_base / "Dockerfile.debian").read_text("utf-8"),
+        context=tuple(
+            ContextFile(f"debian/{name}", project.local_base / name)
+            for name in ("install_packages.sh", "packages.txt", "dpkg.cfg")
+        ),
+        tags=(tag,),
+        build_args={"BASE_REGISTRY": registry} if registry else {},
+        labels={},
+        secrets={
+            "apt.conf": settings.encode(),
+            "ca.crt": bundle.read_bytes() if bundle else b"",
+            "host.list": listed.encode(),
+            "host.sources": stanzas.encode(),
+        },
+        network="host",
+    )
+
+
+def _context(project: Project, lock: PythonLock, wheels: list[Path]) -> tuple[ContextFile, ...]:
+    recipe, entrypoint = project.local_base, "start_with_right_hostname.sh"
+    return (
+        ContextFile(entrypoint, recipe / entrypoint, 0o755),
+        ContextFile("python/make_venv.py", recipe / "make_venv.py"),
+        ContextFile("python/requirements.txt", python_to_text(lock).encode()),
+        *(ContextFile(f"python/wheels/{path.name}", path) for path in wheels),
+    )

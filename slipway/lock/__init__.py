@@ -1,1 +1,0 @@
-"""What is pinned: base digests, Python requirements with hashes, hashed tools."""

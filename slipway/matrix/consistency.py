@@ -1,0 +1,204 @@
+"""What must hold between the entries of versions.yaml. Adds to the source's problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from packaging.version import Version
+
+from slipway.core.errors import UsageError
+from slipway.core.units import did_you_mean
+from slipway.matrix.entries import Source
+from slipway.matrix.model import Device, Facts
+from slipway.matrix.references import region_suffixes
+from slipway.matrix.schema import AddonEntry, FlavourEntry, SeriesEntry
+from slipway.matrix.tag_grammars import ParsedTag, disagreements, parse_tag
+from slipway.matrix.yaml_file import Path, Problem
+
+AXIS = "deepspeed"
+"""The add-on whose version is an axis of every group of images."""
+
+
+def check(source: Source) -> None:
+    """Everything that can be said without expanding the groups of images."""
+    for name in source.registries:
+        _registry(source, name)
+    for name, series in source.bases.items():
+        _series(source, name, series)
+    _shared_tags(source)
+    for name, addon in source.addons.items():
+        _addon(source, name, addon)
+    for name, reference in source.references.items():
+        path: Path = ("references", name)
+        source.unknown((*path, "registry"), "registries", "registry", reference.registry)
+        _parsed(source, (*path, "tag"), reference.grammar, reference.tag)
+    _unused(source)
+
+
+def facts_of(series: SeriesEntry, device: Device) -> Facts:
+    """The facts of a series' GPU or CPU bases: CPU twins have no CUDA."""
+    stated = series.facts
+    return Facts(
+        torch=stated.torch,
+        python=stated.python,
+        os=stated.os,
+        device=device,
+        cuda=stated.cuda if device == "gpu" else None,
+        torch_cuda=stated.torch_cuda if device == "gpu" else None,
+        transformers=stated.transformers,
+        smp=stated.smp,
+    )
+
+
+def flavours_of(series: SeriesEntry) -> dict[str, FlavourEntry]:
+    """The flavours that a series has."""
+    both = {"sagemaker": series.flavours.sagemaker, "ec2": series.flavours.ec2}
+    return {name: entry for name, entry in both.items() if entry is not None}
+
+
+def tags_of(series: SeriesEntry) -> Iterator[tuple[str, Device, str]]:
+    """(flavour, device, tag) of every base of a series."""
+    for flavour, entry in flavours_of(series).items():
+        if entry.gpu:
+            yield flavour, "gpu", entry.gpu
+        if entry.cpu:
+            yield flavour, "cpu", entry.cpu
+
+
+def _registry(source: Source, name: str) -> None:
+    holder: dict[str, str] = {}
+    known = region_suffixes()
+    for account, regions in source.registries[name].accounts.items():
+        for index, region in enumerate(regions):
+            path = ("registries", name, "accounts", account, index)
+            if region not in known:
+                what = f"AWS has no region {region!r}{did_you_mean(region, known)}"
+                cure = (
+                    "regions come from the installed botocore; a newer one may know newer regions"
+                )
+                source.problems.append(Problem(path, what, cure))
+            elif region in holder:
+                what = f"{region} is here twice: account {holder[region]} has it already"
+                source.problems.append(Problem(path, what, "a region has one account: keep one"))
+            holder.setdefault(region, account)
+
+
+def _series(source: Source, name: str, series: SeriesEntry) -> None:
+    path: Path = ("bases", name)
+    if series.registry is not None:
+        source.unknown((*path, "registry"), "registries", "registry", series.registry)
+    if (series.registry is None) != (series.grammar == "local"):
+        what = f"{name}: a base of our own (grammar local) has no registry, any other has one"
+        source.problems.append(Problem(path, what, "add or remove `registry`"))
+    source.unknown((*path, "family"), "families", "family", series.family)
+    _carries(source, (*path, "carries"), series.carries)
+    for flavour, entry in flavours_of(series).items():
+        _carries(source, (*path, "flavours", flavour, "carries"), entry.carries)
+    devices = set()
+    for flavour, device, tag in tags_of(series):
+        devices.add(device)
+        place = (*path, "flavours", flavour, device)
+        for fact, said, stated in _disagreements(source, place, series, flavour, device, tag):
+            what = f"tag {tag} says {fact} {said}, but {stated} is stated"
+            cure = f"correct the tag, or {_stated_where(fact)}"
+            source.problems.append(Problem(place, what, cure))
+    if not devices:
+        cure = "give at least one tag, as `sagemaker: {gpu: ...}`"
+        source.problems.append(Problem((*path, "flavours"), f"{name} has no tag", cure))
+    _cuda(source, path, series, has_gpu="gpu" in devices)
+
+
+def _disagreements(
+    source: Source, place: Path, series: SeriesEntry, flavour: str, device: Device, tag: str
+) -> list[tuple[str, str, str]]:
+    parsed = _parsed(source, place, series.grammar, tag)
+    if parsed is None:
+        return []
+    found = disagreements(parsed, facts_of(series, device), flavour)
+    if parsed.device != device:  # then CUDA differs too, but that is not the mistake
+        return [one for one in found if one[0] == "device"]
+    if device == "gpu" and series.facts.cuda is None:  # `_cuda` says so
+        return [one for one in found if one[0] != "cuda"]
+    return found
+
+
+def _stated_where(fact: str) -> str:
+    if fact == "device":
+        return "put it under the other of `gpu` and `cpu`"
+    return "put it under the other flavour" if fact == "flavour" else f"`{fact}` in `facts`"
+
+
+def _cuda(source: Source, path: Path, series: SeriesEntry, *, has_gpu: bool) -> None:
+    facts, reason = series.facts, (*path, "cuda_mismatch")
+    if not has_gpu:
+        if facts.cuda or facts.torch_cuda or series.cuda_mismatch:
+            what = "CUDA is stated, but no base of this series has a GPU"
+            source.problems.append(Problem((*path, "facts"), what, "remove it, or add a `gpu` tag"))
+    elif not (facts.cuda and facts.torch_cuda):
+        what = "a series with a `gpu` tag states both `cuda` (nvcc) and `torch_cuda`"
+        cure = 'add what is missing, as torch_cuda: "13.0"'
+        source.problems.append(Problem((*path, "facts"), what, cure))
+    elif facts.cuda != facts.torch_cuda and not series.cuda_mismatch:
+        what = f"the toolkit is CUDA {facts.cuda} but torch was built with {facts.torch_cuda}"
+        cure = "if that is so, say why in `cuda_mismatch`"
+        source.problems.append(Problem((*path, "facts"), what, cure))
+    elif facts.cuda == facts.torch_cuda and series.cuda_mismatch:
+        what = f"`cuda_mismatch` explains a difference, but both are CUDA {facts.cuda}"
+        source.problems.append(Problem(reason, what, "remove it, or correct `facts`"))
+
+
+def _carries(source: Source, path: Path, carries: Mapping[str, str]) -> None:
+    for addon in carries:
+        source.unknown((*path, addon), "addons", "add-on", addon)
+
+
+def _parsed(source: Source, path: Path, grammar: str, tag: str) -> ParsedTag | None:
+    try:
+        return parse_tag(grammar, tag)
+    except UsageError as error:
+        source.problems.append(Problem(path, error.what, error.cure or ""))
+        return None
+
+
+def _shared_tags(source: Source) -> None:
+    first: dict[tuple[str | None, str, str], str] = {}
+    for name, series in source.bases.items():
+        for flavour, device, tag in tags_of(series):
+            base = f"{name}-{flavour}-{device}"
+            key = (series.registry, series.repository, tag)
+            if key in first:
+                what = f"tag {tag} of {base} is the tag of {first[key]} already"
+                path = ("bases", name, "flavours", flavour, device)
+                source.problems.append(Problem(path, what, "give each base its own tag"))
+            first.setdefault(key, base)
+
+
+def _addon(source: Source, name: str, addon: AddonEntry) -> None:
+    path: Path = ("addons", name)
+    if (addon.version == "axis") != (name == AXIS):
+        what = f"`version: axis` is for {AXIS}, whose versions `images` lists; others pin one"
+        source.problems.append(Problem((*path, "version"), what, "as version: 5.1.4"))
+        return
+    bound = addon.replace_below
+    if bound and addon.version != "axis" and Version(addon.version) < Version(bound.version):
+        what = f"{name} {addon.version} would itself be replaced: it is below {bound.version}"
+        cure = "raise `version`, or lower `replace_below`"
+        source.problems.append(Problem((*path, "version"), what, cure))
+
+
+def _unused(source: Source) -> None:
+    if source.broken["bases"] or source.broken["references"]:
+        return  # what a broken entry uses is not known
+    series = source.bases.values()
+    referenced = {entry.registry for entry in source.references.values()}
+    used: dict[str, set[str | None]] = {
+        "registries": {*(entry.registry for entry in series), *referenced},
+        "families": {*(entry.family for entry in series)},
+    }
+    for section, names in used.items():
+        known = source.names(section)
+        if not names <= {None, *known}:
+            continue  # a mistyped name is reported; it may be the one that nothing seems to use
+        for name in sorted(known - names):
+            what = f"nothing uses {name!r} of `{section}`"
+            source.problems.append(Problem((section, name), what, "remove it, or use it"))

@@ -1,0 +1,73 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from slipway.core.console import Reporter
+from slipway.core.credentials import CredentialsFor
+from slipway.core.errors import UsageError
+from slipway.core.events import OnEvent
+from slipway.core.paths import Project
+from slipway.engine.client import Engine, connect
+from slipway.matrix.model import Matrix
+from slipway.pipeline.checkout import House
+from slipway.pipeline.settings import Settings
+from slipway.records.locks import Locks
+from slipway.registry import ecr_target, local
+from slipway.registry.target import Target
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the steps need: the checkout, the matrix, the locks, an engine, and who to tell.
+
+    `region` says where bases come from (None: their public mirror); `cancel` ends builds early.
+    """
+
+    project: Project
+    matrix: Matrix
+    locks: Locks
+    engine: Engine
+    region: str | None
+    credentials: CredentialsFor
+    on_event: OnEvent
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+
+def target_of(house: House, settings: Settings) -> Target:
+    """The registry to push to; the local one is started when it does not run."""
+    if settings.target == "local":
+        return local.up(house.project, settings.registry_port)
+    if settings.region is None:
+        raise UsageError(
+            "a push to ECR needs a region", cure="Give --region, or set slipway.region."
+        )
+    return ecr_target.ecr_target(settings.region)
+
+
+@contextlib.contextmanager
+def workshop(
+    house: House, settings: Settings, target: Target | None = None
+) -> Iterator[tuple[Workshop, Reporter]]:
+    """An engine, and progress on the terminal, for as long as the block runs."""
+    engine = connect(house.project, settings.engine)
+    try:
+        with Reporter() as reporter:
+            yield (
+                Workshop(
+                    project=house.project,
+                    matrix=house.matrix,
+                    locks=house.locks,
+                    engine=engine,
+                    region=settings.region,
+                    credentials=ecr_target.credentials_for([target] if target else []),
+                    on_event=reporter.on_event,
+                ),
+                reporter,
+            )
+    finally:
+        engine.close()

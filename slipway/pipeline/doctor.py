@@ -1,0 +1,169 @@
+"""`inv doctor`: what this machine can do, and the cure for what it cannot. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import boto3
+import botocore.exceptions
+
+from slipway.core.errors import SlipwayError
+from slipway.core.paths import Project
+from slipway.core.units import human_bytes
+from slipway.derive import generate as generated
+from slipway.engine.client import connect
+from slipway.engine.errors import EngineUnavailableError
+from slipway.matrix.model import past_support
+from slipway.pipeline import host_tools
+from slipway.pipeline.checkout import House
+from slipway.pipeline.settings import Settings
+from slipway.registry import local
+
+State = Literal["ok", "note", "wrong"]
+
+ENOUGH_DISK = 20_000_000_000
+"""Bytes: one DLC base unpacked takes about this much."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `wrong` keeps the main job from working; `note` is worth knowing."""
+
+    state: State
+    name: str
+    found: str
+    cure: str = ""
+
+    def row(self) -> tuple[str, str, str]:
+        """For a table."""
+        mark = {"ok": "ok", "note": "note", "wrong": "WRONG"}[self.state]
+        return (mark, self.name, self.found + (f"\n-> {self.cure}" if self.cure else ""))
+
+    def as_json(self) -> dict[str, str]:
+        """For a program."""
+        return asdict(self)
+
+
+def _rights() -> Check:
+    if os.geteuid() == 0:
+        return Check("ok", "rights", "root")
+    return Check(
+        "note", "rights", "not root", "Installing tools and the embedded engine need root (sudo)."
+    )
+
+
+def _tools() -> Check:
+    missing = host_tools.missing()
+    if not missing:
+        return Check("ok", "host tools", "all found")
+    names = ", ".join(tool.name for tool in missing)
+    return Check("wrong", "host tools", f"missing: {names}", "Run `./inv setup`.")
+
+
+def _engine(root: Path, settings: Settings) -> list[Check]:
+    project = Project.at(root)
+    try:
+        engine = connect(project, settings.engine, start=False)
+    except EngineUnavailableError as error:
+        startable = os.geteuid() == 0 and shutil.which("dockerd") is not None
+        if settings.engine in ("auto", "embedded") and startable:
+            return [Check("ok", "engine", "none runs; `ship` starts the embedded one")]
+        return [Check("wrong", "engine", error.what, error.cure or "")]
+    try:
+        kind = "embedded" if engine.embedded else "yours"
+        store = "containerd image store" if engine.containerd_store else "graph driver"
+        found = [Check("ok", "engine", f"Docker {engine.version} ({kind}, {store}) {engine.url}")]
+        free = shutil.disk_usage(engine.data_root).free if Path(engine.data_root).is_dir() else None
+    finally:
+        engine.close()
+    if free is not None:
+        enough = free >= ENOUGH_DISK
+        found.append(
+            Check(
+                "ok" if enough else "note",
+                "engine disk",
+                f"{human_bytes(free)} free in {engine.data_root}",
+                "" if enough else "One DLC base takes about 20 GB here.",
+            )
+        )
+    return found
+
+
+def _matrix(root: Path) -> list[Check]:
+    house = House.at(root)
+    files = generated.expected(house.project, house.matrix, house.locks)
+    differ = len(generated.drift(house.project, files))
+    checks = [
+        Check("wrong", "generated files", f"{differ} differ", "Run `./inv generate`.")
+        if differ
+        else Check("ok", "generated files", f"all {len(files)} as versions.yaml gives them")
+    ]
+    bases, locks, today = house.matrix.bases, house.locks.bases, date.today()
+    past = [base.name for base in bases if past_support(base, today)]
+    if past:
+        checks.append(Check("note", "past support", _some(past, len(bases))))
+    used = {image.base.name: image.base for image in house.matrix.images}
+    open_ones = [
+        name
+        for name, base in sorted(used.items())
+        if base.registry and not (name in locks and locks[name].digest)
+    ]
+    if open_ones:
+        cure = "Run `./inv lock` where their registries can be reached; see `./inv plan`."
+        checks.append(Check("note", "bases without digest", _some(open_ones, len(used)), cure))
+    return checks
+
+
+def _some(names: Sequence[str], of: int) -> str:
+    return f"{len(names)} of {of}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+
+
+def _registry(root: Path) -> Check:
+    status = local.status(Project.at(root))
+    if status.running and status.target:
+        return Check("ok", "registry", f"running on {status.target.host}")
+    return Check("ok", "registry", "not running; `push` starts it")
+
+
+def _aws() -> Check:
+    try:
+        credentials = boto3.session.Session().get_credentials()
+    except botocore.exceptions.BotoCoreError as error:
+        return Check("note", "AWS credentials", str(error), "Needed only for private ECR.")
+    if credentials is None:
+        return Check("note", "AWS credentials", "none", "Needed only for private ECR.")
+    return Check("ok", "AWS credentials", f"found ({credentials.method})")
+
+
+def check(root: Path, config: Any) -> tuple[Check, ...]:
+    """All checks, each on its own: one that fails to answer is a finding, not the end."""
+    settings = Settings.of(config)
+    parts: Sequence[Callable[[], Check | list[Check]]] = (
+        _rights,
+        _tools,
+        lambda: _engine(root, settings),
+        lambda: _matrix(root),
+        lambda: _registry(root),
+        _aws,
+    )
+    found: list[Check] = []
+    for part in parts:
+        try:
+            result = part()
+        except SlipwayError as error:
+            result = Check("wrong", "versions.yaml", error.what, error.cure or "")
+        found += result if isinstance(result, list) else [result]
+    return tuple(found)
+
+
+def raise_for(checks: Sequence[Check]) -> None:
+    """Raise SlipwayError when something keeps the main job from working."""
+    wrong = [found.name for found in checks if found.state == "wrong"]
+    if wrong:
+        raise SlipwayError(f"not right: {', '.join(wrong)}")

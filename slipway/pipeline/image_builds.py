@@ -1,0 +1,154 @@
+"""Plan steps -> images in the engine: bases once each, N builds at a time, one log an image."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from slipway.core.digests import is_executable, tree_files
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.events import Event
+from slipway.core.paths import Project
+from slipway.core.units import human_bytes
+from slipway.derive.build_id import Inputs
+from slipway.derive.dockerfile import render
+from slipway.derive.plan import is_locked
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
+from slipway.engine.images import image_id, inspect
+from slipway.matrix.image_tags import image_tag, repository
+from slipway.matrix.model import Image, Matrix
+from slipway.pipeline.base_images import ensure_base
+from slipway.pipeline.context import Workshop
+from slipway.records import builds
+from slipway.records.builds import Built, Record
+from slipway.wheels.image_context import python_context
+
+BUILD_ID_LABEL = "io.slipway.build-id"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one image's build ended: a record, or the failure."""
+
+    image: Image
+    built: Built | None
+    failure: SlipwayError | None = None
+    fresh: bool = False  # built now, rather than found up to date
+
+
+def reference_of(matrix: Matrix, image: Image, build_id: str) -> str:
+    """Repository and immutable tag of an image, without a registry host."""
+    return f"{repository(image, matrix.repository_prefix)}:{image_tag(image, build_id)}"
+
+
+def launcher_context(project: Project) -> tuple[ContextFile, ...]:
+    """The launcher's files as they stand in the image."""
+    found = [
+        ContextFile(
+            f"launcher/opt/entrypoints/{path.relative_to(project.launcher).as_posix()}",
+            path,
+            0o755 if is_executable(path) else 0o644,
+        )
+        for path in tree_files(project.launcher)
+    ]
+    shim = b'#!/bin/sh\nexec /opt/entrypoints/launch "$@"\n'
+    return (*found, ContextFile("launcher/usr/local/bin/launch", shim, 0o755))
+
+
+def is_built(shop: Workshop, image: Image, inputs: Inputs) -> Built | None:
+    """The record of a build that is up to date and whose image is still in the engine."""
+    built = builds.load(shop.project, image.name).built
+    if built is None or built.build_id != inputs.build_id:
+        return None
+    return built if image_id(shop.engine, built.reference) == built.image_id else None
+
+
+def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built:
+    started = time.monotonic()
+    task = f"build {image.name}"
+    shop.on_event(Event("start", task))
+    tools = tuple(shop.matrix.tools.values())
+    reference = reference_of(shop.matrix, image, inputs.build_id)
+    request = BuildRequest(
+        dockerfile=render(image, shop.locks, tools, shop.project.templates),
+        context=(
+            *python_context(
+                shop.project, shop.engine, shop.matrix, image, base, shop.locks, shop.on_event
+            ),
+            *launcher_context(shop.project),
+        ),
+        tags=(reference,),
+        build_args={"BASE_REGISTRY": base.partition(f"/{image.base.repository}:")[0]},
+        labels={BUILD_ID_LABEL: inputs.build_id},
+        secrets={},
+    )
+    made = build(
+        shop.engine,
+        request,
+        task=task,
+        credentials=shop.credentials,
+        on_event=shop.on_event,
+        log=shop.project.logs / f"build-{image.name}.log",
+        cancel=shop.cancel,
+    )
+    size = int(inspect(shop.engine, made)["Size"])
+    seconds = time.monotonic() - started
+    built = Built(inputs.build_id, inputs.as_json(), reference, made, size, seconds)
+    builds.save(shop.project, image.name, Record(built=built))
+    shop.on_event(Event("done", task, text=human_bytes(size)))
+    return built
+
+
+def require_locked(images: Sequence[Image], inputs: Mapping[str, Inputs]) -> None:
+    """Refuse images whose base or requirements are not pinned; raises UsageError naming them."""
+    open_ones = [image.name for image in images if not is_locked(inputs[image.name])]
+    if open_ones:
+        raise UsageError(
+            f"not everything is pinned for {', '.join(open_ones[:5])}"
+            + (f" and {len(open_ones) - 5} more" if len(open_ones) > 5 else ""),
+            cure="Run `./inv lock` where the registries can be reached, or build with --unlocked.",
+        )
+
+
+def build_all(
+    shop: Workshop, images: Sequence[Image], inputs: Mapping[str, Inputs], jobs: int
+) -> tuple[Outcome, ...]:
+    """Build what is not up to date, `jobs` at a time. One failure never cancels the others.
+
+    Images of one base follow each other, and the first of them fetches it, so each base is pulled
+    once whatever `jobs` is.
+    """
+    base_locks = {image.base.name: threading.Lock() for image in images}
+    failed_bases: dict[str, SlipwayError] = {}
+
+    def one(image: Image) -> Outcome:
+        if shop.cancel.is_set():
+            return Outcome(image, None, SlipwayError("not started: interrupted"))
+        if found := is_built(shop, image, inputs[image.name]):
+            return Outcome(image, found)
+        try:
+            with base_locks[image.base.name]:
+                if earlier := failed_bases.get(image.base.name):
+                    raise earlier
+                try:
+                    base = ensure_base(shop, image.base)
+                except SlipwayError as error:
+                    failed_bases[image.base.name] = error
+                    raise
+            return Outcome(image, _build_one(shop, image, inputs[image.name], base), fresh=True)
+        except SlipwayError as error:
+            shop.on_event(Event("failed", f"build {image.name}", text=error.what))
+            return Outcome(image, None, error)
+
+    ordered = sorted(images, key=lambda image: (image.base.name, image.name))
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        futures = [pool.submit(one, image) for image in ordered]
+        try:
+            outcomes = [future.result() for future in futures]
+        except KeyboardInterrupt:
+            shop.cancel.set()  # open builds close their connection, and the engine stops them
+            raise
+    return tuple(outcomes)

@@ -1,0 +1,96 @@
+"""Answers that change nothing: the plan, one cell, why a check runs, what is running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from slipway.core.errors import SlipwayError
+from slipway.core.mounts import free_bytes
+from slipway.core.units import human_bytes
+from slipway.derive.plan import Disk, Note, Step, disk, grouped
+from slipway.engine.embedded import daemon
+from slipway.matrix.load import select
+from slipway.matrix.references import image_uri
+from slipway.pipeline.checkout import House
+from slipway.pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """A plan with what it needs from outside: logins and disk."""
+
+    steps: tuple[Step, ...]
+    logins: tuple[str, ...]
+    unreachable: tuple[Note, ...]
+    disk: Disk
+    free: int | None
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """For a table."""
+        return [(step.image.name, step.action, "; ".join(step.because)) for step in self.steps]
+
+    def notes(self) -> list[str]:
+        """What a person should know beside the table."""
+        counts: dict[str, int] = {}
+        for step in self.steps:
+            counts[step.action] = counts.get(step.action, 0) + 1
+        lines = [", ".join(f"{count} {action}" for action, count in sorted(counts.items()))]
+        lines.append(f"logins: {', '.join(self.logins) or 'none'}")
+        free = "unknown" if self.free is None else human_bytes(self.free)
+        lines.append(f"disk: about {human_bytes(self.disk.needed)} needed, {free} free")
+        if self.disk.unknown:
+            lines.append(
+                f"  plus {len(self.disk.unknown)} bases whose size no lock records "
+                "(a DLC base takes about 20 GB)"
+            )
+        notes = [note for step in self.steps for note in step.notes]
+        return lines + grouped([*self.unreachable, *notes])
+
+    def as_json(self) -> dict[str, Any]:
+        """For a program: `include` is a CI job matrix of what is to be done."""
+        return {
+            "include": [
+                {
+                    "image": step.image.name,
+                    "action": step.action,
+                    "because": list(step.because),
+                    "build_id": step.build_id,
+                    "notes": [note.text for note in step.notes],
+                }
+                for step in self.steps
+            ],
+            "logins": list(self.logins),
+            "disk": {"needed": self.disk.needed, "free": self.free},
+        }
+
+
+def plan(root: Path, settings: Settings, names: Sequence[str], today: date) -> PlanReport:
+    """The plan for the images named (all by default). Needs no Docker, no AWS, no network."""
+    house = House.at(root)
+    images = select(house.matrix, names)
+    steps = house.plan(images, house.inputs(images), today)
+    todo = [step for step in steps if step.action != "up to date"]
+    logins: set[str] = set()
+    unreachable: set[Note] = set()
+    for base in {step.image.base.name: step.image.base for step in todo}.values():
+        if base.registry is None:
+            continue
+        try:
+            uri = image_uri(base.registry, settings.region, base.repository, base.tag)
+        except SlipwayError:
+            where = f"in {settings.region}" if settings.region else "without --region"
+            unreachable.add(Note(base.name, f"not to be had {where}"))
+        else:
+            logins |= {uri.login_host} if uri.login_host else set()
+    status = daemon.status(house.project)
+    return PlanReport(
+        steps,
+        tuple(sorted(logins)),
+        tuple(sorted(unreachable)),
+        disk(steps, house.locks.bases),
+        free_bytes(status.data_root),
+    )

@@ -1,0 +1,70 @@
+"""`inv lock`: bring images/lock up to date and say what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway.core.console import Reporter, say
+from slipway.core.errors import DriftError
+from slipway.core.file_lock import exclusive
+from slipway.derive.plan import Note, grouped
+from slipway.engine.client import connect
+from slipway.engine.errors import EngineUnavailableError
+from slipway.matrix.load import select
+from slipway.pipeline.checkout import House
+from slipway.pipeline.settings import Settings
+from slipway.registry import ecr_target
+from slipway.resolve import lock_update as locking
+
+
+def lock(
+    root: Path,
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    check: bool = False,
+    upgrade: bool = False,
+    pull: bool = False,
+) -> None:
+    """Bring images/lock up to date for the images named (all by default), or say what would change.
+
+    Packages inside a base are read where an engine has it; `pull` fetches it for that. Raises
+    DriftError when `check` finds a difference.
+    """
+    house = House.at(root)
+    images = select(house.matrix, names)
+    with exclusive(house.project.state / "lock", "lock"), Reporter() as reporter:
+        try:
+            engine = connect(house.project, settings.engine, start=pull)
+        except EngineUnavailableError:
+            if pull:
+                raise
+            engine = None
+        try:
+            report = locking.lock(
+                house.project,
+                house.matrix,
+                images,
+                region=settings.region,
+                credentials=ecr_target.credentials_for(),
+                engine=engine,
+                check=check,
+                upgrade=upgrade,
+                pull=pull,
+                on_event=reporter.on_event,
+            )
+        finally:
+            if engine:
+                engine.close()
+    for line in report.changes:
+        print(line)
+    notes = []
+    for line in report.unresolved:
+        base, _, reason = line.partition(": ")
+        notes.append(Note(base, f"no digest ({reason})"))
+    for line in grouped(notes):
+        say(line)
+    say("every lock is up to date" if not report.drift else f"{len(report.changes)} changes")
+    if check and report.drift:
+        raise DriftError("images/lock differs from what it is made from", cure="Run `./inv lock`.")

@@ -1,0 +1,99 @@
+"""All that can go, in the order in which it goes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from slipway.core.console import print_json, print_table, say
+from slipway.core.errors import UsageError
+from slipway.core.file_lock import exclusive
+from slipway.core.mounts import existing, space
+from slipway.core.paths import Project
+from slipway.core.units import human_bytes
+from slipway.engine.client import Engine, connect
+from slipway.engine.embedded import daemon
+from slipway.prune import engine_images, project_files
+from slipway.prune.removable import Step
+from slipway.records.lock_files import load_locks
+from slipway.records.locks import Locks
+from slipway.storage import storage_report
+from slipway.storage.move.docker_move import Room
+
+_AGE = re.compile(r"(\d+)([dhw]?)")
+_SECONDS = {"h": 3600, "d": 86400, "": 86400, "w": 7 * 86400}
+
+
+def age(text: str) -> int:
+    """Seconds in `30d`, `12h`, `2w`, or a plain number of days. Raises UsageError."""
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{text!r} is no age", cure="Say 30d, 12h or 2w.")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def plan(
+    project: Project, engine: Engine | None, locks: Locks, older_than: int
+) -> tuple[Step, ...]:
+    """The steps in which something can go; `engine` None leaves images out."""
+    before = time.time() - older_than
+    found = (
+        *(engine_images.steps(engine, locks, before) if engine else ()),
+        *project_files.steps(project, before),
+    )
+    return tuple(step for step in found if step.items)
+
+
+def apply(steps: Sequence[Step], say: Callable[[str], None]) -> None:
+    """Remove it all; says what had to stay, and why."""
+    for step in steps:
+        for item in step.items:
+            if reason := step.remove(item):
+                say(reason)
+
+
+def run(room: Room, older_than: str, *, yes: bool, dry_run: bool, json: bool) -> None:
+    """Show what can go, ask, and remove it, while no other task of this checkout works."""
+    seconds = age(older_than)
+    project = room.project
+    with exclusive(project.state / "lock", "storage.prune"), _engine(room) as connected:
+        steps = plan(project, connected, load_locks(project), seconds)
+        show_prune(steps, as_json=json)
+        if dry_run or not steps or not storage_report.ask("Remove all this?", yes=yes):
+            return
+        free = _free(project, connected)
+        apply(steps, say)
+        say(f"{human_bytes(max(_free(project, connected) - free, 0))} freed")
+
+
+@contextmanager
+def _engine(room: Room) -> Iterator[Engine | None]:
+    """The engine; None where there is only an embedded one that was never started."""
+    if room.url == "embedded" and not daemon.status(room.project).data_root.exists():
+        yield None
+        return
+    connected = connect(room.project, room.url)
+    try:
+        yield connected
+    finally:
+        connected.close()
+
+
+def _free(project: Project, engine: Engine | None) -> int:
+    """Free bytes on the disks of the project's state and of the engine, each counted once."""
+    places = [project.state, *([Path(engine.data_root)] if engine else [])]
+    devices = {existing(place).stat().st_dev: place for place in places}
+    return sum(space(place).free for place in devices.values())
+
+
+def show_prune(steps: Sequence[Step], *, as_json: bool) -> None:
+    """What can go."""
+    total = sum(step.size for step in steps)
+    if as_json:
+        print_json({"bytes": total, "steps": [step.as_json() for step in steps]})
+        return
+    print_table(("what", "count", "frees", "which"), [step.row() for step in steps])
+    say(f"frees at least {human_bytes(total)}" if steps else "there is nothing to remove")

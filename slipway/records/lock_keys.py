@@ -1,0 +1,57 @@
+"""Which lock file each Python add-on of an image uses. Pure; file names are for people to read.
+
+``py312_sagemaker-training-5.1.4_deepspeed-0.18.8`` is DeepSpeed 0.18.8 on top of a layer with
+sagemaker-training 5.1.4, for any base with Python 3.12 whose packages are not known. Once they are
+known the closure belongs to that base alone, and the name starts with the base's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from slipway.matrix.model import Addon, Base, Image
+from slipway.records.locks import BaseLock
+
+BUILD = "build"
+"""pip, and what builds wheels from sdists: the same for every base."""
+
+
+def scope(base: Base, base_lock: BaseLock | None) -> str:
+    """What closures on this base depend on: the base if its packages are known, else its Python."""
+    if base_lock is not None and base_lock.packages is not None:
+        return base.name
+    return f"py{base.facts.python.replace('.', '')}"
+
+
+def base_lock_key(base: Base) -> str:
+    """The lock of what a base of our own has beyond the distribution's packages: torch."""
+    return base.name
+
+
+def has_layer(addon: Addon) -> bool:
+    """Whether the add-on is a layer of Python packages."""
+    return addon.action != "keep" and bool(addon.requirements)
+
+
+def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Addon, str], ...]:
+    """The Python add-ons of an image in layer order, each with the key of its lock.
+
+    A layer is resolved after those below it, so its key names them: the lower layer stays the same,
+    and is shared, whatever is put on top.
+    """
+    key = scope(image.base, base_lock)
+    found = []
+    for addon in filter(has_layer, image.addons):
+        key += "_" + "+".join(_readable(requirement) for requirement in addon.requirements)
+        found.append((addon, key))
+    return tuple(found)
+
+
+def _readable(requirement: str) -> str:
+    """A requirement as part of a file name; exact pins read as name-version."""
+    exact = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+-]+)", requirement.replace(" ", ""))
+    if exact:
+        return f"{exact[1]}-{exact[2]}"
+    digest = hashlib.sha256(requirement.encode()).hexdigest()[:8]
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", requirement).strip("-") + f"-{digest}"

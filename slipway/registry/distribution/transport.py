@@ -1,0 +1,195 @@
+"""HTTP to one registry host: certificates, proxies, and patience with a busy or breaking server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.exceptions import NameResolutionError
+
+from slipway.registry.distribution.retry import Policy, gate, retry_after
+from slipway.registry.errors import (
+    RegistryError,
+    complaint,
+    throttled,
+    unavailable,
+)
+from slipway.registry.hosts import api_host, is_loopback
+
+RETRIED = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
+"""Statuses that a later try may turn into success; the set that crane retries
+(google/go-containerregistry:pkg/v1/remote/options.go)."""
+
+TIMEOUT_S = (10.0, 60.0)  # to connect; between two bytes
+
+
+class _Authorization(AuthBase):
+    """The header as we made it; giving requests an `auth` also keeps ~/.netrc out of it."""
+
+    def __init__(self, header: str | None) -> None:
+        self._header = header
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._header:
+            request.headers["Authorization"] = self._header
+        return request
+
+
+class Transport:
+    """Requests to one registry host, tried again as the policy says.
+
+    `insecure`: plain http; None means http for loopback hosts and https for all others, which is
+    what dockerd does. Certificates come from REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or SSL_CERT_FILE;
+    proxies from the usual variables. Safe to use from several threads.
+    """
+
+    def __init__(self, host: str, *, insecure: bool | None = None, policy: Policy | None = None):
+        self.host = host
+        plain = is_loopback(host) if insecure is None else insecure
+        self.base = f"{'http' if plain else 'https'}://{api_host(host)}"
+        self.policy = policy or Policy()
+        self._gate = gate(host)
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for session in self._sessions:
+                session.close()
+            self._sessions.clear()
+            self._local = threading.local()
+
+    def _session(self) -> requests.Session:
+        # One session a thread: requests does not promise that a session may be shared.
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.mount("https://", HTTPAdapter(max_retries=0))
+            # No proxy stands between us and this machine; Go programs (dockerd) know that,
+            # requests does not.
+            session.trust_env = not is_loopback(self.host)
+            # requests itself does not know SSL_CERT_FILE (psf/requests#2899).
+            bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+            session.verify = next(filter(None, map(os.environ.get, bundles)), True)
+            with self._lock:
+                self._sessions.append(session)
+            self._local.session = session
+        return session
+
+    def once(
+        self,
+        method: str,
+        url: str,
+        *,
+        authorization: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        """One try. Raises requests' own exceptions."""
+        response = self._session().request(
+            method,
+            url if "://" in url else f"{self.base}{url}",
+            headers=dict(headers or {}),
+            params=dict(params or {}),
+            data=body,
+            auth=_Authorization(authorization),
+            stream=stream,
+            timeout=TIMEOUT_S,
+            allow_redirects=method in ("GET", "HEAD"),
+        )
+        self._gate.down = False
+        return response
+
+    def patiently(self, tried: Callable[[], requests.Response], where: str) -> requests.Response:
+        """The answer of `tried`, called again while the host is busy, broken or cut off.
+
+        Raises ThrottledError or RegistryUnavailableError when patience ends; an answer of
+        any other status is the caller's to judge.
+        """
+        failures = 0
+        attempts = 1 if self._gate.down else self.policy.attempts
+        while True:
+            self._gate.wait()
+            asked: float | None = None
+            try:
+                response = tried()
+            except requests.exceptions.RequestException as error:
+                failure = _broken(error, where)
+                lost = isinstance(error, requests.exceptions.ConnectionError)
+                last = not _may_pass(error)
+            else:
+                if response.status_code not in RETRIED:
+                    return response
+                failure, asked = _refused(response, where)
+                lost = last = False
+            failures += 1
+            if last or failures >= attempts:
+                self._gate.down = lost
+                raise failure
+            self.pause(failures, asked)
+
+    def pause(self, failures: int, asked: float | None = None) -> None:
+        """Wait as the policy says after so many failures; `asked` is the host's Retry-After."""
+        seconds = self.policy.delay(failures, asked)
+        if asked is not None:
+            self._gate.hold(seconds)
+        else:
+            time.sleep(seconds)
+
+
+def _refused(response: requests.Response, where: str) -> tuple[RegistryError, float | None]:
+    with contextlib.closing(response):
+        said = complaint(response.content).message or response.reason or ""
+    text = f"{response.status_code} {said}".strip()
+    asked = retry_after(response.headers.get("Retry-After"))
+    if response.status_code == 429:
+        return throttled(where, text), 0.0 if asked is None else asked
+    return unavailable(where, text), asked
+
+
+def _may_pass(error: requests.exceptions.RequestException) -> bool:
+    """Whether a later try can succeed: not with a bad certificate, name, URL or proxy."""
+    if isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError):
+        return False
+    if isinstance(error, requests.exceptions.ConnectionError) and error.args:
+        return not isinstance(getattr(error.args[0], "reason", None), NameResolutionError)
+    return isinstance(
+        error,
+        requests.exceptions.ConnectionError
+        | requests.exceptions.Timeout
+        | requests.exceptions.ChunkedEncodingError,
+    )
+
+
+def _broken(error: requests.exceptions.RequestException, where: str) -> RegistryError:
+    if isinstance(error, requests.exceptions.SSLError):
+        return RegistryError(
+            f"the server's certificate is not trusted ({reason(error)})",
+            where=where,
+            cure="Behind a proxy with its own certificate authority, name its bundle in "
+            "REQUESTS_CA_BUNDLE or SSL_CERT_FILE.",
+        )
+    return unavailable(where, reason(error))
+
+
+def reason(error: BaseException) -> str:
+    """The innermost words: requests wraps urllib3, which wraps the socket's error."""
+    inner = getattr(error, "reason", None)
+    causes = [inner, *reversed(error.args)]
+    cause = next((part for part in causes if isinstance(part, BaseException)), None)
+    if cause is not None:
+        return reason(cause)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # urllib3 puts the connection's own description before the words.
+    return str(error).rsplit(">: ", 1)[-1].rsplit("): ", 1)[-1]

@@ -1,0 +1,175 @@
+"""A repository of our own in ECR: created once, with immutable tags, and looked after."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from slipway.core.errors import UsageError
+from slipway.registry.ecr.ecr_client import aws_errors, caller_account, wrong_account
+from slipway.registry.ecr.policies import lifecycle_policy, merged_policy, pull_statements
+from slipway.registry.errors import NotAuthorisedError
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecr import ECRClient
+    from mypy_boto3_ecr.literals import ImageTagMutabilityType
+    from mypy_boto3_ecr.type_defs import CreateRepositoryRequestTypeDef, RepositoryTypeDef
+
+
+class _Owner(TypedDict, total=False):
+    registryId: str
+
+
+_EXCEPTIONS_MAX = 5  # ECR user guide, "Preventing image tags from being overwritten"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository as ECR describes it. `mutability` is ECR's word (IMMUTABLE_WITH_EXCLUSION)."""
+
+    name: str
+    uri: str
+    account: str
+    mutability: str
+    created: bool
+    warnings: tuple[str, ...] = ()  # what could not be set up, for a person
+
+
+def ensure_repository(
+    client: ECRClient,
+    name: str,
+    *,
+    consumers: Sequence[str] = (),
+    sagemaker: bool = False,
+    keep: int | None = None,
+    alias_patterns: Sequence[str] = (),
+    account: str | None = None,
+) -> Repository:
+    """The repository, created where the registry has none of this name.
+
+    A new one scans on push and has immutable tags, but for `alias_patterns` (at most 5, `*` is the
+    wildcard) where the API knows such exceptions. Untagged images expire, and beyond `keep` the
+    oldest tagged ones, never those that carry an alias. One that exists keeps its settings.
+    `consumers` (accounts) and the SageMaker service are allowed to pull, in both cases; other
+    statements of the policy stay. `account` is the registry's, None for the caller's own.
+
+    Raises WrongAccountError where it would have to be created in another account, UsageError for
+    bad arguments, and RegistryError's subclasses.
+    """
+    _check(consumers, keep, alias_patterns)
+    edge = _Edge(client, name, account)
+    found = edge.describe()
+    created = found is None
+    warnings: list[str] = []
+    if found is None:
+        found = edge.create(alias_patterns)
+        if alias_patterns and found["imageTagMutability"] == "IMMUTABLE":
+            warnings.append("this region's ECR has no movable tags: aliases cannot be promoted")
+        try:
+            edge.put_lifecycle(lifecycle_policy(keep, alias_patterns))
+        except NotAuthorisedError as error:  # a right that a pusher can do without
+            warnings.append(f"nothing will expire: {error.what}")
+    if consumers or sagemaker:
+        edge.allow(pull_statements(client.meta.partition, consumers, sagemaker))
+    return Repository(
+        name,
+        found["repositoryUri"],
+        found["registryId"],
+        found["imageTagMutability"],
+        created,
+        tuple(warnings),
+    )
+
+
+class _Edge:
+    """The calls about one repository."""
+
+    def __init__(self, client: ECRClient, name: str, account: str | None) -> None:
+        self._client = client
+        self._name = name
+        self._account = account
+        self._owner: _Owner = {"registryId": account} if account else {}
+
+    def _errors(self, action: str) -> contextlib.AbstractContextManager[None]:
+        where = f"{self._account or ''} {self._client.meta.region_name} {self._name}".strip()
+        return aws_errors(action, where, self._account)
+
+    def describe(self) -> RepositoryTypeDef | None:
+        with self._errors("ecr:DescribeRepositories"):
+            try:
+                answer = self._client.describe_repositories(
+                    repositoryNames=[self._name], **self._owner
+                )
+            except self._client.exceptions.RepositoryNotFoundException:
+                return None
+        return answer["repositories"][0]
+
+    def create(self, alias_patterns: Sequence[str]) -> RepositoryTypeDef:
+        if self._account is not None:
+            caller = caller_account(self._client.meta.region_name)
+            if caller != self._account:
+                raise wrong_account(self._name, caller, self._account, "it does not exist there")
+        known = self._client.exceptions
+        with self._errors("ecr:CreateRepository"):
+            try:
+                if alias_patterns:
+                    # Where the API does not know exceptions, all tags are immutable.
+                    with contextlib.suppress(known.InvalidParameterException):
+                        return self._create("IMMUTABLE_WITH_EXCLUSION", alias_patterns)
+                return self._create("IMMUTABLE", ())
+            except known.RepositoryAlreadyExistsException:  # another push was faster
+                answer = self._client.describe_repositories(repositoryNames=[self._name])
+                return answer["repositories"][0]
+
+    def _create(
+        self, mutability: ImageTagMutabilityType, movable: Sequence[str]
+    ) -> RepositoryTypeDef:
+        request: CreateRepositoryRequestTypeDef = {
+            "repositoryName": self._name,
+            "imageTagMutability": mutability,
+            "imageScanningConfiguration": {"scanOnPush": True},
+        }
+        if movable:
+            request["imageTagMutabilityExclusionFilters"] = [
+                {"filterType": "WILDCARD", "filter": pattern} for pattern in movable
+            ]
+        return self._client.create_repository(**request)["repository"]
+
+    def put_lifecycle(self, policy: dict[str, Any]) -> None:
+        with self._errors("ecr:PutLifecyclePolicy"):
+            self._client.put_lifecycle_policy(
+                repositoryName=self._name, lifecyclePolicyText=json.dumps(policy), **self._owner
+            )
+
+    def allow(self, statements: Sequence[dict[str, Any]]) -> None:
+        with self._errors("ecr:GetRepositoryPolicy"):
+            try:
+                answer = self._client.get_repository_policy(
+                    repositoryName=self._name, **self._owner
+                )
+                old = json.loads(answer["policyText"])
+            except self._client.exceptions.RepositoryPolicyNotFoundException:
+                old = None
+        new = merged_policy(old, statements)
+        if new != old:
+            with self._errors("ecr:SetRepositoryPolicy"):
+                self._client.set_repository_policy(
+                    repositoryName=self._name, policyText=json.dumps(new), **self._owner
+                )
+
+
+def _check(consumers: Sequence[str], keep: int | None, alias_patterns: Sequence[str]) -> None:
+    for account in consumers:
+        if not re.fullmatch(r"\d{12}", account):
+            raise UsageError(f"{account!r} is not an AWS account: twelve digits")
+    if keep is not None and keep < 1:
+        raise UsageError(f"keep must be at least 1 image, not {keep}")
+    if len(alias_patterns) > _EXCEPTIONS_MAX:
+        raise UsageError(
+            f"ECR takes at most {_EXCEPTIONS_MAX} patterns of tags that move, "
+            f"not {len(alias_patterns)}"
+        )

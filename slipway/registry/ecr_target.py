@@ -1,0 +1,64 @@
+"""Amazon ECR: a target in an account and region, its credentials, its repositories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from slipway.matrix.references import ecr_host
+from slipway.registry.ecr.ecr_client import caller_account, ecr_client
+from slipway.registry.ecr.ecr_repository import Repository, ensure_repository
+from slipway.registry.logins import Logins, credentials_for, private_token
+from slipway.registry.target import Target
+
+__all__ = [
+    "Logins",
+    "Repository",
+    "credentials_for",
+    "ecr_target",
+    "ensure_repository",
+    "prepare",
+]
+
+
+def ecr_target(
+    region: str, account: str | None = None, *, endpoint_url: str | None = None
+) -> Target:
+    """The private registry of an account (by default the credentials' own) in a region.
+
+    The host comes from botocore's partition data. Where the ECR API is somewhere else
+    (`endpoint_url` or AWS_ENDPOINT_URL_ECR: an emulator, a VPC endpoint), the API itself says which
+    host serves the images. Raises UsageError for regions that do not exist, NoCredentialsError.
+    """
+    account = account or caller_account(region)
+    host = ecr_host(account, region)
+    if endpoint_url or os.environ.get("AWS_ENDPOINT_URL_ECR"):
+        host = private_token(region, host, endpoint_url=endpoint_url).host
+    return Target(f"ecr-{account}-{region}", "ecr", host, region, account)
+
+
+def prepare(
+    target: Target,
+    repository: str,
+    *,
+    consumers: Sequence[str] = (),
+    sagemaker: bool = False,
+    keep: int | None = None,
+    alias_patterns: Sequence[str] = (),
+) -> Repository | None:
+    """`ensure_repository` on a target; None for targets that create repositories by themselves.
+
+    Raises WrongAccountError rather than create it in the caller's account where the target is
+    another's.
+    """
+    if target.kind != "ecr" or target.region is None:
+        return None
+    return ensure_repository(
+        ecr_client(target.region),
+        repository,
+        consumers=consumers,
+        sagemaker=sagemaker,
+        keep=keep,
+        alias_patterns=alias_patterns,
+        account=target.account,
+    )

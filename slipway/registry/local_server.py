@@ -1,0 +1,134 @@
+"""One Distribution process (docker-registry): its configuration, start, proof of identity, end."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import requests
+
+from slipway.core.files import write_atomic
+from slipway.core.processes import command_line, end, read_pid, spawn
+from slipway.registry.errors import RegistryError, RegistryUnavailableError
+
+ADDRESS = "127.0.0.1"
+PATIENCE_S = 15.0
+IDENTITY = "X-Slipway-Registry"
+"""In every answer, with a value of this folder's own: so that a registry of somebody else on our
+port is never taken for ours."""
+
+
+class Server:
+    """The process whose state is under `root`. The caller sees to it that nobody else is at it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.yml"
+        self.pid_file = root / "pid"
+        self.log = root / "registry.log"
+        self.storage = root / "storage"
+        self._log_start: int | None = None  # where the log of our own launch begins
+
+    @property
+    def port(self) -> int | None:
+        """The port in the configuration, None where there is none yet."""
+        port = str(self._http().get("addr", "")).rpartition(":")[2]
+        return int(port) if port.isdigit() else None
+
+    @property
+    def pid(self) -> int | None:
+        """The process; None where the file is stale, since the id may be another program's now."""
+        pid = read_pid(self.pid_file)
+        return pid if pid is not None and self._is_ours(pid) else None
+
+    def configure(self, port: int) -> None:
+        """Write the configuration. It is JSON, which is YAML, which is what Distribution reads."""
+        http = self._http()
+        purge = {"enabled": True, "age": "24h", "interval": "24h", "dryrun": False}
+        config = {
+            "version": 0.1,
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self.storage)},
+                "maintenance": {"uploadpurging": purge},  # uploads that were cut short
+            },
+            "http": {
+                "addr": f"{ADDRESS}:{port}",
+                # Signs the state of an upload: kept, so that one can go on after a restart.
+                "secret": http.get("secret") or secrets.token_hex(16),
+                "headers": {IDENTITY: [self._identity() or secrets.token_hex(8)]},
+            },
+        }
+        write_atomic(self.config, json.dumps(config, indent=2) + "\n", mode=0o600)
+
+    def launch(self, binary: str) -> None:
+        """Start it as a process that outlives us; `wait` tells what became of it."""
+        self.storage.mkdir(parents=True, exist_ok=True)
+        # Distribution takes REGISTRY_* over its configuration file.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        pid = spawn([binary, "serve", str(self.config)], log=self.log, env=environment)
+        write_atomic(self.pid_file, f"{pid}\n")
+
+    def wait(self) -> bool:
+        """Until it answers. False: it ended because somebody had taken the port.
+
+        Also False for one that somebody else launched and that ended. Raises
+        RegistryUnavailableError where our own ended for another reason, or where it stays silent.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if self.answers():
+                return True
+            if self.pid is None:
+                if self._log_start is None:
+                    return False
+                said = self.log.read_bytes()[self._log_start :].decode(errors="replace").strip()
+                if "address already in use" in said:
+                    return False
+                raise RegistryUnavailableError(
+                    f"the local registry ended at once: {said[-300:] or 'it said nothing'}",
+                    where=str(self.log),
+                    cure="The log file may say why; `inv registry.up` tries again.",
+                )
+            time.sleep(0.05)
+        raise RegistryUnavailableError(
+            f"the local registry does not answer on port {self.port} after {PATIENCE_S:.0f} s",
+            where=str(self.log),
+            cure="`inv registry.down`, then `inv registry.up`.",
+        )
+
+    def answers(self) -> bool:
+        """Whether this registry, and none other, answers on its port."""
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # no proxy between us and loopback
+                answer = session.get(f"http://{ADDRESS}:{self.port}/v2/", timeout=2.0)
+        except requests.exceptions.RequestException:
+            return False
+        return answer.status_code == 200 and answer.headers.get(IDENTITY) == self._identity()
+
+    def stop(self) -> bool:
+        """SIGTERM, then SIGKILL. False: it was not running."""
+        pid = self.pid
+        if pid is not None and not end(pid, self._is_ours, grace_s=5.0):
+            raise RegistryError(f"the local registry (pid {pid}) does not end", where=str(self.log))
+        self.pid_file.unlink(missing_ok=True)
+        return pid is not None
+
+    def _is_ours(self, pid: int) -> bool:
+        return str(self.config) in command_line(pid)
+
+    def _http(self) -> dict[str, Any]:
+        try:
+            return cast("dict[str, Any]", json.loads(self.config.read_text())["http"])
+        except (OSError, ValueError, LookupError):
+            return {}
+
+    def _identity(self) -> str | None:
+        values = self._http().get("headers", {}).get(IDENTITY)
+        return str(values[0]) if values else None

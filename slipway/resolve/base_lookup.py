@@ -1,0 +1,146 @@
+"""What a base's registry says of it, and what Python packages are inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from slipway.core.credentials import CredentialsFor
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.engine.client import Engine
+from slipway.engine.containers import run_once
+from slipway.engine.images import image_id
+from slipway.matrix.model import Base
+from slipway.matrix.references import image_uri
+from slipway.records.locks import BaseLock
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.distribution.retry import Policy
+from slipway.registry.errors import (
+    ImageMissingError,
+    NoCredentialsError,
+    NotAuthorisedError,
+    RegistryError,
+    RegistryUnavailableError,
+    RepositoryMissingError,
+    ThrottledError,
+    WrongAccountError,
+)
+
+# One sentence a kind, the same on every machine: it is committed.
+_REASONS: tuple[tuple[type[SlipwayError], str], ...] = (
+    (UsageError, "no public mirror has it, and no region was named"),
+    (RegistryUnavailableError, "its registry could not be reached"),
+    (NoCredentialsError, "there were no credentials for its registry"),
+    (WrongAccountError, "the credentials are another account's"),
+    (NotAuthorisedError, "not authorised to read it"),
+    (ThrottledError, "its registry was too busy"),
+    (RepositoryMissingError, "its registry has no such repository"),
+    (ImageMissingError, "its registry has no such tag"),
+    (RegistryError, "its registry gave an answer that is no image"),
+)
+
+_CONFIG = ("Env", "Entrypoint", "Cmd", "User", "WorkingDir", "Labels")
+
+_LIST_PACKAGES = """
+import importlib.metadata, json
+found = {}
+for distribution in importlib.metadata.distributions():
+    name = distribution.metadata["Name"]
+    if name:
+        found.setdefault(name, distribution.version)
+print(json.dumps(found))
+"""
+
+
+class Asker:
+    """Asks registries; one that cannot be reached is asked once and not for every base."""
+
+    def __init__(self, region: str | None, credentials: CredentialsFor) -> None:
+        self._region = region
+        self._credentials = credentials
+        self._unreachable: set[str] = set()
+
+    def resolve(self, base: Base) -> BaseLock:
+        """What the registry says now; unresolved with the reason where it says nothing."""
+        if base.registry is None:
+            return BaseLock(base.name)
+        try:
+            uri = image_uri(base.registry, self._region, base.repository, base.tag)
+            if uri.host in self._unreachable:
+                raise RegistryUnavailableError("asked before")
+            repository = uri.reference.removeprefix(f"{uri.host}/").rpartition(":")[0]
+            return self._ask(base, uri.host, repository)
+        except RegistryUnavailableError as error:
+            self._unreachable.add(uri.host)
+            return BaseLock(base.name, unresolved=reason(error))
+        except SlipwayError as error:
+            return BaseLock(base.name, unresolved=reason(error))
+
+    def _ask(self, base: Base, host: str, repository: str) -> BaseLock:
+        # Asking is cheap to repeat: no long patience for one of many bases.
+        with Distribution(host, self._credentials, policy=Policy(attempts=2)) as registry:
+            tagged = registry.manifest(repository, base.tag)
+            image = registry.image(repository, base.tag) if tagged.is_index else tagged
+            config = registry.config(repository, image)
+        return BaseLock(
+            base.name,
+            digest=tagged.digest,
+            media_type=tagged.media_type,
+            size=image.size,
+            config=picked(config),
+        )
+
+
+def resolve_base(base: Base, region: str | None, credentials: CredentialsFor) -> BaseLock:
+    """What one base's registry says: digest, media type, compressed size, configuration.
+
+    Never fails: what cannot be asked is recorded as unresolved, with the reason.
+    """
+    return Asker(region, credentials).resolve(base)
+
+
+def picked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an image configuration (OCI image specification) that builds depend on."""
+    inner = config.get("config") or {}
+    return {key: inner[key] for key in _CONFIG if inner.get(key)}
+
+
+def reason(error: SlipwayError) -> str:
+    """Why a base could not be resolved, in words that name no host."""
+    for kind, text in _REASONS:
+        if isinstance(error, kind):
+            return text
+    return error.what
+
+
+def merged(old: BaseLock | None, new: BaseLock) -> BaseLock:
+    """What to record: a base that cannot be asked now keeps what was known of it.
+
+    The packages of another digest are not those of this one.
+    """
+    if old is None or (new.digest is None and old.digest is None):
+        return dataclasses.replace(new, packages=new.packages or (old.packages if old else None))
+    if new.digest is None:
+        return old
+    same = old.digest == new.digest
+    return dataclasses.replace(new, packages=old.packages if same else None)
+
+
+def read_packages(engine: Engine, reference: str, interpreter: str) -> dict[str, str] | None:
+    """The Python distributions inside an image that the engine has, None where it does not.
+
+    Raises SlipwayError where the interpreter does not run in it.
+    """
+    if image_id(engine, reference) is None:
+        return None
+    done = run_once(
+        engine, reference, [interpreter, "-c", _LIST_PACKAGES], entrypoint=[], timeout_s=300
+    )
+    if done.exit_code != 0:
+        raise SlipwayError(
+            f"{interpreter} does not run in {reference}: {done.stderr.decode(errors='replace')}",
+            cure="Correct `python` of the base's family in versions.yaml.",
+        )
+    return dict(sorted(json.loads(done.stdout).items()))

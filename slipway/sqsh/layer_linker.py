@@ -1,0 +1,156 @@
+"""An image's layers -> the .sqsh: compiled where the cache does not have them, then linked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.digests import Piece
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, OnEvent
+from slipway.sqsh import enroot_files, unsquashfs
+from slipway.sqsh.source_image import Origin
+from slipway.sqsh.unsquashfs import TarRewriteWritten
+from slipway.squashfs.compile.compiled_layer import Layer
+from slipway.squashfs.compile.compiler import compiled
+from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_writer import LayerWriter
+from slipway.squashfs.format.options import READABLE_DEPTH, Options, Rules, SqshOptions
+from slipway.squashfs.format.structures import DIR
+from slipway.squashfs.link.linker import Contents, link
+from slipway.squashfs.link.path_lookup import kind_of, resolve
+from slipway.squashfs.read.image_reader import opened
+
+_EMPTY_FILES = (b"etc/hostname", b"etc/hosts", b"etc/resolv.conf")
+
+_PROGRESS_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A .sqsh that was written and checked, and its content in pieces."""
+
+    entries: int  # paths below the root
+    devices_left_out: tuple[bytes, ...]
+    pieces: tuple[Piece, ...]
+
+
+def link_image(
+    cache: Cache,
+    origin: Origin,
+    path: Path,
+    options: SqshOptions,
+    say: Callable[[Event], None],
+    task: str,
+) -> Packed:
+    """Write the image into `path`. Raises SlipwayError, and OSError of `path`'s file system."""
+    settings = Options(options.compressor, options.level, options.block_size)
+    progress = _Progress(origin, say, task)
+    with compiled(cache, origin.layers, settings, progress.layer, progress.cached) as layers:
+        layers = [*layers, config_layer(layers, origin, settings)]
+
+        def check(contents: Contents) -> None:
+            say(Event("progress", task, step="verify"))
+            unsquashfs.check(path, _written(contents, layers, path), options)
+
+        linked = link(
+            layers,
+            path,
+            settings,
+            Rules(
+                all_root=True,
+                readable_depth=READABLE_DEPTH,
+                keep_devices=False,
+                mtime=origin.image.created,
+            ),
+            on_bytes=progress.link,
+            check=check,
+        )
+    return Packed(linked.entries, linked.devices_left_out, linked.pieces)
+
+
+def _written(contents: Contents, layers: list[Layer], path: Path) -> TarRewriteWritten:
+    return TarRewriteWritten(contents.entries, contents.inodes, _newlines(layers, path))
+
+
+def _newlines(layers: list[Layer], path: Path) -> int:
+    """Line breaks in all paths together; nearly always none, and then this costs nothing."""
+    if not any(b"\n" in b"/".join(layer.names) for layer in layers):
+        return 0
+    with opened(path) as image:
+        return sum(entry.path.count(b"\n") for entry in image.walk())
+
+
+class _Progress:
+    """Bytes of layers and of the link as events, not more often than somebody can read."""
+
+    def __init__(self, origin: Origin, say: OnEvent, task: str) -> None:
+        digests = [layer.digest for layer in origin.layers]
+        self._steps = {
+            digest: f"layer {digests.index(digest) + 1} of {len(digests)} ({digest[7:19]})"
+            for digest in digests
+        }
+        self._say = say
+        self._task = task
+        self._said: dict[str, int] = {}
+
+    def _progress(self, step: str, done: int, total: int) -> None:
+        if done - self._said.get(step, -_PROGRESS_BYTES) >= _PROGRESS_BYTES or done == total:
+            self._said[step] = done
+            self._say(Event("progress", self._task, step, current=done, total=total, unit="B"))
+
+    def layer(self, digest: str, done: int, total: int) -> None:
+        """As slipway.squashfs.compile.compiler.OnProgress."""
+        self._progress(self._steps[digest], done, total)
+
+    def cached(self, digest: str) -> None:
+        """A layer that was compiled before."""
+        self._say(Event("cached", self._task, self._steps[digest]))
+
+    def link(self, done: int, total: int) -> None:
+        """Bytes of the image that are written."""
+        self._progress("link", done, total)
+
+
+def config_layer(layers: Sequence[Layer], origin: Origin, options: Options) -> Layer:
+    """The layer that goes on top of `layers`.
+
+    Raises SlipwayError where the image has a directory in the place of one of enroot's files, or
+    an environment that enroot's format cannot hold.
+    """
+    image = origin.image
+    writer = LayerWriter(options, image.created)
+    writer.empty(b"dev")
+    if kind_of(layers, b".dockerenv") is not None:
+        writer.remove(b".dockerenv")
+    if origin.engine_files:
+        _engine_files(layers, writer)
+    for name, content in sorted(enroot_files.files(image.config, origin.provenance).items()):
+        path = _place(layers, name.encode())
+        if kind_of(layers, path) == DIR:
+            raise SlipwayError(
+                f"/{name} is a directory in {image.reference}, and enroot needs a file there"
+            )
+        writer.file(path, content)
+    working_dir = resolve(layers, image.config.working_dir.encode())
+    if working_dir and kind_of(layers, working_dir) is None:
+        writer.directory(working_dir)
+    return writer.finish()
+
+
+def _engine_files(layers: Sequence[Layer], writer: LayerWriter) -> None:
+    for folder in (b"proc", b"sys"):
+        if kind_of(layers, folder) != DIR:
+            writer.directory(folder)
+    for path in _EMPTY_FILES:
+        if kind_of(layers, path) != DIR:
+            writer.file(path, b"", 0o755)
+    if kind_of(layers, b"etc/mtab") != DIR:
+        writer.symlink(b"etc/mtab", b"/proc/mounts")
+
+
+def _place(layers: Sequence[Layer], path: bytes) -> bytes:
+    """The path with its parents' symbolic links followed."""
+    parent, _, name = path.rpartition(b"/")
+    return resolve(layers, parent) + b"/" + name

@@ -1,0 +1,84 @@
+"""What `inv sqsh` does without an engine: export stored images, and check files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slipway.core.credentials import CredentialsFor
+from slipway.core.errors import UsageError
+from slipway.core.events import OnEvent, silent
+from slipway.core.paths import Project
+from slipway.registry.distribution.registry_client import Distribution
+from slipway.sqsh.export import export_origin
+from slipway.sqsh.sources.blobs import Stored
+from slipway.sqsh.sources.oci_layout import from_layout
+from slipway.sqsh.sources.registry_source import from_registry
+from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, layer_cache
+from slipway.squashfs.format.options import SqshOptions
+
+_REFERENCE = re.compile(
+    r"(?P<host>[^/]+)/(?P<repository>[^@]+?)"
+    r"(?::(?P<tag>[^:@/]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_REGISTRY, _LAYOUT = SCHEMES = ("registry://", "oci:")
+
+
+def export_stored(
+    project: Project,
+    uri: str,
+    credentials: CredentialsFor,
+    *,
+    cache_limit: int = DEFAULT_LIMIT,
+    options: SqshOptions | None = None,
+    folder: Path | None = None,
+    force: bool = False,
+    on_event: OnEvent = silent,
+) -> Path:
+    """Export the image at `registry://...` or `oci:...`; the path of the .sqsh.
+
+    Its name says what it holds: the repository's last part and the manifest's digest.
+    """
+    with opened(uri, credentials) as image:
+        words = re.split(r"[@:]", image.origin.image.reference.rpartition("/")[2])
+        name = next(word for word in words if word not in ("oci", ""))
+        path = (folder or project.sqsh) / f"{name}-{image.digest[7:19]}.sqsh"
+        export_origin(
+            image.origin,
+            path,
+            cache=layer_cache(project, cache_limit),
+            options=options,
+            build_id=image.digest.removeprefix("sha256:"),
+            force=force,
+            on_event=on_event,
+        )
+    return path
+
+
+@contextmanager
+def opened(uri: str, credentials: CredentialsFor) -> Iterator[Stored]:
+    """The image of `registry://HOST/REPOSITORY@sha256:...` (or `:TAG`) or `oci:DIR`.
+
+    Layers can be read in the block. Raises UsageError for another kind of URI, RegistryError and
+    SlipwayError.
+    """
+    if uri.startswith(_REGISTRY):
+        found = _REFERENCE.fullmatch(uri.removeprefix(_REGISTRY))
+        if found is None or not (found["digest"] or found["tag"]):
+            raise _usage(uri)
+        with Distribution(found["host"], credentials) as registry:
+            yield from_registry(registry, found["repository"], found["digest"] or found["tag"])
+    elif uri.startswith(_LAYOUT):
+        yield from_layout(Path(uri.removeprefix(_LAYOUT)))
+    else:
+        raise _usage(uri)
+
+
+def _usage(uri: str) -> UsageError:
+    return UsageError(
+        f"{uri!r} is not an image to read",
+        cure="Name it as registry://HOST/REPOSITORY@sha256:DIGEST, registry://HOST/REPOSITORY:TAG"
+        " or oci:FOLDER.",
+    )

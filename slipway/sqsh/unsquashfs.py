@@ -1,0 +1,87 @@
+"""The host tools that make and read squashfs: tar2sqfs (squashfs-tools-ng) and unsquashfs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway.core.errors import SlipwayError
+from slipway.squashfs.format.options import SqshOptions
+
+
+def find_tool(name: str) -> str:
+    """Path of a host tool. Raises SlipwayError where it is not installed."""
+    found = shutil.which(name)
+    if found is None:
+        raise SlipwayError(f"the host tool {name} is not installed", cure="Run `./inv setup`.")
+    return found
+
+
+@dataclass(frozen=True)
+class Squashfs:
+    """What the superblock says, and how many paths below the root the directories list."""
+
+    inodes: int
+    compressor: str
+    block_size: int
+    listed: int
+
+
+def inspect(path: Path) -> Squashfs:
+    """Read a squashfs's superblock, inode table and directories. Raises SlipwayError if damaged."""
+    tool = find_tool("unsquashfs")
+    superblock = _run([tool, "-s", str(path)], path).decode(errors="replace")
+    fields = {}
+    for line in superblock.splitlines():
+        words = line.split()
+        if words:
+            fields[" ".join(words[:-1])] = words[-1]
+    listing = _run([tool, "-l", "-no-progress", str(path)], path)
+    try:
+        return Squashfs(
+            inodes=int(fields["Number of inodes"]),
+            compressor=fields["Compression"],
+            block_size=int(fields["Block size"]),
+            listed=listing.count(b"\n") - 1,  # the first line is the root
+        )
+    except (KeyError, ValueError) as error:
+        raise SlipwayError(f"unsquashfs -s gave no {error}", where=str(path)) from error
+
+
+def _run(command: list[str], path: Path) -> bytes:
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip() or f"exit {done.returncode}"
+        raise SlipwayError(f"unsquashfs cannot read the file: {said}", where=str(path))
+    return done.stdout
+
+
+def check(path: Path, written: TarRewriteWritten, options: SqshOptions) -> Squashfs:
+    """Raise SlipwayError unless `path` holds as many entries as were `written`."""
+    found = inspect(path)
+    expected = Squashfs(
+        inodes=written.inodes,
+        # The format has no word for none: such an image names gzip and uses it for no block.
+        compressor=options.compressor.replace("none", "gzip"),
+        block_size=options.block_size,
+        listed=written.entries + written.newlines,
+    )
+    if found != expected:
+        raise SlipwayError(
+            f"the new .sqsh is not what was written into it: it has {found}, not {expected}",
+            where=str(path),
+            cure="Nothing was kept. Try again; if it stays so, report it with the log file.",
+        )
+    return found
+
+
+@dataclass
+class TarRewriteWritten:
+    """What the new stream holds. `entries` counts paths below the root, `inodes` files."""
+
+    entries: int = 0
+    inodes: int = 1  # the root
+    newlines: int = 0  # in all paths together; listings have one line more for each
+    nodes_left_out: list[bytes] = field(default_factory=list)  # device nodes outside dev/

@@ -1,0 +1,151 @@
+"""A layer as overlayfs keeps it: a directory, read in place.
+
+A whiteout is a character device 0:0, an opaque directory has the attribute
+trusted.overlay.opaque (user.overlay.opaque for rootless engines) (the kernel's
+Documentation/filesystems/overlayfs.rst).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from slipway.squashfs.compile.layer_sources import MTIME_MAX, belongs
+from slipway.squashfs.compile.layer_tree import WHITEOUT, Node, new_root
+from slipway.squashfs.format.errors import LayerError
+from slipway.squashfs.format.structures import (
+    BLKDEV,
+    CHRDEV,
+    DIR,
+    MODE_KIND,
+    REG,
+    SYMLINK,
+    device_number,
+)
+
+OnFile = Callable[[bytes, Node], None]
+
+_OVERLAY = (b"trusted.overlay.", b"user.overlay.")
+
+
+class NotInPlaceError(LayerError):
+    """The directory alone does not hold the layer: it needs overlayfs to make sense of it."""
+
+
+def scan(folder: Path, on_file: OnFile) -> Node:
+    """The tree of a layer directory. Each file with content goes to `on_file(path, node)` once.
+
+    Files come in the order of their paths. Raises LayerError where something cannot be read, and
+    NotInPlaceError for layers with redirects or metadata-only copies.
+    """
+    base = os.fsencode(folder)
+    root = new_root()
+    try:
+        _attributes(base, root)
+        root.implied = True
+        _scan(base, root, on_file)
+    except OSError as error:
+        path = error.filename if error.filename is not None else base
+        raise LayerError(
+            f"the layer cannot be read: {error.strerror}",
+            where=os.fsdecode(path),
+            cure="The engine's layer directories can be read by root only."
+            if isinstance(error, PermissionError)
+            else "Was the image removed meanwhile? Build it again, then export it.",
+        ) from error
+    return root
+
+
+def _scan(base: bytes, root: Node, on_file: OnFile) -> None:
+    groups: dict[tuple[int, int], tuple[int, Node]] = {}
+    stack: list[tuple[bytes, Node]] = [(b"", root)]
+    while stack:
+        path, node = stack.pop()
+        if node.kind != DIR:
+            on_file(path, node)
+            continue
+        with os.scandir(base + b"/" + path) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        below = []
+        for entry in listed:
+            name = entry.name
+            child_path = path + b"/" + name if path else name
+            info = entry.stat(follow_symlinks=False)
+            child = _node(entry.path, info)
+            node.children[name] = child
+            if info.st_nlink > 1 and child.kind not in (DIR, WHITEOUT):
+                key = (info.st_dev, info.st_ino)
+                number, first = groups.setdefault(key, (len(groups) + 1, child))
+                child.group = number
+                if first is not child:
+                    # The first name's data, which is filled in later: share the whole node.
+                    node.children[name] = first
+                    continue
+            if child.kind == DIR or (child.kind == REG and child.size):
+                below.append((child_path, child))
+        stack += reversed(below)
+
+
+def _node(path: bytes, info: os.stat_result) -> Node:
+    mode = info.st_mode
+    kind = MODE_KIND[stat.S_IFMT(mode)]
+    node = Node(
+        kind,
+        stat.S_IMODE(mode),
+        info.st_uid,
+        info.st_gid,
+        min(max(info.st_mtime_ns // 1_000_000_000, 0), MTIME_MAX),
+    )
+    if kind == REG:
+        node.size = info.st_size
+        _attributes(path, node)
+    elif kind == DIR:
+        _attributes(path, node)
+    elif kind == SYMLINK:
+        node.target = os.readlink(path)  # noqa: PTH115 - a name of bytes
+    elif kind in (CHRDEV, BLKDEV):
+        if kind == CHRDEV and info.st_rdev == 0:
+            return Node(WHITEOUT)
+        node.size = device_number(os.major(info.st_rdev), os.minor(info.st_rdev))
+    return node
+
+
+def _attributes(path: bytes, node: Node) -> None:
+    names = os.listxattr(path, follow_symlinks=False)
+    if not names:
+        return
+    kept = []
+    for text in sorted(names):
+        name = os.fsencode(text)
+        if name.startswith(_OVERLAY):
+            what = name.split(b".", 2)[2]
+            value = os.getxattr(path, text, follow_symlinks=False)
+            if what == b"opaque" and value == b"y":
+                node.opaque = True
+            elif what in (b"metacopy", b"redirect") and not (what == b"redirect" and not value):
+                raise NotInPlaceError(
+                    f"overlayfs keeps a {what.decode()} there", where=os.fsdecode(path)
+                )
+        elif belongs(name):
+            kept.append((name, os.getxattr(path, text, follow_symlinks=False)))
+    node.xattrs = tuple(kept)
+
+
+def reader(path: Path | bytes) -> tuple[int, Callable[[int], bytes]]:
+    """An open file, and exact reads from it; LayerError where it is shorter than it was."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def read(size: int) -> bytes:
+        data = os.read(handle, size)
+        while len(data) < size:
+            more = os.read(handle, size - len(data))
+            if not more:
+                raise LayerError(
+                    "the file became shorter while it was read", where=os.fsdecode(path)
+                )
+            data += more
+        return data
+
+    return handle, read

@@ -1,0 +1,165 @@
+"""Compiled layers on disk: bounded, shared by processes, and never trusted blindly.
+
+    FOLDER/layers/KEY/      index, 00000.data, 00001.data, ..., seal
+    FOLDER/locks/KEY        held (flock) while the entry is made, used or removed
+
+An entry appears by a rename, when it is whole. Its `seal` records size, inode and times of every
+file and the running kernel's boot: while they hold, nobody wrote to the files since, as every
+write changes the ctime. Where they do not (the cache was copied, the machine was restarted in the
+middle of a write-back), the contents are hashed; an entry that fails is removed and made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from slipway.core.digests import differing
+from slipway.core.paths import Project
+from slipway.squashfs.compile.compiled_layer import Layer, load
+from slipway.squashfs.format.errors import CacheError
+
+DEFAULT_LIMIT = 50_000_000_000  # bytes
+INDEX, SEAL = "index", "seal"
+_PARTIAL = ".partial"
+
+
+class Lock:
+    """A lock file, held until `release` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def share(self) -> None:
+        """Hold it together with others; waits for one that holds it alone."""
+        fcntl.flock(self._handle, fcntl.LOCK_SH)
+
+    def own(self, *, wait: bool = True) -> bool:
+        """Hold it alone. False where that would mean waiting and `wait` is not wanted."""
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let go."""
+        os.close(self._handle)
+
+
+class Cache:
+    """The layer cache in `folder`, kept below `limit` bytes by `trim`."""
+
+    def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
+        self.folder = folder
+        self.limit = limit
+        try:
+            (folder / "layers").mkdir(parents=True, exist_ok=True)
+            (folder / "locks").mkdir(exist_ok=True)
+        except OSError as error:
+            raise CacheError(
+                f"the layer cache cannot be made: {error.strerror}", where=str(folder)
+            ) from error
+
+    def entry(self, key: str) -> Path:
+        """Where an entry is or will be."""
+        return self.folder / "layers" / key
+
+    def lock(self, key: str) -> Lock:
+        """The lock of an entry, not held yet."""
+        return Lock(self.folder / "locks" / key)
+
+    def read(self, key: str) -> Layer | None:
+        """A whole entry, marked as used now; None where it is missing or damaged.
+
+        Hold its lock. A damaged entry is left for `make` to replace.
+        """
+        entry = self.entry(key)
+        try:
+            layer = load((entry / INDEX).read_bytes(), entry)
+            if (entry / SEAL).read_text() != _seal(entry):
+                for part in layer.parts:
+                    assert isinstance(part.source, Path)
+                    if differing(part.source, part.pieces) is not None:
+                        return None
+                _write_seal(entry)
+            os.utime(entry)
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return None
+        return layer
+
+    @contextlib.contextmanager
+    def make(self, key: str) -> Iterator[Path]:
+        """A fresh folder that becomes the entry at the end of the block. Hold its lock alone."""
+        entry = self.entry(key)
+        partial = entry.with_name(key + _PARTIAL)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir()
+            yield partial
+            _write_seal(partial)
+            shutil.rmtree(entry, ignore_errors=True)
+            partial.rename(entry)
+        except OSError as error:
+            raise CacheError(
+                f"the layer cache cannot be written: {error.strerror}",
+                where=str(self.folder),
+                cure="Free some space there (df), or check its permissions.",
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def trim(self, limit: int | None = None) -> list[str]:
+        """Remove the entries that were not used for longest until the rest fits; their keys.
+
+        What another process uses or makes stays. What a killed one left half-made goes.
+        """
+        limit = self.limit if limit is None else limit
+        found = []
+        for entry in (self.folder / "layers").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # removed by another process
+                size = sum(file.stat().st_size for file in entry.iterdir())
+                half = entry.name.endswith(_PARTIAL)
+                found.append((not half, entry.stat().st_mtime_ns, entry, size))
+        total = sum(size for *_, size in found)
+        removed = []
+        for whole, _, entry, size in sorted(found):
+            if whole and total <= limit:
+                break
+            lock = self.lock(entry.name.removesuffix(_PARTIAL))
+            try:
+                if lock.own(wait=False):
+                    shutil.rmtree(entry, ignore_errors=True)
+                    total -= size
+                    removed.append(entry.name)
+            finally:
+                lock.release()
+        return removed
+
+
+def _seal(entry: Path) -> str:
+    files = {}
+    for file in sorted(entry.iterdir()):
+        if file.name != SEAL:
+            info = file.stat()
+            files[file.name] = [info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns]
+    return json.dumps({"boot": _boot(), "files": files})
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _write_seal(entry: Path) -> None:
+    (entry / SEAL).write_text(_seal(entry))
+
+
+def layer_cache(project: Project, limit: int = DEFAULT_LIMIT) -> Cache:
+    """The project's compiled layers, kept below `limit` bytes."""
+    return Cache(project.sqsh / "layers", limit)

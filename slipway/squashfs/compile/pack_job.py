@@ -1,0 +1,82 @@
+"""Packing one part, and what goes between `pool` and its worker processes.
+
+A job and its answer are pickles behind a four-byte length; both ends are the same program.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from slipway.core.digests import Piece
+from slipway.squashfs.compile.block_writer import Packer
+from slipway.squashfs.compile.directory_layer import reader
+from slipway.squashfs.compile.layer_tree import FileData
+from slipway.squashfs.format import compressors
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pack files (path below `base`, size) into the new file `output`."""
+
+    base: bytes
+    files: list[tuple[bytes, int]]
+    part: int
+    compressor: str
+    level: int | None
+    block_size: int
+    output: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job made: the data of each file in turn."""
+
+    files: list[FileData]
+    fragments: list[tuple[int, int, int]]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a job failed; `code` is the system's error number, 0 for none."""
+
+    what: str
+    where: str | None
+    cure: str | None
+    code: int = 0
+
+
+def pack(job: Job) -> Done:
+    """Do a job. Raises LayerError and OSError."""
+    codec = compressors.codec(job.compressor, job.level, job.block_size)
+    files = []
+    with job.output.open("xb", buffering=1 << 20) as sink:
+        packer = Packer(sink, codec, job.block_size, part=job.part)
+        for path, size in job.files:
+            handle, read = reader(job.base + b"/" + path)
+            try:
+                files.append(packer.add(size, read))
+            finally:
+                os.close(handle)
+        pieces = packer.finish()
+    return Done(files, packer.fragments, pieces)
+
+
+def send(stream: IO[bytes], value: Any) -> None:
+    """Write one pickle."""
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    stream.write(struct.pack("<I", len(data)) + data)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> Any:
+    """Read one pickle; None at the end of the stream."""
+    head = stream.read(4)
+    if len(head) < 4:
+        return None
+    return pickle.loads(stream.read(struct.unpack("<I", head)[0]))  # noqa: S301 - our own child's

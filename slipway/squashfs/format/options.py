@@ -1,0 +1,110 @@
+"""How layers are compiled and images are linked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import zstandard
+
+from slipway.core.errors import UsageError
+from slipway.squashfs.format.compressors import LEVELS, Codec, codec
+
+READABLE_DEPTH = 5  # enroot's common::fixperms: find -maxdepth 5
+
+_REVISION = 1
+"""Part of every cache key: raised when the same input would give other bytes."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compressor (a key of codecs.LEVELS), its level (None: the default) and block size (bytes)."""
+
+    compressor: str = "zstd"
+    level: int | None = 1
+    block_size: int = 1 << 20
+
+    def codec(self) -> Codec:
+        """The codec to write with. Raises SquashfsError where a library is missing."""
+        return codec(self.compressor, self.level, self.block_size)
+
+    def key(self, layer: str, source: str) -> str:
+        """Name of the cache entry for a layer (its digest) read from a kind of source.
+
+        The kind counts because archives and directories list files in different orders, and so
+        pack them differently; an image must not depend on which of them was cached first.
+        """
+        library = list(zstandard.ZSTD_VERSION) if self.compressor == "zstd" else []
+        text = json.dumps([_REVISION, layer, source, asdict(self), library], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What changes on the way into the image.
+
+    `all_root`: every file belongs to 0:0 (as `mksquashfs -all-root`). `readable_depth`: down to
+    so many levels files get u+r and directories u+rw; 0 for as they are. `keep_devices`: device
+    nodes stay. `mtime`: of directories that no layer describes, in seconds.
+    """
+
+    all_root: bool = False
+    readable_depth: int = 0
+    keep_devices: bool = True
+    mtime: int = 0
+
+
+@dataclass(frozen=True)
+class SqshOptions:
+    """Compressor, level and block size (bytes) of a .sqsh.
+
+    The default is zstd-1 in 1 MiB blocks: a bit more than half the size of enroot's default (lzo),
+    and a third less work than zstd-3, which saves another tenth (docs/performance.md has the
+    figures). Every kernel since 4.14 mounts it. Raises UsageError for values that squashfs does
+    not have.
+    """
+
+    compressor: str = "zstd"
+    level: int | None = 1
+    block_size: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if self.compressor not in LEVELS:
+            raise UsageError(
+                f"squashfs has no compressor {self.compressor!r}",
+                cure=f"Use one of: {', '.join(LEVELS)}.",
+            )
+        levels = LEVELS[self.compressor]
+        if self.level is not None and (levels is None or self.level not in levels):
+            allowed = f"{levels.start} to {levels.stop - 1}" if levels else "no level at all"
+            raise UsageError(
+                f"level {self.level} does not exist for {self.compressor}",
+                cure=f"{self.compressor} takes {allowed}.",
+            )
+        if self.block_size not in {1 << bits for bits in range(12, 21)}:
+            raise UsageError(
+                f"{self.block_size} bytes is no squashfs block size",
+                cure="Use a power of two from 4096 (4 KiB) to 1048576 (1 MiB).",
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> SqshOptions:
+        """``zstd-3``, ``lz4``, ``none``: a compressor, with or without a level.
+
+        Without, zstd has this class's default and gzip and lzo have mksquashfs' own (9, 8).
+        """
+        name, dash, level = text.partition("-")
+        if not dash:
+            return cls() if name == cls.compressor else cls(name, None)
+        if not (level.isascii() and level.isdecimal()):
+            raise UsageError(
+                f"{text!r} is no compression",
+                cure=f"A compressor ({', '.join(LEVELS)}), and a level if it has any: zstd-3.",
+            )
+        return cls(name, int(level))
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values, for the sidecar."""
+        return asdict(self)

@@ -1,0 +1,242 @@
+"""The merged tree -> inode table, directory table and the tables that inodes point into.
+
+Directories are numbered on the way down, so that the names of one are neighbours, and written on
+the way up, since a listing holds the positions of its inodes. Most inodes are plain files', which
+come ready from slipway.squashfs.link.basic_inodes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
+
+from slipway.squashfs.compile.compiled_layer import IMPLIED
+from slipway.squashfs.format.compressors import Codec
+from slipway.squashfs.format.errors import SquashfsError
+from slipway.squashfs.format.metadata import MetadataWriter
+from slipway.squashfs.format.options import Rules
+from slipway.squashfs.format.structures import (
+    BLKDEV,
+    CHRDEV,
+    DEVICE_TAIL,
+    DIR,
+    DIR_TAIL,
+    EXTENDED,
+    IDS_MAX,
+    INODE,
+    IPC_TAIL,
+    LDEVICE_TAIL,
+    LDIR_TAIL,
+    LIMIT,
+    LIPC_TAIL,
+    LREG_TAIL,
+    NO_XATTR,
+    REG,
+    REG_TAIL,
+    SYMLINK,
+    SYMLINK_TAIL,
+)
+from slipway.squashfs.link.basic_inodes import plain_files
+from slipway.squashfs.link.data_layout import Layout
+from slipway.squashfs.link.directory_writer import Listing
+from slipway.squashfs.link.inode_numbers import find_shared, number
+from slipway.squashfs.link.merged_tree import Dir, Merged
+
+Pairs = tuple[tuple[bytes, bytes], ...]
+_LISTING_MAX = 65535 - 3  # bytes that a basic directory inode can say
+_COLUMNS = (
+    "kind",
+    "mode",
+    "uid",
+    "gid",
+    "mtime",
+    "size",
+    "holes",
+    "fragment",
+    "offset",
+    "words",
+    "word",
+    "xattr",
+    "group",
+    "text",
+)
+
+
+@dataclass
+class Tables:
+    """What the inodes need, beside their own two tables."""
+
+    inodes: bytes
+    directories: bytes
+    root: int
+    count: int
+    references: array[int]  # by inode number - 1
+    ids: list[int]
+    xattrs: list[Pairs]
+    entries: int  # paths below the root
+
+
+class Writer:
+    """Writes the tables of one image."""
+
+    def __init__(self, merged: Merged, layout: Layout, rules: Rules, codec: Codec) -> None:
+        self._merged = merged
+        self._layers = merged.layers
+        self._layout = layout
+        self._rules = rules
+        self._inodes = MetadataWriter(codec)
+        self._directories = MetadataWriter(codec)
+        self._ids: dict[int, int] = {}
+        self._xattrs: dict[Pairs, int] = {}
+        self._kinds = [layer.columns["kind"].tobytes() for layer in self._layers]
+        self._words = [layer.columns["block_words"].tobytes() for layer in self._layers]
+        self._shared = find_shared(merged)
+        self._plain: list[list[bytes | None]] = []
+
+    def write(self) -> Tables:
+        """All inodes. Raises SquashfsError for more owners than the format holds."""
+        numbered = number(self._merged, self._shared)
+        self._plain = plain_files(self._merged, self._layout, numbered, self._rules, self._owner)
+        references = array("Q", bytes(8 * numbered.inodes))
+        dirs = self._merged.dirs
+        for here in reversed(dirs):
+            self._write_directory(here, numbered.special.get(here), references)
+        if len(self._ids) > IDS_MAX:
+            raise SquashfsError(f"{len(self._ids)} different owners; squashfs holds {IDS_MAX}")
+        return Tables(
+            self._inodes.finish(),
+            self._directories.finish(),
+            dirs[0].reference,
+            numbered.inodes,
+            references,
+            list(self._ids),
+            list(self._xattrs),
+            numbered.entries,
+        )
+
+    def _children(self, here: Dir) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+        """Name, layer, row, and the inode where it is a plain file's."""
+        if here.span is not None:
+            layer, first, end = here.span
+            return zip(
+                self._layers[layer].names[first:end],
+                repeat(layer),
+                range(first, end),
+                self._plain[layer][first:end],
+            )
+        return ((name, layer, row, None) for name, layer, row in here.items or ())
+
+    def _owner(self, value: int) -> int:
+        if self._rules.all_root:
+            value = 0
+        found = self._ids.get(value)
+        if found is None:
+            found = self._ids[value] = len(self._ids)
+        return found
+
+    def _attributes(self, pairs: Pairs) -> int:
+        return self._xattrs.setdefault(pairs, len(self._xattrs)) if pairs else NO_XATTR
+
+    def _write_directory(
+        self, here: Dir, numbers: list[int] | None, references: array[int]
+    ) -> None:
+        listing = Listing(self._directories)
+        add, write = listing.add, self._inodes.write
+        inode = here.first - 1
+        at = -1
+        for name, layer, row, plain in self._children(here):
+            at += 1
+            inode = inode + 1 if numbers is None else numbers[at]
+            kind = REG
+            if plain is not None:
+                reference = write(plain)
+            else:
+                kind = self._kinds[layer][row]
+                if kind == DIR:
+                    reference = here.dirs[at].reference
+                else:
+                    reference = self._write_file(here, layer, row, inode)
+            references[inode - 1] = reference
+            add(name, reference, inode, kind)
+        self._finish_directory(here, listing, len(here.dirs), references)
+
+    def _write_file(self, here: Dir, layer: int, row: int, inode: int) -> int:
+        """Write the inode of anything but a directory, if it is not there yet; its reference."""
+        at = {name: self._layers[layer].columns[name][row] for name in _COLUMNS}
+        shared = self._shared.get((layer, ~at["group"] if at["group"] else row))
+        if shared is not None and shared.reference >= 0:
+            return shared.reference
+        kind, mode, size = at["kind"], at["mode"], at["size"]
+        if kind != SYMLINK and here.depth < self._rules.readable_depth:
+            mode |= 0o400
+        owners = self._owner(at["uid"]), self._owner(at["gid"])
+        attributes = self._attributes(self._layers[layer].xattrs[at["xattr"]])
+        links = shared.names if shared is not None else 1
+        if kind == REG:
+            start, holes = self._layout.starts[layer][row], at["holes"]
+            place = self._layout.fragments[layer][at["fragment"]], at["offset"]
+            extended = links > 1 or attributes != NO_XATTR or holes or max(start, size) >= LIMIT
+            if extended:
+                tail = LREG_TAIL.pack(start, size, holes, links, *place, attributes)
+            else:
+                tail = REG_TAIL.pack(start, *place, size)
+            tail += self._words[layer][4 * at["word"] : 4 * (at["word"] + at["words"])]
+        else:
+            extended = attributes != NO_XATTR
+            tail = _tail(kind, links, size, self._layers[layer].texts[at["text"]], attributes)
+        head = INODE.pack(kind + EXTENDED if extended else kind, mode, *owners, at["mtime"], inode)
+        reference = self._inodes.write(head + tail)
+        if shared is not None:
+            shared.reference = reference
+        return reference
+
+    def _finish_directory(
+        self, here: Dir, listing: Listing, subdirectories: int, references: array[int]
+    ) -> None:
+        layer, row = here.row
+        columns = self._layers[layer].columns
+        implied = columns["flags"][row] & IMPLIED
+        mode = columns["mode"][row]
+        # The root counts as level 0, its names as level 1 (find -maxdepth).
+        if here.depth <= self._rules.readable_depth and self._rules.readable_depth:
+            mode |= 0o600
+        block, offset, size, index = listing.finish()
+        pairs = self._layers[layer].xattrs[columns["xattr"][row]]
+        head = (
+            mode,
+            self._owner(columns["uid"][row]),
+            self._owner(columns["gid"][row]),
+            self._rules.mtime if implied else columns["mtime"][row],
+            here.number,
+        )
+        parent = here.parent.number if here.parent is not None else len(references) + 1
+        links = 2 + subdirectories
+        if pairs or index or size > _LISTING_MAX:
+            attributes = self._attributes(pairs)
+            here.reference = self._inodes.write(
+                INODE.pack(DIR + EXTENDED, *head)
+                + LDIR_TAIL.pack(links, size + 3, block, parent, len(index), offset, attributes)
+                + b"".join(index)
+            )
+        else:
+            here.reference = self._inodes.write(
+                INODE.pack(DIR, *head) + DIR_TAIL.pack(block, links, size + 3, offset, parent)
+            )
+        if here.parent is None:
+            references[here.number - 1] = here.reference
+
+
+def _tail(kind: int, links: int, size: int, target: bytes, attributes: int) -> bytes:
+    extended = attributes != NO_XATTR
+    if kind == SYMLINK:
+        tail = SYMLINK_TAIL.pack(links, len(target)) + target
+        return tail + IPC_TAIL.pack(attributes) if extended else tail
+    if kind in (BLKDEV, CHRDEV):
+        return (
+            LDEVICE_TAIL.pack(links, size, attributes)
+            if extended
+            else DEVICE_TAIL.pack(links, size)
+        )
+    return LIPC_TAIL.pack(links, attributes) if extended else IPC_TAIL.pack(links)

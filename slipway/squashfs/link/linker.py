@@ -1,0 +1,122 @@
+"""Compiled layers -> one squashfs image: data copied as it is, new tables written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.digests import Piece, hashed
+from slipway.core.processes import cpu_count
+from slipway.squashfs.compile.compiled_layer import Layer
+from slipway.squashfs.format.options import Options, Rules
+from slipway.squashfs.link import data_copier
+from slipway.squashfs.link.data_copier import DataPieces
+from slipway.squashfs.link.data_layout import arrange
+from slipway.squashfs.link.inode_writer import Writer
+from slipway.squashfs.link.merged_tree import Merged
+from slipway.squashfs.link.table_writer import frame, head_size
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an image's tables say of it."""
+
+    size: int
+    inodes: int
+    entries: int  # paths below the root
+    devices_left_out: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Linked(Contents):
+    """What was written, with its digests."""
+
+    pieces: tuple[Piece, ...]
+
+
+def link(
+    layers: Sequence[Layer],
+    output: Path,
+    options: Options,
+    rules: Rules | None = None,
+    *,
+    on_bytes: Callable[[int, int], None] | None = None,
+    check: Callable[[Contents], None] | None = None,
+) -> Linked:
+    """Write the image of `layers`, lowest first, into the existing or new file `output`.
+
+    The layers must have been compiled with `options`. The bytes depend on nothing else. Nothing
+    is flushed to the disk. `check` is called in another thread when all is written, while the
+    digests are made; what it raises is raised. Raises SquashfsError, LayerError and OSError (a
+    full disk).
+    """
+    rules = rules or Rules()
+    codec = options.codec()
+    head = head_size(codec)
+    merged = Merged(layers, keep_devices=rules.keep_devices)
+    layout = arrange(merged, head)
+
+    with _emptied(output) as handle, _Beside() as beside:
+
+        def copied_to(position: int) -> None:
+            beside.go_on()
+            if on_bytes is not None:
+                on_bytes(position, layout.end)
+
+        copied = beside.work.submit(data_copier.copy_all, layout.copies, handle, copied_to)
+        data = DataPieces(layout, head, beside.work)
+        tables = Writer(merged, layout, rules, codec).write()
+        start, tail = frame(tables, layout, rules, options, codec)
+        data_copier.write_at(handle, start, 0)
+        data_copier.write_at(handle, tail, layout.end)
+        size = layout.end + len(tail)
+        contents = Contents(size, tables.count, tables.entries, tuple(merged.dropped))
+        checked = beside.check.submit(check, contents) if check is not None else None
+        pieces = (*hashed(start), *data.finish(), *hashed(tail))
+        for task in (copied, checked):
+            if task is not None:
+                task.result()
+    return Linked(**vars(contents), pieces=pieces)
+
+
+class _Beside:
+    """Threads beside the one that makes the tables; an exception there ends what they do."""
+
+    def __init__(self) -> None:
+        # Copying is the kernel's work and hashing is OpenSSL's: they take the other cores.
+        self.work = ThreadPoolExecutor(max(1, cpu_count() - 1))
+        self.check = ThreadPoolExecutor(1)
+        self._stopped = False
+
+    def go_on(self) -> None:
+        """Raise CancelledError where that is in vain."""
+        if self._stopped:
+            raise CancelledError
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stopped = kind is not None
+        for pool in (self.work, self.check):
+            pool.shutdown(cancel_futures=self._stopped)
+
+
+@contextmanager
+def _emptied(path: Path) -> Iterator[int]:
+    """A handle for writing an empty file.
+
+    ext4 gives a file that was truncated all of its blocks when it is closed, and the caller waits
+    (auto_da_alloc in the kernel's Documentation/admin-guide/ext4.rst): an empty one is not.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        if os.fstat(handle).st_size:
+            os.truncate(handle, 0)
+        yield handle
+    finally:
+        os.close(handle)

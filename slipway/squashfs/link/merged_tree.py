@@ -1,0 +1,179 @@
+"""Compiled layers -> one merged tree, as overlayfs and the OCI specification define it.
+
+Upper names hide lower ones; directories merge unless the upper one is opaque; a whiteout removes
+a name. Nothing is copied: a directory that only one layer has stays a range of that layer's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slipway.squashfs.compile.compiled_layer import IMPLIED, OPAQUE, Layer
+from slipway.squashfs.compile.layer_tree import LOWER_LINK, WHITEOUT
+from slipway.squashfs.format.errors import LayerError
+from slipway.squashfs.format.structures import BLKDEV, CHRDEV, DIR
+from slipway.squashfs.link.path_lookup import Row, look_up, span, visible
+
+
+class Dir:
+    """A merged directory. `number`, `first` and `reference` are the linker's."""
+
+    __slots__ = (
+        "depth",
+        "dirs",
+        "first",
+        "items",
+        "name",
+        "number",
+        "parent",
+        "reference",
+        "row",
+        "span",
+    )
+
+    def __init__(self, row: Row, parent: Dir | None, name: bytes) -> None:
+        self.row = row  # whose mode, owner, time and attributes it has
+        self.parent = parent
+        self.name = name
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.span: tuple[int, int, int] | None = None  # layer, first row, end: all its names
+        self.items: list[tuple[bytes, int, int]] | None = None  # else: name, layer, row; sorted
+        self.dirs: dict[int, Dir] = {}  # by position among the names
+        self.number = 0
+        self.first = 0  # number of the first of its names
+        self.reference = 0
+
+    @property
+    def path(self) -> bytes:
+        """Below the root, without a slash at the front."""
+        names = []
+        here: Dir | None = self
+        while here is not None and here.parent is not None:
+            names.append(here.name)
+            here = here.parent
+        return b"/".join(reversed(names))
+
+
+class Merged:
+    """The tree: directories in pre-order, and which rows of each layer are part of it."""
+
+    def __init__(self, layers: Sequence[Layer], *, keep_devices: bool = True) -> None:
+        """Merge `layers`, lowest first. Raises LayerError for a hard link to nothing."""
+        self.layers = layers
+        self.live = [bytearray(layer.rows) for layer in layers]
+        self.dropped: list[bytes] = []
+        """Paths of device nodes, where they are not kept."""
+        self.linked: set[Row] = set()
+        """Rows that have further names in upper layers."""
+        self._kinds = [layer.columns["kind"].tobytes() for layer in layers]
+        self._keep_devices = keep_devices
+        special = {WHITEOUT, LOWER_LINK} | (set() if keep_devices else {CHRDEV, BLKDEV})
+        self._special = [any(kind in kinds for kind in special) for kinds in self._kinds]
+        self._special_kinds = bytes(sorted(special))
+        self.dirs = self._walk()
+
+    def _walk(self) -> list[Dir]:
+        rows = visible(self.layers, [(number, 0) for number in range(len(self.layers))])
+        root = Dir(self._described(rows), None, b"")
+        for layer, _ in rows:
+            self.live[layer][0] = 1
+        found = []
+        stack = [(root, rows)]
+        while stack:
+            here, rows = stack.pop()
+            found.append(here)
+            below = self._fill(here, rows)
+            stack += reversed(below)
+        return found
+
+    def _described(self, rows: list[Row]) -> Row:
+        for layer, row in reversed(rows):
+            if not self.layers[layer].columns["flags"][row] & IMPLIED:
+                return layer, row
+        return rows[0]
+
+    def _fill(self, here: Dir, rows: list[Row]) -> list[tuple[Dir, list[Row]]]:
+        if len(rows) == 1:
+            layer = rows[0][0]
+            first, end = span(self.layers, rows[0])
+            kinds = self._kinds[layer]
+            here_kinds = kinds[first:end]
+            # translate() that deletes finds several kinds at the speed of C.
+            plain = not self._special[layer] or len(here_kinds) == len(
+                here_kinds.translate(None, self._special_kinds)
+            )
+            if plain:
+                here.span = (layer, first, end)
+                self.live[layer][first:end] = b"\1" * (end - first)
+                return self._subdirectories(here, layer, first, end)
+        return self._merge(here, rows)
+
+    def _subdirectories(
+        self, here: Dir, layer: int, first: int, end: int
+    ) -> list[tuple[Dir, list[Row]]]:
+        kinds, names = self._kinds[layer], self.layers[layer].names
+        found = []
+        row = kinds.find(DIR, first, end)
+        while row >= 0:
+            child = Dir((layer, row), here, names[row])
+            here.dirs[row - first] = child
+            found.append((child, [(layer, row)]))
+            row = kinds.find(DIR, row + 1, end)
+        return found
+
+    def _merge(self, here: Dir, rows: list[Row]) -> list[tuple[Dir, list[Row]]]:
+        files: dict[bytes, Row] = {}
+        dirs: dict[bytes, list[Row]] = {}
+        for layer, row in rows:
+            first, end = span(self.layers, (layer, row))
+            kinds, names = self._kinds[layer], self.layers[layer].names
+            flags = self.layers[layer].columns["flags"]
+            for child in range(first, end):
+                kind, name = kinds[child], names[child]
+                if kind == DIR:
+                    files.pop(name, None)
+                    below = dirs.get(name)
+                    if below is None or flags[child] & OPAQUE:
+                        dirs[name] = [(layer, child)]
+                    else:
+                        below.append((layer, child))
+                    continue
+                dirs.pop(name, None)
+                if kind == WHITEOUT:
+                    files.pop(name, None)
+                elif kind == LOWER_LINK:
+                    files[name] = self._target(layer, child, here, name)
+                elif kind in (CHRDEV, BLKDEV) and not self._keep_devices:
+                    files.pop(name, None)
+                    self.dropped.append(here.path + b"/" + name if here.parent else name)
+                else:
+                    files[name] = (layer, child)
+        here.items = []
+        found = []
+        for name in sorted([*files, *dirs]):
+            if name in dirs:
+                described = self._described(dirs[name])
+                child_dir = Dir(described, here, name)
+                here.dirs[len(here.items)] = child_dir
+                found.append((child_dir, dirs[name]))
+                here.items.append((name, *described))
+                self.live[described[0]][described[1]] = 1
+            else:
+                layer, row = files[name]
+                here.items.append((name, layer, row))
+                self.live[layer][row] = 1
+        return found
+
+    def _target(self, layer: int, row: int, here: Dir, name: bytes) -> Row:
+        """The file that a hard link to a lower layer means."""
+        columns = self.layers[layer].columns
+        target = self.layers[layer].texts[columns["text"][row]]
+        rows = look_up(self.layers, layer, target.split(b"/"))
+        if not rows or self._kinds[rows[0][0]][rows[0][1]] == DIR:
+            path = (here.path + b"/" + name).decode(errors="replace")
+            raise LayerError(
+                f"{path!r} is a hard link to {target.decode(errors='replace')!r}, which no layer"
+                " has as a file"
+            )
+        self.linked.add(rows[0])
+        return rows[0]

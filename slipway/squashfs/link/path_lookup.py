@@ -1,0 +1,102 @@
+"""Single paths of a stack of compiled layers, without merging all of it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from slipway.squashfs.compile.compiled_layer import OPAQUE, Layer
+from slipway.squashfs.compile.layer_tree import LOWER_LINK, WHITEOUT
+from slipway.squashfs.format.structures import DIR, SYMLINK
+
+Row = tuple[int, int]
+"""A layer's index and a row in it."""
+
+_LINKS_MAX = 40  # as the kernel's own limit
+
+
+def span(layers: Sequence[Layer], row: Row) -> tuple[int, int]:
+    """First and last + 1 of the rows of a directory's names."""
+    columns = layers[row[0]].columns
+    first = columns["start"][row[1]]
+    return first, first + columns["size"][row[1]]
+
+
+def visible(layers: Sequence[Layer], rows: list[Row]) -> list[Row]:
+    """The rows of one directory, lowest first, from the topmost opaque one on."""
+    for at in range(len(rows) - 1, 0, -1):
+        layer, row = rows[at]
+        if layers[layer].columns["flags"][row] & OPAQUE:
+            return rows[at:]
+    return rows
+
+
+def child(layers: Sequence[Layer], rows: list[Row], name: bytes) -> list[Row]:
+    """What a directory's rows have under a name: nothing, one file, or a directory's rows."""
+    found: list[Row] = []
+    for layer, row in rows:
+        first, end = span(layers, (layer, row))
+        at = bisect_left(layers[layer].names, name, first, end)
+        if at == end or layers[layer].names[at] != name:
+            continue
+        kind = layers[layer].columns["kind"][at]
+        was_dir = found and layers[found[0][0]].columns["kind"][found[0][1]] == DIR
+        if kind == WHITEOUT:
+            found = []
+        elif kind == DIR and was_dir and not layers[layer].columns["flags"][at] & OPAQUE:
+            found.append((layer, at))
+        else:
+            found = [(layer, at)]
+    return found
+
+
+def look_up(layers: Sequence[Layer], below: int, names: Sequence[bytes]) -> list[Row]:
+    """What the layers under `below` have at a path; symbolic links are not followed.
+
+    One row for a file, the rows of all layers for a directory, none for nothing.
+    """
+    rows = visible(layers, [(number, 0) for number in range(below)])
+    for depth, name in enumerate(names):
+        rows = child(layers, rows, name)
+        if not rows:
+            return []
+        layer, row = rows[0]
+        kind = layers[layer].columns["kind"][row]
+        if kind == LOWER_LINK:
+            target = layers[layer].texts[layers[layer].columns["text"][row]]
+            return look_up(layers, layer, target.split(b"/")) if depth == len(names) - 1 else []
+        if kind != DIR and depth < len(names) - 1:
+            return []
+    return rows
+
+
+def kind_of(layers: Sequence[Layer], path: bytes) -> int | None:
+    """The kind of what is at a path, links not followed; None where there is nothing."""
+    rows = look_up(layers, len(layers), [name for name in path.split(b"/") if name])
+    return layers[rows[0][0]].columns["kind"][rows[0][1]] if rows else None
+
+
+def resolve(layers: Sequence[Layer], path: bytes) -> bytes:
+    """Follow symbolic links inside the root, as a process in the container would.
+
+    What does not exist stays as it is written. A circle of links is cut short.
+    """
+    done: list[bytes] = []
+    todo = [name for name in path.split(b"/") if name]
+    followed = 0
+    while todo:
+        name = todo.pop(0)
+        if name == b"..":
+            done = done[:-1]
+        elif name != b".":
+            rows = look_up(layers, len(layers), [*done, name])
+            layer, row = rows[0] if rows else (0, 0)
+            columns = layers[layer].columns
+            if not rows or columns["kind"][row] != SYMLINK or followed == _LINKS_MAX:
+                done.append(name)
+                continue
+            followed += 1
+            target = layers[layer].texts[columns["text"][row]]
+            todo = [piece for piece in target.split(b"/") if piece] + todo
+            done = [] if target.startswith(b"/") else done
+    return b"/".join(done)

@@ -1,1 +1,0 @@
-"""Configuration files of others, changed in one place and changed back."""

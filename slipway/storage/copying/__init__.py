@@ -1,1 +1,0 @@
-"""Copying trees of image layers, and proving the copy."""

@@ -1,0 +1,218 @@
+"""The disk that the data goes to: found, waited for, and asked whether it will do."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from slipway.core import mounts
+from slipway.core.errors import UsageError
+from slipway.core.mounts import Space, existing
+from slipway.core.processes import wait_until
+from slipway.core.trees import Size
+from slipway.core.units import human_bytes
+from slipway.storage.disks import mount_table
+from slipway.storage.disks.candidates import Candidate, rank, with_margin
+from slipway.storage.disks.mount_table import Mount
+from slipway.storage.disks.profiles import Profile, expects
+from slipway.storage.errors import StorageError
+from slipway.storage.machine import Machine
+
+_ATTRIBUTES = ("user.slipway", "trusted.slipway", "security.slipway")
+
+WAIT_S = 120.0
+"""Seconds that a late disk is waited for, as the HyperPod lifecycle scripts do."""
+
+_PLAIN = re.compile(r"/[A-Za-z0-9._+@/-]*")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A folder on a disk, as it is now."""
+
+    disk: Path
+    mount: Mount
+    space: Space
+
+
+def preferred(profile: Profile, machine: Machine) -> tuple[Path, ...]:
+    """The disks that the profile names, as paths of this machine."""
+    return tuple(machine.at(disk) for disk in profile.disks)
+
+
+def candidates(
+    profile: Profile, machine: Machine, data_root: Path, needed: int
+) -> tuple[Candidate, ...]:
+    """The disks that could take `needed` bytes that are in `data_root` now, the best first."""
+    mounted = mount_table.mounts()
+    spaces: dict[str, Space] = {}
+    for mount in mounted:
+        if mount.fstype in mount_table.KNOWN_GOOD and mount.device not in spaces:
+            spaces[mount.device] = mounts.space(mount.target)
+    return rank(
+        mounted,
+        spaces,
+        preferred(profile, machine),
+        here=home_of(data_root, mounted),
+        needed=needed,
+    )
+
+
+def home_of(path: Path, mounted: Sequence[Mount]) -> Mount:
+    """The disk that a path is on: not a folder of it that is bound to itself, as dockerd does."""
+    found = mount_table.mount_of(path, mounted)
+    same = [mount for mount in mounted if mount.device == found.device]
+    return min(same, key=lambda mount: len(mount.fsroot + str(mount.target)))
+
+
+def choose(
+    profile: Profile, machine: Machine, data_root: Path, needed: int, *, wait: bool
+) -> Path | None:
+    """The best disk for the data; None where it is on it already.
+
+    With `wait` a disk of the profile that this machine has, and that is not mounted yet, is
+    waited for. Raises StorageError where there is no better place.
+    """
+    for disk, place in zip(profile.disks, preferred(profile, machine), strict=True):
+        if wait and expects(machine, disk) and not is_mounted(place):
+            wait_until(partial(is_mounted, place), WAIT_S, every=0.5)
+        if is_mounted(place):
+            break
+    found = candidates(profile, machine, data_root, needed)
+    if not found and home_of(data_root, mount_table.mounts()).target in preferred(profile, machine):
+        return None
+    if not found:
+        raise StorageError(
+            "no other disk here is a better place with room for "
+            f"{human_bytes(with_margin(needed))}",
+            cure="Attach one, mount it, and name it: `./inv storage.move /its/mount/point`. "
+            "`./inv storage.status` lists what there is.",
+        )
+    return found[0].path
+
+
+def is_mounted(place: Path) -> bool:
+    """Whether something is mounted at exactly this path, as findmnt sees it."""
+    return any(mount.target == place for mount in mount_table.mounts())
+
+
+def look(
+    disk: Path,
+    profile: Profile,
+    machine: Machine,
+    *,
+    wait_s: float,
+    on_wait: Callable[[Path], None],
+) -> Target:
+    """The disk that `disk` is on, once it is mounted. Raises UsageError, StorageError.
+
+    A path at or below a mount point that fstab or the profile names is on that disk, or nowhere:
+    while it is not mounted, the same path is a folder of the root disk.
+    """
+    if not _PLAIN.fullmatch(str(disk)):
+        raise UsageError(
+            "only letters, digits and . _ + @ - are allowed in the path: overlayfs, unit files "
+            "and enroot.conf read others as signs of their own",
+            where=str(disk),
+        )
+    expected = mount_table.expected_mount(
+        disk, [*mount_table.fstab(), *preferred(profile, machine)]
+    )
+    if expected is not None and not is_mounted(expected):
+        on_wait(expected)
+        if not wait_until(lambda: is_mounted(expected), wait_s, every=0.5):
+            raise StorageError(
+                f"nothing is mounted there after {wait_s:.0f} s, so the data would land on the "
+                "disk below it",
+                where=str(expected),
+                cure="Mount it (`systemctl status dlami-nvme` on Deep Learning AMIs), "
+                "or name another disk.",
+            )
+    real = existing(disk).resolve() / disk.relative_to(existing(disk))
+    return Target(real, mount_table.mount_of(real, mount_table.mounts()), mounts.space(real))
+
+
+def check(target: Target, old: Sequence[Path], size: Size) -> None:
+    """Refuse a disk that will not do, with the reason. `old` is where the data is now."""
+    if reason := target.mount.unusable():
+        raise StorageError(f"Docker cannot keep its data there: {reason}", where=str(target.disk))
+    mounted = mount_table.mounts()
+    for path in old:
+        if target.disk.is_relative_to(path):
+            raise UsageError("the target is inside the data that is to move", where=str(path))
+        if mount_table.mount_of(path, mounted).device == target.mount.device:
+            raise StorageError(
+                f"{path} is on the same disk ({target.mount.source}): a move gains nothing",
+                where=str(target.disk),
+                cure="Name a folder on another disk.",
+            )
+    needed = with_margin(size.bytes)
+    if target.space.free < needed:
+        raise StorageError(
+            f"there is not enough space: {human_bytes(target.space.free)} free, "
+            f"{human_bytes(needed)} needed ({human_bytes(size.bytes)} of data and a tenth more)",
+            where=str(target.mount.target),
+            cure="Choose a larger disk, `./inv storage.prune` first, or use --mode fresh.",
+        )
+    if target.space.inodes is not None and target.space.inodes < with_margin(size.entries):
+        raise StorageError(
+            f"there are not enough inodes: {target.space.inodes} free, {size.entries} files",
+            where=str(target.mount.target),
+            cure="Make the file system with more of them (mkfs.ext4 -i 8192), or use xfs.",
+        )
+
+
+def try_disk(folder: Path) -> None:
+    """Raise StorageError with the first thing that the file system of `folder` cannot do."""
+    place = folder / f".slipway-trial-{os.getpid()}"
+    try:
+        place.mkdir(mode=0o700)
+        try:
+            _try(place)
+        finally:
+            shutil.rmtree(place)
+    except OSError as error:
+        raise StorageError(
+            f"the disk cannot be used: {error.strerror}",
+            where=str(error.filename or folder),
+            cure="Docker needs a local ext4 or xfs that root may write to.",
+        ) from error
+
+
+def _try(place: Path) -> None:
+    file = place / "file"
+    file.write_bytes(b"x")
+    os.chown(file, 12345, 12345)
+    os.link(file, place / "link")
+    for name in _ATTRIBUTES:
+        os.setxattr(file, name, b"1")
+    os.mknod(place / "whiteout", stat.S_IFCHR | 0o600, os.makedev(0, 0))
+    for name in ("lower", "upper", "work", "merged"):
+        (place / name).mkdir()
+    (place / "lower" / "gone").touch()
+    _try_overlay(place)
+
+
+def _try_overlay(place: Path) -> None:
+    options = ",".join(f"{name}dir={place / name}" for name in ("lower", "upper", "work"))
+    merged = place / "merged"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(merged)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StorageError(
+            f"no overlay can be mounted there: {done.stderr.strip()}", where=str(place.parent)
+        )
+    try:
+        (merged / "gone").unlink()
+    finally:
+        subprocess.run(["umount", str(merged)], check=True)
+    status = (place / "upper" / "gone").lstat()
+    if not (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
+        raise StorageError("overlayfs makes no whiteouts there", where=str(place.parent))

@@ -1,0 +1,86 @@
+"""dockerd's configuration file: read, and one key changed with all others left as they are."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from slipway.core.errors import UsageError
+from slipway.storage.errors import StorageError
+
+DEFAULT_CONFIG = "/etc/containerd/config.toml"
+DEFAULT_ROOT = "/var/lib/containerd"
+_ROOT = re.compile(r"""^[ \t]*root[ \t]*=[ \t]*(?:"([^"]*)"|'([^']*)')[ \t]*(?:#.*)?$""", re.M)
+_COMMENTED = re.compile(r"^[ \t]*#[ \t]*root[ \t]*=.*$", re.M)
+_VERSION = re.compile(r"^[ \t]*version[ \t]*=.*$", re.M)
+_TABLE = re.compile(r"^[ \t]*\[", re.M)
+
+
+def parse(text: str, path: Path) -> dict[str, Any]:
+    """The settings. Raises UsageError with the line where the file is not a JSON object."""
+    if not text.strip():
+        return {}  # dockerd takes an empty file for an empty configuration
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"this is not JSON: {error.msg} (column {error.colno})",
+            where=f"{path}:{error.lineno}",
+            cure="Correct it by hand; nothing was changed. Two objects one after the other come "
+            "from scripts that append to the file: merge them into one.",
+        ) from error
+    if not isinstance(config, dict):
+        raise UsageError("this is JSON, but not an object", where=f"{path}:1")
+    return config
+
+
+def with_data_root(text: str, path: Path, root: Path | None) -> str:
+    """The file with `data-root` set, or without it; other keys, order and indentation stay."""
+    config = parse(text, path)
+    config.pop("graph", None)  # its name before 17.05; two names for one thing stop the daemon
+    if root is None:
+        config.pop("data-root", None)
+    else:
+        config["data-root"] = str(root)
+    return json.dumps(config, indent=_indent(text), ensure_ascii=False) + "\n"
+
+
+def _indent(text: str) -> int | str:
+    found = re.search(r"\n([ \t]+)\S", text)
+    if found is None:
+        return 2
+    return found[1] if "\t" in found[1] else len(found[1])
+
+
+def _head(text: str) -> str:
+    """What comes before the first table: only there `root` is containerd's own."""
+    table = _TABLE.search(text)
+    return text[: table.start()] if table else text
+
+
+def root_of(text: str) -> str | None:
+    """The root that the file (or `containerd config dump`) names, None where it names none."""
+    found = _ROOT.search(_head(text))
+    return (found[1] or found[2]) if found else None
+
+
+def with_root(text: str, root: Path) -> str:
+    """The file with its root set, whether it had a line, a commented-out one, or none.
+
+    Packages ship the line commented out, which a plain substitution of `root =` misses
+    (awslabs/awsome-distributed-ai#914). All other lines stay as they are.
+    """
+    head = _head(text)
+    rest = text[len(head) :]
+    line = f"root = {json.dumps(str(root))}"
+    if len(_ROOT.findall(head)) > 1:
+        raise StorageError("containerd's configuration names two roots", cure="Remove one of them.")
+    for pattern in (_ROOT, _COMMENTED):
+        if found := pattern.search(head):
+            return head[: found.start()] + line + head[found.end() :] + rest
+    if found := _VERSION.search(head):
+        return head[: found.end()] + "\n" + line + head[found.end() :] + rest
+    # Without a version line the file is version 1, unless it is new: then say which we write.
+    return ("version = 2\n" if not text.strip() else "") + line + "\n" + text

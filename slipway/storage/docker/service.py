@@ -1,0 +1,139 @@
+"""How a Docker is stopped and started: by systemd, by its processes, or as the embedded engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from slipway.core.paths import Project
+from slipway.engine.embedded import daemon as embedded
+from slipway.storage.docker import daemon_process, data_path
+from slipway.storage.docker.daemon_process import Process
+from slipway.storage.docker.systemd import SystemdService
+from slipway.storage.errors import StorageError
+
+
+class Service(Protocol):
+    """A Docker that can be stopped and started again exactly as it was."""
+
+    def running(self) -> bool:
+        """Whether dockerd runs."""
+        ...
+
+    def stop(self) -> None:
+        """Stop all of it, in an order in which nothing starts it again. Raises StorageError."""
+        ...
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start it, with these variables added where no configuration file sets them."""
+        ...
+
+    def steps(self) -> tuple[str, str]:
+        """What `stop` and `start` do, for a person."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal: enough for another process to go on."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProcessService:
+    """dockerd, and a separate containerd where its root moves too, without systemd."""
+
+    dockerd: Process
+    containerd: Process | None
+    log: Path  # a folder for the output of daemons whose own log is not known
+
+    def _now(self, daemon: Process) -> Process:
+        pid = daemon_process.listener(daemon.socket)
+        return daemon if pid is None else daemon_process.describe(daemon.name, pid, daemon.socket)
+
+    def running(self) -> bool:
+        """Whether somebody listens on dockerd's socket."""
+        return daemon_process.listener(self.dockerd.socket) is not None
+
+    def stop(self) -> None:
+        """dockerd first: it talks to containerd while it stops."""
+        for daemon in (self.dockerd, self.containerd):
+            if daemon is not None:
+                daemon_process.stop(self._now(daemon))
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """containerd first."""
+        for daemon in (self.containerd, self.dockerd):
+            if daemon is not None and daemon_process.listener(daemon.socket) is None:
+                added = environment if daemon is self.dockerd else {}
+                daemon_process.start(daemon, added, self.log / f"{daemon.name}.log")
+
+    def steps(self) -> tuple[str, str]:
+        """By pid."""
+        daemons = [d for d in (self.dockerd, self.containerd) if d is not None]
+        stop = ", then ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
+        return f"stop {stop}", f"start {' and '.join(d.name for d in reversed(daemons))}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return {
+            "kind": "process",
+            "dockerd": self.dockerd.as_json(),
+            "containerd": self.containerd.as_json() if self.containerd else None,
+            "log": str(self.log),
+        }
+
+
+@dataclass(frozen=True)
+class EmbeddedService:
+    """Slipway's own engine. While it is stopped for a move, its data folder is behind a link."""
+
+    project: Project
+
+    @property
+    def data(self) -> Path:
+        """The folder, or the link, that the engine opens."""
+        return self.project.engine / "data"
+
+    def running(self) -> bool:
+        """Whether it answers."""
+        return embedded.status(self.project).running
+
+    def stop(self) -> None:
+        """Stop it, and have its data where a link can point to it."""
+        embedded.stop(self.project)
+        data_path.settle(self.data)
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start it; data that did not move is a plain folder again."""
+        del environment  # the engine keeps its temporary files below its data
+        data_path.unsettle(self.data)
+        embedded.start(self.project)
+
+    def steps(self) -> tuple[str, str]:
+        """One engine, one step."""
+        return "stop the embedded engine", "start the embedded engine"
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return {
+            "kind": "embedded",
+            "root": str(self.project.root),
+            "state": str(self.project.state),
+        }
+
+
+def from_json(data: Mapping[str, Any]) -> Service:
+    """A service from the journal. Raises StorageError for one that this version does not know."""
+    if data["kind"] == "process":
+        containerd = data["containerd"]
+        return ProcessService(
+            dockerd=Process.from_json(data["dockerd"]),
+            containerd=Process.from_json(containerd) if containerd else None,
+            log=Path(data["log"]),
+        )
+    if data["kind"] == "embedded":
+        return EmbeddedService(Project(Path(data["root"]), Path(data["state"])))
+    if data["kind"] == "systemd":
+        return SystemdService.from_json(data)
+    raise StorageError(f"the journal names a service of an unknown kind: {data['kind']}")

@@ -1,0 +1,179 @@
+"""Moving: look at everything, plan, do it; delete what is left over."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.errors import SlipwayError
+from slipway.core.events import OnEvent
+from slipway.core.paths import Project
+from slipway.core.trees import Size, measure, remove_tree
+from slipway.engine.embedded import daemon
+from slipway.storage.disks import target_disk
+from slipway.storage.disks.profiles import Places, Profile, profile
+from slipway.storage.docker import installation
+from slipway.storage.docker import inventory as snapshot
+from slipway.storage.docker.installation import Subject
+from slipway.storage.docker.inventory import Snapshot
+from slipway.storage.errors import StorageError
+from slipway.storage.move import journal_file, move_plan
+from slipway.storage.move.changes import changes
+from slipway.storage.move.daemon_checks import check_running
+from slipway.storage.move.docker_move import Room
+from slipway.storage.move.journal import Journal, Kept
+from slipway.storage.move.transaction import Transaction
+
+Say = Callable[[str], None]
+
+
+def need_root() -> None:
+    """Raise StorageError unless this is root: asked before anything else."""
+    if os.geteuid() != 0:
+        raise StorageError(
+            "this needs root: it stops daemons and writes their data and configuration",
+            cure="Run the same command with sudo.",
+        )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A move that has not begun; `journal` is None where there is nothing to do.
+
+    `folders`, with their modes, are missing on a disk where everything else is in place: instance
+    store is empty after a stop of the instance.
+    """
+
+    journal: Journal | None
+    profile: Profile
+    disk: Path | None
+    folders: tuple[tuple[Path, int], ...] = ()
+
+    def make_folders(self) -> None:
+        """Make the missing folders."""
+        for folder, mode in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(mode)
+
+
+def plan_move(
+    room: Room,
+    disk: Path | None,
+    profile_name: str,
+    options: move_plan.Options,
+    *,
+    dry_run: bool,
+    say: Say,
+) -> Planned:
+    """Look at everything, change nothing. Raises SlipwayError for all that speaks against it."""
+    last = room.journal()
+    if last is not None and not last.over:
+        raise _unfinished(last)
+    chosen = profile(profile_name, room.machine)
+    if room.url == "embedded" and not dry_run:
+        daemon.start(room.project)
+    found = installation.find(room.project, room.url, room.machine)
+    move_plan.check_config(found)
+    before, containerd_store = inventory(found, room.project)
+    mode = move_plan.mode_of(options, before)
+    move_plan.check_driver(before, mode)
+    sizes = _sizes(found)
+    needed = sum(size.bytes for size in sizes.values()) if mode == "copy" else 0
+    if disk is None:
+        disk = target_disk.choose(chosen, room.machine, found.data_root, needed, wait=not dry_run)
+    if disk is None:
+        return Planned(None, chosen, None)
+    looked = target_disk.look(
+        disk,
+        chosen,
+        room.machine,
+        wait_s=0.0 if dry_run else target_disk.WAIT_S,
+        on_wait=lambda place: say(f"waiting for {place} to be mounted"),
+    )
+    kept = last.kept if last else ()
+    also = move_plan.moves_containerd(found, containerd_store=containerd_store)
+    change = changes(found, Places(looked.disk), looked, chosen, room.machine, containerd=also)
+    journal = move_plan.make(
+        found,
+        looked,
+        change,
+        before,
+        sizes,
+        dataclasses.replace(options, mode=mode),
+        containerd=also,
+        kept=kept,
+    )
+    if journal is not None:
+        size = Size(needed, sum(root.size.entries for root in journal.roots if root.copy))
+        target_disk.check(looked, [root.old for root in journal.roots], size)
+        if before and before.running and not options.stop:
+            raise StorageError(
+                f"containers are running: {before.names(before.running)}",
+                cure="Stop them, or have them stopped and started again with --stop.",
+            )
+    missing = tuple(folder for folder in change.folders if not folder[0].is_dir())
+    return Planned(journal, chosen, looked.disk, missing)
+
+
+def _unfinished(journal: Journal) -> SlipwayError:
+    return StorageError(
+        f"a {journal.kind} was cut off while {journal.phase}",
+        cure="`./inv storage.move --resume` goes on with it, `./inv storage.restore` goes back.",
+    )
+
+
+def inventory(found: Subject, project: Project) -> tuple[Snapshot | None, bool]:
+    """What the daemon has, and whether its images are in containerd; None where it cannot tell."""
+    if not found.running:
+        return snapshot.at_rest(found.data_root), False
+    connected = installation.engine_of(found, project)
+    try:
+        return snapshot.take(connected), connected.containerd_store
+    finally:
+        connected.close()
+
+
+def _sizes(found: Subject) -> dict[Path, Size]:
+    sizes = {found.at_rest: measure(found.data_root)}
+    if found.containerd:
+        sizes[found.containerd.root] = measure(found.containerd.root)
+    return sizes
+
+
+def apply(room: Room, journal: Journal, on_event: OnEvent) -> Journal:
+    """Do a planned move. The caller holds the lock."""
+    journal_file.begin(room.machine, journal)
+    return Transaction(room.machine, journal, on_event).run()
+
+
+def delete_old(room: Room, say: Say) -> tuple[Kept, ...]:
+    """Delete what earlier moves left behind, once the daemon is seen to work without it.
+
+    Returns what was deleted. Raises StorageError for what exists nowhere else. The caller holds
+    the lock.
+    """
+    journal = room.journal()
+    if journal is None or not journal.over or not journal.kept:
+        return ()
+    found = installation.find(room.project, room.url, room.machine)
+    for kept in journal.kept:
+        if kept.holds:
+            raise StorageError(
+                f"{kept.holds} are only there: the move to a fresh place left them behind",
+                where=str(kept.path),
+                cure="Go back with `./inv storage.restore` and take them along with --mode copy, "
+                "or remove the folder by hand.",
+            )
+        if found.data_root.is_relative_to(kept.path):
+            raise StorageError("this is in use", where=str(kept.path))
+    if journal.phase == "done":
+        # What was there at the time of the move may have been removed since, on purpose.
+        check_running(room.machine, dataclasses.replace(journal, before=None))
+    for kept in journal.kept:
+        say(f"deleting {kept.path}")
+        remove_tree(kept.path)
+    journal_file.write(room.machine, dataclasses.replace(journal, kept=()))
+    return journal.kept

@@ -1,0 +1,60 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from slipway.core.file_lock import exclusive
+from slipway.core.paths import Project
+from slipway.engine.embedded import daemon
+from slipway.storage.docker import installation
+from slipway.storage.machine import Machine
+from slipway.storage.move import journal_file
+from slipway.storage.move.journal import Journal
+
+
+@dataclass(frozen=True)
+class Room:
+    """One daemon of one machine, as a checkout sees it."""
+
+    project: Project
+    machine: Machine
+    url: str  # "embedded" for the embedded engine
+
+    @classmethod
+    def of(cls, project: Project, machine: Machine, engine: str) -> Room:
+        """The daemon that the settings name.
+
+        With "auto", a system Docker whose move was cut off is the one meant, though it is down.
+        """
+        url = installation.choose(engine, machine)
+        if engine == "auto" and url == "embedded":
+            last = journal_file.read(machine, machine.docker_url)
+            if last is not None and not last.over:
+                url = machine.docker_url
+        return cls(project, machine, url)
+
+    @property
+    def journal_url(self) -> str:
+        """The URL that the daemon's journal goes by."""
+        return daemon.status(self.project).url if self.url == "embedded" else self.url
+
+    def has_kept(self) -> bool:
+        """Whether earlier moves left data behind."""
+        journal = self.journal()
+        return journal is not None and bool(journal.kept)
+
+    def journal(self) -> Journal | None:
+        """The daemon's last move."""
+        return journal_file.read(self.machine, self.journal_url)
+
+    @contextmanager
+    def locked(self, doing: str) -> Iterator[None]:
+        """Nobody else moves this daemon's data, and no task of this checkout uses it."""
+        with (
+            exclusive(journal_file.lock_path(self.machine, self.journal_url), doing),
+            exclusive(self.project.state / "lock", doing),
+        ):
+            yield

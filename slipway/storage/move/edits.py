@@ -1,0 +1,124 @@
+"""Changes to configuration files and links, each with the way back, byte for byte."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from slipway.core.files import write_atomic
+from slipway.core.trees import sync_folder
+from slipway.storage import enroot_conf
+from slipway.storage.docker import config_files
+
+Kind = Literal["docker", "containerd", "enroot", "unit", "link"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One file's content before and after; None where there is no file.
+
+    For a link the content is where it points to.
+    """
+
+    kind: Kind
+    path: Path
+    before: bytes | None
+    after: bytes | None
+    mode: int = 0o644
+
+    def current(self) -> bytes | None:
+        """What is there now."""
+        try:
+            if self.kind == "link":
+                return os.fsencode(self.path.readlink())
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def apply(self) -> None:
+        """Make it `after`. Again: nothing changes."""
+        self._write(self.after)
+
+    def revert(self) -> None:
+        """Make it `before`."""
+        self._write(self.before)
+
+    def _write(self, content: bytes | None) -> None:
+        if content is None:
+            self.path.unlink(missing_ok=True)
+        elif self.kind == "link":
+            beside = self.path.with_name(f".{self.path.name}.partial")
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(os.fsdecode(content))
+            beside.replace(self.path)
+        else:
+            write_atomic(self.path, content, mode=self.mode)
+        if self.path.parent.exists():
+            sync_folder(self.path.parent)
+
+    def back(self) -> Edit:
+        """The change that undoes this one later, when others may have edited the file since.
+
+        Then only what this one set is set back, and what others wrote stays.
+        """
+        now = self.current()
+        if now == self.after or now is None or self.kind in ("link", "unit"):
+            return Edit(self.kind, self.path, now, self.before, self.mode)
+        text = _BACK[self.kind](now.decode(), (self.before or b"").decode(), self.path)
+        return Edit(self.kind, self.path, now, text.encode(), self.mode)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return {
+            "kind": self.kind,
+            "path": str(self.path),
+            "before": _encode(self.before),
+            "after": _encode(self.after),
+            "mode": self.mode,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Edit:
+        """From the journal."""
+        before, after = _decode(data["before"]), _decode(data["after"])
+        return cls(data["kind"], Path(data["path"]), before, after, data["mode"])
+
+
+def _docker_back(now: str, before: str, path: Path) -> str:
+    root = config_files.parse(before, path).get("data-root")
+    return config_files.with_data_root(now, path, Path(root) if root else None)
+
+
+def _containerd_back(now: str, before: str, path: Path) -> str:
+    del path
+    root = config_files.root_of(before) or config_files.DEFAULT_ROOT
+    return config_files.with_root(now, Path(root))
+
+
+def _enroot_back(now: str, before: str, path: Path) -> str:
+    del path
+    values = {key: enroot_conf.value(before, key) for key in enroot_conf.PATHS}
+    return enroot_conf.with_values(now, values)
+
+
+_BACK = {"docker": _docker_back, "containerd": _containerd_back, "enroot": _enroot_back}
+
+
+def _encode(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _decode(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def edit_file(kind: Kind, path: Path, after: bytes | None) -> Edit:
+    """An edit of a file as it is now; links in its path are followed, its mode stays."""
+    real = path.resolve()
+    if not real.exists():
+        return Edit(kind, real, None, after)
+    return Edit(kind, real, real.read_bytes(), after, real.stat().st_mode & 0o7777)

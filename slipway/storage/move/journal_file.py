@@ -1,0 +1,139 @@
+"""The journal of each daemon's last move as a file: written whole, flushed, read after a crash."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from slipway.core.files import write_atomic
+from slipway.core.trees import Size, sync_folder
+from slipway.storage.docker.installation import key
+from slipway.storage.docker.inventory import Snapshot
+from slipway.storage.errors import StorageError
+from slipway.storage.machine import Machine
+from slipway.storage.move.edits import Edit
+from slipway.storage.move.journal import Journal, Kept, Root
+
+FORMAT = "slipway-storage/1"
+
+_CURRENT = "journal.json"
+_LAST = "last.json"
+
+
+def folder(machine: Machine, url: str) -> Path:
+    """Where the journal, the lock and the logs of one daemon are."""
+    return machine.state / key(url)
+
+
+def begin(machine: Machine, journal: Journal) -> None:
+    """Write a new journal; the last finished one is put aside until this one is."""
+    place = folder(machine, journal.url)
+    place.mkdir(parents=True, exist_ok=True)
+    place.chmod(0o700)  # a daemon's environment may hold passwords of proxies
+    last = read(machine, journal.url)
+    if last is not None and last.phase == "done" and (place / _CURRENT).exists():
+        (place / _CURRENT).replace(place / _LAST)
+    write(machine, journal)
+
+
+def finish(machine: Machine, journal: Journal) -> Journal:
+    """Write the last word of a journal. One that was undone makes way for the one before it.
+
+    Returns the journal that counts from now on.
+    """
+    place = folder(machine, journal.url)
+    write(machine, journal)
+    if journal.phase == "undone" and (place / _LAST).exists():
+        (place / _LAST).replace(place / _CURRENT)
+        last = read(machine, journal.url)
+        assert last is not None
+        write(machine, dataclasses.replace(last, kept=journal.kept))
+    else:
+        (place / _LAST).unlink(missing_ok=True)
+    return journal
+
+
+def write(machine: Machine, journal: Journal) -> None:
+    """Replace the journal, for good. It names environment variables: only root may read it."""
+    data = {
+        "format": FORMAT,
+        **{f.name: getattr(journal, f.name) for f in dataclasses.fields(journal)},
+        "roots": [dataclasses.asdict(root) for root in journal.roots],
+        "edits": [edit.as_json() for edit in journal.edits],
+        "before": journal.before.as_json() if journal.before else None,
+        "kept": [dataclasses.asdict(kept) for kept in journal.kept],
+    }
+    path = folder(machine, journal.url) / _CURRENT
+    write_atomic(path, json.dumps(data, indent=1, default=str) + "\n", mode=0o600)
+    sync_folder(path.parent)
+
+
+def read(machine: Machine, url: str) -> Journal | None:
+    """The last move of a daemon, None where there was none. Raises StorageError."""
+    place = folder(machine, url)
+    for path in (place / _CURRENT, place / _LAST):  # the latter alone: killed inside `begin`
+        try:
+            data = json.loads(path.read_bytes())
+            if data.pop("format") != FORMAT:
+                raise ValueError("it is of another version of Slipway")
+            return _from_json(data)
+        except FileNotFoundError:
+            continue
+        except PermissionError as error:
+            raise StorageError("may not be read", where=str(path), cure="Use sudo.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"not a journal: {error}", where=str(path)) from error
+    return None
+
+
+def _from_json(data: dict[str, Any]) -> Journal:
+    roots = tuple(
+        Root(
+            **{
+                **root,
+                **{name: Path(root[name]) for name in ("old", "new", "file", "known")},
+                "size": Size(**root["size"]),
+            }
+        )
+        for root in data["roots"]
+    )
+    return Journal(
+        **{
+            **data,
+            "disk": Path(data["disk"]),
+            "roots": roots,
+            "edits": tuple(Edit.from_json(edit) for edit in data["edits"]),
+            "folders": tuple((Path(path), mode) for path, mode in data["folders"]),
+            "scratch": tuple(Path(path) for path in data["scratch"]),
+            "containerd": Path(data["containerd"]) if data["containerd"] else None,
+            "before": Snapshot.from_json(data["before"]) if data["before"] else None,
+            "made": tuple(Path(path) for path in data["made"]),
+            "clear": tuple(Path(path) for path in data["clear"]),
+            "ours": tuple(Path(path) for path in data["ours"]),
+            "kept": tuple(Kept(Path(kept["path"]), kept["holds"]) for kept in data["kept"]),
+        }
+    )
+
+
+def lock_path(machine: Machine, url: str) -> Path:
+    """Held by whoever moves this daemon's data."""
+    return folder(machine, url) / "lock"
+
+
+def at_work(machine: Machine, url: str) -> bool:
+    """Whether a process moves this daemon's data at this moment."""
+    try:
+        handle = os.open(lock_path(machine, url), os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -1,0 +1,179 @@
+"""What a move would do. Nothing here changes anything; `apply` does what a plan says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from slipway.core.errors import UsageError
+from slipway.core.trees import Size
+from slipway.storage.disks.target_disk import Target
+from slipway.storage.docker import config_files, inventory
+from slipway.storage.docker.daemon_flags import conflicts
+from slipway.storage.docker.installation import Subject
+from slipway.storage.docker.inventory import Snapshot
+from slipway.storage.errors import StorageError
+from slipway.storage.move.changes import Changes
+from slipway.storage.move.journal import Journal, Kept, Root
+
+Mode = Literal["fresh", "copy"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person asked for."""
+
+    mode: Mode | None = None
+    stop: bool = False
+    delete_old: bool = False
+
+
+def mode_of(options: Options, before: Snapshot | None) -> Mode:
+    """`fresh` where everything can be made again, `copy` where there are volumes or containers."""
+    if options.mode:
+        return options.mode
+    return "fresh" if before is not None and not before.irreplaceable else "copy"
+
+
+def check_config(subject: Subject) -> None:
+    """Refuse what would keep the daemon from starting again. Raises UsageError, StorageError."""
+    if subject.config is None:
+        return
+    text = subject.config.read_text() if subject.config.exists() else ""
+    config = config_files.parse(text, subject.config)
+    wanted = {**config, "data-root": ""}
+    if both := conflicts(wanted, subject.flags):
+        raise StorageError(
+            f"{', '.join(both)} would be given both to dockerd as a flag and in its file, with "
+            "which it does not start",
+            where=str(subject.config),
+            cure="Take the flag out of dockerd's command line (`systemctl cat docker` shows the "
+            "unit; /etc/default/docker may hold flags), restart Docker, and run this again.",
+        )
+    if subject.containerd and subject.containerd.root_flag:
+        raise StorageError(
+            "containerd has its root on its command line, where its file cannot change it",
+            where=str(subject.containerd.config),
+            cure="Take --root out of containerd's command line, restart it, and run this again.",
+        )
+
+
+def moves_containerd(subject: Subject, *, containerd_store: bool) -> bool:
+    """Whether a separate containerd's root goes along. Raises StorageError where it must not.
+
+    It does, also where images are not in it: containers are known to both. A containerd that
+    others use (Kubernetes) stays where it is, which is only possible while no image is in it.
+    """
+    if subject.containerd is None:
+        return False
+    others = ", ".join(subject.containerd.others)
+    if others and containerd_store:
+        raise StorageError(
+            f"containerd also runs containers of {others}, and Docker keeps its images there",
+            where=str(subject.containerd.root),
+            cure="Drain those first (kubectl drain), or move containerd's root with its owner's "
+            "own means.",
+        )
+    return not others
+
+
+def check_driver(before: Snapshot | None, mode: Mode) -> None:
+    """Refuse to copy what is not in files. Raises StorageError."""
+    if mode == "copy" and before is not None and before.driver not in inventory.IN_FILES:
+        raise StorageError(
+            f"the storage driver {before.driver} keeps layers in snapshots of its own file system, "
+            "which no copy of files takes along",
+            cure="Push or save what must stay, then use --mode fresh.",
+        )
+
+
+def make(
+    subject: Subject,
+    target: Target,
+    change: Changes,
+    before: Snapshot | None,
+    sizes: dict[Path, Size],
+    options: Options,
+    *,
+    containerd: bool,
+    kept: tuple[Kept, ...] = (),
+) -> Journal | None:
+    """The move as a journal that has not begun; None where everything is there already.
+
+    `containerd`: a separate one goes along.
+    """
+    copy = mode_of(options, before) == "copy"
+    roots = tuple(
+        Root(
+            name=name,
+            old=old,
+            new=new,
+            size=sizes.get(old, Size()),
+            copy=copy,
+            adopt=not copy and _is_data(new),
+            file=file,
+            known=old if name == "containerd" else subject.data_root,
+        )
+        for name, old, new, file in change.roots
+    )
+    if not roots and not change.edits:
+        return None
+    for root in roots:
+        _check_new(root, kept)
+    lost = before.irreplaceable if before and not copy else ""
+    if options.delete_old and lost:
+        raise UsageError(
+            f"--delete-old would delete {lost} that --mode fresh leaves behind",
+            cure="Use --mode copy, or leave out --delete-old.",
+        )
+    return Journal(
+        kind="move",
+        phase="planned",
+        url=subject.url,
+        embedded=subject.embedded,
+        service=subject.service(containerd).as_json(),
+        was_running=subject.running,
+        disk=target.mount.target,
+        device=target.mount.device,
+        roots=roots,
+        edits=change.edits,
+        folders=change.folders,
+        scratch=change.scratch,
+        environment=change.environment,
+        containerd=subject.containerd.socket if containerd and subject.containerd else None,
+        before=before,
+        delete_old=options.delete_old,
+        kept=kept,
+    )
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
+
+
+def _check_new(root: Root, kept: tuple[Kept, ...]) -> None:
+    if root.copy:
+        for path in (root.new, root.partial):
+            if _is_data(path):
+                raise _in_the_way(path, ours=any(left.path == path for left in kept))
+    if not _is_data(root.new):
+        return
+    marks = {"docker": ("overlay2", "image", "containers"), "engine": ("containerd",)}
+    known = marks.get(root.name, ("io.containerd.metadata.v1.bolt",))
+    if not any((root.new / name).exists() for name in known):
+        raise StorageError(
+            "this folder is not empty, and it is not a data folder of this daemon",
+            where=str(root.new),
+            cure="Look what it is, and rename or remove it, or name another disk.",
+        )
+
+
+def _in_the_way(path: Path, *, ours: bool) -> StorageError:
+    what = "left behind by an earlier move" if ours else "which no move of this daemon knows"
+    remove = "delete it with `./inv storage.move --delete-old`" if ours else "rename or remove it"
+    return StorageError(
+        f"there is data already, {what}",
+        where=str(path),
+        cure=f"Start on it as it is with --mode fresh, {remove}, or name another disk.",
+    )

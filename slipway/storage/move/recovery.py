@@ -1,0 +1,135 @@
+"""After a move: going on with one that was cut off, and going back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from slipway.core import mounts
+from slipway.core.errors import UsageError
+from slipway.core.events import OnEvent
+from slipway.core.mounts import existing
+from slipway.core.trees import Size, measure, remove_tree
+from slipway.storage.disks import mount_table, target_disk
+from slipway.storage.docker import installation
+from slipway.storage.docker import inventory as snapshot
+from slipway.storage.docker.service import from_json
+from slipway.storage.errors import StorageError
+from slipway.storage.move import journal as journals
+from slipway.storage.move import journal_file
+from slipway.storage.move.data_move import inventory
+from slipway.storage.move.docker_move import Room
+from slipway.storage.move.journal import Journal
+from slipway.storage.move.transaction import Transaction
+from slipway.storage.move.undo import undo
+
+
+def resume(room: Room, on_event: OnEvent) -> Journal:
+    """Go on with what was cut off. The caller holds the lock."""
+    journal = room.journal()
+    if journal is None or journal.over:
+        raise UsageError("there is nothing to go on with", cure="`./inv storage.status`")
+    if journal.phase == "undoing":
+        return undo(room.machine, journal, on_event, keep_new=journal.keep_new)
+    if journal.phase in journals.BEFORE_START and _daemon_ran(journal):
+        # The old data may have changed since it was copied: what is not in use yet is copied again.
+        for root in journal.roots:
+            in_use = any(e.path == root.file and e.current() == e.after for e in journal.edits)
+            for path in {root.partial, root.new}.intersection(journal.ours):
+                if not in_use:
+                    remove_tree(path)
+        journal = journal.at("stopping")
+        journal_file.write(room.machine, journal)
+    return Transaction(room.machine, journal, on_event).run()
+
+
+def _daemon_ran(journal: Journal) -> bool:
+    """Whether a daemon may have written to its data since the journal was written."""
+    return journal.boot != journals.boot_id() or from_json(journal.service).running()
+
+
+def restore(room: Room, on_event: OnEvent, *, stop: bool, agree: Callable[[str], bool]) -> Journal:
+    """Back to before the last move. The caller holds the lock.
+
+    `agree` is asked where images or volumes were made since that will not be seen afterwards.
+    """
+    journal = room.journal()
+    if journal is None or (journal.phase == "done" and journal.kind == "restore"):
+        raise UsageError("there is no move to go back from", cure="`./inv storage.status`")
+    if journal.phase == "undone":
+        raise UsageError("the last move was undone already", cure="`./inv storage.status`")
+    if journal.phase == "undoing":
+        return undo(room.machine, journal, on_event, keep_new=journal.keep_new)
+    if journal.phase == "deleting":
+        journal = Transaction(room.machine, journal, on_event).run()
+    if not journal.over:
+        return undo(room.machine, journal, on_event, keep_new=_worked_on(journal))
+    back = _reversed(room, journal, stop=stop, agree=agree)
+    journal_file.begin(room.machine, back)
+    return Transaction(room.machine, back, on_event).run()
+
+
+def _worked_on(journal: Journal) -> bool:
+    """Whether somebody may have used the new place: then it is not removed."""
+    if journal.phase in journals.BEFORE_START:
+        return journal.phase == "switching" and _daemon_ran(journal)
+    return True
+
+
+def _reversed(room: Room, journal: Journal, *, stop: bool, agree: Callable[[str], bool]) -> Journal:
+    """A move back: data that is still at the old place is used as it is, other data is copied."""
+    found = installation.find(room.project, room.url, room.machine)
+    now, _ = inventory(found, room.project)
+    if now and now.running and not stop:
+        raise StorageError(
+            f"containers are running: {now.names(now.running)}",
+            cure="Stop them, or have them stopped and started again with --stop.",
+        )
+    there = [root.old.exists() for root in journal.roots]
+    before = now
+    if all(there) and journal.before and now:
+        since = snapshot.made_since(journal.before, now)
+        if since and not agree(f"made since the move, and not there after it: {', '.join(since)}"):
+            raise StorageError("nothing was changed")
+        # What a move to a fresh place stopped did not run since: there it is not.
+        stopped = () if journal.carries else journal.before.running
+        running = tuple(c for c in (*now.running, *stopped) if c in journal.before.containers)
+        before = dataclasses.replace(journal.before, running=running, transient=now.transient)
+    roots = tuple(
+        dataclasses.replace(
+            root,
+            old=root.new,
+            new=root.old,
+            size=measure(root.new),
+            copy=not all(there),
+            adopt=all(there),
+            known=root.new,
+        )
+        for root in journal.roots
+    )
+    disk, device = journal.disk, journal.device
+    if roots:
+        home = mount_table.mount_of(existing(roots[0].new), mount_table.mounts())
+        disk, device = home.target, home.device
+        if not all(there):
+            size = Size(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))
+            space = mounts.space(roots[0].new)
+            target_disk.check(target_disk.Target(roots[0].new, home, space), [roots[0].old], size)
+    return dataclasses.replace(
+        journal,
+        kind="restore",
+        phase="planned",
+        was_running=found.running,
+        disk=disk,
+        device=device,
+        roots=roots,
+        edits=tuple(edit.back() for edit in reversed(journal.edits)),
+        folders=(),
+        scratch=(),
+        environment={},
+        before=before,
+        delete_old=False,
+        made=(),
+        clear=journal.made,
+        ours=(),
+    )

@@ -1,1 +1,0 @@
-"""Making room: what can go, how much it frees, and removing it."""

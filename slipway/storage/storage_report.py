@@ -1,0 +1,132 @@
+"""What the storage tasks print, and the questions that they ask."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from slipway.core.console import Reporter, print_json, print_table, say
+from slipway.core.errors import UsageError
+from slipway.core.events import Event, OnEvent
+from slipway.core.paths import Project
+from slipway.storage.move import steps
+from slipway.storage.move.data_move import Planned
+from slipway.storage.move.journal import Journal, Kept
+from slipway.storage.storage_status import Status, notes
+
+
+def show_status(status: Status, *, as_json: bool) -> None:
+    """Tables, or JSON."""
+    if as_json:
+        print_json(status.as_json())
+        return
+    headers = ("what", "where", "disk", "used", "free", "better place")
+    print_table(headers, [place.row() for place in status.places])
+    if status.candidates:
+        rows = [
+            (str(rank), str(c.path), f"{c.mount.source} {c.mount.fstype}", c.reason)
+            for rank, c in enumerate(status.candidates, 1)
+        ]
+        print_table(("rank", "disk", "device", "why"), rows, title="better disks, best first")
+    for line in notes(status):
+        say(line)
+
+
+def show_planned(planned: Planned, *, as_json: bool) -> None:
+    """The steps of a move, with sizes and time estimates, or that there is nothing to do."""
+    journal = planned.journal
+    if journal is None:
+        where = f"on {planned.disk}" if planned.disk else "on the best disk"
+        say(f"nothing to move: everything is {where} already")
+        for folder, _ in planned.folders:
+            say(f"making {folder}, which is missing")
+        if as_json:
+            print_json({"steps": []})
+        return
+    found = steps.steps(journal)
+    if as_json:
+        print_json(
+            {
+                "kind": journal.kind,
+                "mode": "copy" if journal.carries else "fresh",
+                "steps": [vars(step) for step in found],
+                "roots": [
+                    {"name": root.name, "old": root.old, "new": root.new, "bytes": root.size.bytes}
+                    for root in journal.roots
+                ],
+                "files": [edit.path for edit in journal.edits],
+            }
+        )
+        return
+    rows = [(str(number), *step.row()) for number, step in enumerate(found, 1)]
+    print_table(("", "step", "size", "time"), rows)
+    for line in steps.summary(journal, planned.profile):
+        say(line)
+
+
+def show_deleted(deleted: Sequence[Kept]) -> None:
+    """What --delete-old deleted."""
+    say(f"deleted: {', '.join(str(kept.path) for kept in deleted)}" if deleted else "nothing kept")
+
+
+def show_outcome(journal: Journal) -> None:
+    """What a finished move or restore, or the way back of one, came to."""
+    if journal.phase == "undone":
+        say("everything is as before")
+    else:
+        for root in journal.roots:
+            say(f"{root.name}: now in {root.new}")
+    if journal.kept:
+        kept = ", ".join(str(kept.path) for kept in journal.kept)
+        say(f"kept: {kept}. `./inv storage.move --delete-old` deletes what is kept")
+
+
+def ask(question: str, *, yes: bool) -> bool:
+    """A yes from the person, or from --yes. Raises UsageError where nobody can answer."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError(question, cure="Nobody can be asked here: say --yes to agree.")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def progress(project: Project, doing: str) -> Iterator[OnEvent]:
+    """Events on the terminal, and in a log file that keeps all of them."""
+    path = project.logs / f"storage-{doing}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as log, Reporter() as reporter:
+
+        def on_event(event: Event) -> None:
+            if event.kind != "progress":
+                log.write(_line(event))
+                log.flush()
+            if event.kind == "start" and event.step:
+                reporter.say(f"{event.task}: {event.step}")
+            reporter.on_event(event)
+
+        yield on_event
+
+
+def _line(event: Event) -> str:
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    return f"{now} {event.task} {event.kind} {event.step} {event.text}".rstrip() + "\n"
+
+
+def disk_named(names: Sequence[str]) -> Path | None:
+    """The TARGET among bare words. Raises UsageError for more than one."""
+    if len(names) > 1:
+        raise UsageError("a move has one target", cure="Name one disk, or none for the best one.")
+    return Path(names[0]).absolute() if names else None
+
+
+def mode_named(mode: str) -> Any:
+    """The --mode, None where it is left to the rule. Raises UsageError."""
+    if mode not in ("", "fresh", "copy"):
+        raise UsageError(f"there is no mode {mode!r}", cure="Use fresh or copy.")
+    return mode or None

@@ -1,0 +1,264 @@
+"""Where everything is: on which disk, how much it takes, and what would be a better place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway.core.errors import SlipwayError
+from slipway.core.mounts import existing, space
+from slipway.core.trees import measure
+from slipway.core.units import human_bytes
+from slipway.engine.client import Engine
+from slipway.engine.sdk_errors import sdk_errors
+from slipway.storage import enroot_conf
+from slipway.storage.disks import mount_table, target_disk
+from slipway.storage.disks.candidates import Candidate
+from slipway.storage.disks.mount_table import Mount
+from slipway.storage.disks.profiles import Places, profile
+from slipway.storage.docker import installation
+from slipway.storage.docker.installation import Subject
+from slipway.storage.errors import StorageError
+from slipway.storage.move import journal_file
+from slipway.storage.move.docker_move import Room
+from slipway.storage.move.journal import Journal
+
+_EXPANSION = re.compile(r"\$(?:\{|\(|[A-Za-z])")
+Wanted = tuple[str, Path, str, int | None, str]
+"""What, where, a note, bytes used, and its place below a better disk."""
+_ENROOT_DEFAULTS = {
+    "ENROOT_RUNTIME_PATH": ("/run", "enroot's default, below XDG_RUNTIME_DIR"),
+    "ENROOT_DATA_PATH": ("$HOME", "enroot's default, below XDG_DATA_HOME"),
+    "ENROOT_CACHE_PATH": ("$HOME", "enroot's default, below XDG_CACHE_HOME"),
+    "ENROOT_TEMP_PATH": ("/tmp", "enroot's default, TMPDIR or this"),  # noqa: S108
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole answer. `move` says what became of the last move, None where there was none."""
+
+    profile: str
+    daemon: str
+    places: tuple[Place, ...]
+    candidates: tuple[Candidate, ...]
+    move: str | None
+    unfinished: bool
+    kept: tuple[Path, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For a program."""
+        return {
+            "profile": self.profile,
+            "daemon": self.daemon,
+            "places": [asdict(found) for found in self.places],
+            "candidates": [
+                {
+                    "path": candidate.path,
+                    "device": candidate.mount.source,
+                    "file_system": candidate.mount.fstype,
+                    "free": candidate.space.free,
+                    "total": candidate.space.total,
+                    "reason": candidate.reason,
+                }
+                for candidate in self.candidates
+            ],
+            "move": self.move,
+            "unfinished": self.unfinished,
+            "kept": list(self.kept),
+        }
+
+
+def look(room: Room, profile_name: str) -> Status:
+    """Look at everything; changes and starts nothing. Raises UsageError for an unknown profile."""
+    chosen = profile(profile_name, room.machine)
+    mounted = mount_table.mounts()
+    places: list[Place] = []
+    found: Subject | None = None
+    try:
+        found = installation.find(room.project, room.url, room.machine)
+        daemon = f"{found.name}, {'running' if found.running else 'stopped'}"
+    except SlipwayError as error:
+        daemon = f"Docker is not known: {error.what}"
+    wanted = [*(of_docker(found, room) if found else ()), *of_enroot(room), *of_slipway(room)]
+    anchor = found.data_root if found else Path("/")
+    needed = max((used or 0 for _, _, _, used, _ in wanted), default=0)
+    ranked = target_disk.candidates(chosen, room.machine, anchor, needed)
+    for what, path, note, used, there in wanted:
+        places.append(place(what, path, note, used, there, mounted, ranked))
+    journal, told = _last_move(room)
+    return Status(
+        profile=chosen.name,
+        daemon=daemon,
+        places=tuple(places),
+        candidates=ranked,
+        move=told,
+        unfinished=journal is not None and not journal.over,
+        kept=tuple(kept.path for kept in journal.kept) if journal else (),
+    )
+
+
+def _last_move(room: Room) -> tuple[Journal | None, str | None]:
+    try:
+        journal = room.journal()
+    except StorageError as error:
+        return None, str(error)
+    if journal is None:
+        return None, None
+    route = ", ".join(f"{root.old} -> {root.new}" for root in journal.roots)
+    if journal_file.at_work(room.machine, journal.url):
+        return journal, f"a {journal.kind} is at work now ({journal.phase}): {route}"
+    if not journal.over:
+        return journal, (
+            f"a {journal.kind} was cut off while {journal.phase}: {route}. "
+            "`./inv storage.move --resume` goes on with it, `./inv storage.restore` goes back"
+        )
+    return journal, f"the last {journal.kind} is {journal.phase}: {route}"
+
+
+def notes(status: Status) -> tuple[str, ...]:
+    """What a person should know beside the tables."""
+    lines = [f"profile {status.profile}; {status.daemon}"]
+    if status.move:
+        lines.append(status.move)
+    if status.kept:
+        kept = ", ".join(str(path) for path in status.kept)
+        lines.append(f"left behind by earlier moves: {kept} (`storage.move --delete-old`)")
+    return tuple(lines)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One kind of data. `used` is in bytes, None where only root may look.
+
+    `better` is where it would be better off, with the reason; where it is fine, only the reason.
+    """
+
+    what: str
+    path: Path
+    note: str
+    device: str
+    file_system: str
+    used: int | None
+    free: int
+    better: Path | None
+    reason: str
+
+    def row(self) -> tuple[str, ...]:
+        """For a table."""
+        used = "?" if self.used is None else human_bytes(self.used)
+        name = f"{self.what} ({self.note})" if self.note else self.what
+        disk = f"{self.device} {self.file_system}"
+        better = f"{self.better}: {self.reason}" if self.better else self.reason
+        return (name, str(self.path), disk, used, human_bytes(self.free), better)
+
+
+def of_docker(found: Subject, room: Room) -> Iterator[Wanted]:
+    """What dockerd and a separate containerd keep."""
+    store, cache = "stopped", None
+    if found.running:
+        try:
+            connected = installation.engine_of(found, room.project)
+        except SlipwayError as error:
+            store = error.what
+        else:
+            try:
+                driver = str(connected.client.api.info()["Driver"])
+                where = "containerd image store" if connected.containerd_store else "graph driver"
+                store = f"{where}, {driver}"
+                cache = _build_cache(connected)
+            finally:
+                connected.close()
+    if found.embedded:
+        below = str(Places(Path("/")).embedded(room.project.engine)).lstrip("/")
+        yield ("embedded engine", found.data_root, store, _used(found.data_root), below)
+    else:
+        yield (
+            "docker data-root",
+            found.data_root,
+            store,
+            _used(found.data_root),
+            "docker/data-root",
+        )
+    if found.containerd:
+        root = found.containerd.root
+        users = ", ".join(found.containerd.others)
+        note = f"also used by {users}" if users else ""
+        yield ("containerd root", root, note, _used(root), "containerd/data-root")
+    tmp = found.tmp or found.data_root / "tmp"
+    yield ("docker tmp", tmp, "" if found.tmp else "in data-root", _used(tmp), "docker/tmp")
+    cache_path = found.data_root / "buildkit"
+    if cache is not None:
+        yield ("BuildKit cache", cache_path, "in data-root", cache, "docker/data-root")
+
+
+def _build_cache(connected: Engine) -> int:
+    with sdk_errors(connected, "measuring the build cache"):
+        records = connected.client.api.df().get("BuildCache") or ()
+    return sum(int(record["Size"]) for record in records)
+
+
+def of_enroot(room: Room) -> Iterator[Wanted]:
+    """enroot's four folders, where enroot is configured."""
+    if not room.machine.enroot_conf.exists():
+        return
+    text = room.machine.enroot_conf.read_text()
+    better = Places(Path("/")).enroot(None)
+    for key in enroot_conf.PATHS:
+        configured = enroot_conf.value(text, key)
+        name = f"enroot {key.removeprefix('ENROOT_').removesuffix('_PATH')}"
+        below = better[key].lstrip("/")
+        if configured is None:
+            default, note = _ENROOT_DEFAULTS[key]
+            yield (name, Path(os.path.expandvars(default)), note, None, below)
+        else:
+            fixed = fixed_part(configured)
+            note = f"one for each user: {configured}" if str(fixed) != configured else ""
+            yield (name, fixed, note, _used(fixed), below)
+
+
+def fixed_part(setting: str) -> Path:
+    """The folder above the first part of a setting that enroot's shell fills in."""
+    found = _EXPANSION.search(setting)
+    if found is None:
+        return Path(setting)
+    return Path(setting[: found.start()].rpartition("/")[0] or "/")
+
+
+def of_slipway(room: Room) -> Iterator[Wanted]:
+    """What this checkout keeps itself."""
+    project = room.project
+    for what, path in (("Slipway cache", project.cache), ("Slipway .sqsh files", project.sqsh)):
+        yield (what, path, "moves with SLIPWAY_STATE", _used(path), "slipway/state")
+
+
+def _used(path: Path) -> int | None:
+    try:
+        return measure(path).bytes
+    except StorageError:
+        return None
+
+
+def place(
+    what: str,
+    path: Path,
+    note: str,
+    used: int | None,
+    below: str,
+    mounted: tuple[Mount, ...],
+    ranked: tuple[Candidate, ...],
+) -> Place:
+    """With its disk, and with the first of the ranked disks that is better."""
+    mount = target_disk.home_of(existing(path).resolve(), mounted)
+    free = space(path).free
+    best = next((c for c in ranked if c.mount.device != mount.device and c.space.free > free), None)
+    ours = next((rank for rank, c in enumerate(ranked) if c.mount.device == mount.device), None)
+    if ours == 0 or best is None:
+        better, reason = None, "the best place here"
+    else:
+        better, reason = best.path / below, best.reason
+    return Place(what, path, note, mount.source, mount.fstype, used, free, better, reason)

@@ -1,0 +1,33 @@
+"""`inv registry`: the registry on this machine."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+from invoke.context import Context
+
+from slipway.core.console import say, status
+from slipway.core.paths import Project
+from slipway.pipeline.settings import Settings
+from slipway.registry import local
+from slipway.tasks.cli import JSON, ROOT, command
+
+
+@command()
+def registry_up(c: Context) -> None:
+    """Start the registry on this machine and print its host."""
+    print(local.up(Project.at(ROOT), Settings.of(c.config).registry_port).host)
+
+
+@command()
+def registry_down(c: Context) -> None:
+    """Stop the registry on this machine; what was pushed stays."""
+    say("stopped" if local.down(Project.at(ROOT)) else "it was not running")
+
+
+@command(help=JSON)
+def registry_status(c: Context, json: bool = False) -> None:
+    """Where the registry on this machine listens and keeps its data."""
+    status(local.status(Project.at(ROOT)), as_json=json)
+
+
+ns = Collection("registry", up=registry_up, down=registry_down, status=registry_status)

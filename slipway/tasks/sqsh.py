@@ -1,0 +1,148 @@
+"""`inv sqsh`: enroot-ready squashfs files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke.collection import Collection
+from invoke.context import Context
+
+from slipway.core.console import Reporter, print_json
+from slipway.core.errors import DriftError, UsageError
+from slipway.core.paths import Project
+from slipway.core.units import human_bytes
+from slipway.engine.client import connect
+from slipway.pipeline import ship
+from slipway.pipeline.settings import Settings
+from slipway.registry.logins import credentials_for
+from slipway.sqsh import comparison, stored_images
+from slipway.sqsh.comparison import Exporter
+from slipway.sqsh.sidecar import verify_file
+from slipway.squashfs.read.diff import Change, diff
+from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, ROOT, SQSH, command
+
+
+@command(
+    positional=[],
+    help={
+        **IMAGE_NAMES,
+        **BUILD,
+        **SQSH,
+        "from_": "export without an engine: registry://HOST/REPO@sha256:..., or oci:FOLDER",
+    },
+)
+def sqsh_export(
+    c: Context,
+    names: list[str],
+    region: str = "",
+    jobs: int = 0,
+    unlocked: bool = False,
+    output: str = "",
+    compression: str = "",
+    force: bool = False,
+    from_: str = "",
+) -> None:
+    """Build, then export an enroot-ready .sqsh with its .json sidecar."""
+    settings = Settings.of(
+        c.config, region=region, jobs=jobs, sqsh_dir=output, sqsh_compression=compression
+    )
+    if from_:
+        if names:
+            raise UsageError("--from names the image itself", cure="Leave out the image names.")
+        project = Project.at(ROOT)
+        with Reporter() as reporter:
+            path = stored_images.export_stored(
+                project,
+                from_,
+                credentials_for(),
+                cache_limit=settings.sqsh_cache,
+                options=settings.sqsh_options,
+                folder=settings.sqsh_dir,
+                force=force,
+                on_event=reporter.on_event,
+            )
+        print(path)
+    else:
+        ship.run(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
+
+
+@command(help={"file": "the .sqsh"})
+def sqsh_verify(c: Context, file: str) -> None:
+    """Check a .sqsh against its sidecar, its structure and all of its contents."""
+    verify_and_tell(Path(file))
+
+
+@command(
+    help={
+        **JSON,
+        "a": "a .sqsh, or dockerd://NAME, registry://HOST/REPO@sha256:..., oci:FOLDER",
+        "b": "the same; what it has more than A is added",
+        "times": "modification times count too",
+    }
+)
+def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = False) -> None:
+    """What differs between two .sqsh files or images; exit code 2 where something does.
+
+    An image is dockerd://NAME, registry://HOST/REPO@sha256:... or oci:FOLDER, and compared as it
+    would be exported.
+    """
+    project, settings = Project.at(ROOT), Settings.of(c.config)
+    with Reporter() as reporter:
+        exporter = comparison.Exporter(
+            project,
+            lambda: connect(project, settings.engine),
+            credentials_for(),
+            settings.sqsh_cache,
+            reporter.on_event,
+        )
+        diff_and_tell(exporter, a, b, times=times, as_json=json)
+
+
+ns = Collection("sqsh", verify=sqsh_verify, diff=sqsh_diff)
+ns.add_task(sqsh_export, "export", default=True)
+
+
+def verify_and_tell(path: Path) -> None:
+    """`inv sqsh.verify FILE`."""
+    with Reporter() as reporter:
+        verify_file(path, reporter.on_event)
+
+
+def diff_and_tell(
+    exporter: Exporter, before: str, after: str, *, times: bool, as_json: bool
+) -> None:
+    """`inv sqsh.diff A B`. Raises DriftError where the two differ, after telling how."""
+    with exporter.opened(before) as first, exporter.opened(after) as second:
+        changes = diff(first, second, times=times)
+    if as_json:
+        print_json([change_json(change) for change in changes])
+    else:
+        for change in changes:
+            print(change_line(change))
+    if changes:
+        grown = sum((change.after or 0) - (change.before or 0) for change in changes)
+        raise DriftError(f"{len(changes)} paths differ, {grown:+,} bytes of content in all")
+
+
+def change_line(change: Change) -> str:
+    """`+ /opt/new  1.2 kB`, `- /opt/old  3 MB`, `~ /etc/x  10 B -> 12 B  (content, mode)`."""
+    path = "/" + change.path.decode(errors="backslashreplace")
+    if change.before is None:
+        return f"+ {path}  {human_bytes(change.after or 0)}"
+    if change.after is None:
+        return f"- {path}  {human_bytes(change.before)}"
+    sizes = human_bytes(change.after)
+    if change.before != change.after:
+        sizes = f"{human_bytes(change.before)} -> {sizes}"
+    return f"~ {path}  {sizes}  ({', '.join(change.what)})"
+
+
+def change_json(change: Change) -> dict[str, object]:
+    """For programs; a path that is not UTF-8 has its bytes as backslash escapes."""
+    return {
+        "kind": change.kind,
+        "path": "/" + change.path.decode(errors="backslashreplace"),
+        "before": change.before,
+        "after": change.after,
+        "what": list(change.what),
+    }

