@@ -14,23 +14,23 @@ from slipway.derive import generate as generated
 from slipway.pipeline import doctor as doctor_checks
 from slipway.pipeline import plan_report, relock, test_suite
 from slipway.pipeline import ship as run
-from slipway.pipeline.checkout import House
-from slipway.pipeline.host_tools import set_up
+from slipway.pipeline.checkout import Checkout
+from slipway.pipeline.host_tools import set_up_host
 from slipway.pipeline.settings import Settings
 from slipway.tasks import engine, matrix, registry, slurm, sqsh, storage
-from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, REGION, ROOT, SQSH, TARGET, command
+from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, REGION, ROOT, SQSH, TARGET, task_command
 
 
-@command()
+@task_command()
 def setup(c: Context) -> None:
     """Install the host tools that are missing (as root on Debian; else prints the commands)."""
-    set_up()
+    set_up_host()
 
 
-@command(help=JSON)
+@task_command(help=JSON)
 def doctor(c: Context, json: bool = False) -> None:
     """Check this machine, with the cure for everything that is not right."""
-    checks = doctor_checks.check(ROOT, c.config)
+    checks = doctor_checks.check_machine(ROOT, c.config)
     if json:
         print_json([check.as_json() for check in checks])
     else:
@@ -38,15 +38,15 @@ def doctor(c: Context, json: bool = False) -> None:
     doctor_checks.raise_for(checks)
 
 
-@command(help={"check": "write nothing: print what differs and exit 2"})
+@task_command(help={"check": "write nothing: print what differs and exit 2"})
 def generate(c: Context, check: bool = False) -> None:
     """Write the Dockerfiles and the README's table from versions.yaml."""
-    house = House.at(ROOT)
-    files = generated.expected(house.project, house.matrix, house.locks)
+    house = Checkout.at(ROOT)
+    files = generated.expected_files(house.project, house.matrix, house.locks)
     if not check:
-        written, removed = generated.write(house.project, files)
+        written, removed = generated.write_generated(house.project, files)
         say(f"{len(files)} files: {written} written, {removed} removed")
-    elif differences := generated.drift(house.project, files):
+    elif differences := generated.find_drift(house.project, files):
         print("".join(differences), end="")
         raise DriftError(
             f"{len(differences)} generated files differ from what versions.yaml gives",
@@ -54,7 +54,7 @@ def generate(c: Context, check: bool = False) -> None:
         )
 
 
-@command(
+@task_command(
     positional=[],
     help={
         **IMAGE_NAMES,
@@ -74,13 +74,15 @@ def lock(
 ) -> None:
     """Record base digests, resolve the Python add-ons with hashes, and hash the tools."""
     settings = Settings.of(c.config, region=region)
-    relock.lock(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
+    relock.relock(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
 
 
-@command(positional=[], help={**IMAGE_NAMES, **JSON, **REGION})
+@task_command(positional=[], help={**IMAGE_NAMES, **JSON, **REGION})
 def plan(c: Context, names: list[str], region: str = "", json: bool = False) -> None:
     """What a build would do to each image, and why; logins and disk that it needs."""
-    report = plan_report.plan(ROOT, Settings.of(c.config, region=region), names, date.today())
+    report = plan_report.plan_images(
+        ROOT, Settings.of(c.config, region=region), names, date.today()
+    )
     if json:
         print_json(report.as_json())
     else:
@@ -89,16 +91,16 @@ def plan(c: Context, names: list[str], region: str = "", json: bool = False) -> 
             say(line)
 
 
-@command(positional=[], help={**IMAGE_NAMES, **BUILD})
+@task_command(positional=[], help={**IMAGE_NAMES, **BUILD})
 def build(
     c: Context, names: list[str], region: str = "", jobs: int = 0, unlocked: bool = False
 ) -> None:
     """Build images in the engine."""
     settings = Settings.of(c.config, region=region, jobs=jobs)
-    run.run(ROOT, settings, names, ("build",), unlocked=unlocked)
+    run.ship(ROOT, settings, names, ("build",), unlocked=unlocked)
 
 
-@command(
+@task_command(
     positional=[],
     help={**IMAGE_NAMES, **BUILD, "why": "print which checks would run, and why; run none"},
 )
@@ -112,14 +114,14 @@ def verify(
 ) -> None:
     """Build, then check inside a container that the image is what the matrix says."""
     if why:
-        for line in matrix.why(House.at(ROOT), names):
+        for line in matrix.explain_name(Checkout.at(ROOT), names):
             print(line)
         return
     settings = Settings.of(c.config, region=region, jobs=jobs)
-    run.run(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
+    run.ship(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
 
 
-@command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET})
+@task_command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET})
 def push(
     c: Context,
     names: list[str],
@@ -130,10 +132,10 @@ def push(
 ) -> None:
     """Build and verify, then push under the immutable tag."""
     settings = Settings.of(c.config, region=region, jobs=jobs, target=target)
-    run.run(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
+    run.ship(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
 
 
-@command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON})
+@task_command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON})
 def ship(
     c: Context,
     names: list[str],
@@ -156,13 +158,13 @@ def ship(
         sqsh_compression=compression,
     )
     steps = ("setup", "generate", "build", "verify", "sqsh", "push")
-    run.run(ROOT, settings, names, steps, unlocked=unlocked, force=force, as_json=json)
+    run.ship(ROOT, settings, names, steps, unlocked=unlocked, force=force, as_json=json)
 
 
-@command(help={"only": "unit, system or lint", "k": "pytest's -k"})
+@task_command(help={"only": "unit, system or lint", "k": "pytest's -k"})
 def test(c: Context, only: str = "", k: str = "") -> None:
     """Lint, types, drift, unit tests, and system tests on a real engine and registry."""
-    test_suite.run(c, Project.at(ROOT), only, k)
+    test_suite.run_test_suite(c, Project.at(ROOT), only, k)
 
 
 ns = Collection(setup, doctor, generate, lock, plan, build, verify, push, ship, test)

@@ -29,7 +29,7 @@ from slipway.core.errors import SlipwayError
 from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
 from slipway.engine.embedded import daemon
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.records import builds
 
 ROOT = Path(__file__).parents[1]
@@ -151,8 +151,8 @@ def pss(pid: int) -> int:
 
 def default_image(project: Project) -> str:
     """The default image as it was last built."""
-    name = load(project.versions).default_image
-    built = builds.load(project, name).built
+    name = load_matrix(project.versions).default_image
+    built = builds.load_record(project, name).built
     if built is None:
         sys.exit(f"{name} is not built: ./inv build")
     return built.reference
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--rest", type=int, default=20, help="seconds to watch processes at rest")
     options = parser.parse_args()
     project = Project.at(ROOT)
-    ran = daemon.status(project).running
+    ran = daemon.daemon_status(project).running
     try:
         engine = connect(project, options.engine)
         try:
@@ -208,7 +208,7 @@ def main() -> None:
         finally:
             engine.close()
             if engine.embedded and not ran:
-                daemon.stop(project)
+                daemon.stop_daemon(project)
     except SlipwayError as error:
         sys.exit(str(error))
 

@@ -43,22 +43,22 @@ def pure(versions: Path, count: int) -> dict[str, float]:
     from datetime import date
 
     from slipway.core.paths import Project
-    from slipway.derive.dockerfile import render
-    from slipway.matrix.load import load
-    from slipway.pipeline.checkout import House
+    from slipway.derive.dockerfile import render_dockerfile
+    from slipway.matrix.load import load_matrix
+    from slipway.pipeline.checkout import Checkout
     from slipway.records.lock_files import load_locks
 
     imported = time.perf_counter()
-    matrix = load(versions)
+    matrix = load_matrix(versions)
     loaded = time.perf_counter()
     project = Project(ROOT, ROOT / ".slipway")
-    house = House(project, matrix, load_locks(project))
+    house = Checkout(project, matrix, load_locks(project))
     images = matrix.images[:count]
     assert len(images) == count, f"only {len(images)} images"
     tools = tuple(matrix.tools.values())
     before = time.perf_counter()
     for image in images:
-        render(image, house.locks, tools, project.templates)
+        render_dockerfile(image, house.locks, tools, project.templates)
     rendered = time.perf_counter()
     house.plan(images, house.inputs(images), date(2026, 1, 1))
     planned = time.perf_counter()

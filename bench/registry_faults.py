@@ -32,8 +32,8 @@ from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
 from slipway.engine.embedded import daemon
 from slipway.registry import local
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.registry.ecr_target import credentials_for, prepare
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.ecr_target import credentials_for, prepare_repository
 from slipway.registry.push import push_image
 from tests.system.ecr_front_door import REGION, Door, aws_api, ecr
 
@@ -120,7 +120,7 @@ def attempt(engine: Engine, door: Door, fault: str, push: Push) -> Outcome:
     """One push through one fault, judged by what the registry has afterwards."""
     (method, path), action, rest = FAULTS[fault]
     repository = f"bench/{uuid.uuid4().hex}"
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     reference = new_image(engine)
     door.faults.clear()
     door.fault(method, path, action, **rest)
@@ -133,7 +133,7 @@ def attempt(engine: Engine, door: Door, fault: str, push: Push) -> Outcome:
     seconds = time.monotonic() - started
     sent = door.faults.uploaded()
     door.faults.clear()
-    with Distribution(door.host, credentials_for([door.target])) as registry:
+    with RegistryClient(door.host, credentials_for([door.target])) as registry:
         if registry.head(repository, "v1") is None:
             why = why or "nothing in the registry, and no error"
     engine.client.api.remove_image(reference, force=True)
@@ -153,7 +153,7 @@ def main() -> int:
     survived = {"bare": 0, "ours": 0}
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         project = Project(Path(folder), Path(folder) / "state")
-        target = local.up(project)
+        target = local.start_local_registry(project)
         engine = connect(project, choice)
         try:
             with aws_api() as api, ecr(target.host, api) as door:
@@ -171,8 +171,8 @@ def main() -> int:
         finally:
             engine.close()
             if engine.embedded:
-                daemon.stop(project)
-            local.down(project)
+                daemon.stop_daemon(project)
+            local.stop_local_registry(project)
     total = len(FAULTS) - 1
     table.add_section()
     table.add_row(

@@ -34,10 +34,10 @@ from unittest.mock import patch
 from bench.sqsh_images import make
 from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
-from slipway.sqsh.export import export
+from slipway.sqsh.export import export_image
 from slipway.sqsh.sources import engine_source
-from slipway.squashfs.compile.layer_cache import Cache
-from slipway.squashfs.compile.layer_sources import DirSource
+from slipway.squashfs.compile.layer_cache import LayerCache
+from slipway.squashfs.compile.layer_sources import DirectorySource
 from slipway.squashfs.format.options import SqshOptions
 from slipway.squashfs.link import data_copier, linker
 
@@ -48,7 +48,7 @@ TUNED = ["-comp", "zstd", "-Xcompression-level", "3", "-b", "1M"]
 class Bench:
     def __init__(self, engine: Engine, work: Path, level: int) -> None:
         self.engine, self.work, self.level = engine, work, level
-        self.warm = Cache(work / "warm")
+        self.warm = LayerCache(work / "warm")
         self.sizes: dict[str, int] = {}
 
     def mksquashfs(self, source: Path, options: list[str], way: str) -> None:
@@ -74,9 +74,13 @@ class Bench:
         self.mksquashfs(folder, options, way)
 
     def overlay(self, image: str) -> None:
-        origin = engine_source.find_layers(self.engine, engine_source.look_up(self.engine, image))
+        origin = engine_source.find_overlay_layers(
+            self.engine, engine_source.find_engine_image(self.engine, image)
+        )
         assert origin is not None
-        folders = [str(layer.folder) for layer in origin.layers if isinstance(layer, DirSource)]
+        folders = [
+            str(layer.folder) for layer in origin.layers if isinstance(layer, DirectorySource)
+        ]
         mount = self.work / "mount"
         mount.mkdir(exist_ok=True)
         stack = f"ro,lowerdir={':'.join(reversed(folders))}"
@@ -87,17 +91,17 @@ class Bench:
         finally:
             subprocess.run(["umount", str(mount)], check=True)
 
-    def slipway(self, image: str, way: str, cache: Cache) -> None:
+    def slipway(self, image: str, way: str, cache: LayerCache) -> None:
         output = self.work / f"{way}.sqsh"
         options = SqshOptions("zstd", self.level)
-        made = export(
+        made = export_image(
             self.engine, image, output, cache=cache, build_id="b", options=options, force=True
         )
         self.sizes[way] = made.size
 
     def metadata(self, image: str) -> None:
         with (
-            patch.object(data_copier, "copy_all"),
+            patch.object(data_copier, "copy_data"),
             patch.object(linker, "DataPieces") as pieces,
         ):
             pieces.return_value.finish.return_value = ()
@@ -112,7 +116,7 @@ class Bench:
             "pipeline": lambda: self.pipeline(image, ENROOT_DEFAULT, "pipeline"),
             "tuned": lambda: self.pipeline(image, TUNED, "tuned"),
             "overlay": lambda: self.overlay(image),
-            "first": lambda: self.slipway(image, "first", Cache(self.work / "cold")),
+            "first": lambda: self.slipway(image, "first", LayerCache(self.work / "cold")),
             "again": lambda: self.slipway(image, "again", self.warm),
             "metadata": lambda: self.metadata(image),
             "cp": self.copy,

@@ -18,17 +18,17 @@ import time
 from pathlib import Path
 
 from slipway.core.digests import Piece
-from slipway.squashfs.compile.compiled_layer import Part, dump, freeze, part_name
-from slipway.squashfs.compile.layer_cache import Cache
-from slipway.squashfs.compile.layer_tree import FileData, Node, new_root, put
-from slipway.squashfs.format.options import Options, Rules
+from slipway.squashfs.compile.compiled_layer import DataPart, dump_layer, freeze_tree, part_name
+from slipway.squashfs.compile.layer_cache import LayerCache
+from slipway.squashfs.compile.layer_tree import FileData, TreeNode, new_root, put_node
+from slipway.squashfs.format.options import CompressionOptions, ImageRules
 from slipway.squashfs.format.structures import DIR, REG, SYMLINK
-from slipway.squashfs.link.linker import link
+from slipway.squashfs.link.linker import link_image
 
 LAYERS = 4
 
 
-def make_layers(cache: Cache, inodes: int) -> list[str]:
+def make_layers(cache: LayerCache, inodes: int) -> list[str]:
     """Cache entries whose merged tree has about `inodes` inodes."""
     chosen = random.Random(1)
     keys = []
@@ -39,14 +39,16 @@ def make_layers(cache: Cache, inodes: int) -> list[str]:
             folder = count // 10
             base = f"usr/lib/python3/dist{folder % 97}/package{folder}"
             if count % 10 == 0:
-                put(root, f"{base}{number}".encode(), Node(DIR, 0o755, mtime=count))
+                put_node(root, f"{base}{number}".encode(), TreeNode(DIR, 0o755, mtime=count))
             path = f"{base}{number}/module_number_{count}.py"
             if number == LAYERS - 1 and count % 100 == 1:
                 path = f"{base}0/module_number_{count}.py"
             if count % 50 == 7:
-                put(root, path.encode(), Node(SYMLINK, 0o777, mtime=1, target=b"../target"))
+                put_node(
+                    root, path.encode(), TreeNode(SYMLINK, 0o777, mtime=1, target=b"../target")
+                )
                 continue
-            node = Node(REG, 0o644, 1000, 1000, count, chosen.randrange(1, 40_000))
+            node = TreeNode(REG, 0o644, 1000, 1000, count, chosen.randrange(1, 40_000))
             if count % 30 == 3:
                 words = [chosen.randrange(100, 600) for _ in range(chosen.randrange(1, 9))]
                 node.size = len(words) << 20
@@ -59,30 +61,30 @@ def make_layers(cache: Cache, inodes: int) -> list[str]:
                     fragments.append((0, position, 700))
                     position += 700
                     tails = 0
-            put(root, path.encode(), node)
+            put_node(root, path.encode(), node)
         fragments.append((0, position, 700))
         key = f"{number:040d}"
         with cache.make(key) as entry:
             data = entry / part_name(0)
             with data.open("wb") as stream:
                 stream.truncate(position + 700)
-            part = Part(data, (Piece(position + 700, "0" * 64),))
-            (entry / "index").write_bytes(dump(freeze(root, [part], fragments, [0])))
+            part = DataPart(data, (Piece(position + 700, "0" * 64),))
+            (entry / "index").write_bytes(dump_layer(freeze_tree(root, [part], fragments, [0])))
         keys.append(key)
     return keys
 
 
 def run(folder: Path, keys: list[str]) -> dict[str, float]:
-    cache = Cache(folder / "cache")
+    cache = LayerCache(folder / "cache")
     times = []
     for _ in range(3):
         begun = time.perf_counter()
         layers = [cache.read(key) for key in keys]
-        linked = link(
+        linked = link_image(
             [layer for layer in layers if layer is not None],
             folder / "out.sqsh",
-            Options(),
-            Rules(all_root=True, readable_depth=5),
+            CompressionOptions(),
+            ImageRules(all_root=True, readable_depth=5),
         )
         times.append(time.perf_counter() - begun)
         del layers
@@ -98,7 +100,7 @@ def main() -> None:
     print(f"{'inodes':>10} {'seconds':>8} {'us each':>8} {'peak MiB':>9}")
     for size in map(int, sys.argv[1:]):
         with tempfile.TemporaryDirectory() as name:
-            keys = make_layers(Cache(Path(name) / "cache"), size)
+            keys = make_layers(LayerCache(Path(name) / "cache"), size)
             child = [sys.executable, "-m", "bench.sqsh_inodes", "--child", name, *keys]
             found = json.loads(subprocess.run(child, check=True, capture_output=True).stdout)
             each = found["seconds"] / found["inodes"] * 1e6

@@ -17,12 +17,16 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from slipway.squashfs.format.options import Options
+from slipway.squashfs.format.options import CompressionOptions
 from tests.system.squashfs_rig import STACKS, Stack, check_stack
 
 _NUMBERS = itertools.count()
 OPTIONS = st.sampled_from(
-    [Options(name, None, size) for name in ("zstd", "gzip", "lz4", "none") for size in (4096, 8192)]
+    [
+        CompressionOptions(name, None, size)
+        for name in ("zstd", "gzip", "lz4", "none")
+        for size in (4096, 8192)
+    ]
 )
 
 
@@ -40,7 +44,7 @@ def main() -> None:
             phases=[Phase.generate, Phase.shrink],
         )
         @given(stack=STACKS, options=OPTIONS)
-        def soak(stack: Stack, options: Options) -> None:
+        def soak(stack: Stack, options: CompressionOptions) -> None:
             nonlocal layers, names
             layers += len(stack)
             names += sum(map(len, stack))

@@ -140,7 +140,7 @@ def time_move(made: Box, disk: Disk) -> tuple[float, float]:
     whole = time.monotonic() - started - dropping
     restore(made)
     with room_of(made).locked("bench"):
-        data_move.delete_old(room_of(made), lambda _: None)
+        data_move.delete_kept(room_of(made), lambda _: None)
     return marks["giving the copy its name"] - marks["copying"], whole
 
 

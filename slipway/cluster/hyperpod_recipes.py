@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.cluster import launcher_tables, option_values, training_kinds
-from slipway.cluster.slurm_job import CHECKS, MOST_NODES, Request, job_name
+from slipway.cluster.slurm_job import CHECKS, MOST_NODES, ScriptRequest, job_name
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.core.errors import UsageError
 from slipway.matrix.model import Image
@@ -37,11 +37,13 @@ class RecipeRun:
     overrides: tuple[str, ...]
 
 
-def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> RecipeRun:
+def make_recipe_run(
+    request: ScriptRequest, image: Image, sqsh: SqshFile, launcher: Path
+) -> RecipeRun:
     """Check a request and derive the overrides; the user's own come last and win."""
-    instance_type, instance = launcher_tables.instance(launcher, request.instance)
+    instance_type, instance = launcher_tables.find_instance_row(launcher, request.instance)
     training_kinds.check_device(image, instance_type, instance)
-    training_kinds.choose(request.flavour, image)
+    training_kinds.choose_training_kind(request.flavour, image)
     _refuse(request)
     if not request.words:
         raise UsageError("there is no recipe", cure=f"Name one after --: ... -- {EXAMPLE}")
@@ -50,7 +52,7 @@ def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> Reci
         raise UsageError(f"{recipe!r} is no recipe: expected something like {EXAMPLE}")
     name = job_name(request.job_name or image.name)
     short = instance_type.removeprefix("ml.")
-    nodes = option_values.whole(request.nodes, "--nodes", 1, MOST_NODES)
+    nodes = option_values.whole_number(request.nodes, "--nodes", 1, MOST_NODES)
     ours = [
         "cluster=slurm",
         "cluster_type=slurm",
@@ -59,19 +61,19 @@ def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> Reci
         f"recipes.trainer.num_nodes={nodes}",
         f"recipes.trainer.devices={instance.gpus}",
     ]
-    if not training_kinds.has_fp8(launcher_tables.family(launcher, instance_type)):
+    if not training_kinds.has_fp8(launcher_tables.instance_family(launcher, instance_type)):
         ours.append("recipes.model.fp8=False")
     if request.time:
         option_values.time_limit(request.time)
         ours.append(f"recipes.run.time_limit={request.time}".replace(":", r"\:"))
-    if paths := [option_values.mount(text) for text in request.mounts]:
+    if paths := [option_values.parse_mount(text) for text in request.mounts]:
         if any(mount.source != mount.target or mount.read_only for mount in paths):
             raise UsageError("the recipes mount a path only under its own name: --mount PATH")
         ours.append(f"cluster.container_mounts=[{','.join(mount.source for mount in paths)}]")
-    for variable in map(option_values.variable, request.env):
+    for variable in map(option_values.parse_variable, request.env):
         if variable.value is None:
             raise UsageError(f"--env {variable.name}: the recipes need a value: NAME=VALUE")
-        ours.append(f"+env_vars.{variable.name}={quoted(variable.value)}")
+        ours.append(f"+env_vars.{variable.name}={hydra_quoted(variable.value)}")
     return RecipeRun(
         name=name,
         image=image.name,
@@ -80,11 +82,11 @@ def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> Reci
         instance_type=short,
         sqsh=sqsh,
         hash=request.check != "size",
-        overrides=overridden(ours, theirs),
+        overrides=overridden_keys(ours, theirs),
     )
 
 
-def overridden(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, ...]:
+def overridden_keys(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, ...]:
     """Ours without those whose key is also among theirs, then theirs: Hydra takes a key once."""
     for text in theirs:
         if "=" not in text:
@@ -98,7 +100,7 @@ def overridden(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, ...]:
     return tuple([text for text in ours if _key(text) not in taken] + list(theirs))
 
 
-def quoted(value: str) -> str:
+def hydra_quoted(value: str) -> str:
     """A value as a string of Hydra's override grammar."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
@@ -108,10 +110,10 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _refuse(request: Request) -> None:
+def _refuse(request: ScriptRequest) -> None:
     """The recipes' launcher writes the sbatch file, so most of our options have no meaning."""
-    fresh = Request(request.nodes, request.instance, request.words)
+    fresh = ScriptRequest(request.nodes, request.instance, request.words)
     for option in ("runtime", "signal", "requeue", "workdir", "launch", "sbatch", "srun"):
         if getattr(request, option) != getattr(fresh, option):
             raise UsageError(f"--{option} has no meaning for flavour recipes, which starts itself")
-    option_values.one_of(request.check, "--check", CHECKS)
+    option_values.one_of_values(request.check, "--check", CHECKS)

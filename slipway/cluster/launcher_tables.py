@@ -42,7 +42,7 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
-def instance(launcher: Path, instance_type: str) -> tuple[str, Instance]:
+def find_instance_row(launcher: Path, instance_type: str) -> tuple[str, Instance]:
     """The SageMaker name of a type, "ml." before it, and its row.
 
     `launcher` is the checkout's entrypoints/. Raises UsageError that names the nearest type.
@@ -59,14 +59,14 @@ def instance(launcher: Path, instance_type: str) -> tuple[str, Instance]:
     return f"ml.{name}", row
 
 
-def family(launcher: Path, instance_type: str) -> str:
+def instance_family(launcher: Path, instance_type: str) -> str:
     """``ml.g5.48xlarge`` -> g5."""
     table = _module(launcher / "launcher" / "instances.py")
     name: str = table.instance_family(instance_type)
     return name
 
 
-def option(launcher: Path, name: str) -> Option:
+def find_option(launcher: Path, name: str) -> Option:
     """An option of `launch`. Raises UsageError that names the nearest."""
     options: Sequence[Option] = _module(launcher / "launcher" / "option_table.py").OPTIONS
     for found in options:
@@ -78,7 +78,7 @@ def option(launcher: Path, name: str) -> Option:
     )
 
 
-def check(option: Option, value: str) -> None:
+def check_option(option: Option, value: str) -> None:
     """Raise UsageError for a value that the launcher would refuse once the job has begun."""
     if option.choices and value not in option.choices:
         raise UsageError(f"--launch {option.name}={value}: one of {', '.join(option.choices)}")
@@ -86,7 +86,7 @@ def check(option: Option, value: str) -> None:
         raise UsageError(f"--launch {option.name}={value}: expected a whole number")
 
 
-def complete(
+def complete_options(
     texts: Sequence[str], instance_type: str, signal: int, launcher: Path
 ) -> dict[str, str | None]:
     """What the user gave as NAME=VALUE, and what follows from the job; None is a bare flag.
@@ -104,7 +104,7 @@ def complete(
     return {"instance-type": instance_type, "grace": str(longest), **theirs}
 
 
-def flags(options: Mapping[str, str | None]) -> tuple[str, ...]:
+def option_flags(options: Mapping[str, str | None]) -> tuple[str, ...]:
     """As words of `launch`."""
     return tuple(f"--{n}" if value is None else f"--{n}={value}" for n, value in options.items())
 
@@ -113,12 +113,12 @@ def _given(texts: Sequence[str], launcher: Path) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for text in texts:
         name, equals, value = text.removeprefix("--").partition("=")
-        option = launcher_tables.option(launcher, name)
+        option = launcher_tables.find_option(launcher, name)
         if name in NOT_FOR_SLURM:
             raise UsageError(f"--launch {name}: Slurm says that itself")
         if not equals and not option.flag:
             raise UsageError(f"--launch {text!r}: expected {name}=VALUE")
-        launcher_tables.check(option, value)
+        launcher_tables.check_option(option, value)
         if option.many and name in found:
             value = f"{found[name]} {value}"
         found[name] = value if equals else None

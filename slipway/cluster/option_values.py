@@ -26,7 +26,7 @@ _TIME = re.compile(
 
 
 @dataclass(frozen=True)
-class Mount:
+class ContainerMount:
     """A path of the node that the container sees."""
 
     source: str
@@ -35,14 +35,14 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Variable:
+class JobVariable:
     """An environment variable of the job; `value` None takes it from where the job is submitted."""
 
     name: str
     value: str | None
 
 
-def absolute(path: str, option: str) -> str:
+def absolute_path(path: str, option: str) -> str:
     """An absolute path on the cluster that pyxis and enroot can take in a list of mounts."""
     if not _PATH.fullmatch(path) or "/../" in f"{path}/":
         raise UsageError(
@@ -52,19 +52,19 @@ def absolute(path: str, option: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def mount(text: str) -> Mount:
+def parse_mount(text: str) -> ContainerMount:
     """``SRC``, ``SRC:DST`` or ``SRC:DST:ro``."""
     parts = text.split(":")
     if len(parts) > 3 or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
         raise UsageError(f"--mount {text!r}: expected SRC, SRC:DST or SRC:DST:ro")
-    source = absolute(parts[0], "--mount")
-    target = absolute(parts[1], "--mount") if len(parts) > 1 else source
+    source = absolute_path(parts[0], "--mount")
+    target = absolute_path(parts[1], "--mount") if len(parts) > 1 else source
     if target == "/":
         raise UsageError(f"--mount {text!r} would hide the whole image")
-    return Mount(source, target, read_only=parts[2:] == ["ro"])
+    return ContainerMount(source, target, read_only=parts[2:] == ["ro"])
 
 
-def variable(text: str) -> Variable:
+def parse_variable(text: str) -> JobVariable:
     """``NAME=VALUE``, or ``NAME`` alone: secrets need not be written into the script."""
     name, equals, value = text.partition("=")
     if not _VARIABLE.fullmatch(name):
@@ -80,7 +80,7 @@ def variable(text: str) -> Variable:
     if any(character in value for character in "\n\r\0"):
         # enroot's environment file has one variable a line.
         raise UsageError(f"--env {name}: a value of several lines cannot be handed to a container")
-    return Variable(name, value if equals else None)
+    return JobVariable(name, value if equals else None)
 
 
 def slurm_option(text: str, option: str, taken: Iterable[str]) -> str:
@@ -99,14 +99,14 @@ def slurm_option(text: str, option: str, taken: Iterable[str]) -> str:
     return f"--{word}"
 
 
-def one_of(text: str, option: str, known: Sequence[str]) -> str:
+def one_of_values(text: str, option: str, known: Sequence[str]) -> str:
     """A word that is known."""
     if text not in known:
         raise UsageError(f"{option} {text!r}: one of {', '.join(known)}")
     return text
 
 
-def whole(text: str, option: str, low: int, high: int) -> int:
+def whole_number(text: str, option: str, low: int, high: int) -> int:
     """A whole number within bounds."""
     if not (text.isascii() and text.isdecimal() and low <= int(text) <= high):
         raise UsageError(f"{option} {text!r}: expected a whole number from {low} to {high}")

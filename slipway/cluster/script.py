@@ -18,12 +18,12 @@ from slipway.cluster import (
     training_kinds,
 )
 from slipway.cluster.hyperpod_recipes import RecipeRun
-from slipway.cluster.slurm_job import Request, SlurmJob
+from slipway.cluster.slurm_job import ScriptRequest, SlurmJob
 from slipway.core.console import say
 from slipway.core.errors import UsageError
 from slipway.core.files import write_atomic
-from slipway.matrix.load import select
-from slipway.pipeline.checkout import House
+from slipway.matrix.load import select_images
+from slipway.pipeline.checkout import Checkout
 
 MARK = "# Written by `./inv slurm.script`."
 
@@ -32,7 +32,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def word(text: str) -> str:
+def shell_word(text: str) -> str:
     """`text` as one word of bash, on one line whatever is in it.
 
     sbatch refuses scripts with DOS line ends, and a person reads lines: control characters are
@@ -58,27 +58,29 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["word"] = word
+    environment.filters["word"] = shell_word
     return environment
 
 
-def sbatch(job: SlurmJob) -> str:
+def render_sbatch(job: SlurmJob) -> str:
     """The sbatch file of a job."""
     return _environment().get_template("job.sbatch.j2").render(job=job)
 
 
-def recipe(run: RecipeRun) -> str:
+def render_recipe(run: RecipeRun) -> str:
     """The script that hands a run to the HyperPod recipes' own launcher."""
     return _environment().get_template("recipe.sh.j2").render(run=run)
 
 
-def write(root: Path, name: str, request: Request, *, sqsh: str = "", output: str = "") -> None:
+def write_script(
+    root: Path, name: str, request: ScriptRequest, *, sqsh: str = "", output: str = ""
+) -> None:
     """Write the script for image `name`: to NAME.sbatch (a recipe: NAME.sh), or "-" for stdout.
 
     Raises SlipwayError for what cannot work, and for a file of that name which is not ours.
     """
-    house = House.at(root)
-    images = select(house.matrix, [name])
+    house = Checkout.at(root)
+    images = select_images(house.matrix, [name])
     if len(images) != 1:
         raise UsageError(
             f"{name!r} names {len(images)} images, and a script starts one",
@@ -89,18 +91,22 @@ def write(root: Path, name: str, request: Request, *, sqsh: str = "", output: st
         if not value:
             raise UsageError(f"{option} is missing", cure="`./inv --help slurm.script` explains.")
     launcher = house.project.launcher
-    launcher_tables.instance(launcher, request.instance)  # before anything is looked for
-    is_recipe = training_kinds.choose(request.flavour, image) == training_kinds.RECIPES
+    launcher_tables.find_instance_row(launcher, request.instance)  # before anything is looked for
+    is_recipe = (
+        training_kinds.choose_training_kind(request.flavour, image) == training_kinds.RECIPES
+    )
     if sqsh:
-        file = sqsh_file.on_the_cluster(house.project, image.name, sqsh)
+        file = sqsh_file.sqsh_on_cluster(house.project, image.name, sqsh)
     else:
-        file = sqsh_file.newest(house.project, image.name)
+        file = sqsh_file.newest_sqsh(house.project, image.name)
     notes: tuple[str, ...] = ()
     if is_recipe:
-        text = script.recipe(hyperpod_recipes.make(request, image, file, launcher))
+        text = script.render_recipe(
+            hyperpod_recipes.make_recipe_run(request, image, file, launcher)
+        )
     else:
-        made = slurm_job.make(request, image, file, launcher)
-        text, notes = script.sbatch(made), made.notes
+        made = slurm_job.make_slurm_job(request, image, file, launcher)
+        text, notes = script.render_sbatch(made), made.notes
     path = Path(output or f"{image.name}.{'sh' if is_recipe else 'sbatch'}")
     data = text.encode(errors="surrogateescape")
     if output == "-":

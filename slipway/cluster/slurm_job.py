@@ -16,7 +16,7 @@ from slipway.cluster import (
 from slipway.cluster import (
     launcher_tables as launcher_options,
 )
-from slipway.cluster.option_values import Mount, Variable
+from slipway.cluster.option_values import ContainerMount, JobVariable
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.core.errors import UsageError
 from slipway.matrix.model import Image
@@ -45,7 +45,7 @@ OWN_SRUN = frozenset(
 
 
 @dataclass(frozen=True)
-class Request:
+class ScriptRequest:
     """What was asked for, as text."""
 
     nodes: str
@@ -80,8 +80,8 @@ class SlurmJob:
     runtime: str
     script: tuple[str, ...]  # the training script and its arguments
     launcher_options: tuple[str, ...]
-    env: tuple[Variable, ...]
-    mounts: tuple[Mount, ...]
+    env: tuple[JobVariable, ...]
+    mounts: tuple[ContainerMount, ...]
     present: tuple[str, ...]
     workdir: str | None  # None: where the job is submitted
     time: str | None
@@ -102,41 +102,43 @@ class SlurmJob:
         return any(option.startswith("--log-dir=") for option in self.launcher_options)
 
 
-def make(request: Request, image: Image, sqsh: SqshFile, launcher: Path) -> SlurmJob:
+def make_slurm_job(
+    request: ScriptRequest, image: Image, sqsh: SqshFile, launcher: Path
+) -> SlurmJob:
     """Check a request and complete it; UsageError for anything that could not work."""
-    instance_type, instance = launcher_tables.instance(launcher, request.instance)
+    instance_type, instance = launcher_tables.find_instance_row(launcher, request.instance)
     training_kinds.check_device(image, instance_type, instance)
-    chosen = training_kinds.choose(request.flavour, image)
+    chosen = training_kinds.choose_training_kind(request.flavour, image)
     needs = training_kinds.FLAVOURS[chosen](instance)
-    runtime = option_values.one_of(request.runtime, "--runtime", RUNTIMES)
-    check = option_values.one_of(request.check, "--check", CHECKS)
+    runtime = option_values.one_of_values(request.runtime, "--runtime", RUNTIMES)
+    check = option_values.one_of_values(request.check, "--check", CHECKS)
     if not request.words:
         raise UsageError(
             "there is no training script",
             cure="Give it with its arguments after --: ... -- train.py --epochs 3",
         )
-    seconds = option_values.whole(request.signal, "--signal", *SIGNAL_SECONDS)
+    seconds = option_values.whole_number(request.signal, "--signal", *SIGNAL_SECONDS)
     if request.time and option_values.time_limit(request.time) <= seconds:
         raise UsageError(
             f"--time {request.time} is not longer than --signal {seconds}: the job would be told "
             "to save and stop as soon as it starts"
         )
-    requeues = option_values.whole(request.requeue, "--requeue", 0, 1000)
-    workdir = option_values.absolute(request.workdir, "--workdir") if request.workdir else None
-    mounts = tuple(option_values.mount(text) for text in request.mounts)
-    options = launcher_options.complete(request.launch, instance_type, seconds, launcher)
+    requeues = option_values.whole_number(request.requeue, "--requeue", 0, 1000)
+    workdir = option_values.absolute_path(request.workdir, "--workdir") if request.workdir else None
+    mounts = tuple(option_values.parse_mount(text) for text in request.mounts)
+    options = launcher_options.complete_options(request.launch, instance_type, seconds, launcher)
     return SlurmJob(
         name=job_name(request.job_name or image.name),
         image=image.name,
         flavour=needs.title,
-        nodes=option_values.whole(request.nodes, "--nodes", 1, MOST_NODES),
+        nodes=option_values.whole_number(request.nodes, "--nodes", 1, MOST_NODES),
         instance_type=instance_type,
         sqsh=sqsh,
         check=check,
         runtime=runtime,
         script=request.words,
-        launcher_options=launcher_options.flags(options),
-        env=merged(needs.env, [option_values.variable(text) for text in request.env]),
+        launcher_options=launcher_options.option_flags(options),
+        env=merged_options(needs.env, [option_values.parse_variable(text) for text in request.env]),
         mounts=mounts,
         present=needs.present,
         workdir=workdir,
@@ -160,17 +162,19 @@ def job_name(text: str) -> str:
     return text
 
 
-def merged(ours: Sequence[Variable], theirs: Sequence[Variable]) -> tuple[Variable, ...]:
+def merged_options(
+    ours: Sequence[JobVariable], theirs: Sequence[JobVariable]
+) -> tuple[JobVariable, ...]:
     """One variable a name, the user's value where there are two."""
     return tuple({variable.name: variable for variable in (*ours, *theirs)}.values())
 
 
 def _notes(
-    request: Request,
+    request: ScriptRequest,
     flavour: str,
     instance: Instance,
     options: dict[str, str | None],
-    mounts: Sequence[Mount],
+    mounts: Sequence[ContainerMount],
     launcher: Path,
 ) -> tuple[str, ...]:
     notes = []
@@ -188,7 +192,7 @@ def _notes(
             "--requeue begins the script anew: it must go on from its own checkpoints, or give "
             "--launch checkpoint-dir=DIR --launch resume=auto"
         )
-    family = launcher_tables.family(launcher, request.instance)
+    family = launcher_tables.instance_family(launcher, request.instance)
     told = any(word.startswith("--fp8") for word in request.words)
     if flavour == "smp" and instance.gpus and not training_kinds.has_fp8(family) and not told:
         notes.append(

@@ -22,30 +22,30 @@ class SqshFile:
     digest: str | None = None
 
 
-def newest(project: Project, image: str) -> SqshFile:
+def newest_sqsh(project: Project, image: str) -> SqshFile:
     """The image's newest export. Raises SlipwayError where there is none any more."""
-    exported = builds.load(project, image).exported
+    exported = builds.load_record(project, image).exported
     if exported is None or not Path(exported.path).exists():
         raise SlipwayError(
             f"{image} has no .sqsh" + (f" at {exported.path} any more" if exported else " yet"),
             cure=f"Export it (`./inv sqsh {image}`), or say where the cluster has it: --sqsh PATH.",
         )
-    path = option_values.absolute(exported.path, "the .sqsh")
+    path = option_values.absolute_path(exported.path, "the .sqsh")
     return SqshFile(path, exported.size, exported.digest)
 
 
-def on_the_cluster(project: Project, image: str, path: str) -> SqshFile:
+def sqsh_on_cluster(project: Project, image: str, path: str) -> SqshFile:
     """The .sqsh at `path` of the cluster: known by a sidecar that is readable here, or, since a
     file's name says which build it holds, by the export that has the same name."""
-    path = option_values.absolute(path, "--sqsh")
+    path = option_values.absolute_path(path, "--sqsh")
     if not path.endswith(".sqsh"):
         # pyxis takes anything else for the name of an image to pull.
         raise UsageError(f"--sqsh {path!r} does not end in .sqsh")
     for place in (Path(path), project.sqsh / Path(path).name):
-        found = sidecar.read(place)
+        found = sidecar.read_sidecar(place)
         if found is not None:
             return SqshFile(path, found.size, found.digest)
-    exported = builds.load(project, image).exported
+    exported = builds.load_record(project, image).exported
     if exported is not None and Path(exported.path).name == Path(path).name:
         return SqshFile(path, exported.size, exported.digest)
     return SqshFile(path)

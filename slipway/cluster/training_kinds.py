@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slipway.cluster.option_values import Variable
+from slipway.cluster.option_values import JobVariable
 from slipway.core.errors import UsageError
 from slipway.core.units import did_you_mean
 from slipway.matrix.model import Image
@@ -19,44 +19,44 @@ CLUSTER_LOGS = "/var/log/aws/clusters"
 
 
 @dataclass(frozen=True)
-class Needs:
+class TrainingNeeds:
     """What a flavour adds to a job. `present` are folders that every node must have."""
 
     title: str
-    env: tuple[Variable, ...] = ()
+    env: tuple[JobVariable, ...] = ()
     present: tuple[str, ...] = ()
 
 
-def _torchrun(_instance: Instance) -> Needs:
-    return Needs("torchrun (DeepSpeed scripts, too)")
+def _torchrun(_instance: Instance) -> TrainingNeeds:
+    return TrainingNeeds("torchrun (DeepSpeed scripts, too)")
 
 
-def _fsdp(instance: Instance) -> Needs:
+def _fsdp(instance: Instance) -> TrainingNeeds:
     # awslabs/awsome-distributed-training:3.test_cases/pytorch/FSDP/slurm. Workers that read data
     # are forked, and huge pages of libfabric then fail with "Cannot allocate memory"
     # (1.architectures/efa-cheatsheet.md).
-    pages = (Variable("FI_EFA_USE_HUGE_PAGE", "0"),) if instance.efa else ()
-    return Needs("FSDP", (*pages, Variable("HF_HUB_ETAG_TIMEOUT", "60")))
+    pages = (JobVariable("FI_EFA_USE_HUGE_PAGE", "0"),) if instance.efa else ()
+    return TrainingNeeds("FSDP", (*pages, JobVariable("HF_HUB_ETAG_TIMEOUT", "60")))
 
 
-def _smp(instance: Instance) -> Needs:
+def _smp(instance: Instance) -> TrainingNeeds:
     # awslabs/awsome-distributed-training, before its removal in #617:
     # 3.test_cases/17.SM-modelparallelv2/launch_training_enroot.sh and 11.modelparallel/scripts.
     # Without NVTE_TORCH_COMPILE=0 SMP crashes; outside of a HyperPod cluster it does not start.
     gpus = str(instance.gpus)
-    return Needs(
+    return TrainingNeeds(
         "SMP v2",
         (
-            Variable("NVTE_TORCH_COMPILE", "0"),
-            Variable("CUDA_DEVICE_MAX_CONNECTIONS", "1"),
-            Variable("SM_NUM_GPUS", gpus),
-            Variable("GPU_NUM_DEVICES", gpus),
+            JobVariable("NVTE_TORCH_COMPILE", "0"),
+            JobVariable("CUDA_DEVICE_MAX_CONNECTIONS", "1"),
+            JobVariable("SM_NUM_GPUS", gpus),
+            JobVariable("GPU_NUM_DEVICES", gpus),
         ),
         present=(CLUSTER_LOGS,),
     )
 
 
-FLAVOURS: dict[str, Callable[[Instance], Needs]] = {
+FLAVOURS: dict[str, Callable[[Instance], TrainingNeeds]] = {
     "torchrun": _torchrun,
     "fsdp": _fsdp,
     "smp": _smp,
@@ -65,7 +65,7 @@ RECIPES = "recipes"
 AUTO = "auto"
 
 
-def choose(flavour: str, image: Image) -> str:
+def choose_training_kind(flavour: str, image: Image) -> str:
     """Resolve "auto" by the image; UsageError for what is not known or does not go together."""
     known = (AUTO, *FLAVOURS, RECIPES)
     if flavour not in known:

@@ -119,7 +119,7 @@ class Reporter:
             self.say(f"{label} FAILED")
 
 
-def status(value: Any, *, as_json: bool) -> None:
+def print_fields(value: Any, *, as_json: bool) -> None:
     """Print a status dataclass."""
     assert is_dataclass(value)
     assert not isinstance(value, type)

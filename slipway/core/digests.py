@@ -31,7 +31,7 @@ class Piece:
     sha256: str
 
 
-class Hasher:
+class PieceHasher:
     """Pieces of a stream."""
 
     def __init__(self) -> None:
@@ -62,41 +62,41 @@ class Hasher:
         self._size = 0
 
 
-def hashed(data: bytes) -> tuple[Piece, ...]:
+def hash_chunks(data: bytes) -> tuple[Piece, ...]:
     """The pieces of what is in memory."""
-    hasher = Hasher()
+    hasher = PieceHasher()
     hasher.update(data)
     return hasher.finish()
 
 
-def cut(start: int, end: int) -> list[tuple[int, int]]:
+def cut_pieces(start: int, end: int) -> list[tuple[int, int]]:
     """Where pieces between two positions begin and end."""
     return [(at, min(at + PIECE_BYTES, end)) for at in range(start, end, PIECE_BYTES)]
 
 
-def lines(pieces: Sequence[Piece]) -> list[str]:
+def piece_lines(pieces: Sequence[Piece]) -> list[str]:
     """`SIZE SHA256` for each."""
     return [f"{piece.size} {piece.sha256}" for piece in pieces]
 
 
-def digest(pieces: Sequence[Piece]) -> str:
+def pieces_digest(pieces: Sequence[Piece]) -> str:
     """One digest for all: the sha256 of their lines, each with a line feed at its end."""
-    text = "".join(f"{line}\n" for line in lines(pieces))
+    text = "".join(f"{line}\n" for line in piece_lines(pieces))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def of_file(path: Path) -> tuple[Piece, ...]:
+def hash_file(path: Path) -> tuple[Piece, ...]:
     """Hash a file on all cores. Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        spans = cut(0, os.fstat(handle).st_size)
+        spans = cut_pieces(0, os.fstat(handle).st_size)
         with ThreadPoolExecutor(cpu_count()) as pool:
             return tuple(pool.map(lambda span: _hash(handle, *span), spans))
     finally:
         os.close(handle)
 
 
-def differing(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
+def differing_pieces(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
     """Start and end of the first piece that a file does not have as it should; None if it has all.
 
     Hashes on all cores. Raises OSError.

@@ -28,7 +28,7 @@ def mount_points(mountinfo: str) -> list[str]:
     return [_unescape(line.split(" ", 5)[4]) for line in mountinfo.splitlines()]
 
 
-def below(points: list[str], folders: tuple[Path, ...]) -> list[str]:
+def mounts_below(points: list[str], folders: tuple[Path, ...]) -> list[str]:
     """The mount points inside the folders (not the folders themselves), the deepest first."""
     found = [point for point in points if any(point.startswith(f"{path}/") for path in folders)]
     return sorted(found, key=lambda point: point.count("/"), reverse=True)
@@ -39,7 +39,7 @@ def _unescape(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Room:
+class DiskSpace:
     """What a destination offers."""
 
     free: int  # bytes that this user may still write
@@ -70,16 +70,16 @@ def file_system_of(path: Path, mountinfo: str) -> str:
     return found
 
 
-def room(destination: Path) -> Room:
+def disk_space(destination: Path) -> DiskSpace:
     """Look at the file system that `destination` is on or would be made on."""
     folder = existing_parent(destination).resolve()
     stats = os.statvfs(folder)
     mountinfo = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
-    return Room(stats.f_bavail * stats.f_frsize, file_system_of(folder, mountinfo))
+    return DiskSpace(stats.f_bavail * stats.f_frsize, file_system_of(folder, mountinfo))
 
 
 @dataclass(frozen=True)
-class Space:
+class FileSystemSpace:
     """What a file system has, in bytes and in free inodes (None: it makes them as needed)."""
 
     total: int
@@ -87,17 +87,17 @@ class Space:
     inodes: int | None
 
 
-def existing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """`path`, or the nearest folder above it that exists."""
     while not path.exists():
         path = path.parent
     return path
 
 
-def space(path: Path) -> Space:
+def file_system_space(path: Path) -> FileSystemSpace:
     """What the file system of `path` has, for root."""
-    stats = os.statvfs(existing(path))
+    stats = os.statvfs(nearest_existing(path))
     block = stats.f_frsize
     # xfs counts inodes that it could still make; btrfs says 0 of 0.
     inodes = stats.f_favail if stats.f_files else None
-    return Space(stats.f_blocks * block, stats.f_bavail * block, inodes)
+    return FileSystemSpace(stats.f_blocks * block, stats.f_bavail * block, inodes)

@@ -84,7 +84,7 @@ def command_line(pid: int) -> list[str]:
     return [part.decode("utf-8", "replace") for part in raw.split(b"\0") if part]
 
 
-def find(matches: Callable[[int], bool]) -> Iterator[int]:
+def find_process(matches: Callable[[int], bool]) -> Iterator[int]:
     """The pids of all processes that match, ours left out."""
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid() and matches(int(entry.name)):
@@ -100,7 +100,7 @@ def read_pid(path: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def end(pid: int, matches: Callable[[int], bool], *, grace_s: float) -> bool:
+def end_process(pid: int, matches: Callable[[int], bool], *, grace_s: float) -> bool:
     """SIGTERM, and SIGKILL after `grace_s` seconds; True when the process is gone.
 
     `matches` is asked before each signal, so that a reused pid is never hit.

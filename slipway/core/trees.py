@@ -13,14 +13,14 @@ from slipway.storage.errors import CopyError, StorageError
 
 
 @dataclass(frozen=True)
-class Size:
+class TreeSize:
     """What a tree takes: `bytes` on its disk (no holes, each hard link once), `entries`."""
 
     bytes: int = 0
     entries: int = 0
 
 
-def measure(root: Path) -> Size:
+def measure(root: Path) -> TreeSize:
     """The size of a tree on one file system; nothing where it does not exist.
 
     Raises StorageError where it may not be read.
@@ -49,7 +49,7 @@ def measure(root: Path) -> Size:
             continue  # a running daemon's files come and go
         except PermissionError as error:
             raise StorageError("may not be read", where=error.filename, cure="Use sudo.") from error
-    return Size(total, entries)
+    return TreeSize(total, entries)
 
 
 def sync(path: Path) -> None:

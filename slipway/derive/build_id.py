@@ -11,7 +11,7 @@ from typing import Any
 
 from slipway.core.digests import sha256_file, tree_sha256
 from slipway.core.paths import Project
-from slipway.derive.dockerfile import render
+from slipway.derive.dockerfile import render_dockerfile
 from slipway.matrix.model import Image, Tool
 from slipway.records.lock_keys import python_lock_keys
 from slipway.records.locks import Locks, PythonLock
@@ -21,7 +21,7 @@ ARCHITECTURE = "amd64"
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedInputs:
     """Inputs that are the same for every image of a checkout; hashed once, not once an image."""
 
     templates: str
@@ -30,7 +30,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class BuildInputs:
     """What decides an image's content. No dates, no users, no git revisions, no hosts."""
 
     base: str  # digest; the recipe's hash for a base of our own; "unlocked" while not known
@@ -62,9 +62,9 @@ class Inputs:
 UNLOCKED = "unlocked"
 
 
-def shared(project: Project) -> Shared:
+def shared_inputs(project: Project) -> SharedInputs:
     """Hash what all images share."""
-    return Shared(
+    return SharedInputs(
         templates=tree_sha256(project.templates),
         installer=sha256_file(project.installer),
         launcher=tree_sha256(project.launcher),
@@ -76,22 +76,22 @@ def _pins_hash(lock: PythonLock) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def inputs(
+def build_inputs(
     project: Project,
     image: Image,
     locks: Locks,
     tools: tuple[Tool, ...],
-    common: Shared,
+    common: SharedInputs,
     local_base: str | None = None,
-) -> Inputs:
+) -> BuildInputs:
     """The inputs of one image. `local_base` is the recipe's hash of a base that Slipway builds."""
     base_lock = locks.bases.get(image.base.name)
     digest = local_base if image.base.registry is None else base_lock and base_lock.digest
     keys = python_lock_keys(image, base_lock)
-    return Inputs(
+    return BuildInputs(
         base=digest or UNLOCKED,
         dockerfile=hashlib.sha256(
-            render(image, locks, tools, project.templates).encode()
+            render_dockerfile(image, locks, tools, project.templates).encode()
         ).hexdigest(),
         templates=common.templates,
         installer=common.installer,

@@ -10,12 +10,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from slipway.matrix.image_tags import tag_stem
-from slipway.matrix.model import Addon, Image, Tool, explain
+from slipway.matrix.model import Addon, Image, Tool, explain_image
 from slipway.matrix.references import LOCAL_REGISTRY
 from slipway.records.locks import Locks
 
 
-def quoted(text: str) -> str:
+def dockerfile_quoted(text: str) -> str:
     """`text` as one quoted Dockerfile word: single quotes, which escape nothing, where they do."""
     if '"' in text and "'" not in text:
         return f"'{text}'"
@@ -23,7 +23,7 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def comment(text: str) -> str:
+def comment_lines(text: str) -> str:
     """`text` as Dockerfile comment lines."""
     return textwrap.fill(text, 100, initial_indent="# ", subsequent_indent="# ")
 
@@ -37,8 +37,8 @@ def _template(folder: Path) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["quoted"] = quoted
-    environment.filters["comment"] = comment
+    environment.filters["quoted"] = dockerfile_quoted
+    environment.filters["comment"] = comment_lines
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     return environment.get_template("Dockerfile.j2")
 
@@ -57,7 +57,7 @@ def base_registry(image: Image) -> str:
     return f"{registry.name}.needs-a-region.invalid"
 
 
-def base_reference(image: Image, locks: Locks) -> str:
+def base_argument(image: Image, locks: Locks) -> str:
     """Repository, tag and, where it is known, digest of the base."""
     lock = locks.bases.get(image.base.name)
     digest = f"@{lock.digest}" if lock and lock.digest else ""
@@ -93,14 +93,16 @@ def labels_of(image: Image, locks: Locks) -> dict[str, str]:
         "org.opencontainers.image.licenses": "Apache-2.0 AND MIT",
         "org.opencontainers.image.base.name": f"{base_registry(image)}/{image.base.repository}"
         f":{image.base.tag}",
-        "io.slipway.matrix": json.dumps(explain(image), sort_keys=True, separators=(",", ":")),
+        "io.slipway.matrix": json.dumps(
+            explain_image(image), sort_keys=True, separators=(",", ":")
+        ),
     }
     if lock and lock.digest:
         labels["org.opencontainers.image.base.digest"] = lock.digest
     return labels
 
 
-def render(image: Image, locks: Locks, tools: tuple[Tool, ...], templates: Path) -> str:
+def render_dockerfile(image: Image, locks: Locks, tools: tuple[Tool, ...], templates: Path) -> str:
     """The Dockerfile of one image."""
     layers = [f"{a.name} {a.version or '(version of the base)'} ({a.action})" for a in image.addons]
     return _template(templates).render(
@@ -108,7 +110,7 @@ def render(image: Image, locks: Locks, tools: tuple[Tool, ...], templates: Path)
         facts=image.base.facts,
         layers=[*layers, "launcher"],
         base_registry=base_registry(image),
-        base_reference=base_reference(image, locks),
+        base_reference=base_argument(image, locks),
         tools=[tool for tool in tools if image.addon(tool.name)],
         environment=environment_of(image),
         labels=labels_of(image, locks),

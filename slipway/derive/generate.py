@@ -8,7 +8,7 @@ from pathlib import Path
 from slipway.core.errors import SlipwayError
 from slipway.core.files import write_atomic
 from slipway.core.paths import Project
-from slipway.derive.dockerfile import render
+from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.tables import markdown_table
 from slipway.matrix.model import Matrix
 from slipway.records.locks import Locks
@@ -17,18 +17,18 @@ BEGIN = "<!-- BEGIN images: written by `./inv generate` -->"
 END = "<!-- END images -->"
 
 
-def dockerfiles(project: Project, matrix: Matrix, locks: Locks) -> dict[Path, str]:
+def generated_dockerfiles(project: Project, matrix: Matrix, locks: Locks) -> dict[Path, str]:
     """Path -> text of every generated Dockerfile."""
     tools = tuple(matrix.tools.values())
     return {
-        project.generated / image.name / "Dockerfile": render(
+        project.generated / image.name / "Dockerfile": render_dockerfile(
             image, locks, tools, project.templates
         )
         for image in matrix.images
     }
 
 
-def with_table(readme: str, table: str) -> str:
+def readme_with_table(readme: str, table: str) -> str:
     """The README's text with what stands between the markers replaced."""
     head, begin, rest = readme.partition(BEGIN)
     _, end, tail = rest.partition(END)
@@ -40,20 +40,20 @@ def with_table(readme: str, table: str) -> str:
     return f"{head}{BEGIN}\n\n{table}\n{END}{tail}"
 
 
-def expected(project: Project, matrix: Matrix, locks: Locks) -> dict[Path, str]:
+def expected_files(project: Project, matrix: Matrix, locks: Locks) -> dict[Path, str]:
     """Path -> text of everything that `generate` writes."""
     readme = project.root / "README.md"
-    files = dockerfiles(project, matrix, locks)
-    files[readme] = with_table(readme.read_text(), markdown_table(matrix.images))
+    files = generated_dockerfiles(project, matrix, locks)
+    files[readme] = readme_with_table(readme.read_text(), markdown_table(matrix.images))
     return files
 
 
-def orphans(project: Project, files: dict[Path, str]) -> list[Path]:
+def orphaned_files(project: Project, files: dict[Path, str]) -> list[Path]:
     """Generated Dockerfiles that no image of the matrix has any more."""
     return sorted(set(project.generated.glob("*/*")) - set(files))
 
 
-def drift(project: Project, files: dict[Path, str]) -> list[str]:
+def find_drift(project: Project, files: dict[Path, str]) -> list[str]:
     """Unified diffs from what is there to what should be; empty where nothing differs."""
     diffs = []
     for path, text in sorted(files.items()):
@@ -64,20 +64,20 @@ def drift(project: Project, files: dict[Path, str]) -> list[str]:
                 there.splitlines(keepends=True), text.splitlines(keepends=True), name, name
             )
             diffs.append("".join(lines))
-    for path in orphans(project, files):
+    for path in orphaned_files(project, files):
         name = path.relative_to(project.root).as_posix()
         diffs.append(f"--- {name}\n+++ /dev/null\n(no image of this name in versions.yaml)\n")
     return diffs
 
 
-def write(project: Project, files: dict[Path, str]) -> tuple[int, int]:
+def write_generated(project: Project, files: dict[Path, str]) -> tuple[int, int]:
     """Write what differs, remove orphans; gives how many of each."""
     written = 0
     for path, text in files.items():
         if not path.exists() or path.read_text() != text:
             write_atomic(path, text)
             written += 1
-    removed = orphans(project, files)
+    removed = orphaned_files(project, files)
     for path in removed:
         path.unlink()
         if not any(path.parent.iterdir()):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal, NamedTuple
 
-from slipway.derive.build_id import UNLOCKED, Inputs
+from slipway.derive.build_id import UNLOCKED, BuildInputs
 from slipway.matrix.model import Base, Image, past_support
-from slipway.records.builds import Record
+from slipway.records.builds import ImageRecord
 from slipway.records.locks import BaseLock
 
 MOST_NAMES = 6
@@ -22,7 +22,7 @@ UNPACKED_PER_COMPRESSED = 2.2
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """The plan for one image."""
 
     image: Image
@@ -33,7 +33,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskNeed:
     """Bytes that the builds need in the engine. `unknown` bases have no recorded size."""
 
     needed: int
@@ -68,7 +68,7 @@ def _pins(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return reasons
 
 
-def reasons(old: Mapping[str, Any], new: Inputs) -> tuple[str, ...]:
+def build_reasons(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
     """Why an image whose inputs were `old` is built again; most telling first."""
     now = new.as_json()
     found = _pins(old["addons"], now["addons"])
@@ -95,13 +95,13 @@ def notes_on(base: Base, lock: BaseLock | None, today: date) -> tuple[Note, ...]
     return tuple(found)
 
 
-def plan(
+def plan_steps(
     images: Sequence[Image],
-    inputs: Mapping[str, Inputs],
-    records: Mapping[str, Record],
+    inputs: Mapping[str, BuildInputs],
+    records: Mapping[str, ImageRecord],
     bases: Mapping[str, BaseLock],
     today: date,
-) -> tuple[Step, ...]:
+) -> tuple[PlanStep, ...]:
     """One step an image, in the order given."""
     steps = []
     for image in images:
@@ -114,13 +114,13 @@ def plan(
         elif built.build_id == new.build_id:
             action, because = "up to date", ("nothing that decides its content changed",)
         else:
-            action, because = "rebuild", reasons(built.inputs, new)
+            action, because = "rebuild", build_reasons(built.inputs, new)
         notes = notes_on(image.base, bases.get(image.base.name), today)
-        steps.append(Step(image, action, because, new.build_id, notes))
+        steps.append(PlanStep(image, action, because, new.build_id, notes))
     return tuple(steps)
 
 
-def disk(steps: Sequence[Step], bases: Mapping[str, BaseLock]) -> Disk:
+def disk_need(steps: Sequence[PlanStep], bases: Mapping[str, BaseLock]) -> DiskNeed:
     """Disk that the builds of a plan need in the engine; each base counts once."""
     todo = [step for step in steps if step.action != "up to date"]
     needed = sum(step.image.size_budget_mb for step in todo) * 1_000_000
@@ -131,10 +131,10 @@ def disk(steps: Sequence[Step], bases: Mapping[str, BaseLock]) -> Disk:
             needed += int(lock.size * UNPACKED_PER_COMPRESSED)
         else:
             unknown.append(name)
-    return Disk(needed, tuple(unknown))
+    return DiskNeed(needed, tuple(unknown))
 
 
-def is_locked(inputs: Inputs) -> bool:
+def is_locked(inputs: BuildInputs) -> bool:
     """Whether everything that decides the content is pinned by hash."""
     return UNLOCKED not in (inputs.base, *inputs.python.values(), *inputs.tools.values())
 
@@ -146,7 +146,7 @@ class Note(NamedTuple):
     text: str
 
 
-def grouped(notes: Iterable[Note]) -> list[str]:
+def grouped_notes(notes: Iterable[Note]) -> list[str]:
     """One line for each text, with the names that it is about (the first few where many)."""
     by_text: dict[str, set[str]] = {}
     for note in notes:

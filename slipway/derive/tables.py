@@ -9,7 +9,7 @@ from typing import Any
 
 from slipway.core.errors import UsageError
 from slipway.matrix.consistency import AXIS
-from slipway.matrix.image_tags import repository, tag_stem
+from slipway.matrix.image_tags import repository_name, tag_stem
 from slipway.matrix.model import (
     Addon,
     Base,
@@ -17,7 +17,7 @@ from slipway.matrix.model import (
     Matrix,
     Reference,
     Registry,
-    explain,
+    explain_image,
     past_support,
 )
 from slipway.matrix.references import image_uri, is_public
@@ -56,14 +56,14 @@ def markdown_table(images: Sequence[Image]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def describe(matrix: Matrix, image: Image, on: date) -> dict[str, Any]:
+def describe_image(matrix: Matrix, image: Image, on: date) -> dict[str, Any]:
     """`explain` plus all that a person wants to know: reasons, names, where the base can be had."""
     base = image.base
     return {
-        **explain(image),
+        **explain_image(image),
         "group": image.group,
         "because": {addon.name: addon.because for addon in image.addons},
-        "repository": repository(image, matrix.repository_prefix),
+        "repository": repository_name(image, matrix.repository_prefix),
         "tag": f"{tag_stem(image)}-<build id>",
         "aliases": list(image.aliases),
         "size_budget_mb": image.size_budget_mb,
@@ -85,7 +85,7 @@ def describe_reference(reference: Reference) -> dict[str, Any]:
     }
 
 
-def ci_include(images: Sequence[Image]) -> dict[str, list[dict[str, str]]]:
+def ci_jobs(images: Sequence[Image]) -> dict[str, list[dict[str, str]]]:
     """A CI matrix: one job an image. Raises UsageError above what one workflow matrix may hold."""
     if len(images) > MOST_JOBS:
         groups = Counter(image.group for image in images)

@@ -95,8 +95,8 @@ def connect(project: Project, choice: str = "auto", *, start: bool = True) -> En
 
 def _embedded(project: Project, start: bool) -> Engine:
     if start:
-        return _attach({"base_url": daemon.start(project)}, embedded=True)
-    found = daemon.status(project)
+        return _attach({"base_url": daemon.start_daemon(project)}, embedded=True)
+    found = daemon.daemon_status(project)
     if not found.running:
         raise EngineUnavailableError(
             "the embedded engine does not run", where=found.url, cure="`./inv engine.start`"

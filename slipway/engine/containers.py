@@ -90,7 +90,7 @@ def run_once(
             _remove(engine, container)
 
 
-def remove_leftovers(engine: Engine) -> int:
+def remove_stale_containers(engine: Engine) -> int:
     """Remove containers whose process on this host was killed before it could; returns how many.
 
     Containers of living processes, of other hosts, and those that are not ours are left alone.
@@ -126,7 +126,7 @@ def _remove(engine: Engine, container: str) -> None:
             raise
 
 
-def _engine_source_remove(engine: Engine, container: str) -> None:
+def _remove_exported(engine: Engine, container: str) -> None:
     try:
         engine.client.api.remove_container(container, v=True, force=True)
     except docker.errors.APIError as error:
@@ -135,6 +135,6 @@ def _engine_source_remove(engine: Engine, container: str) -> None:
             raise
 
 
-def _check_containers_remove(engine: Engine, container: str) -> None:
+def _remove_checked(engine: Engine, container: str) -> None:
     with contextlib.suppress(NotFound):
         engine.client.api.remove_container(container, v=True, force=True)

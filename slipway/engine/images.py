@@ -12,17 +12,17 @@ from slipway.engine.errors import EngineError
 from slipway.engine.sdk_errors import sdk_errors
 
 
-def image_id(engine: Engine, reference: str) -> str | None:
+def find_image_id(engine: Engine, reference: str) -> str | None:
     """The id behind a name, digest or id; None where the engine does not have it."""
     try:
-        return str(inspect(engine, reference)["Id"])
+        return str(inspect_image(engine, reference)["Id"])
     except EngineError as error:
         if isinstance(error.__cause__, ImageNotFound):
             return None
         raise
 
 
-def inspect(engine: Engine, reference: str) -> Mapping[str, Any]:
+def inspect_image(engine: Engine, reference: str) -> Mapping[str, Any]:
     """The engine's description of an image (`docker inspect`). Raises EngineError if absent."""
     with sdk_errors(engine, f"looking up {reference}"):
         return engine.client.images.get(reference).attrs

@@ -28,7 +28,7 @@ def engine_died(engine: Engine, doing: str) -> EngineDiedError:
     )
 
 
-def answer(error: APIError) -> str:
+def sdk_answer(error: APIError) -> str:
     """What the daemon said when it refused."""
     return str(error.explanation or error).strip()
 
@@ -39,9 +39,9 @@ def sdk_errors(engine: Engine, doing: str) -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        if is_full(answer(error)):
+        if is_full(sdk_answer(error)):
             raise disk_full(engine, doing) from error
-        raise EngineError(f"{doing} failed: {answer(error)}", where=engine.url) from error
+        raise EngineError(f"{doing} failed: {sdk_answer(error)}", where=engine.url) from error
     except GONE as error:
         raise engine_died(engine, doing) from error
 

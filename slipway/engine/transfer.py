@@ -17,8 +17,8 @@ from slipway.core.events import Event, OnEvent
 from slipway.engine.client import Engine
 from slipway.engine.diagnosis import diagnose
 from slipway.engine.errors import EngineError, TransferError
-from slipway.engine.images import inspect
-from slipway.engine.sdk_errors import GONE, answer, disk_full, engine_died
+from slipway.engine.images import inspect_image
+from slipway.engine.sdk_errors import GONE, disk_full, engine_died, sdk_answer
 
 # Statuses whose numbers are bytes over the network; extracting counts the same layer again.
 _MOVING = ("Downloading", "Pushing")
@@ -39,14 +39,16 @@ def registry_host(reference: str) -> str:
     return first if named else DOCKER_HUB
 
 
-def pull(engine: Engine, reference: str, *, credentials: CredentialsFor, on_event: OnEvent) -> str:
+def pull_image(
+    engine: Engine, reference: str, *, credentials: CredentialsFor, on_event: OnEvent
+) -> str:
     """Pull a tag or a digest and return the image id. Raises TransferError, EngineDiedError.
 
     A reference without tag and digest means ":latest", never all tags.
     """
     api = engine.client.api
     repository, tag = parse_repository_tag(reference)
-    progress = Layers(f"pull {reference}", on_event)
+    progress = LayerProgress(f"pull {reference}", on_event)
     with _transfer(engine, reference):
         lines = api.pull(
             repository,
@@ -56,17 +58,19 @@ def pull(engine: Engine, reference: str, *, credentials: CredentialsFor, on_even
             auth_config=_login(credentials, reference),
         )
         _follow(engine, reference, lines, progress.take)
-        return str(inspect(engine, reference)["Id"])
+        return str(inspect_image(engine, reference)["Id"])
 
 
-def push(engine: Engine, reference: str, *, credentials: CredentialsFor, on_event: OnEvent) -> str:
+def push_image_layers(
+    engine: Engine, reference: str, *, credentials: CredentialsFor, on_event: OnEvent
+) -> str:
     """Push a tag and return the manifest digest that the daemon reports ("sha256:...").
 
     One try: the daemon repeats some failures by itself, `TransferError.retry` says whether another
     call may help. Raises TransferError, EngineDiedError.
     """
     repository, tag = parse_repository_tag(reference)
-    progress = Layers(f"push {reference}", on_event)
+    progress = LayerProgress(f"push {reference}", on_event)
     digests: list[str] = []
 
     def take(line: Mapping[str, Any]) -> None:
@@ -106,10 +110,10 @@ def import_rootfs(
             changes=list(changes),
         )
         _follow(engine, reference, _objects(said), lambda _: None)
-        return str(inspect(engine, reference)["Id"])
+        return str(inspect_image(engine, reference)["Id"])
 
 
-def load(engine: Engine, tar_stream: IO[bytes]) -> tuple[str, ...]:
+def load_image_tar(engine: Engine, tar_stream: IO[bytes]) -> tuple[str, ...]:
     """Load a `docker save` tar; returns the references or ids that it held. Raises EngineError."""
     loaded: list[str] = []
 
@@ -168,7 +172,7 @@ def _transfer(engine: Engine, reference: str) -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        raise _error(engine, reference, answer(error)) from error
+        raise _error(engine, reference, sdk_answer(error)) from error
     except GONE as error:
         raise engine_died(engine, f"transferring {reference}") from error
 
@@ -187,7 +191,7 @@ def pushed_digest(line: Mapping[str, Any]) -> str | None:
 
 
 @dataclass
-class Layers:
+class LayerProgress:
     """Byte progress over all layers, and one event a layer when it is there."""
 
     task: str

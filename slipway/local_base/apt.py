@@ -62,7 +62,7 @@ def host_sources(codename: str) -> tuple[str, ...]:
             "Created-By: Packages",
         ]
     )
-    return entries(debian_places(listed, codename))
+    return source_entries(debian_places(listed, codename))
 
 
 def debian_places(listed: str, codename: str) -> tuple[tuple[Path, int], ...]:
@@ -77,7 +77,7 @@ def debian_places(listed: str, codename: str) -> tuple[tuple[Path, int], ...]:
     return tuple(dict.fromkeys(found))
 
 
-def entries(places: Iterable[tuple[Path, int]]) -> tuple[str, ...]:
+def source_entries(places: Iterable[tuple[Path, int]]) -> tuple[str, ...]:
     """The text of apt source entries: a line of a .list file, a stanza of a .sources file."""
     found = []
     for file, number in places:

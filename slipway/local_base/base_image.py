@@ -12,15 +12,15 @@ from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent
 from slipway.core.file_lock import exclusive
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
 from slipway.engine.client import Engine
-from slipway.engine.images import image_id, inspect
+from slipway.engine.images import find_image_id, inspect_image
 from slipway.engine.transfer import import_rootfs
 from slipway.local_base import apt
-from slipway.local_base.rootfs import CODENAME, available, make_rootfs, rootfs_id
+from slipway.local_base.rootfs import CODENAME, make_rootfs, rootfs_id, rootfs_is_there
 from slipway.matrix.model import Base
 from slipway.matrix.references import LOCAL_REGISTRY
-from slipway.records.lock_files import load_locks, python_to_text
+from slipway.records.lock_files import load_locks, python_lock_text
 from slipway.records.lock_keys import base_lock_key
 from slipway.records.locks import PythonLock
 from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, no_cpu_torch
@@ -42,7 +42,7 @@ def local_base_id(project: Project, base: Base) -> str:
     return f"sha256:{hashlib.sha256(recipe.encode()).hexdigest()}"
 
 
-def reference(base: Base) -> str:
+def local_base_reference(base: Base) -> str:
     """The base's name in the engine. Its registry cannot exist, so it can only be found there."""
     return f"{LOCAL_REGISTRY}/{base.repository}:{base.tag}"
 
@@ -61,7 +61,7 @@ def ensure_local_base(
     unless mmdebstrap is missing. Raises SlipwayError: no CPU build of torch is offered, packages
     cannot be fetched, the engine fails.
     """
-    name, recipe = reference(base), local_base_id(project, base)
+    name, recipe = local_base_reference(base), local_base_id(project, base)
     task = f"base {base.name}"
     if _recipe_of(engine, name) == recipe:
         on_event(Event("cached", task))
@@ -70,7 +70,7 @@ def ensure_local_base(
         lock = _locked(project, base)
         wheels = _wheels(project, base, lock, on_event)
         rootfs = _rootfs_image(project, engine, on_event, log, credentials)
-        build(
+        build_image(
             engine,
             BuildRequest(
                 dockerfile=(project.local_base / "Dockerfile").read_text("utf-8"),
@@ -89,9 +89,9 @@ def ensure_local_base(
 
 
 def _recipe_of(engine: Engine, name: str) -> str | None:
-    if image_id(engine, name) is None:
+    if find_image_id(engine, name) is None:
         return None
-    labels = inspect(engine, name)["Config"].get("Labels") or {}
+    labels = inspect_image(engine, name)["Config"].get("Labels") or {}
     return labels.get(RECIPE_LABEL)
 
 
@@ -118,18 +118,18 @@ def _wheels(project: Project, base: Base, lock: PythonLock, on_event: OnEvent) -
 def _rootfs_image(
     project: Project, engine: Engine, on_event: OnEvent, log: Path, credentials: CredentialsFor
 ) -> str:
-    route = "mmdebstrap" if available() else "debian"
+    route = "mmdebstrap" if rootfs_is_there() else "debian"
     name = f"{LOCAL_REGISTRY}/slipway/rootfs:{route}-{rootfs_id(project)[:16]}"
-    if image_id(engine, name):
+    if find_image_id(engine, name):
         return name
-    if available():
+    if rootfs_is_there():
         tar = make_rootfs(project, on_event, log.with_name(f"{log.stem}-rootfs.log"))
         with tar.open("rb") as stream:
             import_rootfs(engine, stream, name)
     else:
-        build(
+        build_image(
             engine,
-            debian_request(project, name),
+            local_base_request(project, name),
             task="root file system",
             credentials=credentials,
             on_event=on_event,
@@ -138,7 +138,7 @@ def _rootfs_image(
     return name
 
 
-def debian_request(project: Project, tag: str) -> BuildRequest:
+def local_base_request(project: Project, tag: str) -> BuildRequest:
     """The build that stands in for mmdebstrap: the same packages on an ordinary Debian image."""
     bundle = apt.ca_bundle(os.environ)
     certificates = 'Acquire::https::CAInfo "/run/secrets/ca.crt";\n' if bundle else ""
@@ -169,6 +169,6 @@ def _context(project: Project, lock: PythonLock, wheels: list[Path]) -> tuple[Co
     return (
         ContextFile(entrypoint, recipe / entrypoint, 0o755),
         ContextFile("python/make_venv.py", recipe / "make_venv.py"),
-        ContextFile("python/requirements.txt", python_to_text(lock).encode()),
+        ContextFile("python/requirements.txt", python_lock_text(lock).encode()),
         *(ContextFile(f"python/wheels/{path.name}", path) for path in wheels),
     )

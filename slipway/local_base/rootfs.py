@@ -33,7 +33,7 @@ _FORGET = (
 _STAGE = re.compile(r"I: (?P<text>(?:running apt|downloading|extracting|installing|creating).*)")
 
 
-def packages(project: Project) -> tuple[str, ...]:
+def rootfs_packages(project: Project) -> tuple[str, ...]:
     """What images/local/packages.txt lists."""
     lines = (project.local_base / "packages.txt").read_text("utf-8").splitlines()
     names = (line.partition("#")[0].strip() for line in lines)
@@ -43,11 +43,11 @@ def packages(project: Project) -> tuple[str, ...]:
 def rootfs_id(project: Project) -> str:
     """Hash over what decides the root file system, Debian's own updates left out."""
     trimmed = sha256_file(project.local_base / "dpkg.cfg")
-    recipe = [CODENAME, *sorted(packages(project)), trimmed, _FORGET]
+    recipe = [CODENAME, *sorted(rootfs_packages(project)), trimmed, _FORGET]
     return hashlib.sha256("\n".join(recipe).encode()).hexdigest()
 
 
-def available() -> bool:
+def rootfs_is_there() -> bool:
     """Whether this host can make the root file system itself."""
     return shutil.which("mmdebstrap") is not None
 
@@ -63,7 +63,7 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
+    remove_stale_rootfs(path.parent)
     work = path.parent / f".{os.getpid()}.partial"
     work.mkdir(exist_ok=True)
     try:
@@ -77,7 +77,7 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
     return path
 
 
-def remove_leftovers(place: Path) -> None:
+def remove_stale_rootfs(place: Path) -> None:
     """Remove what killed runs left; what a living process is at work in stays."""
     for left in place.glob(".*.partial"):
         if not Path(f"/proc/{left.name.split('.')[1]}").exists():
@@ -108,7 +108,7 @@ def _mmdebstrap(project: Project, work: Path, tar: Path, on_event: OnEvent, log:
     settings = work / "apt.conf"
     settings.write_text(apt.host_acquire_settings() + apt.proxy_settings(os.environ))
     command = [*_own_mounts(), "mmdebstrap", "--variant=minbase", "--mode=auto", "--format=tar"]
-    command.append(f"--include={','.join(packages(project))}")
+    command.append(f"--include={','.join(rootfs_packages(project))}")
     command.append(f"--dpkgopt={project.local_base / 'dpkg.cfg'}")
     command += [f"--aptopt={settings}", f"--setup-hook={_LOGINS}", f"--customize-hook={_FORGET}"]
     command += [CODENAME, str(tar)]

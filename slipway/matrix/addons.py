@@ -10,7 +10,7 @@ from slipway.matrix.model import Addon, Base, Platform
 from slipway.matrix.schema import AddonEntry, ToolEntry
 
 
-def decide(
+def decide_addons(
     name: str, entry: AddonEntry, base: Base, platform: Platform, version: str | None
 ) -> Addon | None:
     """The add-on in an image of `base` on `platform`; None where it is neither there nor wanted.
@@ -38,7 +38,7 @@ def decide(
     return Addon(name, "replace", wanted, because, (_pin(name, wanted),))
 
 
-def tool(name: str, entry: ToolEntry) -> Addon:
+def read_tool(name: str, entry: ToolEntry) -> Addon:
     """A binary in an image: always put there, by hash."""
     return Addon(name, "install", entry.version, entry.because)
 

@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from slipway.core.errors import UsageError
 from slipway.core.units import did_you_mean
-from slipway.matrix.entries import Source
+from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.model import Device, Facts
 from slipway.matrix.references import region_suffixes
 from slipway.matrix.schema import AddonEntry, FlavourEntry, SeriesEntry
@@ -19,7 +19,7 @@ AXIS = "deepspeed"
 """The add-on whose version is an axis of every group of images."""
 
 
-def check(source: Source) -> None:
+def check_consistency(source: MatrixEntries) -> None:
     """Everything that can be said without expanding the groups of images."""
     for name in source.registries:
         _registry(source, name)
@@ -65,7 +65,7 @@ def tags_of(series: SeriesEntry) -> Iterator[tuple[str, Device, str]]:
             yield flavour, "cpu", entry.cpu
 
 
-def _registry(source: Source, name: str) -> None:
+def _registry(source: MatrixEntries, name: str) -> None:
     holder: dict[str, str] = {}
     known = region_suffixes()
     for account, regions in source.registries[name].accounts.items():
@@ -83,7 +83,7 @@ def _registry(source: Source, name: str) -> None:
             holder.setdefault(region, account)
 
 
-def _series(source: Source, name: str, series: SeriesEntry) -> None:
+def _series(source: MatrixEntries, name: str, series: SeriesEntry) -> None:
     path: Path = ("bases", name)
     if series.registry is not None:
         source.unknown((*path, "registry"), "registries", "registry", series.registry)
@@ -109,7 +109,7 @@ def _series(source: Source, name: str, series: SeriesEntry) -> None:
 
 
 def _disagreements(
-    source: Source, place: Path, series: SeriesEntry, flavour: str, device: Device, tag: str
+    source: MatrixEntries, place: Path, series: SeriesEntry, flavour: str, device: Device, tag: str
 ) -> list[tuple[str, str, str]]:
     parsed = _parsed(source, place, series.grammar, tag)
     if parsed is None:
@@ -128,7 +128,7 @@ def _stated_where(fact: str) -> str:
     return "put it under the other flavour" if fact == "flavour" else f"`{fact}` in `facts`"
 
 
-def _cuda(source: Source, path: Path, series: SeriesEntry, *, has_gpu: bool) -> None:
+def _cuda(source: MatrixEntries, path: Path, series: SeriesEntry, *, has_gpu: bool) -> None:
     facts, reason = series.facts, (*path, "cuda_mismatch")
     if not has_gpu:
         if facts.cuda or facts.torch_cuda or series.cuda_mismatch:
@@ -147,12 +147,12 @@ def _cuda(source: Source, path: Path, series: SeriesEntry, *, has_gpu: bool) -> 
         source.problems.append(Problem(reason, what, "remove it, or correct `facts`"))
 
 
-def _carries(source: Source, path: Path, carries: Mapping[str, str]) -> None:
+def _carries(source: MatrixEntries, path: Path, carries: Mapping[str, str]) -> None:
     for addon in carries:
         source.unknown((*path, addon), "addons", "add-on", addon)
 
 
-def _parsed(source: Source, path: Path, grammar: str, tag: str) -> ParsedTag | None:
+def _parsed(source: MatrixEntries, path: Path, grammar: str, tag: str) -> ParsedTag | None:
     try:
         return parse_tag(grammar, tag)
     except UsageError as error:
@@ -160,7 +160,7 @@ def _parsed(source: Source, path: Path, grammar: str, tag: str) -> ParsedTag | N
         return None
 
 
-def _shared_tags(source: Source) -> None:
+def _shared_tags(source: MatrixEntries) -> None:
     first: dict[tuple[str | None, str, str], str] = {}
     for name, series in source.bases.items():
         for flavour, device, tag in tags_of(series):
@@ -173,7 +173,7 @@ def _shared_tags(source: Source) -> None:
             first.setdefault(key, base)
 
 
-def _addon(source: Source, name: str, addon: AddonEntry) -> None:
+def _addon(source: MatrixEntries, name: str, addon: AddonEntry) -> None:
     path: Path = ("addons", name)
     if (addon.version == "axis") != (name == AXIS):
         what = f"`version: axis` is for {AXIS}, whose versions `images` lists; others pin one"
@@ -186,7 +186,7 @@ def _addon(source: Source, name: str, addon: AddonEntry) -> None:
         source.problems.append(Problem((*path, "version"), what, cure))
 
 
-def _unused(source: Source) -> None:
+def _unused(source: MatrixEntries) -> None:
     if source.broken["bases"] or source.broken["references"]:
         return  # what a broken entry uses is not known
     series = source.bases.values()

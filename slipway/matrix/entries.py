@@ -31,7 +31,7 @@ from slipway.matrix.yaml_file import Path, Problem, YamlFile
 
 
 @dataclass
-class Source:
+class MatrixEntries:
     """What is good in the file, and the names of what is not (`broken`, by section)."""
 
     head: Head | None = None
@@ -60,9 +60,9 @@ class Source:
         return True
 
 
-def read_source(file: YamlFile) -> Source:
+def read_entries(file: YamlFile) -> MatrixEntries:
     """Check every entry of the file against its model."""
-    source = Source(problems=list(file.problems))
+    source = MatrixEntries(problems=list(file.problems))
     if not isinstance(file.data, Mapping):
         if file.data is not None:
             source.problems.append(_type_problem((), "a mapping", "schema: 1"))
@@ -78,7 +78,7 @@ def read_source(file: YamlFile) -> Source:
 
 
 def _read_section(
-    source: Source, file: YamlFile, section: str, model: type[Entry], top: dict[str, Any]
+    source: MatrixEntries, file: YamlFile, section: str, model: type[Entry], top: dict[str, Any]
 ) -> None:
     entries = top.pop(section, None)
     if entries is None and section in OPTIONAL_SECTIONS:

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from string import Formatter
 
 from slipway.core.units import did_you_mean
-from slipway.matrix.addons import decide, tool
+from slipway.matrix.addons import decide_addons, read_tool
 from slipway.matrix.consistency import AXIS
-from slipway.matrix.entries import Source
+from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.model import Base, Image, Platform
 from slipway.matrix.schema import ExcludeEntry, GroupEntry
 from slipway.matrix.yaml_file import Path, Problem
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 _ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
 
 
-def expand_images(source: Source, bases: Mapping[str, Base]) -> dict[str, Image]:
+def expand_images(source: MatrixEntries, bases: Mapping[str, Base]) -> dict[str, Image]:
     """Every image by name. What does not fit is added to the source's problems."""
     images: dict[str, Image] = {}
     aliases: dict[tuple[str, str], str] = {}
@@ -47,7 +47,7 @@ def expand_images(source: Source, bases: Mapping[str, Base]) -> dict[str, Image]
     return images
 
 
-def _group(source: Source, name: str, bases: Mapping[str, Base]) -> list[Image]:
+def _group(source: MatrixEntries, name: str, bases: Mapping[str, Base]) -> list[Image]:
     group, path = source.images[name], ("images", name)
     if not _templates_hold(source, path, group):
         source.broken["images"].add(name)
@@ -74,7 +74,9 @@ def _group(source: Source, name: str, bases: Mapping[str, Base]) -> list[Image]:
     return images
 
 
-def _chosen(source: Source, path: Path, group: GroupEntry, bases: Mapping[str, Base]) -> list[Base]:
+def _chosen(
+    source: MatrixEntries, path: Path, group: GroupEntry, bases: Mapping[str, Base]
+) -> list[Base]:
     """The bases that a group's globs match, each once, in the file's order."""
     perhaps = [
         f"{series}-{flavour}-{device}"
@@ -101,7 +103,7 @@ def _excluded(rule: ExcludeEntry, base: Base, deepspeed: str, platform: Platform
 
 
 def _image(
-    source: Source, group: str, base: Base, deepspeed: str, platform: Platform
+    source: MatrixEntries, group: str, base: Base, deepspeed: str, platform: Platform
 ) -> Iterator[Image]:
     entry, path = source.images[group], ("images", group)
     version = None if deepspeed == "none" else deepspeed
@@ -136,7 +138,7 @@ def _image(
             source.problems.append(Problem((*path, key), what, cure))
             return
     decided = (
-        decide(addon, settings, base, platform, version)
+        decide_addons(addon, settings, base, platform, version)
         for addon, settings in source.addons.items()
     )
     yield Image(
@@ -146,7 +148,7 @@ def _image(
         platform=platform,
         addons=(
             *(addon for addon in decided if addon is not None),
-            *(tool(key, settings) for key, settings in source.tools.items()),
+            *(read_tool(key, settings) for key, settings in source.tools.items()),
         ),
         size_budget_mb=entry.size_budget_mb,
         aliases=aliases,
@@ -154,7 +156,7 @@ def _image(
     )
 
 
-def _templates_hold(source: Source, path: Path, group: GroupEntry) -> bool:
+def _templates_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> bool:
     """Whether `name` and `aliases` can be filled in; reports where not."""
     places = [((*path, "name"), group.name), *(((*path, "aliases", a), a) for a in group.aliases)]
     before = len(source.problems)

@@ -71,7 +71,7 @@ def tag_stem(image: Image) -> str:
     return _tag(image, "").stem
 
 
-def repository(image: Image, prefix: str) -> str:
+def repository_name(image: Image, prefix: str) -> str:
     """Our repository of an image; why the default prefix has "sagemaker" in it: versions.yaml."""
     return f"{prefix}/{image.repository}"
 

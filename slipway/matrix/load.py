@@ -9,14 +9,14 @@ from types import MappingProxyType
 
 from slipway.core.errors import BadInputError, SlipwayError, UsageError
 from slipway.core.units import did_you_mean
-from slipway.matrix.consistency import check, facts_of, flavours_of, tags_of
-from slipway.matrix.entries import Source, read_source
+from slipway.matrix.consistency import check_consistency, facts_of, flavours_of, tags_of
+from slipway.matrix.entries import MatrixEntries, read_entries
 from slipway.matrix.groups import expand_images
 from slipway.matrix.model import Base, Family, Image, Matrix, Reference, Registry, Tool
 from slipway.matrix.yaml_file import Problem, YamlFile, read_yaml
 
 
-def load(path: Path) -> Matrix:
+def load_matrix(path: Path) -> Matrix:
     """Read, check and expand one file.
 
     Raises BadInputError with all errors of the file, each as ``file:line``, what is wrong and the
@@ -35,9 +35,9 @@ def load(path: Path) -> Matrix:
             cure="run this in a checkout of the project, which has a versions.yaml",
         ) from error
     file = read_yaml(text)
-    source = read_source(file)
-    check(source)
-    matrix = expand(source)
+    source = read_entries(file)
+    check_consistency(source)
+    matrix = expand_matrix(source)
     if matrix is None:
         raise _bad(path, file, source.problems)
     return matrix
@@ -56,7 +56,7 @@ def _bad(path: Path, file: YamlFile, problems: list[Problem]) -> BadInputError:
     return BadInputError(errors)
 
 
-def expand(source: Source) -> Matrix | None:
+def expand_matrix(source: MatrixEntries) -> Matrix | None:
     """The whole matrix; None (and more problems in the source) where it cannot be made."""
     registries = {
         name: Registry(
@@ -94,7 +94,7 @@ def expand(source: Source) -> Matrix | None:
     )
 
 
-def _bases(source: Source, registries: Mapping[str, Registry]) -> dict[str, Base]:
+def _bases(source: MatrixEntries, registries: Mapping[str, Registry]) -> dict[str, Base]:
     families = {
         name: Family(name, e.package_manager, e.python, e.workdir, e.user, e.cuda_home)
         for name, e in source.families.items()
@@ -130,7 +130,7 @@ def _bases(source: Source, registries: Mapping[str, Registry]) -> dict[str, Base
     return found
 
 
-def select(matrix: Matrix, patterns: Sequence[str]) -> tuple[Image, ...]:
+def select_images(matrix: Matrix, patterns: Sequence[str]) -> tuple[Image, ...]:
     """The images that any of the names or globs match, each once, in the matrix' order.
 
     No pattern means all. Raises UsageError for a pattern that matches nothing, with near names.

@@ -151,7 +151,7 @@ def past_support(base: Base, on: date) -> str | None:
     return f"past support since {base.end_of_patch.isoformat()}"
 
 
-def explain(image: Image) -> dict[str, Any]:
+def explain_image(image: Image) -> dict[str, Any]:
     """The resolved cell: what decides an image, as plain values, the same on every machine and day.
 
     It goes into the image as a label, so it holds nothing that may change without the content:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from slipway.engine.images import image_id
-from slipway.engine.transfer import pull
+from slipway.engine.images import find_image_id
+from slipway.engine.transfer import pull_image
 from slipway.local_base.base_image import ensure_local_base
 from slipway.matrix.model import Base
 from slipway.matrix.references import LOCAL_REGISTRY, image_uri
-from slipway.pipeline.context import Workshop
+from slipway.pipeline.context import PipelineContext
 
 
-def base_reference(shop: Workshop, base: Base) -> str:
+def base_reference(shop: PipelineContext, base: Base) -> str:
     """Where the base is, with its digest where that is recorded."""
     if base.registry is None:
         return f"{LOCAL_REGISTRY}/{base.repository}:{base.tag}"
@@ -19,7 +19,7 @@ def base_reference(shop: Workshop, base: Base) -> str:
     return image_uri(base.registry, shop.region, base.repository, base.tag, digest).reference
 
 
-def ensure_base(shop: Workshop, base: Base) -> str:
+def ensure_base(shop: PipelineContext, base: Base) -> str:
     """Have the base in the engine; gives its reference there."""
     if base.registry is None:
         log = shop.project.logs / f"base-{base.name}.log"
@@ -27,6 +27,6 @@ def ensure_base(shop: Workshop, base: Base) -> str:
             shop.project, shop.engine, base, shop.on_event, log, shop.credentials
         )
     reference = base_reference(shop, base)
-    if image_id(shop.engine, reference) is None:
-        pull(shop.engine, reference, credentials=shop.credentials, on_event=shop.on_event)
+    if find_image_id(shop.engine, reference) is None:
+        pull_image(shop.engine, reference, credentials=shop.credentials, on_event=shop.on_event)
     return reference

@@ -14,7 +14,7 @@ from slipway.core.events import OnEvent
 from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
 from slipway.matrix.model import Matrix
-from slipway.pipeline.checkout import House
+from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.records.locks import Locks
 from slipway.registry import ecr_target, local
@@ -22,7 +22,7 @@ from slipway.registry.target import Target
 
 
 @dataclass(frozen=True)
-class Workshop:
+class PipelineContext:
     """What the steps need: the checkout, the matrix, the locks, an engine, and who to tell.
 
     `region` says where bases come from (None: their public mirror); `cancel` ends builds early.
@@ -38,10 +38,10 @@ class Workshop:
     cancel: threading.Event = field(default_factory=threading.Event)
 
 
-def target_of(house: House, settings: Settings) -> Target:
+def push_target(house: Checkout, settings: Settings) -> Target:
     """The registry to push to; the local one is started when it does not run."""
     if settings.target == "local":
-        return local.up(house.project, settings.registry_port)
+        return local.start_local_registry(house.project, settings.registry_port)
     if settings.region is None:
         raise UsageError(
             "a push to ECR needs a region", cure="Give --region, or set slipway.region."
@@ -50,15 +50,15 @@ def target_of(house: House, settings: Settings) -> Target:
 
 
 @contextlib.contextmanager
-def workshop(
-    house: House, settings: Settings, target: Target | None = None
-) -> Iterator[tuple[Workshop, Reporter]]:
+def pipeline_context(
+    house: Checkout, settings: Settings, target: Target | None = None
+) -> Iterator[tuple[PipelineContext, Reporter]]:
     """An engine, and progress on the terminal, for as long as the block runs."""
     engine = connect(house.project, settings.engine)
     try:
         with Reporter() as reporter:
             yield (
-                Workshop(
+                PipelineContext(
                     project=house.project,
                     matrix=house.matrix,
                     locks=house.locks,

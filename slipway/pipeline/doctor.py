@@ -21,7 +21,7 @@ from slipway.engine.client import connect
 from slipway.engine.errors import EngineUnavailableError
 from slipway.matrix.model import past_support
 from slipway.pipeline import host_tools
-from slipway.pipeline.checkout import House
+from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.registry import local
 
@@ -32,7 +32,7 @@ ENOUGH_DISK = 20_000_000_000
 
 
 @dataclass(frozen=True)
-class Check:
+class MachineCheck:
     """One finding. `wrong` keeps the main job from working; `note` is worth knowing."""
 
     state: State
@@ -50,42 +50,44 @@ class Check:
         return asdict(self)
 
 
-def _rights() -> Check:
+def _rights() -> MachineCheck:
     if os.geteuid() == 0:
-        return Check("ok", "rights", "root")
-    return Check(
+        return MachineCheck("ok", "rights", "root")
+    return MachineCheck(
         "note", "rights", "not root", "Installing tools and the embedded engine need root (sudo)."
     )
 
 
-def _tools() -> Check:
-    missing = host_tools.missing()
+def _tools() -> MachineCheck:
+    missing = host_tools.missing_tools()
     if not missing:
-        return Check("ok", "host tools", "all found")
+        return MachineCheck("ok", "host tools", "all found")
     names = ", ".join(tool.name for tool in missing)
-    return Check("wrong", "host tools", f"missing: {names}", "Run `./inv setup`.")
+    return MachineCheck("wrong", "host tools", f"missing: {names}", "Run `./inv setup`.")
 
 
-def _engine(root: Path, settings: Settings) -> list[Check]:
+def _engine(root: Path, settings: Settings) -> list[MachineCheck]:
     project = Project.at(root)
     try:
         engine = connect(project, settings.engine, start=False)
     except EngineUnavailableError as error:
         startable = os.geteuid() == 0 and shutil.which("dockerd") is not None
         if settings.engine in ("auto", "embedded") and startable:
-            return [Check("ok", "engine", "none runs; `ship` starts the embedded one")]
-        return [Check("wrong", "engine", error.what, error.cure or "")]
+            return [MachineCheck("ok", "engine", "none runs; `ship` starts the embedded one")]
+        return [MachineCheck("wrong", "engine", error.what, error.cure or "")]
     try:
         kind = "embedded" if engine.embedded else "yours"
         store = "containerd image store" if engine.containerd_store else "graph driver"
-        found = [Check("ok", "engine", f"Docker {engine.version} ({kind}, {store}) {engine.url}")]
+        found = [
+            MachineCheck("ok", "engine", f"Docker {engine.version} ({kind}, {store}) {engine.url}")
+        ]
         free = shutil.disk_usage(engine.data_root).free if Path(engine.data_root).is_dir() else None
     finally:
         engine.close()
     if free is not None:
         enough = free >= ENOUGH_DISK
         found.append(
-            Check(
+            MachineCheck(
                 "ok" if enough else "note",
                 "engine disk",
                 f"{human_bytes(free)} free in {engine.data_root}",
@@ -95,19 +97,19 @@ def _engine(root: Path, settings: Settings) -> list[Check]:
     return found
 
 
-def _matrix(root: Path) -> list[Check]:
-    house = House.at(root)
-    files = generated.expected(house.project, house.matrix, house.locks)
-    differ = len(generated.drift(house.project, files))
+def _matrix(root: Path) -> list[MachineCheck]:
+    house = Checkout.at(root)
+    files = generated.expected_files(house.project, house.matrix, house.locks)
+    differ = len(generated.find_drift(house.project, files))
     checks = [
-        Check("wrong", "generated files", f"{differ} differ", "Run `./inv generate`.")
+        MachineCheck("wrong", "generated files", f"{differ} differ", "Run `./inv generate`.")
         if differ
-        else Check("ok", "generated files", f"all {len(files)} as versions.yaml gives them")
+        else MachineCheck("ok", "generated files", f"all {len(files)} as versions.yaml gives them")
     ]
     bases, locks, today = house.matrix.bases, house.locks.bases, date.today()
     past = [base.name for base in bases if past_support(base, today)]
     if past:
-        checks.append(Check("note", "past support", _some(past, len(bases))))
+        checks.append(MachineCheck("note", "past support", _some(past, len(bases))))
     used = {image.base.name: image.base for image in house.matrix.images}
     open_ones = [
         name
@@ -116,7 +118,9 @@ def _matrix(root: Path) -> list[Check]:
     ]
     if open_ones:
         cure = "Run `./inv lock` where their registries can be reached; see `./inv plan`."
-        checks.append(Check("note", "bases without digest", _some(open_ones, len(used)), cure))
+        checks.append(
+            MachineCheck("note", "bases without digest", _some(open_ones, len(used)), cure)
+        )
     return checks
 
 
@@ -124,27 +128,27 @@ def _some(names: Sequence[str], of: int) -> str:
     return f"{len(names)} of {of}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
 
 
-def _registry(root: Path) -> Check:
-    status = local.status(Project.at(root))
+def _registry(root: Path) -> MachineCheck:
+    status = local.local_registry_status(Project.at(root))
     if status.running and status.target:
-        return Check("ok", "registry", f"running on {status.target.host}")
-    return Check("ok", "registry", "not running; `push` starts it")
+        return MachineCheck("ok", "registry", f"running on {status.target.host}")
+    return MachineCheck("ok", "registry", "not running; `push` starts it")
 
 
-def _aws() -> Check:
+def _aws() -> MachineCheck:
     try:
         credentials = boto3.session.Session().get_credentials()
     except botocore.exceptions.BotoCoreError as error:
-        return Check("note", "AWS credentials", str(error), "Needed only for private ECR.")
+        return MachineCheck("note", "AWS credentials", str(error), "Needed only for private ECR.")
     if credentials is None:
-        return Check("note", "AWS credentials", "none", "Needed only for private ECR.")
-    return Check("ok", "AWS credentials", f"found ({credentials.method})")
+        return MachineCheck("note", "AWS credentials", "none", "Needed only for private ECR.")
+    return MachineCheck("ok", "AWS credentials", f"found ({credentials.method})")
 
 
-def check(root: Path, config: Any) -> tuple[Check, ...]:
+def check_machine(root: Path, config: Any) -> tuple[MachineCheck, ...]:
     """All checks, each on its own: one that fails to answer is a finding, not the end."""
     settings = Settings.of(config)
-    parts: Sequence[Callable[[], Check | list[Check]]] = (
+    parts: Sequence[Callable[[], MachineCheck | list[MachineCheck]]] = (
         _rights,
         _tools,
         lambda: _engine(root, settings),
@@ -152,17 +156,17 @@ def check(root: Path, config: Any) -> tuple[Check, ...]:
         lambda: _registry(root),
         _aws,
     )
-    found: list[Check] = []
+    found: list[MachineCheck] = []
     for part in parts:
         try:
             result = part()
         except SlipwayError as error:
-            result = Check("wrong", "versions.yaml", error.what, error.cure or "")
+            result = MachineCheck("wrong", "versions.yaml", error.what, error.cure or "")
         found += result if isinstance(result, list) else [result]
     return tuple(found)
 
 
-def raise_for(checks: Sequence[Check]) -> None:
+def raise_for(checks: Sequence[MachineCheck]) -> None:
     """Raise SlipwayError when something keeps the main job from working."""
     wrong = [found.name for found in checks if found.state == "wrong"]
     if wrong:

@@ -54,13 +54,13 @@ TOOLS = (
 """All of them, in the order in which doctor shows them. No docker or buildx binary is needed."""
 
 
-def missing(path: str | None = None, tools: Sequence[HostTool] = TOOLS) -> list[HostTool]:
+def missing_tools(path: str | None = None, tools: Sequence[HostTool] = TOOLS) -> list[HostTool]:
     """Those of `tools` that are not on `path` (default: PATH and the sbin folders)."""
     where = f"{os.environ.get('PATH', os.defpath)}:{_SBIN}" if path is None else path
     return [tool for tool in tools if shutil.which(tool.name, path=where) is None]
 
 
-def install(wanted: Sequence[HostTool], on_event: OnEvent) -> None:
+def install_tools(wanted: Sequence[HostTool], on_event: OnEvent) -> None:
     """Install the tools with apt-get; needs root on Debian or Ubuntu.
 
     No service is started and none is enabled: Slipway starts its own. Raises EngineError with the
@@ -69,21 +69,21 @@ def install(wanted: Sequence[HostTool], on_event: OnEvent) -> None:
     if not wanted:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise by_hand(wanted, apt=shutil.which("apt-get") is not None)
+        raise manual_commands(wanted, apt=shutil.which("apt-get") is not None)
     with _no_services(_POLICY):
-        for command in commands(wanted):
+        for command in install_commands(wanted):
             _run(command, _environment(), on_event)
     if Path("/run/systemd/system").is_dir():
         units = [unit for tool in wanted for unit in tool.units]
         if units:
             # Debian enables what it installs; docker-registry would listen on all interfaces.
             _run(["systemctl", "disable", *units], _environment(), on_event)
-    if still := missing():
+    if still := missing_tools():
         names = ", ".join(tool.name for tool in still)
         raise EngineError(f"apt-get installed its packages, but {names} cannot be found")
 
 
-def commands(wanted: Sequence[HostTool]) -> list[list[str]]:
+def install_commands(wanted: Sequence[HostTool]) -> list[list[str]]:
     """The apt-get commands for these tools."""
     # Waiting: a fresh cloud machine runs unattended upgrades in its first minutes.
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-q", "-y"]
@@ -91,7 +91,7 @@ def commands(wanted: Sequence[HostTool]) -> list[list[str]]:
     return [[*apt, "update"], [*apt, "install", "--no-install-recommends", *packages]]
 
 
-def by_hand(wanted: Sequence[HostTool], *, apt: bool) -> EngineError:
+def manual_commands(wanted: Sequence[HostTool], *, apt: bool) -> EngineError:
     """The error that names what is missing and the exact command for this kind of host."""
     names = ", ".join(tool.name for tool in wanted)
     if apt:
@@ -169,8 +169,8 @@ def print_event(event: Event) -> None:
         say(f"{event.task}: {event.step or event.text or event.kind}")
 
 
-def set_up(also: Sequence[host_tools.HostTool] = ()) -> None:
+def set_up_host(also: Sequence[host_tools.HostTool] = ()) -> None:
     """Install the host tools that are missing, and those of `also`."""
-    if missing := host_tools.missing(tools=[*host_tools.TOOLS, *also]):
+    if missing := host_tools.missing_tools(tools=[*host_tools.TOOLS, *also]):
         say(f"installing {', '.join(tool.package for tool in missing)}")
-        host_tools.install(missing, print_event)
+        host_tools.install_tools(missing, print_event)

@@ -13,35 +13,35 @@ from slipway.core.errors import SlipwayError, UsageError
 from slipway.core.events import Event
 from slipway.core.paths import Project
 from slipway.core.units import human_bytes
-from slipway.derive.build_id import Inputs
-from slipway.derive.dockerfile import render
+from slipway.derive.build_id import BuildInputs
+from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.plan import is_locked
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
-from slipway.engine.images import image_id, inspect
-from slipway.matrix.image_tags import image_tag, repository
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
+from slipway.engine.images import find_image_id, inspect_image
+from slipway.matrix.image_tags import image_tag, repository_name
 from slipway.matrix.model import Image, Matrix
 from slipway.pipeline.base_images import ensure_base
-from slipway.pipeline.context import Workshop
+from slipway.pipeline.context import PipelineContext
 from slipway.records import builds
-from slipway.records.builds import Built, Record
-from slipway.wheels.image_context import python_context
+from slipway.records.builds import BuildRecord, ImageRecord
+from slipway.wheels.image_context import image_context
 
 BUILD_ID_LABEL = "io.slipway.build-id"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImageBuild:
     """How one image's build ended: a record, or the failure."""
 
     image: Image
-    built: Built | None
+    built: BuildRecord | None
     failure: SlipwayError | None = None
     fresh: bool = False  # built now, rather than found up to date
 
 
-def reference_of(matrix: Matrix, image: Image, build_id: str) -> str:
+def image_reference(matrix: Matrix, image: Image, build_id: str) -> str:
     """Repository and immutable tag of an image, without a registry host."""
-    return f"{repository(image, matrix.repository_prefix)}:{image_tag(image, build_id)}"
+    return f"{repository_name(image, matrix.repository_prefix)}:{image_tag(image, build_id)}"
 
 
 def launcher_context(project: Project) -> tuple[ContextFile, ...]:
@@ -58,24 +58,24 @@ def launcher_context(project: Project) -> tuple[ContextFile, ...]:
     return (*found, ContextFile("launcher/usr/local/bin/launch", shim, 0o755))
 
 
-def is_built(shop: Workshop, image: Image, inputs: Inputs) -> Built | None:
+def is_built(shop: PipelineContext, image: Image, inputs: BuildInputs) -> BuildRecord | None:
     """The record of a build that is up to date and whose image is still in the engine."""
-    built = builds.load(shop.project, image.name).built
+    built = builds.load_record(shop.project, image.name).built
     if built is None or built.build_id != inputs.build_id:
         return None
-    return built if image_id(shop.engine, built.reference) == built.image_id else None
+    return built if find_image_id(shop.engine, built.reference) == built.image_id else None
 
 
-def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built:
+def _build_one(shop: PipelineContext, image: Image, inputs: BuildInputs, base: str) -> BuildRecord:
     started = time.monotonic()
     task = f"build {image.name}"
     shop.on_event(Event("start", task))
     tools = tuple(shop.matrix.tools.values())
-    reference = reference_of(shop.matrix, image, inputs.build_id)
+    reference = image_reference(shop.matrix, image, inputs.build_id)
     request = BuildRequest(
-        dockerfile=render(image, shop.locks, tools, shop.project.templates),
+        dockerfile=render_dockerfile(image, shop.locks, tools, shop.project.templates),
         context=(
-            *python_context(
+            *image_context(
                 shop.project, shop.engine, shop.matrix, image, base, shop.locks, shop.on_event
             ),
             *launcher_context(shop.project),
@@ -85,7 +85,7 @@ def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built
         labels={BUILD_ID_LABEL: inputs.build_id},
         secrets={},
     )
-    made = build(
+    made = build_image(
         shop.engine,
         request,
         task=task,
@@ -94,15 +94,15 @@ def _build_one(shop: Workshop, image: Image, inputs: Inputs, base: str) -> Built
         log=shop.project.logs / f"build-{image.name}.log",
         cancel=shop.cancel,
     )
-    size = int(inspect(shop.engine, made)["Size"])
+    size = int(inspect_image(shop.engine, made)["Size"])
     seconds = time.monotonic() - started
-    built = Built(inputs.build_id, inputs.as_json(), reference, made, size, seconds)
-    builds.save(shop.project, image.name, Record(built=built))
+    built = BuildRecord(inputs.build_id, inputs.as_json(), reference, made, size, seconds)
+    builds.save_record(shop.project, image.name, ImageRecord(built=built))
     shop.on_event(Event("done", task, text=human_bytes(size)))
     return built
 
 
-def require_locked(images: Sequence[Image], inputs: Mapping[str, Inputs]) -> None:
+def require_locked(images: Sequence[Image], inputs: Mapping[str, BuildInputs]) -> None:
     """Refuse images whose base or requirements are not pinned; raises UsageError naming them."""
     open_ones = [image.name for image in images if not is_locked(inputs[image.name])]
     if open_ones:
@@ -113,9 +113,9 @@ def require_locked(images: Sequence[Image], inputs: Mapping[str, Inputs]) -> Non
         )
 
 
-def build_all(
-    shop: Workshop, images: Sequence[Image], inputs: Mapping[str, Inputs], jobs: int
-) -> tuple[Outcome, ...]:
+def build_images(
+    shop: PipelineContext, images: Sequence[Image], inputs: Mapping[str, BuildInputs], jobs: int
+) -> tuple[ImageBuild, ...]:
     """Build what is not up to date, `jobs` at a time. One failure never cancels the others.
 
     Images of one base follow each other, and the first of them fetches it, so each base is pulled
@@ -124,11 +124,11 @@ def build_all(
     base_locks = {image.base.name: threading.Lock() for image in images}
     failed_bases: dict[str, SlipwayError] = {}
 
-    def one(image: Image) -> Outcome:
+    def one(image: Image) -> ImageBuild:
         if shop.cancel.is_set():
-            return Outcome(image, None, SlipwayError("not started: interrupted"))
+            return ImageBuild(image, None, SlipwayError("not started: interrupted"))
         if found := is_built(shop, image, inputs[image.name]):
-            return Outcome(image, found)
+            return ImageBuild(image, found)
         try:
             with base_locks[image.base.name]:
                 if earlier := failed_bases.get(image.base.name):
@@ -138,10 +138,10 @@ def build_all(
                 except SlipwayError as error:
                     failed_bases[image.base.name] = error
                     raise
-            return Outcome(image, _build_one(shop, image, inputs[image.name], base), fresh=True)
+            return ImageBuild(image, _build_one(shop, image, inputs[image.name], base), fresh=True)
         except SlipwayError as error:
             shop.on_event(Event("failed", f"build {image.name}", text=error.what))
-            return Outcome(image, None, error)
+            return ImageBuild(image, None, error)
 
     ordered = sorted(images, key=lambda image: (image.base.name, image.name))
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:

@@ -11,11 +11,11 @@ from typing import Any
 from slipway.core.errors import SlipwayError
 from slipway.core.mounts import free_bytes
 from slipway.core.units import human_bytes
-from slipway.derive.plan import Disk, Note, Step, disk, grouped
+from slipway.derive.plan import DiskNeed, Note, PlanStep, disk_need, grouped_notes
 from slipway.engine.embedded import daemon
-from slipway.matrix.load import select
+from slipway.matrix.load import select_images
 from slipway.matrix.references import image_uri
-from slipway.pipeline.checkout import House
+from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 
 
@@ -23,10 +23,10 @@ from slipway.pipeline.settings import Settings
 class PlanReport:
     """A plan with what it needs from outside: logins and disk."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PlanStep, ...]
     logins: tuple[str, ...]
     unreachable: tuple[Note, ...]
-    disk: Disk
+    disk: DiskNeed
     free: int | None
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -48,7 +48,7 @@ class PlanReport:
                 "(a DLC base takes about 20 GB)"
             )
         notes = [note for step in self.steps for note in step.notes]
-        return lines + grouped([*self.unreachable, *notes])
+        return lines + grouped_notes([*self.unreachable, *notes])
 
     def as_json(self) -> dict[str, Any]:
         """For a program: `include` is a CI job matrix of what is to be done."""
@@ -68,10 +68,10 @@ class PlanReport:
         }
 
 
-def plan(root: Path, settings: Settings, names: Sequence[str], today: date) -> PlanReport:
+def plan_images(root: Path, settings: Settings, names: Sequence[str], today: date) -> PlanReport:
     """The plan for the images named (all by default). Needs no Docker, no AWS, no network."""
-    house = House.at(root)
-    images = select(house.matrix, names)
+    house = Checkout.at(root)
+    images = select_images(house.matrix, names)
     steps = house.plan(images, house.inputs(images), today)
     todo = [step for step in steps if step.action != "up to date"]
     logins: set[str] = set()
@@ -86,11 +86,11 @@ def plan(root: Path, settings: Settings, names: Sequence[str], today: date) -> P
             unreachable.add(Note(base.name, f"not to be had {where}"))
         else:
             logins |= {uri.login_host} if uri.login_host else set()
-    status = daemon.status(house.project)
+    status = daemon.daemon_status(house.project)
     return PlanReport(
         steps,
         tuple(sorted(logins)),
         tuple(sorted(unreachable)),
-        disk(steps, house.locks.bases),
+        disk_need(steps, house.locks.bases),
         free_bytes(status.data_root),
     )

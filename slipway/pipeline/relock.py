@@ -8,17 +8,17 @@ from pathlib import Path
 from slipway.core.console import Reporter, say
 from slipway.core.errors import DriftError
 from slipway.core.file_lock import exclusive
-from slipway.derive.plan import Note, grouped
+from slipway.derive.plan import Note, grouped_notes
 from slipway.engine.client import connect
 from slipway.engine.errors import EngineUnavailableError
-from slipway.matrix.load import select
-from slipway.pipeline.checkout import House
+from slipway.matrix.load import select_images
+from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.registry import ecr_target
 from slipway.resolve import lock_update as locking
 
 
-def lock(
+def relock(
     root: Path,
     settings: Settings,
     names: Sequence[str],
@@ -32,8 +32,8 @@ def lock(
     Packages inside a base are read where an engine has it; `pull` fetches it for that. Raises
     DriftError when `check` finds a difference.
     """
-    house = House.at(root)
-    images = select(house.matrix, names)
+    house = Checkout.at(root)
+    images = select_images(house.matrix, names)
     with exclusive(house.project.state / "lock", "lock"), Reporter() as reporter:
         try:
             engine = connect(house.project, settings.engine, start=pull)
@@ -42,7 +42,7 @@ def lock(
                 raise
             engine = None
         try:
-            report = locking.lock(
+            report = locking.update_locks(
                 house.project,
                 house.matrix,
                 images,
@@ -63,7 +63,7 @@ def lock(
     for line in report.unresolved:
         base, _, reason = line.partition(": ")
         notes.append(Note(base, f"no digest ({reason})"))
-    for line in grouped(notes):
+    for line in grouped_notes(notes):
         say(line)
     say("every lock is up to date" if not report.drift else f"{len(report.changes)} changes")
     if check and report.drift:

@@ -24,7 +24,7 @@ class Settings:
     sqsh_options: SqshOptions
     sqsh_cache: int  # bytes
     registry_port: int
-    sharing: StagesSharing
+    sharing: PullPermissions
 
     @classmethod
     def of(cls, config: Any, **flags: Any) -> Settings:
@@ -58,7 +58,7 @@ class Settings:
             sqsh_options=SqshOptions.parse(values["sqsh_compression"]),
             sqsh_cache=cache * 10**9,
             registry_port=port,
-            sharing=StagesSharing(
+            sharing=PullPermissions(
                 tuple(str(values["consumers"]).split()),
                 sagemaker=_yes(values["sagemaker_pulls"], "sagemaker_pulls"),
             ),
@@ -75,7 +75,7 @@ def _yes(value: object, key: str) -> bool:
 
 
 @dataclass(frozen=True)
-class StagesSharing:
+class PullPermissions:
     """Who else may pull from repositories that a push makes."""
 
     consumers: tuple[str, ...] = ()  # AWS accounts

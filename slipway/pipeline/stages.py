@@ -8,36 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core.errors import SlipwayError
-from slipway.matrix.image_tags import image_tag, repository
+from slipway.matrix.image_tags import image_tag, repository_name
 from slipway.matrix.model import Image
 from slipway.pipeline.base_images import ensure_base
-from slipway.pipeline.context import Workshop
-from slipway.pipeline.settings import StagesSharing
+from slipway.pipeline.context import PipelineContext
+from slipway.pipeline.settings import PullPermissions
 from slipway.records import builds
-from slipway.records.builds import Built, Exported, Pushed, Verified
+from slipway.records.builds import BuildRecord, ExportRecord, PushRecord, VerifyRecord
 from slipway.registry import ecr_target
-from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.distribution.registry_client import RegistryClient
 from slipway.registry.push import push_image
 from slipway.registry.target import Target
-from slipway.sqsh.export import export
-from slipway.squashfs.compile.layer_cache import Cache
+from slipway.sqsh.export import export_image
+from slipway.squashfs.compile.layer_cache import LayerCache
 from slipway.squashfs.format.options import SqshOptions
-from slipway.verify.image_checks import suite_hash, verify
+from slipway.verify.image_checks import suite_hash, verify_image
 
 
 class VerificationFailedError(SlipwayError):
     """The image was built, but it is not what the matrix says."""
 
 
-def verified(shop: Workshop, image: Image, built: Built, *, again: bool = False) -> SummaryDone:
+def verify_stage(
+    shop: PipelineContext, image: Image, built: BuildRecord, *, again: bool = False
+) -> StageResult:
     """Run the image's checks unless exactly this image has passed exactly these checks."""
-    record = builds.load(shop.project, image.name)
+    record = builds.load_record(shop.project, image.name)
     suite = suite_hash(shop.project, image)
     old = record.verified
     if old and not again and (old.image_id, old.suite) == (built.image_id, suite):
-        return SummaryDone("verify", False, 0.0, f"{old.passed} checks passed earlier")
+        return StageResult("verify", False, 0.0, f"{old.passed} checks passed earlier")
     log = shop.project.logs / f"verify-{image.name}.log"
-    report = verify(
+    report = verify_image(
         shop.project,
         shop.engine,
         image,
@@ -52,33 +54,33 @@ def verified(shop: Workshop, image: Image, built: Built, *, again: bool = False)
             + "\n  - ".join(report.failures),
             cure=f"The whole report is in {log}. Nothing was exported or pushed.",
         )
-    new = Verified(built.image_id, suite, report.passed, report.deselected_gpu, report.seconds)
-    builds.save(shop.project, image.name, dataclasses.replace(record, verified=new))
+    new = VerifyRecord(built.image_id, suite, report.passed, report.deselected_gpu, report.seconds)
+    builds.save_record(shop.project, image.name, dataclasses.replace(record, verified=new))
     needs_gpu = f", {new.deselected} need a GPU and were NOT run" if new.deselected else ""
-    return SummaryDone("verify", True, new.seconds, f"{new.passed} checks passed{needs_gpu}")
+    return StageResult("verify", True, new.seconds, f"{new.passed} checks passed{needs_gpu}")
 
 
-def sqsh_path(shop: Workshop, image: Image, built: Built, folder: Path | None) -> Path:
+def sqsh_path(shop: PipelineContext, image: Image, built: BuildRecord, folder: Path | None) -> Path:
     """Where an image's .sqsh goes. Like a tag, the name says which build it is, and never moves:
     a job that runs from a file must not find another build in it after a requeue."""
     return (folder or shop.project.sqsh) / f"{image.name}-{built.build_id[:12]}.sqsh"
 
 
-def exported(
-    shop: Workshop,
+def export_stage(
+    shop: PipelineContext,
     image: Image,
-    built: Built,
-    cache: Cache,
+    built: BuildRecord,
+    cache: LayerCache,
     options: SqshOptions,
     *,
     folder: Path | None = None,
     force: bool = False,
-) -> SummaryDone:
+) -> StageResult:
     """Export the image's .sqsh unless it is there already."""
     path = sqsh_path(shop, image, built, folder)
     before = _stamp(path)
     started = time.monotonic()
-    sidecar = export(
+    sidecar = export_image(
         shop.engine,
         built.reference,
         path,
@@ -89,13 +91,13 @@ def exported(
         on_event=shop.on_event,
         log=shop.project.logs / f"sqsh-{image.name}.log",
     )
-    record = builds.load(shop.project, image.name)
+    record = builds.load_record(shop.project, image.name)
     if _stamp(path) == before and record.exported and record.exported.path == str(path):
-        return SummaryDone("sqsh", False, 0.0, str(path))
+        return StageResult("sqsh", False, 0.0, str(path))
     seconds = time.monotonic() - started
-    new = Exported(built.image_id, str(path), sidecar.digest, sidecar.size, seconds)
-    builds.save(shop.project, image.name, dataclasses.replace(record, exported=new))
-    return SummaryDone("sqsh", _stamp(path) != before, seconds, str(path))
+    new = ExportRecord(built.image_id, str(path), sidecar.digest, sidecar.size, seconds)
+    builds.save_record(shop.project, image.name, dataclasses.replace(record, exported=new))
+    return StageResult("sqsh", _stamp(path) != before, seconds, str(path))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -106,19 +108,25 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def pushed(
-    shop: Workshop, image: Image, built: Built, target: Target, sharing: StagesSharing
-) -> SummaryDone:
+def push_stage(
+    shop: PipelineContext,
+    image: Image,
+    built: BuildRecord,
+    target: Target,
+    sharing: PullPermissions,
+) -> StageResult:
     """Push the image unless the target has it already under its immutable tag."""
-    record = builds.load(shop.project, image.name)
-    name = repository(image, shop.matrix.repository_prefix)
+    record = builds.load_record(shop.project, image.name)
+    name = repository_name(image, shop.matrix.repository_prefix)
     tag = image_tag(image, built.build_id)
     old = record.pushed.get(target.name)
     if old and old.image_id == built.image_id:
-        with Distribution(target.host, shop.credentials) as registry:
+        with RegistryClient(target.host, shop.credentials) as registry:
             if registry.head(name, tag) == old.digest:
-                return SummaryDone("push", False, 0.0, f"{old.uri}@{old.digest}")
-    ecr_target.prepare(target, name, consumers=sharing.consumers, sagemaker=sharing.sagemaker)
+                return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
+    ecr_target.prepare_repository(
+        target, name, consumers=sharing.consumers, sagemaker=sharing.sagemaker
+    )
     result = push_image(
         shop.engine,
         built.reference,
@@ -128,7 +136,7 @@ def pushed(
         credentials=shop.credentials,
         on_event=shop.on_event,
     )
-    new = Pushed(
+    new = PushRecord(
         built.image_id,
         result.uri,
         result.digest,
@@ -137,12 +145,12 @@ def pushed(
         result.seconds,
     )
     entry = {**record.pushed, target.name: new}
-    builds.save(shop.project, image.name, dataclasses.replace(record, pushed=entry))
-    return SummaryDone("push", not result.already, new.seconds, f"{new.uri}@{new.digest}")
+    builds.save_record(shop.project, image.name, dataclasses.replace(record, pushed=entry))
+    return StageResult("push", not result.already, new.seconds, f"{new.uri}@{new.digest}")
 
 
 @dataclass(frozen=True)
-class SummaryDone:
+class StageResult:
     """One step's result. `fresh`: done now, rather than found done."""
 
     name: str

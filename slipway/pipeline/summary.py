@@ -11,21 +11,21 @@ from slipway.core.errors import SlipwayError
 from slipway.core.paths import Project
 from slipway.core.units import human_bytes, human_seconds
 from slipway.matrix.model import Image
-from slipway.pipeline.stages import SummaryDone
+from slipway.pipeline.stages import StageResult
 from slipway.records import builds
-from slipway.records.builds import Record
+from slipway.records.builds import ImageRecord
 
 
 @dataclass
-class Made:
+class ImageRun:
     """What one image's run made, step by step."""
 
     image: Image
-    steps: list[SummaryDone] = field(default_factory=list)
+    steps: list[StageResult] = field(default_factory=list)
     failure: SlipwayError | None = None
 
 
-def next_commands(name: str, record: Record, steps: Sequence[str]) -> list[str]:
+def next_commands(name: str, record: ImageRecord, steps: Sequence[str]) -> list[str]:
     """What a person would do next with what was made of image `name`."""
     commands = []
     if record.built and "build" in steps:
@@ -40,7 +40,7 @@ def next_commands(name: str, record: Record, steps: Sequence[str]) -> list[str]:
     return commands
 
 
-def _facts(record: Record) -> list[str]:
+def _facts(record: ImageRecord) -> list[str]:
     facts = []
     if record.built:
         facts.append(f"image {record.built.image_id} ({human_bytes(record.built.size)})")
@@ -54,20 +54,20 @@ def _facts(record: Record) -> list[str]:
     return facts
 
 
-def to_json(project: Project, made: Made) -> dict[str, Any]:
+def runs_json(project: Project, made: ImageRun) -> dict[str, Any]:
     """One image's run for a program."""
     return {
         "image": made.image.name,
         "steps": [asdict(done) for done in made.steps],
         "failure": str(made.failure) if made.failure else None,
-        "record": asdict(builds.load(project, made.image.name)),
+        "record": asdict(builds.load_record(project, made.image.name)),
     }
 
 
-def show(project: Project, made: Sequence[Made], seconds: float, *, as_json: bool) -> None:
+def show_runs(project: Project, made: Sequence[ImageRun], seconds: float, *, as_json: bool) -> None:
     """Print the summary of a run."""
     if as_json:
-        print_json([to_json(project, entry) for entry in made])
+        print_json([runs_json(project, entry) for entry in made])
         return
     rows = [
         (
@@ -83,7 +83,7 @@ def show(project: Project, made: Sequence[Made], seconds: float, *, as_json: boo
         print_table(("image", "step", "took", "result"), rows)
     for entry in made:
         if entry.failure is None:
-            record = builds.load(project, entry.image.name)
+            record = builds.load_record(project, entry.image.name)
             for line in _facts(record):
                 say(line)
             for command in next_commands(

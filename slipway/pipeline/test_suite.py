@@ -13,7 +13,7 @@ from slipway.core.digests import tree_files
 from slipway.core.errors import SlipwayError, UsageError
 from slipway.core.paths import Project
 from slipway.pipeline.host_tools import HostTool
-from slipway.pipeline.host_tools import set_up as prepare
+from slipway.pipeline.host_tools import set_up_host as prepare
 
 TEST_TOOLS = (
     HostTool("mkfs.ext4", "e2fsprogs", "small disks for the system tests", "e2fsprogs"),
@@ -51,7 +51,7 @@ def lint_commands(project: Project) -> list[list[str]]:
     ]
 
 
-def run(c: Context, project: Project, only: str = "", k: str = "") -> None:
+def run_test_suite(c: Context, project: Project, only: str = "", k: str = "") -> None:
     """Run the parts that `only` names (all of them by default); the first that fails ends it."""
     parts = {"lint", "unit", "system"}
     if only and only not in parts:

@@ -15,27 +15,27 @@ from typing import Any
 from docker.errors import APIError, ImageNotFound
 
 from slipway.engine.client import Engine
-from slipway.engine.images import inspect
-from slipway.engine.sdk_errors import answer, sdk_errors
+from slipway.engine.images import inspect_image
+from slipway.engine.sdk_errors import sdk_answer, sdk_errors
 from slipway.matrix.references import LOCAL_REGISTRY
-from slipway.prune.removable import Item, Step
+from slipway.prune.removable import Removable, RemovalStep
 from slipway.records.locks import Locks
 
 _NO_TAG = "<none>:<none>"
 
 
-def pinned(locks: Locks) -> frozenset[str]:
+def pinned_images(locks: Locks) -> frozenset[str]:
     """The digests that images/lock pins."""
     return frozenset(base.digest for base in locks.bases.values() if base.digest)
 
 
-def choose(
+def unused_images(
     images: Sequence[Mapping[str, Any]],
     used: Iterable[str],
     pins: frozenset[str],
     last_use: Mapping[str, float],
     before: float,
-) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+) -> tuple[tuple[Removable, ...], tuple[Removable, ...]]:
     """The dangling images, and the named ones that nobody pulled or tagged since `before`.
 
     `images` are as `GET /system/df` lists them, `used` the ids that containers were made of,
@@ -43,7 +43,7 @@ def choose(
     """
     kept = set(used)
     for image in images:
-        tags = names(image)
+        tags = image_names(image)
         ours = any(tag.startswith(f"{LOCAL_REGISTRY}/") for tag in tags)
         recent = bool(tags) and last_use.get(image["Id"], 0.0) >= before
         if ours or recent or _digests(image) & pins:
@@ -53,11 +53,11 @@ def choose(
         while (identity := parents.get(identity, "")) and identity not in kept:
             kept.add(identity)
     going = [image for image in images if image["Id"] not in kept]
-    dangling = tuple(_item(image) for image in going if not names(image))
-    return dangling, tuple(_item(image) for image in going if names(image))
+    dangling = tuple(_item(image) for image in going if not image_names(image))
+    return dangling, tuple(_item(image) for image in going if image_names(image))
 
 
-def names(image: Mapping[str, Any]) -> list[str]:
+def image_names(image: Mapping[str, Any]) -> list[str]:
     """The tags of a listed image."""
     return [tag for tag in image.get("RepoTags") or () if tag != _NO_TAG]
 
@@ -66,12 +66,14 @@ def _digests(image: Mapping[str, Any]) -> set[str]:
     return {name.partition("@")[2] for name in image.get("RepoDigests") or ()}
 
 
-def _item(image: Mapping[str, Any]) -> Item:
+def _item(image: Mapping[str, Any]) -> Removable:
     shared = max(int(image.get("SharedSize") or 0), 0)  # -1 where the daemon did not count it
-    return Item(" ".join(names(image)) or image["Id"], max(int(image["Size"]) - shared, 0))
+    return Removable(
+        " ".join(image_names(image)) or image["Id"], max(int(image["Size"]) - shared, 0)
+    )
 
 
-def steps(engine: Engine, locks: Locks, before: float) -> tuple[Step, ...]:
+def image_steps(engine: Engine, locks: Locks, before: float) -> tuple[RemovalStep, ...]:
     """What can go in an engine. Raises EngineError."""
     api = engine.client.api
     with sdk_errors(engine, "measuring images and build cache"):
@@ -79,21 +81,21 @@ def steps(engine: Engine, locks: Locks, before: float) -> tuple[Step, ...]:
         used = {container["ImageID"] for container in api.containers(all=True)}
     images = usage.get("Images") or ()
     last_use = {image["Id"]: _last_use(engine, image) for image in images}
-    dangling, old = choose(images, used, pinned(locks), last_use, before)
+    dangling, old = unused_images(images, used, pinned_images(locks), last_use, before)
 
-    def remove(item: Item) -> str | None:
+    def remove(item: Removable) -> str | None:
         return _remove(engine, item)
 
     return (
-        Step("dangling images", dangling, remove),
-        Step("unused images", old, remove),
+        RemovalStep("dangling images", dangling, remove),
+        RemovalStep("unused images", old, remove),
         _cache_step(engine, usage.get("BuildCache") or (), before),
     )
 
 
 def _last_use(engine: Engine, image: Mapping[str, Any]) -> float:
     """When it was pulled or tagged; its own date is when somebody built it, maybe long ago."""
-    tagged = (inspect(engine, image["Id"]).get("Metadata") or {}).get("LastTagTime")
+    tagged = (inspect_image(engine, image["Id"]).get("Metadata") or {}).get("LastTagTime")
     return max(_seconds(tagged), float(image["Created"]))
 
 
@@ -109,7 +111,7 @@ def _seconds(text: str | None) -> float:
     return moment.timestamp()
 
 
-def _remove(engine: Engine, item: Item) -> str | None:
+def _remove(engine: Engine, item: Removable) -> str | None:
     for name in item.name.split(" "):
         with sdk_errors(engine, f"removing {name}"):
             try:
@@ -117,20 +119,20 @@ def _remove(engine: Engine, item: Item) -> str | None:
             except ImageNotFound:
                 continue  # it went with an image that was built on it
             except APIError as error:
-                return f"{name} stays: {answer(error)}"
+                return f"{name} stays: {sdk_answer(error)}"
     return None
 
 
-def _cache_step(engine: Engine, cache: Sequence[Mapping[str, Any]], before: float) -> Step:
+def _cache_step(engine: Engine, cache: Sequence[Mapping[str, Any]], before: float) -> RemovalStep:
     going = [
         record
         for record in cache
         if not record["InUse"] and _seconds(record.get("LastUsedAt")) < before
     ]
     size = sum(int(record["Size"]) for record in going if not record.get("Shared"))
-    items = (Item(f"{len(going)} records", size),) if going else ()
+    items = (Removable(f"{len(going)} records", size),) if going else ()
 
-    def remove(item: Item) -> str | None:
+    def remove(item: Removable) -> str | None:
         del item
         # A duration: 20.10 takes nothing else here.
         until: Any = {"until": [f"{int(time.time() - before)}s"]}
@@ -138,4 +140,4 @@ def _cache_step(engine: Engine, cache: Sequence[Mapping[str, Any]], before: floa
             engine.client.api.prune_builds(filters=until, all=True)
         return None
 
-    return Step("build cache", items, remove)
+    return RemovalStep("build cache", items, remove)

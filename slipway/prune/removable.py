@@ -12,7 +12,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Item:
+class Removable:
     """One thing. `size` in bytes: for images, only what no other image shares."""
 
     name: str
@@ -20,12 +20,12 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Step:
+class RemovalStep:
     """Things of one kind. `remove` removes one; a sentence where it had to stay."""
 
     what: str
-    items: tuple[Item, ...]
-    remove: Callable[[Item], str | None]
+    items: tuple[Removable, ...]
+    remove: Callable[[Removable], str | None]
 
     @property
     def size(self) -> int:

@@ -11,23 +11,23 @@ from pathlib import Path
 from slipway.core.console import print_json, print_table, say
 from slipway.core.errors import UsageError
 from slipway.core.file_lock import exclusive
-from slipway.core.mounts import existing, space
+from slipway.core.mounts import file_system_space, nearest_existing
 from slipway.core.paths import Project
 from slipway.core.units import human_bytes
 from slipway.engine.client import Engine, connect
 from slipway.engine.embedded import daemon
 from slipway.prune import engine_images, project_files
-from slipway.prune.removable import Step
+from slipway.prune.removable import RemovalStep
 from slipway.records.lock_files import load_locks
 from slipway.records.locks import Locks
 from slipway.storage import storage_report
-from slipway.storage.move.docker_move import Room
+from slipway.storage.move.docker_move import DockerDaemon
 
 _AGE = re.compile(r"(\d+)([dhw]?)")
 _SECONDS = {"h": 3600, "d": 86400, "": 86400, "w": 7 * 86400}
 
 
-def age(text: str) -> int:
+def image_age(text: str) -> int:
     """Seconds in `30d`, `12h`, `2w`, or a plain number of days. Raises UsageError."""
     found = _AGE.fullmatch(text)
     if found is None:
@@ -35,19 +35,19 @@ def age(text: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
-def plan(
+def plan_removals(
     project: Project, engine: Engine | None, locks: Locks, older_than: int
-) -> tuple[Step, ...]:
+) -> tuple[RemovalStep, ...]:
     """The steps in which something can go; `engine` None leaves images out."""
     before = time.time() - older_than
     found = (
-        *(engine_images.steps(engine, locks, before) if engine else ()),
-        *project_files.steps(project, before),
+        *(engine_images.image_steps(engine, locks, before) if engine else ()),
+        *project_files.file_steps(project, before),
     )
     return tuple(step for step in found if step.items)
 
 
-def apply(steps: Sequence[Step], say: Callable[[str], None]) -> None:
+def remove_steps(steps: Sequence[RemovalStep], say: Callable[[str], None]) -> None:
     """Remove it all; says what had to stay, and why."""
     for step in steps:
         for item in step.items:
@@ -55,24 +55,24 @@ def apply(steps: Sequence[Step], say: Callable[[str], None]) -> None:
                 say(reason)
 
 
-def run(room: Room, older_than: str, *, yes: bool, dry_run: bool, json: bool) -> None:
+def prune(room: DockerDaemon, older_than: str, *, yes: bool, dry_run: bool, json: bool) -> None:
     """Show what can go, ask, and remove it, while no other task of this checkout works."""
-    seconds = age(older_than)
+    seconds = image_age(older_than)
     project = room.project
     with exclusive(project.state / "lock", "storage.prune"), _engine(room) as connected:
-        steps = plan(project, connected, load_locks(project), seconds)
+        steps = plan_removals(project, connected, load_locks(project), seconds)
         show_prune(steps, as_json=json)
-        if dry_run or not steps or not storage_report.ask("Remove all this?", yes=yes):
+        if dry_run or not steps or not storage_report.ask_user("Remove all this?", yes=yes):
             return
         free = _free(project, connected)
-        apply(steps, say)
+        remove_steps(steps, say)
         say(f"{human_bytes(max(_free(project, connected) - free, 0))} freed")
 
 
 @contextmanager
-def _engine(room: Room) -> Iterator[Engine | None]:
+def _engine(room: DockerDaemon) -> Iterator[Engine | None]:
     """The engine; None where there is only an embedded one that was never started."""
-    if room.url == "embedded" and not daemon.status(room.project).data_root.exists():
+    if room.url == "embedded" and not daemon.daemon_status(room.project).data_root.exists():
         yield None
         return
     connected = connect(room.project, room.url)
@@ -85,11 +85,11 @@ def _engine(room: Room) -> Iterator[Engine | None]:
 def _free(project: Project, engine: Engine | None) -> int:
     """Free bytes on the disks of the project's state and of the engine, each counted once."""
     places = [project.state, *([Path(engine.data_root)] if engine else [])]
-    devices = {existing(place).stat().st_dev: place for place in places}
-    return sum(space(place).free for place in devices.values())
+    devices = {nearest_existing(place).stat().st_dev: place for place in places}
+    return sum(file_system_space(place).free for place in devices.values())
 
 
-def show_prune(steps: Sequence[Step], *, as_json: bool) -> None:
+def show_prune(steps: Sequence[RemovalStep], *, as_json: bool) -> None:
     """What can go."""
     total = sum(step.size for step in steps)
     if as_json:

@@ -12,8 +12,8 @@ from slipway.core.paths import Project
 
 
 @dataclass(frozen=True)
-class Built:
-    """A finished build. `inputs` is slipway.derive.build_id.Inputs as JSON."""
+class BuildRecord:
+    """A finished build. `inputs` is slipway.derive.build_id.BuildInputs as JSON."""
 
     build_id: str
     inputs: dict[str, Any]
@@ -24,7 +24,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifyRecord:
     """A passed verification of exactly this image by exactly this suite."""
 
     image_id: str
@@ -35,7 +35,7 @@ class Verified:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportRecord:
     """A finished .sqsh."""
 
     image_id: str
@@ -46,7 +46,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushRecord:
     """A finished push to one target."""
 
     image_id: str
@@ -58,20 +58,20 @@ class Pushed:
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """All that was made of one image. `pushed` goes by target name."""
 
-    built: Built | None = None
-    verified: Verified | None = None
-    exported: Exported | None = None
-    pushed: dict[str, Pushed] = field(default_factory=dict)
+    built: BuildRecord | None = None
+    verified: VerifyRecord | None = None
+    exported: ExportRecord | None = None
+    pushed: dict[str, PushRecord] = field(default_factory=dict)
 
 
 def _path(project: Project, name: str) -> Path:
     return project.records / f"{name}.json"
 
 
-def load(project: Project, name: str) -> Record:
+def load_record(project: Project, name: str) -> ImageRecord:
     """The record of one image; an empty one where nothing was made.
 
     A record that cannot be read (another version of Slipway, a damaged file) counts as none: what
@@ -79,16 +79,16 @@ def load(project: Project, name: str) -> Record:
     """
     try:
         data = json.loads(_path(project, name).read_text())
-        return Record(
-            built=Built(**data["built"]) if data["built"] else None,
-            verified=Verified(**data["verified"]) if data["verified"] else None,
-            exported=Exported(**data["exported"]) if data["exported"] else None,
-            pushed={target: Pushed(**entry) for target, entry in data["pushed"].items()},
+        return ImageRecord(
+            built=BuildRecord(**data["built"]) if data["built"] else None,
+            verified=VerifyRecord(**data["verified"]) if data["verified"] else None,
+            exported=ExportRecord(**data["exported"]) if data["exported"] else None,
+            pushed={target: PushRecord(**entry) for target, entry in data["pushed"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return Record()
+        return ImageRecord()
 
 
-def save(project: Project, name: str, record: Record) -> None:
+def save_record(project: Project, name: str, record: ImageRecord) -> None:
     """Replace the record of one image."""
     write_atomic(_path(project, name), json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")

@@ -28,17 +28,17 @@ _PIN = re.compile(
 _AGAIN = "Run `./inv lock` to write it again; these files are not edited by hand."
 
 
-def base_path(project: Project, name: str) -> Path:
+def base_lock_path(project: Project, name: str) -> Path:
     """The lock file of one base."""
     return project.locks / "bases" / f"{name}.json"
 
 
-def python_path(project: Project, key: str) -> Path:
+def python_lock_path(project: Project, key: str) -> Path:
     """The lock file of one Python closure."""
     return project.locks / "python" / f"{key}.txt"
 
 
-def tool_path(project: Project, name: str) -> Path:
+def tool_lock_path(project: Project, name: str) -> Path:
     """The lock file of one tool."""
     return project.locks / "tools" / f"{name}.json"
 
@@ -58,7 +58,7 @@ def load_locks(project: Project) -> Locks:
                 bases[path.stem] = base_from_json(path.read_text("utf-8"))
             elif path.parent.name == "python" and path.suffix == ".txt":
                 key = path.name.removesuffix(".txt")
-                python[key] = python_from_text(key, path.read_text("utf-8"))
+                python[key] = parse_python_lock(key, path.read_text("utf-8"))
             elif path.parent.name == "tools" and path.suffix == ".json":
                 tools[path.stem] = tool_from_json(path.read_text("utf-8"))
         except (ValueError, KeyError, TypeError) as error:
@@ -68,19 +68,19 @@ def load_locks(project: Project) -> Locks:
     return Locks(bases, python, tools)
 
 
-def write_base(project: Project, lock: BaseLock) -> None:
+def write_base_lock(project: Project, lock: BaseLock) -> None:
     """Replace the lock of one base."""
-    write_atomic(base_path(project, lock.base), base_to_json(lock))
+    write_atomic(base_lock_path(project, lock.base), base_to_json(lock))
 
 
-def write_python(project: Project, lock: PythonLock) -> None:
+def write_python_lock(project: Project, lock: PythonLock) -> None:
     """Replace one Python lock."""
-    write_atomic(python_path(project, lock.key), python_to_text(lock))
+    write_atomic(python_lock_path(project, lock.key), python_lock_text(lock))
 
 
-def write_tool(project: Project, lock: ToolLock) -> None:
+def write_tool_lock(project: Project, lock: ToolLock) -> None:
     """Replace the lock of one tool."""
-    write_atomic(tool_path(project, lock.name), tool_to_json(lock))
+    write_atomic(tool_lock_path(project, lock.name), tool_to_json(lock))
 
 
 def base_to_json(lock: BaseLock) -> str:
@@ -105,7 +105,7 @@ def tool_from_json(text: str) -> ToolLock:
     return ToolLock(**data)
 
 
-def python_to_text(lock: PythonLock) -> str:
+def python_lock_text(lock: PythonLock) -> str:
     """A requirement file that pip takes with --require-hashes."""
     lines = [
         "# Written by `./inv lock`; not edited by hand.",
@@ -121,7 +121,7 @@ def python_to_text(lock: PythonLock) -> str:
     return "\n".join(lines) + "\n"
 
 
-def python_from_text(key: str, text: str) -> PythonLock:
+def parse_python_lock(key: str, text: str) -> PythonLock:
     """The inverse of `python_to_text`. Raises ValueError naming a line that is no hashed pin."""
     addon = re.search(r"^# add-on: (\S+)$", text, re.MULTILINE)
     if addon is None:

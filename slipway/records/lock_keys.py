@@ -17,7 +17,7 @@ BUILD = "build"
 """pip, and what builds wheels from sdists: the same for every base."""
 
 
-def scope(base: Base, base_lock: BaseLock | None) -> str:
+def lock_scope(base: Base, base_lock: BaseLock | None) -> str:
     """What closures on this base depend on: the base if its packages are known, else its Python."""
     if base_lock is not None and base_lock.packages is not None:
         return base.name
@@ -40,7 +40,7 @@ def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Ad
     A layer is resolved after those below it, so its key names them: the lower layer stays the same,
     and is shared, whatever is put on top.
     """
-    key = scope(image.base, base_lock)
+    key = lock_scope(image.base, base_lock)
     found = []
     for addon in filter(has_layer, image.addons):
         key += "_" + "+".join(_readable(requirement) for requirement in addon.requirements)

@@ -72,7 +72,7 @@ class Locks:
     tools: Mapping[str, ToolLock]
 
 
-def changes(old: Locks, new: Locks) -> Iterable[str]:
+def describe_lock_changes(old: Locks, new: Locks) -> Iterable[str]:
     """One sentence for each file of images/lock that differs."""
     for name in sorted(old.bases.keys() | new.bases.keys()):
         yield from _base_change(name, old.bases.get(name), new.bases.get(name))

@@ -31,7 +31,7 @@ _toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) el
 
 
 @cache
-def platforms(arch: str) -> tuple[str, ...]:
+def platform_tags(arch: str) -> tuple[str, ...]:
     """Platform tags that every base of `arch` runs, best first."""
     machine = MACHINES[arch]
     found = []
@@ -48,13 +48,13 @@ def tag_order(python: str, arch: str) -> Mapping[Tag, int]:
     version = tuple(int(part) for part in python.split("."))[:2]
     interpreter = f"cp{version[0]}{version[1]}"
     tags = [
-        *cpython_tags(version, platforms=platforms(arch)),
-        *compatible_tags(version, interpreter, platforms(arch)),
+        *cpython_tags(version, platforms=platform_tags(arch)),
+        *compatible_tags(version, interpreter, platform_tags(arch)),
     ]
     return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}
 
 
-def fits(filename: str, python: str, arch: str) -> int | None:
+def wheel_fits(filename: str, python: str, arch: str) -> int | None:
     """Rank of a wheel for this interpreter, lower is better; None where it does not fit."""
     try:
         tags = parse_wheel_filename(filename)[3]
@@ -85,7 +85,7 @@ def pins_of(pylock: str, python: str, arch: str, before: Iterable[Pin] = ()) -> 
 def _pin(package: Mapping[str, Any], python: str, arch: str) -> Pin:
     wheels = []
     for filename, sha in _files(package.get("wheels", ())):
-        rank = fits(filename, python, arch)
+        rank = wheel_fits(filename, python, arch)
         if rank is not None:
             wheels.append((rank, filename, sha))
     if wheels:

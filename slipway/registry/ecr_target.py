@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from slipway.matrix.references import ecr_host
 from slipway.registry.ecr.ecr_client import caller_account, ecr_client
-from slipway.registry.ecr.ecr_repository import Repository, ensure_repository
+from slipway.registry.ecr.ecr_repository import EcrRepository, ensure_repository
 from slipway.registry.logins import Logins, credentials_for, private_token
 from slipway.registry.target import Target
 
 __all__ = [
+    "EcrRepository",
     "Logins",
-    "Repository",
     "credentials_for",
     "ecr_target",
     "ensure_repository",
-    "prepare",
+    "prepare_repository",
 ]
 
 
@@ -37,7 +37,7 @@ def ecr_target(
     return Target(f"ecr-{account}-{region}", "ecr", host, region, account)
 
 
-def prepare(
+def prepare_repository(
     target: Target,
     repository: str,
     *,
@@ -45,7 +45,7 @@ def prepare(
     sagemaker: bool = False,
     keep: int | None = None,
     alias_patterns: Sequence[str] = (),
-) -> Repository | None:
+) -> EcrRepository | None:
     """`ensure_repository` on a target; None for targets that create repositories by themselves.
 
     Raises WrongAccountError rather than create it in the caller's account where the target is

@@ -12,22 +12,22 @@ from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent
 from slipway.engine.client import Engine
 from slipway.engine.errors import TransferError
-from slipway.engine.images import image_id, inspect
+from slipway.engine.images import find_image_id, inspect_image
 from slipway.engine.sdk_errors import sdk_errors
-from slipway.engine.transfer import push
-from slipway.registry.distribution.auth import forget
-from slipway.registry.distribution.retry import Policy
-from slipway.registry.ecr.ecr_client import denied
+from slipway.engine.transfer import push_image_layers
+from slipway.registry.distribution.auth import forget_credentials
+from slipway.registry.distribution.retry import RetryPolicy
+from slipway.registry.ecr.ecr_client import access_denied
 from slipway.registry.errors import (
     RepositoryMissingError,
-    immutable_tag,
+    immutable_tag_error,
     login_refused,
-    throttled,
-    unavailable,
+    throttled_error,
+    unavailable_error,
 )
 from slipway.registry.target import Target
 
-POLICY = Policy(attempts=7, base=1.0, cap=30.0)
+POLICY = RetryPolicy(attempts=7, base=1.0, cap=30.0)
 """Beside dockerd's own five tries of a layer, which it gives up at once on a 429, and with which
 it never repeats a manifest (moby/moby:daemon/internal/distribution/errors.go)."""
 
@@ -35,14 +35,14 @@ _LOGIN_TRIES = 2
 
 
 @contextlib.contextmanager
-def tagged(engine: Engine, image: str, repository: str, tag: str) -> Iterator[str]:
+def tagged_image(engine: Engine, image: str, repository: str, tag: str) -> Iterator[str]:
     """A tag of the engine for as long as the block runs; it was there before: it stays.
 
     An image without any other tag keeps this one: removing its last tag would remove the image.
     """
     reference = f"{repository}:{tag}"
-    before = image_id(engine, reference)
-    others = [name for name in inspect(engine, image)["RepoTags"] or () if name != reference]
+    before = find_image_id(engine, reference)
+    others = [name for name in inspect_image(engine, image)["RepoTags"] or () if name != reference]
     api = engine.client.api
     with sdk_errors(engine, f"tagging {reference}"):
         api.tag(image, repository, tag, force=True)
@@ -56,14 +56,14 @@ def tagged(engine: Engine, image: str, repository: str, tag: str) -> Iterator[st
                 api.remove_image(reference, noprune=True)
 
 
-def deliver(
+def deliver_image(
     engine: Engine,
     reference: str,
     target: Target,
     *,
     credentials: CredentialsFor,
     on_event: OnEvent,
-    policy: Policy = POLICY,
+    policy: RetryPolicy = POLICY,
 ) -> str:
     """Push a tag of the engine; returns the digest that the engine reports.
 
@@ -74,13 +74,13 @@ def deliver(
     failures = logins = 0
     while True:
         try:
-            return push(engine, reference, credentials=credentials, on_event=on_event)
+            return push_image_layers(engine, reference, credentials=credentials, on_event=on_event)
         except TransferError as error:
             failures += 1
             again = error.retry
             if error.kind in ("expired", "unauthorized"):
                 # An emptied token cache or a revoked session looks like "unauthorized".
-                forget(credentials, target.host)
+                forget_credentials(credentials, target.host)
                 logins += 1
                 again = logins < _LOGIN_TRIES or error.kind == "expired"
             if not again or failures >= policy.attempts:
@@ -90,7 +90,7 @@ def deliver(
             time.sleep(pause)
 
 
-def renamed(on_event: OnEvent, task: str) -> OnEvent:
+def renamed_archive(on_event: OnEvent, task: str) -> OnEvent:
     """Events under another task's name: the staging tag is no business of the person watching."""
     return lambda event: on_event(dataclasses.replace(event, task=task))
 
@@ -111,9 +111,9 @@ def _typed(
         known = credentials(target.host)
         return login_refused(target.host, known.username if known else None)
     if error.kind == "denied":
-        return denied(where, text, target.account)
+        return access_denied(where, text, target.account)
     if error.kind == "immutable":
-        return immutable_tag(where, text)
+        return immutable_tag_error(where, text)
     if error.kind == "not_found":
         return RepositoryMissingError(
             f"the repository does not exist ({text})",
@@ -121,7 +121,7 @@ def _typed(
             cure="Check account, region and name.",
         )
     if error.kind == "throttled":
-        return throttled(where, text)
+        return throttled_error(where, text)
     if error.kind in ("server", "network"):
-        return unavailable(where, text)
+        return unavailable_error(where, text)
     return error

@@ -50,20 +50,20 @@ class ManifestError(RegistryError):
 
 
 @dataclass(frozen=True)
-class Complaint:
+class RegistryReply:
     """The first error of a registry's answer (OCI distribution specification, "Error Codes")."""
 
     code: str
     message: str
 
 
-def complaint(body: bytes) -> Complaint:
+def registry_reply(body: bytes) -> RegistryReply:
     """What the body of a 4xx or 5xx answer says; empty strings where it is no such JSON."""
     try:
         first = json.loads(body)["errors"][0]
-        return Complaint(str(first.get("code", "")), str(first.get("message") or ""))
+        return RegistryReply(str(first.get("code", "")), str(first.get("message") or ""))
     except (ValueError, LookupError, TypeError, AttributeError):
-        return Complaint("", "")
+        return RegistryReply("", "")
 
 
 def login_refused(host: str, username: str | None) -> NoCredentialsError:
@@ -83,13 +83,13 @@ def login_refused(host: str, username: str | None) -> NoCredentialsError:
     )
 
 
-def refusal(status: int, body: bytes, *, where: str) -> RegistryError:
+def refusal_error(status: int, body: bytes, *, where: str) -> RegistryError:
     """The typed error for an answer that is neither success nor worth a new try.
 
     `where` is host/repository[:tag or @digest]. Codes are those of the OCI distribution
     specification; ECR puts its reasons into the message.
     """
-    said = complaint(body)
+    said = registry_reply(body)
     text = said.message or f"HTTP status {status}"
     if said.code == "NAME_UNKNOWN":
         return RepositoryMissingError(
@@ -98,19 +98,19 @@ def refusal(status: int, body: bytes, *, where: str) -> RegistryError:
             cure="Check account, region and name; `inv push` creates its own repositories.",
         )
     if said.code == "TAG_INVALID" or "immutable" in text:
-        return immutable_tag(where, text)
+        return immutable_tag_error(where, text)
     if said.code == "TOOMANYREQUESTS" or status == 429:
-        return throttled(where, text)
+        return throttled_error(where, text)
     if status == 404:
         return ImageMissingError("the registry does not have it", where=where)
     if said.code == "DENIED" or status == 403:
-        return not_authorised(where, text)
+        return not_authorised_error(where, text)
     return RegistryError(
         f"the registry refused the request: {status} {said.code} {text}", where=where
     )
 
 
-def not_authorised(where: str, text: str) -> NotAuthorisedError:
+def not_authorised_error(where: str, text: str) -> NotAuthorisedError:
     """403: known, and not allowed."""
     return NotAuthorisedError(
         f"not allowed to do this ({text})",
@@ -120,7 +120,7 @@ def not_authorised(where: str, text: str) -> NotAuthorisedError:
     )
 
 
-def throttled(where: str, text: str) -> ThrottledError:
+def throttled_error(where: str, text: str) -> ThrottledError:
     """429 to the end."""
     return ThrottledError(
         f"too many requests ({text})",
@@ -130,7 +130,7 @@ def throttled(where: str, text: str) -> ThrottledError:
     )
 
 
-def immutable_tag(where: str, text: str) -> ImmutableTagError:
+def immutable_tag_error(where: str, text: str) -> ImmutableTagError:
     """The tag is taken by another image."""
     return ImmutableTagError(
         f"the tag exists already with another image, and tags do not move ({text})",
@@ -140,7 +140,7 @@ def immutable_tag(where: str, text: str) -> ImmutableTagError:
     )
 
 
-def unavailable(where: str, text: str) -> RegistryUnavailableError:
+def unavailable_error(where: str, text: str) -> RegistryUnavailableError:
     """Nobody answers, or only with server errors."""
     local = is_loopback(where.partition("/")[0])
     return RegistryUnavailableError(

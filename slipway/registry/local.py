@@ -14,7 +14,7 @@ from pathlib import Path
 from slipway.core.paths import Project
 from slipway.core.processes import wait_until
 from slipway.registry.errors import RegistryError
-from slipway.registry.local_server import ADDRESS, Server
+from slipway.registry.local_server import ADDRESS, RegistryServer
 from slipway.registry.target import Target
 
 PORT = 5055
@@ -22,7 +22,7 @@ _BINARY = "docker-registry"
 
 
 @dataclass(frozen=True)
-class Status:
+class LocalRegistryStatus:
     """What is known of the local registry. `target` is None where it was never started."""
 
     running: bool
@@ -32,36 +32,38 @@ class Status:
     log: Path
 
 
-def up(project: Project, port: int | None = None) -> Target:
+def start_local_registry(project: Project, port: int | None = None) -> Target:
     """The running local registry, started where it is not.
 
     `port` is the one to prefer (without it that of the last time, else 5055); where another program
     has it, a free one is taken and kept. Two calls at once start one registry. Raises
     RegistryError where the binary is missing, RegistryUnavailableError where it does not come up.
     """
-    server = Server(project.registry)
+    server = RegistryServer(project.registry)
     with _one_at_a_time(server.root):
         if server.pid is None or not server.wait():
             _start(server, port or server.port or PORT)
         return _target(server.port or PORT)
 
 
-def down(project: Project) -> bool:
+def stop_local_registry(project: Project) -> bool:
     """Stop the local registry; its images stay on disk. False: it was not running."""
-    server = Server(project.registry)
+    server = RegistryServer(project.registry)
     with _one_at_a_time(server.root):
         return server.stop()
 
 
-def status(project: Project) -> Status:
+def local_registry_status(project: Project) -> LocalRegistryStatus:
     """What is known of the local registry; changes nothing."""
-    server = Server(project.registry)
+    server = RegistryServer(project.registry)
     port, pid = server.port, server.pid
     target = _target(port) if port is not None else None
-    return Status(pid is not None and server.answers(), target, pid, server.storage, server.log)
+    return LocalRegistryStatus(
+        pid is not None and server.answers(), target, pid, server.storage, server.log
+    )
 
 
-def _start(server: Server, preferred: int) -> None:
+def _start(server: RegistryServer, preferred: int) -> None:
     binary = shutil.which(_BINARY)
     if binary is None:
         raise RegistryError(

@@ -12,7 +12,7 @@ from typing import Any, cast
 import requests
 
 from slipway.core.files import write_atomic
-from slipway.core.processes import command_line, end, read_pid, spawn
+from slipway.core.processes import command_line, end_process, read_pid, spawn
 from slipway.registry.errors import RegistryError, RegistryUnavailableError
 
 ADDRESS = "127.0.0.1"
@@ -22,7 +22,7 @@ IDENTITY = "X-Slipway-Registry"
 port is never taken for ours."""
 
 
-class Server:
+class RegistryServer:
     """The process whose state is under `root`. The caller sees to it that nobody else is at it."""
 
     def __init__(self, root: Path) -> None:
@@ -115,7 +115,7 @@ class Server:
     def stop(self) -> bool:
         """SIGTERM, then SIGKILL. False: it was not running."""
         pid = self.pid
-        if pid is not None and not end(pid, self._is_ours, grace_s=5.0):
+        if pid is not None and not end_process(pid, self._is_ours, grace_s=5.0):
             raise RegistryError(f"the local registry (pid {pid}) does not end", where=str(self.log))
         self.pid_file.unlink(missing_ok=True)
         return pid is not None

@@ -75,7 +75,7 @@ def media_type_of(raw: bytes, header: str) -> str:
     return str(found)
 
 
-def choose(index: Manifest, *, os: str = "linux", architecture: str = "amd64") -> str:
+def choose_manifest(index: Manifest, *, os: str = "linux", architecture: str = "amd64") -> str:
     """Digest of an index's image for a platform. Raises ManifestError naming those it has."""
     entries = index.json()["manifests"]
     platforms = [entry.get("platform") or {} for entry in entries]

@@ -11,17 +11,17 @@ from slipway.core.credentials import CredentialsFor
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent
 from slipway.engine.client import Engine
-from slipway.engine.images import inspect
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.registry.distribution.retry import Policy
+from slipway.engine.images import inspect_image
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.distribution.retry import RetryPolicy
 from slipway.registry.ecr.policies import STAGING
-from slipway.registry.engine_push import POLICY, deliver, renamed, tagged
+from slipway.registry.engine_push import POLICY, deliver_image, renamed_archive, tagged_image
 from slipway.registry.errors import (
     ImageMissingError,
     ImmutableTagError,
     ManifestError,
     RepositoryMissingError,
-    immutable_tag,
+    immutable_tag_error,
 )
 from slipway.registry.manifests import SCHEMA2, Manifest, to_schema2
 from slipway.registry.target import Target
@@ -54,7 +54,7 @@ def push_image(
     credentials: CredentialsFor,
     on_event: OnEvent,
     movable: bool | None = None,
-    policy: Policy = POLICY,
+    policy: RetryPolicy = POLICY,
 ) -> PushResult:
     """Put an image of the engine under a tag of a registry, unless it is there already.
 
@@ -72,10 +72,10 @@ def push_image(
     image = LocalImage.of(engine, local_reference)
     on_event(Event("start", task))
     try:
-        with Distribution(target.host, credentials, policy=policy) as registry:
+        with RegistryClient(target.host, credentials, policy=policy) as registry:
             way = _Way(engine, image, registry, target, repository, credentials, policy)
             free = target.kind == "local" if movable is None else movable
-            result = way.go(tag, renamed(on_event, task), movable=free)
+            result = way.go(tag, renamed_archive(on_event, task), movable=free)
     except SlipwayError:
         on_event(Event("failed", task))
         raise
@@ -89,11 +89,11 @@ class _Way:
 
     engine: Engine
     image: LocalImage
-    registry: Distribution
+    registry: RegistryClient
     target: Target
     repository: str
     credentials: CredentialsFor
-    policy: Policy
+    policy: RetryPolicy
 
     def go(self, tag: str, on_event: OnEvent, *, movable: bool) -> PushResult:
         present = self._find(tag)
@@ -144,8 +144,8 @@ class _Way:
 
     def _send(self, tag: str, on_event: OnEvent) -> Manifest:
         name = self.registry.name(self.repository)
-        with tagged(self.engine, self.image.id, name, tag) as reference:
-            digest = deliver(
+        with tagged_image(self.engine, self.image.id, name, tag) as reference:
+            digest = deliver_image(
                 self.engine,
                 reference,
                 self.target,
@@ -167,7 +167,7 @@ class _Way:
 
     def _may_take(self, tag: str, present: Manifest | None, movable: bool) -> None:
         if present is not None and not movable:
-            raise immutable_tag(self.registry.name(self.repository, tag), present.digest)
+            raise immutable_tag_error(self.registry.name(self.repository, tag), present.digest)
 
     def _result(self, tag: str, final: Manifest, *, already: bool = False) -> PushResult:
         """Check what the registry has, and tell it."""
@@ -212,7 +212,7 @@ class LocalImage:
     @classmethod
     def of(cls, engine: Engine, reference: str) -> LocalImage:
         """Describe an image. Raises EngineError where the engine does not have it."""
-        found: Mapping[str, Any] = inspect(engine, reference)
+        found: Mapping[str, Any] = inspect_image(engine, reference)
         descriptor = found.get("Descriptor") or {}
         return cls(
             id=str(found["Id"]),

@@ -11,12 +11,12 @@ from slipway.core.credentials import CredentialsFor
 from slipway.core.errors import SlipwayError, UsageError
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
-from slipway.engine.images import image_id
+from slipway.engine.images import find_image_id
 from slipway.matrix.model import Base
 from slipway.matrix.references import image_uri
 from slipway.records.locks import BaseLock
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.registry.distribution.retry import Policy
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.distribution.retry import RetryPolicy
 from slipway.registry.errors import (
     ImageMissingError,
     NoCredentialsError,
@@ -54,7 +54,7 @@ print(json.dumps(found))
 """
 
 
-class Asker:
+class BaseLookup:
     """Asks registries; one that cannot be reached is asked once and not for every base."""
 
     def __init__(self, region: str | None, credentials: CredentialsFor) -> None:
@@ -74,13 +74,13 @@ class Asker:
             return self._ask(base, uri.host, repository)
         except RegistryUnavailableError as error:
             self._unreachable.add(uri.host)
-            return BaseLock(base.name, unresolved=reason(error))
+            return BaseLock(base.name, unresolved=unresolved_reason(error))
         except SlipwayError as error:
-            return BaseLock(base.name, unresolved=reason(error))
+            return BaseLock(base.name, unresolved=unresolved_reason(error))
 
     def _ask(self, base: Base, host: str, repository: str) -> BaseLock:
         # Asking is cheap to repeat: no long patience for one of many bases.
-        with Distribution(host, self._credentials, policy=Policy(attempts=2)) as registry:
+        with RegistryClient(host, self._credentials, policy=RetryPolicy(attempts=2)) as registry:
             tagged = registry.manifest(repository, base.tag)
             image = registry.image(repository, base.tag) if tagged.is_index else tagged
             config = registry.config(repository, image)
@@ -89,7 +89,7 @@ class Asker:
             digest=tagged.digest,
             media_type=tagged.media_type,
             size=image.size,
-            config=picked(config),
+            config=pick_platform(config),
         )
 
 
@@ -98,16 +98,16 @@ def resolve_base(base: Base, region: str | None, credentials: CredentialsFor) ->
 
     Never fails: what cannot be asked is recorded as unresolved, with the reason.
     """
-    return Asker(region, credentials).resolve(base)
+    return BaseLookup(region, credentials).resolve(base)
 
 
-def picked(config: Mapping[str, Any]) -> dict[str, Any]:
+def pick_platform(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an image configuration (OCI image specification) that builds depend on."""
     inner = config.get("config") or {}
     return {key: inner[key] for key in _CONFIG if inner.get(key)}
 
 
-def reason(error: SlipwayError) -> str:
+def unresolved_reason(error: SlipwayError) -> str:
     """Why a base could not be resolved, in words that name no host."""
     for kind, text in _REASONS:
         if isinstance(error, kind):
@@ -115,7 +115,7 @@ def reason(error: SlipwayError) -> str:
     return error.what
 
 
-def merged(old: BaseLock | None, new: BaseLock) -> BaseLock:
+def merge_base_lock(old: BaseLock | None, new: BaseLock) -> BaseLock:
     """What to record: a base that cannot be asked now keeps what was known of it.
 
     The packages of another digest are not those of this one.
@@ -133,7 +133,7 @@ def read_packages(engine: Engine, reference: str, interpreter: str) -> dict[str,
 
     Raises SlipwayError where the interpreter does not run in it.
     """
-    if image_id(engine, reference) is None:
+    if find_image_id(engine, reference) is None:
         return None
     done = run_once(
         engine, reference, [interpreter, "-c", _LIST_PACKAGES], entrypoint=[], timeout_s=300

@@ -36,7 +36,7 @@ def is_stub(version: str) -> bool:
     return version.endswith(_LABEL)
 
 
-def usable(present: Mapping[str, str]) -> dict[str, str]:
+def stub_is_usable(present: Mapping[str, str]) -> dict[str, str]:
     """`present` by canonical name, less versions that are no PEP 440 versions.
 
     A distribution with such a version ("0.1-git") satisfies no requirement for pip either.
@@ -53,7 +53,7 @@ def usable(present: Mapping[str, str]) -> dict[str, str]:
 def write_stubs(folder: Path, present: Mapping[str, str]) -> str:
     """Write a stub wheel for each package into `folder`; returns the constraints on them."""
     lines = []
-    for name, version in sorted(usable(present).items()):
+    for name, version in sorted(stub_is_usable(present).items()):
         label = stub_version(version)
         _write_wheel(folder, name.replace("-", "_"), label)
         lines.append(f"{name}=={label}")

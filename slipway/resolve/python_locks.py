@@ -16,8 +16,8 @@ from slipway.matrix.model import Base, Image
 from slipway.records.lock_keys import BUILD, base_lock_key, python_lock_keys
 from slipway.records.locks import BaseLock, Pin, PythonLock
 from slipway.records.wheel_tags import GLIBC
-from slipway.resolve.base_stubs import usable
-from slipway.resolve.uv import Question
+from slipway.resolve.base_stubs import stub_is_usable
+from slipway.resolve.uv import ResolveRequest
 
 BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel")
 
@@ -25,12 +25,12 @@ BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel")
 class Resolves(Protocol):
     """What a resolver does: slipway.resolve.uv.Resolver, or a test's own."""
 
-    def resolve(self, question: Question) -> tuple[Pin, ...]:
+    def resolve(self, question: ResolveRequest) -> tuple[Pin, ...]:
         """The pins that a question needs and that are not present."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class LockSetting:
     """Where one closure is used: on this base, with these packages that may not move."""
 
     on: str
@@ -39,42 +39,44 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Want:
+class ClosureRequest:
     """One lock file to have. `below` is the key of the layer under it, on the same base."""
 
     key: str
     addon: str
     asked: tuple[str, ...]
-    settings: tuple[Setting, ...]  # all the bases that share it
+    settings: tuple[LockSetting, ...]  # all the bases that share it
     below: str | None = None
 
 
 def present_on(base: Base, lock: BaseLock | None) -> dict[str, str]:
     """What is known of a base's packages: all that were read, else what versions.yaml states."""
     if lock is not None and lock.packages is not None:
-        return usable(lock.packages)
+        return stub_is_usable(lock.packages)
     facts = {"torch": base.facts.torch, "transformers": base.facts.transformers}
     stated = {name: version for name, version in {**base.carries, **facts}.items() if version}
-    return usable(stated)
+    return stub_is_usable(stated)
 
 
-def base_want(base: Base) -> Want:
+def base_want(base: Base) -> ClosureRequest:
     """The closure that a base of our own is made of: the CPU build of its torch, and numpy."""
     asked = ("numpy", f"torch=={base.facts.torch}+cpu")
-    setting = Setting(base.name, base.facts.python, {})
-    return Want(base_lock_key(base), "torch", asked, (setting,))
+    setting = LockSetting(base.name, base.facts.python, {})
+    return ClosureRequest(base_lock_key(base), "torch", asked, (setting,))
 
 
-def build_want(bases: Iterable[Base]) -> Want:
+def build_want(bases: Iterable[Base]) -> ClosureRequest:
     """What builds wheels: one lock that the oldest Python of all bases can use."""
     oldest = min((base.facts.python for base in bases), key=Version)
-    setting = Setting(f"Python {oldest}", oldest, {})
-    return Want(BUILD, "build", BUILD_REQUIREMENTS, (setting,))
+    setting = LockSetting(f"Python {oldest}", oldest, {})
+    return ClosureRequest(BUILD, "build", BUILD_REQUIREMENTS, (setting,))
 
 
-def addon_wants(images: Iterable[Image], bases: Mapping[str, BaseLock]) -> tuple[Want, ...]:
+def addon_wants(
+    images: Iterable[Image], bases: Mapping[str, BaseLock]
+) -> tuple[ClosureRequest, ...]:
     """The closures of all Python add-ons of these images, lower layers first."""
-    wants: dict[str, Want] = {}
+    wants: dict[str, ClosureRequest] = {}
     for image in images:
         base_lock = bases.get(image.base.name)
         below = None
@@ -85,17 +87,21 @@ def addon_wants(images: Iterable[Image], bases: Mapping[str, BaseLock]) -> tuple
                 for name, version in present_on(image.base, base_lock).items()
                 if name not in {canonicalize_name(moved) for moved in may_move}
             }
-            setting = Setting(image.base.name, image.base.facts.python, present)
+            setting = LockSetting(image.base.name, image.base.facts.python, present)
             shared = wants[key].settings if key in wants else ()
             if all(known.present != setting.present for known in shared):
                 shared = (*shared, setting)
-            wants[key] = Want(key, addon.name, addon.requirements, shared, below)
+            wants[key] = ClosureRequest(key, addon.name, addon.requirements, shared, below)
             below = key
     return tuple(sorted(wants.values(), key=lambda want: (want.key.count("_"), want.key)))
 
 
-def update(
-    want: Want, done: Mapping[str, PythonLock], resolver: Resolves, *, upgrade: bool = False
+def update_closure(
+    want: ClosureRequest,
+    done: Mapping[str, PythonLock],
+    resolver: Resolves,
+    *,
+    upgrade: bool = False,
 ) -> PythonLock:
     """The lock for `want`; the one in `done` where nothing that decides it has changed.
 
@@ -112,7 +118,9 @@ def update(
     for setting in want.settings:
         present = {**setting.present, **{pin.name: pin.version for pin in below}}
         preferred = tuple({**{pin.name: pin for pin in before}, **found}.values())
-        question = Question(want.asked, setting.python, "amd64", present, preferred, setting.on)
+        question = ResolveRequest(
+            want.asked, setting.python, "amd64", present, preferred, setting.on
+        )
         for pin in resolver.resolve(question):
             if found.setdefault(pin.name, pin) != pin:
                 raise SlipwayError(
@@ -125,7 +133,7 @@ def update(
     return PythonLock(want.key, want.addon, pins, want.asked, given)
 
 
-def _given(want: Want, below: tuple[Pin, ...]) -> str:
+def _given(want: ClosureRequest, below: tuple[Pin, ...]) -> str:
     """Hash over everything but the requirements that decides a closure."""
     settings = sorted([s.python, *_versions(s.present)] for s in want.settings)
     lower = _versions({pin.name: pin.version for pin in below})

@@ -27,7 +27,7 @@ _NETWORK = (
 
 
 @dataclass(frozen=True)
-class Question:
+class ResolveRequest:
     """What to resolve. `present` are packages that may not move; `before` are pins to prefer."""
 
     requirements: tuple[str, ...]
@@ -46,7 +46,7 @@ class Resolver:
     settings: PipSettings
     cache: Path
 
-    def resolve(self, question: Question) -> tuple[Pin, ...]:
+    def resolve(self, question: ResolveRequest) -> tuple[Pin, ...]:
         """The pins that `question` needs and that are not present, sorted by name.
 
         Raises SlipwayError: a conflict with what is present names the package, both sides and the
@@ -66,12 +66,12 @@ class Resolver:
                 answer.write_text(_preferences(question.before))
             done = self._run(question, folder, answer, stubs)
             if done.returncode != 0:
-                raise explain(done.stderr, question.requirements, question.on)
+                raise explain_conflict(done.stderr, question.requirements, question.on)
             pins = pins_of(answer.read_text(), question.python, question.arch, question.before)
         return tuple(pin for pin in pins if not is_stub(pin.version))
 
     def _run(
-        self, question: Question, folder: Path, answer: Path, stubs: Path
+        self, question: ResolveRequest, folder: Path, answer: Path, stubs: Path
     ) -> subprocess.CompletedProcess[str]:
         environment = host_uv_environment(self.settings)
         links = [*self.settings.find_links, str(stubs)]
@@ -121,7 +121,7 @@ class NoSolutionError(SlipwayError):
     """No set of offered versions meets the requirements."""
 
 
-def explain(said: str, requirements: tuple[str, ...], on: str) -> SlipwayError:
+def explain_conflict(said: str, requirements: tuple[str, ...], on: str) -> SlipwayError:
     """The error for one failed run. `on` names the base; `said` is uv's standard error."""
     text = " ".join(said.split())
     asked = ", ".join(requirements)

@@ -16,7 +16,7 @@ from slipway.core.paths import Project
 from slipway.core.processes import Owner, this_process
 from slipway.engine.client import Engine
 from slipway.sqsh import stored_images
-from slipway.sqsh.export import export, export_origin
+from slipway.sqsh.export import export_image, export_source
 from slipway.sqsh.stored_images import SCHEMES
 from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, layer_cache
 
@@ -25,7 +25,7 @@ _FOLDER = ".diff."
 
 
 @dataclass(frozen=True)
-class Exporter:
+class ImageExporter:
     """What it takes to export an image for a comparison. The engine is asked for when needed."""
 
     project: Project
@@ -63,12 +63,12 @@ class Exporter:
             engine = self.engine()
             try:
                 name = uri.removeprefix(_ENGINE)
-                export(engine, name, path, cache=cache, build_id="", on_event=self.on_event)
+                export_image(engine, name, path, cache=cache, build_id="", on_event=self.on_event)
             finally:
                 engine.close()
             return
-        with stored_images.opened(uri, self.credentials) as image:
-            export_origin(image.origin, path, cache=cache, build_id="", on_event=self.on_event)
+        with stored_images.open_stored_image(uri, self.credentials) as image:
+            export_source(image.origin, path, cache=cache, build_id="", on_event=self.on_event)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:

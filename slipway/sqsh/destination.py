@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.mounts import Room
+from slipway.core.mounts import DiskSpace
 from slipway.core.units import human_bytes
-from slipway.sqsh.sidecar import MadeFrom, Sidecar, read_any
+from slipway.sqsh.sidecar import MadeFrom, Sidecar, read_any_sidecar
 from slipway.squashfs.format.options import SqshOptions
 
 RATIO = {"zstd": 0.45, "gzip": 0.45, "xz": 0.4, "lzo": 0.8, "lz4": 0.8, "none": 1.0}
@@ -24,7 +24,9 @@ def expected_size(image_size: int, options: SqshOptions) -> int:
     return int(image_size * RATIO[options.compressor])
 
 
-def check_room(room: Room, image_size: int, options: SqshOptions, destination: Path) -> str | None:
+def check_space(
+    room: DiskSpace, image_size: int, options: SqshOptions, destination: Path
+) -> str | None:
     """Raise SlipwayError where the file will not fit; return a warning, or None."""
     need = expected_size(image_size, options)
     ratio = RATIO[options.compressor]
@@ -49,7 +51,7 @@ def check_room(room: Room, image_size: int, options: SqshOptions, destination: P
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SqshIdentity:
     """What a destination should hold."""
 
     image_id: str
@@ -57,7 +59,7 @@ class Wanted:
     options: SqshOptions
 
 
-def already_there(destination: Path, wanted: Wanted, *, force: bool) -> Sidecar | None:
+def already_there(destination: Path, wanted: SqshIdentity, *, force: bool) -> Sidecar | None:
     """The sidecar of a destination that is up to date; None where it is to be written.
 
     Raises UsageError rather than overwrite something else; `force` overwrites all but a folder.
@@ -70,7 +72,7 @@ def already_there(destination: Path, wanted: Wanted, *, force: bool) -> Sidecar 
         )
     if force or not destination.exists():
         return None
-    made = read_any(destination)
+    made = read_any_sidecar(destination)
     cure = "Choose another name, or overwrite it with --force."
     if made is None:
         raise UsageError(

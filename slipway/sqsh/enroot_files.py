@@ -8,7 +8,7 @@ Two differences, both on purpose: a word of ENTRYPOINT or CMD that holds a newli
 from __future__ import annotations
 
 from slipway.core.errors import SlipwayError
-from slipway.sqsh.source_image import EnrootFilesImageConfig
+from slipway.sqsh.source_image import ImageConfig
 
 RC_LOCAL = (
     "# This file is sourced by /etc/rc when the container starts.\n"
@@ -18,7 +18,7 @@ RC_LOCAL = (
 _ANSI_C = {0x1B: "E", 7: "a", 8: "b", 12: "f", 10: "n", 13: "r", 9: "t", 11: "v", 92: "\\", 39: "'"}
 
 
-def quote(word: str) -> str:
+def quote_value(word: str) -> str:
     """Quote a word as bash's ``${word@Q}`` does in a UTF-8 locale.
 
     Plain words go between single quotes; one with a character that cannot be printed becomes
@@ -45,11 +45,11 @@ def _between_double_quotes(text: str) -> str:
     return text
 
 
-def rc(config: EnrootFilesImageConfig, uri: str) -> str:
+def rc_script(config: ImageConfig, uri: str) -> str:
     """/etc/rc: where the image comes from, its labels, its working directory and its command."""
     cmd = config.cmd if config.entrypoint or config.cmd else ("/bin/sh",)
-    entrypoint = " ".join(quote(word) for word in config.entrypoint)
-    arguments = " ".join(quote(word) for word in cmd)
+    entrypoint = " ".join(quote_value(word) for word in config.entrypoint)
+    arguments = " ".join(quote_value(word) for word in cmd)
     workdir = _between_double_quotes(config.working_dir or "/")
     labels = [f"# {key} {value}".replace("\n", " ") for key, value in config.labels]
     lines = [
@@ -72,7 +72,7 @@ def rc(config: EnrootFilesImageConfig, uri: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def environment(config: EnrootFilesImageConfig) -> str:
+def environment_file(config: ImageConfig) -> str:
     """/etc/environment: one `KEY=value` a line.
 
     Raises SlipwayError for a value that holds a newline: the file has no way to say it, and what
@@ -89,7 +89,7 @@ def environment(config: EnrootFilesImageConfig) -> str:
     return "".join(entry + "\n" for entry in config.env)
 
 
-def fstab(config: EnrootFilesImageConfig) -> str:
+def fstab_file(config: ImageConfig) -> str:
     """/etc/fstab: each volume is bound onto itself, so that it is writable in the container."""
     return "".join(
         f"${{ENROOT_ROOTFS}}{volume} {volume} none x-create=dir,bind,rw,nosuid,nodev\n"
@@ -97,11 +97,11 @@ def fstab(config: EnrootFilesImageConfig) -> str:
     )
 
 
-def files(config: EnrootFilesImageConfig, uri: str) -> dict[str, bytes]:
+def enroot_files(config: ImageConfig, uri: str) -> dict[str, bytes]:
     """Path below the root -> content of every file that `enroot import` writes."""
     return {
-        "etc/environment": environment(config).encode("utf-8", "surrogateescape"),
-        "etc/fstab": fstab(config).encode(),
-        "etc/rc": rc(config, uri).encode("utf-8", "surrogateescape"),
+        "etc/environment": environment_file(config).encode("utf-8", "surrogateescape"),
+        "etc/fstab": fstab_file(config).encode(),
+        "etc/rc": rc_script(config, uri).encode("utf-8", "surrogateescape"),
         "etc/rc.local": RC_LOCAL.encode(),
     }

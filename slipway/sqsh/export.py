@@ -10,28 +10,28 @@ from slipway import __version__
 from slipway.core import files
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent, silent
-from slipway.core.mounts import room
+from slipway.core.mounts import disk_space
 from slipway.core.units import human_bytes
 from slipway.engine.client import Engine
-from slipway.engine.containers import remove_leftovers
+from slipway.engine.containers import remove_stale_containers
 from slipway.sqsh import destination as preflight
 from slipway.sqsh import enroot_files, sidecar, unsquashfs
-from slipway.sqsh.layer_linker import Packed, link_image
+from slipway.sqsh.layer_linker import SqshContents, link_layers
 from slipway.sqsh.sidecar import Sidecar
-from slipway.sqsh.source_image import EngineSourceSourceImage, Origin
+from slipway.sqsh.source_image import ImageFacts, SourceImage
 from slipway.sqsh.sources import engine_source
 from slipway.sqsh.tar2sqfs import check_streaming, stream_image
-from slipway.squashfs.compile.directory_layer import NotInPlaceError
-from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.directory_layer import OverlayUnreadableError
+from slipway.squashfs.compile.layer_cache import LayerCache
 from slipway.squashfs.format.options import SqshOptions
 
 
-def export(
+def export_image(
     engine: Engine,
     image_reference: str,
     destination: Path,
     *,
-    cache: Cache,
+    cache: LayerCache,
     build_id: str,
     options: SqshOptions | None = None,
     force: bool = False,
@@ -52,36 +52,38 @@ def export(
     options = options or SqshOptions()
     task = f"sqsh {destination.name}"
     unsquashfs.find_tool("unsquashfs")
-    image = engine_source.look_up(engine, image_reference)
+    image = engine_source.find_engine_image(engine, image_reference)
     there = _already_there(destination, image, build_id, options, force, task, on_event)
     if there is not None:
         return there
-    enroot_files.files(image.config, image_reference)  # what it refuses is refused before any work
-    origin = None if stream else engine_source.find_layers(engine, image)
+    enroot_files.enroot_files(
+        image.config, image_reference
+    )  # what it refuses is refused before any work
+    origin = None if stream else engine_source.find_overlay_layers(engine, image)
     if origin is None:
         check_streaming(options)
-    remove_leftovers(engine)
+    remove_stale_containers(engine)
 
-    def streamed(path: Path) -> Packed:
+    def streamed(path: Path) -> SqshContents:
         return stream_image(engine, image, path, options, task, on_event, log)
 
-    def linked(path: Path) -> Packed:
+    def linked(path: Path) -> SqshContents:
         if origin is None:
             return streamed(path)
         try:
-            return link_image(cache, origin, path, options, on_event, task)
-        except NotInPlaceError:
+            return link_layers(cache, origin, path, options, on_event, task)
+        except OverlayUnreadableError:
             check_streaming(options)
             return streamed(path)
 
     return _write(image, destination, build_id, options, task, on_event, linked)
 
 
-def export_origin(
-    origin: Origin,
+def export_source(
+    origin: SourceImage,
     destination: Path,
     *,
-    cache: Cache,
+    cache: LayerCache,
     build_id: str,
     options: SqshOptions | None = None,
     force: bool = False,
@@ -96,22 +98,22 @@ def export_origin(
     if there is not None:
         return there
 
-    def linked(path: Path) -> Packed:
-        return link_image(cache, origin, path, options, on_event, task)
+    def linked(path: Path) -> SqshContents:
+        return link_layers(cache, origin, path, options, on_event, task)
 
     return _write(image, destination, build_id, options, task, on_event, linked)
 
 
 def _already_there(
     destination: Path,
-    image: EngineSourceSourceImage,
+    image: ImageFacts,
     build_id: str,
     options: SqshOptions,
     force: bool,
     task: str,
     on_event: OnEvent,
 ) -> Sidecar | None:
-    wanted = preflight.Wanted(image.id, build_id, options)
+    wanted = preflight.SqshIdentity(image.id, build_id, options)
     there = preflight.already_there(destination, wanted, force=force)
     if there is not None:
         on_event(Event("cached", task, text=f"{destination} is up to date"))
@@ -119,19 +121,19 @@ def _already_there(
 
 
 def _write(
-    image: EngineSourceSourceImage,
+    image: ImageFacts,
     destination: Path,
     build_id: str,
     options: SqshOptions,
     task: str,
     on_event: OnEvent,
-    packed_into: Callable[[Path], Packed],
+    packed_into: Callable[[Path], SqshContents],
 ) -> Sidecar:
     on_event(Event("start", task))
     try:
         if destination.parent.is_dir():
             files.remove_leftovers(destination)
-        warning = preflight.check_room(room(destination), image.size, options, destination)
+        warning = preflight.check_space(disk_space(destination), image.size, options, destination)
         with files.partial_file(destination) as path:
             packed = _packed(packed_into, path, image, options)
             made = Sidecar(
@@ -145,7 +147,7 @@ def _write(
                 slipway=__version__,
             )
             # The sidecar first: see preflight.already_there.
-            sidecar.write(destination, made)
+            sidecar.write_sidecar(destination, made)
             files.commit(path, destination)
     except BaseException as error:
         on_event(Event("failed", task, text=str(error)))
@@ -161,11 +163,11 @@ def _write(
 
 
 def _packed(
-    packed_into: Callable[[Path], Packed],
+    packed_into: Callable[[Path], SqshContents],
     path: Path,
-    image: EngineSourceSourceImage,
+    image: ImageFacts,
     options: SqshOptions,
-) -> Packed:
+) -> SqshContents:
     try:
         return packed_into(path)
     except OSError as error:

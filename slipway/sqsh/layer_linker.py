@@ -10,17 +10,23 @@ from slipway.core.digests import Piece
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent
 from slipway.sqsh import enroot_files, unsquashfs
-from slipway.sqsh.source_image import Origin
-from slipway.sqsh.unsquashfs import TarRewriteWritten
-from slipway.squashfs.compile.compiled_layer import Layer
-from slipway.squashfs.compile.compiler import compiled
-from slipway.squashfs.compile.layer_cache import Cache
+from slipway.sqsh.source_image import SourceImage
+from slipway.sqsh.unsquashfs import ExpectedContents
+from slipway.squashfs.compile.compiled_layer import CompiledLayer
+from slipway.squashfs.compile.compiler import compile_layers
+from slipway.squashfs.compile.layer_cache import LayerCache
 from slipway.squashfs.compile.layer_writer import LayerWriter
-from slipway.squashfs.format.options import READABLE_DEPTH, Options, Rules, SqshOptions
+from slipway.squashfs.format.options import (
+    READABLE_DEPTH,
+    CompressionOptions,
+    ImageRules,
+    SqshOptions,
+)
 from slipway.squashfs.format.structures import DIR
-from slipway.squashfs.link.linker import Contents, link
-from slipway.squashfs.link.path_lookup import kind_of, resolve
-from slipway.squashfs.read.image_reader import opened
+from slipway.squashfs.link.linker import ImageContents
+from slipway.squashfs.link.linker import link_image as link
+from slipway.squashfs.link.path_lookup import kind_at, resolve_path
+from slipway.squashfs.read.image_reader import open_image
 
 _EMPTY_FILES = (b"etc/hostname", b"etc/hosts", b"etc/resolv.conf")
 
@@ -28,7 +34,7 @@ _PROGRESS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class Packed:
+class SqshContents:
     """A .sqsh that was written and checked, and its content in pieces."""
 
     entries: int  # paths below the root
@@ -36,29 +42,29 @@ class Packed:
     pieces: tuple[Piece, ...]
 
 
-def link_image(
-    cache: Cache,
-    origin: Origin,
+def link_layers(
+    cache: LayerCache,
+    origin: SourceImage,
     path: Path,
     options: SqshOptions,
     say: Callable[[Event], None],
     task: str,
-) -> Packed:
+) -> SqshContents:
     """Write the image into `path`. Raises SlipwayError, and OSError of `path`'s file system."""
-    settings = Options(options.compressor, options.level, options.block_size)
+    settings = CompressionOptions(options.compressor, options.level, options.block_size)
     progress = _Progress(origin, say, task)
-    with compiled(cache, origin.layers, settings, progress.layer, progress.cached) as layers:
+    with compile_layers(cache, origin.layers, settings, progress.layer, progress.cached) as layers:
         layers = [*layers, config_layer(layers, origin, settings)]
 
-        def check(contents: Contents) -> None:
+        def check(contents: ImageContents) -> None:
             say(Event("progress", task, step="verify"))
-            unsquashfs.check(path, _written(contents, layers, path), options)
+            unsquashfs.check_sqsh_tables(path, _written(contents, layers, path), options)
 
         linked = link(
             layers,
             path,
             settings,
-            Rules(
+            ImageRules(
                 all_root=True,
                 readable_depth=READABLE_DEPTH,
                 keep_devices=False,
@@ -67,25 +73,25 @@ def link_image(
             on_bytes=progress.link,
             check=check,
         )
-    return Packed(linked.entries, linked.devices_left_out, linked.pieces)
+    return SqshContents(linked.entries, linked.devices_left_out, linked.pieces)
 
 
-def _written(contents: Contents, layers: list[Layer], path: Path) -> TarRewriteWritten:
-    return TarRewriteWritten(contents.entries, contents.inodes, _newlines(layers, path))
+def _written(contents: ImageContents, layers: list[CompiledLayer], path: Path) -> ExpectedContents:
+    return ExpectedContents(contents.entries, contents.inodes, _newlines(layers, path))
 
 
-def _newlines(layers: list[Layer], path: Path) -> int:
+def _newlines(layers: list[CompiledLayer], path: Path) -> int:
     """Line breaks in all paths together; nearly always none, and then this costs nothing."""
     if not any(b"\n" in b"/".join(layer.names) for layer in layers):
         return 0
-    with opened(path) as image:
+    with open_image(path) as image:
         return sum(entry.path.count(b"\n") for entry in image.walk())
 
 
 class _Progress:
     """Bytes of layers and of the link as events, not more often than somebody can read."""
 
-    def __init__(self, origin: Origin, say: OnEvent, task: str) -> None:
+    def __init__(self, origin: SourceImage, say: OnEvent, task: str) -> None:
         digests = [layer.digest for layer in origin.layers]
         self._steps = {
             digest: f"layer {digests.index(digest) + 1} of {len(digests)} ({digest[7:19]})"
@@ -113,7 +119,9 @@ class _Progress:
         self._progress("link", done, total)
 
 
-def config_layer(layers: Sequence[Layer], origin: Origin, options: Options) -> Layer:
+def config_layer(
+    layers: Sequence[CompiledLayer], origin: SourceImage, options: CompressionOptions
+) -> CompiledLayer:
     """The layer that goes on top of `layers`.
 
     Raises SlipwayError where the image has a directory in the place of one of enroot's files, or
@@ -122,35 +130,35 @@ def config_layer(layers: Sequence[Layer], origin: Origin, options: Options) -> L
     image = origin.image
     writer = LayerWriter(options, image.created)
     writer.empty(b"dev")
-    if kind_of(layers, b".dockerenv") is not None:
+    if kind_at(layers, b".dockerenv") is not None:
         writer.remove(b".dockerenv")
     if origin.engine_files:
         _engine_files(layers, writer)
-    for name, content in sorted(enroot_files.files(image.config, origin.provenance).items()):
+    for name, content in sorted(enroot_files.enroot_files(image.config, origin.provenance).items()):
         path = _place(layers, name.encode())
-        if kind_of(layers, path) == DIR:
+        if kind_at(layers, path) == DIR:
             raise SlipwayError(
                 f"/{name} is a directory in {image.reference}, and enroot needs a file there"
             )
         writer.file(path, content)
-    working_dir = resolve(layers, image.config.working_dir.encode())
-    if working_dir and kind_of(layers, working_dir) is None:
+    working_dir = resolve_path(layers, image.config.working_dir.encode())
+    if working_dir and kind_at(layers, working_dir) is None:
         writer.directory(working_dir)
     return writer.finish()
 
 
-def _engine_files(layers: Sequence[Layer], writer: LayerWriter) -> None:
+def _engine_files(layers: Sequence[CompiledLayer], writer: LayerWriter) -> None:
     for folder in (b"proc", b"sys"):
-        if kind_of(layers, folder) != DIR:
+        if kind_at(layers, folder) != DIR:
             writer.directory(folder)
     for path in _EMPTY_FILES:
-        if kind_of(layers, path) != DIR:
+        if kind_at(layers, path) != DIR:
             writer.file(path, b"", 0o755)
-    if kind_of(layers, b"etc/mtab") != DIR:
+    if kind_at(layers, b"etc/mtab") != DIR:
         writer.symlink(b"etc/mtab", b"/proc/mounts")
 
 
-def _place(layers: Sequence[Layer], path: bytes) -> bytes:
+def _place(layers: Sequence[CompiledLayer], path: bytes) -> bytes:
     """The path with its parents' symbolic links followed."""
     parent, _, name = path.rpartition(b"/")
-    return resolve(layers, parent) + b"/" + name
+    return resolve_path(layers, parent) + b"/" + name

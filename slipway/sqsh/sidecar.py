@@ -19,7 +19,7 @@ from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent, silent
 from slipway.core.units import human_bytes
 from slipway.sqsh import sidecar
-from slipway.squashfs.read.image_reader import Found, check
+from slipway.squashfs.read.image_reader import ImageCheck, check_image
 
 _PROGRESS_BYTES = 64 << 20
 
@@ -47,7 +47,7 @@ class Sidecar:
     @property
     def digest(self) -> str:
         """One digest of the whole content."""
-        return digests.digest(self.pieces)
+        return digests.pieces_digest(self.pieces)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def sidecar_path(sqsh: Path) -> Path:
     return sqsh.with_name(sqsh.name + ".json")
 
 
-def write(sqsh: Path, sidecar: Sidecar) -> None:
+def write_sidecar(sqsh: Path, sidecar: Sidecar) -> None:
     """Write the sidecar of `sqsh`, whole or not at all.
 
     Not flushed, as the .sqsh itself is not (slipway.core.files): on ext4 a flush of these few
@@ -73,7 +73,7 @@ def write(sqsh: Path, sidecar: Sidecar) -> None:
     """
     data = asdict(sidecar)
     data |= {"format": FORMAT, "size": sidecar.size, "digest": sidecar.digest}
-    data["pieces"] = digests.lines(sidecar.pieces)
+    data["pieces"] = digests.piece_lines(sidecar.pieces)
     path = sidecar_path(sqsh)
     half = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -87,15 +87,15 @@ def write(sqsh: Path, sidecar: Sidecar) -> None:
         half.unlink(missing_ok=True)
 
 
-def read(sqsh: Path) -> Sidecar | None:
+def read_sidecar(sqsh: Path) -> Sidecar | None:
     """The sidecar of `sqsh`, None where there is none. Raises SlipwayError where it is damaged."""
-    found = read_any(sqsh)
+    found = read_any_sidecar(sqsh)
     if isinstance(found, MadeFrom):
         raise _unreadable(sqsh, "unknown format")
     return found
 
 
-def read_any(sqsh: Path) -> Sidecar | MadeFrom | None:
+def read_any_sidecar(sqsh: Path) -> Sidecar | MadeFrom | None:
     """As `read`; of one that another version of Slipway wrote, what all versions say."""
     try:
         data = json.loads(sidecar_path(sqsh).read_bytes())
@@ -122,9 +122,9 @@ def _unreadable(sqsh: Path, why: str) -> SlipwayError:
     )
 
 
-def verify(sqsh: Path) -> Sidecar:
+def verify_sqsh(sqsh: Path) -> Sidecar:
     """Check every byte of `sqsh` against its sidecar; SlipwayError where it differs."""
-    sidecar = read(sqsh)
+    sidecar = read_sidecar(sqsh)
     if sidecar is None:
         raise SlipwayError(
             "there is no sidecar to check the file against",
@@ -133,7 +133,7 @@ def verify(sqsh: Path) -> Sidecar:
         )
     try:
         size = sqsh.stat().st_size
-        wrong = digests.differing(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
+        wrong = digests.differing_pieces(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
     except OSError as error:
         raise SlipwayError(f"cannot be read: {error.strerror}", where=str(sqsh)) from error
     if wrong is not None:
@@ -148,14 +148,14 @@ def verify(sqsh: Path) -> Sidecar:
     return sidecar
 
 
-def verify_file(path: Path, on_event: OnEvent = silent) -> Found:
+def verify_sqsh_file(path: Path, on_event: OnEvent = silent) -> ImageCheck:
     """Check a .sqsh against its sidecar, then its structure and every byte of its contents.
 
     Raises SlipwayError with the first thing that is wrong.
     """
     task = f"verify {path.name}"
     on_event(Event("start", task))
-    sidecar.verify(path)
+    sidecar.verify_sqsh(path)
     done = said = 0
 
     def on_bytes(count: int) -> None:
@@ -165,7 +165,7 @@ def verify_file(path: Path, on_event: OnEvent = silent) -> Found:
             said = done
             on_event(Event("progress", task, "contents", current=done, unit="B"))
 
-    found = check(path, on_bytes=on_bytes)
+    found = check_image(path, on_bytes=on_bytes)
     text = f"{found.entries} paths, {human_bytes(found.content)} of content"
     on_event(Event("done", task, text=text))
     return found

@@ -13,21 +13,21 @@ from slipway.squashfs.compile.layer_sources import Source
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourceImage:
     """An image to export. `layers` are lowest first.
 
     `provenance` is the URI that enroot would have been given. `engine_files`: the result gets the
     files that an engine puts into every container, as `enroot import dockerd://` has them.
     """
 
-    image: EngineSourceSourceImage
+    image: ImageFacts
     layers: tuple[Source, ...]
     provenance: str
     engine_files: bool
 
 
 @dataclass(frozen=True)
-class EngineSourceSourceImage:
+class ImageFacts:
     """What the engine knows of an image."""
 
     reference: str
@@ -35,10 +35,10 @@ class EngineSourceSourceImage:
     digests: tuple[str, ...]
     size: int  # bytes, unpacked
     created: int  # seconds since the epoch; 0 where the image does not say
-    config: EnrootFilesImageConfig
+    config: ImageConfig
 
 
-def seconds(timestamp: str | None) -> int:
+def timestamp_seconds(timestamp: str | None) -> int:
     """An RFC 3339 time -> whole seconds since the epoch, never below 0; 0 where there is none.
 
     Raises EngineError for any other text. Engines write more decimals than Python 3.10 reads.
@@ -56,7 +56,7 @@ def seconds(timestamp: str | None) -> int:
 
 
 @dataclass(frozen=True)
-class EnrootFilesImageConfig:
+class ImageConfig:
     """The parts of an image's config that enroot reads."""
 
     env: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class EnrootFilesImageConfig:
     volumes: tuple[str, ...] = ()  # sorted
 
     @classmethod
-    def from_inspect(cls, config: Mapping[str, Any]) -> EnrootFilesImageConfig:
+    def from_inspect(cls, config: Mapping[str, Any]) -> ImageConfig:
         """From the `Config` of an image inspection or of an OCI config; any key may be null."""
         return cls(
             env=tuple(config.get("Env") or ()),

@@ -11,11 +11,11 @@ from slipway.core.credentials import CredentialsFor
 from slipway.core.errors import UsageError
 from slipway.core.events import OnEvent, silent
 from slipway.core.paths import Project
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.sqsh.export import export_origin
-from slipway.sqsh.sources.blobs import Stored
-from slipway.sqsh.sources.oci_layout import from_layout
-from slipway.sqsh.sources.registry_source import from_registry
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.sqsh.export import export_source
+from slipway.sqsh.sources.blobs import StoredImage
+from slipway.sqsh.sources.oci_layout import layout_image
+from slipway.sqsh.sources.registry_source import registry_image
 from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, layer_cache
 from slipway.squashfs.format.options import SqshOptions
 
@@ -41,11 +41,11 @@ def export_stored(
 
     Its name says what it holds: the repository's last part and the manifest's digest.
     """
-    with opened(uri, credentials) as image:
+    with open_stored_image(uri, credentials) as image:
         words = re.split(r"[@:]", image.origin.image.reference.rpartition("/")[2])
         name = next(word for word in words if word not in ("oci", ""))
         path = (folder or project.sqsh) / f"{name}-{image.digest[7:19]}.sqsh"
-        export_origin(
+        export_source(
             image.origin,
             path,
             cache=layer_cache(project, cache_limit),
@@ -58,7 +58,7 @@ def export_stored(
 
 
 @contextmanager
-def opened(uri: str, credentials: CredentialsFor) -> Iterator[Stored]:
+def open_stored_image(uri: str, credentials: CredentialsFor) -> Iterator[StoredImage]:
     """The image of `registry://HOST/REPOSITORY@sha256:...` (or `:TAG`) or `oci:DIR`.
 
     Layers can be read in the block. Raises UsageError for another kind of URI, RegistryError and
@@ -68,10 +68,10 @@ def opened(uri: str, credentials: CredentialsFor) -> Iterator[Stored]:
         found = _REFERENCE.fullmatch(uri.removeprefix(_REGISTRY))
         if found is None or not (found["digest"] or found["tag"]):
             raise _usage(uri)
-        with Distribution(found["host"], credentials) as registry:
-            yield from_registry(registry, found["repository"], found["digest"] or found["tag"])
+        with RegistryClient(found["host"], credentials) as registry:
+            yield registry_image(registry, found["repository"], found["digest"] or found["tag"])
     elif uri.startswith(_LAYOUT):
-        yield from_layout(Path(uri.removeprefix(_LAYOUT)))
+        yield layout_image(Path(uri.removeprefix(_LAYOUT)))
     else:
         raise _usage(uri)
 

@@ -18,11 +18,11 @@ from slipway.core.units import human_bytes
 from slipway.engine.client import Engine
 from slipway.sqsh import destination as preflight
 from slipway.sqsh import enroot_files, unsquashfs
-from slipway.sqsh.layer_linker import Packed
-from slipway.sqsh.source_image import EngineSourceSourceImage
+from slipway.sqsh.layer_linker import SqshContents
+from slipway.sqsh.source_image import ImageFacts
 from slipway.sqsh.sources import engine_source
 from slipway.sqsh.tar_headers import TarError
-from slipway.sqsh.tar_rewrite import Changes, rewrite
+from slipway.sqsh.tar_rewrite import TarChanges, rewrite_tar
 from slipway.sqsh.unsquashfs import find_tool
 from slipway.squashfs.format.options import SqshOptions
 
@@ -43,15 +43,15 @@ def check_streaming(options: SqshOptions) -> None:
 
 def stream_image(
     engine: Engine,
-    image: EngineSourceSourceImage,
+    image: ImageFacts,
     path: Path,
     options: SqshOptions,
     task: str,
     on_event: OnEvent,
     log: Path | None,
-) -> Packed:
+) -> SqshContents:
     """Write the image into `path`; no copy is made on the way. Raises SlipwayError."""
-    contents = enroot_files.files(image.config, f"dockerd://{image.reference}")
+    contents = enroot_files.enroot_files(image.config, f"dockerd://{image.reference}")
     done = reported = 0
 
     def on_bytes(count: int) -> None:
@@ -64,19 +64,19 @@ def stream_image(
 
     try:
         with (
-            engine_source.exported(engine, image) as stream,
-            packer(options, path, image.created, log) as sink,
+            engine_source.container_export(engine, image) as stream,
+            start_packer(options, path, image.created, log) as sink,
         ):
-            changes = Changes(
+            changes = TarChanges(
                 files=contents,
                 working_dir=image.config.working_dir,
                 created=image.created,
                 touched_after=stream.touched_after,
             )
-            written = rewrite(stream.chunks, sink, changes, on_bytes)
+            written = rewrite_tar(stream.chunks, sink, changes, on_bytes)
         on_event(Event("progress", task, step="verify"))
-        unsquashfs.check(path, written, options)
-        return Packed(written.entries, tuple(written.nodes_left_out), digests.of_file(path))
+        unsquashfs.check_sqsh_tables(path, written, options)
+        return SqshContents(written.entries, tuple(written.nodes_left_out), digests.hash_file(path))
     except TarError as error:
         raise SlipwayError(
             f"the engine's export of {image.reference} cannot be packed: {error}"
@@ -125,7 +125,7 @@ def _refusal(file: IO[bytes]) -> str | None:
 
 
 @contextlib.contextmanager
-def packer(
+def start_packer(
     options: SqshOptions, destination: Path, mtime: int, log: Path | None
 ) -> Iterator[IO[bytes]]:
     """A sink whose tar stream becomes the squashfs `destination`, whole at the end of the block.

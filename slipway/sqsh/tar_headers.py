@@ -31,7 +31,7 @@ class TarError(ValueError):
 
 
 @dataclass
-class Entry:
+class TarEntry:
     """One entry. Names are relative to the root, without `./` and a trailing slash."""
 
     kind: int
@@ -45,7 +45,7 @@ class Entry:
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
 
 
-def number(raw: bytes) -> int:
+def tar_number(raw: bytes) -> int:
     """A numeric field: octal text, or GNU's base 256 where the top bit is set."""
     if raw[0] & 0x80:
         value = int.from_bytes(raw, "big", signed=raw[0] == 0xFF)
@@ -69,7 +69,7 @@ def pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         data = data[int(length) :]
 
 
-def clean(name: bytes) -> bytes:
+def clean_path(name: bytes) -> bytes:
     """A path relative to the root; the root itself is empty."""
     while name.startswith((b"/", b"./")):
         name = name.lstrip(b"/") if name.startswith(b"/") else name[2:]
@@ -77,10 +77,10 @@ def clean(name: bytes) -> bytes:
     return b"" if name == b"." else name
 
 
-def parse(block: bytes, pax: dict[bytes, bytes]) -> Entry:
+def parse_header(block: bytes, pax: dict[bytes, bytes]) -> TarEntry:
     """One header block and the pax or GNU records before it -> an entry. Raises TarError."""
     raw = _LAYOUT.unpack(block)
-    if sum(block) - sum(raw[6]) + 8 * 0x20 != number(raw[6]):
+    if sum(block) - sum(raw[6]) + 8 * 0x20 != tar_number(raw[6]):
         raise TarError("bad checksum in a tar header")
     name, kind = raw[0].rstrip(b"\0"), raw[7][0]
     if raw[9] == b"ustar\0" and raw[15][0]:
@@ -88,15 +88,15 @@ def parse(block: bytes, pax: dict[bytes, bytes]) -> Entry:
     if kind in (_OLD_REGULAR, _CONTIGUOUS):
         kind = REGULAR
     link = pax.get(b"linkpath", raw[8].rstrip(b"\0"))
-    return Entry(
+    return TarEntry(
         kind=kind,
-        name=clean(pax.get(b"path", name)),
-        link=clean(link) if kind == HARDLINK else link,
-        mode=number(raw[1]) & 0o7777,
-        size=int(pax.get(b"size", b"")) if b"size" in pax else number(raw[4]),
-        mtime=int(pax[b"mtime"].split(b".")[0]) if b"mtime" in pax else number(raw[5]),
-        major=number(raw[13]),
-        minor=number(raw[14]),
+        name=clean_path(pax.get(b"path", name)),
+        link=clean_path(link) if kind == HARDLINK else link,
+        mode=tar_number(raw[1]) & 0o7777,
+        size=int(pax.get(b"size", b"")) if b"size" in pax else tar_number(raw[4]),
+        mtime=int(pax[b"mtime"].split(b".")[0]) if b"mtime" in pax else tar_number(raw[5]),
+        major=tar_number(raw[13]),
+        minor=tar_number(raw[14]),
         xattrs={
             key[len(_XATTR) :]: value
             for key, value in pax.items()
@@ -111,7 +111,7 @@ def _field(value: int, width: int) -> bytes:
     return b"\x80" + value.to_bytes(width - 1, "big")
 
 
-def _block(entry: Entry, kind: int, size: int) -> bytes:
+def _block(entry: TarEntry, kind: int, size: int) -> bytes:
     fields = (
         entry.name[:100],
         _field(entry.mode, 8),
@@ -142,7 +142,7 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (length, key, value)
 
 
-def build(entry: Entry) -> bytes:
+def build_header(entry: TarEntry) -> bytes:
     """The header block of an entry, after a pax header where a plain one cannot hold it."""
     records = [_record(_XATTR + key, value) for key, value in sorted(entry.xattrs.items())]
     if len(entry.name) > 100:
@@ -153,9 +153,9 @@ def build(entry: Entry) -> bytes:
     if not records:
         return head
     data = b"".join(records)
-    return _block(Entry(PAX, b"pax"), PAX, len(data)) + data + padding(len(data)) + head
+    return _block(TarEntry(PAX, b"pax"), PAX, len(data)) + data + block_padding(len(data)) + head
 
 
-def padding(size: int) -> bytes:
+def block_padding(size: int) -> bytes:
     """The zeros that fill the last block of `size` bytes."""
     return bytes(-size % BLOCK)

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from slipway.sqsh import tar_headers
-from slipway.sqsh.tar_headers import BLOCK, Entry, TarError
-from slipway.sqsh.unsquashfs import TarRewriteWritten
+from slipway.sqsh.tar_headers import BLOCK, TarEntry, TarError
+from slipway.sqsh.unsquashfs import ExpectedContents
 from slipway.squashfs.format.options import READABLE_DEPTH
 
 
-class Sink(Protocol):
+class TarSink(Protocol):
     """Where the new stream goes."""
 
     def write(self, data: bytes | memoryview, /) -> int:
@@ -35,7 +35,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
-class Changes:
+class TarChanges:
     """What to change: files to add, times to keep stable."""
 
     files: Mapping[str, bytes]  # path below the root -> content
@@ -71,7 +71,7 @@ class _Source:
             parts.append(self._piece(missing))
         return b"".join(parts)
 
-    def copy(self, size: int, sink: Sink | None) -> None:
+    def copy(self, size: int, sink: TarSink | None) -> None:
         while size:
             piece = self._piece(size)
             size -= len(piece)
@@ -91,7 +91,7 @@ class _Tree:
         self.implied: set[bytes] = set()
         self.links: dict[bytes, bytes] = {}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: TarEntry) -> None:
         if entry.kind == tar_headers.DIRECTORY:
             self.directories.add(entry.name)
         elif entry.kind == tar_headers.SYMLINK:
@@ -124,13 +124,13 @@ class _Tree:
         return b"/".join(done)
 
 
-def _next_entry(source: _Source) -> Entry | None:
+def _next_entry(source: _Source) -> TarEntry | None:
     pax: dict[bytes, bytes] = {}
     while True:
         block = source.read(BLOCK)
         if block.count(0) == BLOCK:
             return None
-        entry = tar_headers.parse(block, pax)
+        entry = tar_headers.parse_header(block, pax)
         if entry.kind in tar_headers.KINDS:
             return entry
         data = source.read(entry.size)
@@ -145,26 +145,26 @@ def _next_entry(source: _Source) -> Entry | None:
             raise TarError(f"a tar entry of kind {chr(entry.kind)!r} for {entry.name!r}")
 
 
-def rewrite(
+def rewrite_tar(
     chunks: Iterable[bytes],
-    sink: Sink,
-    changes: Changes,
+    sink: TarSink,
+    changes: TarChanges,
     on_bytes: Callable[[int], None],
-) -> TarRewriteWritten:
+) -> ExpectedContents:
     """Copy a tar stream into `sink` with `changes`, and say what was written.
 
     Nothing but the entry in hand is kept in memory, apart from the names of directories and links.
     Raises TarError for a stream that is cut short or is no archive of a file system.
     """
-    source, tree, written = _Source(chunks, on_bytes), _Tree(), TarRewriteWritten()
+    source, tree, written = _Source(chunks, on_bytes), _Tree(), ExpectedContents()
     replaced = {path.encode() for path in changes.files}
 
-    def put(entry: Entry) -> None:
+    def put(entry: TarEntry) -> None:
         tree.add(entry)
         written.entries += 1
         written.inodes += entry.kind != tar_headers.HARDLINK
         written.newlines += entry.name.count(b"\n")
-        sink.write(tar_headers.build(entry))
+        sink.write(tar_headers.build_header(entry))
 
     while entry := _next_entry(source):
         if entry.name in replaced and entry.kind == tar_headers.DIRECTORY:
@@ -191,12 +191,12 @@ def rewrite(
     source.drain()
 
     for path, content in sorted(changes.files.items()):
-        put(Entry(tar_headers.REGULAR, path.encode(), size=len(content), mtime=changes.created))
-        sink.write(content + tar_headers.padding(len(content)))
+        put(TarEntry(tar_headers.REGULAR, path.encode(), size=len(content), mtime=changes.created))
+        sink.write(content + tar_headers.block_padding(len(content)))
     working_dir = tree.resolve(changes.working_dir.encode())
     if working_dir and working_dir not in tree.directories:
-        put(Entry(tar_headers.DIRECTORY, working_dir, mode=0o755, mtime=changes.created))
+        put(TarEntry(tar_headers.DIRECTORY, working_dir, mode=0o755, mtime=changes.created))
     for directory in tree.missing():
-        put(Entry(tar_headers.DIRECTORY, directory, mode=0o755, mtime=changes.created))
+        put(TarEntry(tar_headers.DIRECTORY, directory, mode=0o755, mtime=changes.created))
     sink.write(tar_headers.END)
     return written

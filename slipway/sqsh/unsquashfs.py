@@ -20,7 +20,7 @@ def find_tool(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Squashfs:
+class SqshTables:
     """What the superblock says, and how many paths below the root the directories list."""
 
     inodes: int
@@ -29,7 +29,7 @@ class Squashfs:
     listed: int
 
 
-def inspect(path: Path) -> Squashfs:
+def inspect_sqsh(path: Path) -> SqshTables:
     """Read a squashfs's superblock, inode table and directories. Raises SlipwayError if damaged."""
     tool = find_tool("unsquashfs")
     superblock = _run([tool, "-s", str(path)], path).decode(errors="replace")
@@ -40,7 +40,7 @@ def inspect(path: Path) -> Squashfs:
             fields[" ".join(words[:-1])] = words[-1]
     listing = _run([tool, "-l", "-no-progress", str(path)], path)
     try:
-        return Squashfs(
+        return SqshTables(
             inodes=int(fields["Number of inodes"]),
             compressor=fields["Compression"],
             block_size=int(fields["Block size"]),
@@ -58,10 +58,10 @@ def _run(command: list[str], path: Path) -> bytes:
     return done.stdout
 
 
-def check(path: Path, written: TarRewriteWritten, options: SqshOptions) -> Squashfs:
+def check_sqsh_tables(path: Path, written: ExpectedContents, options: SqshOptions) -> SqshTables:
     """Raise SlipwayError unless `path` holds as many entries as were `written`."""
-    found = inspect(path)
-    expected = Squashfs(
+    found = inspect_sqsh(path)
+    expected = SqshTables(
         inodes=written.inodes,
         # The format has no word for none: such an image names gzip and uses it for no block.
         compressor=options.compressor.replace("none", "gzip"),
@@ -78,7 +78,7 @@ def check(path: Path, written: TarRewriteWritten, options: SqshOptions) -> Squas
 
 
 @dataclass
-class TarRewriteWritten:
+class ExpectedContents:
     """What the new stream holds. `entries` counts paths below the root, `inodes` files."""
 
     entries: int = 0

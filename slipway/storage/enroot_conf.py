@@ -16,7 +16,7 @@ def _line(key: str) -> re.Pattern[str]:
     return re.compile(rf"^[ \t]*(?P<off>#[ \t]*)?{key}(?:[ \t=]+(?P<value>.*?))?[ \t]*$", re.M)
 
 
-def value(text: str, key: str) -> str | None:
+def conf_value(text: str, key: str) -> str | None:
     """The value in force, None where the file leaves enroot's default."""
     for found in _line(key).finditer(text):
         if not found["off"]:
@@ -24,7 +24,7 @@ def value(text: str, key: str) -> str | None:
     return None
 
 
-def with_values(text: str, values: Mapping[str, str | None]) -> str:
+def conf_with_values(text: str, values: Mapping[str, str | None]) -> str:
     """The file with these settings (None: enroot's default), each where its key is first named.
 
     In that place, because readers look there: a commented-out line further up would be what
@@ -33,7 +33,7 @@ def with_values(text: str, values: Mapping[str, str | None]) -> str:
     """
     for key, wanted in values.items():
         text = _with_value(text, key, wanted)
-    options = value(text, SQUASH)
+    options = conf_value(text, SQUASH)
     if options is not None and EXIT_ON_ERROR not in options.split():
         text = _with_value(text, SQUASH, f"{options} {EXIT_ON_ERROR}".strip())
     return text

@@ -14,12 +14,12 @@ from slipway.core.errors import UsageError
 from slipway.core.events import Event, OnEvent
 from slipway.core.paths import Project
 from slipway.storage.move import steps
-from slipway.storage.move.data_move import Planned
-from slipway.storage.move.journal import Journal, Kept
-from slipway.storage.storage_status import Status, notes
+from slipway.storage.move.data_move import PlannedMove
+from slipway.storage.move.journal import KeptFolder, MoveJournal
+from slipway.storage.storage_status import StorageStatus, status_notes
 
 
-def show_status(status: Status, *, as_json: bool) -> None:
+def show_status(status: StorageStatus, *, as_json: bool) -> None:
     """Tables, or JSON."""
     if as_json:
         print_json(status.as_json())
@@ -32,11 +32,11 @@ def show_status(status: Status, *, as_json: bool) -> None:
             for rank, c in enumerate(status.candidates, 1)
         ]
         print_table(("rank", "disk", "device", "why"), rows, title="better disks, best first")
-    for line in notes(status):
+    for line in status_notes(status):
         say(line)
 
 
-def show_planned(planned: Planned, *, as_json: bool) -> None:
+def show_planned(planned: PlannedMove, *, as_json: bool) -> None:
     """The steps of a move, with sizes and time estimates, or that there is nothing to do."""
     journal = planned.journal
     if journal is None:
@@ -47,7 +47,7 @@ def show_planned(planned: Planned, *, as_json: bool) -> None:
         if as_json:
             print_json({"steps": []})
         return
-    found = steps.steps(journal)
+    found = steps.move_steps(journal)
     if as_json:
         print_json(
             {
@@ -64,16 +64,16 @@ def show_planned(planned: Planned, *, as_json: bool) -> None:
         return
     rows = [(str(number), *step.row()) for number, step in enumerate(found, 1)]
     print_table(("", "step", "size", "time"), rows)
-    for line in steps.summary(journal, planned.profile):
+    for line in steps.move_summary(journal, planned.profile):
         say(line)
 
 
-def show_deleted(deleted: Sequence[Kept]) -> None:
+def show_deleted(deleted: Sequence[KeptFolder]) -> None:
     """What --delete-old deleted."""
     say(f"deleted: {', '.join(str(kept.path) for kept in deleted)}" if deleted else "nothing kept")
 
 
-def show_outcome(journal: Journal) -> None:
+def show_outcome(journal: MoveJournal) -> None:
     """What a finished move or restore, or the way back of one, came to."""
     if journal.phase == "undone":
         say("everything is as before")
@@ -85,7 +85,7 @@ def show_outcome(journal: Journal) -> None:
         say(f"kept: {kept}. `./inv storage.move --delete-old` deletes what is kept")
 
 
-def ask(question: str, *, yes: bool) -> bool:
+def ask_user(question: str, *, yes: bool) -> bool:
     """A yes from the person, or from --yes. Raises UsageError where nobody can answer."""
     if yes:
         return True
@@ -96,7 +96,7 @@ def ask(question: str, *, yes: bool) -> bool:
 
 
 @contextmanager
-def progress(project: Project, doing: str) -> Iterator[OnEvent]:
+def show_move_progress(project: Project, doing: str) -> Iterator[OnEvent]:
     """Events on the terminal, and in a log file that keeps all of them."""
     path = project.logs / f"storage-{doing}.log"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import SlipwayError
-from slipway.core.mounts import existing, space
+from slipway.core.mounts import file_system_space, nearest_existing
 from slipway.core.trees import measure
 from slipway.core.units import human_bytes
 from slipway.engine.client import Engine
@@ -19,13 +19,13 @@ from slipway.storage import enroot_conf
 from slipway.storage.disks import mount_table, target_disk
 from slipway.storage.disks.candidates import Candidate
 from slipway.storage.disks.mount_table import Mount
-from slipway.storage.disks.profiles import Places, profile
+from slipway.storage.disks.profiles import DataPlaces, profile
 from slipway.storage.docker import installation
-from slipway.storage.docker.installation import Subject
+from slipway.storage.docker.installation import DockerInstallation
 from slipway.storage.errors import StorageError
 from slipway.storage.move import journal_file
-from slipway.storage.move.docker_move import Room
-from slipway.storage.move.journal import Journal
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.journal import MoveJournal
 
 _EXPANSION = re.compile(r"\$(?:\{|\(|[A-Za-z])")
 Wanted = tuple[str, Path, str, int | None, str]
@@ -39,12 +39,12 @@ _ENROOT_DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class Status:
+class StorageStatus:
     """The whole answer. `move` says what became of the last move, None where there was none."""
 
     profile: str
     daemon: str
-    places: tuple[Place, ...]
+    places: tuple[DataLocation, ...]
     candidates: tuple[Candidate, ...]
     move: str | None
     unfinished: bool
@@ -73,25 +73,29 @@ class Status:
         }
 
 
-def look(room: Room, profile_name: str) -> Status:
+def storage_status(room: DockerDaemon, profile_name: str) -> StorageStatus:
     """Look at everything; changes and starts nothing. Raises UsageError for an unknown profile."""
     chosen = profile(profile_name, room.machine)
-    mounted = mount_table.mounts()
-    places: list[Place] = []
-    found: Subject | None = None
+    mounted = mount_table.mount_table()
+    places: list[DataLocation] = []
+    found: DockerInstallation | None = None
     try:
-        found = installation.find(room.project, room.url, room.machine)
+        found = installation.find_installation(room.project, room.url, room.machine)
         daemon = f"{found.name}, {'running' if found.running else 'stopped'}"
     except SlipwayError as error:
         daemon = f"Docker is not known: {error.what}"
-    wanted = [*(of_docker(found, room) if found else ()), *of_enroot(room), *of_slipway(room)]
+    wanted = [
+        *(docker_locations(found, room) if found else ()),
+        *enroot_locations(room),
+        *slipway_locations(room),
+    ]
     anchor = found.data_root if found else Path("/")
     needed = max((used or 0 for _, _, _, used, _ in wanted), default=0)
-    ranked = target_disk.candidates(chosen, room.machine, anchor, needed)
+    ranked = target_disk.candidate_disks(chosen, room.machine, anchor, needed)
     for what, path, note, used, there in wanted:
-        places.append(place(what, path, note, used, there, mounted, ranked))
+        places.append(locate_data(what, path, note, used, there, mounted, ranked))
     journal, told = _last_move(room)
-    return Status(
+    return StorageStatus(
         profile=chosen.name,
         daemon=daemon,
         places=tuple(places),
@@ -102,7 +106,7 @@ def look(room: Room, profile_name: str) -> Status:
     )
 
 
-def _last_move(room: Room) -> tuple[Journal | None, str | None]:
+def _last_move(room: DockerDaemon) -> tuple[MoveJournal | None, str | None]:
     try:
         journal = room.journal()
     except StorageError as error:
@@ -110,7 +114,7 @@ def _last_move(room: Room) -> tuple[Journal | None, str | None]:
     if journal is None:
         return None, None
     route = ", ".join(f"{root.old} -> {root.new}" for root in journal.roots)
-    if journal_file.at_work(room.machine, journal.url):
+    if journal_file.move_at_work(room.machine, journal.url):
         return journal, f"a {journal.kind} is at work now ({journal.phase}): {route}"
     if not journal.over:
         return journal, (
@@ -120,7 +124,7 @@ def _last_move(room: Room) -> tuple[Journal | None, str | None]:
     return journal, f"the last {journal.kind} is {journal.phase}: {route}"
 
 
-def notes(status: Status) -> tuple[str, ...]:
+def status_notes(status: StorageStatus) -> tuple[str, ...]:
     """What a person should know beside the tables."""
     lines = [f"profile {status.profile}; {status.daemon}"]
     if status.move:
@@ -132,7 +136,7 @@ def notes(status: Status) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Place:
+class DataLocation:
     """One kind of data. `used` is in bytes, None where only root may look.
 
     `better` is where it would be better off, with the reason; where it is fine, only the reason.
@@ -157,12 +161,12 @@ class Place:
         return (name, str(self.path), disk, used, human_bytes(self.free), better)
 
 
-def of_docker(found: Subject, room: Room) -> Iterator[Wanted]:
+def docker_locations(found: DockerInstallation, room: DockerDaemon) -> Iterator[Wanted]:
     """What dockerd and a separate containerd keep."""
     store, cache = "stopped", None
     if found.running:
         try:
-            connected = installation.engine_of(found, room.project)
+            connected = installation.engine_of_installation(found, room.project)
         except SlipwayError as error:
             store = error.what
         else:
@@ -174,7 +178,7 @@ def of_docker(found: Subject, room: Room) -> Iterator[Wanted]:
             finally:
                 connected.close()
     if found.embedded:
-        below = str(Places(Path("/")).embedded(room.project.engine)).lstrip("/")
+        below = str(DataPlaces(Path("/")).embedded(room.project.engine)).lstrip("/")
         yield ("embedded engine", found.data_root, store, _used(found.data_root), below)
     else:
         yield (
@@ -202,14 +206,14 @@ def _build_cache(connected: Engine) -> int:
     return sum(int(record["Size"]) for record in records)
 
 
-def of_enroot(room: Room) -> Iterator[Wanted]:
+def enroot_locations(room: DockerDaemon) -> Iterator[Wanted]:
     """enroot's four folders, where enroot is configured."""
     if not room.machine.enroot_conf.exists():
         return
     text = room.machine.enroot_conf.read_text()
-    better = Places(Path("/")).enroot(None)
+    better = DataPlaces(Path("/")).enroot(None)
     for key in enroot_conf.PATHS:
-        configured = enroot_conf.value(text, key)
+        configured = enroot_conf.conf_value(text, key)
         name = f"enroot {key.removeprefix('ENROOT_').removesuffix('_PATH')}"
         below = better[key].lstrip("/")
         if configured is None:
@@ -229,7 +233,7 @@ def fixed_part(setting: str) -> Path:
     return Path(setting[: found.start()].rpartition("/")[0] or "/")
 
 
-def of_slipway(room: Room) -> Iterator[Wanted]:
+def slipway_locations(room: DockerDaemon) -> Iterator[Wanted]:
     """What this checkout keeps itself."""
     project = room.project
     for what, path in (("Slipway cache", project.cache), ("Slipway .sqsh files", project.sqsh)):
@@ -243,7 +247,7 @@ def _used(path: Path) -> int | None:
         return None
 
 
-def place(
+def locate_data(
     what: str,
     path: Path,
     note: str,
@@ -251,14 +255,14 @@ def place(
     below: str,
     mounted: tuple[Mount, ...],
     ranked: tuple[Candidate, ...],
-) -> Place:
+) -> DataLocation:
     """With its disk, and with the first of the ranked disks that is better."""
-    mount = target_disk.home_of(existing(path).resolve(), mounted)
-    free = space(path).free
+    mount = target_disk.home_of(nearest_existing(path).resolve(), mounted)
+    free = file_system_space(path).free
     best = next((c for c in ranked if c.mount.device != mount.device and c.space.free > free), None)
     ours = next((rank for rank, c in enumerate(ranked) if c.mount.device == mount.device), None)
     if ours == 0 or best is None:
         better, reason = None, "the best place here"
     else:
         better, reason = best.path / below, best.reason
-    return Place(what, path, note, mount.source, mount.fstype, used, free, better, reason)
+    return DataLocation(what, path, note, mount.source, mount.fstype, used, free, better, reason)

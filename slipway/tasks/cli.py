@@ -89,7 +89,7 @@ class InvConfig(Config):
             raise Exit(f"inv: {error}\n  Correct it: one of {names}.", USAGE) from error
 
 
-class Inv(Program):
+class InvProgram(Program):
     """invoke's program with Slipway's usage conventions."""
 
     def __init__(self, **options: Any) -> None:
@@ -132,7 +132,7 @@ class Inv(Program):
             raise Exit(f"inv: {error}\n  See `./inv --help`.", USAGE) from error
 
 
-def command(
+def task_command(
     *, repeatable: Sequence[str] = (), **options: Any
 ) -> Callable[[Callable[..., None]], Any]:
     """`invoke.task`, with expected failures turned into one paragraph and an exit code.
@@ -176,7 +176,7 @@ def main() -> None:
     """Entry point of ``./inv``."""
     interrupts.install()
     try:
-        Inv(name="Slipway", binary="inv", version=__version__).run(sys.argv)
+        InvProgram(name="Slipway", binary="inv", version=__version__).run(sys.argv)
     except SystemExit as end:
         # Before a task has begun, invoke itself ends with 1.
         if isinstance(end.__context__, KeyboardInterrupt):

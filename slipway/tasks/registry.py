@@ -5,29 +5,29 @@ from __future__ import annotations
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.core.console import say, status
+from slipway.core.console import print_fields, say
 from slipway.core.paths import Project
 from slipway.pipeline.settings import Settings
 from slipway.registry import local
-from slipway.tasks.cli import JSON, ROOT, command
+from slipway.tasks.cli import JSON, ROOT, task_command
 
 
-@command()
+@task_command()
 def registry_up(c: Context) -> None:
     """Start the registry on this machine and print its host."""
-    print(local.up(Project.at(ROOT), Settings.of(c.config).registry_port).host)
+    print(local.start_local_registry(Project.at(ROOT), Settings.of(c.config).registry_port).host)
 
 
-@command()
+@task_command()
 def registry_down(c: Context) -> None:
     """Stop the registry on this machine; what was pushed stays."""
-    say("stopped" if local.down(Project.at(ROOT)) else "it was not running")
+    say("stopped" if local.stop_local_registry(Project.at(ROOT)) else "it was not running")
 
 
-@command(help=JSON)
+@task_command(help=JSON)
 def registry_status(c: Context, json: bool = False) -> None:
     """Where the registry on this machine listens and keeps its data."""
-    status(local.status(Project.at(ROOT)), as_json=json)
+    print_fields(local.local_registry_status(Project.at(ROOT)), as_json=json)
 
 
 ns = Collection("registry", up=registry_up, down=registry_down, status=registry_status)

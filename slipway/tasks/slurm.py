@@ -8,11 +8,11 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from slipway.cluster import script
-from slipway.cluster.slurm_job import Request
-from slipway.tasks.cli import ROOT, after_dashes, command
+from slipway.cluster.slurm_job import ScriptRequest
+from slipway.tasks.cli import ROOT, after_dashes, task_command
 
 
-@command(
+@task_command(
     repeatable=("mount", "env", "launch", "sbatch", "srun"),
     help={
         "name": "the image",
@@ -57,7 +57,7 @@ def slurm_script(
     srun: list[str] = [],  # noqa: B006
 ) -> None:
     """Write an sbatch file: inv slurm.script NAME --nodes 2 --instance TYPE -- SCRIPT ARGS..."""
-    request = Request(
+    request = ScriptRequest(
         nodes=nodes,
         instance=instance,
         words=tuple(after_dashes(sys.argv)),
@@ -75,7 +75,7 @@ def slurm_script(
         sbatch=tuple(sbatch),
         srun=tuple(srun),
     )
-    script.write(ROOT, name, request, sqsh=sqsh, output=output)
+    script.write_script(ROOT, name, request, sqsh=sqsh, output=output)
 
 
 ns = Collection("slurm", script=slurm_script)

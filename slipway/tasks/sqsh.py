@@ -16,13 +16,13 @@ from slipway.pipeline import ship
 from slipway.pipeline.settings import Settings
 from slipway.registry.logins import credentials_for
 from slipway.sqsh import comparison, stored_images
-from slipway.sqsh.comparison import Exporter
-from slipway.sqsh.sidecar import verify_file
-from slipway.squashfs.read.diff import Change, diff
-from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, ROOT, SQSH, command
+from slipway.sqsh.comparison import ImageExporter
+from slipway.sqsh.sidecar import verify_sqsh_file
+from slipway.squashfs.read.diff import FileChange, diff_images
+from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, ROOT, SQSH, task_command
 
 
-@command(
+@task_command(
     positional=[],
     help={
         **IMAGE_NAMES,
@@ -63,16 +63,16 @@ def sqsh_export(
             )
         print(path)
     else:
-        ship.run(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
+        ship.ship(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
 
 
-@command(help={"file": "the .sqsh"})
+@task_command(help={"file": "the .sqsh"})
 def sqsh_verify(c: Context, file: str) -> None:
     """Check a .sqsh against its sidecar, its structure and all of its contents."""
-    verify_and_tell(Path(file))
+    verify_and_report(Path(file))
 
 
-@command(
+@task_command(
     help={
         **JSON,
         "a": "a .sqsh, or dockerd://NAME, registry://HOST/REPO@sha256:..., oci:FOLDER",
@@ -88,32 +88,32 @@ def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = Fals
     """
     project, settings = Project.at(ROOT), Settings.of(c.config)
     with Reporter() as reporter:
-        exporter = comparison.Exporter(
+        exporter = comparison.ImageExporter(
             project,
             lambda: connect(project, settings.engine),
             credentials_for(),
             settings.sqsh_cache,
             reporter.on_event,
         )
-        diff_and_tell(exporter, a, b, times=times, as_json=json)
+        diff_and_report(exporter, a, b, times=times, as_json=json)
 
 
 ns = Collection("sqsh", verify=sqsh_verify, diff=sqsh_diff)
 ns.add_task(sqsh_export, "export", default=True)
 
 
-def verify_and_tell(path: Path) -> None:
+def verify_and_report(path: Path) -> None:
     """`inv sqsh.verify FILE`."""
     with Reporter() as reporter:
-        verify_file(path, reporter.on_event)
+        verify_sqsh_file(path, reporter.on_event)
 
 
-def diff_and_tell(
-    exporter: Exporter, before: str, after: str, *, times: bool, as_json: bool
+def diff_and_report(
+    exporter: ImageExporter, before: str, after: str, *, times: bool, as_json: bool
 ) -> None:
     """`inv sqsh.diff A B`. Raises DriftError where the two differ, after telling how."""
     with exporter.opened(before) as first, exporter.opened(after) as second:
-        changes = diff(first, second, times=times)
+        changes = diff_images(first, second, times=times)
     if as_json:
         print_json([change_json(change) for change in changes])
     else:
@@ -124,7 +124,7 @@ def diff_and_tell(
         raise DriftError(f"{len(changes)} paths differ, {grown:+,} bytes of content in all")
 
 
-def change_line(change: Change) -> str:
+def change_line(change: FileChange) -> str:
     """`+ /opt/new  1.2 kB`, `- /opt/old  3 MB`, `~ /etc/x  10 B -> 12 B  (content, mode)`."""
     path = "/" + change.path.decode(errors="backslashreplace")
     if change.before is None:
@@ -137,7 +137,7 @@ def change_line(change: Change) -> str:
     return f"~ {path}  {sizes}  ({', '.join(change.what)})"
 
 
-def change_json(change: Change) -> dict[str, object]:
+def change_json(change: FileChange) -> dict[str, object]:
     """For programs; a path that is not UTF-8 has its bytes as backslash escapes."""
     return {
         "kind": change.kind,

@@ -13,24 +13,24 @@ from slipway.storage import storage_report
 from slipway.storage import storage_status as status
 from slipway.storage.machine import Machine
 from slipway.storage.move import data_move, move_plan, recovery
-from slipway.storage.move.docker_move import Room
-from slipway.tasks.cli import JSON, ROOT, command
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.tasks.cli import JSON, ROOT, task_command
 
 PROFILE = {"profile": "kind of machine: notebook, hyperpod, ec2, or auto to look"}
 YES = {"yes": "agree in advance"}
 
 
-def _room(c: Context) -> Room:
-    return Room.of(Project.at(ROOT), Machine(), Settings.of(c.config).engine)
+def _room(c: Context) -> DockerDaemon:
+    return DockerDaemon.of(Project.at(ROOT), Machine(), Settings.of(c.config).engine)
 
 
-@command(help={**PROFILE, **JSON})
-def storage_status(c: Context, profile: str = "auto", json: bool = False) -> None:
+@task_command(help={**PROFILE, **JSON})
+def storage_status_task(c: Context, profile: str = "auto", json: bool = False) -> None:
     """Where Docker, containerd, enroot and Slipway keep their data, and what would be better."""
-    storage_report.show_status(status.look(_room(c), profile), as_json=json)
+    storage_report.show_status(status.storage_status(_room(c), profile), as_json=json)
 
 
-@command(
+@task_command(
     positional=[],
     help={
         **PROFILE,
@@ -56,47 +56,52 @@ def storage_move(
 ) -> None:
     """Move Docker's and containerd's data, and enroot's folders, to another disk; or all back."""
     if not dry_run:
-        data_move.need_root()
+        data_move.require_root()
     room = _room(c)
     disk = storage_report.disk_named(names)
-    options = move_plan.Options(storage_report.mode_named(mode), stop=stop, delete_old=delete_old)
+    options = move_plan.MoveOptions(
+        storage_report.mode_named(mode), stop=stop, delete_old=delete_old
+    )
     if dry_run:
         planned = data_move.plan_move(room, disk, profile, options, dry_run=True, say=say)
         storage_report.show_planned(planned, as_json=json)
         return
-    with room.locked("storage.move"), storage_report.progress(room.project, "move") as on_event:
+    with (
+        room.locked("storage.move"),
+        storage_report.show_move_progress(room.project, "move") as on_event,
+    ):
         if resume:
-            storage_report.show_outcome(recovery.resume(room, on_event))
+            storage_report.show_outcome(recovery.resume_move(room, on_event))
             return
         if delete_old and disk is None and room.has_kept():
-            storage_report.show_deleted(data_move.delete_old(room, say))
+            storage_report.show_deleted(data_move.delete_kept(room, say))
             return
         planned = data_move.plan_move(room, disk, profile, options, dry_run=False, say=say)
         storage_report.show_planned(planned, as_json=json)
         if planned.journal is not None:
-            storage_report.show_outcome(data_move.apply(room, planned.journal, on_event))
+            storage_report.show_outcome(data_move.move_data(room, planned.journal, on_event))
         else:
             planned.make_folders()
         if planned.journal is None and delete_old:
-            storage_report.show_deleted(data_move.delete_old(room, say))
+            storage_report.show_deleted(data_move.delete_kept(room, say))
 
 
-@command(help={**YES, "stop": "stop running containers, and start them again afterwards"})
+@task_command(help={**YES, "stop": "stop running containers, and start them again afterwards"})
 def storage_restore(c: Context, yes: bool = False, stop: bool = False) -> None:
     """Go back to what was before the last move, or before one that was cut off."""
-    data_move.need_root()
+    data_move.require_root()
     room = _room(c)
     with (
         room.locked("storage.restore"),
-        storage_report.progress(room.project, "restore") as on_event,
+        storage_report.show_move_progress(room.project, "restore") as on_event,
     ):
-        journal = recovery.restore(
-            room, on_event, stop=stop, agree=lambda text: storage_report.ask(text, yes=yes)
+        journal = recovery.restore_data(
+            room, on_event, stop=stop, agree=lambda text: storage_report.ask_user(text, yes=yes)
         )
     storage_report.show_outcome(journal)
 
 
-@command(
+@task_command(
     help={
         **YES,
         **JSON,
@@ -112,12 +117,12 @@ def storage_prune(
     json: bool = False,
 ) -> None:
     """Remove unused images, build cache, old .sqsh files and caches; asks first."""
-    removals.run(_room(c), older_than, yes=yes, dry_run=dry_run, json=json)
+    removals.prune(_room(c), older_than, yes=yes, dry_run=dry_run, json=json)
 
 
 ns = Collection(
     "storage",
-    status=storage_status,
+    status=storage_status_task,
     move=storage_move,
     restore=storage_restore,
     prune=storage_prune,

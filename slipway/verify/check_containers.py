@@ -25,7 +25,7 @@ from testinfra.backend.base import (  # type: ignore[import-untyped]
 from slipway.core.errors import SlipwayError
 from slipway.core.processes import this_process
 from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL, _check_containers_remove
+from slipway.engine.containers import OWNER_LABEL, _remove_checked
 from slipway.engine.sdk_errors import sdk_errors
 
 SCRIPT = "train.py"
@@ -43,7 +43,7 @@ _PATHS_A_CALL = 500
 
 
 @dataclass(frozen=True)
-class Completed:
+class CompletedCommand:
     """How a command ended."""
 
     exit_code: int
@@ -52,7 +52,7 @@ class Completed:
 
 
 @dataclass(frozen=True)
-class Launched:
+class LaunchedJob:
     """How a start of the image ended. `log` is stdout and stderr, `files` what was collected."""
 
     exit_code: int
@@ -61,7 +61,7 @@ class Launched:
 
 
 @contextlib.contextmanager
-def resting(engine: Engine, image: str, *, gpu: bool = False) -> Iterator[str]:
+def resting_container(engine: Engine, image: str, *, gpu: bool = False) -> Iterator[str]:
     """A container of `image` that does nothing, without network; its id. Removed at the end."""
     api = engine.client.api
     devices = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpu else None
@@ -81,20 +81,22 @@ def resting(engine: Engine, image: str, *, gpu: bool = False) -> Iterator[str]:
         yield container
     finally:
         with sdk_errors(engine, f"removing a container of {image}"):
-            _check_containers_remove(engine, container)
+            _remove_checked(engine, container)
 
 
-def execute(engine: Engine, container: str, argv: Sequence[str], *, user: str = "") -> Completed:
+def execute_in(
+    engine: Engine, container: str, argv: Sequence[str], *, user: str = ""
+) -> CompletedCommand:
     """Run a command, word for word and without a shell, in a running container."""
     api = engine.client.api
     with sdk_errors(engine, f"running {argv[0]} in a container"):
         started = api.exec_create(container, list(argv), user=user)["Id"]
         stdout, stderr = api.exec_start(started, demux=True)
         code = api.exec_inspect(started)["ExitCode"]
-    return Completed(int(code), stdout or b"", stderr or b"")
+    return CompletedCommand(int(code), stdout or b"", stderr or b"")
 
 
-def probe(
+def probe_container(
     engine: Engine, container: str, python: str, script: str, *arguments: str
 ) -> dict[str, Any]:
     """Run a script of slipway.verify.inside with the container's `python`; what it printed.
@@ -102,7 +104,7 @@ def probe(
     Isolated, and without writing bytecode: looking must not change what is looked at.
     """
     source = resources.files("slipway.verify.inside").joinpath(f"{script}.py").read_text("utf-8")
-    done = execute(engine, container, [python, "-I", "-B", "-c", source, *arguments])
+    done = execute_in(engine, container, [python, "-I", "-B", "-c", source, *arguments])
     if done.exit_code != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise SlipwayError(f"{python} failed in the image (exit code {done.exit_code}): {said}")
@@ -110,16 +112,20 @@ def probe(
     return result
 
 
-def contents(engine: Engine, container: str, python: str, paths: Sequence[str]) -> dict[str, bytes]:
+def container_contents(
+    engine: Engine, container: str, python: str, paths: Sequence[str]
+) -> dict[str, bytes]:
     """The contents of files in a running container."""
     found: dict[str, bytes] = {}
     for start in range(0, len(paths), _PATHS_A_CALL):
-        part = probe(engine, container, python, "contents", *paths[start : start + _PATHS_A_CALL])
+        part = probe_container(
+            engine, container, python, "contents", *paths[start : start + _PATHS_A_CALL]
+        )
         found |= {path: base64.b64decode(text) for path, text in part.items()}
     return found
 
 
-def launch(
+def launch_job(
     engine: Engine,
     image: str,
     command: Sequence[str],
@@ -129,7 +135,7 @@ def launch(
     env: Mapping[str, str],
     collect: Sequence[str],
     timeout_s: float,
-) -> Launched:
+) -> LaunchedJob:
     """Start `image` through its own ENTRYPOINT and wait for its end. Raises TimeoutError.
 
     One host of a SageMaker job: its name is algo-1, which resolves; there is no other network.
@@ -163,9 +169,9 @@ def launch(
             collected: dict[str, bytes] = {}
             for path in collect:
                 collected |= _collect(engine, container, path)
-            return Launched(code, log, collected)
+            return LaunchedJob(code, log, collected)
         finally:
-            _check_containers_remove(engine, container)
+            _remove_checked(engine, container)
 
 
 def _archive(files: Mapping[str, bytes], empty: Sequence[str]) -> bytes:
@@ -218,12 +224,12 @@ class SdkBackend(BaseBackend):  # type: ignore[misc]
         """Run a shell command; `args` replace its %s, each as one word."""
         del kwargs
         line = self.get_command(command, *args)
-        done = execute(self._engine, self._container, ["/bin/sh", "-c", line], user=self._user)
+        done = execute_in(self._engine, self._container, ["/bin/sh", "-c", line], user=self._user)
         return self.result(done.exit_code, self.encode(line), done.stdout, done.stderr)
 
     def run_words(self, *words: str) -> CommandResult:
         """Run a command without any shell, its words as they are."""
-        done = execute(self._engine, self._container, words, user=self._user)
+        done = execute_in(self._engine, self._container, words, user=self._user)
         line = self.encode(" ".join(words))
         return self.result(done.exit_code, line, done.stdout, done.stderr)
 

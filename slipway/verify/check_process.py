@@ -24,7 +24,7 @@ _LINES, _WIDE = 12, 300
 """Of a failure's message, as much as a person reads at once."""
 
 
-class Heard:
+class CheckLog:
     """What the checks' process has said so far."""
 
     def __init__(self, task: str, on_event: OnEvent) -> None:
@@ -64,13 +64,13 @@ def run_checks(
     timeout_s: float,
     task: str,
     on_event: OnEvent,
-) -> tuple[Heard, int]:
+) -> tuple[CheckLog, int]:
     """Run `command`, a pytest with our plugin, on the `chosen` folders; its exit code.
 
     What it prints goes to `log`. Raises SlipwayError when it takes longer than `timeout_s`.
     """
     reading, writing = os.pipe()
-    heard = Heard(task, on_event)
+    heard = CheckLog(task, on_event)
     with os.fdopen(reading) as stream, log.open("wb") as output:
         process = subprocess.Popen(
             [*command, f"--slipway-report={writing}", *map(str, chosen)],
@@ -108,7 +108,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-class Reporter:
+class CheckReporter:
     """Tells the caller, in JSON lines, what runs and how it ended."""
 
     def __init__(self, stream: IO[str]) -> None:

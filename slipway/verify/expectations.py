@@ -17,9 +17,9 @@ from slipway.core.errors import SlipwayError
 from slipway.core.paths import Project
 from slipway.derive.dockerfile import environment_of, labels_of
 from slipway.engine.client import Engine
-from slipway.engine.images import image_id, inspect
-from slipway.matrix.load import load
-from slipway.matrix.model import Image, explain
+from slipway.engine.images import find_image_id, inspect_image
+from slipway.matrix.load import load_matrix
+from slipway.matrix.model import Image, explain_image
 from slipway.records.lock_files import load_locks
 from slipway.records.lock_keys import python_lock_keys
 from slipway.records.locks import Locks
@@ -38,7 +38,7 @@ class ToolFact:
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckedImage:
     """One image in an engine, and the facts that its checks compare it with."""
 
     engine: str  # URL, or "auto" where only the environment has what it takes to connect
@@ -60,7 +60,7 @@ class Subject:
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Subject:
+    def from_json(cls, text: str) -> CheckedImage:
         """The inverse of `to_json`."""
         data = json.loads(text)
         data["tools"] = {name: ToolFact(**fact) for name, fact in data["tools"].items()}
@@ -121,31 +121,31 @@ def private_files(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def subject_of(
+def expectations_of(
     project: Project, engine: Engine, image: Image, reference: str, base_reference: str
-) -> Subject:
+) -> CheckedImage:
     """Gather what the checks need. Raises SlipwayError where the image or base is not there."""
-    ids = {name: image_id(engine, name) for name in (reference, base_reference)}
+    ids = {name: find_image_id(engine, name) for name in (reference, base_reference)}
     for name, found in ids.items():
         if found is None:
             raise SlipwayError(f"the engine has no image {name}", cure="Build it: `./inv build`.")
     locks = load_locks(project)
-    architecture = inspect(engine, reference)["Architecture"]
+    architecture = inspect_image(engine, reference)["Architecture"]
     tools = {}
-    for name, tool in load(project.versions).tools.items():
+    for name, tool in load_matrix(project.versions).tools.items():
         if image.addon(name):
             lock = locks.tools.get(name)
             file = lock.files.get(architecture) if lock else None
             tools[name] = ToolFact(tool.version, tool.path, file.binary_sha256 if file else None)
     addon_env = {key: value for addon in image.addons for key, value in addon.env.items()}
     tls = str(engine.client.api.base_url).startswith("https:")
-    return Subject(
+    return CheckedImage(
         engine="auto" if tls else engine.url,
         reference=reference,
         image_id=str(ids[reference]),
         base_reference=base_reference,
         base_id=str(ids[base_reference]),
-        cell=explain(image),
+        cell=explain_image(image),
         labels=labels_of(image, locks),
         environment={**environment_of(image), **addon_env},
         tools=tools,

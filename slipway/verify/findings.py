@@ -35,7 +35,7 @@ def load_allowed(path: Path) -> tuple[Allowed, ...]:
     return allowed
 
 
-def complaints(log: str, allowed: Sequence[Allowed], today: date) -> list[str]:
+def find_log_complaints(log: str, allowed: Sequence[Allowed], today: date) -> list[str]:
     """The lines of `log` that complain and that no entry of `allowed` still excuses."""
     found = []
     for line in log.splitlines():
@@ -88,7 +88,7 @@ def _unmet(text: str, distributions: Distributions) -> str | None:
     return f"requires {requirement.name}{requirement.specifier}, and {have} is installed"
 
 
-def problems(distributions: Distributions) -> set[str]:
+def dependency_problems(distributions: Distributions) -> set[str]:
     """One line for each requirement that is not met."""
     lines = set()
     for distribution in distributions.found:

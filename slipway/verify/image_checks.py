@@ -15,13 +15,13 @@ from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent, silent
 from slipway.core.paths import Project
 from slipway.engine.client import Engine
-from slipway.engine.containers import remove_leftovers
+from slipway.engine.containers import remove_stale_containers
 from slipway.engine.sdk_errors import engine_died, sdk_errors
-from slipway.matrix.model import Image, explain
+from slipway.matrix.model import Image, explain_image
 from slipway.records.lock_files import load_locks
 from slipway.verify.capabilities import capabilities
 from slipway.verify.check_process import run_checks
-from slipway.verify.expectations import may_come, may_move, subject_of
+from slipway.verify.expectations import expectations_of, may_come, may_move
 from slipway.verify.plugin import TESTINFRA
 
 
@@ -37,7 +37,7 @@ class VerifyReport:
     failures: tuple[str, ...]
 
 
-def folders(project: Project, image: Image) -> list[Path]:
+def check_folders(project: Project, image: Image) -> list[Path]:
     """The folders of an image's checks. Raises SlipwayError where a claim has no checks."""
     found = []
     for capability in capabilities(image):
@@ -56,13 +56,13 @@ def folders(project: Project, image: Image) -> list[Path]:
 def suite_hash(project: Project, image: Image) -> str:
     """Hash over the checks of an image and what they expect: the same hash, the same verdict."""
     digest = hashlib.sha256()
-    for folder in [*folders(project, image), project.root / "slipway" / "verify"]:
+    for folder in [*check_folders(project, image), project.root / "slipway" / "verify"]:
         digest.update(f"{folder.name} {tree_sha256(folder)}\n".encode())
     for path in tree_files(project.image_tests):
         if path.parent == project.image_tests:  # conftest.py, allowed.yaml
             digest.update(path.read_bytes())
     expected = {
-        "cell": explain(image),
+        "cell": explain_image(image),
         "may_move": may_move(image),
         "may_come": may_come(image, load_locks(project)),
         "size_budget_mb": image.size_budget_mb,
@@ -77,7 +77,7 @@ def has_gpu(engine: Engine) -> bool:
         return "nvidia" in (engine.client.info().get("Runtimes") or {})
 
 
-def verify(
+def verify_image(
     project: Project,
     engine: Engine,
     image: Image,
@@ -95,9 +95,9 @@ def verify(
     """
     task = f"verify {image.name}"
     started = time.monotonic()
-    chosen = folders(project, image)
-    remove_leftovers(engine)
-    subject = subject_of(project, engine, image, reference, base_reference)
+    chosen = check_folders(project, image)
+    remove_stale_containers(engine)
+    subject = expectations_of(project, engine, image, reference, base_reference)
     log.parent.mkdir(parents=True, exist_ok=True)
     junit = log.with_suffix(".xml")
     on_event(Event("start", task))
@@ -131,11 +131,11 @@ def verify(
         junit=junit,
         failures=tuple(heard.failures),
     )
-    on_event(Event("failed" if report.failures else "done", task, text=summary(report)))
+    on_event(Event("failed" if report.failures else "done", task, text=verify_summary(report)))
     return report
 
 
-def summary(report: VerifyReport) -> str:
+def verify_summary(report: VerifyReport) -> str:
     """One line: how many passed, failed, and were not run."""
     text = f"{report.passed} passed, {report.failed} failed"
     if report.deselected_gpu:

@@ -18,10 +18,10 @@ from testinfra.host import Host  # type: ignore[import-untyped]
 from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
 from slipway.verify import check_containers
-from slipway.verify.check_containers import Launched, SdkBackend
-from slipway.verify.check_process import Reporter
-from slipway.verify.expectations import Subject
-from slipway.verify.findings import Distributions, complaints, load_allowed
+from slipway.verify.check_containers import LaunchedJob, SdkBackend
+from slipway.verify.check_process import CheckReporter
+from slipway.verify.expectations import CheckedImage
+from slipway.verify.findings import Distributions, find_log_complaints, load_allowed
 
 TESTINFRA = "pytest11.testinfra"
 """The name under which testinfra's own plugin is registered."""
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a GPU in the engine's host")
     descriptor = config.getoption("--slipway-report")
     if descriptor is not None:
-        config.pluginmanager.register(Reporter(os.fdopen(descriptor, "w")), "slipway-reporter")
+        config.pluginmanager.register(CheckReporter(os.fdopen(descriptor, "w")), "slipway-reporter")
 
 
 @pytest.hookimpl(trylast=True)
@@ -63,13 +63,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def subject(pytestconfig: pytest.Config) -> Subject:
+def subject(pytestconfig: pytest.Config) -> CheckedImage:
     """The image, and what is expected of it."""
-    return Subject.from_json(Path(pytestconfig.getoption("--slipway-subject")).read_text())
+    return CheckedImage.from_json(Path(pytestconfig.getoption("--slipway-subject")).read_text())
 
 
 @pytest.fixture(scope="session")
-def engine(pytestconfig: pytest.Config, subject: Subject) -> Iterator[Engine]:
+def engine(pytestconfig: pytest.Config, subject: CheckedImage) -> Iterator[Engine]:
     """The engine that has the image."""
     connected = connect(Project.at(pytestconfig.rootpath), subject.engine)
     connected.client.api.timeout = _SILENCE_S
@@ -78,30 +78,30 @@ def engine(pytestconfig: pytest.Config, subject: Subject) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def image_config(engine: Engine, subject: Subject) -> Mapping[str, Any]:
+def image_config(engine: Engine, subject: CheckedImage) -> Mapping[str, Any]:
     """The image's config: Env, Entrypoint, Cmd, User, WorkingDir, Labels."""
     found: Mapping[str, Any] = engine.client.images.get(subject.image_id).attrs["Config"]
     return found
 
 
 @pytest.fixture(scope="session")
-def base_config(engine: Engine, subject: Subject) -> Mapping[str, Any]:
+def base_config(engine: Engine, subject: CheckedImage) -> Mapping[str, Any]:
     """The base's config."""
     found: Mapping[str, Any] = engine.client.images.get(subject.base_id).attrs["Config"]
     return found
 
 
 @pytest.fixture(scope="session")
-def container(engine: Engine, subject: Subject) -> Iterator[str]:
+def container(engine: Engine, subject: CheckedImage) -> Iterator[str]:
     """A container of the image at rest: it runs `sleep`, not the ENTRYPOINT."""
-    with check_containers.resting(engine, subject.image_id) as started:
+    with check_containers.resting_container(engine, subject.image_id) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def base_container(engine: Engine, subject: Subject) -> Iterator[str]:
+def base_container(engine: Engine, subject: CheckedImage) -> Iterator[str]:
     """A container of the base at rest."""
-    with check_containers.resting(engine, subject.base_id) as started:
+    with check_containers.resting_container(engine, subject.base_id) as started:
         yield started
 
 
@@ -112,9 +112,9 @@ def host(engine: Engine, container: str) -> Host:
 
 
 @pytest.fixture(scope="session")
-def gpu_host(engine: Engine, subject: Subject) -> Iterator[Host]:
+def gpu_host(engine: Engine, subject: CheckedImage) -> Iterator[Host]:
     """The same with all GPUs of the engine's host."""
-    with check_containers.resting(engine, subject.image_id, gpu=True) as started:
+    with check_containers.resting_container(engine, subject.image_id, gpu=True) as started:
         yield _host(engine, started)
 
 
@@ -129,7 +129,7 @@ RunPython = Callable[[str], str]
 
 
 @pytest.fixture(scope="session")
-def run_python(host: Host, subject: Subject) -> RunPython:
+def run_python(host: Host, subject: CheckedImage) -> RunPython:
     """Run code with the image's Python, the image's ENV set; what it printed."""
 
     def run(code: str) -> str:
@@ -140,31 +140,31 @@ def run_python(host: Host, subject: Subject) -> RunPython:
     return run
 
 
-def _distributions(engine: Engine, container: str, subject: Subject) -> Distributions:
+def _distributions(engine: Engine, container: str, subject: CheckedImage) -> Distributions:
     return Distributions(
-        **check_containers.probe(engine, container, subject.python, "distributions")
+        **check_containers.probe_container(engine, container, subject.python, "distributions")
     )
 
 
 @pytest.fixture(scope="session")
-def packages(engine: Engine, container: str, subject: Subject) -> Distributions:
+def packages(engine: Engine, container: str, subject: CheckedImage) -> Distributions:
     """The distributions of the image's Python."""
     return _distributions(engine, container, subject)
 
 
 @pytest.fixture(scope="session")
-def base_packages(engine: Engine, base_container: str, subject: Subject) -> Distributions:
+def base_packages(engine: Engine, base_container: str, subject: CheckedImage) -> Distributions:
     """The distributions of the base's Python."""
     return _distributions(engine, base_container, subject)
 
 
 @pytest.fixture(scope="session")
-def added(engine: Engine, base_container: str, subject: Subject) -> Mapping[str, bool]:
+def added(engine: Engine, base_container: str, subject: CheckedImage) -> Mapping[str, bool]:
     """Files that are not in the base or differ from it -> whether a wheel's RECORD lists them."""
     # A container of its own: the checks in `container` leave traces.
-    with check_containers.resting(engine, subject.image_id) as fresh:
-        ours = check_containers.probe(engine, fresh, subject.python, "tree", "/")
-    theirs = check_containers.probe(engine, base_container, subject.python, "tree", "/")
+    with check_containers.resting_container(engine, subject.image_id) as fresh:
+        ours = check_containers.probe_container(engine, fresh, subject.python, "tree", "/")
+    theirs = check_containers.probe_container(engine, base_container, subject.python, "tree", "/")
     return {
         path: bool(seen[3])
         for path, seen in ours.items()
@@ -174,19 +174,19 @@ def added(engine: Engine, base_container: str, subject: Subject) -> Mapping[str,
 
 @pytest.fixture(scope="session")
 def added_contents(
-    engine: Engine, container: str, subject: Subject, added: Mapping[str, bool]
+    engine: Engine, container: str, subject: CheckedImage, added: Mapping[str, bool]
 ) -> Mapping[str, bytes]:
     """Path -> content of the added files that are in no wheel. Tools are checked by their hash."""
     tools = {tool.path for tool in subject.tools.values()}
     paths = sorted(path for path, owned in added.items() if not owned and path not in tools)
-    return check_containers.contents(engine, container, subject.python, paths)
+    return check_containers.container_contents(engine, container, subject.python, paths)
 
 
-Launch = Callable[..., Launched]
+Launch = Callable[..., LaunchedJob]
 
 
 @pytest.fixture(scope="session")
-def launched(engine: Engine, subject: Subject, pytestconfig: pytest.Config) -> Launch:
+def launched(engine: Engine, subject: CheckedImage, pytestconfig: pytest.Config) -> Launch:
     """Start the image as its platform does, through its own ENTRYPOINT, and wait for its end.
 
     A start that ends with 0 may not complain in its log, unless tests/image/allowed.yaml says why.
@@ -200,8 +200,8 @@ def launched(engine: Engine, subject: Subject, pytestconfig: pytest.Config) -> L
         env: Mapping[str, str] | None = None,
         collect: Sequence[str] = (),
         timeout_s: float = 120,
-    ) -> Launched:
-        done = check_containers.launch(
+    ) -> LaunchedJob:
+        done = check_containers.launch_job(
             engine,
             subject.image_id,
             command,
@@ -212,7 +212,7 @@ def launched(engine: Engine, subject: Subject, pytestconfig: pytest.Config) -> L
             timeout_s=timeout_s,
         )
         if done.exit_code == 0:
-            found = complaints(done.log, allowed, date.today())
+            found = find_log_complaints(done.log, allowed, date.today())
             assert not found, "a start that succeeded complains:\n" + "\n".join(found)
         return done
 
@@ -223,7 +223,9 @@ def launched(engine: Engine, subject: Subject, pytestconfig: pytest.Config) -> L
 def train(launched: Launch) -> Launch:
     """A SageMaker job of one host: `train`, with a script and its hyperparameters."""
 
-    def run(script: str, hyperparameters: Mapping[str, Any] | None = None, **more: Any) -> Launched:
+    def run(
+        script: str, hyperparameters: Mapping[str, Any] | None = None, **more: Any
+    ) -> LaunchedJob:
         return launched(
             "train",
             files=check_containers.job_files(script, hyperparameters or {}),

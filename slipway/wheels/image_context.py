@@ -13,17 +13,17 @@ from slipway.core.paths import Project
 from slipway.engine.buildkit.build import ContextFile
 from slipway.engine.client import Engine
 from slipway.matrix.model import Image, Matrix
-from slipway.records.lock_files import python_to_text
+from slipway.records.lock_files import python_lock_text
 from slipway.records.lock_keys import BUILD, python_lock_keys
 from slipway.records.locks import Locks, Pin, PythonLock
 from slipway.wheels.tool_wheels import fetch_tool
-from slipway.wheels.wheel_builder import Builder, tools_of
+from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels
 
 ARCHITECTURE = "amd64"
 
 
-def python_context(
+def image_context(
     project: Project,
     engine: Engine,
     matrix: Matrix,
@@ -60,22 +60,22 @@ def _builder(
     base_reference: str,
     locks: Locks,
     on_event: OnEvent,
-) -> Builder:
+) -> WheelBuilder:
     recipe = _locked(locks, BUILD, "what builds wheels")
     python = image.base.facts.python
     tools = tools_of(fetch_wheels(project, recipe.pins, python, ARCHITECTURE, on_event))
     interpreter = image.base.family.python
-    return Builder(
+    return WheelBuilder(
         project, engine, base_reference, interpreter, python, ARCHITECTURE, tools, recipe
     )
 
 
 def _addon_files(
-    project: Project, builder: Builder, lock: PythonLock, on_event: OnEvent
+    project: Project, builder: WheelBuilder, lock: PythonLock, on_event: OnEvent
 ) -> list[ContextFile]:
     folder = f"python/{lock.addon}"
     pins, wheels = with_wheels(project, builder, lock.pins, on_event)
-    text = python_to_text(dataclasses.replace(lock, pins=tuple(pins)))
+    text = python_lock_text(dataclasses.replace(lock, pins=tuple(pins)))
     pip = next(tool for tool in builder.tools if tool.name.startswith("pip-"))
     return [
         ContextFile(f"{folder}/install_addons.py", project.installer),
@@ -86,7 +86,7 @@ def _addon_files(
 
 
 def with_wheels(
-    project: Project, builder: Builder, pins: Sequence[Pin], on_event: OnEvent = silent
+    project: Project, builder: WheelBuilder, pins: Sequence[Pin], on_event: OnEvent = silent
 ) -> tuple[list[Pin], list[Path]]:
     """The wheel of every pin; a pin that has only an sdist becomes a pin of the wheel built here.
 

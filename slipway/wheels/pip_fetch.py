@@ -33,13 +33,13 @@ AT_ONCE = 4
 _saying = threading.Lock()
 
 
-def say(**line: Any) -> None:
+def print_line(**line: Any) -> None:
     """One line of the answer."""
     with _saying:
         print(json.dumps(line), flush=True)
 
 
-class Unreached(logging.Handler):
+class UnreachedError(logging.Handler):
     """Index pages that could not be read. pip only logs that, and goes on as if they were empty.
 
     A 404 is an index that does not have the package, which is ordinary with several indexes.
@@ -56,10 +56,10 @@ class Unreached(logging.Handler):
             self.messages.append(text)
 
 
-unreached = Unreached()
+unreached = UnreachedError()
 
 
-class Source:
+class IndexSource:
     """Where the host's pip gets its files from."""
 
     def __init__(self, python: str, platforms: list[str]) -> None:
@@ -100,7 +100,7 @@ class Source:
         return response.iter_content(1 << 18), int(response.headers.get("Content-Length") or 0)
 
 
-def fetch(source: Source, wanted: dict[str, Any], folder: Path) -> None:
+def fetch_files(source: IndexSource, wanted: dict[str, Any], folder: Path) -> None:
     """Fetch one pin into ``folder/<sha256>/<file name>``, or say why not."""
     name, version, hashes = wanted["name"], wanted["version"], set(wanted["sha256"])
     for link in source.links(name, version, hashes):
@@ -110,19 +110,19 @@ def fetch(source: Source, wanted: dict[str, Any], folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.chmod(0o644)
             partial.replace(path)
-            say(name=name, sha256=sha, path=str(path))
+            print_line(name=name, sha256=sha, path=str(path))
             return
         partial.unlink()
         if link.hash_name == "sha256":
-            say(name=name, error="hash mismatch", detail=f"{link.filename} has sha256 {sha}")
+            print_line(name=name, error="hash mismatch", detail=f"{link.filename} has sha256 {sha}")
             return
     if unreached.messages:
-        say(name=name, error="network", detail=unreached.messages[0])
+        print_line(name=name, error="network", detail=unreached.messages[0])
     else:
-        say(name=name, error="not offered", detail=f"{name} {version}")
+        print_line(name=name, error="not offered", detail=f"{name} {version}")
 
 
-def _receive(source: Source, name: str, link: Any, folder: Path) -> tuple[Path, str]:
+def _receive(source: IndexSource, name: str, link: Any, folder: Path) -> tuple[Path, str]:
     chunks, total = source.read(link)
     digest = hashlib.sha256()
     received = told = 0
@@ -135,7 +135,7 @@ def _receive(source: Source, name: str, link: Any, folder: Path) -> tuple[Path, 
                 received += len(chunk)
                 if received - told >= STEP:
                     told = received
-                    say(name=name, received=received, total=total)
+                    print_line(name=name, received=received, total=total)
             stream.flush()
             os.fsync(stream.fileno())
     except BaseException:
@@ -157,12 +157,14 @@ def main() -> None:
     def one(wanted: dict[str, Any]) -> None:
         try:
             if not hasattr(sources, "mine"):
-                sources.mine = Source(request["python"], request["platforms"])
-            fetch(sources.mine, wanted, folder)
+                sources.mine = IndexSource(request["python"], request["platforms"])
+            fetch_files(sources.mine, wanted, folder)
         except (RequestException, OSError) as error:
-            say(name=wanted["name"], error="network", detail=f"{type(error).__name__}: {error}")
+            print_line(
+                name=wanted["name"], error="network", detail=f"{type(error).__name__}: {error}"
+            )
         except (ImportError, AttributeError, TypeError) as error:
-            say(name=wanted["name"], error="pip", detail=f"{type(error).__name__}: {error}")
+            print_line(name=wanted["name"], error="pip", detail=f"{type(error).__name__}: {error}")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for _ in pool.map(one, request["wanted"]):

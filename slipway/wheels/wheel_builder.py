@@ -24,7 +24,7 @@ from slipway.core.paths import Project
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
 from slipway.records.locks import Pin, PythonLock
-from slipway.records.wheel_tags import fits
+from slipway.records.wheel_tags import wheel_fits
 
 BUILD_ENVIRONMENT = {
     # 1980-01-01, the oldest time that a zip can hold: the same sdist gives the same wheel.
@@ -41,7 +41,7 @@ _TASK = "build wheels"
 
 
 @dataclass(frozen=True)
-class Builder:
+class WheelBuilder:
     """Where wheels are built: a container of `base`, by the interpreter that training uses.
 
     `tools` are the wheels of the build requirements (pip, setuptools, wheel), `recipe` their lock.
@@ -88,7 +88,7 @@ class Builder:
 
     def _cached(self, place: Path) -> Path | None:
         for wheel in sorted(place.glob("*.whl")):
-            if fits(wheel.name, self.python, self.arch) is None:
+            if wheel_fits(wheel.name, self.python, self.arch) is None:
                 continue
             noted = wheel.with_name(f"{wheel.name}.sha256")
             if noted.exists() and noted.read_text() == sha256_file(wheel):

@@ -17,7 +17,7 @@ from slipway.core.events import Event, OnEvent, silent
 from slipway.core.paths import Project
 from slipway.matrix.model import Base
 from slipway.records.locks import Pin
-from slipway.records.wheel_tags import platforms
+from slipway.records.wheel_tags import platform_tags
 
 _TASK = "fetch wheels"
 
@@ -30,16 +30,16 @@ class NotOfferedError(SlipwayError):
         self.names = names
 
 
-def folder(project: Project) -> Path:
+def wheel_folder(project: Project) -> Path:
     """Where the files are: ``<sha256>/<file name>``."""
     return project.cache / "wheels"
 
 
-def cached(project: Project, pin: Pin) -> Path | None:
+def cached_wheels(project: Project, pin: Pin) -> Path | None:
     """The file of a pin if it is here and whole; one that is damaged is removed."""
     for digest in pin.hashes:
         sha = digest.removeprefix("sha256:")
-        for path in sorted((folder(project) / sha).glob("[!.]*")):
+        for path in sorted((wheel_folder(project) / sha).glob("[!.]*")):
             if sha256_file(path) == sha:
                 return path
             path.unlink(missing_ok=True)
@@ -60,11 +60,11 @@ def fetch_wheels(
     and for a file that is not what the lock says.
     """
     wanted = list(pins)
-    found = {pin: cached(project, pin) for pin in wanted}
+    found = {pin: cached_wheels(project, pin) for pin in wanted}
     missing = [pin for pin, path in found.items() if path is None]
     if missing:
-        folder(project).mkdir(parents=True, exist_ok=True)
-        _sweep(folder(project))
+        wheel_folder(project).mkdir(parents=True, exist_ok=True)
+        _sweep(wheel_folder(project))
         on_event(Event("start", _TASK, text=f"{len(missing)} files", total=len(missing)))
         try:
             fetched = _fetch(project, missing, python, arch, on_event)
@@ -80,9 +80,9 @@ def _fetch(
     project: Project, pins: Sequence[Pin], python: str, arch: str, on_event: OnEvent
 ) -> dict[Pin, Path]:
     request = {
-        "folder": str(folder(project)),
+        "folder": str(wheel_folder(project)),
         "python": python,
-        "platforms": platforms(arch),
+        "platforms": platform_tags(arch),
         "wanted": [
             {
                 "name": pin.name,

@@ -37,11 +37,11 @@ def shared_project() -> Project:
 @pytest.fixture(scope="session")
 def engine(shared_project: Project) -> Iterator[Engine]:
     """The embedded engine, started for the session and stopped after it."""
-    daemon.start(shared_project)
+    daemon.start_daemon(shared_project)
     connected = connect(shared_project, "embedded")
     yield connected
     connected.close()
-    daemon.stop(shared_project)
+    daemon.stop_daemon(shared_project)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Literal
 
 from slipway.core.credentials import CredentialsFor, anonymous
 from slipway.core.events import Event, OnEvent, silent
-from slipway.core.processes import command_line, find
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
+from slipway.core.processes import command_line, find_process
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
 from slipway.engine.client import Engine
 
 TASK = "build of a test"
@@ -40,7 +40,7 @@ def run_build(
     on_event: OnEvent = silent,
     cancel: threading.Event | None = None,
 ) -> str:
-    return build(
+    return build_image(
         engine,
         wanted,
         task=TASK,
@@ -53,7 +53,7 @@ def run_build(
 
 def sleeping(seconds: str) -> list[int]:
     """Pids of `sleep <seconds>`: a RUN step that a test can recognise from outside."""
-    return list(find(lambda pid: command_line(pid)[-2:] == ["sleep", seconds]))
+    return list(find_process(lambda pid: command_line(pid)[-2:] == ["sleep", seconds]))
 
 
 def when_says(text: str, act: OnEvent) -> OnEvent:

@@ -14,7 +14,7 @@ from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
 from slipway.resolve.base_lookup import read_packages
 from slipway.resolve.pip_settings import read_pip_settings
-from slipway.resolve.uv import Question, Resolver
+from slipway.resolve.uv import Resolver, ResolveRequest
 from slipway.wheels.wheelhouse import fetch_wheels
 from tests.system.launch_containers import Fleet, Running
 
@@ -46,7 +46,7 @@ class Packages:
         present = read_packages(engine, image, PYTHON)
         assert present
         resolver = Resolver(read_pip_settings(), project.cache / "uv")
-        pins = resolver.resolve(Question(asked, "3.11", present=present, on=image))
+        pins = resolver.resolve(ResolveRequest(asked, "3.11", present=present, on=image))
         made = cls(root / "wheels", root / "site")
         for folder in (made.wheels, made.site):
             folder.mkdir()

@@ -23,7 +23,7 @@ def local_image(
     clone = Clone.make(tmp_path_factory.mktemp("launch") / "clone", shared_project.state)
     clone.inv("build")
     (record,) = shared_project.records.glob("local-*.json")
-    built = builds.load(shared_project, record.stem).built
+    built = builds.load_record(shared_project, record.stem).built
     assert built is not None
     return built.reference
 

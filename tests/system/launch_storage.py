@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from slipway.core.paths import Project
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.records.lock_files import load_locks
 from slipway.wheels.tool_wheels import fetch_tool
 from tests.system.launch_bucket import Bucket
@@ -24,7 +24,7 @@ from tests.system.launch_bucket import Bucket
 @pytest.fixture(scope="session")
 def s5cmd(shared_project: Project) -> Path:
     """The directory of the binary that images get."""
-    matrix = load(shared_project.versions)
+    matrix = load_matrix(shared_project.versions)
     locks = load_locks(shared_project)
     return fetch_tool(shared_project, matrix.tools["s5cmd"], locks.tools["s5cmd"]).parent
 

@@ -13,7 +13,7 @@ import pytest
 from slipway.core.credentials import anonymous
 from slipway.core.paths import Project
 from slipway.registry import local
-from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.distribution.registry_client import RegistryClient
 from tests.system.ecr_front_door import REGION, Door, aws_api, ecr, public_registry
 
 
@@ -22,8 +22,8 @@ def data_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Host of a Distribution that keeps the data of all tests of this session."""
     root = tmp_path_factory.mktemp("registry")
     project = Project(root, root)
-    yield local.up(project, 5655).host
-    local.down(project)
+    yield local.start_local_registry(project, 5655).host
+    local.stop_local_registry(project)
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def public(data_registry: str) -> Iterator[Door]:
 
 
 @pytest.fixture
-def plain(data_registry: str) -> Iterator[Distribution]:
+def plain(data_registry: str) -> Iterator[RegistryClient]:
     """A client of the data itself, past all doors."""
-    with Distribution(data_registry, anonymous) as client:
+    with RegistryClient(data_registry, anonymous) as client:
         yield client

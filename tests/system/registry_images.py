@@ -10,14 +10,14 @@ import tarfile
 import uuid
 
 from slipway.engine.client import Engine
-from slipway.engine.images import image_id
+from slipway.engine.images import find_image_id
 from slipway.engine.transfer import import_rootfs
 from slipway.registry.distribution.blob_upload import upload_blob
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.registry.distribution.retry import Policy
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.distribution.retry import RetryPolicy
 from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of
 
-QUICK = Policy(attempts=6, base=0.02, cap=0.1)
+QUICK = RetryPolicy(attempts=6, base=0.02, cap=0.1)
 """Patience for tests: as many tries as in life, shorter waits."""
 
 
@@ -43,12 +43,12 @@ def layer_tar(seed: str, size: int = 2000) -> bytes:
 def small_image(engine: Engine, reference: str, seed: str, size: int = 2000) -> str:
     """A one-layer image in the engine; returns its id."""
     import_rootfs(engine, io.BytesIO(layer_tar(seed, size)), reference, changes=["CMD /nothing"])
-    found = image_id(engine, reference)
+    found = find_image_id(engine, reference)
     assert found is not None
     return found
 
 
-def put_blob(registry: Distribution, repository: str, data: bytes) -> dict[str, object]:
+def put_blob(registry: RegistryClient, repository: str, data: bytes) -> dict[str, object]:
     """Store a blob; returns digest and size as in a descriptor."""
     digest = digest_of(data)
     upload_blob(registry, repository, digest, io.BytesIO(data), len(data))
@@ -56,7 +56,7 @@ def put_blob(registry: Distribution, repository: str, data: bytes) -> dict[str, 
 
 
 def put_oci_image(
-    registry: Distribution,
+    registry: RegistryClient,
     repository: str,
     tag: str,
     *,

@@ -22,7 +22,7 @@ from docker.models.containers import Container
 from slipway.core.events import silent
 from slipway.core.paths import Project
 from slipway.engine.client import Engine
-from slipway.engine.images import image_id
+from slipway.engine.images import find_image_id
 from slipway.engine.transfer import import_rootfs
 from slipway.local_base.rootfs import make_rootfs, rootfs_id
 from tests.system.clones import Clone
@@ -82,7 +82,7 @@ def node_image(engine: Engine, state: Path, scratch: Path) -> str:
     shutil.copy(Project.at(NODE.parents[2]).local_base / "dpkg.cfg", place)
     recipe = Project(scratch, state)
     name = f"slipway.test/slurm-node:{rootfs_id(recipe)[:16]}"
-    if image_id(engine, name) is None:
+    if find_image_id(engine, name) is None:
         with make_rootfs(recipe, silent, state / "logs" / "slurm-node.log").open("rb") as stream:
             import_rootfs(engine, stream, name)
     return name

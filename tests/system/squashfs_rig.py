@@ -27,14 +27,14 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 
 from slipway.core import digests
-from slipway.core.digests import differing
-from slipway.squashfs.compile.compiler import compiled
-from slipway.squashfs.compile.layer_cache import Cache
-from slipway.squashfs.compile.layer_sources import DirSource, Source, TarSource
-from slipway.squashfs.format.options import Options
+from slipway.core.digests import differing_pieces
+from slipway.squashfs.compile.compiler import compile_layers
+from slipway.squashfs.compile.layer_cache import LayerCache
+from slipway.squashfs.compile.layer_sources import DirectorySource, Source, TarSource
+from slipway.squashfs.format.options import CompressionOptions
 from slipway.squashfs.format.structures import KIND_MODE, REG, device_parts
-from slipway.squashfs.link.linker import Linked, link
-from slipway.squashfs.read.image_reader import opened
+from slipway.squashfs.link.linker import LinkResult, link_image
+from slipway.squashfs.read.image_reader import open_image
 
 BLOCK = 4096
 
@@ -366,7 +366,7 @@ def _xattrs(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
 def facts_of_image(path: Path) -> dict[bytes, Fact]:
     """Read with Slipway's reader."""
     found = {}
-    with opened(path) as image:
+    with open_image(path) as image:
         entries = [entry for entry in image.walk() if entry.path]
         same: dict[int, list[bytes]] = {}
         for entry in entries:
@@ -411,7 +411,7 @@ def differences(got: dict[bytes, Fact], wanted: dict[bytes, Fact]) -> list[str]:
     ]
 
 
-def check_stack(stack: Stack, folder: Path, options: Options) -> None:
+def check_stack(stack: Stack, folder: Path, options: CompressionOptions) -> None:
     """Build a stack both ways, link it, and compare with the kernel's overlay of it."""
     folder.mkdir()
     small = patch.object(digests, "PIECE_BYTES", 3 * BLOCK)  # several in a layer
@@ -426,7 +426,7 @@ def check_stack(stack: Stack, folder: Path, options: Options) -> None:
         with mounted("overlay", "overlay", folder / "merged", f"lowerdir={stacked}") as merged:
             wanted = facts_of_folder(merged)
         directories: list[Source] = [
-            DirSource(f"sha256:{number}", Path(lower)) for number, lower in enumerate(lowers)
+            DirectorySource(f"sha256:{number}", Path(lower)) for number, lower in enumerate(lowers)
         ]
         archives: list[Source] = []
         for layer in stack:
@@ -435,20 +435,20 @@ def check_stack(stack: Stack, folder: Path, options: Options) -> None:
             archives.append(TarSource(digest, lambda data=data: iter([data]), len(data)))  # type: ignore[misc]
         for route, sources in (("directories", directories), ("archives", archives)):
             output = folder / f"{route}.sqsh"
-            cache = Cache(folder / "cache")
-            with small, compiled(cache, sources, options) as compiled_layers:
-                made = link(compiled_layers, output, options)
+            cache = LayerCache(folder / "cache")
+            with small, compile_layers(cache, sources, options) as compiled_layers:
+                made = link_image(compiled_layers, output, options)
             check_image(output, made, wanted, folder, route)
     finally:
         shutil.rmtree(folder)
 
 
 def check_image(
-    output: Path, made: Linked, wanted: dict[bytes, Fact], folder: Path, route: str
+    output: Path, made: LinkResult, wanted: dict[bytes, Fact], folder: Path, route: str
 ) -> None:
     """The image is what was wanted, read in three ways."""
     assert sum(piece.size for piece in made.pieces) == output.stat().st_size
-    assert differing(output, made.pieces) is None, route
+    assert differing_pieces(output, made.pieces) is None, route
     ours = facts_of_image(output)
     assert not differences(ours, wanted), (route, "reader", differences(ours, wanted))
     assert made.entries == len(wanted)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.paths import Project
-from slipway.core.processes import command_line, find, spawn, wait_until
+from slipway.core.processes import command_line, find_process, spawn, wait_until
 from slipway.engine.client import Engine, connect
 from slipway.storage.docker.daemon_process import listener, start_time
 from slipway.storage.machine import Machine
@@ -166,10 +166,10 @@ class Box:
     def kill_daemons(self) -> None:
         """End every daemon and shim of this box, and unmount what they mounted."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in list(find(self.owns)):
+            for pid in list(find_process(self.owns)):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
-            if wait_until(lambda: not any(find(self.owns)), 5):
+            if wait_until(lambda: not any(find_process(self.owns)), 5):
                 break
         for target in reversed(mounted_in(self.folder)):
             if "/docker/" in target or "/exec/" in target or "/cstate/" in target:

@@ -17,8 +17,8 @@ from slipway.core.events import Event
 from slipway.core.paths import Project
 from slipway.storage.machine import Machine
 from slipway.storage.move import data_move
-from slipway.storage.move.docker_move import Room
-from slipway.storage.move.move_plan import Options
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.move_plan import MoveOptions
 
 HALF = "half copied"
 
@@ -26,7 +26,7 @@ HALF = "half copied"
 def main() -> None:
     folder, url, disk, moment = sys.argv[1:]
     project = Project(Path(folder) / "checkout", Path(folder) / "checkout" / ".slipway")
-    room = Room.of(project, Machine(Path(folder)), url)
+    room = DockerDaemon.of(project, Machine(Path(folder)), url)
 
     def on_event(event: Event) -> None:
         begun = event.kind == "start" and event.step == moment
@@ -35,12 +35,12 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with room.locked("storage.move"):
-        options = Options(mode="copy", delete_old=moment == "deleting the old data")
+        options = MoveOptions(mode="copy", delete_old=moment == "deleting the old data")
         planned = data_move.plan_move(
             room, Path(disk), "auto", options, dry_run=False, say=lambda _: None
         )
         assert planned.journal is not None
-        data_move.apply(room, planned.journal, on_event)
+        data_move.move_data(room, planned.journal, on_event)
     sys.exit("it was not killed")
 
 

@@ -7,23 +7,23 @@ from pathlib import Path
 from slipway.core.events import OnEvent, silent
 from slipway.storage import storage_status
 from slipway.storage.move import data_move, recovery
-from slipway.storage.move.data_move import Planned
-from slipway.storage.move.docker_move import Room
-from slipway.storage.move.journal import Journal
-from slipway.storage.move.move_plan import Options
-from slipway.storage.storage_status import Status
+from slipway.storage.move.data_move import PlannedMove
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.journal import MoveJournal
+from slipway.storage.move.move_plan import MoveOptions
+from slipway.storage.storage_status import StorageStatus
 from tests.system.storage_box import Box
 from tests.system.storage_content import seen
 
 
-def room_of(made: Box) -> Room:
-    return Room.of(made.project, made.machine, made.url)
+def room_of(made: Box) -> DockerDaemon:
+    return DockerDaemon.of(made.project, made.machine, made.url)
 
 
 def planned(
     made: Box, disk: Path | None, profile: str = "auto", *, dry_run: bool = False, **options: object
-) -> Planned:
-    wanted = Options(**options)  # type: ignore[arg-type]  # what Options refuses, it refuses
+) -> PlannedMove:
+    wanted = MoveOptions(**options)  # type: ignore[arg-type]  # what Options refuses, it refuses
     return data_move.plan_move(room_of(made), disk, profile, wanted, dry_run=dry_run, say=print)
 
 
@@ -33,24 +33,24 @@ def move(
     profile: str = "auto",
     on_event: OnEvent = silent,
     **options: object,
-) -> Journal | None:
+) -> MoveJournal | None:
     """Plan and apply, as the task does."""
     room = room_of(made)
     with room.locked("storage.move"):
         journal = planned(made, disk, profile, **options).journal  # type: ignore[arg-type]
-        return None if journal is None else data_move.apply(room, journal, on_event)
+        return None if journal is None else data_move.move_data(room, journal, on_event)
 
 
-def resume(made: Box) -> Journal:
+def resume(made: Box) -> MoveJournal:
     room = room_of(made)
     with room.locked("storage.move"):
-        return recovery.resume(room, silent)
+        return recovery.resume_move(room, silent)
 
 
-def restore(made: Box, *, stop: bool = False, agree: bool = False) -> Journal:
+def restore(made: Box, *, stop: bool = False, agree: bool = False) -> MoveJournal:
     room = room_of(made)
     with room.locked("storage.restore"):
-        return recovery.restore(room, silent, stop=stop, agree=lambda _: agree)
+        return recovery.restore_data(room, silent, stop=stop, agree=lambda _: agree)
 
 
 def look(made: Box) -> dict[str, object]:
@@ -58,5 +58,5 @@ def look(made: Box) -> dict[str, object]:
         return seen(engine)
 
 
-def look_at_status(made: Box) -> Status:
-    return storage_status.look(room_of(made), "auto")
+def look_at_status(made: Box) -> StorageStatus:
+    return storage_status.storage_status(room_of(made), "auto")

@@ -23,9 +23,9 @@ from slipway.engine.buildkit.build import ContextFile
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
 from slipway.engine.errors import BuildCancelledError, BuildFailedError, EngineError
-from slipway.engine.images import image_id, inspect
-from slipway.engine.transfer import push
-from slipway.registry.ecr_target import prepare
+from slipway.engine.images import find_image_id, inspect_image
+from slipway.engine.transfer import push_image_layers
+from slipway.registry.ecr_target import prepare_repository
 from tests.system.ecr_front_door import Door
 from tests.system.engine_builds import request, run_build, sleeping, when_says
 from tests.system.tiny import rootfs_tar
@@ -96,8 +96,8 @@ def test_arguments_labels_and_tags_are_in_the_image(
         labels=labels,
     )
     image = run_build(engine, wanted, log)
-    assert image_id(engine, tag) == image_id(engine, f"{tag}-too") == image
-    assert labels.items() <= inspect(engine, tag)["Config"]["Labels"].items()
+    assert find_image_id(engine, tag) == find_image_id(engine, f"{tag}-too") == image
+    assert labels.items() <= inspect_image(engine, tag)["Config"]["Labels"].items()
     assert _content(engine, tag, "/who") == b"a & b=c\n"
 
 
@@ -178,7 +178,7 @@ def test_a_failing_step_is_named_with_its_last_lines_and_tags_nothing(
     assert error.log == log
     assert "the reason" in log.read_text()
     assert "never" not in "".join(line for line in log.read_text().splitlines() if "|" in line)
-    assert image_id(engine, tag) is None
+    assert find_image_id(engine, tag) is None
 
 
 def test_a_mistake_in_the_dockerfile_belongs_to_no_step(
@@ -217,7 +217,7 @@ def test_a_cancelled_build_stops_in_the_engine_and_leaves_no_tag_and_no_thread(
             cancel=cancel,
         )
     assert wait_until(lambda: not sleeping("4711"), 30)
-    assert image_id(engine, tag) is None
+    assert find_image_id(engine, tag) is None
     assert not [t for t in threading.enumerate() if t.name.startswith(("build", "buildkit"))]
 
 
@@ -228,7 +228,7 @@ def test_a_build_that_is_cancelled_before_it_begins_does_nothing(
     cancel.set()
     with pytest.raises(BuildCancelledError):
         run_build(engine, request(f"FROM {tiny_base}\nRUN true\n", tags=(tag,)), log, cancel=cancel)
-    assert image_id(engine, tag) is None
+    assert find_image_id(engine, tag) is None
 
 
 INTERRUPTED = """
@@ -269,7 +269,7 @@ def test_ctrl_c_stops_the_build_in_the_engine(
         finally:
             process.kill()
     assert wait_until(lambda: not sleeping("4712"), 30)
-    assert image_id(engine, tag) is None
+    assert find_image_id(engine, tag) is None
 
 
 def test_builds_at_once_with_one_tag_all_succeed(
@@ -282,14 +282,14 @@ def test_builds_at_once_with_one_tag_all_succeed(
     with ThreadPoolExecutor(4) as pool:
         images = list(pool.map(one, range(4)))
     assert len(set(images)) == 4
-    assert image_id(engine, tag) in images
+    assert find_image_id(engine, tag) in images
 
 
 @pytest.fixture
 def private(engine: Engine, door: Door) -> str:
     """A base in a registry that wants a login, and not in the engine."""
     repository = f"t{uuid.uuid4().hex[:8]}/base"
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     reference = f"{door.host}/{repository}:1"
     api = engine.client.api
     with tempfile.TemporaryFile() as file:
@@ -299,7 +299,7 @@ def private(engine: Engine, door: Door) -> str:
             tar.addfile(tarfile.TarInfo(uuid.uuid4().hex))  # a layer that no other image has
         file.seek(0)
         api.import_image_from_data(file.read(), repository=reference[:-2], tag="1")
-    push(engine, reference, credentials=_login(door), on_event=lambda _: None)
+    push_image_layers(engine, reference, credentials=_login(door), on_event=lambda _: None)
     api.remove_image(reference, force=True)
     return reference
 

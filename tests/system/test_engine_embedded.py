@@ -24,7 +24,7 @@ from slipway.engine.errors import EngineUnavailableError
 def own(project: Project) -> Iterator[Project]:
     """A project whose engine is stopped when the test is over."""
     yield project
-    daemon.stop(project)
+    daemon.stop_daemon(project)
 
 
 START = """
@@ -42,7 +42,7 @@ def _starting(project: Project) -> subprocess.Popen[str]:
 
 
 def _daemons(project: Project) -> list[int]:
-    place = layout.layout(project)
+    place = layout.embedded_paths(project)
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if place.owns(pid)]
 
@@ -55,8 +55,8 @@ def _mounts(project: Project) -> list[str]:
 def test_it_starts_answers_and_stops_without_a_trace(own: Project) -> None:
     network = sorted(Path("/sys/class/net").iterdir())
     forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
-    url = daemon.start(own)
-    status = daemon.status(own)
+    url = daemon.start_daemon(own)
+    status = daemon.daemon_status(own)
     assert (status.running, status.url) == (True, url)
     with closing(connect(own, "embedded")) as engine:
         assert engine.embedded
@@ -65,18 +65,18 @@ def test_it_starts_answers_and_stops_without_a_trace(own: Project) -> None:
         assert engine.answers()
     assert sorted(Path("/sys/class/net").iterdir()) == network
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == forward
-    assert daemon.stop(own) is True
-    assert daemon.status(own).running is False
+    assert daemon.stop_daemon(own) is True
+    assert daemon.daemon_status(own).running is False
     assert _daemons(own) == []
     assert _mounts(own) == []
-    assert daemon.stop(own) is False
+    assert daemon.stop_daemon(own) is False
 
 
 def test_starting_it_again_changes_nothing(own: Project) -> None:
-    assert daemon.start(own) == daemon.start(own)
-    first = daemon.status(own).pid
-    daemon.start(own)
-    assert daemon.status(own).pid == first
+    assert daemon.start_daemon(own) == daemon.start_daemon(own)
+    first = daemon.daemon_status(own).pid
+    daemon.start_daemon(own)
+    assert daemon.daemon_status(own).pid == first
 
 
 def test_two_starts_at_once_start_one_engine(own: Project) -> None:
@@ -93,11 +93,11 @@ def test_it_outlives_the_command_that_started_it_and_a_ctrl_c_in_its_terminal(
 ) -> None:
     start = _starting(own)
     start.communicate(timeout=120)
-    pid = daemon.status(own).pid
+    pid = daemon.daemon_status(own).pid
     assert pid is not None
     assert os.getsid(pid) != os.getsid(0)
     assert os.getpgid(pid) != os.getpgid(0)
-    assert daemon.status(own).running
+    assert daemon.daemon_status(own).running
 
 
 def _is_gone(pid: int) -> bool:
@@ -106,8 +106,8 @@ def _is_gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("victim", ["dockerd", "containerd", "both"])
 def test_after_a_crash_the_next_start_heals_it(own: Project, victim: str) -> None:
-    daemon.start(own)
-    place = layout.layout(own)
+    daemon.start_daemon(own)
+    place = layout.embedded_paths(own)
     before = {
         "dockerd": read_pid(place.dockerd_pid),
         "containerd": read_pid(place.containerd_pid),
@@ -117,39 +117,39 @@ def test_after_a_crash_the_next_start_heals_it(own: Project, victim: str) -> Non
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
             assert wait_until(partial(_is_gone, pid), 30)
-    assert not daemon.status(own).running
-    daemon.start(own)
-    assert daemon.status(own).running
+    assert not daemon.daemon_status(own).running
+    daemon.start_daemon(own)
+    assert daemon.daemon_status(own).running
     names = sorted(Path(command_line(pid)[0]).name for pid in _daemons(own))
     assert names == ["containerd", "dockerd"]
     assert not set(before.values()) & set(_daemons(own))
-    daemon.stop(own)
+    daemon.stop_daemon(own)
     assert _mounts(own) == []
 
 
 def test_pid_files_that_name_another_program_do_it_no_harm(own: Project) -> None:
-    place = layout.layout(own)
+    place = layout.embedded_paths(own)
     place.create()
     place.socket.touch()
     for file in (place.dockerd_pid, place.containerd_pid):
         file.write_text(f"{os.getpid()}\n")
-    assert not daemon.status(own).running
-    daemon.start(own)
-    assert daemon.status(own).running
+    assert not daemon.daemon_status(own).running
+    daemon.start_daemon(own)
+    assert daemon.daemon_status(own).running
 
 
 def test_a_deep_checkout_gets_an_engine_too_with_its_sockets_under_run(tmp_path: Path) -> None:
     state = tmp_path.joinpath(*["a-folder-with-a-long-name"] * 4)
     project = Project(tmp_path, state)
-    place = layout.layout(project)
-    url = daemon.start(project)
+    place = layout.embedded_paths(project)
+    url = daemon.start_daemon(project)
     try:
         assert url.startswith("unix:///run/slipway-")
         assert str(place.run) in (place.home / "engine.json").read_text()
         with closing(connect(project, "embedded")) as engine:
             assert Path(engine.data_root) == state / "engine" / "data"
     finally:
-        daemon.stop(project)
+        daemon.stop_daemon(project)
     assert not place.run.exists()
 
 
@@ -174,12 +174,12 @@ def test_a_disk_that_overlayfs_cannot_use_is_told_in_the_daemons_own_words(
     with _mounted("overlay", point, options, "overlay"):
         project = Project(tmp_path, point)
         with pytest.raises(EngineUnavailableError, match="graphdriver") as caught:
-            daemon.start(project)
+            daemon.start_daemon(project)
         assert _daemons(project) == []
         assert _mounts(project) == []
     assert caught.value.cure is not None
     assert "SLIPWAY_STATE" in caught.value.cure
-    assert caught.value.where == str(layout.layout(project).log)
+    assert caught.value.where == str(layout.embedded_paths(project).log)
 
 
 def test_a_state_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
@@ -188,16 +188,16 @@ def test_a_state_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) 
         _mounted("tmpfs", point, "ro", "tmpfs"),
         pytest.raises(EngineUnavailableError, match="Read-only file system") as caught,
     ):
-        daemon.start(Project(tmp_path, point))
+        daemon.start_daemon(Project(tmp_path, point))
     assert caught.value.where == str(point / "engine")
 
 
 def test_a_daemon_that_docker_host_names_is_used_and_is_the_users(
     own: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", daemon.start(own))
+    monkeypatch.setenv("DOCKER_HOST", daemon.start_daemon(own))
     with closing(connect(own)) as engine:
-        assert engine.url == daemon.status(own).url
+        assert engine.url == daemon.daemon_status(own).url
         assert not engine.embedded
 
 
@@ -208,7 +208,7 @@ def test_a_daemon_that_docker_host_names_and_that_is_gone_is_an_error_that_names
     with pytest.raises(EngineUnavailableError, match="no Docker daemon answers") as caught:
         connect(own)
     assert caught.value.where == "unix:///nowhere/docker.sock"
-    assert not daemon.status(own).running
+    assert not daemon.daemon_status(own).running
 
 
 def test_connecting_without_starting_starts_nothing(own: Project) -> None:

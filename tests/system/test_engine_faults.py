@@ -24,7 +24,7 @@ from slipway.engine.client import Engine, connect
 from slipway.engine.containers import run_once
 from slipway.engine.embedded import daemon
 from slipway.engine.errors import DiskFullError, EngineDiedError, TransferError
-from slipway.engine.images import image_id
+from slipway.engine.images import find_image_id
 from slipway.engine.transfer import import_rootfs
 from tests.system.engine_builds import request, run_build, sleeping, when_says
 from tests.system.tiny import rootfs_tar
@@ -39,7 +39,7 @@ def own(project: Project) -> Iterator[Project]:
     with closing(connect(project, "embedded")) as engine:
         import_rootfs(engine, io.BytesIO(rootfs_tar()), BASE)
     yield project
-    daemon.stop(project)
+    daemon.stop_daemon(project)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -49,21 +49,21 @@ def test_a_daemon_that_dies_is_blamed_and_the_next_run_heals_it(
     seconds = str(4800 + number)
 
     def kill(_: Event) -> None:
-        pid = daemon.status(own).pid
+        pid = daemon.daemon_status(own).pid
         assert pid is not None
         os.kill(pid, number)
 
     wanted = request(f"FROM {BASE}\nRUN echo begun; exec sleep {seconds}\n", tags=(TAG,))
     with closing(connect(own, "embedded")) as engine, pytest.raises(EngineDiedError) as caught:
         run_build(engine, wanted, tmp_path / "log", on_event=when_says("begun", kill))
-    assert caught.value.where == daemon.status(own).url
+    assert caught.value.where == daemon.daemon_status(own).url
     assert "begun" in (tmp_path / "log").read_text()
 
     with closing(connect(own, "embedded")) as engine:
         assert sleeping(seconds) == []  # the step that the dead daemon left behind
         mounts = Path("/proc/self/mountinfo").read_text()
         assert f"{engine.data_root}/overlay2" not in mounts
-        assert image_id(engine, TAG) is None
+        assert find_image_id(engine, TAG) is None
         again = request(f"FROM {BASE}\nRUN echo well > /state\n", tags=(TAG,))
         image = run_build(engine, again, tmp_path / "log")
         assert run_once(engine, image, ["cat", "/state"], timeout_s=60).stdout == b"well\n"
@@ -82,7 +82,7 @@ def small_disk(tmp_path: Path) -> Iterator[Project]:
     try:
         yield project
     finally:
-        daemon.stop(project)
+        daemon.stop_daemon(project)
         subprocess.run(["umount", str(point)], check=True)
 
 
@@ -106,7 +106,7 @@ def test_a_step_that_fills_the_disk_names_the_disk_and_the_engine_goes_on(
         run_build(small_engine, fill, tmp_path / "log")
     assert small_engine.data_root in caught.value.what
     assert "MB are free" in caught.value.what
-    assert image_id(small_engine, TAG) is None
+    assert find_image_id(small_engine, TAG) is None
     _assert_usable(small_engine, tmp_path / "log")
 
 
@@ -172,5 +172,5 @@ def test_an_import_that_fills_the_disk_is_a_transfer_error_of_that_kind(
         import_rootfs(small_engine, stream, TAG)
     assert (caught.value.kind, caught.value.retry) == ("disk_full", False)
     assert small_engine.data_root in caught.value.what
-    assert image_id(small_engine, TAG) is None
+    assert find_image_id(small_engine, TAG) is None
     _assert_usable(small_engine, tmp_path / "log")

@@ -15,9 +15,9 @@ import pytest
 from slipway.core.paths import Project
 from slipway.core.processes import wait_until
 from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL, remove_leftovers, run_once
+from slipway.engine.containers import OWNER_LABEL, remove_stale_containers, run_once
 from slipway.engine.errors import EngineError
-from slipway.engine.images import image_id, inspect
+from slipway.engine.images import find_image_id, inspect_image
 from tests.system.engine_builds import sleeping
 
 
@@ -95,9 +95,9 @@ def test_a_command_that_is_not_in_the_image_is_an_error_that_names_it(
 
 def test_an_image_that_is_not_there_has_no_id_and_no_description(engine: Engine) -> None:
     name = f"slipway.test/{uuid.uuid4().hex}:1"
-    assert image_id(engine, name) is None
+    assert find_image_id(engine, name) is None
     with pytest.raises(EngineError, match=name):
-        inspect(engine, name)
+        inspect_image(engine, name)
 
 
 RUNNING = """
@@ -148,9 +148,9 @@ def test_containers_of_killed_runs_are_removed_and_those_of_living_ones_are_not(
     ):
         killed.kill()
         killed.wait(60)
-        assert remove_leftovers(engine) == 1
+        assert remove_stale_containers(engine) == 1
         assert sleeping("4913") == []
         assert len(sleeping("4914")) == 1
         living.send_signal(signal.SIGINT)
         assert living.wait(60) == 130
-    assert remove_leftovers(engine) == 0
+    assert remove_stale_containers(engine) == 0

@@ -23,10 +23,10 @@ from slipway.engine.client import Engine, connect
 from slipway.engine.containers import run_once
 from slipway.engine.embedded import daemon
 from slipway.engine.errors import TransferError, TransferKind
-from slipway.engine.images import image_id, inspect
-from slipway.engine.transfer import import_rootfs, load, pull, push
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.registry.ecr_target import prepare
+from slipway.engine.images import find_image_id, inspect_image
+from slipway.engine.transfer import import_rootfs, load_image_tar, pull_image, push_image_layers
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.ecr_target import prepare_repository
 from tests.system.ecr_front_door import Door
 from tests.system.tiny import rootfs_tar
 
@@ -47,11 +47,11 @@ def _tar(content: bytes) -> io.BytesIO:
 def reference(engine: Engine, door: Door) -> Iterator[str]:
     """An image in the engine, named for a repository of the door that exists and is empty."""
     repository = f"t{uuid.uuid4().hex[:8]}/image"
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     name = f"{door.host}/{repository}:v1"
     import_rootfs(engine, _tar(os.urandom(3_000_000)), name)
     yield name
-    if image_id(engine, name) is not None:
+    if find_image_id(engine, name) is not None:
         engine.client.api.remove_image(name, force=True)
 
 
@@ -66,10 +66,10 @@ def _tag(engine: Engine, old: str, new: str) -> None:
 
 
 def test_a_push_gives_the_digest_that_the_registry_has(
-    engine: Engine, reference: str, login: CredentialsFor, plain: Distribution
+    engine: Engine, reference: str, login: CredentialsFor, plain: RegistryClient
 ) -> None:
     events: list[Event] = []
-    digest = push(engine, reference, credentials=login, on_event=events.append)
+    digest = push_image_layers(engine, reference, credentials=login, on_event=events.append)
     repository = reference.partition("/")[2].removesuffix(":v1")
     assert plain.head(repository, "v1") == digest
     moved = [event for event in events if event.kind == "progress"]
@@ -82,12 +82,12 @@ def test_a_push_gives_the_digest_that_the_registry_has(
 def test_a_push_of_what_is_there_already_moves_no_layer(
     engine: Engine, reference: str, login: CredentialsFor, door: Door
 ) -> None:
-    first = push(engine, reference, credentials=login, on_event=silent)
+    first = push_image_layers(engine, reference, credentials=login, on_event=silent)
     again = reference.replace(":v1", ":v2")
     _tag(engine, reference, again)
     door.faults.clear()
     events: list[Event] = []
-    assert push(engine, again, credentials=login, on_event=events.append) == first
+    assert push_image_layers(engine, again, credentials=login, on_event=events.append) == first
     assert door.faults.uploaded() == 0
     assert [event.kind for event in events] == ["cached"]
     engine.client.api.remove_image(again)
@@ -96,15 +96,15 @@ def test_a_push_of_what_is_there_already_moves_no_layer(
 def test_a_pull_by_tag_and_by_digest_gives_the_image(
     engine: Engine, reference: str, login: CredentialsFor
 ) -> None:
-    original = image_id(engine, reference)
+    original = find_image_id(engine, reference)
     assert original is not None
-    digest = push(engine, reference, credentials=login, on_event=silent)
+    digest = push_image_layers(engine, reference, credentials=login, on_event=silent)
     repository = reference.removesuffix(":v1")
     pinned = f"{repository}@{digest}"
     for wanted in (reference, pinned, f"{reference}@{digest}"):
         engine.client.api.remove_image(original, force=True)
         events: list[Event] = []
-        assert pull(engine, wanted, credentials=login, on_event=events.append) == original
+        assert pull_image(engine, wanted, credentials=login, on_event=events.append) == original
         moved = [event for event in events if event.kind == "progress"]
         assert moved[-1].current == moved[-1].total >= 3_000_000
     engine.client.api.remove_image(original, force=True)
@@ -116,7 +116,7 @@ def test_credentials_are_asked_for_at_each_transfer(engine: Engine, reference: s
     def credentials(host: str) -> None:
         asked.append(host)
 
-    for transfer in (push, pull):
+    for transfer in (push_image_layers, pull_image):
         with pytest.raises(TransferError):
             transfer(engine, reference, credentials=credentials, on_event=silent)
     assert asked == [reference.partition("/")[0]] * 2
@@ -131,11 +131,11 @@ def _refused(call: Any, engine: Engine, reference: str, credentials: Credentials
 
 def test_wrong_credentials_are_unauthorized(engine: Engine, reference: str) -> None:
     # By pull alone: dockerd repeats a push that ends so five times, 50 s in all.
-    error = _refused(pull, engine, reference, lambda host: Credentials("AWS", "wrong"))
+    error = _refused(pull_image, engine, reference, lambda host: Credentials("AWS", "wrong"))
     assert (error.kind, error.retry) == ("unauthorized", False)
 
 
-@pytest.mark.parametrize("transfer", [push, pull])
+@pytest.mark.parametrize("transfer", [push_image_layers, pull_image])
 def test_no_credentials_where_they_are_wanted_is_unauthorized(
     engine: Engine, reference: str, transfer: Any
 ) -> None:
@@ -147,24 +147,27 @@ def test_a_repository_that_does_not_exist_is_not_found(
 ) -> None:
     other = f"{door.host}/t{uuid.uuid4().hex[:8]}/none:v1"
     _tag(engine, reference, other)
-    assert _refused(push, engine, other, login).kind == "not_found"
-    assert _refused(pull, engine, other, login).kind == "not_found"
+    assert _refused(push_image_layers, engine, other, login).kind == "not_found"
+    assert _refused(pull_image, engine, other, login).kind == "not_found"
     engine.client.api.remove_image(other)
 
 
 def test_an_image_that_the_engine_does_not_have_is_not_found(
     engine: Engine, door: Door, login: CredentialsFor
 ) -> None:
-    assert _refused(push, engine, f"{door.host}/never/built:v1", login).kind == "not_found"
+    assert (
+        _refused(push_image_layers, engine, f"{door.host}/never/built:v1", login).kind
+        == "not_found"
+    )
 
 
 def test_a_tag_that_belongs_to_another_image_is_immutable(
     engine: Engine, reference: str, login: CredentialsFor
 ) -> None:
-    push(engine, reference, credentials=login, on_event=silent)
+    push_image_layers(engine, reference, credentials=login, on_event=silent)
     engine.client.api.remove_image(reference, force=True)
     import_rootfs(engine, _tar(b"other"), reference)
-    error = _refused(push, engine, reference, login)
+    error = _refused(push_image_layers, engine, reference, login)
     assert (error.kind, error.retry) == ("immutable", False)
 
 
@@ -172,7 +175,7 @@ def test_a_token_that_expires_in_the_middle_is_told_as_such(
     engine: Engine, reference: str, login: CredentialsFor, door: Door
 ) -> None:
     door.fault("PUT", "/manifests/", "expire")
-    error = _refused(push, engine, reference, login)
+    error = _refused(push_image_layers, engine, reference, login)
     assert (error.kind, error.retry) == ("expired", True)
 
 
@@ -195,16 +198,16 @@ def test_a_refused_manifest_has_its_kind(
     retry: bool,
 ) -> None:
     door.fault("PUT", "/manifests/", "status", status=status, code=code, message="refused")
-    error = _refused(push, engine, reference, login)
+    error = _refused(push_image_layers, engine, reference, login)
     assert (error.kind, error.retry) == (kind, retry)
-    push(engine, reference, credentials=login, on_event=silent)
+    push_image_layers(engine, reference, credentials=login, on_event=silent)
 
 
 def test_a_registry_that_is_not_there_is_a_network_error(engine: Engine) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         host = f"127.0.0.1:{sock.getsockname()[1]}"
-        error = _refused(pull, engine, f"{host}/a:1", anonymous)
+        error = _refused(pull_image, engine, f"{host}/a:1", anonymous)
     assert (error.kind, error.retry) == ("network", True)
 
 
@@ -212,8 +215,8 @@ def test_an_import_has_its_files_and_its_changes(engine: Engine) -> None:
     name = f"slipway.test/{uuid.uuid4().hex}:1"
     changes = ['ENV A="b c"', 'ENTRYPOINT ["/bin/cat"]', "LABEL io.slipway.x=y"]
     image = import_rootfs(engine, io.BytesIO(rootfs_tar()), name, changes)
-    config = inspect(engine, name)["Config"]
-    assert image_id(engine, name) == image
+    config = inspect_image(engine, name)["Config"]
+    assert find_image_id(engine, name) == image
     assert (config["Entrypoint"], config["Labels"]) == (["/bin/cat"], {"io.slipway.x": "y"})
     assert run_once(engine, name, ["/bin/true"], entrypoint=[], timeout_s=60).exit_code == 0
 
@@ -221,7 +224,7 @@ def test_an_import_has_its_files_and_its_changes(engine: Engine) -> None:
 def test_an_import_of_what_is_no_tar_is_an_error(engine: Engine) -> None:
     with pytest.raises(TransferError):
         import_rootfs(engine, io.BytesIO(b"this is not a tar" * 100), "slipway.test/none:1")
-    assert image_id(engine, "slipway.test/none:1") is None
+    assert find_image_id(engine, "slipway.test/none:1") is None
 
 
 def test_a_saved_image_loads_again(engine: Engine) -> None:
@@ -232,8 +235,8 @@ def test_a_saved_image_loads_again(engine: Engine) -> None:
             file.write(chunk)
         engine.client.api.remove_image(name, force=True)
         file.seek(0)
-        assert load(engine, file) == (name,)
-    assert image_id(engine, name) == image
+        assert load_image_tar(engine, file) == (name,)
+    assert find_image_id(engine, name) == image
 
 
 @contextmanager
@@ -248,7 +251,7 @@ def _small_disk(folder: Path) -> Iterator[Project]:
     try:
         yield project
     finally:
-        daemon.stop(project)
+        daemon.stop_daemon(project)
         subprocess.run(["umount", str(point)], check=True)
 
 
@@ -257,10 +260,10 @@ def test_a_pull_that_fills_the_disk_says_so_and_leaves_the_disk_as_it_was(
 ) -> None:
     engine.client.api.remove_image(reference, force=True)
     import_rootfs(engine, _tar(os.urandom(150_000_000)), reference)
-    push(engine, reference, credentials=login, on_event=silent)
+    push_image_layers(engine, reference, credentials=login, on_event=silent)
     with _small_disk(tmp_path) as project, closing(connect(project, "embedded")) as small:
         before = os.statvfs(small.data_root).f_bfree
-        error = _refused(pull, small, reference, login)
+        error = _refused(pull_image, small, reference, login)
         assert (error.kind, error.retry) == ("disk_full", False)
         assert small.data_root in error.what
         after = os.statvfs(small.data_root)

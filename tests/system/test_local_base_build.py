@@ -17,28 +17,30 @@ from slipway.core.credentials import anonymous
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, silent
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import ContextFile, build
+from slipway.engine.buildkit.build import ContextFile, build_image
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
-from slipway.engine.images import image_id, inspect
+from slipway.engine.images import find_image_id, inspect_image
 from slipway.local_base.apt import ca_bundle
 from slipway.local_base.base_image import (
     DEBIAN_REGISTRY,
-    debian_request,
     ensure_local_base,
     local_base_id,
+    local_base_request,
 )
-from slipway.local_base.rootfs import make_rootfs, remove_leftovers
-from slipway.matrix.load import load
+from slipway.local_base.rootfs import make_rootfs, remove_stale_rootfs
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Base
-from slipway.records.lock_files import load_locks, write_python
+from slipway.records.lock_files import load_locks, write_python_lock
 from slipway.records.lock_keys import base_lock_key
 from tests.system.conftest import CHECKOUT
 
 
 @pytest.fixture(scope="module")
 def base() -> Base:
-    (own,) = (base for base in load(CHECKOUT / "versions.yaml").bases if base.registry is None)
+    (own,) = (
+        base for base in load_matrix(CHECKOUT / "versions.yaml").bases if base.registry is None
+    )
     return own
 
 
@@ -57,7 +59,7 @@ def sh(engine: Engine, image: str, script: str) -> str:
 def test_it_has_the_shape_of_a_deep_learning_container(
     engine: Engine, local_base: str, base: Base
 ) -> None:
-    config = inspect(engine, local_base)["Config"]
+    config = inspect_image(engine, local_base)["Config"]
     assert config["Entrypoint"] == ["bash", "-m", "start_with_right_hostname.sh"]
     assert config["Cmd"] == ["/bin/bash"]
     assert config["User"] in ("", "root")
@@ -116,11 +118,11 @@ def test_nothing_of_the_building_host_and_no_cache_is_in_it(
 def test_the_second_time_nothing_is_done(
     engine: Engine, shared_project: Project, local_base: str, base: Base
 ) -> None:
-    before = image_id(engine, local_base)
+    before = find_image_id(engine, local_base)
     events: list[Event] = []
     log = shared_project.logs / "again.log"
     assert ensure_local_base(shared_project, engine, base, events.append, log) == local_base
-    assert image_id(engine, local_base) == before
+    assert find_image_id(engine, local_base) == before
     assert [event.kind for event in events] == ["cached"]
     assert not log.exists()
 
@@ -130,15 +132,15 @@ def test_its_id_is_that_of_the_recipe_and_of_the_pins(
 ) -> None:
     recipe = Project.at(CHECKOUT)
     first = local_base_id(recipe, base)
-    assert inspect(engine, local_base)["Config"]["Labels"]["io.slipway.local-base"] == first
+    assert inspect_image(engine, local_base)["Config"]["Labels"]["io.slipway.local-base"] == first
 
     copy = Project(tmp_path, tmp_path / "state")
     subprocess.run(["cp", "-a", str(recipe.root / "images"), str(tmp_path)], check=True)
     assert local_base_id(copy, base) == first
     lock = load_locks(copy).python[base_lock_key(base)]
-    write_python(copy, replace(lock, pins=lock.pins[1:]))
+    write_python_lock(copy, replace(lock, pins=lock.pins[1:]))
     assert local_base_id(copy, base) != first
-    write_python(copy, lock)
+    write_python_lock(copy, lock)
     dockerfile = copy.local_base / "Dockerfile"
     dockerfile.write_text(dockerfile.read_text() + "\nENV A=b\n")
     assert local_base_id(copy, base) != first
@@ -174,18 +176,18 @@ def test_what_is_mounted_in_the_remains_of_a_killed_run_is_never_removed(tmp_pat
     mounted.mkdir(parents=True)
     subprocess.run(["mount", "--bind", str(hosts), str(mounted)], check=True)
     try:
-        remove_leftovers(tmp_path)
+        remove_stale_rootfs(tmp_path)
         assert (hosts / "file").exists()
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
-    remove_leftovers(tmp_path)
+    remove_stale_rootfs(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["hosts"]
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from slipway.local_base.rootfs import make_rootfs, remove_leftovers
+from slipway.local_base.rootfs import make_rootfs
 from slipway.core.paths import Project
 from slipway.core.events import silent
 project = Project(Path(sys.argv[1]), Path(sys.argv[2]))
@@ -234,9 +236,9 @@ def test_without_mmdebstrap_the_same_packages_go_on_an_ordinary_debian_image(
     monkeypatch.setenv("APT_CONFIG", str(settings))
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     monkeypatch.setenv(DEBIAN_REGISTRY, "slipway.local/test")
-    request = debian_request(shared_project, "slipway.local/test/rootfs:debian")
+    request = local_base_request(shared_project, "slipway.local/test/rootfs:debian")
     uncached = ContextFile("debian/nonce", os.urandom(8))
-    made = build(
+    made = build_image(
         engine,
         replace(request, context=(*request.context, uncached)),
         task="root file system",

@@ -11,15 +11,15 @@ import pytest
 from slipway.core.credentials import anonymous
 from slipway.core.events import silent
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
 from slipway.engine.client import Engine
-from slipway.engine.transfer import push
+from slipway.engine.transfer import push_image_layers
 from slipway.matrix.model import Base, Family, Matrix, Registry
 from slipway.records.lock_files import load_locks
 from slipway.records.locks import BaseLock
 from slipway.registry.manifests import SCHEMA2
 from slipway.resolve.base_lookup import resolve_base
-from slipway.resolve.lock_update import lock
+from slipway.resolve.lock_update import update_locks
 from tests.system.registry_images import unique
 from tests.unit.lock_samples import addon, base, image, wheel
 
@@ -43,7 +43,7 @@ def publish(engine: Engine, tiny_base: str, upstream: Base, packages: str) -> st
     assert upstream.registry is not None
     reference = f"{upstream.registry.public}/{upstream.repository}:{upstream.tag}"
     interpreter = f"#!/bin/sh\necho '{packages}'\n".encode()
-    build(
+    build_image(
         engine,
         BuildRequest(
             dockerfile=f'FROM {tiny_base}\nCOPY python /opt/python\nENV A="b c"\nWORKDIR /w\n',
@@ -58,7 +58,7 @@ def publish(engine: Engine, tiny_base: str, upstream: Base, packages: str) -> st
         on_event=silent,
         log=Path(os.devnull),
     )
-    digest = push(engine, reference, credentials=anonymous, on_event=silent)
+    digest = push_image_layers(engine, reference, credentials=anonymous, on_event=silent)
     engine.client.images.remove(reference)  # whoever locks has not pulled it
     return digest
 
@@ -107,7 +107,7 @@ def test_packages_are_read_out_of_the_base_and_a_moved_digest_has_them_read_agai
     project = Project(tmp_path / "checkout", tmp_path / "state")
 
     def relock(*, pull: bool) -> tuple[str, ...]:
-        return lock(
+        return update_locks(
             project,
             matrix,
             matrix.images,

@@ -13,21 +13,22 @@ from slipway.core.digests import sha256_file
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, silent
 from slipway.core.paths import Project
-from slipway.derive.dockerfile import render
-from slipway.engine.buildkit.build import BuildRequest, build
+from slipway.derive.dockerfile import render_dockerfile
+from slipway.engine.buildkit.build import BuildRequest
+from slipway.engine.buildkit.build import build_image as build
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
-from slipway.engine.images import inspect
+from slipway.engine.images import inspect_image
 from slipway.local_base.base_image import ensure_local_base
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Image, Matrix
 from slipway.pipeline.image_builds import launcher_context
 from slipway.records.lock_files import load_locks
 from slipway.records.lock_keys import BUILD
 from slipway.records.locks import Pin
 from slipway.resolve.base_lookup import read_packages
-from slipway.wheels.image_context import python_context
-from slipway.wheels.wheel_builder import Builder, tools_of
+from slipway.wheels.image_context import image_context
+from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels
 
 PYTHON = "/opt/venv/bin/python"
@@ -35,7 +36,7 @@ PYTHON = "/opt/venv/bin/python"
 
 @pytest.fixture(scope="module")
 def matrix(shared_project: Project) -> Matrix:
-    return load(shared_project.versions)
+    return load_matrix(shared_project.versions)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,11 @@ def local_base(engine: Engine, shared_project: Project, matrix: Matrix) -> str:
     return ensure_local_base(shared_project, engine, base, silent, log)
 
 
-def builder(project: Project, engine: Engine, base: str, wheels_of: Project) -> Builder:
+def builder(project: Project, engine: Engine, base: str, wheels_of: Project) -> WheelBuilder:
     """A builder whose results go to `project`; build requirements are those of `wheels_of`."""
     recipe = load_locks(project).python[BUILD]
     tools = tools_of(fetch_wheels(wheels_of, recipe.pins, "3.11"))
-    return Builder(project, engine, base, PYTHON, "3.11", "amd64", tools, recipe)
+    return WheelBuilder(project, engine, base, PYTHON, "3.11", "amd64", tools, recipe)
 
 
 def source(folder: Path, name: str, setup: str, files: dict[str, str] | None = None) -> Path:
@@ -136,9 +137,9 @@ def build_image(
     """The image as the main job builds it: RUN steps have no network."""
     locks = load_locks(project)
     request = BuildRequest(
-        dockerfile=render(image, locks, tuple(matrix.tools.values()), project.templates),
+        dockerfile=render_dockerfile(image, locks, tuple(matrix.tools.values()), project.templates),
         context=(
-            *python_context(project, engine, matrix, image, base, locks),
+            *image_context(project, engine, matrix, image, base, locks),
             *launcher_context(project),
         ),
         tags=(f"slipway.test/{image.name}:1",),
@@ -159,7 +160,8 @@ def test_addons_are_installed_offline_over_the_base_and_share_their_lower_layer(
         for name in ("local", "local-ds0.19.8")
     )
     layers = {
-        image: inspect(engine, image)["RootFS"]["Layers"] for image in (local_base, plain, both)
+        image: inspect_image(engine, image)["RootFS"]["Layers"]
+        for image in (local_base, plain, both)
     }
     depth = len(layers[local_base]) + 1
     assert layers[plain][:depth] == layers[both][:depth], "the layer of sagemaker-training"
@@ -188,7 +190,7 @@ def test_what_is_cached_needs_no_index_and_no_container(
 ) -> None:
     image = next(image for image in matrix.images if image.name == "local")
     locks = load_locks(shared_project)
-    first = python_context(shared_project, engine, matrix, image, local_base, locks)
+    first = image_context(shared_project, engine, matrix, image, local_base, locks)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
-    assert python_context(shared_project, engine, matrix, image, "no/such:base", locks) == first
+    assert image_context(shared_project, engine, matrix, image, "no/such:base", locks) == first

@@ -18,8 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from slipway.core.credentials import anonymous
 from slipway.registry.distribution.blob_upload import PIECE, upload_blob
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.registry.ecr_target import credentials_for, prepare
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.ecr_target import credentials_for, prepare_repository
 from slipway.registry.errors import (
     ImageMissingError,
     ManifestError,
@@ -42,14 +42,14 @@ def repository() -> str:
 
 
 @pytest.fixture
-def client(door: Door, repository: str) -> Iterator[Distribution]:
+def client(door: Door, repository: str) -> Iterator[RegistryClient]:
     """A client of the ECR, with a repository there."""
-    prepare(door.target, repository)
-    with Distribution(door.host, credentials_for([door.target]), policy=QUICK) as opened:
+    prepare_repository(door.target, repository)
+    with RegistryClient(door.host, credentials_for([door.target]), policy=QUICK) as opened:
         yield opened
 
 
-def test_a_manifest_comes_back_byte_for_byte(plain: Distribution, repository: str) -> None:
+def test_a_manifest_comes_back_byte_for_byte(plain: RegistryClient, repository: str) -> None:
     put = put_oci_image(plain, repository, "v1")
     for reference in ("v1", put.digest):
         assert plain.manifest(repository, reference) == put
@@ -58,7 +58,7 @@ def test_a_manifest_comes_back_byte_for_byte(plain: Distribution, repository: st
 
 
 def test_an_index_is_followed_to_the_platform_past_its_attestations(
-    plain: Distribution, repository: str
+    plain: RegistryClient, repository: str
 ) -> None:
     image = put_oci_image(plain, repository, "amd64")
     other = put_oci_image(plain, repository, "other", seed="other")
@@ -86,7 +86,7 @@ def test_an_index_is_followed_to_the_platform_past_its_attestations(
 
 
 def test_what_is_missing_is_none_for_head_and_an_error_for_get(
-    client: Distribution, repository: str
+    client: RegistryClient, repository: str
 ) -> None:
     assert client.head(repository, "v1") is None
     with pytest.raises(ImageMissingError):
@@ -96,10 +96,10 @@ def test_what_is_missing_is_none_for_head_and_an_error_for_get(
 
 
 def test_anyone_may_pull_with_a_bearer_token_and_a_new_one_when_it_ends(
-    plain: Distribution, public: Door, repository: str
+    plain: RegistryClient, public: Door, repository: str
 ) -> None:
     put = put_oci_image(plain, repository, "v1")
-    with Distribution(public.host, anonymous, policy=QUICK) as client:
+    with RegistryClient(public.host, anonymous, policy=QUICK) as client:
         assert client.manifest(repository, "v1") == put
         assert client.head(repository, "v1") == put.digest
         assert public.issued == 1
@@ -112,7 +112,7 @@ def test_anyone_may_pull_with_a_bearer_token_and_a_new_one_when_it_ends(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_an_expired_login_is_renewed_once_and_unseen(
-    client: Distribution, door: Door, repository: str, method: str
+    client: RegistryClient, door: Door, repository: str, method: str
 ) -> None:
     put = put_oci_image(client, repository, "v1")
     door.fault(method, "/manifests/v1", "expire")
@@ -132,7 +132,7 @@ def test_an_expired_login_is_renewed_once_and_unseen(
     ],
 )
 def test_a_question_survives_a_registry_that_is_busy_or_broken_three_times(
-    client: Distribution, door: Door, repository: str, fault: dict[str, object]
+    client: RegistryClient, door: Door, repository: str, fault: dict[str, object]
 ) -> None:
     put = put_oci_image(client, repository, "v1")
     rule = door.fault("GET", "/manifests/v1", count=3, **fault)
@@ -141,7 +141,7 @@ def test_a_question_survives_a_registry_that_is_busy_or_broken_three_times(
 
 
 def test_throttling_without_end_is_told_as_that(
-    client: Distribution, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str
 ) -> None:
     rule = door.fault("GET", "/manifests/", "status", count=99, status=429, code="TOOMANYREQUESTS")
     with pytest.raises(ThrottledError, match="too many requests"):
@@ -151,7 +151,7 @@ def test_throttling_without_end_is_told_as_that(
 
 def test_a_host_that_was_found_down_is_asked_only_once_afterwards(door: Door) -> None:
     rule = door.fault("GET", ".*", "reset", count=99)
-    with Distribution(door.host, anonymous, policy=QUICK) as client:
+    with RegistryClient(door.host, anonymous, policy=QUICK) as client:
         with pytest.raises(RegistryUnavailableError):
             client.manifest("a", "1")
         assert rule.met == QUICK.attempts
@@ -161,7 +161,7 @@ def test_a_host_that_was_found_down_is_asked_only_once_afterwards(door: Door) ->
 
 
 def test_a_manifest_that_is_not_what_its_digest_says_is_refused(
-    client: Distribution, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str
 ) -> None:
     put = put_oci_image(client, repository, "v1")
     door.fault("GET", "/manifests/", "corrupt")
@@ -170,7 +170,7 @@ def test_a_manifest_that_is_not_what_its_digest_says_is_refused(
 
 
 def test_a_blob_that_is_not_what_its_digest_says_is_refused(
-    client: Distribution, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str
 ) -> None:
     config = put_oci_image(client, repository, "v1").json()["config"]["digest"]
     door.fault("GET", "/blobs/", "corrupt")
@@ -179,7 +179,7 @@ def test_a_blob_that_is_not_what_its_digest_says_is_refused(
 
 
 def test_a_download_goes_on_where_it_was_cut(
-    client: Distribution, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str
 ) -> None:
     data = layer_tar("download", 1_000_000)
     digest = str(put_blob(client, repository, data)["digest"])
@@ -190,7 +190,7 @@ def test_a_download_goes_on_where_it_was_cut(
 
 
 def test_an_upload_goes_on_with_the_piece_that_was_cut_off(
-    client: Distribution, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str
 ) -> None:
     data = layer_tar("upload", 2 * PIECE + 1000)
     digest = digest_of(data)
@@ -208,7 +208,7 @@ def test_an_upload_goes_on_with_the_piece_that_was_cut_off(
 
 
 def test_an_upload_survives_a_piece_that_arrived_in_part(
-    client: Distribution, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str
 ) -> None:
     data = layer_tar("part", PIECE + 1000)
     rule = door.fault("PATCH", "/uploads/", "reset", after_bytes=PIECE // 2)
@@ -218,7 +218,7 @@ def test_an_upload_survives_a_piece_that_arrived_in_part(
 
 
 def test_an_upload_that_was_damaged_on_the_way_is_sent_once_again(
-    client: Distribution, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str
 ) -> None:
     data = layer_tar("damaged")
     door.fault("PATCH", "/uploads/", "corrupt")
@@ -228,7 +228,7 @@ def test_an_upload_that_was_damaged_on_the_way_is_sent_once_again(
 
 
 def test_a_blob_that_is_there_is_not_sent_again(
-    client: Distribution, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str
 ) -> None:
     data = layer_tar("again")
     assert upload_blob(client, repository, digest_of(data), io.BytesIO(data), len(data))
@@ -241,7 +241,7 @@ def test_no_proxy_is_asked_for_a_registry_on_loopback(
     data_registry: str, repository: str, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    with Distribution(data_registry, anonymous, policy=QUICK) as client:
+    with RegistryClient(data_registry, anonymous, policy=QUICK) as client:
         assert client.head(repository, "v1") is None
 
 
@@ -273,7 +273,7 @@ def authority(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", None])
 def test_a_certificate_is_trusted_where_the_environment_names_its_authority(
-    plain: Distribution,
+    plain: RegistryClient,
     repository: str,
     authority: tuple[Path, ssl.SSLContext],
     monkeypatch: pytest.MonkeyPatch,
@@ -288,7 +288,7 @@ def test_a_certificate_is_trusted_where_the_environment_names_its_authority(
     with public_registry(plain.host, context) as door:
         host = door.host.replace("127.0.0.1", "localhost")
         door.host = host
-        with Distribution(host, anonymous, insecure=False, policy=QUICK) as client:
+        with RegistryClient(host, anonymous, insecure=False, policy=QUICK) as client:
             if variable:
                 assert client.manifest(repository, "v1") == put
             else:

@@ -12,9 +12,9 @@ from slipway.core.credentials import Credentials, anonymous
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, silent
 from slipway.engine.client import Engine
-from slipway.engine.images import image_id
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.registry.ecr_target import credentials_for, ecr_target, prepare
+from slipway.engine.images import find_image_id
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.ecr_target import credentials_for, ecr_target, prepare_repository
 from slipway.registry.errors import (
     ImmutableTagError,
     ManifestError,
@@ -50,7 +50,7 @@ def repository() -> str:
 @pytest.fixture
 def send(engine: Engine, image: str, door: Door, repository: str) -> Callable[[], PushResult]:
     """Push the image into a repository that `prepare` has made."""
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     credentials = credentials_for([door.target])
 
     def push() -> PushResult:
@@ -63,7 +63,7 @@ def send(engine: Engine, image: str, door: Door, repository: str) -> Callable[[]
 
 
 def test_an_image_arrives_in_the_local_registry_as_schema_2_and_no_tag_stays_behind(
-    engine: Engine, image: str, data_registry: str, plain: Distribution
+    engine: Engine, image: str, data_registry: str, plain: RegistryClient
 ) -> None:
     target = Target("local", "local", data_registry)
     result = push_image(
@@ -76,8 +76,8 @@ def test_an_image_arrives_in_the_local_registry_as_schema_2_and_no_tag_stays_beh
     assert result.size_bytes == sum(
         p["size"] for p in [manifest.json()["config"], *manifest.json()["layers"]]
     )
-    assert image_id(engine, f"{data_registry}/local/image:v1") is None
-    assert image_id(engine, LOCAL) == image
+    assert find_image_id(engine, f"{data_registry}/local/image:v1") is None
+    assert find_image_id(engine, LOCAL) == image
 
 
 def test_ecr_gets_a_repository_and_the_api_knows_the_digest(
@@ -112,7 +112,7 @@ def test_an_immutable_tag_is_not_taken_from_another_image(
     small_image(engine, LOCAL, "two")
     with pytest.raises(ImmutableTagError, match="do not move"):
         send()
-    with Distribution(door.host, credentials_for([door.target])) as registry:
+    with RegistryClient(door.host, credentials_for([door.target])) as registry:
         assert registry.head(repository, "v1") == first.digest
 
 
@@ -138,7 +138,7 @@ def test_a_repository_that_does_not_exist_is_told_as_that(
 def test_credentials_that_ecr_does_not_accept_end_the_push(
     engine: Engine, image: str, door: Door, repository: str
 ) -> None:
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     with pytest.raises(NoCredentialsError, match="does not accept the credentials of user AWS"):
         push_image(
             engine, LOCAL, door.target, repository, "v1",
@@ -149,7 +149,7 @@ def test_credentials_that_ecr_does_not_accept_end_the_push(
 def test_no_credentials_at_all_end_the_push_with_another_message(
     engine: Engine, image: str, door: Door, repository: str
 ) -> None:
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     with pytest.raises(NoCredentialsError, match="asks for a login"):
         push_image(
             engine, LOCAL, door.target, repository, "v1",
@@ -219,7 +219,7 @@ def test_a_push_survives(
     fault = door.fault(**FAULTS[name])  # type: ignore[arg-type]
     result = send()
     assert fault.met == 1
-    with Distribution(door.host, credentials_for([door.target])) as registry:
+    with RegistryClient(door.host, credentials_for([door.target])) as registry:
         assert registry.head(repository, "v1") == result.digest
 
 
@@ -235,7 +235,7 @@ def test_a_push_survives_a_cut_in_the_middle_of_a_layer(
 def test_every_new_try_is_an_event_with_its_reason(
     engine: Engine, image: str, door: Door, repository: str
 ) -> None:
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     door.fault("PUT", "/manifests/", "status", status=500, code="UNKNOWN")
     events: list[Event] = []
     push_image(
@@ -254,8 +254,8 @@ def test_the_target_and_its_login_come_from_the_api_where_the_environment_moves_
     assert dataclasses.replace(door.target, name=target.name) == target
     login = credentials_for()(target.host)
     assert login is not None
-    with Distribution(target.host, credentials_for()) as registry:
-        prepare(target, repository)
+    with RegistryClient(target.host, credentials_for()) as registry:
+        prepare_repository(target, repository)
         assert registry.head(repository, "v1") is None
 
 
@@ -265,7 +265,7 @@ def containerd(engine: Engine) -> Engine:
     return dataclasses.replace(engine, containerd_store=True)
 
 
-def staged(registry: Distribution, repository: str, image: str, **how: str) -> Manifest:
+def staged(registry: RegistryClient, repository: str, image: str, **how: str) -> Manifest:
     """What a push of the image from a containerd store leaves before the tag is set."""
     tag = f"slipway-staging-{image.removeprefix('sha256:')[:32]}"
     return put_oci_image(registry, repository, tag, seed="one", **how)
@@ -274,9 +274,9 @@ def staged(registry: Distribution, repository: str, image: str, **how: str) -> M
 def test_an_oci_image_gets_a_schema_2_manifest_under_an_immutable_tag(
     containerd: Engine, image: str, door: Door, repository: str
 ) -> None:
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     credentials = credentials_for([door.target])
-    with Distribution(door.host, credentials) as registry:
+    with RegistryClient(door.host, credentials) as registry:
         oci = staged(registry, repository, image)
 
         def push() -> PushResult:
@@ -304,9 +304,9 @@ def test_an_oci_image_gets_a_schema_2_manifest_under_an_immutable_tag(
 def test_an_image_with_zstd_layers_is_refused_before_its_tag_exists(
     containerd: Engine, image: str, door: Door, repository: str
 ) -> None:
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     credentials = credentials_for([door.target])
-    with Distribution(door.host, credentials) as registry:
+    with RegistryClient(door.host, credentials) as registry:
         staged(
             registry, repository, image, layer_type="application/vnd.oci.image.layer.v1.tar+zstd"
         )
@@ -321,10 +321,10 @@ def test_an_image_with_zstd_layers_is_refused_before_its_tag_exists(
 def test_a_staged_image_that_is_another_one_is_found_out(
     containerd: Engine, engine: Engine, door: Door, repository: str
 ) -> None:
-    prepare(door.target, repository)
+    prepare_repository(door.target, repository)
     other = small_image(engine, LOCAL, "another")
     credentials = credentials_for([door.target])
-    with Distribution(door.host, credentials) as registry:
+    with RegistryClient(door.host, credentials) as registry:
         staged(registry, repository, other)
         with pytest.raises(ManifestError, match="not sha256:"):
             push_image(
@@ -335,7 +335,7 @@ def test_a_staged_image_that_is_another_one_is_found_out(
 
 
 def test_only_the_local_registry_lets_a_tag_take_another_image(
-    engine: Engine, image: str, data_registry: str, plain: Distribution, repository: str
+    engine: Engine, image: str, data_registry: str, plain: RegistryClient, repository: str
 ) -> None:
     target = Target("local", "local", data_registry)
 

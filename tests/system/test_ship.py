@@ -18,9 +18,9 @@ from slipway.core.credentials import anonymous
 from slipway.core.file_lock import exclusive
 from slipway.core.paths import Project
 from slipway.engine.client import Engine
-from slipway.engine.images import image_id, inspect
+from slipway.engine.images import find_image_id, inspect_image
 from slipway.registry import local
-from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.distribution.registry_client import RegistryClient
 from slipway.registry.ecr.ecr_client import ecr_client
 from tests.system.clones import Clone
 from tests.system.ecr_front_door import REGION, Door
@@ -69,8 +69,8 @@ def test_ship_builds_verifies_exports_and_pushes_the_default_image(
     record = shipped["record"]
     built, exported, pushed = record["built"], record["exported"], record["pushed"]["local"]
 
-    assert image_id(engine, built["reference"]) == built["image_id"]
-    labels = inspect(engine, built["image_id"])["Config"]["Labels"]
+    assert find_image_id(engine, built["reference"]) == built["image_id"]
+    labels = inspect_image(engine, built["image_id"])["Config"]["Labels"]
     assert labels["io.slipway.build-id"] == built["build_id"]
     assert json.loads(labels["io.slipway.matrix"])["name"] == shipped["image"]
 
@@ -87,7 +87,7 @@ def test_ship_builds_verifies_exports_and_pushes_the_default_image(
 
     host, _, name = pushed["uri"].partition("/")
     repository, _, tag = name.rpartition(":")
-    with Distribution(host, anonymous) as registry:
+    with RegistryClient(host, anonymous) as registry:
         manifest = registry.manifest(repository, tag)
     assert (manifest.digest, manifest.media_type) == (pushed["digest"], SCHEMA2)
     assert manifest.json()["config"]["digest"] == built["image_id"]
@@ -272,5 +272,5 @@ def test_a_mistake_in_versions_yaml_is_told_with_its_line(clone: Clone) -> None:
 def _registry_down(shared_project: Project) -> object:
     """The registry that `ship` started ends with these tests."""
     yield
-    local.down(shared_project)
+    local.stop_local_registry(shared_project)
     return None

@@ -284,7 +284,7 @@ def test_a_missing_or_different_sqsh_on_one_node_ends_the_job_before_anything_st
         file = slurm.local(node) / f"{name}.sqsh"
         if content is not None:
             file.write_bytes(content)
-        sidecar.write(file, made)
+        sidecar.write_sidecar(file, made)
     folder(slurm, name, "raise SystemExit('started')")
     path = f"/local/{name}.sqsh"
     job = submit(slurm, name, "--check", "nodes", "--", "train.py", sqsh=path)

@@ -15,12 +15,12 @@ from slipway.core.paths import Project
 from slipway.core.processes import Owner, this_process
 from slipway.engine.client import Engine, connect
 from slipway.engine.transfer import import_rootfs
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.sqsh.comparison import Exporter
-from slipway.sqsh.export import export
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.sqsh.comparison import ImageExporter
+from slipway.sqsh.export import export_image
 from slipway.sqsh.stored_images import export_stored
 from slipway.squashfs.compile.layer_cache import layer_cache
-from slipway.tasks.sqsh import diff_and_tell
+from slipway.tasks.sqsh import diff_and_report
 from tests.system.registry_images import unique
 from tests.system.test_sqsh_stored import layout, push
 from tests.unit.test_squashfs_layers import archive, member
@@ -29,8 +29,8 @@ pytest_plugins = ["tests.system.registry_fixtures"]
 
 
 @pytest.fixture
-def exporter(engine: Engine, project: Project) -> Exporter:
-    return Exporter(project, lambda: connect(project, engine.url), anonymous)
+def exporter(engine: Engine, project: Project) -> ImageExporter:
+    return ImageExporter(project, lambda: connect(project, engine.url), anonymous)
 
 
 def image(engine: Engine, name: str, **files: bytes) -> str:
@@ -40,12 +40,14 @@ def image(engine: Engine, name: str, **files: bytes) -> str:
 
 
 def test_two_images_of_an_engine_differ_in_what_their_exports_do(
-    engine: Engine, exporter: Exporter, capsys: pytest.CaptureFixture[str]
+    engine: Engine, exporter: ImageExporter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = image(engine, "old", same=b"1" * 5000, changed=b"a", gone=b"gone")
     new = image(engine, "new", same=b"1" * 5000, changed=b"bcd", new=b"")
     with pytest.raises(DriftError, match=r"4 paths differ"):
-        diff_and_tell(exporter, f"dockerd://{old}", f"dockerd://{new}", times=False, as_json=False)
+        diff_and_report(
+            exporter, f"dockerd://{old}", f"dockerd://{new}", times=False, as_json=False
+        )
     lines = capsys.readouterr().out.splitlines()
     # enroot writes the image's name into /etc/rc.
     assert lines.pop(0).startswith("~ /etc/rc ")
@@ -53,25 +55,25 @@ def test_two_images_of_an_engine_differ_in_what_their_exports_do(
 
 
 def test_a_file_and_the_image_that_it_was_exported_from_do_not_differ(
-    engine: Engine, exporter: Exporter, plain: Distribution, tmp_path: Path
+    engine: Engine, exporter: ImageExporter, plain: RegistryClient, tmp_path: Path
 ) -> None:
     repository = unique()
     stored = f"registry://{plain.host}/{repository}@{push(plain, repository)}"
     folder, _ = layout(tmp_path / "layout")
     name = image(engine, "own", file=b"content")
     own = tmp_path / "own.sqsh"
-    export(engine, name, own, cache=layer_cache(exporter.project), build_id="b")
+    export_image(engine, name, own, cache=layer_cache(exporter.project), build_id="b")
     pairs = [(str(own), f"dockerd://{name}")]
     for uri in (stored, f"oci:{folder}"):
         pairs.append((str(export_stored(exporter.project, uri, anonymous)), uri))
     for file, uri in pairs:
-        diff_and_tell(exporter, file, uri, times=True, as_json=False)
-        diff_and_tell(exporter, uri, uri, times=True, as_json=False)
+        diff_and_report(exporter, file, uri, times=True, as_json=False)
+        diff_and_report(exporter, uri, uri, times=True, as_json=False)
     assert not list(exporter.project.sqsh.glob(".diff*"))
 
 
 def test_what_a_killed_comparison_left_is_removed_by_the_next(
-    exporter: Exporter, project: Project, tmp_path: Path
+    exporter: ImageExporter, project: Project, tmp_path: Path
 ) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                            check=True, capture_output=True)  # fmt: skip
@@ -80,7 +82,7 @@ def test_what_a_killed_comparison_left_is_removed_by_the_next(
     left.mkdir(parents=True)
     (left / "image.sqsh").touch()
     folder, _ = layout(tmp_path / "layout")
-    diff_and_tell(exporter, f"oci:{folder}", f"oci:{folder}", times=False, as_json=False)
+    diff_and_report(exporter, f"oci:{folder}", f"oci:{folder}", times=False, as_json=False)
     assert not left.exists()
 
 
@@ -92,6 +94,6 @@ def test_what_a_killed_comparison_left_is_removed_by_the_next(
         ("oci:/no/such", "not an OCI layout"),
     ],
 )
-def test_a_side_that_is_not_there_is_said(exporter: Exporter, side: str, told: str) -> None:
+def test_a_side_that_is_not_there_is_said(exporter: ImageExporter, side: str, told: str) -> None:
     with pytest.raises(SlipwayError, match=told):
-        diff_and_tell(exporter, side, side, times=False, as_json=False)
+        diff_and_report(exporter, side, side, times=False, as_json=False)

@@ -25,11 +25,11 @@ from slipway.engine.containers import OWNER_LABEL
 from slipway.engine.embedded import daemon
 from slipway.engine.errors import EngineDiedError
 from slipway.engine.transfer import import_rootfs
-from slipway.sqsh.enroot_files import files
-from slipway.sqsh.export import export
-from slipway.sqsh.sidecar import Sidecar, verify
-from slipway.sqsh.source_image import EnrootFilesImageConfig
-from slipway.squashfs.compile.layer_cache import Cache
+from slipway.sqsh.enroot_files import enroot_files
+from slipway.sqsh.export import export_image
+from slipway.sqsh.sidecar import Sidecar, verify_sqsh
+from slipway.sqsh.source_image import ImageConfig
+from slipway.squashfs.compile.layer_cache import LayerCache
 from slipway.squashfs.format.options import SqshOptions
 from tests.system.sqsh_trees import (
     CAPABILITY,
@@ -43,7 +43,9 @@ from tests.system.sqsh_trees import (
 )
 
 CHECKOUT = Path(__file__).parents[2]
-CACHE = Cache(Path(os.environ.get("SLIPWAY_TEST_STATE", CHECKOUT / ".slipway" / "test")) / "layers")
+CACHE = LayerCache(
+    Path(os.environ.get("SLIPWAY_TEST_STATE", CHECKOUT / ".slipway" / "test")) / "layers"
+)
 ENROOT_FILES = {b"etc/rc", b"etc/rc.local", b"etc/environment", b"etc/fstab"}
 
 
@@ -81,7 +83,7 @@ def export_containers(engine: Engine) -> list[str]:
 
 
 def run_export(engine: Engine, reference: str, destination: Path, **more: object) -> Sidecar:
-    return export(engine, reference, destination, cache=CACHE, build_id="b" * 64, **more)  # type: ignore[arg-type]
+    return export_image(engine, reference, destination, cache=CACHE, build_id="b" * 64, **more)  # type: ignore[arg-type]
 
 
 def test_a_sqsh_holds_the_engines_root_file_system_with_enroots_changes_and_no_others(
@@ -115,7 +117,7 @@ def test_the_files_of_enroot_are_those_of_the_images_config(
 ) -> None:
     run_export(engine, odd_image, tmp_path / "a.sqsh", stream=stream)
     root = unpack(tmp_path / "a.sqsh", tmp_path / "root")
-    config = EnrootFilesImageConfig(
+    config = ImageConfig(
         env=("GREETING=hello",),
         entrypoint=("/opt/ping", "it's"),
         cmd=("a b",),
@@ -123,7 +125,7 @@ def test_the_files_of_enroot_are_those_of_the_images_config(
         labels=(("who", "me"),),
         volumes=("/scratch",),
     )
-    for path, content in files(config, f"dockerd://{odd_image}").items():
+    for path, content in enroot_files(config, f"dockerd://{odd_image}").items():
         assert (root / path).read_bytes() == content
         assert stat.S_IMODE((root / path).lstat().st_mode) == 0o644
     assert (root / "opt/ml/code").is_dir()
@@ -175,14 +177,14 @@ def test_every_compressor_gives_the_same_tree(
 def test_the_same_image_gives_the_same_bytes_and_a_sidecar_that_fits(
     engine: Engine, odd_image: str, tmp_path: Path, stream: bool
 ) -> None:
-    fresh = Cache(tmp_path / "cache")
+    fresh = LayerCache(tmp_path / "cache")
     first = run_export(engine, odd_image, tmp_path / "a.sqsh", stream=stream)
     time.sleep(1.1)  # the engine's times have whole seconds
-    second = export(
+    second = export_image(
         engine, odd_image, tmp_path / "b.sqsh", cache=fresh, build_id="b" * 64, stream=stream
     )
     assert (tmp_path / "a.sqsh").read_bytes() == (tmp_path / "b.sqsh").read_bytes()
-    assert first == second == verify(tmp_path / "a.sqsh") == verify(tmp_path / "b.sqsh")
+    assert first == second == verify_sqsh(tmp_path / "a.sqsh") == verify_sqsh(tmp_path / "b.sqsh")
     assert first.image_id == engine.client.images.get(odd_image).id
     assert first.build_id == "b" * 64
 
@@ -201,7 +203,7 @@ def test_a_second_export_does_nothing_and_another_image_is_not_overwritten(
     after = destination.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     forced = run_export(engine, tiny_base, destination, force=True)
-    assert verify(destination) == forced
+    assert verify_sqsh(destination) == forced
     assert forced.reference == tiny_base
 
 
@@ -306,11 +308,11 @@ def test_missing_host_tools_are_named_with_the_cure(
 def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
     project: Project, tmp_path: Path
 ) -> None:
-    daemon.start(project)
+    daemon.start_daemon(project)
     own = connect(project, "embedded")
     try:
         import_rootfs(own, io.BytesIO(random_rootfs(10)), "slipway.test/large:1")
-        pid = daemon.status(project).pid
+        pid = daemon.daemon_status(project).pid
         assert pid is not None
         victims = [pid]
 
@@ -332,7 +334,7 @@ def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
         assert names(folder) == []
     finally:
         own.close()
-        daemon.stop(project)
+        daemon.stop_daemon(project)
         gc.collect()
 
 
@@ -342,14 +344,14 @@ from pathlib import Path
 from slipway.core import interrupts
 from slipway.engine.client import connect
 from slipway.core.paths import Project
-from slipway.sqsh.export import export
+from slipway.sqsh.export import export_image
 from slipway.squashfs.format.options import SqshOptions
-from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.layer_cache import LayerCache
 interrupts.install()  # as `inv` does
 url, reference, destination, cache = sys.argv[1:]
 engine = connect(Project.at(Path.cwd()), url)
 try:
-    export(engine, reference, Path(destination), cache=Cache(Path(cache)), build_id="b",
+    export_image(engine, reference, Path(destination), cache=LayerCache(Path(cache)), build_id="b",
            options=SqshOptions("xz", None), stream=True,
            on_event=lambda event: print(event.kind, event.step, flush=True))
 except KeyboardInterrupt:
@@ -404,4 +406,4 @@ def test_what_a_killed_run_left_is_cleaned_by_the_next(
     run_export(engine, large_image, destination)
     assert names(tmp_path) == ["a.sqsh", "a.sqsh.json"]
     assert export_containers(engine) == []
-    verify(destination)
+    verify_sqsh(destination)

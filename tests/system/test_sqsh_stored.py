@@ -16,13 +16,13 @@ import pytest
 from slipway.core.credentials import anonymous
 from slipway.core.errors import SlipwayError, UsageError
 from slipway.core.paths import Project
-from slipway.registry.distribution.registry_client import Distribution
+from slipway.registry.distribution.registry_client import RegistryClient
 from slipway.registry.ecr.ecr_client import ecr_client
 from slipway.registry.errors import NoCredentialsError
 from slipway.registry.logins import credentials_for
 from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of
-from slipway.sqsh.sidecar import read, verify_file
-from slipway.sqsh.stored_images import export_stored, opened
+from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
+from slipway.sqsh.stored_images import export_stored, open_stored_image
 from tests.system.ecr_front_door import REGION, Door
 from tests.system.registry_faults import Fault
 from tests.system.registry_images import put_blob, unique
@@ -59,7 +59,7 @@ def parts() -> tuple[bytes, list[bytes]]:
     return json.dumps(config).encode(), [gzip.compress(data, mtime=0) for data in archives]
 
 
-def push(registry: Distribution, repository: str) -> str:
+def push(registry: RegistryClient, repository: str) -> str:
     """Store the image; its manifest's digest."""
     config, blobs = parts()
     kind = "application/vnd.oci.image"
@@ -98,7 +98,7 @@ def check(path: Path, provenance: str) -> None:
     assert facts[b"data/link"].sha256 == hashlib.sha256(NOISE).hexdigest()
     assert facts[b"data/link"].names == (b"data/link", b"data/noise")
     assert facts[b"etc/hosts"].size == len(b"127.0.0.1 me\n")
-    verify_file(path)
+    verify_sqsh_file(path)
     listed = subprocess.run(
         ["unsquashfs", "-cat", str(path), "etc/rc"], check=True, capture_output=True, text=True
     )
@@ -106,7 +106,7 @@ def check(path: Path, provenance: str) -> None:
 
 
 def test_an_image_of_a_registry_is_exported_without_an_engine(
-    plain: Distribution, project: Project
+    plain: RegistryClient, project: Project
 ) -> None:
     repository = unique()
     digest = push(plain, repository)
@@ -114,14 +114,14 @@ def test_an_image_of_a_registry_is_exported_without_an_engine(
     path = export_stored(project, uri, anonymous)
     assert path.name == f"image-{digest[7:19]}.sqsh"
     check(path, f"docker://{plain.host}#{repository}@{digest}")
-    sidecar = read(path)
+    sidecar = read_sidecar(path)
     assert sidecar is not None
     assert sidecar.build_id == digest[7:]
 
 
 def test_a_registry_that_asks_for_a_login_gets_that_of_docker(
     door: Door,
-    plain: Distribution,
+    plain: RegistryClient,
     project: Project,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -141,7 +141,7 @@ def test_a_registry_that_asks_for_a_login_gets_that_of_docker(
 
 
 def test_a_cut_connection_is_resumed_where_it_was_cut(
-    public: Door, plain: Distribution, project: Project
+    public: Door, plain: RegistryClient, project: Project
 ) -> None:
     repository = unique()
     digest = push(plain, repository)
@@ -153,7 +153,7 @@ def test_a_cut_connection_is_resumed_where_it_was_cut(
 
 
 def test_a_blob_altered_on_the_way_is_refused_and_nothing_is_kept(
-    public: Door, plain: Distribution, project: Project
+    public: Door, plain: RegistryClient, project: Project
 ) -> None:
     repository = unique()
     digest = push(plain, repository)
@@ -193,7 +193,7 @@ def test_an_oci_layout_is_exported(project: Project, tmp_path: Path) -> None:
 
 
 def test_a_layout_and_a_registry_give_the_same_tree_and_share_the_cache(
-    plain: Distribution, project: Project, tmp_path: Path
+    plain: RegistryClient, project: Project, tmp_path: Path
 ) -> None:
     folder, _ = layout(tmp_path / "layout")
     first = export_stored(project, f"oci:{folder}", anonymous)
@@ -218,7 +218,7 @@ def test_a_damaged_blob_of_a_layout_is_named(project: Project, tmp_path: Path) -
 
 @pytest.mark.parametrize("uri", ["docker://x", "registry://host", "registry://host/repo", "x"])
 def test_another_kind_of_uri_is_refused_with_the_forms_that_are_known(uri: str) -> None:
-    with pytest.raises(UsageError, match="not an image to read"), opened(uri, anonymous):
+    with pytest.raises(UsageError, match="not an image to read"), open_stored_image(uri, anonymous):
         raise AssertionError("not reached")
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.digests import differing
-from slipway.squashfs.compile.compiler import compiled
-from slipway.squashfs.compile.layer_cache import Cache
-from slipway.squashfs.compile.layer_sources import DirSource
-from slipway.squashfs.format.options import Options
+from slipway.core.digests import differing_pieces
+from slipway.squashfs.compile.compiler import compile_layers
+from slipway.squashfs.compile.layer_cache import LayerCache
+from slipway.squashfs.compile.layer_sources import DirectorySource
+from slipway.squashfs.format.options import CompressionOptions
 from slipway.squashfs.link import linker as linking
-from slipway.squashfs.link.data_layout import arrange
-from slipway.squashfs.link.linker import link
+from slipway.squashfs.link.data_layout import arrange_data
+from slipway.squashfs.link.linker import link_image
 from tests.system.squashfs_rig import (
     differences,
     facts_of_folder,
@@ -40,9 +40,9 @@ def kernels_view(image: Path, folder: Path) -> Iterator[Path]:
 def test_the_kernel_finds_every_name_of_a_huge_directory(tmp_path: Path) -> None:
     names = [f"{number:05d}{'-long' * (number % 40)}" for number in range(40_000)]
     data = archive([member(f"d/{name}") for name in names])
-    options = Options("zstd", 1, 1 << 17)
-    with compiled(Cache(tmp_path / "cache"), [source(data)], options) as layers:
-        link(layers, tmp_path / "a.sqsh", options)
+    options = CompressionOptions("zstd", 1, 1 << 17)
+    with compile_layers(LayerCache(tmp_path / "cache"), [source(data)], options) as layers:
+        link_image(layers, tmp_path / "a.sqsh", options)
     with kernels_view(tmp_path / "a.sqsh", tmp_path) as mount:
         assert sorted(os.listdir(mount / "d")) == sorted(names)  # noqa: PTH208
         for name in names[::97]:
@@ -54,13 +54,17 @@ def test_the_kernel_reads_files_beyond_4_gib(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The image is sparse: its data begins after 5 GiB of nothing.
-    monkeypatch.setattr(linking, "arrange", lambda merged, at: arrange(merged, at + (5 << 30)))
+    monkeypatch.setattr(
+        linking, "arrange_data", lambda merged, at: arrange_data(merged, at + (5 << 30))
+    )
     content = os.urandom(3 << 20)
     members = [member("far", data=content), member("tail", data=b"in a fragment")]
     members.append(member("other", tarfile.LNKTYPE, linkname="far"))
-    options = Options("zstd", 1, 1 << 17)
-    with compiled(Cache(tmp_path / "cache"), [source(archive(members))], options) as layers:
-        link(layers, tmp_path / "a.sqsh", options)
+    options = CompressionOptions("zstd", 1, 1 << 17)
+    with compile_layers(
+        LayerCache(tmp_path / "cache"), [source(archive(members))], options
+    ) as layers:
+        link_image(layers, tmp_path / "a.sqsh", options)
     assert (tmp_path / "a.sqsh").stat().st_size > 5 << 30
     with kernels_view(tmp_path / "a.sqsh", tmp_path) as mount:
         assert (mount / "far").read_bytes() == content
@@ -72,9 +76,9 @@ def test_the_kernel_reads_files_beyond_4_gib(
 def test_the_kernel_reads_every_compressor(tmp_path: Path, compressor: str) -> None:
     content = {"text": b"slipway " * 50_000, "noise": os.urandom(300_000), "small": b"x"}
     data = archive([member(name, data=value) for name, value in content.items()])
-    options = Options(compressor, None, 1 << 17)
-    with compiled(Cache(tmp_path / "cache"), [source(data)], options) as layers:
-        link(layers, tmp_path / "a.sqsh", options)
+    options = CompressionOptions(compressor, None, 1 << 17)
+    with compile_layers(LayerCache(tmp_path / "cache"), [source(data)], options) as layers:
+        link_image(layers, tmp_path / "a.sqsh", options)
     with kernels_view(tmp_path / "a.sqsh", tmp_path) as mount:
         assert {path.name: path.read_bytes() for path in mount.iterdir()} == content
 
@@ -106,9 +110,11 @@ def test_sockets_and_sparse_files_of_a_layer_directory_are_kept(tmp_path: Path) 
         stream.truncate(64 << 20)
         stream.seek(32 << 20)
         stream.write(b"island")
-    options = Options("zstd", 1, 1 << 20)
-    with compiled(Cache(tmp_path / "cache"), [DirSource("sha256:1", folder)], options) as layers:
-        link(layers, tmp_path / "a.sqsh", options)
+    options = CompressionOptions("zstd", 1, 1 << 20)
+    with compile_layers(
+        LayerCache(tmp_path / "cache"), [DirectorySource("sha256:1", folder)], options
+    ) as layers:
+        link_image(layers, tmp_path / "a.sqsh", options)
     assert (tmp_path / "a.sqsh").stat().st_size < 100_000
     wanted = facts_of_folder(folder)
     with kernels_view(tmp_path / "a.sqsh", tmp_path) as mount:
@@ -133,16 +139,16 @@ def test_where_blocks_can_be_shared_an_image_takes_no_second_room(tmp_path: Path
     noise = os.urandom(40 << 20)
     lower = archive([member("a", data=noise[: 10 << 20]), member("b", data=noise), member("c")])
     upper = archive([member(".wh.a"), member("new", data=b"new")])
-    options = Options("zstd", 1, 1 << 20)
+    options = CompressionOptions("zstd", 1, 1 << 20)
     with reflinking_disk(tmp_path) as disk:
         sources = [source(lower), source(upper)]
-        with compiled(Cache(disk / "cache"), sources, options) as layers:
+        with compile_layers(LayerCache(disk / "cache"), sources, options) as layers:
             before = shutil.disk_usage(disk).used
-            made = link(layers, disk / "a.sqsh", options)
+            made = link_image(layers, disk / "a.sqsh", options)
             os.sync()
             assert shutil.disk_usage(disk).used - before < 2 << 20
         assert made.size > 40 << 20
-        assert differing(disk / "a.sqsh", made.pieces) is None
+        assert differing_pieces(disk / "a.sqsh", made.pieces) is None
         with kernels_view(disk / "a.sqsh", tmp_path) as mount:
             digest = hashlib.sha256((mount / "b").read_bytes()).digest()
             assert digest == hashlib.sha256(noise).digest()

@@ -13,9 +13,9 @@ import pytest
 from invoke.collection import Collection
 
 from slipway.engine.transfer import import_rootfs
-from slipway.storage.move.docker_move import Room
+from slipway.storage.move.docker_move import DockerDaemon
 from slipway.tasks import storage
-from slipway.tasks.cli import Inv
+from slipway.tasks.cli import InvProgram
 from tests.system.storage_box import Box, box
 from tests.system.storage_content import fill, rootfs
 from tests.system.storage_steps import look, room_of
@@ -43,7 +43,7 @@ def inv(*arguments: str) -> int:
     namespace = Collection()
     namespace.add_collection(storage.ns)
     try:
-        Inv(namespace=namespace, name="Slipway", binary="inv").run(["inv", *arguments])
+        InvProgram(namespace=namespace, name="Slipway", binary="inv").run(["inv", *arguments])
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -124,7 +124,7 @@ def test_auto_finds_a_system_docker_that_is_down_in_the_middle_of_a_move(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
 
     def chosen() -> str:
-        return Room.of(filled.project, filled.machine, "auto").url
+        return DockerDaemon.of(filled.project, filled.machine, "auto").url
 
     assert chosen() == filled.url
     with filled.disk() as disk:

@@ -17,9 +17,9 @@ from slipway.storage import storage_status
 from slipway.storage.errors import MoveFailedError
 from slipway.storage.machine import Machine
 from slipway.storage.move import data_move, recovery
-from slipway.storage.move.docker_move import Room
-from slipway.storage.move.journal import Journal
-from slipway.storage.move.move_plan import Options
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.journal import MoveJournal
+from slipway.storage.move.move_plan import MoveOptions
 from tests.system.storage_box import Disk, disk
 from tests.system.storage_content import EXPECTED_INSIDE, fill, seen, works
 
@@ -27,16 +27,16 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def room(project: Project, tmp_path: Path) -> Iterator[Room]:
+def room(project: Project, tmp_path: Path) -> Iterator[DockerDaemon]:
     """A filled embedded engine of its own, and a machine that keeps no journals but these."""
-    daemon.start(project)
+    daemon.start_daemon(project)
     try:
         engine = connect(project, "embedded")
         fill(engine)
         engine.close()
-        yield Room.of(project, Machine(tmp_path / "machine"), "embedded")
+        yield DockerDaemon.of(project, Machine(tmp_path / "machine"), "embedded")
     finally:
-        daemon.stop(project)
+        daemon.stop_daemon(project)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def big(tmp_path: Path) -> Iterator[Disk]:
         yield made
 
 
-def look(room: Room) -> dict[str, object]:
+def look(room: DockerDaemon) -> dict[str, object]:
     engine = connect(room.project, "embedded")
     try:
         return seen(engine)
@@ -53,21 +53,23 @@ def look(room: Room) -> dict[str, object]:
         engine.close()
 
 
-def move(room: Room, place: Path, on_event: object = silent, **options: object) -> Journal | None:
+def move(
+    room: DockerDaemon, place: Path, on_event: object = silent, **options: object
+) -> MoveJournal | None:
     with room.locked("storage.move"):
-        wanted = Options(**options)  # type: ignore[arg-type]
+        wanted = MoveOptions(**options)  # type: ignore[arg-type]
         planned = data_move.plan_move(room, place, "auto", wanted, dry_run=False, say=print)
         if planned.journal is None:
             return None
-        return data_move.apply(room, planned.journal, on_event)  # type: ignore[arg-type]
+        return data_move.move_data(room, planned.journal, on_event)  # type: ignore[arg-type]
 
 
-def restore(room: Room) -> Journal:
+def restore(room: DockerDaemon) -> MoveJournal:
     with room.locked("storage.restore"):
-        return recovery.restore(room, silent, stop=False, agree=lambda _: False)
+        return recovery.restore_data(room, silent, stop=False, agree=lambda _: False)
 
 
-def data_root(room: Room) -> Path:
+def data_root(room: DockerDaemon) -> Path:
     engine = connect(room.project, "embedded")
     try:
         return Path(engine.data_root).resolve()
@@ -75,7 +77,9 @@ def data_root(room: Room) -> Path:
         engine.close()
 
 
-def test_the_embedded_engine_moves_keeps_everything_and_comes_back(room: Room, big: Disk) -> None:
+def test_the_embedded_engine_moves_keeps_everything_and_comes_back(
+    room: DockerDaemon, big: Disk
+) -> None:
     before = look(room)
     assert before["inside"] == EXPECTED_INSIDE
     done = move(room, big.place, delete_old=True)
@@ -83,13 +87,13 @@ def test_the_embedded_engine_moves_keeps_everything_and_comes_back(room: Room, b
     assert data_root(room).is_relative_to(big.place)
     assert look(room) == before
     assert move(room, big.place) is None
-    shown = {place.what: place for place in storage_status.look(room, "auto").places}[
+    shown = {place.what: place for place in storage_status.storage_status(room, "auto").places}[
         "embedded engine"
     ]
     assert shown.path == data_root(room)
     assert shown.file_system == "xfs"
-    daemon.stop(room.project)
-    daemon.start(room.project)
+    daemon.stop_daemon(room.project)
+    daemon.start_daemon(room.project)
     assert look(room) == before
     restore(room)
     home = room.project.engine
@@ -101,7 +105,9 @@ def test_the_embedded_engine_moves_keeps_everything_and_comes_back(room: Room, b
     engine.close()
 
 
-def test_a_failed_move_of_the_embedded_engine_leaves_a_plain_folder(room: Room, big: Disk) -> None:
+def test_a_failed_move_of_the_embedded_engine_leaves_a_plain_folder(
+    room: DockerDaemon, big: Disk
+) -> None:
     before = look(room)
 
     def spoil(event: Event) -> None:
@@ -122,23 +128,23 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from slipway.core.paths import Project
-from slipway.storage import moving
+from slipway.storage.move import data_move
 from slipway.storage.machine import Machine
-from slipway.storage.move.docker_move import Room
-from slipway.storage.move.move_plan import Options
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.move_plan import MoveOptions
 
 root, state, machine, disk, moment = sys.argv[1:]
-room = Room.of(Project(Path(root), Path(state)), Machine(Path(machine)), "embedded")
+room = DockerDaemon.of(Project(Path(root), Path(state)), Machine(Path(machine)), "embedded")
 
 def kill(event):
     if event.kind == "start" and event.step == moment:
         os.kill(os.getpid(), signal.SIGKILL)
 
 with room.locked("storage.move"):
-    planned = moving.plan_move(
-        room, Path(disk), "auto", Options(mode="copy"), dry_run=False, say=print
+    planned = data_move.plan_move(
+        room, Path(disk), "auto", MoveOptions(mode="copy"), dry_run=False, say=print
     )
-    moving.apply(room, planned.journal, kill)
+    data_move.move_data(room, planned.journal, kill)
 """
 
 
@@ -146,7 +152,7 @@ with room.locked("storage.move"):
     "moment", ["copying", "changing the configuration", "starting the daemons"]
 )
 def test_an_embedded_engine_whose_move_was_killed_works_and_comes_back(
-    room: Room, big: Disk, moment: str
+    room: DockerDaemon, big: Disk, moment: str
 ) -> None:
     before = look(room)
     project = room.project
@@ -155,9 +161,9 @@ def test_an_embedded_engine_whose_move_was_killed_works_and_comes_back(
         [sys.executable, "-c", KILLED, *map(str, arguments)], cwd=project.root, check=False
     )
     assert killed.returncode < 0
-    daemon.start(project)  # somebody who knows nothing of the move
+    daemon.start_daemon(project)  # somebody who knows nothing of the move
     assert look(room) == before
-    assert storage_status.look(room, "auto").unfinished
+    assert storage_status.storage_status(room, "auto").unfinished
     restore(room)
     assert look(room) == before
     assert not (project.engine / "data").is_symlink()

@@ -309,9 +309,9 @@ def test_a_daemon_that_came_up_after_a_power_cut_has_its_new_data_copied_too(
     shared: Shared, disk: Disk
 ) -> None:
     killed_at(shared, disk, "giving the copy its name")
-    written = journal_file.read(shared.box.machine, shared.box.url)
+    written = journal_file.read_journal(shared.box.machine, shared.box.url)
     assert written is not None
-    path = journal_file.folder(shared.box.machine, shared.box.url) / "journal.json"
+    path = journal_file.journal_folder(shared.box.machine, shared.box.url) / "journal.json"
     path.write_text(path.read_text().replace(written.boot, "another boot"))
     shared.box.start()
     with shared.box.engine() as engine:
@@ -337,5 +337,5 @@ def test_what_was_made_on_the_new_place_after_a_cut_off_start_is_kept_there_by_r
     assert (left / "volumes" / "made-on-the-new-place").is_dir()
     assert shared.is_as_before()
     with room_of(shared.box).locked("test"):
-        data_move.delete_old(room_of(shared.box), lambda _: None)
+        data_move.delete_kept(room_of(shared.box), lambda _: None)
     assert not left.exists()

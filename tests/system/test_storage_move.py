@@ -115,7 +115,7 @@ def test_a_move_there_and_back_keeps_everything_byte_for_byte(
         assert data(made, name, new, new_containerd) == bytes_before
         assert not made.data_root.exists()
         if both:
-            assert containerd.root_now(made.containerd_socket) == new_containerd
+            assert containerd.current_root(made.containerd_socket) == new_containerd
         with made.engine() as engine:
             assert engine.data_root == str(new)
         restore(made)
@@ -138,7 +138,7 @@ def test_the_old_data_stays_until_it_is_told_to_go(filled: Box) -> None:
         assert filled.data_root in look_at_status(filled).kept
         before = look(filled)
         with room_of(filled).locked("test"):
-            deleted = data_move.delete_old(room_of(filled), print)
+            deleted = data_move.delete_kept(room_of(filled), print)
         assert [kept.path for kept in deleted] == [filled.data_root]
         assert not filled.data_root.exists()
         assert look(filled) == before
@@ -213,7 +213,7 @@ def test_what_fresh_leaves_behind_is_never_deleted(filled: Box) -> None:
             move(filled, disk.place, mode="fresh", delete_old=True)
         assert move(filled, disk.place, mode="fresh") is not None
         with pytest.raises(StorageError, match="only there"), room_of(filled).locked("test"):
-            data_move.delete_old(room_of(filled), print)
+            data_move.delete_kept(room_of(filled), print)
         assert filled.data_root.exists()
 
 
@@ -258,7 +258,7 @@ def test_things_made_since_the_move_are_named_before_going_back_and_stay_on_the_
         with pytest.raises(StorageError, match="left behind by an earlier move"):
             move(filled, disk.place)
         with room_of(filled).locked("test"):
-            data_move.delete_old(room_of(filled), print)
+            data_move.delete_kept(room_of(filled), print)
         assert move(filled, disk.place) is not None
 
 
@@ -281,7 +281,7 @@ def test_the_daemons_tmpdir_follows_and_comes_back() -> None:
         made.start()
 
         def tmpdir() -> str:
-            return daemon_process.describe("dockerd", made.pid(), made.socket).environment[
+            return daemon_process.describe_process("dockerd", made.pid(), made.socket).environment[
                 "DOCKER_TMPDIR"
             ]
 
@@ -394,7 +394,7 @@ def test_a_disk_that_is_not_mounted_is_never_written_to(
 def test_only_root_may_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(StorageError, match="needs root"):
-        data_move.need_root()
+        data_move.require_root()
 
 
 def test_status_tells_where_everything_is_and_what_would_be_better(filled: Box) -> None:

@@ -13,12 +13,12 @@ import pytest
 from slipway.core.credentials import anonymous
 from slipway.core.events import silent
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, build
+from slipway.engine.buildkit.build import BuildRequest, build_image
 from slipway.engine.client import Engine
 from slipway.engine.transfer import import_rootfs
 from slipway.prune import removals
 from slipway.records import builds
-from slipway.records.builds import Exported, Record
+from slipway.records.builds import ExportRecord, ImageRecord
 from slipway.records.locks import BaseLock, Locks
 from tests.system.storage_box import Box, box
 from tests.system.tiny import rootfs_tar
@@ -52,7 +52,7 @@ def image(engine: Engine, name: str, salt: str) -> str:
 
 
 def going(project: Project, engine: Engine, locks: Locks = NONE, older_than: int = 0) -> set[str]:
-    steps = removals.plan(project, engine, locks, older_than)
+    steps = removals.plan_removals(project, engine, locks, older_than)
     return {item.name for step in steps for item in step.items if "image" in step.what}
 
 
@@ -72,7 +72,7 @@ def test_unused_and_dangling_images_go_and_used_ones_stay(project: Project, engi
     engine.client.api.start(running["Id"])
     time.sleep(0.01)  # "before now" is meant, not "at this very moment"
     assert going(project, engine) == {"slip.test/unused:1", "slip.test/moved:1", dangling}
-    removals.apply(removals.plan(project, engine, NONE, 0), print)
+    removals.remove_steps(removals.plan_removals(project, engine, NONE, 0), print)
     assert there(engine) == {"slip.test/used:1"}
     assert engine.client.containers.get(running["Id"]).status == "running"
 
@@ -107,7 +107,7 @@ def test_an_image_goes_only_after_the_images_built_on_it(
     project: Project, engine: Engine, tmp_path: Path
 ) -> None:
     image(engine, "slip.test/below:1", "a")
-    build(
+    build_image(
         engine,
         BuildRequest(
             dockerfile="FROM slip.test/below:1\nRUN echo made > /opt/made\n",
@@ -122,9 +122,9 @@ def test_an_image_goes_only_after_the_images_built_on_it(
         on_event=silent,
         log=tmp_path / "log",
     )
-    steps = {step.what: step for step in removals.plan(project, engine, NONE, 0)}
+    steps = {step.what: step for step in removals.plan_removals(project, engine, NONE, 0)}
     assert steps["build cache"].size > 0
-    removals.apply(tuple(steps.values()), print)
+    removals.remove_steps(tuple(steps.values()), print)
     assert there(engine) == set()
     left = engine.client.api.df()["BuildCache"] or []
     assert [record for record in left if record["Type"] == "regular"] == []
@@ -140,10 +140,10 @@ def test_old_files_of_slipway_go_and_the_newest_export_stays(tmp_path: Path) -> 
         path.write_bytes(b"x" * 1000)
     for path in old:
         os.utime(path, (1, 1))
-    exported = Exported("id", str(old[1]), "sha", 1000, 1.0)
-    builds.save(project, "a", Record(exported=exported))
-    steps = removals.plan(project, None, NONE, 30 * 86400)
+    exported = ExportRecord("id", str(old[1]), "sha", 1000, 1.0)
+    builds.save_record(project, "a", ImageRecord(exported=exported))
+    steps = removals.plan_removals(project, None, NONE, 30 * 86400)
     assert {step.what: step.size for step in steps} == {".sqsh files": 1000, "cached files": 1000}
-    removals.apply(steps, print)
+    removals.remove_steps(steps, print)
     assert sorted(p.name for p in project.sqsh.iterdir()) == ["a-2.sqsh"]
     assert [p.name for p in wheels.iterdir()] == ["new.whl"]

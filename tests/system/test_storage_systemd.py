@@ -89,8 +89,10 @@ def test_units_are_stopped_and_started_in_an_order_in_which_nothing_starts_them_
         "start needs-docker.service",
     ]
     assert look(host) == before
-    assert all(systemd.active(unit) for unit in (DOCKER, SOCKET, CONTAINERD, DEPENDENT))
-    assert containerd.root_now(host.containerd_socket) == nvme.place / "containerd" / "data-root"
+    assert all(systemd.unit_is_active(unit) for unit in (DOCKER, SOCKET, CONTAINERD, DEPENDENT))
+    assert (
+        containerd.current_root(host.containerd_socket) == nvme.place / "containerd" / "data-root"
+    )
     restore(host)
     assert look(host) == before
 
@@ -99,7 +101,7 @@ def test_drop_ins_wait_for_the_disk_and_name_the_tmpdir_and_go_with_restore(
     host: Box, nvme: Disk
 ) -> None:
     move(host, nvme.place)
-    running = daemon_process.describe("dockerd", host.pid(), host.socket)
+    running = daemon_process.describe_process("dockerd", host.pid(), host.socket)
     assert running.environment["DOCKER_TMPDIR"] == str(nvme.place / "docker" / "tmp")
     for unit in (DOCKER, CONTAINERD):
         lines = host.machine.drop_in(unit).read_text().splitlines()
@@ -111,7 +113,7 @@ def test_drop_ins_wait_for_the_disk_and_name_the_tmpdir_and_go_with_restore(
     assert not host.machine.drop_in(CONTAINERD).parent.exists()
     assert (
         "DOCKER_TMPDIR"
-        not in daemon_process.describe("dockerd", host.pid(), host.socket).environment
+        not in daemon_process.describe_process("dockerd", host.pid(), host.socket).environment
     )
 
 

@@ -15,13 +15,13 @@ import pytest
 from slipway.core.credentials import anonymous
 from slipway.core.events import silent
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build
+from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
-from slipway.engine.images import inspect
-from slipway.engine.transfer import push
+from slipway.engine.images import inspect_image
+from slipway.engine.transfer import push_image_layers
 from slipway.local_base.base_image import ensure_local_base
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from tests.system.clones import Clone
 
 pytest_plugins = ["tests.system.registry_fixtures"]
@@ -63,7 +63,7 @@ def packages(engine: Engine, image: str, python: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def local_base(engine: Engine, shared_project: Project) -> str:
     """The embedded default base, in the engine."""
-    (base,) = (b for b in load(shared_project.versions).bases if b.registry is None)
+    (base,) = (b for b in load_matrix(shared_project.versions).bases if b.registry is None)
     log = shared_project.logs / "local-base.log"
     return ensure_local_base(shared_project, engine, base, silent, log)
 
@@ -74,7 +74,7 @@ def publish(
     """Build a base of this shape, push it under AWS's name and tag, and give its digest."""
     reference = f"{host}/{name[0]}:{name[1]}"
     words = ", ".join(f'"{word}"' for word in ["/opt/venv/bin/python", "/mnt/carry.py", *carried])
-    build(
+    build_image(
         engine,
         BuildRequest(
             dockerfile=f"FROM {base}\nRUN --mount=type=bind,target=/mnt [{words}]\n"
@@ -91,7 +91,7 @@ def publish(
         on_event=silent,
         log=Path("/dev/null"),
     )
-    digest = push(engine, reference, credentials=anonymous, on_event=silent)
+    digest = push_image_layers(engine, reference, credentials=anonymous, on_event=silent)
     engine.client.images.remove(reference)  # a builder does not have it yet
     return digest
 
@@ -168,7 +168,7 @@ def test_a_locked_base_is_built_on_and_only_what_is_listed_moves(
         after = packages(engine, record["image_id"], python)
         assert replaced.items() <= after.items()
         assert before.items() <= after.items()
-        labels = inspect(engine, record["image_id"])["Config"]["Labels"]
+        labels = inspect_image(engine, record["image_id"])["Config"]["Labels"]
         assert labels["org.opencontainers.image.base.digest"] == digests[name]
 
 

@@ -14,7 +14,7 @@ from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent, silent
 from slipway.engine.client import Engine
 from slipway.engine.containers import OWNER_LABEL
-from slipway.verify.image_checks import VerifyReport, verify
+from slipway.verify.image_checks import VerifyReport, verify_image
 from tests.system.conftest import CHECKOUT
 from tests.system.verify_images import (
     BASE_PACKAGES,
@@ -43,7 +43,7 @@ def run(
     engine: Engine, case: Case, reference: str, tmp_path: Path, on_event: OnEvent = silent
 ) -> VerifyReport:
     log = tmp_path / "verify.log"
-    return verify(
+    return verify_image(
         case.project, engine, case.image, reference, case.base, on_event=on_event, log=log
     )
 
@@ -232,7 +232,7 @@ def test_checks_that_take_too_long_are_ended_and_leave_no_container(
     engine: Engine, case: Case, good: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SlipwayError, match="did not end within 4 s"):
-        verify(
+        verify_image(
             case.project,
             engine,
             case.image,
@@ -249,16 +249,16 @@ import sys
 from pathlib import Path
 from slipway.core import interrupts
 from slipway.engine.client import connect
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.core.paths import Project
-from slipway.verify.image_checks import verify
+from slipway.verify.image_checks import verify_image
 interrupts.install()  # as `inv` does
 root, url, reference, base, log = sys.argv[1:]
 project = Project.at(Path(root))
-image = next(i for i in load(project.versions).images if i.name == "local-ds0.19.8")
+image = next(i for i in load_matrix(project.versions).images if i.name == "local-ds0.19.8")
 engine = connect(project, url)
 try:
-    verify(project, engine, image, reference, base, log=Path(log),
+    verify_image(project, engine, image, reference, base, log=Path(log),
            on_event=lambda event: print(event.kind, event.current, flush=True))
 except KeyboardInterrupt:
     sys.exit(130)

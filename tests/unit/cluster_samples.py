@@ -7,9 +7,9 @@ from pathlib import Path
 
 from slipway.cluster import hyperpod_recipes, script, slurm_job
 from slipway.cluster.hyperpod_recipes import RecipeRun
-from slipway.cluster.slurm_job import Request, SlurmJob
+from slipway.cluster.slurm_job import ScriptRequest, SlurmJob
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Image
 
 ROOT = Path(__file__).parents[2]
@@ -23,22 +23,22 @@ KNOWN = SqshFile(f"/fsx/images/{PYTORCH}-0123456789ab.sqsh", 9_876_543_210, "ab"
 
 @functools.cache
 def image(name: str) -> Image:
-    (found,) = (image for image in load(ROOT / "versions.yaml").images if image.name == name)
+    (found,) = (image for image in load_matrix(ROOT / "versions.yaml").images if image.name == name)
     return found
 
 
 def request(
     *words: str, nodes: str = "2", instance: str = P5, **options: str | tuple[str, ...]
-) -> Request:
-    return Request(nodes=nodes, instance=instance, words=words, **options)  # type: ignore[arg-type]
+) -> ScriptRequest:
+    return ScriptRequest(nodes=nodes, instance=instance, words=words, **options)  # type: ignore[arg-type]
 
 
-def make(asked: Request, name: str = PYTORCH, sqsh: SqshFile = KNOWN) -> SlurmJob:
-    return slurm_job.make(asked, image(name), sqsh, LAUNCHER)
+def make(asked: ScriptRequest, name: str = PYTORCH, sqsh: SqshFile = KNOWN) -> SlurmJob:
+    return slurm_job.make_slurm_job(asked, image(name), sqsh, LAUNCHER)
 
 
-def run(asked: Request, name: str = SMP, sqsh: SqshFile = KNOWN) -> RecipeRun:
-    return hyperpod_recipes.make(asked, image(name), sqsh, LAUNCHER)
+def run(asked: ScriptRequest, name: str = SMP, sqsh: SqshFile = KNOWN) -> RecipeRun:
+    return hyperpod_recipes.make_recipe_run(asked, image(name), sqsh, LAUNCHER)
 
 
 LAB = request(
@@ -53,10 +53,10 @@ LAB = request(
 
 #: What golden/slurm/ holds, by file name.
 GOLDEN = {
-    "torchrun-p5.sbatch": lambda: script.sbatch(
+    "torchrun-p5.sbatch": lambda: script.render_sbatch(
         make(request("train.py", "--epochs", "3", "--name", "two words", nodes="4"))
     ),
-    "deepspeed-p4de-enroot.sbatch": lambda: script.sbatch(
+    "deepspeed-p4de-enroot.sbatch": lambda: script.render_sbatch(
         make(
             request(
                 "train.py",
@@ -70,7 +70,7 @@ GOLDEN = {
             )
         )
     ),
-    "fsdp-p5en.sbatch": lambda: script.sbatch(
+    "fsdp-p5en.sbatch": lambda: script.render_sbatch(
         make(
             request(
                 "fsdp.py",
@@ -89,14 +89,14 @@ GOLDEN = {
             )
         )
     ),
-    "fsdp-g5-without-efa.sbatch": lambda: script.sbatch(
+    "fsdp-g5-without-efa.sbatch": lambda: script.render_sbatch(
         make(
             request("fsdp.py", instance="ml.g5.4xlarge", flavour="fsdp", check="size"),
             sqsh=SqshFile("/fsx/images/any.sqsh"),
         )
     ),
-    "smp-p5.sbatch": lambda: script.sbatch(
+    "smp-p5.sbatch": lambda: script.render_sbatch(
         make(request("train_external.py", "--fp8", "1", nodes="8"), SMP)
     ),
-    "recipes-lab-g5.sh": lambda: script.recipe(run(LAB)),
+    "recipes-lab-g5.sh": lambda: script.render_recipe(run(LAB)),
 }

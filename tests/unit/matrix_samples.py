@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slipway.core.errors import BadInputError
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Image, Matrix
 
 SMALL = """\
@@ -122,7 +122,7 @@ def loaded(folder: Path, text: str) -> Matrix:
     """The matrix of a text."""
     path = folder / "versions.yaml"
     path.write_text(text)
-    return load(path)
+    return load_matrix(path)
 
 
 def image_of(matrix: Matrix, name: str) -> Image:
@@ -135,7 +135,7 @@ def errors_of(folder: Path, text: str | bytes) -> list[tuple[int, str, str]]:
     path = folder / "versions.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     try:
-        load(path)
+        load_matrix(path)
     except BadInputError as caught:
         found = []
         for error in caught.errors:

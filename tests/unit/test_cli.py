@@ -13,19 +13,19 @@ import tasks
 from slipway.core import interrupts
 from slipway.core.errors import DriftError, SlipwayError
 from slipway.tasks import cli
-from slipway.tasks.cli import Inv, command
+from slipway.tasks.cli import InvProgram, task_command
 
 SEEN: list[object] = []
 
 
-@command(positional=[], help={"names": "images"})
+@task_command(positional=[], help={"names": "images"})
 def build(c: Context, names: list[str], region: str = "", force: bool = False) -> None:
     """Record the arguments."""
     del c
     SEEN.append((list(names), region, force))
 
 
-@command()
+@task_command()
 def fail(c: Context, kind: str = "plain") -> None:
     """Fail in an expected way."""
     del c
@@ -38,7 +38,7 @@ def fail(c: Context, kind: str = "plain") -> None:
 def run(*arguments: str) -> int:
     namespace = Collection(build, fail)
     namespace.configure({"slipway": {"jobs": 2}})
-    program = Inv(namespace=namespace, name="Slipway", binary="inv")
+    program = InvProgram(namespace=namespace, name="Slipway", binary="inv")
     SEEN.clear()
     try:
         program.run(["inv", *arguments])
@@ -79,10 +79,10 @@ def test_wrong_usage_exits_with_3(arguments: list[str], capsys: pytest.CaptureFi
 def test_ctrl_c_before_a_task_has_begun_is_told_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, interrupt: type[KeyboardInterrupt], code: int
 ) -> None:
-    def interrupted(self: Inv) -> None:
+    def interrupted(self: InvProgram) -> None:
         raise interrupt
 
-    monkeypatch.setattr(Inv, "load_collection", interrupted)
+    monkeypatch.setattr(InvProgram, "load_collection", interrupted)
     monkeypatch.setattr(interrupts, "install", lambda: None)
     monkeypatch.setattr(sys, "argv", ["inv", "ship"])
     with pytest.raises(SystemExit) as ended:
@@ -93,12 +93,12 @@ def test_ctrl_c_before_a_task_has_begun_is_told_by_the_exit_code(
 def test_the_help_of_a_task_says_what_its_arguments_mean(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    @command(positional=[], help={"names": "images"})
+    @task_command(positional=[], help={"names": "images"})
     def fresh(c: Context, names: list[str]) -> None:
         """Do nothing."""
 
     with pytest.raises(SystemExit):
-        Inv(namespace=Collection(fresh), name="Slipway", binary="inv").run(
+        InvProgram(namespace=Collection(fresh), name="Slipway", binary="inv").run(
             ["inv", "--help", "fresh"]
         )
     assert re.search(r"--names +images\n", capsys.readouterr().out)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from slipway.cluster import hyperpod_recipes, script
-from slipway.cluster.slurm_job import Request
+from slipway.cluster.slurm_job import ScriptRequest
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.core.digests import of_file
+from slipway.core.digests import hash_file
 from slipway.core.errors import UsageError
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
@@ -72,7 +72,7 @@ def test_values_are_quoted_for_hydra() -> None:
         (request(RECIPE, flavour="recipes", env=("A",)), "the recipes need a value"),
     ],
 )
-def test_what_the_recipes_cannot_do_is_refused(asked: Request, told: str) -> None:
+def test_what_the_recipes_cannot_do_is_refused(asked: ScriptRequest, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         run(asked)
     assert told in str(caught.value)
@@ -80,7 +80,7 @@ def test_what_the_recipes_cannot_do_is_refused(asked: Request, told: str) -> Non
 
 def test_an_image_without_smp_is_refused() -> None:
     with pytest.raises(UsageError, match="needs an image with SMP"):
-        hyperpod_recipes.make(LAB, image(PYTORCH), KNOWN, LAUNCHER)
+        hyperpod_recipes.make_recipe_run(LAB, image(PYTORCH), KNOWN, LAUNCHER)
 
 
 @pytest.mark.parametrize("hyperpod", [True, False])
@@ -88,10 +88,10 @@ def test_the_recipes_main_gets_every_override(tmp_path: Path, hyperpod: bool) ->
     shell = Shell(tmp_path)
     path = tmp_path / "image.sqsh"
     path.write_bytes(b"abc")
-    whole = Sidecar("r", "sha256:1", (), "b", of_file(path), 1, {}, "1")
-    sidecar.write(path, whole)
+    whole = Sidecar("r", "sha256:1", (), "b", hash_file(path), 1, {}, "1")
+    sidecar.write_sidecar(path, whole)
     made = run(LAB, sqsh=SqshFile(str(path), whole.size, whole.digest))
-    text = script.recipe(made)
+    text = script.render_recipe(made)
     if hyperpod:
         text = text.replace("/opt/sagemaker_cluster", str(shell.work))
     assert "is no checkout" in shell.run(text, job=False).said
@@ -113,5 +113,5 @@ def test_the_recipes_main_gets_every_override(tmp_path: Path, hyperpod: bool) ->
 
 
 def test_the_script_is_sound_for_a_sqsh_of_which_nothing_is_known() -> None:
-    text = script.recipe(run(LAB, sqsh=SqshFile("/fsx/x.sqsh")))
+    text = script.render_recipe(run(LAB, sqsh=SqshFile("/fsx/x.sqsh")))
     assert subprocess.run(["bash", "-n"], input=text.encode(), capture_output=True).stderr == b""

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from slipway.cluster import option_values, script, sqsh_file
-from slipway.cluster.option_values import Mount, Variable
-from slipway.cluster.slurm_job import Request
+from slipway.cluster.option_values import ContainerMount, JobVariable
+from slipway.cluster.slurm_job import ScriptRequest
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.core.digests import Piece
 from slipway.core.errors import USAGE, SlipwayError, UsageError
 from slipway.core.paths import Project
 from slipway.records import builds
-from slipway.records.builds import Exported, Record
+from slipway.records.builds import ExportRecord, ImageRecord
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.unit.cluster_samples import LOCAL, P5, PYTORCH, ROOT, SMP, make, request
@@ -69,7 +69,7 @@ from tests.unit.cluster_samples import LOCAL, P5, PYTORCH, ROOT, SMP, make, requ
         (request("x", srun=("wait=0",)), "the script sets --wait itself"),
     ],
 )
-def test_what_cannot_work_is_a_usage_error_that_says_why(asked: Request, told: str) -> None:
+def test_what_cannot_work_is_a_usage_error_that_says_why(asked: ScriptRequest, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(asked)
     assert told in str(caught.value)
@@ -92,15 +92,15 @@ def test_time_limits_are_read_as_sbatch_does(text: str, seconds: int) -> None:
 
 
 def test_mounts_have_three_forms() -> None:
-    assert option_values.mount("/a") == Mount("/a", "/a")
-    assert option_values.mount("/a/:/b") == Mount("/a", "/b")
-    assert option_values.mount("/a:/b:ro") == Mount("/a", "/b", read_only=True)
+    assert option_values.parse_mount("/a") == ContainerMount("/a", "/a")
+    assert option_values.parse_mount("/a/:/b") == ContainerMount("/a", "/b")
+    assert option_values.parse_mount("/a:/b:ro") == ContainerMount("/a", "/b", read_only=True)
 
 
 def test_the_users_variables_win_over_the_flavours() -> None:
     job = make(request("x", flavour="fsdp", env=("HF_HUB_ETAG_TIMEOUT=5", "EMPTY=")))
-    assert Variable("HF_HUB_ETAG_TIMEOUT", "5") in job.env
-    assert Variable("EMPTY", "") in job.env
+    assert JobVariable("HF_HUB_ETAG_TIMEOUT", "5") in job.env
+    assert JobVariable("EMPTY", "") in job.env
     assert len({variable.name for variable in job.env}) == len(job.env)
 
 
@@ -130,7 +130,7 @@ def test_a_cpu_image_may_run_anywhere() -> None:
         (request("x", instance="ml.p4d.24xlarge"), SMP, "--fp8 0"),
     ],
 )
-def test_what_often_goes_wrong_is_noted(asked: Request, name: str, told: str) -> None:
+def test_what_often_goes_wrong_is_noted(asked: ScriptRequest, name: str, told: str) -> None:
     (note,) = make(asked, name).notes
     assert told in note
 
@@ -146,7 +146,7 @@ def test_what_often_goes_wrong_is_noted(asked: Request, name: str, told: str) ->
         (request("x"), SMP),
     ],
 )
-def test_nothing_is_noted_without_a_reason(asked: Request, name: str) -> None:
+def test_nothing_is_noted_without_a_reason(asked: ScriptRequest, name: str) -> None:
     assert make(asked, name).notes == ()
 
 
@@ -154,15 +154,15 @@ def test_nothing_is_noted_without_a_reason(asked: Request, name: str) -> None:
 
 
 def exported(project: Project, path: Path) -> None:
-    record = Record(exported=Exported("sha256:1", str(path), "ab" * 32, 7, 1.0))
-    builds.save(project, PYTORCH, record)
+    record = ImageRecord(exported=ExportRecord("sha256:1", str(path), "ab" * 32, 7, 1.0))
+    builds.save_record(project, PYTORCH, record)
 
 
 def beside(path: Path, size: int) -> SqshFile:
     """A sidecar there, and what it says of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = Sidecar("r", "sha256:1", (), "b", (Piece(size, "cd" * 32),), 1, {}, "1")
-    sidecar.write(path, made)
+    sidecar.write_sidecar(path, made)
     return SqshFile(str(path), size, made.digest)
 
 
@@ -176,22 +176,22 @@ def test_the_newest_export_is_the_default(project: Project) -> None:
     path.parent.mkdir(parents=True)
     path.touch()
     exported(project, path)
-    assert sqsh_file.newest(project, PYTORCH) == SqshFile(str(path), 7, "ab" * 32)
+    assert sqsh_file.newest_sqsh(project, PYTORCH) == SqshFile(str(path), 7, "ab" * 32)
 
 
 def test_an_image_without_an_export_is_told_how_to_get_one(project: Project) -> None:
     with pytest.raises(SlipwayError, match=r"has no \.sqsh yet"):
-        sqsh_file.newest(project, PYTORCH)
+        sqsh_file.newest_sqsh(project, PYTORCH)
     exported(project, project.sqsh / "gone.sqsh")
     with pytest.raises(SlipwayError, match=r"gone\.sqsh any more\n.*inv sqsh"):
-        sqsh_file.newest(project, PYTORCH)
+        sqsh_file.newest_sqsh(project, PYTORCH)
 
 
 def test_a_copy_on_the_cluster_is_known_by_the_name_of_its_build(project: Project) -> None:
     exported(project, Path("/gone/x-0123.sqsh"))
-    found = sqsh_file.on_the_cluster(project, PYTORCH, "/fsx/images/x-0123.sqsh")
+    found = sqsh_file.sqsh_on_cluster(project, PYTORCH, "/fsx/images/x-0123.sqsh")
     assert found == SqshFile("/fsx/images/x-0123.sqsh", 7, "ab" * 32)
-    other = sqsh_file.on_the_cluster(project, PYTORCH, "/fsx/images/x-4567.sqsh")
+    other = sqsh_file.sqsh_on_cluster(project, PYTORCH, "/fsx/images/x-4567.sqsh")
     assert other == SqshFile("/fsx/images/x-4567.sqsh")
 
 
@@ -200,16 +200,16 @@ def test_a_sidecar_that_can_be_read_here_is_believed_first(
 ) -> None:
     exported(project, Path("/gone/x-0123.sqsh"))
     here = beside(project.sqsh / "x-0123.sqsh", 8)
-    found = sqsh_file.on_the_cluster(project, PYTORCH, "/fsx/x-0123.sqsh")
+    found = sqsh_file.sqsh_on_cluster(project, PYTORCH, "/fsx/x-0123.sqsh")
     assert found == replace(here, path="/fsx/x-0123.sqsh")
     shared = beside(tmp_path / "fsx" / "x-0123.sqsh", 9)
-    assert sqsh_file.on_the_cluster(project, PYTORCH, shared.path) == shared
+    assert sqsh_file.sqsh_on_cluster(project, PYTORCH, shared.path) == shared
 
 
 @pytest.mark.parametrize("bad", ["image.sqsh", "/fsx/image", "/fsx/a b.sqsh", "docker://x.sqsh"])
 def test_a_sqsh_is_an_absolute_path_that_pyxis_takes_for_a_file(project: Project, bad: str) -> None:
     with pytest.raises(UsageError):
-        sqsh_file.on_the_cluster(project, PYTORCH, bad)
+        sqsh_file.sqsh_on_cluster(project, PYTORCH, bad)
 
 
 # --- writing ---
@@ -221,7 +221,7 @@ def test_a_script_is_written_executable_and_written_again(
     path = tmp_path / "job.sbatch"
     for epochs in ("1", "2"):
         asked = request("train.py", "--epochs", epochs)
-        script.write(ROOT, PYTORCH, asked, sqsh="/fsx/x-0123.sqsh", output=str(path))
+        script.write_script(ROOT, PYTORCH, asked, sqsh="/fsx/x-0123.sqsh", output=str(path))
     assert path.stat().st_mode & 0o777 == 0o755
     assert "    2\n" in path.read_text()
     said = capsys.readouterr().err
@@ -234,14 +234,14 @@ def test_another_file_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     with pytest.raises(UsageError, match="was not written by this task"):
-        script.write(ROOT, PYTORCH, request("x"), sqsh="/fsx/x.sqsh", output=str(path))
+        script.write_script(ROOT, PYTORCH, request("x"), sqsh="/fsx/x.sqsh", output=str(path))
     assert path.read_text() == "mine"
 
 
 def test_a_script_for_stdout_leaves_stdout_to_it(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    script.write(ROOT, PYTORCH, request("\udcff.py"), sqsh="/fsx/x.sqsh", output="-")
+    script.write_script(ROOT, PYTORCH, request("\udcff.py"), sqsh="/fsx/x.sqsh", output="-")
     out = capfdbinary.readouterr().out
     assert out.startswith(b"#!/bin/bash\n")
     assert out.endswith(b'exit "$code"\n')
@@ -253,13 +253,13 @@ def test_a_script_for_stdout_leaves_stdout_to_it(
     [
         ("pytorch-2.13-*", request("x"), "images, and a script starts one"),
         ("pytorch-2.13-hyperpod-ds0.19.9", request("x"), "did you mean"),
-        (PYTORCH, Request("", P5, ("x",)), "--nodes is missing"),
-        (PYTORCH, Request("2", "", ("x",)), "--instance is missing"),
+        (PYTORCH, ScriptRequest("", P5, ("x",)), "--nodes is missing"),
+        (PYTORCH, ScriptRequest("2", "", ("x",)), "--instance is missing"),
     ],
 )
-def test_an_unclear_request_is_a_usage_error(name: str, asked: Request, told: str) -> None:
+def test_an_unclear_request_is_a_usage_error(name: str, asked: ScriptRequest, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        script.write(ROOT, name, asked, sqsh="/fsx/x.sqsh", output="-")
+        script.write_script(ROOT, name, asked, sqsh="/fsx/x.sqsh", output="-")
 
 
 def test_the_record_of_an_export_has_what_a_script_needs(project: Project) -> None:

@@ -25,7 +25,7 @@ from slipway.cluster import launcher_tables, script
 from slipway.cluster.option_values import SCRIPTS_OWN
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.core.digests import Piece
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.unit.cluster_samples import GOLDEN, LAUNCHER, ROOT, SMP, image, make, request
@@ -74,7 +74,7 @@ def exported(path: Path) -> Sidecar:
         options={"size": 5, "digest": "0"},
         slipway="1",
     )
-    sidecar.write(path, made)
+    sidecar.write_sidecar(path, made)
     return made
 
 
@@ -88,7 +88,7 @@ def counted_reads(shell: Shell) -> Callable[[], int]:
 
 def text(shell: Shell, *words: str, **options: str | tuple[str, ...]) -> str:
     asked = replace(request(*(words or ("train.py",))), **options)  # type: ignore[arg-type]
-    return script.sbatch(make(asked, sqsh=sqsh(shell)))
+    return script.render_sbatch(make(asked, sqsh=sqsh(shell)))
 
 
 def after_dashes(words: tuple[str, ...]) -> list[str]:
@@ -154,9 +154,9 @@ def test_sbatch_finds_its_options_before_the_first_command(name: str) -> None:
 
 def test_every_image_of_the_matrix_gets_a_sound_script() -> None:
     """bash reads them all at once: a syntax error in any is one of the whole."""
-    images = load(ROOT / "versions.yaml").images
+    images = load_matrix(ROOT / "versions.yaml").images
     whole = "".join(
-        f"if false; then\n{script.sbatch(make(request('x', runtime=runtime), one.name))}fi\n"
+        f"if false; then\n{script.render_sbatch(make(request('x', runtime=runtime), one.name))}fi\n"
         for one in images
         for runtime in ("pyxis", "enroot")
     )
@@ -204,7 +204,7 @@ def test_every_value_of_a_variable_reaches_the_container(shared: Shell, words: l
 @pytest.mark.parametrize("odd", ["a\r\nb", "\x1b[31m", "#SBATCH --nodes=9", "\n#SBATCH --nodes=9"])
 def test_an_argument_never_takes_a_line_of_its_own(odd: str) -> None:
     """sbatch refuses DOS line ends, and reads #SBATCH at the start of a line."""
-    made = script.sbatch(make(request("train.py", odd)))
+    made = script.render_sbatch(make(request("train.py", odd)))
     assert "\r" not in made
     assert "\x1b" not in made
     assert "\n#SBATCH --nodes=9" not in made
@@ -221,7 +221,7 @@ def test_every_variable_that_the_script_sets_is_named_to_the_container(
 ) -> None:
     asked = request("x", flavour=flavour, env=("MINE=1", "THEIRS"))
     job = make(asked, name, sqsh(shell))
-    made = script.sbatch(job).replace("have:/var/log/aws/clusters", "")
+    made = script.render_sbatch(job).replace("have:/var/log/aws/clusters", "")
     exported = re.findall(r"^export (\w+)=", made, re.MULTILINE)
     assert exported
     done = shell.run(made, {"THEIRS": "2"})
@@ -289,7 +289,7 @@ def test_the_cluster_logs_are_mounted_where_they_exist(shell: Shell, there: bool
 
 
 def test_an_smp_job_says_where_the_cluster_logs_are_missing(shell: Shell) -> None:
-    made = script.sbatch(make(request("x"), SMP, sqsh(shell)))
+    made = script.render_sbatch(make(request("x"), SMP, sqsh(shell)))
     done = shell.run(made.replace("/var/log/aws/clusters", str(shell.root / "none")))
     assert done.code == 1
     assert f"n1: {shell.root / 'none'} is not there" in done.said
@@ -404,7 +404,7 @@ def test_what_is_not_known_here_comes_from_the_sidecar_on_the_cluster(shell: She
     beside = sidecar.sidecar_path(Path(known.path))
     whole = beside.read_bytes()
     beside.unlink()
-    made = script.sbatch(make(request("x"), sqsh=SqshFile(known.path)))
+    made = script.render_sbatch(make(request("x"), sqsh=SqshFile(known.path)))
     done = shell.run(made)
     assert done.code == 1
     assert f"{known.path}.json is not there: copy it together with the .sqsh" in done.said
@@ -552,7 +552,7 @@ def test_the_launcher_takes_every_option_that_is_handed_to_it() -> None:
 
 def test_the_tables_are_the_launchers_own() -> None:
     for name, row in INSTANCES.items():
-        found_name, found = launcher_tables.instance(LAUNCHER, name)
+        found_name, found = launcher_tables.find_instance_row(LAUNCHER, name)
         assert found_name == f"ml.{name}"
         assert (found.gpus, found.efa, found.rdma) == (row.gpus, row.efa, row.rdma)
     assert image(SMP).base.facts.smp

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tasks
-from slipway.tasks.cli import Inv
+from slipway.tasks.cli import InvProgram
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [place for place in ROOT.iterdir() if place.is_dir() and not place.name.startswith(".")]
@@ -22,7 +22,7 @@ _INLINE = re.compile(r"`(\./inv [^`]*)`")
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)")
 
 
-class Parsed(Inv):
+class Parsed(InvProgram):
     """Parses, and runs nothing."""
 
     def execute(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine.buildkit.build_context import ContextFile, check_paths, context_tar
+from slipway.engine.buildkit.build_context import ContextFile, check_context_paths, context_tar
 from slipway.engine.errors import EngineError
 
 
@@ -58,17 +58,17 @@ def test_a_file_larger_than_a_chunk_is_not_read_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/etc/passwd", "../secret", "a/../../b", "", "."])
 def test_a_path_outside_the_context_is_refused(path: str) -> None:
     with pytest.raises(EngineError, match="not a path inside the build context"):
-        check_paths([ContextFile(path, b"")])
+        check_context_paths([ContextFile(path, b"")])
 
 
 def test_a_path_given_twice_is_refused() -> None:
     with pytest.raises(EngineError, match="a/b is twice"):
-        check_paths([ContextFile("a/b", b""), ContextFile("a//b", b"")])
+        check_context_paths([ContextFile("a/b", b""), ContextFile("a//b", b"")])
 
 
 def test_a_path_that_is_file_and_folder_is_refused() -> None:
     with pytest.raises(EngineError, match="a is a file and a folder"):
-        check_paths([ContextFile("a", b""), ContextFile("a/b", b"")])
+        check_context_paths([ContextFile("a", b""), ContextFile("a/b", b"")])
 
 
 def test_a_missing_source_names_the_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.engine.buildkit.build_context import check
+from slipway.engine.buildkit.build_context import check_dockerfile
 from slipway.engine.errors import EngineError
 
 
@@ -21,7 +21,7 @@ from slipway.engine.errors import EngineError
 )
 def test_heredocs_are_refused_with_their_line(text: str, line: int) -> None:
     with pytest.raises(EngineError, match="heredocs") as caught:
-        check(text)
+        check_dockerfile(text)
     assert caught.value.where == f"Dockerfile:{line}"
 
 
@@ -37,13 +37,13 @@ def test_heredocs_are_refused_with_their_line(text: str, line: int) -> None:
 )
 def test_linked_copies_are_refused(instruction: str) -> None:
     with pytest.raises(EngineError, match="--link"):
-        check(f"FROM a\n{instruction}\n")
+        check_dockerfile(f"FROM a\n{instruction}\n")
 
 
 @pytest.mark.parametrize("directive", ["# syntax=docker/dockerfile:1", "#SYNTAX = x"])
 def test_an_external_frontend_is_refused(directive: str) -> None:
     with pytest.raises(EngineError, match="frontend"):
-        check(f"{directive}\nFROM a\n")
+        check_dockerfile(f"{directive}\nFROM a\n")
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_an_external_frontend_is_refused(directive: str) -> None:
     ],
 )
 def test_what_every_engine_builds_the_same_passes(text: str) -> None:
-    check(text)
+    check_dockerfile(text)

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.mounts import below, mount_points
+from slipway.core.mounts import mount_points, mounts_below
 from slipway.core.paths import Project
-from slipway.core.processes import command_line, end, read_pid, spawn, wait_until
+from slipway.core.processes import command_line, end_process, read_pid, spawn, wait_until
 from slipway.engine.embedded import cleanup, daemon, layout
-from slipway.engine.embedded.layout import Layout
+from slipway.engine.embedded.layout import EmbeddedPaths
 from slipway.engine.errors import EngineUnavailableError
 
 SLEEPER = "import time; time.sleep(600)"
 
 
-def _place(root: Path) -> Layout:
-    return Layout(root / "engine", root / "engine" / "run")
+def _place(root: Path) -> EmbeddedPaths:
+    return EmbeddedPaths(root / "engine", root / "engine" / "run")
 
 
 def _named(folder: Path, name: str) -> Path:
@@ -38,7 +38,7 @@ def running() -> Iterator[list[int]]:
     pids: list[int] = []
     yield pids
     for pid in pids:
-        end(pid, lambda pid: bool(command_line(pid)), grace_s=0)
+        end_process(pid, lambda pid: bool(command_line(pid)), grace_s=0)
 
 
 def test_a_daemon_with_our_paths_is_ours(tmp_path: Path, running: list[int]) -> None:
@@ -73,7 +73,7 @@ def test_a_pid_that_another_program_got_is_never_signalled(
     place.create()
     place.dockerd_pid.write_text(f"{running[0]}\n")
     place.containerd_pid.write_text(f"{running[0]}\n")
-    cleanup.clean(place)
+    cleanup.remove_mounts(place)
     assert command_line(running[0]) == command
     assert not place.dockerd_pid.exists()
 
@@ -86,7 +86,7 @@ def test_healing_ends_a_containerd_that_no_pid_file_names(
     program = _named(tmp_path / "bin", "containerd")
     command = [str(program), "-c", SLEEPER, "--address", str(place.containerd_socket)]
     running.append(spawn(command, log=tmp_path / "log", env=os.environ))
-    cleanup.clean(place)
+    cleanup.remove_mounts(place)
     assert command_line(running[0]) == []
 
 
@@ -96,7 +96,7 @@ def test_healing_removes_sockets_and_keeps_data_and_log(tmp_path: Path) -> None:
     (place.data_root / "layer").write_text("kept")
     place.log.write_text("kept")
     place.socket.touch()
-    cleanup.clean(place)
+    cleanup.remove_mounts(place)
     assert not place.run.exists()
     assert (place.data_root / "layer").read_text() == place.log.read_text() == "kept"
 
@@ -118,7 +118,7 @@ def test_a_process_that_ignores_sigterm_is_ended_all_the_same(
     pid = spawn([sys.executable, "-c", code], log=tmp_path / "log", env=os.environ)
     running.append(pid)
     assert wait_until(ready.exists, 30)
-    assert end(pid, lambda pid: bool(command_line(pid)), grace_s=0.1)
+    assert end_process(pid, lambda pid: bool(command_line(pid)), grace_s=0.1)
     assert command_line(pid) == []
 
 
@@ -157,7 +157,7 @@ MOUNTINFO = r"""
 
 
 def test_only_mounts_below_our_folders_are_found_the_deepest_first() -> None:
-    found = below(mount_points(MOUNTINFO), (Path("/e/data"), Path("/e/run")))
+    found = mounts_below(mount_points(MOUNTINFO), (Path("/e/data"), Path("/e/run")))
     assert found[0] == "/e/data/overlay2/x/merged/proc"
     assert set(found) == {
         "/e/data/overlay2/x/merged/proc",
@@ -198,13 +198,14 @@ def test_processes_of_other_engines_and_of_the_host_are_not_taken_for_ours(tmp_p
 
 
 def test_a_short_checkout_keeps_its_sockets_beside_its_data(tmp_path: Path) -> None:
-    place = layout.layout(Project(Path("/p"), Path("/p/.slipway")))
+    place = layout.embedded_paths(Project(Path("/p"), Path("/p/.slipway")))
     assert place.run == Path("/p/.slipway/engine/run")
 
 
 def test_a_deep_checkout_gets_sockets_that_fit_and_that_are_its_own() -> None:
     deep, other = (
-        layout.layout(Project(Path("/p"), Path("/", *["folder"] * 20, name))) for name in ("a", "b")
+        layout.embedded_paths(Project(Path("/p"), Path("/", *["folder"] * 20, name)))
+        for name in ("a", "b")
     )
     assert deep.run != other.run
     for place in (deep, other):
@@ -237,32 +238,32 @@ def test_a_new_start_keeps_the_log_of_the_one_before(tmp_path: Path) -> None:
 def test_the_status_of_an_engine_that_never_ran_is_told_without_making_anything(
     tmp_path: Path,
 ) -> None:
-    status = daemon.status(Project(tmp_path, tmp_path / "state"))
+    status = daemon.daemon_status(Project(tmp_path, tmp_path / "state"))
     assert (status.running, status.pid) == (False, None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_stopping_an_engine_that_never_ran_does_nothing(tmp_path: Path) -> None:
-    assert daemon.stop(Project(tmp_path, tmp_path / "state")) is False
+    assert daemon.stop_daemon(Project(tmp_path, tmp_path / "state")) is False
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_root_the_error_says_so_and_how_to_go_on() -> None:
     with pytest.raises(EngineUnavailableError, match="needs root") as caught:
-        daemon.check_host(root=False, absent=[])
+        daemon.check_engine_host(root=False, absent=[])
     assert caught.value.cure is not None
     assert "sudo" in caught.value.cure
 
 
 def test_without_its_programs_the_error_names_them_and_setup() -> None:
     with pytest.raises(EngineUnavailableError, match="needs dockerd, runc") as caught:
-        daemon.check_host(root=True, absent=["dockerd", "runc"])
+        daemon.check_engine_host(root=True, absent=["dockerd", "runc"])
     assert caught.value.cure is not None
     assert "./inv setup" in caught.value.cure
 
 
 def test_a_host_with_all_of_it_passes() -> None:
-    daemon.check_host(root=True, absent=[])
+    daemon.check_engine_host(root=True, absent=[])
 
 
 def test_the_daemons_get_proxies_and_no_cloud_credentials(monkeypatch: pytest.MonkeyPatch) -> None:

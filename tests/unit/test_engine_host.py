@@ -24,18 +24,18 @@ def _program(folder: Path, name: str, script: str = "exit 0") -> Path:
 
 
 def test_every_tool_is_missing_on_an_empty_path(tmp_path: Path) -> None:
-    assert host_tools.missing(str(tmp_path)) == list(host_tools.TOOLS)
+    assert host_tools.missing_tools(str(tmp_path)) == list(host_tools.TOOLS)
 
 
 def test_a_tool_on_the_path_is_not_missing(tmp_path: Path) -> None:
     _program(tmp_path, "tar2sqfs")
-    assert BY_NAME["tar2sqfs"] not in host_tools.missing(str(tmp_path))
-    assert BY_NAME["unsquashfs"] in host_tools.missing(str(tmp_path))
+    assert BY_NAME["tar2sqfs"] not in host_tools.missing_tools(str(tmp_path))
+    assert BY_NAME["unsquashfs"] in host_tools.missing_tools(str(tmp_path))
 
 
 def test_packages_are_installed_once_without_recommends_after_one_update() -> None:
     twice = [BY_NAME["runc"], BY_NAME["dockerd"], BY_NAME["runc"]]
-    update, install = host_tools.commands(twice)
+    update, install = host_tools.install_commands(twice)
     assert update[-1] == "update"
     assert install[-4:] == ["install", "--no-install-recommends", "docker.io", "runc"]
     assert "DPkg::Lock::Timeout=300" in install
@@ -43,7 +43,7 @@ def test_packages_are_installed_once_without_recommends_after_one_update() -> No
 
 
 def test_without_root_the_error_has_the_apt_command_to_type() -> None:
-    error = host_tools.by_hand([BY_NAME["tar2sqfs"], BY_NAME["dockerd"]], apt=True)
+    error = host_tools.manual_commands([BY_NAME["tar2sqfs"], BY_NAME["dockerd"]], apt=True)
     assert error.cure == (
         "sudo apt-get update && "
         "sudo apt-get install -y --no-install-recommends docker.io squashfs-tools-ng"
@@ -51,7 +51,7 @@ def test_without_root_the_error_has_the_apt_command_to_type() -> None:
 
 
 def test_without_apt_the_error_has_the_dnf_command_and_names_what_dnf_has_not() -> None:
-    error = host_tools.by_hand([BY_NAME["unsquashfs"], BY_NAME["mmdebstrap"]], apt=False)
+    error = host_tools.manual_commands([BY_NAME["unsquashfs"], BY_NAME["mmdebstrap"]], apt=False)
     assert error.cure is not None
     assert "sudo dnf install -y squashfs-tools\n" in error.cure
     assert "mmdebstrap" in error.cure

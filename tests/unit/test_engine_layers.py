@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from slipway.core.events import Event
-from slipway.engine.transfer import Layers, pushed_digest, registry_host
+from slipway.engine.transfer import LayerProgress, pushed_digest, registry_host
 
 TASK = "pull x"
 
 
 def _told(*lines: dict[str, Any]) -> list[Event]:
     events: list[Event] = []
-    layers = Layers(TASK, events.append)
+    layers = LayerProgress(TASK, events.append)
     for line in lines:
         layers.take(line)
     return events

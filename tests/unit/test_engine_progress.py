@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 
 from slipway.core.events import Event
-from slipway.engine.buildkit.progress import Progress
-from slipway.engine.buildkit.protobuf import field
-from slipway.engine.buildkit.trace import Trace, Vertex, VertexLog, VertexStatus, decode
+from slipway.engine.buildkit.progress import BuildProgress
+from slipway.engine.buildkit.protobuf import encode_field
+from slipway.engine.buildkit.trace import Trace, Vertex, VertexLog, VertexStatus, decode_trace
 
 TASK = "build one"
 
 
-def _progress() -> tuple[Progress, list[Event], io.StringIO]:
+def _progress() -> tuple[BuildProgress, list[Event], io.StringIO]:
     events: list[Event] = []
     log = io.StringIO()
-    return Progress(TASK, events.append, log), events, log
+    return BuildProgress(TASK, events.append, log), events, log
 
 
 def _vertex(
@@ -34,19 +34,29 @@ def _output(data: bytes, digest: str = "d", stream: int = 1) -> Trace:
 
 
 def test_a_status_response_decodes_with_its_times_and_unknown_fields_passed_over() -> None:
-    stamp = field(1, 1_700_000_000) + field(2, 500_000_000)
+    stamp = encode_field(1, 1_700_000_000) + encode_field(2, 500_000_000)
     vertex = (
-        field(1, "sha256:aa")
-        + field(2, "sha256:input")
-        + field(3, "[1/2] FROM x")
-        + field(4, 1)
-        + field(5, stamp)
-        + field(7, "broke")
-        + field(99, "new in a later BuildKit")
+        encode_field(1, "sha256:aa")
+        + encode_field(2, "sha256:input")
+        + encode_field(3, "[1/2] FROM x")
+        + encode_field(4, 1)
+        + encode_field(5, stamp)
+        + encode_field(7, "broke")
+        + encode_field(99, "new in a later BuildKit")
     )
-    status = field(1, "layer") + field(2, "sha256:aa") + field(4, 10) + field(5, 40)
-    log = field(1, "sha256:aa") + field(3, 2) + field(4, b"out\n")
-    assert decode(field(1, vertex) + field(2, status) + field(3, log) + field(4, b"\x08\x01")) == (
+    status = (
+        encode_field(1, "layer")
+        + encode_field(2, "sha256:aa")
+        + encode_field(4, 10)
+        + encode_field(5, 40)
+    )
+    log = encode_field(1, "sha256:aa") + encode_field(3, 2) + encode_field(4, b"out\n")
+    assert decode_trace(
+        encode_field(1, vertex)
+        + encode_field(2, status)
+        + encode_field(3, log)
+        + encode_field(4, b"\x08\x01")
+    ) == (
         Trace(
             (Vertex("sha256:aa", "[1/2] FROM x", True, 1_700_000_000.5, None, "broke"),),
             (VertexStatus("layer", "sha256:aa", "", 10, 40, False),),

@@ -18,7 +18,12 @@ import pytest
 from slipway.core.credentials import Credentials, anonymous
 from slipway.core.errors import SlipwayError
 from slipway.engine.buildkit.grpc import GrpcServer, Handler
-from slipway.engine.buildkit.protobuf import field, fields, frame, unframe
+from slipway.engine.buildkit.protobuf import (
+    encode_field,
+    frame_message,
+    message_fields,
+    unframe_messages,
+)
 from slipway.engine.buildkit.session import MAX_SECRET, Session
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineDiedError, EngineError
@@ -41,7 +46,7 @@ class Caller:
         stream = self._h2.get_next_available_stream_id()
         headers = [(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", path)]
         self._h2.send_headers(stream, headers)
-        self._h2.send_data(stream, frame(message), end_stream=True)
+        self._h2.send_data(stream, frame_message(message), end_stream=True)
         self._flush()
         return stream
 
@@ -143,7 +148,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def test_the_health_check_answers_serving(daemon: Daemon) -> None:
     with closing(Session(daemon.engine, secrets={}, credentials=anonymous)):
         message, headers = daemon.caller().call(HEALTH)
-    assert unframe(message) == b"\x08\x01"
+    assert unframe_messages(message) == b"\x08\x01"
     assert headers["grpc-status"] == "0"
 
 
@@ -162,22 +167,22 @@ def test_the_upgrade_names_the_session_and_each_method_in_a_header_of_its_own(
 def test_a_secret_is_given_by_its_name(daemon: Daemon) -> None:
     secrets = {"ca": b"certificate", "other": b"no"}
     with closing(Session(daemon.engine, secrets=secrets, credentials=anonymous)):
-        message, _ = daemon.caller().call(SECRET, field(1, "ca"))
-    assert list(fields(unframe(message))) == [(1, b"certificate")]
+        message, _ = daemon.caller().call(SECRET, encode_field(1, "ca"))
+    assert list(message_fields(unframe_messages(message))) == [(1, b"certificate")]
 
 
 def test_a_secret_larger_than_the_window_arrives_whole(daemon: Daemon) -> None:
     large = bytes(range(256)) * 1900
     assert 64 * 1024 < len(large) <= MAX_SECRET
     with closing(Session(daemon.engine, secrets={"ca": large}, credentials=anonymous)):
-        message, headers = daemon.caller().call(SECRET, field(1, "ca"))
-    assert list(fields(unframe(message))) == [(1, large)]
+        message, headers = daemon.caller().call(SECRET, encode_field(1, "ca"))
+    assert list(message_fields(unframe_messages(message))) == [(1, large)]
     assert headers["grpc-status"] == "0"
 
 
 def test_a_secret_that_was_not_given_is_not_found(daemon: Daemon) -> None:
     with closing(Session(daemon.engine, secrets={}, credentials=anonymous)) as session:
-        _, headers = daemon.caller().call(SECRET, field(1, "ca"))
+        _, headers = daemon.caller().call(SECRET, encode_field(1, "ca"))
         assert headers["grpc-status"] == "5"
         assert session.failure is None
 
@@ -200,9 +205,9 @@ def test_credentials_are_asked_for_the_host_at_each_call(daemon: Daemon) -> None
     with closing(Session(daemon.engine, secrets={}, credentials=credentials)):
         caller = daemon.caller()
         assert asked == []
-        answers = [caller.call(CREDENTIALS, field(1, "r.example"))[0] for _ in range(2)]
+        answers = [caller.call(CREDENTIALS, encode_field(1, "r.example"))[0] for _ in range(2)]
     assert asked == ["r.example", "r.example"]
-    assert [list(fields(unframe(answer))) for answer in answers] == [
+    assert [list(message_fields(unframe_messages(answer))) for answer in answers] == [
         [(1, b"AWS"), (2, b"token 1")],
         [(1, b"AWS"), (2, b"token 2")],
     ]
@@ -210,8 +215,8 @@ def test_credentials_are_asked_for_the_host_at_each_call(daemon: Daemon) -> None
 
 def test_no_credentials_means_anonymous(daemon: Daemon) -> None:
     with closing(Session(daemon.engine, secrets={}, credentials=anonymous)):
-        message, headers = daemon.caller().call(CREDENTIALS, field(1, "r.example"))
-    assert (unframe(message), headers["grpc-status"]) == (b"", "0")
+        message, headers = daemon.caller().call(CREDENTIALS, encode_field(1, "r.example"))
+    assert (unframe_messages(message), headers["grpc-status"]) == (b"", "0")
 
 
 def test_an_error_of_the_credentials_reaches_the_caller_in_its_own_type(daemon: Daemon) -> None:
@@ -219,7 +224,7 @@ def test_an_error_of_the_credentials_reaches_the_caller_in_its_own_type(daemon: 
         raise SlipwayError(f"the AWS session for {host} has expired")
 
     with closing(Session(daemon.engine, secrets={}, credentials=credentials)) as session:
-        _, headers = daemon.caller().call(CREDENTIALS, field(1, "r.example"))
+        _, headers = daemon.caller().call(CREDENTIALS, encode_field(1, "r.example"))
         assert headers["grpc-status"] == "2"
         assert isinstance(session.failure, SlipwayError)
         assert session.failure.what == "the AWS session for r.example has expired"
@@ -230,20 +235,20 @@ def test_health_is_answered_while_credentials_take_their_time() -> None:
 
     def slow(_: bytes) -> bytes:
         assert may_go_on.wait(30)
-        return field(1, "late")
+        return encode_field(1, "late")
 
-    with _served({HEALTH: lambda _: field(1, 1), CREDENTIALS: slow}) as (_, caller):
+    with _served({HEALTH: lambda _: encode_field(1, 1), CREDENTIALS: slow}) as (_, caller):
         waiting = caller.start(CREDENTIALS, b"")
         assert caller.call(HEALTH)[1]["grpc-status"] == "0"
         may_go_on.set()
-        assert unframe(caller.finish(waiting)[waiting][0]) == field(1, "late")
+        assert unframe_messages(caller.finish(waiting)[waiting][0]) == encode_field(1, "late")
 
 
 def test_many_large_answers_share_the_connections_window() -> None:
     with _served({SECRET: lambda message: message * 1000}) as (_, caller):
         streams = [caller.start(SECRET, bytes([65 + n]) * 200) for n in range(8)]
         answers = caller.finish(*streams)
-    assert [unframe(answers[stream][0]) for stream in streams] == [
+    assert [unframe_messages(answers[stream][0]) for stream in streams] == [
         bytes([65 + n]) * 200_000 for n in range(8)
     ]
 
@@ -255,7 +260,7 @@ def test_a_method_that_is_not_served_is_unimplemented() -> None:
 
 
 def test_a_message_that_is_no_grpc_fails_that_call_alone() -> None:
-    with _served({HEALTH: lambda _: field(1, 1)}) as (_, caller):
+    with _served({HEALTH: lambda _: encode_field(1, 1)}) as (_, caller):
         stream = caller._h2.get_next_available_stream_id()
         caller._h2.send_headers(
             stream,
@@ -328,7 +333,7 @@ def test_what_the_daemon_sends_right_behind_the_upgrade_is_not_lost(tmp_path: Pa
         1,
         [(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", HEALTH)],
     )
-    client.send_data(1, frame(b""), end_stream=True)
+    client.send_data(1, frame_message(b""), end_stream=True)
     early = UPGRADED + client.data_to_send()
     with (
         closing(Daemon(tmp_path, early)) as daemon,

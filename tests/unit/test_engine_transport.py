@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
-from slipway.engine.buildkit.connection import BrokenConnectionError, json_lines, post, refusal
+from slipway.engine.buildkit.connection import (
+    BrokenConnectionError,
+    json_lines,
+    post_hijacked,
+    refusal_text,
+)
 
 
 @contextmanager
@@ -43,7 +48,7 @@ def _chunked(*pieces: bytes) -> list[bytes]:
 def _received(*pieces: bytes) -> list[dict[str, Any]]:
     with (
         _peer(_chunked(*pieces)) as sock,
-        closing(post(sock, "/build", {}, iter([b"tar"]))) as response,
+        closing(post_hijacked(sock, "/build", {}, iter([b"tar"]))) as response,
     ):
         return list(json_lines(response))
 
@@ -59,7 +64,7 @@ def test_an_answer_that_breaks_off_is_an_error_and_not_an_end() -> None:
     head, first, *_ = _chunked(b'{"id":"a"}')
     with (
         _peer([head, first]) as sock,
-        closing(post(sock, "/build", {}, iter([b"tar"]))) as response,
+        closing(post_hijacked(sock, "/build", {}, iter([b"tar"]))) as response,
     ):
         lines = json_lines(response)
         assert next(lines) == {"id": "a"}
@@ -73,14 +78,14 @@ def test_a_daemon_that_closes_while_we_send_is_still_heard() -> None:
     endless = iter(lambda: b"x" * 65536, b"")
     with (
         _peer([answer], read_all=False) as sock,
-        closing(post(sock, "/build", {}, endless)) as response,
+        closing(post_hijacked(sock, "/build", {}, endless)) as response,
     ):
-        assert (response.status, refusal(response)) == (400, "dockerfile parse error")
+        assert (response.status, refusal_text(response)) == (400, "dockerfile parse error")
 
 
 def test_a_connection_that_is_cut_before_the_answer_leaves_no_socket_open() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, pytest.raises(BrokenConnectionError):
-        post(ours, "/build", {}, iter([b"tar"]))
+        post_hijacked(ours, "/build", {}, iter([b"tar"]))
     assert ours.fileno() == -1

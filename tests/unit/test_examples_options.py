@@ -14,7 +14,7 @@ from causal_lm import options as causal_lm
 from common import options as shared
 from fsdp_pretrain import options as fsdp_pretrain
 from seq2seq import options as seq2seq
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.references import image_uri
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_deepspeed_shards_everything_and_each_node_keeps_its_part(name: str) -> 
 
 
 def test_the_deploy_note_names_the_lmi_image_of_the_matrix() -> None:
-    lmi = load(ROOT / "versions.yaml").references["lmi"]
+    lmi = load_matrix(ROOT / "versions.yaml").references["lmi"]
     uri = image_uri(lmi.registry, "us-west-2", lmi.repository, lmi.tag)
     text = (EXAMPLES / "deploy.md").read_text()
     assert set(re.findall(r"[\w.-]+\.amazonaws\.com/[\w.:/-]+", text)) == {uri.reference}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slipway.core.paths import Project
 from slipway.local_base import apt
-from slipway.local_base.rootfs import packages, rootfs_id
+from slipway.local_base.rootfs import rootfs_id, rootfs_packages
 
 LISTED = """\
 /etc/apt/sources.list:3 foo main
@@ -33,7 +33,7 @@ def test_entries_are_taken_with_all_their_options(tmp_path: Path) -> None:
     stanza = "Types: deb\nURIs: http://mirror.invalid/s\nSuites: bookworm\nComponents: main\n"
     sources = tmp_path / "a.sources"
     sources.write_text(f"# lead\n\nTypes: deb\nEnabled: no\nURIs: http://q/\n\n# b\n\n#c\n{stanza}")
-    found = apt.entries([(listed, 6), (sources, 2)])
+    found = apt.source_entries([(listed, 6), (sources, 2)])
     assert found == (f"{line}\n", stanza)
     assert apt.split_entries(found) == (f"{line}\n", stanza)
 
@@ -89,7 +89,7 @@ def recipe(tmp_path: Path, listed: str, trimmed: str = "") -> Project:
 
 def test_packages_are_listed_one_a_line_with_comments(tmp_path: Path) -> None:
     project = recipe(tmp_path, "# why\n\npython3\ng++      # a compiler\n")
-    assert packages(project) == ("python3", "g++")
+    assert rootfs_packages(project) == ("python3", "g++")
 
 
 def test_a_root_file_system_is_known_by_its_packages_and_not_by_remarks(tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ from slipway.registry.errors import (
     NotAuthorisedError,
     RegistryUnavailableError,
 )
-from slipway.resolve.base_lookup import merged, picked, reason, resolve_base
+from slipway.resolve.base_lookup import (
+    merge_base_lock,
+    pick_platform,
+    resolve_base,
+    unresolved_reason,
+)
 from tests.unit.lock_samples import base
 
 OLD = BaseLock("b", digest="sha256:old", media_type="m", size=1, packages={"torch": "2.8.0"})
@@ -47,22 +52,24 @@ def test_a_base_of_our_own_asks_nobody() -> None:
 def test_reasons_differ_by_kind_and_name_no_host(error: SlipwayError) -> None:
     others = [UsageError, RegistryUnavailableError, NoCredentialsError, NotAuthorisedError]
     others.append(ImageMissingError)
-    told = [reason(kind("x")) for kind in others]
+    told = [unresolved_reason(kind("x")) for kind in others]
     assert len(set(told)) == len(told)
-    assert reason(error) in told
-    assert "host.example" not in reason(error)
-    assert "10.0.0.1" not in reason(error)
+    assert unresolved_reason(error) in told
+    assert "host.example" not in unresolved_reason(error)
+    assert "10.0.0.1" not in unresolved_reason(error)
 
 
 def test_a_base_that_cannot_be_asked_now_keeps_what_was_known() -> None:
-    assert merged(OLD, BaseLock("b", unresolved="its registry could not be reached")) == OLD
+    assert (
+        merge_base_lock(OLD, BaseLock("b", unresolved="its registry could not be reached")) == OLD
+    )
 
 
 def test_the_packages_of_another_digest_are_not_those_of_this_one() -> None:
-    moved = merged(OLD, BaseLock("b", digest="sha256:new"))
+    moved = merge_base_lock(OLD, BaseLock("b", digest="sha256:new"))
     assert moved.digest == "sha256:new"
     assert moved.packages is None
-    same = merged(OLD, BaseLock("b", digest="sha256:old"))
+    same = merge_base_lock(OLD, BaseLock("b", digest="sha256:old"))
     assert same.packages == OLD.packages
 
 
@@ -77,4 +84,4 @@ def test_only_what_builds_depend_on_is_kept_of_a_configuration() -> None:
             "Hostname": "h",
         },
     }
-    assert picked(config) == {"Env": ["PATH=/bin"], "Cmd": ["bash"], "WorkingDir": "/w"}
+    assert pick_platform(config) == {"Env": ["PATH=/bin"], "Cmd": ["bash"], "WorkingDir": "/w"}

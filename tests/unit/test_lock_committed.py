@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slipway.core.paths import Project
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Matrix
 from slipway.records.lock_files import load_locks
 from slipway.records.lock_keys import BUILD, base_lock_key, python_lock_keys
@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def matrix() -> Matrix:
-    return load(CHECKOUT / "versions.yaml")
+    return load_matrix(CHECKOUT / "versions.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -40,11 +40,11 @@ def project(tmp_path: Path) -> Project:
 
 def write(to: Project, locks: Locks) -> None:
     for base in locks.bases.values():
-        lock_files.write_base(to, base)
+        lock_files.write_base_lock(to, base)
     for closure in locks.python.values():
-        lock_files.write_python(to, closure)
+        lock_files.write_python_lock(to, closure)
     for tool in locks.tools.values():
-        lock_files.write_tool(to, tool)
+        lock_files.write_tool_lock(to, tool)
 
 
 def test_locks_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -72,14 +72,15 @@ pins = st.builds(
 @given(st.lists(pins, unique_by=lambda pin: pin.name, max_size=6))
 def test_any_pins_read_back_sorted(found: list[Pin]) -> None:
     lock = PythonLock("key", "addon", tuple(found))
-    back = lock_files.python_from_text("key", lock_files.python_to_text(lock))
+    back = lock_files.parse_python_lock("key", lock_files.python_lock_text(lock))
     assert back == dataclasses.replace(lock, pins=tuple(sorted(found, key=lambda pin: pin.name)))
 
 
 def test_the_order_of_pins_does_not_change_the_file() -> None:
     one, two = Pin("a", "1", (HASH,)), Pin("b", "1", (HASH,))
     texts = {
-        lock_files.python_to_text(PythonLock("k", "x", order)) for order in ((one, two), (two, one))
+        lock_files.python_lock_text(PythonLock("k", "x", order))
+        for order in ((one, two), (two, one))
     }
     assert len(texts) == 1
 
@@ -87,9 +88,9 @@ def test_the_order_of_pins_does_not_change_the_file() -> None:
 def test_every_broken_file_is_named_and_all_at_once(tmp_path: Path) -> None:
     write(project(tmp_path), LOCKS)
     broken = [
-        lock_files.base_path(project(tmp_path), "known"),
-        lock_files.python_path(project(tmp_path), "py312_a-1"),
-        lock_files.tool_path(project(tmp_path), "s5cmd"),
+        lock_files.base_lock_path(project(tmp_path), "known"),
+        lock_files.python_lock_path(project(tmp_path), "py312_a-1"),
+        lock_files.tool_lock_path(project(tmp_path), "s5cmd"),
     ]
     for path in broken:
         path.write_text("<<<<<<< HEAD\n# add-on: a\n")
@@ -104,7 +105,7 @@ def test_every_broken_file_is_named_and_all_at_once(tmp_path: Path) -> None:
 )
 def test_a_pin_without_a_sha256_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="not a pin"):
-        lock_files.python_from_text("key", f"# add-on: a\n{line}\n")
+        lock_files.parse_python_lock("key", f"# add-on: a\n{line}\n")
 
 
 def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:

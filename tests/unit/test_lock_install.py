@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.records.lock_files import python_to_text
+from slipway.records.lock_files import python_lock_text
 from slipway.records.locks import Pin, PythonLock
 from tests.unit.lock_samples import sha256, wheel
 
@@ -64,7 +64,7 @@ class Base:
 
     def add(self, *options: str, asked: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         lock = PythonLock("key", "addon", tuple(self.pins), asked)
-        (self.context / "addon.txt").write_text(python_to_text(lock))
+        (self.context / "addon.txt").write_text(python_lock_text(lock))
         command = [str(self.python), str(self.context / SCRIPT.name), "addon", *options]
         # Where a build has no network there is no index to go to; the variable proves it unused.
         environment = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PATH": "/usr/bin:/bin"}

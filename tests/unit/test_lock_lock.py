@@ -12,8 +12,8 @@ from slipway.core.credentials import anonymous
 from slipway.core.errors import SlipwayError
 from slipway.core.paths import Project
 from slipway.matrix.model import Base, Image, Matrix, Registry, Tool
-from slipway.records.lock_files import load_locks, python_path
-from slipway.resolve.lock_update import LockReport, lock
+from slipway.records.lock_files import load_locks, python_lock_path
+from slipway.resolve.lock_update import LockReport, update_locks
 from slipway.resolve.python_locks import addon_wants
 from tests.unit.lock_samples import addon, base, image, sdist, wheel
 
@@ -57,7 +57,7 @@ def matrix(*images: Image) -> Matrix:
 
 
 def run(project: Project, of: Matrix, *, check: bool = False, upgrade: bool = False) -> LockReport:
-    return lock(
+    return update_locks(
         project, of, of.images, region=None, credentials=anonymous, check=check, upgrade=upgrade
     )
 
@@ -134,7 +134,7 @@ def test_a_new_addon_version_is_drift_and_its_old_closure_goes(
 def test_locking_one_image_leaves_the_locks_of_others(links: Path, project: Project) -> None:
     run(project, SHARED)
     before = load_locks(project)
-    lock(project, SHARED, SHARED.images[:1], region=None, credentials=anonymous)
+    update_locks(project, SHARED, SHARED.images[:1], region=None, credentials=anonymous)
     assert load_locks(project) == before
 
 
@@ -208,7 +208,7 @@ def test_an_index_without_a_cpu_torch_is_an_error_that_says_how_to_offer_one(
     with pytest.raises(SlipwayError, match=r"offers the CPU build torch 2\.13\.0\+cpu") as caught:
         run(project, matrix(image(base("local", torch="2.13.0"), SM)))
     assert "PIP_FIND_LINKS" in str(caught.value.cure)
-    assert not python_path(project, "build").exists()
+    assert not python_lock_path(project, "build").exists()
 
 
 def test_an_index_that_does_not_answer_is_not_taken_for_one_without_a_cpu_torch(

@@ -10,10 +10,10 @@ from packaging.version import Version
 
 from slipway.core.errors import SlipwayError
 from slipway.records.locks import Pin
-from slipway.records.wheel_tags import fits, pins_of, tag_order
+from slipway.records.wheel_tags import pins_of, tag_order, wheel_fits
 from slipway.resolve.base_stubs import is_stub, stub_version, write_stubs
 from slipway.resolve.pip_settings import PipSettings
-from slipway.resolve.uv import Question, Resolver
+from slipway.resolve.uv import Resolver, ResolveRequest
 from tests.unit.lock_samples import sdist, sha256, wheel
 
 
@@ -40,7 +40,7 @@ def test_what_the_base_has_is_neither_moved_nor_locked(links: Path, resolver: Re
     wheel(links, "numpy", "2.5")
     wheel(links, "torch", "2.13.0")
     present = {"torch": "2.8.0", "numpy": "1.26.4"}
-    pins = resolver.resolve(Question(("addon==1",), "3.12", present=present))
+    pins = resolver.resolve(ResolveRequest(("addon==1",), "3.12", present=present))
     assert versions(pins) == {"addon": "1", "helper": "1"}
 
 
@@ -48,7 +48,7 @@ def test_a_local_version_of_the_base_counts_as_the_version_it_is(
     links: Path, resolver: Resolver
 ) -> None:
     wheel(links, "addon", "1", ["torch==2.8.0", "torch<=2.8.0"])
-    pins = resolver.resolve(Question(("addon==1",), "3.12", present={"torch": "2.8.0+cu129"}))
+    pins = resolver.resolve(ResolveRequest(("addon==1",), "3.12", present={"torch": "2.8.0+cu129"}))
     assert versions(pins) == {"addon": "1"}
 
 
@@ -57,7 +57,9 @@ def test_a_conflict_names_the_package_both_sides_and_the_cure(
 ) -> None:
     wheel(links, "addon", "1", ["protobuf>=5.28.1"])
     wheel(links, "protobuf", "6.0")
-    question = Question(("addon==1",), "3.12", present={"protobuf": "3.20.3"}, on="pytorch-2.2")
+    question = ResolveRequest(
+        ("addon==1",), "3.12", present={"protobuf": "3.20.3"}, on="pytorch-2.2"
+    )
     with pytest.raises(SlipwayError) as caught:
         resolver.resolve(question)
     assert caught.value.what == (
@@ -72,14 +74,14 @@ def test_a_conflict_names_the_package_both_sides_and_the_cure(
 def test_a_conflict_two_steps_away_names_who_asks(links: Path, resolver: Resolver) -> None:
     wheel(links, "addon", "1", ["middle"])
     wheel(links, "middle", "3", ["numpy>=2,<3"])
-    question = Question(("addon==1",), "3.12", present={"numpy": "1.26.4"}, on="b")
+    question = ResolveRequest(("addon==1",), "3.12", present={"numpy": "1.26.4"}, on="b")
     with pytest.raises(SlipwayError, match=r"middle asks for numpy>=2,<3, .* numpy 1\.26\.4 alre"):
         resolver.resolve(question)
 
 
 def test_a_conflict_with_versions_yaml_itself_says_so(links: Path, resolver: Resolver) -> None:
     wheel(links, "addon", "1")
-    question = Question(("addon==1", "torch>2.9"), "3.12", present={"torch": "2.8.0"}, on="b")
+    question = ResolveRequest(("addon==1", "torch>2.9"), "3.12", present={"torch": "2.8.0"}, on="b")
     with pytest.raises(SlipwayError, match=r"versions\.yaml asks for torch>2\.9"):
         resolver.resolve(question)
 
@@ -87,7 +89,7 @@ def test_a_conflict_with_versions_yaml_itself_says_so(links: Path, resolver: Res
 def test_a_version_that_nobody_offers_is_said_plainly(links: Path, resolver: Resolver) -> None:
     wheel(links, "addon", "1")
     with pytest.raises(SlipwayError, match=r"addon==2 cannot be resolved: .*addon==2") as caught:
-        resolver.resolve(Question(("addon==2",), "3.12"))
+        resolver.resolve(ResolveRequest(("addon==2",), "3.12"))
     assert "versions.yaml" in str(caught.value.cure)
 
 
@@ -98,7 +100,7 @@ def test_an_index_that_does_not_answer_is_told_from_a_missing_version(
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     closed = PipSettings(index_url="http://127.0.0.1:9/simple")
     with pytest.raises(SlipwayError, match="no package index answered"):
-        Resolver(closed, tmp_path / "cache").resolve(Question(("addon==1",), "3.12"))
+        Resolver(closed, tmp_path / "cache").resolve(ResolveRequest(("addon==1",), "3.12"))
 
 
 def test_markers_are_those_of_the_bases_python_and_not_of_the_hosts(
@@ -107,8 +109,8 @@ def test_markers_are_those_of_the_bases_python_and_not_of_the_hosts(
     wheel(links, "addon", "1", ["old; python_version < '3.11'", "new; python_version >= '3.11'"])
     wheel(links, "old", "1")
     wheel(links, "new", "1")
-    assert "old" in versions(resolver.resolve(Question(("addon==1",), "3.10")))
-    assert "new" in versions(resolver.resolve(Question(("addon==1",), "3.13")))
+    assert "old" in versions(resolver.resolve(ResolveRequest(("addon==1",), "3.10")))
+    assert "new" in versions(resolver.resolve(ResolveRequest(("addon==1",), "3.13")))
 
 
 def test_only_the_best_wheel_for_the_bases_python_is_pinned(
@@ -126,9 +128,9 @@ def test_only_the_best_wheel_for_the_bases_python_is_pinned(
             "py3-none-any",
         )
     }
-    (pin,) = resolver.resolve(Question(("addon==1",), "3.12"))
+    (pin,) = resolver.resolve(ResolveRequest(("addon==1",), "3.12"))
     assert pin.hashes == (sha256(made["cp312-cp312-manylinux_2_28_x86_64"]),)
-    (pin,) = resolver.resolve(Question(("addon==1",), "3.12", arch="arm64"))
+    (pin,) = resolver.resolve(ResolveRequest(("addon==1",), "3.12", arch="arm64"))
     assert pin.hashes == (sha256(made["cp312-cp312-manylinux_2_28_aarch64"]),)
 
 
@@ -137,7 +139,7 @@ def test_a_package_without_a_fitting_wheel_is_found_to_need_a_build(
 ) -> None:
     source = sdist(links, "addon", "1")
     wheel(links, "addon", "1", tag="cp311-cp311-win_amd64")
-    (pin,) = resolver.resolve(Question(("addon==1",), "3.12"))
+    (pin,) = resolver.resolve(ResolveRequest(("addon==1",), "3.12"))
     assert pin == Pin("addon", "1", (sha256(source),), source=True)
 
 
@@ -146,10 +148,10 @@ def test_versions_that_still_fit_stay_when_newer_ones_appear(
 ) -> None:
     wheel(links, "addon", "1", ["helper"])
     wheel(links, "helper", "1")
-    before = resolver.resolve(Question(("addon==1",), "3.12"))
+    before = resolver.resolve(ResolveRequest(("addon==1",), "3.12"))
     wheel(links, "helper", "2")
-    assert resolver.resolve(Question(("addon==1",), "3.12", before=before)) == before
-    assert versions(resolver.resolve(Question(("addon==1",), "3.12")))["helper"] == "2"
+    assert resolver.resolve(ResolveRequest(("addon==1",), "3.12", before=before)) == before
+    assert versions(resolver.resolve(ResolveRequest(("addon==1",), "3.12")))["helper"] == "2"
 
 
 def test_a_wheel_that_appears_later_does_not_replace_a_pinned_file() -> None:
@@ -168,11 +170,11 @@ def test_a_wheel_that_appears_later_does_not_replace_a_pinned_file() -> None:
 
 
 def test_every_file_of_a_base_fits_a_python_of_that_version_only() -> None:
-    assert fits("a-1-cp312-cp312-manylinux_2_28_x86_64.whl", "3.12", "amd64") is not None
-    assert fits("a-1-cp312-cp312-manylinux_2_28_x86_64.whl", "3.13", "amd64") is None
-    assert fits("a-1-cp39-abi3-manylinux2014_x86_64.whl", "3.13", "amd64") is not None
-    assert fits("a-1-cp312-cp312-manylinux_2_34_x86_64.whl", "3.12", "amd64") is None
-    assert fits("not a wheel", "3.12", "amd64") is None
+    assert wheel_fits("a-1-cp312-cp312-manylinux_2_28_x86_64.whl", "3.12", "amd64") is not None
+    assert wheel_fits("a-1-cp312-cp312-manylinux_2_28_x86_64.whl", "3.13", "amd64") is None
+    assert wheel_fits("a-1-cp39-abi3-manylinux2014_x86_64.whl", "3.13", "amd64") is not None
+    assert wheel_fits("a-1-cp312-cp312-manylinux_2_34_x86_64.whl", "3.12", "amd64") is None
+    assert wheel_fits("not a wheel", "3.12", "amd64") is None
     assert len(tag_order("3.12", "amd64")) == len(set(tag_order("3.12", "amd64").values()))
 
 

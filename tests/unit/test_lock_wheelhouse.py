@@ -21,7 +21,7 @@ from slipway.core.paths import Project
 from slipway.matrix.model import Tool
 from slipway.records.locks import Pin, ToolFile, ToolLock
 from slipway.wheels.tool_wheels import fetch_tool
-from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, folder
+from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, wheel_folder
 from tests.unit.lock_samples import sdist, sha256, wheel
 
 
@@ -86,7 +86,7 @@ def test_exactly_the_pinned_file_is_fetched_though_others_have_its_version(
     (found,) = fetch_wheels(project, [pin_of(pinned)], "3.12")
     assert found.name == pinned.name
     assert found.read_bytes() == pinned.read_bytes()
-    assert found.is_relative_to(folder(project))
+    assert found.is_relative_to(wheel_folder(project))
 
 
 def test_an_sdist_is_fetched_and_nothing_of_it_is_run(
@@ -143,7 +143,7 @@ def test_a_file_that_is_not_what_its_index_says_is_refused(project: Project, ind
     made.write_bytes(wheel(index / "other", "addon", "1", ["malware"]).read_bytes())
     with pytest.raises(SlipwayError, match="other files than the lock names: addon"):
         fetch_wheels(project, [pin], "3.12")
-    assert [path for path in folder(project).rglob("*") if path.is_file()] == []
+    assert [path for path in wheel_folder(project).rglob("*") if path.is_file()] == []
 
 
 def test_a_version_with_another_hash_is_not_taken_and_the_error_names_the_pin(
@@ -182,7 +182,7 @@ def test_several_fetchers_at_once_end_with_one_whole_file(project: Project, own_
     with ThreadPoolExecutor(3) as pool:
         runs = [pool.submit(fetch_wheels, project, [pin], "3.12") for _ in range(3)]
         assert len({tuple(run.result()) for run in runs}) == 1
-    assert [path for path in folder(project).rglob("*") if path.is_file()] == runs[0].result()
+    assert [path for path in wheel_folder(project).rglob("*") if path.is_file()] == runs[0].result()
 
 
 def test_what_a_killed_fetch_left_is_removed_and_what_a_living_one_writes_is_not(
@@ -190,9 +190,9 @@ def test_what_a_killed_fetch_left_is_removed_and_what_a_living_one_writes_is_not
 ) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    folder(project).mkdir(parents=True)
-    dead = folder(project) / f".partial-{ended.pid}-x"
-    living = folder(project) / f".partial-{os.getpid()}-x"
+    wheel_folder(project).mkdir(parents=True)
+    dead = wheel_folder(project) / f".partial-{ended.pid}-x"
+    living = wheel_folder(project) / f".partial-{os.getpid()}-x"
     dead.touch()
     living.touch()
     fetch_wheels(project, [pin_of(wheel(own_pip, "addon", "1"))], "3.12")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.core.errors import USAGE, BadInputError, UsageError
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from tests.unit.matrix_samples import SMALL, changed, errors_of, loaded
 
 ROOT = Path(__file__).parents[2]
@@ -325,7 +325,7 @@ def test_an_error_reads_as_file_and_line_what_and_cure(tmp_path: Path) -> None:
     path = tmp_path / "versions.yaml"
     path.write_text(changed(("schema: 1\n", "schema: 2\n")))
     with pytest.raises(BadInputError) as caught:
-        load(path)
+        load_matrix(path)
     assert str(caught.value).startswith(f"{path}:1: schema is ")
     assert caught.value.exit_code == USAGE
 
@@ -336,12 +336,12 @@ def test_a_file_below_the_working_folder_is_named_relative_to_it(
     (tmp_path / "versions.yaml").write_text("schema: 2\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match=r"^versions\.yaml:1: "):
-        load(tmp_path / "versions.yaml")
+        load_matrix(tmp_path / "versions.yaml")
 
 
 def test_a_file_that_is_not_there_says_where_it_is_expected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file") as caught:
-        load(tmp_path / "versions.yaml")
+        load_matrix(tmp_path / "versions.yaml")
     assert "checkout" in (caught.value.cure or "")
 
 
@@ -353,7 +353,7 @@ def test_a_file_that_is_not_text_names_the_line(tmp_path: Path) -> None:
 def test_a_byte_order_mark_and_windows_line_ends_are_no_mistake(tmp_path: Path) -> None:
     path = tmp_path / "versions.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode())
-    assert len(load(path).images) == 4
+    assert len(load_matrix(path).images) == 4
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_a_mangled_file_is_a_matrix_or_a_list_of_errors_with_lines(text: str) ->
         path = Path(folder) / "versions.yaml"
         path.write_text(text, errors="replace")
         try:
-            load(path)
+            load_matrix(path)
         except BadInputError as caught:
             last = max(text.count("\n"), len(text.splitlines())) + 2
             for error in caught.errors:
@@ -435,4 +435,4 @@ def test_every_line_of_the_real_file_may_be_lost_without_a_traceback(tmp_path: P
         path = tmp_path / "versions.yaml"
         path.write_text("\n".join(lines[:at] + lines[at + 1 :]))
         with suppress(BadInputError):  # some lines are comments, some lists may be shorter
-            load(path)
+            load_matrix(path)

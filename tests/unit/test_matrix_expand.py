@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from slipway.core.errors import UsageError
-from slipway.matrix.addons import decide
-from slipway.matrix.load import load, select
+from slipway.matrix.addons import decide_addons
+from slipway.matrix.load import load_matrix, select_images
 from slipway.matrix.model import Addon, Base, Facts, Family, Image, Platform
 from slipway.matrix.schema import AddonEntry, ReplaceEntry
 from tests.unit.matrix_samples import SMALL, changed, errors_of, image_of, loaded
@@ -60,7 +60,9 @@ def action(decided: Addon | None) -> tuple[str, str | None] | None:
 def test_an_axis_version_is_installed_kept_or_replaced(
     carried: dict[str, str | None], wanted: str | None, expected: tuple[str, str] | None
 ) -> None:
-    assert action(decide("deepspeed", AXIS, base(**carried), "sagemaker", wanted)) == expected
+    assert (
+        action(decide_addons("deepspeed", AXIS, base(**carried), "sagemaker", wanted)) == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,12 +80,12 @@ def test_an_axis_version_is_installed_kept_or_replaced(
 def test_a_pinned_version_replaces_what_is_older_than_its_bound_on_every_platform(
     carried: dict[str, str | None], platform: Platform, expected: tuple[str, str] | None
 ) -> None:
-    decided = decide("sagemaker-training", PINNED, base(**carried), platform, None)
+    decided = decide_addons("sagemaker-training", PINNED, base(**carried), platform, None)
     assert action(decided) == expected
 
 
 def test_an_installed_addon_brings_its_companions_and_its_environment() -> None:
-    decided = decide("sagemaker-training", PINNED, base(), "sagemaker", None)
+    decided = decide_addons("sagemaker-training", PINNED, base(), "sagemaker", None)
     assert decided is not None
     assert decided.requirements == ("sagemaker-training==5.1.4", "companion==3.0.0")
     assert dict(decided.env) == {"MODULE": "a.b:main"}
@@ -91,7 +93,7 @@ def test_an_installed_addon_brings_its_companions_and_its_environment() -> None:
 
 
 def test_a_replaced_addon_brings_only_itself_and_says_what_was_there_and_why() -> None:
-    decided = decide(
+    decided = decide_addons(
         "sagemaker-training", PINNED, base(sagemaker_training="5.1.1"), "sagemaker", None
     )
     assert decided is not None
@@ -101,13 +103,15 @@ def test_a_replaced_addon_brings_only_itself_and_says_what_was_there_and_why() -
 
 
 def test_a_version_that_is_not_known_is_said_to_be_so() -> None:
-    decided = decide("sagemaker-training", PINNED, base(sagemaker_training=None), "sagemaker", None)
+    decided = decide_addons(
+        "sagemaker-training", PINNED, base(sagemaker_training=None), "sagemaker", None
+    )
     assert decided is not None
     assert decided.because.startswith("the base carries a version that is not known: ")
 
 
 def test_a_kept_addon_installs_nothing() -> None:
-    decided = decide("deepspeed", AXIS, base(deepspeed="0.19.2"), "sagemaker", "0.19.2")
+    decided = decide_addons("deepspeed", AXIS, base(deepspeed="0.19.2"), "sagemaker", "0.19.2")
     assert decided is not None
     assert (decided.requirements, dict(decided.env)) == ((), {})
     assert decided.because == "the base carries 0.19.2"
@@ -115,12 +119,21 @@ def test_a_kept_addon_installs_nothing() -> None:
 
 def test_an_addon_without_a_bound_stays_as_the_base_carries_it() -> None:
     entry = AddonEntry(version="2.0.0", because="it is wanted")
-    assert action(decide("x", entry, base(x="1.0.0"), "sagemaker", None)) == ("keep", "1.0.0")
+    assert action(decide_addons("x", entry, base(x="1.0.0"), "sagemaker", None)) == (
+        "keep",
+        "1.0.0",
+    )
     bound = AddonEntry(
         version="2.0.0", because="w", replace_below=ReplaceEntry(version="1.5.0", because="old")
     )
-    assert action(decide("x", bound, base(x="1.0.0"), "sagemaker", None)) == ("replace", "2.0.0")
-    assert action(decide("x", bound, base(x="1.6.0"), "sagemaker", None)) == ("keep", "1.6.0")
+    assert action(decide_addons("x", bound, base(x="1.0.0"), "sagemaker", None)) == (
+        "replace",
+        "2.0.0",
+    )
+    assert action(decide_addons("x", bound, base(x="1.6.0"), "sagemaker", None)) == (
+        "keep",
+        "1.6.0",
+    )
 
 
 def test_a_group_is_its_axes_multiplied_less_what_it_excludes(tmp_path: Path) -> None:
@@ -178,12 +191,12 @@ def names(images: tuple[Image, ...]) -> list[str]:
 
 def test_no_pattern_selects_every_image(tmp_path: Path) -> None:
     matrix = loaded(tmp_path, SMALL)
-    assert select(matrix, []) == matrix.images
+    assert select_images(matrix, []) == matrix.images
 
 
 def test_patterns_select_each_image_once_in_the_matrix_order(tmp_path: Path) -> None:
     matrix = loaded(tmp_path, SMALL)
-    assert names(select(matrix, ["*-hyperpod-*", "pytorch-2.13-*"])) == [
+    assert names(select_images(matrix, ["*-hyperpod-*", "pytorch-2.13-*"])) == [
         "pytorch-2.13-sagemaker-ds0.19.2",
         "pytorch-2.13-sagemaker-ds0.19.8",
         "pytorch-2.13-hyperpod-ds0.19.8",
@@ -192,16 +205,16 @@ def test_patterns_select_each_image_once_in_the_matrix_order(tmp_path: Path) -> 
 
 def test_an_unknown_name_suggests_near_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"did you mean pytorch-2\.8-sagemaker-ds0\.19\.8"):
-        select(loaded(tmp_path, SMALL), ["pytorch-2.8-sagmaker-ds0.19.8"])
+        select_images(loaded(tmp_path, SMALL), ["pytorch-2.8-sagmaker-ds0.19.8"])
 
 
 def test_one_unknown_name_among_good_ones_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'nothing-\\*'"):
-        select(loaded(tmp_path, SMALL), ["pytorch-*", "nothing-*"])
+        select_images(loaded(tmp_path, SMALL), ["pytorch-*", "nothing-*"])
 
 
 def test_loading_twice_gives_equal_matrices() -> None:
-    assert load(ROOT / "versions.yaml").images == load(ROOT / "versions.yaml").images
+    assert load_matrix(ROOT / "versions.yaml").images == load_matrix(ROOT / "versions.yaml").images
 
 
 def test_a_matrix_of_a_thousand_images_expands(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.core.errors import UsageError
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Facts
 from slipway.matrix.tag_grammars import GRAMMARS, ParsedTag, disagreements, format_tag, parse_tag
 
@@ -191,7 +191,7 @@ def test_every_published_tag_is_written_back_unchanged(
 
 
 def test_every_row_of_the_published_tables_is_a_base_with_agreeing_facts() -> None:
-    bases = {(base.grammar, base.tag): base for base in load(ROOT / "versions.yaml").bases}
+    bases = {(base.grammar, base.tag): base for base in load_matrix(ROOT / "versions.yaml").bases}
     moving = {"2.13-cu133-amzn2023-sagemaker"}  # the same image as 2.13.0, by a tag that moves
     published = {(grammar, tag) for grammar in TAGS for tag in TAGS[grammar] if tag not in moving}
     assert published <= set(bases)

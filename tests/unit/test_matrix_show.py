@@ -15,14 +15,14 @@ import pytest
 
 from slipway.core.errors import UsageError
 from slipway.derive.tables import (
-    ci_include,
-    describe,
+    ci_jobs,
+    describe_image,
     describe_reference,
     markdown_table,
     table_rows,
 )
-from slipway.matrix.load import load
-from slipway.matrix.model import Matrix, explain
+from slipway.matrix.load import load_matrix
+from slipway.matrix.model import Matrix, explain_image
 from tests.unit.matrix_samples import SMALL, changed, image_of, loaded
 
 ROOT = Path(__file__).parents[2]
@@ -31,17 +31,17 @@ TODAY = date(2026, 11, 21)
 
 @pytest.fixture(scope="module")
 def matrix() -> Matrix:
-    return load(ROOT / "versions.yaml")
+    return load_matrix(ROOT / "versions.yaml")
 
 
 def test_the_resolved_cell_is_json_and_comes_back_the_same(matrix: Matrix) -> None:
     for image in matrix.images:
-        cell = explain(image)
+        cell = explain_image(image)
         assert json.loads(json.dumps(cell)) == cell
 
 
 def test_the_resolved_cell_says_what_decides_the_image(matrix: Matrix) -> None:
-    cell = explain(image_of(matrix, "pytorch-2.13-sagemaker-ds0.19.8"))
+    cell = explain_image(image_of(matrix, "pytorch-2.13-sagemaker-ds0.19.8"))
     assert cell["platform"] == "sagemaker"
     assert cell["base"]["tag"] == "2.13.0-cu133-amzn2023-sagemaker"
     assert cell["base"]["facts"]["torch_cuda"] == "13.0"
@@ -67,22 +67,23 @@ def test_the_resolved_cell_says_what_decides_the_image(matrix: Matrix) -> None:
 
 
 def test_no_two_images_have_the_same_cell(matrix: Matrix) -> None:
-    cells = {json.dumps({**explain(image), "name": ""}) for image in matrix.images}
+    cells = {json.dumps({**explain_image(image), "name": ""}) for image in matrix.images}
     assert len(cells) == len(matrix.images)
 
 
 def test_the_resolved_cell_holds_no_date_and_no_digest(matrix: Matrix) -> None:
     for image in matrix.images:
-        text = json.dumps(explain(image))
+        text = json.dumps(explain_image(image))
         assert not re.search(r"\d{4}-\d\d-\d\d|sha256:|[0-9a-f]{40}", text)
 
 
 def test_the_resolved_cell_is_the_same_in_every_process(matrix: Matrix) -> None:
     code = (
         "import json; from pathlib import Path\n"
-        "from slipway.matrix.load import load; from slipway.derive.tables import explain\n"
-        f"images = load(Path({str(ROOT / 'versions.yaml')!r})).images\n"
-        "print(json.dumps([explain(image) for image in images]))"
+        "from slipway.matrix.load import load_matrix\n"
+        "from slipway.matrix.model import explain_image\n"
+        f"images = load_matrix(Path({str(ROOT / 'versions.yaml')!r})).images\n"
+        "print(json.dumps([explain_image(image) for image in images]))"
     )
     printed = {
         subprocess.run(
@@ -94,7 +95,7 @@ def test_the_resolved_cell_is_the_same_in_every_process(matrix: Matrix) -> None:
         ).stdout.strip()
         for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo"))
     }
-    assert printed == {json.dumps([explain(image) for image in matrix.images])}
+    assert printed == {json.dumps([explain_image(image) for image in matrix.images])}
 
 
 @pytest.mark.parametrize(
@@ -112,11 +113,11 @@ def test_what_does_not_decide_the_content_does_not_change_the_cell(
 ) -> None:
     before, after = loaded(tmp_path, SMALL), loaded(tmp_path, changed((old, new)))
     assert before != after
-    assert [explain(i) for i in before.images] == [explain(i) for i in after.images]
+    assert [explain_image(i) for i in before.images] == [explain_image(i) for i in after.images]
 
 
 def test_a_cell_described_has_reasons_names_and_every_place_of_the_base(matrix: Matrix) -> None:
-    cell = describe(matrix, image_of(matrix, "pytorch-2.6-sagemaker-ds0.19.8"), TODAY)
+    cell = describe_image(matrix, image_of(matrix, "pytorch-2.6-sagemaker-ds0.19.8"), TODAY)
     assert json.loads(json.dumps(cell)) == cell
     assert "shell" in cell["because"]["sagemaker-training"]
     assert cell["repository"] == "sagemaker-slipway/pytorch"
@@ -132,15 +133,15 @@ def test_a_cell_described_has_reasons_names_and_every_place_of_the_base(matrix: 
 
 
 def test_a_base_on_no_mirror_has_no_public_place(matrix: Matrix) -> None:
-    smp = describe(matrix, image_of(matrix, "smp-2.5-sagemaker"), TODAY)
+    smp = describe_image(matrix, image_of(matrix, "smp-2.5-sagemaker"), TODAY)
     assert len(smp["base_uris"]) == 17
-    hf = describe(matrix, image_of(matrix, "huggingface-2.9-sagemaker-ds0.19.8"), TODAY)
+    hf = describe_image(matrix, image_of(matrix, "huggingface-2.9-sagemaker-ds0.19.8"), TODAY)
     assert "public" not in hf["base_uris"]
     assert hf["base_uris"]["eu-central-2"].startswith("380420809688.dkr.ecr.eu-central-2.")
 
 
 def test_a_base_of_our_own_is_in_no_registry(matrix: Matrix) -> None:
-    assert describe(matrix, image_of(matrix, "local-ds0.19.8"), TODAY)["base_uris"] == {}
+    assert describe_image(matrix, image_of(matrix, "local-ds0.19.8"), TODAY)["base_uris"] == {}
 
 
 def test_the_serving_image_is_shown_with_its_uri_in_every_region(matrix: Matrix) -> None:
@@ -184,7 +185,7 @@ def test_the_readmes_table_has_the_same_rows_in_markdown(matrix: Matrix) -> None
 
 
 def test_a_ci_matrix_has_one_job_an_image(matrix: Matrix) -> None:
-    jobs = ci_include(matrix.images)["include"]
+    jobs = ci_jobs(matrix.images)["include"]
     assert [job["image"] for job in jobs] == [image.name for image in matrix.images]
     assert jobs[[job["image"] for job in jobs].index("smp-2.5-hyperpod")] == {
         "image": "smp-2.5-hyperpod",
@@ -198,7 +199,7 @@ def test_a_ci_matrix_has_one_job_an_image(matrix: Matrix) -> None:
 
 def test_a_ci_matrix_of_256_jobs_is_the_largest(matrix: Matrix) -> None:
     images = [dataclasses.replace(matrix.images[0], name=f"i{n}") for n in range(257)]
-    assert len(ci_include(images[:256])["include"]) == 256
+    assert len(ci_jobs(images[:256])["include"]) == 256
     with pytest.raises(UsageError, match="257 images are more than the 256 jobs") as caught:
-        ci_include(images)
+        ci_jobs(images)
     assert "local 257" in (caught.value.cure or "")

@@ -11,8 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.core.errors import UsageError
-from slipway.matrix.image_tags import ImageTag, image_tag, parse_image_tag, repository, tag_stem
-from slipway.matrix.load import load
+from slipway.matrix.image_tags import (
+    ImageTag,
+    image_tag,
+    parse_image_tag,
+    tag_stem,
+)
+from slipway.matrix.image_tags import (
+    repository_name as repository,
+)
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Image, Matrix
 from tests.unit.matrix_samples import image_of
 
@@ -23,7 +31,7 @@ LEGAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # opencontainers/distr
 
 @pytest.fixture(scope="module")
 def matrix() -> Matrix:
-    return load(ROOT / "versions.yaml")
+    return load_matrix(ROOT / "versions.yaml")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import botocore.session
 import pytest
 
 from slipway.core.errors import UsageError
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Matrix, Registry
 from slipway.matrix.references import ecr_host, image_uri, is_public, region_suffixes
 
@@ -87,7 +87,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 @pytest.fixture(scope="module")
 def matrix() -> Matrix:
-    return load(ROOT / "versions.yaml")
+    return load_matrix(ROOT / "versions.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Base, Image, Matrix, past_support
 from tests.unit.matrix_samples import image_of
 
@@ -19,7 +19,7 @@ SAFE = Version("5.1.4")
 
 @pytest.fixture(scope="module")
 def matrix() -> Matrix:
-    return load(ROOT / "versions.yaml")
+    return load_matrix(ROOT / "versions.yaml")
 
 
 def family(matrix: Matrix, glob: str) -> list[Image]:

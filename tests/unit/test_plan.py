@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from slipway.derive.build_id import UNLOCKED, Inputs
-from slipway.derive.plan import Note, disk, grouped, is_locked, notes_on, plan
+from slipway.derive.build_id import UNLOCKED, BuildInputs
+from slipway.derive.plan import Note, disk_need, grouped_notes, is_locked, notes_on, plan_steps
 from slipway.matrix.model import Base, Facts, Family, Image, Registry
-from slipway.records.builds import Built, Record
+from slipway.records.builds import BuildRecord, ImageRecord
 from slipway.records.locks import BaseLock
 
 TODAY = date(2026, 6, 1)
@@ -28,7 +28,7 @@ BASE = Base(
     end_of_patch=date(2026, 8, 6),
 )
 IMAGE = Image("pytorch-2.8-sagemaker", "pytorch", BASE, "sagemaker", (), size_budget_mb=400)
-INPUTS = Inputs(
+INPUTS = BuildInputs(
     base="sha256:" + "a" * 64,
     dockerfile="d1",
     templates="t1",
@@ -40,17 +40,19 @@ INPUTS = Inputs(
 )
 
 
-def built(inputs: Inputs) -> Record:
-    return Record(built=Built(inputs.build_id, inputs.as_json(), "ref", "sha256:1", 1, 1.0))
+def built(inputs: BuildInputs) -> ImageRecord:
+    return ImageRecord(
+        built=BuildRecord(inputs.build_id, inputs.as_json(), "ref", "sha256:1", 1, 1.0)
+    )
 
 
-def step(record: Record, inputs: Inputs = INPUTS, base: BaseLock | None = None) -> Any:
+def step(record: ImageRecord, inputs: BuildInputs = INPUTS, base: BaseLock | None = None) -> Any:
     bases = {BASE.name: base} if base else {}
-    return plan([IMAGE], {IMAGE.name: inputs}, {IMAGE.name: record}, bases, TODAY)[0]
+    return plan_steps([IMAGE], {IMAGE.name: inputs}, {IMAGE.name: record}, bases, TODAY)[0]
 
 
 def test_an_image_without_a_record_is_new() -> None:
-    found = step(Record())
+    found = step(ImageRecord())
     assert (found.action, found.because) == ("build", ("new",))
 
 
@@ -104,10 +106,14 @@ def test_disk_counts_each_base_once_and_names_bases_of_unknown_size() -> None:
     other = dataclasses.replace(IMAGE, name="x", base=dataclasses.replace(BASE, name="other"))
     images = [IMAGE, twin, other]
     bases = {BASE.name: BaseLock(BASE.name, digest="sha256:1", size=10_000_000_000)}
-    steps = plan(
-        images, {i.name: INPUTS for i in images}, {i.name: Record() for i in images}, bases, TODAY
+    steps = plan_steps(
+        images,
+        {i.name: INPUTS for i in images},
+        {i.name: ImageRecord() for i in images},
+        bases,
+        TODAY,
     )
-    need = disk(steps, bases)
+    need = disk_need(steps, bases)
     assert need.needed == 22_000_000_000 + 3 * 400_000_000
     assert need.unknown == ("other",)
 
@@ -121,7 +127,9 @@ def test_inputs_count_as_locked_only_when_everything_is_pinned(change: dict[str,
 
 
 def test_one_text_about_many_bases_is_one_line() -> None:
-    lines = grouped([Note(f"base-{n}", "past support") for n in range(9)] + [Note("x", "other")])
+    lines = grouped_notes(
+        [Note(f"base-{n}", "past support") for n in range(9)] + [Note("x", "other")]
+    )
     assert lines == [
         "note: other: x",
         "note: past support: base-0, base-1, base-2, base-3, base-4, base-5 and 3 more",

@@ -8,17 +8,17 @@ import pytest
 
 from slipway.core.paths import Project
 from slipway.records import builds
-from slipway.records.builds import Built, Pushed, Record
+from slipway.records.builds import BuildRecord, ImageRecord, PushRecord
 
 
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     project = Project(tmp_path, tmp_path / "state")
-    record = Record(
-        built=Built("b" * 64, {"base": "sha256:1"}, "repo:tag", "sha256:2", 3, 4.5),
-        pushed={"local": Pushed("sha256:2", "h/r:t", "sha256:3", "type", 5, 6.5)},
+    record = ImageRecord(
+        built=BuildRecord("b" * 64, {"base": "sha256:1"}, "repo:tag", "sha256:2", 3, 4.5),
+        pushed={"local": PushRecord("sha256:2", "h/r:t", "sha256:3", "type", 5, 6.5)},
     )
-    builds.save(project, "image", record)
-    assert builds.load(project, "image") == record
+    builds.save_record(project, "image", record)
+    assert builds.load_record(project, "image") == record
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"built": {"unknown": 1}}', "[]", '{"built": null}'])
@@ -26,4 +26,4 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path, content: str) -> None:
     project = Project(tmp_path, tmp_path / "state")
     project.records.mkdir(parents=True)
     (project.records / "image.json").write_text(content)
-    assert builds.load(project, "image") == Record()
+    assert builds.load_record(project, "image") == ImageRecord()

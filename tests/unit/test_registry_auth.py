@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from slipway.core.credentials import Credentials, anonymous
-from slipway.registry.distribution.auth import Challenge, forget, parse_challenge
+from slipway.registry.distribution.auth import Challenge, forget_credentials, parse_challenge
 from slipway.registry.logins import Logins
 
 
@@ -41,8 +41,8 @@ def test_a_challenge_is_read(header: str, expected: Challenge) -> None:
 
 
 def test_only_credentials_that_are_kept_can_be_forgotten() -> None:
-    forget(anonymous, "host")  # has nothing to forget, and that is no error
-    forget(Logins(), "host")
+    forget_credentials(anonymous, "host")  # has nothing to forget, and that is no error
+    forget_credentials(Logins(), "host")
 
 
 def test_a_secret_is_not_shown() -> None:

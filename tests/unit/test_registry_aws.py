@@ -15,7 +15,7 @@ from mypy_boto3_ecr import ECRClient
 
 from slipway.core.errors import UsageError
 from slipway.registry.ecr.ecr_client import aws_errors, client_error, ecr_client
-from slipway.registry.ecr_target import ecr_target, ensure_repository, prepare
+from slipway.registry.ecr_target import ecr_target, ensure_repository, prepare_repository
 from slipway.registry.errors import (
     NoCredentialsError,
     NotAuthorisedError,
@@ -149,14 +149,14 @@ def test_two_pushes_that_create_it_at_once_both_have_it(client: ECRClient) -> No
 def test_a_repository_is_not_created_in_the_wrong_account(client: ECRClient) -> None:
     target = Target("ecr", "ecr", "host", REGION, OTHER)
     with pytest.raises(WrongAccountError) as failed:
-        prepare(target, "team/image")
+        prepare_repository(target, "team/image")
     assert ACCOUNT in failed.value.what
     assert OTHER in failed.value.what
     assert client.describe_repositories()["repositories"] == []
 
 
 def test_the_local_registry_needs_no_preparation() -> None:
-    assert prepare(Target("local", "local", "127.0.0.1:5055"), "team/image") is None
+    assert prepare_repository(Target("local", "local", "127.0.0.1:5055"), "team/image") is None
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from slipway.registry.errors import (
     RegistryError,
     RepositoryMissingError,
     ThrottledError,
-    complaint,
     login_refused,
-    refusal,
-    unavailable,
+    refusal_error,
+    registry_reply,
+    unavailable_error,
 )
 
 
@@ -39,20 +39,20 @@ def body(code: str, message: str) -> bytes:
 def test_an_answer_becomes_the_error_that_a_person_can_act_on(
     status: int, content: bytes, expected: type[RegistryError]
 ) -> None:
-    error = refusal(status, content, where="host/repository:v1")
+    error = refusal_error(status, content, where="host/repository:v1")
     assert type(error) is expected
     assert error.where == "host/repository:v1"
 
 
 def test_an_answer_that_nobody_foresaw_is_shown_whole() -> None:
-    error = refusal(418, body("TEAPOT", "short and stout"), where="host/x")
+    error = refusal_error(418, body("TEAPOT", "short and stout"), where="host/x")
     assert type(error) is RegistryError
     assert "418 TEAPOT short and stout" in str(error)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"errors":[]}', b'{"errors":[1]}', b"x"])
 def test_a_body_that_is_no_error_document_is_no_error_itself(content: bytes) -> None:
-    assert (complaint(content).code, complaint(content).message) == ("", "")
+    assert (registry_reply(content).code, registry_reply(content).message) == ("", "")
 
 
 def test_no_login_and_a_refused_login_are_two_messages() -> None:
@@ -60,5 +60,5 @@ def test_no_login_and_a_refused_login_are_two_messages() -> None:
 
 
 def test_only_the_local_registry_is_cured_by_starting_it() -> None:
-    assert "registry.up" in str(unavailable("127.0.0.1:5055/x", "refused"))
-    assert "registry.up" not in str(unavailable("public.ecr.aws/x", "refused"))
+    assert "registry.up" in str(unavailable_error("127.0.0.1:5055/x", "refused"))
+    assert "registry.up" not in str(unavailable_error("public.ecr.aws/x", "refused"))

@@ -11,7 +11,7 @@ from slipway.registry.manifests import (
     OCI_MANIFEST,
     SCHEMA2,
     Manifest,
-    choose,
+    choose_manifest,
     digest_of,
     media_type_of,
     to_schema2,
@@ -110,9 +110,9 @@ def test_an_index_gives_the_image_of_the_platform_and_no_attestation() -> None:
         },
     )
     assert index.is_index
-    assert choose(index) == "sha256:yes"
+    assert choose_manifest(index) == "sha256:yes"
     with pytest.raises(ManifestError, match="no image for linux/arm64, only linux/amd64"):
-        choose(index, architecture="arm64")
+        choose_manifest(index, architecture="arm64")
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,23 @@ from datetime import datetime, timezone
 
 import pytest
 
-from slipway.registry.distribution.retry import Gate, Policy, gate, retry_after
+from slipway.registry.distribution.retry import HostPause, RetryPolicy, host_pause, retry_after
 
 
 def test_waits_double_up_to_the_cap() -> None:
-    policy = Policy(base=1.0, cap=5.0)
+    policy = RetryPolicy(base=1.0, cap=5.0)
     assert [policy.delay(n, rand=lambda: 1.0) for n in (1, 2, 3, 4, 50)] == [1, 2, 4, 5, 5]
 
 
 def test_jitter_spreads_a_wait_from_nothing_to_its_full_length() -> None:
-    policy = Policy(base=1.0, cap=100.0)
+    policy = RetryPolicy(base=1.0, cap=100.0)
     assert policy.delay(4, rand=lambda: 0.0) == 0.0
     assert policy.delay(4, rand=lambda: 0.5) == 4.0
     assert all(0.0 <= policy.delay(4) <= 8.0 for _ in range(100))
 
 
 def test_retry_after_is_never_shortened_by_chance_but_has_an_end() -> None:
-    policy = Policy(base=1.0, obey=60.0)
+    policy = RetryPolicy(base=1.0, obey=60.0)
     assert policy.delay(1, 10.0, rand=lambda: 0.0) == 10.0
     assert policy.delay(1, 10.0, rand=lambda: 1.0) == 11.0
     assert policy.delay(1, 3600.0) == 60.0
@@ -46,8 +46,8 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(
 
 
 def test_a_host_has_one_gate_and_hosts_do_not_share_it() -> None:
-    assert gate("one.example") is gate("one.example")
-    assert gate("one.example") is not gate("two.example")
+    assert host_pause("one.example") is host_pause("one.example")
+    assert host_pause("one.example") is not host_pause("two.example")
 
 
 def test_a_held_gate_makes_everyone_wait_the_longest_time_asked_for(
@@ -56,7 +56,7 @@ def test_a_held_gate_makes_everyone_wait_the_longest_time_asked_for(
     slept: list[float] = []
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(time, "sleep", slept.append)
-    held = Gate()
+    held = HostPause()
     held.wait()
     assert slept == []
     held.hold(9.0)

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from slipway.derive.dockerfile import comment, quoted, render
-from slipway.matrix.load import load
-from slipway.matrix.model import Image, explain
+from slipway.derive.dockerfile import comment_lines, dockerfile_quoted, render_dockerfile
+from slipway.matrix.load import load_matrix
+from slipway.matrix.model import Image, explain_image
 from slipway.records.locks import BaseLock, Locks
 
 ROOT = Path(__file__).parents[2]
-MATRIX = load(ROOT / "versions.yaml")
+MATRIX = load_matrix(ROOT / "versions.yaml")
 TOOLS = tuple(MATRIX.tools.values())
 NO_LOCKS = Locks({}, {}, {})
 DIGEST = "sha256:" + "d" * 64
 
 
 def dockerfile(image: Image, locks: Locks = NO_LOCKS) -> str:
-    return render(image, locks, TOOLS, ROOT / "images" / "templates")
+    return render_dockerfile(image, locks, TOOLS, ROOT / "images" / "templates")
 
 
 def named(name: str) -> Image:
@@ -77,7 +77,7 @@ def test_the_label_is_the_resolved_cell(image: Image) -> None:
     text = dockerfile(image)
     found = re.search(r"io\.slipway\.matrix='(.*)'", text)
     assert found
-    assert json.loads(found[1]) == json.loads(json.dumps(explain(image)))
+    assert json.loads(found[1]) == json.loads(json.dumps(explain_image(image)))
 
 
 def test_the_base_is_named_by_digest_once_it_is_known() -> None:
@@ -117,11 +117,11 @@ def test_a_base_with_another_user_gets_it_back() -> None:
     ],
 )
 def test_label_values_are_one_word_whatever_they_hold(text: str, word: str) -> None:
-    assert quoted(text) == word
+    assert dockerfile_quoted(text) == word
 
 
 def test_long_reasons_become_several_comment_lines() -> None:
-    lines = comment("reason " * 40).splitlines()
+    lines = comment_lines("reason " * 40).splitlines()
     assert len(lines) > 1
     assert all(line.startswith("# ") and len(line) <= 100 for line in lines)
 

@@ -9,8 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.core.errors import SlipwayError
-from slipway.sqsh.enroot_files import environment, files, fstab, quote, rc
-from slipway.sqsh.source_image import EnrootFilesImageConfig
+from slipway.sqsh.enroot_files import (
+    enroot_files,
+    environment_file,
+    fstab_file,
+    quote_value,
+    rc_script,
+)
+from slipway.sqsh.source_image import ImageConfig
 
 UTF8 = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 # What an argument of a process can hold: anything but NUL.
@@ -27,7 +33,7 @@ def bash(script: str, *arguments: str) -> list[str]:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(words, min_size=1))
 def test_bash_reads_every_quoted_word_back_as_it_was(given_words: list[str]) -> None:
-    script = "printf '%s\\0' " + " ".join(quote(word) for word in given_words)
+    script = "printf '%s\\0' " + " ".join(quote_value(word) for word in given_words)
     assert bash(script) == given_words
 
 
@@ -50,55 +56,49 @@ def test_bash_reads_every_quoted_word_back_as_it_was(given_words: list[str]) -> 
     ],
 )
 def test_words_are_quoted_byte_for_byte_as_bash_does(word: str) -> None:
-    assert [quote(word)] == bash("printf '%s\\0' \"${1@Q}\"", word)
+    assert [quote_value(word)] == bash("printf '%s\\0' \"${1@Q}\"", word)
 
 
-def run_rc(config: EnrootFilesImageConfig, *arguments: str) -> list[str]:
-    return bash(rc(config, "dockerd://x"), *arguments)
+def run_rc(config: ImageConfig, *arguments: str) -> list[str]:
+    return bash(rc_script(config, "dockerd://x"), *arguments)
 
 
 def test_rc_runs_entrypoint_and_command_without_arguments(tmp_path: Path) -> None:
-    config = EnrootFilesImageConfig(
+    config = ImageConfig(
         entrypoint=("printf", "%s\\0"), cmd=("a b", "", "c'd"), working_dir=str(tmp_path)
     )
     assert run_rc(config) == ["a b", "", "c'd"]
 
 
 def test_rc_replaces_the_command_by_arguments_and_keeps_the_entrypoint(tmp_path: Path) -> None:
-    config = EnrootFilesImageConfig(
-        entrypoint=("printf", "%s\\0"), cmd=("x",), working_dir=str(tmp_path)
-    )
+    config = ImageConfig(entrypoint=("printf", "%s\\0"), cmd=("x",), working_dir=str(tmp_path))
     assert run_rc(config, "one two", "$three") == ["one two", "$three"]
 
 
 def test_rc_runs_arguments_alone_where_there_is_no_entrypoint(tmp_path: Path) -> None:
-    config = EnrootFilesImageConfig(cmd=("false",), working_dir=str(tmp_path))
+    config = ImageConfig(cmd=("false",), working_dir=str(tmp_path))
     assert run_rc(config, "printf", "%s\\0", "x") == ["x"]
 
 
 def test_rc_starts_a_shell_where_the_image_says_nothing() -> None:
-    assert "    exec  '/bin/sh'\n" in rc(EnrootFilesImageConfig(), "dockerd://x")
+    assert "    exec  '/bin/sh'\n" in rc_script(ImageConfig(), "dockerd://x")
 
 
 def test_rc_starts_in_the_working_directory_and_makes_it(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "er"
-    config = EnrootFilesImageConfig(
-        cmd=("bash", "-c", 'printf "%s\\0" "$PWD"'), working_dir=str(folder)
-    )
+    config = ImageConfig(cmd=("bash", "-c", 'printf "%s\\0" "$PWD"'), working_dir=str(folder))
     assert run_rc(config) == [str(folder)]
 
 
 def test_a_working_directory_is_never_executed(tmp_path: Path) -> None:
     folder = tmp_path / '$(touch pwned) `touch pwned` "$HOME" \\'
-    config = EnrootFilesImageConfig(
-        cmd=("bash", "-c", 'printf "%s\\0" "$PWD"'), working_dir=str(folder)
-    )
+    config = ImageConfig(cmd=("bash", "-c", 'printf "%s\\0" "$PWD"'), working_dir=str(folder))
     assert run_rc(config) == [str(folder)]
     assert [path.name for path in tmp_path.iterdir()] == ['$(touch pwned) `touch pwned` "$HOME" \\']
 
 
 def test_a_label_cannot_leave_its_comment(tmp_path: Path) -> None:
-    config = EnrootFilesImageConfig(
+    config = ImageConfig(
         cmd=("printf", "ok\\0"),
         working_dir=str(tmp_path),
         labels=(("key\ntouch pwned", "value\ntouch pwned\n"),),
@@ -108,13 +108,13 @@ def test_a_label_cannot_leave_its_comment(tmp_path: Path) -> None:
 
 
 def test_rc_reads_as_enroot_writes_it() -> None:
-    config = EnrootFilesImageConfig(
+    config = ImageConfig(
         entrypoint=("/opt/entrypoints/entrypoint.sh",),
         cmd=("/bin/bash",),
         working_dir="/workspace",
         labels=(("a.b", "1"), ("c", '{"x": "y z"}')),
     )
-    assert rc(config, "dockerd://registry/image:tag") == (
+    assert rc_script(config, "dockerd://registry/image:tag") == (
         "# enroot-provenance: dockerd://registry/image:tag\n"
         "# a.b 1\n"
         '# c {"x": "y z"}\n'
@@ -135,18 +135,18 @@ def test_rc_reads_as_enroot_writes_it() -> None:
 
 
 def test_environment_has_one_line_for_each_variable_as_it_is() -> None:
-    config = EnrootFilesImageConfig(env=("PATH=/a:/b", "EMPTY=", 'QUOTED="x y"', "NAME=naïve"))
-    assert environment(config) == 'PATH=/a:/b\nEMPTY=\nQUOTED="x y"\nNAME=naïve\n'
+    config = ImageConfig(env=("PATH=/a:/b", "EMPTY=", 'QUOTED="x y"', "NAME=naïve"))
+    assert environment_file(config) == 'PATH=/a:/b\nEMPTY=\nQUOTED="x y"\nNAME=naïve\n'
 
 
 def test_a_newline_in_a_variable_is_refused_by_name() -> None:
     with pytest.raises(SlipwayError, match=r"'MOTD'.*newline"):
-        environment(EnrootFilesImageConfig(env=("A=1", "MOTD=hello\nLD_PRELOAD=/tmp/x.so")))
+        environment_file(ImageConfig(env=("A=1", "MOTD=hello\nLD_PRELOAD=/tmp/x.so")))
 
 
 def test_volumes_are_bound_onto_themselves_in_order() -> None:
-    config = EnrootFilesImageConfig.from_inspect({"Volumes": {"/z": {}, "/a": {}}})
-    assert fstab(config) == (
+    config = ImageConfig.from_inspect({"Volumes": {"/z": {}, "/a": {}}})
+    assert fstab_file(config) == (
         "${ENROOT_ROOTFS}/a /a none x-create=dir,bind,rw,nosuid,nodev\n"
         "${ENROOT_ROOTFS}/z /z none x-create=dir,bind,rw,nosuid,nodev\n"
     )
@@ -154,15 +154,11 @@ def test_volumes_are_bound_onto_themselves_in_order() -> None:
 
 def test_nulls_in_a_config_mean_nothing_is_set() -> None:
     nulls = dict.fromkeys(["Env", "Entrypoint", "Cmd", "WorkingDir", "Labels", "Volumes"])
-    assert (
-        EnrootFilesImageConfig.from_inspect(nulls)
-        == EnrootFilesImageConfig()
-        == EnrootFilesImageConfig.from_inspect({})
-    )
+    assert ImageConfig.from_inspect(nulls) == ImageConfig() == ImageConfig.from_inspect({})
 
 
 def test_all_files_that_enroot_writes_are_there() -> None:
-    made = files(EnrootFilesImageConfig(env=("A=ü",)), "dockerd://x")
+    made = enroot_files(ImageConfig(env=("A=ü",)), "dockerd://x")
     assert made["etc/environment"] == "A=ü\n".encode()
     assert made["etc/fstab"] == b""
     assert sorted(made) == ["etc/environment", "etc/fstab", "etc/rc", "etc/rc.local"]

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.sqsh import tar_headers
-from slipway.sqsh.tar_headers import Entry, TarError
-from slipway.sqsh.tar_rewrite import Changes, rewrite
-from slipway.sqsh.unsquashfs import TarRewriteWritten
+from slipway.sqsh.tar_headers import TarEntry, TarError
+from slipway.sqsh.tar_rewrite import TarChanges, rewrite_tar
+from slipway.sqsh.unsquashfs import ExpectedContents
 
 FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]
 FAR_FUTURE = 1 << 40
-NO_CHANGES = Changes(files={}, working_dir="", created=0, touched_after=FAR_FUTURE)
+NO_CHANGES = TarChanges(files={}, working_dir="", created=0, touched_after=FAR_FUTURE)
 
 
 def archive(*entries: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
@@ -42,11 +42,11 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def run(
-    data: bytes, changes: Changes = NO_CHANGES, piece: int = 4096
-) -> tuple[dict[str, tarfile.TarInfo], dict[str, bytes], TarRewriteWritten]:
+    data: bytes, changes: TarChanges = NO_CHANGES, piece: int = 4096
+) -> tuple[dict[str, tarfile.TarInfo], dict[str, bytes], ExpectedContents]:
     """The result as Python's own tarfile reads it: entries and contents by name."""
     out = io.BytesIO()
-    written = rewrite(pieces(data, piece), out, changes, lambda count: None)
+    written = rewrite_tar(pieces(data, piece), out, changes, lambda count: None)
     out.seek(0)
     entries, contents = {}, {}
     with tarfile.open(fileobj=out, encoding="utf-8", errors="surrogateescape") as tar:
@@ -151,7 +151,9 @@ def test_files_of_enroot_replace_those_of_the_image() -> None:
         info("etc/fstab", size=900),
         info("etc/hosts", size=4),
     )
-    changes = Changes({"etc/rc": b"new", "etc/fstab": b""}, "", created=5, touched_after=FAR_FUTURE)
+    changes = TarChanges(
+        {"etc/rc": b"new", "etc/fstab": b""}, "", created=5, touched_after=FAR_FUTURE
+    )
     entries, contents, _ = run(data, changes)
     assert entries["etc/rc"].isreg()
     assert entries["etc/rc"].mode == 0o644
@@ -160,7 +162,7 @@ def test_files_of_enroot_replace_those_of_the_image() -> None:
 
 
 def test_a_folder_where_enroot_needs_a_file_is_an_error() -> None:
-    changes = Changes({"etc/rc": b"new"}, "", created=0, touched_after=FAR_FUTURE)
+    changes = TarChanges({"etc/rc": b"new"}, "", created=0, touched_after=FAR_FUTURE)
     with pytest.raises(TarError, match="/etc/rc is a directory"):
         run(archive(info("etc/rc", tarfile.DIRTYPE)), changes)
 
@@ -183,7 +185,7 @@ def test_the_working_directory_is_made_where_the_container_will_look(
         info("run", tarfile.DIRTYPE),
         info("run-link", tarfile.SYMTYPE, linkname="/run"),
     )
-    changes = Changes({}, working_dir, created=3, touched_after=FAR_FUTURE)
+    changes = TarChanges({}, working_dir, created=3, touched_after=FAR_FUTURE)
     entries = run(data, changes)[0]
     assert set(entries) == {"there", "run", "run-link"} | made
     assert all(entries[name].isdir() and entries[name].mode == 0o755 for name in made)
@@ -191,7 +193,7 @@ def test_the_working_directory_is_made_where_the_container_will_look(
 
 def test_a_loop_of_links_in_the_working_directory_ends() -> None:
     data = archive(info("a", tarfile.SYMTYPE, linkname="/a"))
-    run(data, Changes({}, "/a/b", created=0, touched_after=FAR_FUTURE))
+    run(data, TarChanges({}, "/a/b", created=0, touched_after=FAR_FUTURE))
 
 
 def test_parents_that_no_entry_names_are_written_once() -> None:
@@ -217,7 +219,7 @@ def test_an_ordinary_user_can_read_and_enter_the_first_five_levels() -> None:
 
 def test_times_that_the_engine_made_become_the_images_own() -> None:
     data = archive(info("old", mtime=50), info("new", mtime=100), info("newer", mtime=101))
-    entries, _, _ = run(data, Changes({}, "", created=60, touched_after=100))
+    entries, _, _ = run(data, TarChanges({}, "", created=60, touched_after=100))
     assert {name: entry.mtime for name, entry in entries.items()} == {
         "old": 50,
         "new": 60,
@@ -237,8 +239,8 @@ def test_newlines_in_paths_are_counted() -> None:
 
 @pytest.mark.parametrize("size", [0o77777777777, 0o77777777777 + 1, 9 << 30])
 def test_sizes_of_more_than_eight_gib_are_written_and_read(size: int) -> None:
-    block = tar_headers.build(Entry(tar_headers.REGULAR, b"big", size=size))
-    assert tar_headers.parse(block, {}).size == size
+    block = tar_headers.build_header(TarEntry(tar_headers.REGULAR, b"big", size=size))
+    assert tar_headers.parse_header(block, {}).size == size
     assert tarfile.TarInfo.frombuf(block, "utf-8", "strict").size == size
 
 
@@ -273,5 +275,5 @@ def test_a_kind_of_entry_that_no_export_has_is_an_error() -> None:
 def test_progress_counts_every_byte_that_came_in() -> None:
     data = archive(info("a", size=5000))
     seen: list[int] = []
-    rewrite(pieces(data, 1000), io.BytesIO(), NO_CHANGES, seen.append)
+    rewrite_tar(pieces(data, 1000), io.BytesIO(), NO_CHANGES, seen.append)
     assert sum(seen) == len(data)

@@ -9,14 +9,14 @@ import pytest
 
 from slipway.core.digests import Piece
 from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.mounts import Room, existing_parent, file_system_of
-from slipway.sqsh.destination import Wanted, already_there, check_room
-from slipway.sqsh.sidecar import Sidecar, read, sidecar_path, verify, write
+from slipway.core.mounts import DiskSpace, existing_parent, file_system_of
+from slipway.sqsh.destination import SqshIdentity, already_there, check_space
+from slipway.sqsh.sidecar import Sidecar, read_sidecar, sidecar_path, verify_sqsh, write_sidecar
 from slipway.squashfs.format.options import SqshOptions
 
 GIB = 1 << 30
 OPTIONS = SqshOptions()
-WANTED = Wanted("sha256:1", "b1", OPTIONS)
+WANTED = SqshIdentity("sha256:1", "b1", OPTIONS)
 
 
 def made(path: Path, content: bytes = b"squashfs") -> Sidecar:
@@ -34,14 +34,14 @@ def made(path: Path, content: bytes = b"squashfs") -> Sidecar:
         options=OPTIONS.as_json(),
         slipway="0",
     )
-    write(path, sidecar)
+    write_sidecar(path, sidecar)
     return sidecar
 
 
 def test_a_sidecar_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     sidecar = made(tmp_path / "a.sqsh")
-    assert read(tmp_path / "a.sqsh") == sidecar
-    assert verify(tmp_path / "a.sqsh") == sidecar
+    assert read_sidecar(tmp_path / "a.sqsh") == sidecar
+    assert verify_sqsh(tmp_path / "a.sqsh") == sidecar
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.sqsh", "a.sqsh.json"]
 
 
@@ -49,14 +49,14 @@ def test_one_changed_byte_is_found(tmp_path: Path) -> None:
     made(tmp_path / "a.sqsh")
     (tmp_path / "a.sqsh").write_bytes(b"squashFs")
     with pytest.raises(SlipwayError, match="bytes 4 to 8 do not have their sha256"):
-        verify(tmp_path / "a.sqsh")
+        verify_sqsh(tmp_path / "a.sqsh")
 
 
 def test_a_file_cut_short_is_found(tmp_path: Path) -> None:
     made(tmp_path / "a.sqsh")
     (tmp_path / "a.sqsh").write_bytes(b"squash")
     with pytest.raises(SlipwayError, match="6 bytes, the sidecar says 8"):
-        verify(tmp_path / "a.sqsh")
+        verify_sqsh(tmp_path / "a.sqsh")
 
 
 def test_a_missing_file_or_sidecar_is_said(tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ def test_a_missing_file_or_sidecar_is_said(tmp_path: Path) -> None:
     made(path)
     path.unlink()
     with pytest.raises(SlipwayError, match="No such file"):
-        verify(path)
+        verify_sqsh(path)
     sidecar_path(path).unlink()
     with pytest.raises(SlipwayError, match="no sidecar"):
-        verify(path)
+        verify_sqsh(path)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_missing_file_or_sidecar_is_said(tmp_path: Path) -> None:
 def test_a_damaged_sidecar_is_named_and_not_guessed_at(tmp_path: Path, text: str) -> None:
     sidecar_path(tmp_path / "a.sqsh").write_text(text)
     with pytest.raises(SlipwayError, match=r"a\.sqsh\.json"):
-        read(tmp_path / "a.sqsh")
+        read_sidecar(tmp_path / "a.sqsh")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_sidecar_that_contradicts_itself_is_not_believed(
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(SlipwayError, match="not a sidecar"):
-        read(tmp_path / "a.sqsh")
+        read_sidecar(tmp_path / "a.sqsh")
 
 
 def test_nothing_there_is_written(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_the_same_image_and_build_is_up_to_date(tmp_path: Path) -> None:
     ],
 )
 def test_something_else_is_overwritten_only_by_force(
-    tmp_path: Path, wanted: Wanted, message: str
+    tmp_path: Path, wanted: SqshIdentity, message: str
 ) -> None:
     made(tmp_path / "a.sqsh")
     with pytest.raises(UsageError, match=message):
@@ -138,7 +138,7 @@ def test_a_file_without_a_sidecar_is_overwritten_only_by_force(tmp_path: Path) -
 def test_a_run_killed_between_its_two_renames_is_done_again(tmp_path: Path) -> None:
     sidecar = made(tmp_path / "a.sqsh")
     longer = (*sidecar.pieces, Piece(1, "0" * 64))
-    write(tmp_path / "a.sqsh", replace(sidecar, pieces=longer))
+    write_sidecar(tmp_path / "a.sqsh", replace(sidecar, pieces=longer))
     assert already_there(tmp_path / "a.sqsh", WANTED, force=False) is None
 
 
@@ -172,18 +172,18 @@ def test_a_folder_is_no_destination_even_by_force(tmp_path: Path) -> None:
 
 def test_too_little_space_is_said_with_both_numbers() -> None:
     with pytest.raises(SlipwayError, match=r"4\.5 GB \(image 10 GB x 0\.45\), and 1 GB are free"):
-        check_room(Room(10**9, "ext4"), 10**10, OPTIONS, Path("/x/a.sqsh"))
-    assert check_room(Room(5 * 10**9, "ext4"), 10**10, OPTIONS, Path("/x/a.sqsh")) is None
+        check_space(DiskSpace(10**9, "ext4"), 10**10, OPTIONS, Path("/x/a.sqsh"))
+    assert check_space(DiskSpace(5 * 10**9, "ext4"), 10**10, OPTIONS, Path("/x/a.sqsh")) is None
 
 
 def test_a_file_larger_than_the_file_system_can_hold_is_refused() -> None:
     with pytest.raises(SlipwayError, match="vfat holds at most"):
-        check_room(Room(100 * GIB, "vfat"), 20 * GIB, OPTIONS, Path("/x/a.sqsh"))
-    assert check_room(Room(100 * GIB, "vfat"), 2 * GIB, OPTIONS, Path("/x/a.sqsh")) is None
+        check_space(DiskSpace(100 * GIB, "vfat"), 20 * GIB, OPTIONS, Path("/x/a.sqsh"))
+    assert check_space(DiskSpace(100 * GIB, "vfat"), 2 * GIB, OPTIONS, Path("/x/a.sqsh")) is None
 
 
 def test_a_destination_in_memory_is_warned_about() -> None:
-    warning = check_room(Room(100 * GIB, "tmpfs"), GIB, OPTIONS, Path("/dev/shm/a.sqsh"))
+    warning = check_space(DiskSpace(100 * GIB, "tmpfs"), GIB, OPTIONS, Path("/dev/shm/a.sqsh"))
     assert warning is not None
     assert "gone after a reboot" in warning
 

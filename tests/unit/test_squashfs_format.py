@@ -13,8 +13,8 @@ from slipway.squashfs.format.compressors import (
     NAMES,
     Codec,
     CodecError,
-    codec,
     decompressor,
+    find_codec,
 )
 from slipway.squashfs.format.metadata import MetadataReader, MetadataWriter, indexed_table
 from slipway.squashfs.format.structures import (
@@ -24,7 +24,7 @@ from slipway.squashfs.format.structures import (
     device_number,
     device_parts,
 )
-from slipway.squashfs.link.directory_writer import Listing
+from slipway.squashfs.link.directory_writer import DirectoryWriter
 
 STORED = Codec("none", lambda data: None, lambda data, limit: bytes(data))
 
@@ -99,7 +99,7 @@ def test_device_numbers_are_the_kernels() -> None:
 @given(data=st.one_of(st.binary(max_size=300), st.binary(max_size=9).map(lambda some: some * 900)))
 def test_what_a_codec_compresses_it_decompresses(name: str, data: bytes) -> None:
     level = 1 if LEVELS[name] else None
-    used = codec(name, level, 1 << 17)
+    used = find_codec(name, level, 1 << 17)
     packed = used.compress(data or b"x")
     assert packed is not None
     number = next(number for number, known in NAMES.items() if known == name)
@@ -108,7 +108,7 @@ def test_what_a_codec_compresses_it_decompresses(name: str, data: bytes) -> None
 
 @pytest.mark.parametrize("name", [name for name in LEVELS if name != "none"])
 def test_more_than_a_block_may_hold_is_not_decompressed(name: str) -> None:
-    used = codec(name, 1 if LEVELS[name] else None, 1 << 17)
+    used = find_codec(name, 1 if LEVELS[name] else None, 1 << 17)
     packed = used.compress(bytes(100_000))
     assert packed is not None
     with pytest.raises(CodecError):
@@ -118,7 +118,7 @@ def test_more_than_a_block_may_hold_is_not_decompressed(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LEVELS if name != "none"])
 @given(garbage=st.binary(min_size=1, max_size=200))
 def test_garbage_is_an_error_or_short_never_a_crash(name: str, garbage: bytes) -> None:
-    used = codec(name, 1 if LEVELS[name] else None, 1 << 17)
+    used = find_codec(name, 1 if LEVELS[name] else None, 1 << 17)
     try:
         size = len(used.decompress(garbage, 4096))
     except CodecError:
@@ -133,7 +133,7 @@ def test_an_unknown_compressor_is_named() -> None:
 
 @given(st.lists(st.binary(max_size=9000), max_size=6))
 def test_metadata_is_read_back_from_any_position(pieces: list[bytes]) -> None:
-    writer = MetadataWriter(codec("zstd", 1, 1 << 17))
+    writer = MetadataWriter(find_codec("zstd", 1, 1 << 17))
     places = []
     for piece in pieces:
         places.append(writer.position())
@@ -173,7 +173,7 @@ def runs(raw: bytes) -> list[tuple[int, int, int]]:
 
 def listing(entries: list[tuple[bytes, int, int]]) -> tuple[bytes, list[bytes]]:
     writer = MetadataWriter(STORED)
-    made = Listing(writer)
+    made = DirectoryWriter(writer)
     for name, reference, number in entries:
         made.add(name, reference, number, 2)
     _, _, size, index = made.finish()

@@ -14,20 +14,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slipway.core.digests import differing, digest
-from slipway.squashfs.compile.compiler import compiled
-from slipway.squashfs.compile.layer_cache import Cache
+from slipway.core.digests import differing_pieces, pieces_digest
+from slipway.squashfs.compile.compiler import compile_layers
+from slipway.squashfs.compile.layer_cache import LayerCache
 from slipway.squashfs.compile.layer_sources import TarSource
 from slipway.squashfs.format.errors import SquashfsError
-from slipway.squashfs.format.options import Options, Rules
+from slipway.squashfs.format.options import CompressionOptions, ImageRules
 from slipway.squashfs.format.structures import DIR, REG, Superblock
 from slipway.squashfs.link import data_copier
 from slipway.squashfs.link import linker as linking
-from slipway.squashfs.link.data_layout import arrange
-from slipway.squashfs.link.inode_writer import Writer
-from slipway.squashfs.link.linker import Linked, link
-from slipway.squashfs.read.diff import Change, diff
-from slipway.squashfs.read.image_reader import check, opened
+from slipway.squashfs.link.data_layout import arrange_data
+from slipway.squashfs.link.inode_writer import InodeWriter
+from slipway.squashfs.link.linker import LinkResult, link_image
+from slipway.squashfs.read.diff import FileChange, diff_images
+from slipway.squashfs.read.image_reader import check_image, open_image
 from tests.unit.test_squashfs_layers import Member, archive, member, source
 
 
@@ -51,30 +51,30 @@ MEMBERS = [
 
 
 def make(
-    folder: Path, *layers: list[Member], options: Options | None = None, **rules: object
-) -> tuple[Path, Linked]:
-    options = options or Options("zstd", 1, 4096)
+    folder: Path, *layers: list[Member], options: CompressionOptions | None = None, **rules: object
+) -> tuple[Path, LinkResult]:
+    options = options or CompressionOptions("zstd", 1, 4096)
     folder.mkdir(exist_ok=True)
     sources = [source(archive(members)) for members in layers]
     output = folder / "image.sqsh"
-    with compiled(Cache(folder / "cache"), sources, options) as made:
-        return output, link(made, output, options, Rules(**rules))  # type: ignore[arg-type]
+    with compile_layers(LayerCache(folder / "cache"), sources, options) as made:
+        return output, link_image(made, output, options, ImageRules(**rules))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("images")
     return {
-        name: make(folder / name, MEMBERS, options=Options(name, None, 4096))[0]
+        name: make(folder / name, MEMBERS, options=CompressionOptions(name, None, 4096))[0]
         for name in ("none", "zstd")
     }
 
 
 def test_an_image_is_whole_and_says_what_it_holds(tmp_path: Path) -> None:
     path, linked = make(tmp_path, MEMBERS)
-    found = check(path)
+    found = check_image(path)
     assert (found.entries, found.inodes) == (linked.entries, linked.inodes) == (158, 158)
-    assert differing(path, linked.pieces) is None
+    assert differing_pieces(path, linked.pieces) is None
     assert path.stat().st_size % 4096 == 0
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_image_is_an_error_of_one_line_or_read_without_harm(
     path = tmp_path / "damaged.sqsh"
     path.write_bytes(damaged)
     try:
-        check(path)
+        check_image(path)
         told = str(path)
     except SquashfsError as error:
         told = str(error)
@@ -125,19 +125,19 @@ def test_a_file_cut_short_is_damaged(images: dict[str, Path], tmp_path: Path, si
     path = tmp_path / "cut.sqsh"
     path.write_bytes(images["zstd"].read_bytes()[:size])
     with pytest.raises(SquashfsError, match="damaged"):
-        check(path)
+        check_image(path)
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(SquashfsError, match="No such file"):
-        check(tmp_path / "absent.sqsh")
+        check_image(tmp_path / "absent.sqsh")
 
 
 def test_the_same_layers_give_the_same_bytes_in_another_folder(tmp_path: Path) -> None:
     first, one = make(tmp_path / "a", MEMBERS, [member("x", data=b"1")])
     second, two = make(tmp_path / "b", MEMBERS, [member("x", data=b"1")])
     assert first.read_bytes() == second.read_bytes()
-    assert digest(one.pieces) == digest(two.pieces)
+    assert pieces_digest(one.pieces) == pieces_digest(two.pieces)
 
 
 def test_data_that_no_live_file_refers_to_is_not_copied(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_data_that_no_live_file_refers_to_is_not_copied(tmp_path: Path) -> None:
     assert path.stat().st_size < 4 * 4096
     assert gone[:1000] in path.read_bytes()
     assert gone[-1000:] not in path.read_bytes()
-    check(path)
+    check_image(path)
 
 
 def test_a_large_file_that_is_there_twice_is_stored_once(tmp_path: Path) -> None:
@@ -158,11 +158,11 @@ def test_a_large_file_that_is_there_twice_is_stored_once(tmp_path: Path) -> None
     image = path.read_bytes()
     assert [image.count(data[:4096]) for data in (library, other, noise(6 * 4096, 3))] == [1, 1, 1]
     expected = {**dict.fromkeys(("a", "z/a", "upper/a"), library), "b": other}
-    with opened(path) as opened_image:
+    with open_image(path) as opened_image:
         for entry in opened_image.walk():
             if (name := entry.path.decode()) in expected:
                 assert b"".join(opened_image.content(entry.inode)) == expected[name]
-    assert differing(path, linked.pieces) is None
+    assert differing_pieces(path, linked.pieces) is None
 
 
 def test_the_copy_of_a_removed_file_is_kept(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_copy_of_a_removed_file_is_kept(tmp_path: Path) -> None:
     lower = [member("a", data=library), member("b", data=library)]
     path, _ = make(tmp_path, lower, [member(".wh.a"), member("c", data=library)])
     assert path.read_bytes().count(library[:4096]) == 1
-    with opened(path) as image:
+    with open_image(path) as image:
         found = {e.path: b"".join(image.content(e.inode)) for e in image.walk() if e.path}
     assert found == {b"b": library, b"c": library}
 
@@ -180,12 +180,12 @@ def test_what_stays_between_removed_files_is_where_the_inodes_say(tmp_path: Path
     lower = [member(name, data=data) for name, data in contents.items()]
     upper = [member(f".wh.f{number}") for number in range(0, 30, 3)]
     path, linked = make(tmp_path, lower, upper)
-    with opened(path) as image:
+    with open_image(path) as image:
         for entry in image.walk():
             if entry.path:
                 data = b"".join(image.content(entry.inode))
                 assert data == contents[entry.path.decode()]
-    assert differing(path, linked.pieces) is None
+    assert differing_pieces(path, linked.pieces) is None
 
 
 def test_rules_give_everything_to_root_make_it_readable_and_drop_devices(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_rules_give_everything_to_root_make_it_readable_and_drop_devices(tmp_pat
         tmp_path, members, all_root=True, readable_depth=5, keep_devices=False, mtime=77
     )
     assert sorted(linked.devices_left_out) == [b"a/b/null", b"null"]
-    with opened(path) as image:
+    with open_image(path) as image:
         inodes = {entry.path: entry.inode for entry in image.walk()}
         assert image.superblock.mtime == 77
     assert {(inode.uid, inode.gid) for inode in inodes.values()} == {(0, 0)}
@@ -212,20 +212,25 @@ def test_rules_give_everything_to_root_make_it_readable_and_drop_devices(tmp_pat
 def test_hundreds_of_owners_are_kept(tmp_path: Path) -> None:
     members = [member(f"f{n}", uid=n * 7, gid=n + 100_000) for n in range(3000)]
     path, _ = make(tmp_path, members)
-    with opened(path) as image:
+    with open_image(path) as image:
         owners = {entry.path: (entry.inode.uid, entry.inode.gid) for entry in image.walk()}
     assert owners[b"f2999"] == (2999 * 7, 102_999)
 
 
 @pytest.mark.parametrize(
-    "other", [Options("zstd", 19, 4096), Options("lz4", None, 4096), Options("zstd", 1, 8192)]
+    "other",
+    [
+        CompressionOptions("zstd", 19, 4096),
+        CompressionOptions("lz4", None, 4096),
+        CompressionOptions("zstd", 1, 8192),
+    ],
 )
 def test_a_diff_is_about_contents_and_not_about_how_they_are_stored(
-    tmp_path: Path, other: Options
+    tmp_path: Path, other: CompressionOptions
 ) -> None:
     one, _ = make(tmp_path / "one", MEMBERS)
     two, _ = make(tmp_path / "two", MEMBERS, options=other)
-    assert diff(one, two) == []
+    assert diff_images(one, two) == []
 
 
 def test_a_diff_names_what_was_added_removed_and_changed(tmp_path: Path) -> None:
@@ -250,24 +255,24 @@ def test_a_diff_names_what_was_added_removed_and_changed(tmp_path: Path) -> None
     ]
     old, _ = make(tmp_path / "old", before)
     new, _ = make(tmp_path / "new", after)
-    assert diff(old, old) == []
-    assert diff(old, new) == [
-        Change("changed", b"content", 3, 4, ("content",)),
-        Change("removed", b"gone", 5, None),
-        Change("changed", b"linked", 1, 1, ("links",)),
-        Change("changed", b"mode", 1, 1, ("mode",)),
-        Change("added", b"new", None, 3),
-        Change("added", b"other", None, 1),
-        Change("changed", b"type", 1, 0, ("type",)),
+    assert diff_images(old, old) == []
+    assert diff_images(old, new) == [
+        FileChange("changed", b"content", 3, 4, ("content",)),
+        FileChange("removed", b"gone", 5, None),
+        FileChange("changed", b"linked", 1, 1, ("links",)),
+        FileChange("changed", b"mode", 1, 1, ("mode",)),
+        FileChange("added", b"new", None, 3),
+        FileChange("added", b"other", None, 1),
+        FileChange("changed", b"type", 1, 0, ("type",)),
     ]
-    timed = [change.path for change in diff(old, new, times=True) if "time" in change.what]
+    timed = [change.path for change in diff_images(old, new, times=True) if "time" in change.what]
     assert timed == [b"time"]
 
 
 def test_a_directory_of_tens_of_thousands_is_indexed_and_read(tmp_path: Path) -> None:
     members = [member(f"d/{number:06d}") for number in range(30_000)]
     path, _ = make(tmp_path, members)
-    with opened(path) as image:
+    with open_image(path) as image:
         names = [entry.path for entry in image.walk() if entry.inode.kind == REG]
         assert len(names) == 30_000
         listing = [e.inode.size for e in image.walk() if e.path == b"d" and e.inode.kind == DIR]
@@ -277,12 +282,14 @@ def test_a_directory_of_tens_of_thousands_is_indexed_and_read(tmp_path: Path) ->
 def test_files_beyond_4_gib_have_wide_inodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linking, "arrange", lambda merged, at: arrange(merged, at + (5 << 30)))
+    monkeypatch.setattr(
+        linking, "arrange_data", lambda merged, at: arrange_data(merged, at + (5 << 30))
+    )
     content = noise(3 * 4096)
     path, _ = make(tmp_path, [member("far", data=content), member("tail", data=b"in a fragment")])
     assert path.stat().st_size > 5 << 30
     assert path.stat().st_blocks * 512 < 1 << 20
-    with opened(path) as image:
+    with open_image(path) as image:
         found = {e.path: e.inode for e in image.walk()}
         assert found[b"far"].start > 5 << 30
         assert b"".join(image.content(found[b"far"])) == content
@@ -307,12 +314,12 @@ def test_a_file_over_4_gib_of_holes_takes_no_room(tmp_path: Path) -> None:
     hasher = hashlib.sha256()
     for piece in blob():
         hasher.update(piece)
-    options = Options("zstd", 1, 1 << 20)
+    options = CompressionOptions("zstd", 1, 1 << 20)
     huge = TarSource(f"sha256:{hasher.hexdigest()}", blob)
-    with compiled(Cache(tmp_path), [huge], options) as layers:
-        link(layers, tmp_path / "huge.sqsh", options)
+    with compile_layers(LayerCache(tmp_path), [huge], options) as layers:
+        link_image(layers, tmp_path / "huge.sqsh", options)
     assert (tmp_path / "huge.sqsh").stat().st_size < 1 << 20
-    with opened(tmp_path / "huge.sqsh") as image:
+    with open_image(tmp_path / "huge.sqsh") as image:
         inode = next(entry.inode for entry in image.walk() if entry.path == b"huge")
         assert (inode.size, inode.holes) == (size, size)
         assert sum(map(len, image.content(inode))) == size
@@ -330,15 +337,19 @@ def test_an_error_in_the_tables_stops_the_copy_beside_them(
         begun.set()
         time.sleep(0.01)
 
-    def fail(self: Writer) -> None:
+    def fail(self: InodeWriter) -> None:
         assert begun.wait(60)
         raise SquashfsError("no")
 
-    monkeypatch.setattr(Writer, "write", fail)
+    monkeypatch.setattr(InodeWriter, "write", fail)
     layer = source(archive([member("f", data=noise(500 * 4096))]))
     with (
-        compiled(Cache(tmp_path / "cache"), [layer], Options("none", None, 4096)) as made,
+        compile_layers(
+            LayerCache(tmp_path / "cache"), [layer], CompressionOptions("none", None, 4096)
+        ) as made,
         pytest.raises(SquashfsError, match="no"),
     ):
-        link(made, tmp_path / "x.sqsh", Options("none", None, 4096), on_bytes=on_bytes)
+        link_image(
+            made, tmp_path / "x.sqsh", CompressionOptions("none", None, 4096), on_bytes=on_bytes
+        )
     assert steps[-1][0] < steps[-1][1]

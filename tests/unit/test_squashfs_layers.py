@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from slipway.squashfs.compile.compiled_layer import Layer, dump, load
-from slipway.squashfs.compile.compiler import compiled
-from slipway.squashfs.compile.layer_cache import Cache
+from slipway.squashfs.compile.compiled_layer import CompiledLayer, dump_layer, read_layer
+from slipway.squashfs.compile.compiler import compile_layers
+from slipway.squashfs.compile.layer_cache import LayerCache
 from slipway.squashfs.compile.layer_sources import TarSource
-from slipway.squashfs.compile.layer_tree import WHITEOUT, Node, find, new_root, put
+from slipway.squashfs.compile.layer_tree import WHITEOUT, TreeNode, find_node, new_root, put_node
 from slipway.squashfs.compile.layer_writer import LayerWriter
 from slipway.squashfs.format.errors import LayerError
-from slipway.squashfs.format.options import Options
+from slipway.squashfs.format.options import CompressionOptions
 from slipway.squashfs.format.structures import DIR, REG, SYMLINK
-from slipway.squashfs.link.merged_tree import Merged
-from slipway.squashfs.link.path_lookup import kind_of, look_up, resolve
+from slipway.squashfs.link.merged_tree import MergedTree
+from slipway.squashfs.link.path_lookup import kind_at, look_up_path, resolve_path
 
-OPTIONS = Options("zstd", 1, 4096)
+OPTIONS = CompressionOptions("zstd", 1, 4096)
 
 
 Member = tuple[tarfile.TarInfo, bytes]
@@ -52,15 +52,17 @@ def source(data: bytes, blob: bytes | None = None) -> TarSource:
     return TarSource(digest, lambda: iter([blob or data]))
 
 
-def compile_all(folder: Path, *archives: bytes) -> list[Layer]:
-    with compiled(Cache(folder / "cache"), [source(data) for data in archives], OPTIONS) as layers:
+def compile_all(folder: Path, *archives: bytes) -> list[CompiledLayer]:
+    with compile_layers(
+        LayerCache(folder / "cache"), [source(data) for data in archives], OPTIONS
+    ) as layers:
         return layers
 
 
-def paths(layers: list[Layer]) -> dict[bytes, tuple[int, int]]:
+def paths(layers: list[CompiledLayer]) -> dict[bytes, tuple[int, int]]:
     """All paths of the merged tree: layer and row."""
     found = {}
-    for here in Merged(layers).dirs:
+    for here in MergedTree(layers).dirs:
         prefix = here.path + b"/" if here.parent is not None else b""
         if here.span is not None:
             layer, first, end = here.span
@@ -75,7 +77,7 @@ def paths(layers: list[Layer]) -> dict[bytes, tuple[int, int]]:
 def test_plain_gzip_and_zstd_archives_are_read(tmp_path: Path, pack: object) -> None:
     data = archive([member("a", data=b"x" * 9000)])
     blob = pack(data)  # type: ignore[operator]
-    with compiled(Cache(tmp_path), [source(data, blob)], OPTIONS) as layers:
+    with compile_layers(LayerCache(tmp_path), [source(data, blob)], OPTIONS) as layers:
         assert layers[0].names == [b"", b"a"]
         assert layers[0].columns["size"][1] == 9000
 
@@ -83,7 +85,7 @@ def test_plain_gzip_and_zstd_archives_are_read(tmp_path: Path, pack: object) -> 
 def test_a_gzip_of_several_members_is_one_archive(tmp_path: Path) -> None:
     data = archive([member("a", data=b"x" * 9000)])
     blob = gzip.compress(data[:700]) + gzip.compress(data[700:])
-    with compiled(Cache(tmp_path), [source(data, blob)], OPTIONS) as layers:
+    with compile_layers(LayerCache(tmp_path), [source(data, blob)], OPTIONS) as layers:
         assert layers[0].names == [b"", b"a"]
 
 
@@ -95,7 +97,7 @@ def test_a_blob_that_ends_in_the_middle_is_an_error_and_leaves_nothing(
     blob = pack(data)[:-5000]  # type: ignore[operator]
     with (
         pytest.raises(LayerError, match=r"ends in the middle|damaged"),
-        compiled(Cache(tmp_path), [source(data, blob)], OPTIONS),
+        compile_layers(LayerCache(tmp_path), [source(data, blob)], OPTIONS),
     ):
         raise AssertionError("not reached")
     assert list((tmp_path / "layers").iterdir()) == []
@@ -105,7 +107,7 @@ def test_content_with_another_digest_is_refused(tmp_path: Path) -> None:
     wanted, other = archive([member("a")]), archive([member("b")])
     with (
         pytest.raises(LayerError, match="digest"),
-        compiled(Cache(tmp_path), [source(wanted, other)], OPTIONS),
+        compile_layers(LayerCache(tmp_path), [source(wanted, other)], OPTIONS),
     ):
         raise AssertionError("not reached")
     assert list((tmp_path / "layers").iterdir()) == []
@@ -158,7 +160,7 @@ def test_a_hard_link_to_nothing_is_an_error_with_both_names(tmp_path: Path) -> N
     middle = archive([member(".wh.a")])
     upper = archive([member("link", tarfile.LNKTYPE, linkname="a")])
     with pytest.raises(LayerError, match=r"'/?link' is a hard link to 'a'"):
-        Merged(compile_all(tmp_path, lower, middle, upper))
+        MergedTree(compile_all(tmp_path, lower, middle, upper))
 
 
 @pytest.mark.parametrize("whiteout_first", [True, False])
@@ -234,7 +236,7 @@ def test_a_circle_of_symlinks_is_an_error(tmp_path: Path) -> None:
 
 def test_an_index_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     layer = compile_all(tmp_path, archive([member("a/b", data=b"x" * 9000), member("c")]))[0]
-    again = load(dump(layer), tmp_path)
+    again = read_layer(dump_layer(layer), tmp_path)
     assert (again.names, again.columns, again.texts) == (layer.names, layer.columns, layer.texts)
     assert [part.pieces for part in again.parts] == [part.pieces for part in layer.parts]
 
@@ -242,22 +244,22 @@ def test_an_index_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at", [0, 20, 60, -1])
 def test_a_changed_byte_of_an_index_is_found(tmp_path: Path, at: int) -> None:
     layer = compile_all(tmp_path, archive([member("a", data=b"x" * 9000)]))[0]
-    data = bytearray(dump(layer))
+    data = bytearray(dump_layer(layer))
     data[at] ^= 1
     with pytest.raises(ValueError, match="damaged"):
-        load(bytes(data), tmp_path)
+        read_layer(bytes(data), tmp_path)
 
 
 def test_paths_are_found_through_layers_and_symlinks(tmp_path: Path) -> None:
     lower = archive([member("usr/bin/sh"), member("bin", tarfile.SYMTYPE, linkname="/usr/bin")])
     upper = archive([member("usr/.wh.bin"), member("opt/x")])
     layers = compile_all(tmp_path, lower, upper)
-    assert resolve(layers[:1], b"/bin/sh") == b"usr/bin/sh"
-    assert resolve(layers[:1], b"/bin/../x/./y") == b"usr/x/y"
-    assert kind_of(layers[:1], b"usr/bin/sh") == REG
-    assert kind_of(layers, b"usr/bin") is None
-    assert kind_of(layers, b"") == DIR
-    assert look_up(layers, 2, [b"opt", b"x", b"y"]) == []
+    assert resolve_path(layers[:1], b"/bin/sh") == b"usr/bin/sh"
+    assert resolve_path(layers[:1], b"/bin/../x/./y") == b"usr/x/y"
+    assert kind_at(layers[:1], b"usr/bin/sh") == REG
+    assert kind_at(layers, b"usr/bin") is None
+    assert kind_at(layers, b"") == DIR
+    assert look_up_path(layers, 2, [b"opt", b"x", b"y"]) == []
 
 
 def test_a_written_layer_empties_removes_and_adds(tmp_path: Path) -> None:
@@ -275,11 +277,11 @@ def test_a_written_layer_empties_removes_and_adds(tmp_path: Path) -> None:
 
 def test_put_keeps_what_a_described_directory_says_when_it_is_only_implied_later() -> None:
     root = new_root()
-    put(root, b"d", Node(DIR, 0o711, uid=3))
-    put(root, b"d/x", Node(REG))
-    put(root, b"d", Node(DIR, 0o755, implied=True, opaque=True))
-    found = find(root, b"d")
+    put_node(root, b"d", TreeNode(DIR, 0o711, uid=3))
+    put_node(root, b"d/x", TreeNode(REG))
+    put_node(root, b"d", TreeNode(DIR, 0o755, implied=True, opaque=True))
+    found = find_node(root, b"d")
     assert found is not None
     assert (found.mode, found.uid, found.opaque, list(found.children)) == (0o711, 3, True, [b"x"])
-    put(root, b"d", Node(WHITEOUT))
-    assert find(root, b"d") is found
+    put_node(root, b"d", TreeNode(WHITEOUT))
+    assert find_node(root, b"d") is found

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core import digests
-from slipway.core.digests import Hasher, Piece, differing, digest, of_file
-from slipway.squashfs.compile.compiler import compiled
-from slipway.squashfs.compile.layer_cache import Cache
-from slipway.squashfs.format.options import Options
+from slipway.core.digests import Piece, PieceHasher, differing_pieces, hash_file, pieces_digest
+from slipway.squashfs.compile.compiler import compile_layers
+from slipway.squashfs.compile.layer_cache import LayerCache
+from slipway.squashfs.format.options import CompressionOptions
 from slipway.squashfs.format.structures import Superblock
 from slipway.squashfs.link import data_copier
-from slipway.squashfs.link.linker import link
+from slipway.squashfs.link.linker import link_image
 from tests.unit.test_squashfs_layers import archive, member, source
 
 SIZE = 10_000
@@ -36,7 +36,7 @@ def sha256(data: bytes) -> str:
 @given(st.lists(st.integers(0, 3 * SIZE), max_size=8))
 def test_a_stream_is_cut_at_the_same_places_however_it_comes(sizes: list[int]) -> None:
     data = bytes(number % 251 for number in range(sum(sizes)))
-    hasher = Hasher()
+    hasher = PieceHasher()
     cuts = [0]
     for size in sizes:
         cuts.append(cuts[-1] + size)
@@ -50,11 +50,11 @@ def test_a_stream_is_cut_at_the_same_places_however_it_comes(sizes: list[int]) -
 def test_a_file_has_the_pieces_of_its_stream(tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
     (tmp_path / "file").write_bytes(data)
-    hasher = Hasher()
+    hasher = PieceHasher()
     hasher.update(data)
-    found = of_file(tmp_path / "file")
+    found = hash_file(tmp_path / "file")
     assert found == hasher.finish()
-    assert differing(tmp_path / "file", found) is None
+    assert differing_pieces(tmp_path / "file", found) is None
 
 
 @pytest.mark.parametrize(
@@ -66,31 +66,31 @@ def test_the_first_piece_that_differs_is_named(
     data = bytearray(os.urandom(25_000))
     path = tmp_path / "file"
     path.write_bytes(data)
-    whole = of_file(path)
+    whole = hash_file(path)
     data[at] ^= 1
     data[-1] ^= 4
     path.write_bytes(data)
-    assert differing(path, whole) == wanted
+    assert differing_pieces(path, whole) == wanted
 
 
 def test_a_file_that_goes_on_after_its_pieces_differs(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 5)
-    whole = of_file(path)
+    whole = hash_file(path)
     path.write_bytes(b"x" * 6)
-    assert differing(path, whole) == (5, 5)
+    assert differing_pieces(path, whole) == (5, 5)
 
 
 def test_the_digest_is_what_coreutils_print_for_the_lines() -> None:
     """printf '3 aa\\n4 bb\\n' | sha256sum"""
     told = "239dd5af67e8626fce9d966de23d634970a6af2e2e48c072aa2b5d954db92084"
-    assert digest([Piece(3, "aa"), Piece(4, "bb")]) == told
+    assert pieces_digest([Piece(3, "aa"), Piece(4, "bb")]) == told
 
 
 def test_a_link_hashes_only_what_is_not_there_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = Options("none", None, 4096)
+    options = CompressionOptions("none", None, 4096)
     contents = {f"f{number}": os.urandom(8 * 4096) for number in range(8)}
     lower = source(archive([member(name, data=data) for name, data in contents.items()]))
     upper = source(archive([member(".wh.f3"), member("new", data=os.urandom(100))]))
@@ -103,10 +103,10 @@ def test_a_link_hashes_only_what_is_not_there_as_a_whole(
 
     monkeypatch.setattr(data_copier, "_made", counted)
     output = tmp_path / "image.sqsh"
-    with compiled(Cache(tmp_path), [lower, upper], options) as layers:
-        linked = link(layers, output, options)
+    with compile_layers(LayerCache(tmp_path), [lower, upper], options) as layers:
+        linked = link_image(layers, output, options)
         known = {piece for layer in layers for part in layer.parts for piece in part.pieces}
-    assert differing(output, linked.pieces) is None
+    assert differing_pieces(output, linked.pieces) is None
     # The 32 KiB of f3 begin and end within a piece each.
     kept = [piece for piece in linked.pieces if piece in known]
     gone = 5
@@ -118,15 +118,17 @@ def test_a_link_hashes_only_what_is_not_there_as_a_whole(
 def test_what_changed_since_it_was_compiled_differs_from_what_is_told_of_the_image(
     tmp_path: Path,
 ) -> None:
-    options = Options("none", None, 4096)
+    options = CompressionOptions("none", None, 4096)
     data = os.urandom(8 * 4096)
     output = tmp_path / "image.sqsh"
-    with compiled(Cache(tmp_path), [source(archive([member("f", data=data)]))], options) as layers:
+    with compile_layers(
+        LayerCache(tmp_path), [source(archive([member("f", data=data)]))], options
+    ) as layers:
         part = layers[0].parts[0].source
         assert isinstance(part, Path)
         part.write_bytes(data[:SIZE] + b"?" + data[SIZE + 1 :])
-        linked = link(layers, output, options)
-    wrong = differing(output, linked.pieces)
+        linked = link_image(layers, output, options)
+    wrong = differing_pieces(output, linked.pieces)
     assert wrong is not None
     assert (
         output.read_bytes()[slice(*wrong)]

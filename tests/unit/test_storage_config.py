@@ -10,7 +10,7 @@ import pytest
 from slipway.core.errors import UsageError
 from slipway.storage import enroot_conf
 from slipway.storage.docker import config_files, daemon_flags, systemd
-from slipway.storage.move.edits import Edit, edit_file
+from slipway.storage.move.edits import FileEdit, edit_file
 
 FILE = Path("/etc/docker/daemon.json")
 NEW = Path("/opt/dlami/nvme/docker/data-root")
@@ -83,9 +83,9 @@ ROOT = 'root = "/new/root"'
     ],
 )
 def test_containerds_root_is_set_wherever_it_was(before: str, after: str) -> None:
-    assert config_files.with_root(before, Path("/new/root")) == after
-    assert config_files.root_of(after) == "/new/root"
-    assert config_files.with_root(after, Path("/new/root")) == after
+    assert config_files.with_containerd_root(before, Path("/new/root")) == after
+    assert config_files.configured_root(after) == "/new/root"
+    assert config_files.with_containerd_root(after, Path("/new/root")) == after
 
 
 SHIPPED = """\
@@ -99,15 +99,17 @@ SHIPPED = """\
 
 
 def test_enroot_settings_take_the_place_of_the_commented_out_line() -> None:
-    text = enroot_conf.with_values(SHIPPED, {"ENROOT_RUNTIME_PATH": "/x/user-$(id -u)"})
+    text = enroot_conf.conf_with_values(SHIPPED, {"ENROOT_RUNTIME_PATH": "/x/user-$(id -u)"})
     first = text.splitlines()[0]
     assert first.split() == ["ENROOT_RUNTIME_PATH", "/x/user-$(id", "-u)"]
     assert text.splitlines()[1:] == SHIPPED.splitlines()[1:]
 
 
 def test_of_two_enroot_lines_the_first_one_counts_and_the_other_is_put_out_of_force() -> None:
-    text = enroot_conf.with_values("ENROOT_X_PATH=/a\nENROOT_X_PATH /b\n", {"ENROOT_X_PATH": "/c"})
-    assert enroot_conf.value(text, "ENROOT_X_PATH") == "/c"
+    text = enroot_conf.conf_with_values(
+        "ENROOT_X_PATH=/a\nENROOT_X_PATH /b\n", {"ENROOT_X_PATH": "/c"}
+    )
+    assert enroot_conf.conf_value(text, "ENROOT_X_PATH") == "/c"
     assert text.splitlines()[1] == "#ENROOT_X_PATH /b"
 
 
@@ -121,12 +123,12 @@ def test_of_two_enroot_lines_the_first_one_counts_and_the_other_is_put_out_of_fo
 def test_squash_options_that_somebody_set_get_or_keep_exit_on_error(
     options: str, after: str
 ) -> None:
-    text = enroot_conf.with_values(f"ENROOT_SQUASH_OPTIONS  {options}\n", {})
-    assert enroot_conf.value(text, "ENROOT_SQUASH_OPTIONS") == after
+    text = enroot_conf.conf_with_values(f"ENROOT_SQUASH_OPTIONS  {options}\n", {})
+    assert enroot_conf.conf_value(text, "ENROOT_SQUASH_OPTIONS") == after
 
 
 def test_enroots_own_squash_options_stay_enroots_own() -> None:
-    assert enroot_conf.with_values(SHIPPED, {}) == SHIPPED
+    assert enroot_conf.conf_with_values(SHIPPED, {}) == SHIPPED
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_enroots_own_squash_options_stay_enroots_own() -> None:
     ],
 )
 def test_flags_are_read_as_pflag_reads_them(arguments: list[str], parsed: dict[str, str]) -> None:
-    assert daemon_flags.parse(arguments) == parsed
+    assert daemon_flags.parse_flags(arguments) == parsed
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_flags_are_read_as_pflag_reads_them(arguments: list[str], parsed: dict[s
 def test_what_is_a_flag_and_a_key_is_found(
     config: dict[str, object], arguments: list[str], both: tuple[str, ...]
 ) -> None:
-    assert daemon_flags.conflicts(config, daemon_flags.parse(arguments)) == both
+    assert daemon_flags.conflicting_flags(config, daemon_flags.parse_flags(arguments)) == both
 
 
 def test_a_drop_in_waits_for_its_disk_and_for_who_mounts_it() -> None:
@@ -185,7 +187,7 @@ def test_an_edit_goes_back_byte_for_byte_and_keeps_mode_and_link(tmp_path: Path)
     edit.apply()
     edit.apply()
     assert real.read_text() == "{}\n"
-    assert Edit.from_json(json.loads(json.dumps(edit.as_json()))) == edit
+    assert FileEdit.from_json(json.loads(json.dumps(edit.as_json()))) == edit
     edit.revert()
     assert real.read_text() == NVIDIA
     assert real.stat().st_mode & 0o777 == 0o640

@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from slipway.core.errors import UsageError
-from slipway.core.mounts import Space
-from slipway.storage.disks.candidates import rank
-from slipway.storage.disks.mount_table import Mount, below, expected_mount, mount_of, parse_findmnt
-from slipway.storage.disks.profiles import PROFILES, Places, detect, profile
+from slipway.core.mounts import FileSystemSpace
+from slipway.storage.disks.candidates import rank_candidates
+from slipway.storage.disks.mount_table import (
+    Mount,
+    expected_mount,
+    mount_of,
+    mounts_under,
+    parse_findmnt,
+)
+from slipway.storage.disks.profiles import PROFILES, DataPlaces, detect_profile, profile
 from slipway.storage.machine import Machine
 
 GB = 10**9
@@ -41,7 +47,7 @@ def test_a_path_is_on_the_deepest_mount_and_on_the_last_one_at_a_place() -> None
     mounted = (mount("/", "a"), mount("/mnt", "b"), mount("/mnt", "c"), mount("/mnt/x/y", "d"))
     assert mount_of(Path("/mnt/x"), mounted).device == "c"
     assert mount_of(Path("/mntx"), mounted).device == "a"
-    assert [m.device for m in below(Path("/mnt"), mounted)] == ["d"]
+    assert [m.device for m in mounts_under(Path("/mnt"), mounted)] == ["d"]
 
 
 def test_a_path_in_a_place_that_should_be_mounted_is_known() -> None:
@@ -79,8 +85,8 @@ def test_usable_file_systems_are_used_unless_they_are_read_only() -> None:
     assert "read-only" in (mount("/mnt", "a", "xfs", options="ro").unusable() or "")
 
 
-def space(free: int) -> Space:
-    return Space(10_000 * GB, free * GB, 10**6)
+def space(free: int) -> FileSystemSpace:
+    return FileSystemSpace(10_000 * GB, free * GB, 10**6)
 
 
 ROOT = mount("/", "root")
@@ -91,7 +97,7 @@ DATA = mount("/data", "data")
 def best(mounted: list[Mount], free: dict[str, int], here: Mount = ROOT, needed: int = 0) -> str:
     preferred = [Path(disk) for disk in PROFILES["hyperpod"].disks]
     spaces = {device: space(gigabytes) for device, gigabytes in free.items()}
-    ranked = rank([ROOT, *mounted], spaces, preferred, here=here, needed=needed * GB)
+    ranked = rank_candidates([ROOT, *mounted], spaces, preferred, here=here, needed=needed * GB)
     return " ".join(str(candidate.path) for candidate in ranked)
 
 
@@ -131,7 +137,7 @@ def test_data_on_the_preferred_disk_stays_there_however_large_another_one_is() -
 
 def test_the_paths_are_the_ones_that_hyperpods_precheck_compares() -> None:
     for disk in ("/opt/dlami/nvme", "/opt/sagemaker"):
-        places = Places(Path(disk))
+        places = DataPlaces(Path(disk))
         assert str(places.docker) == f"{disk}/docker/data-root"
         assert str(places.docker_tmp) == f"{disk}/docker/tmp"
         assert str(places.containerd) == f"{disk}/containerd/data-root"
@@ -156,7 +162,7 @@ def test_the_kind_of_machine_is_seen(tmp_path: Path, marker: str, name: str) -> 
     machine = Machine(tmp_path)
     machine.at(marker).parent.mkdir(parents=True)
     machine.at(marker).touch()
-    assert detect(machine).name == name
+    assert detect_profile(machine).name == name
     assert profile("auto", machine).name == name
 
 

@@ -7,22 +7,24 @@ from pathlib import Path
 import pytest
 
 from slipway.core.errors import UsageError
-from slipway.prune.engine_images import choose as images_to_go
-from slipway.prune.engine_images import pinned
-from slipway.prune.removals import age
+from slipway.prune.engine_images import pinned_images
+from slipway.prune.engine_images import unused_images as images_to_go
+from slipway.prune.removals import image_age
 from slipway.records.locks import BaseLock, Locks
 from slipway.storage.docker.containerd import Containerd
-from slipway.storage.docker.installation import Subject, choose
-from slipway.storage.docker.inventory import Snapshot
+from slipway.storage.docker.installation import DockerInstallation, choose_daemon
+from slipway.storage.docker.inventory import DockerInventory
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move import move_plan
-from slipway.storage.move.move_plan import Options
+from slipway.storage.move.move_plan import MoveOptions
 from slipway.storage.storage_status import fixed_part
 
 
-def snapshot(volumes: tuple[str, ...] = (), containers: tuple[str, ...] = ()) -> Snapshot:
-    return Snapshot("overlay2", {"sha256:a": ()}, volumes, dict.fromkeys(containers, "name"), ())
+def snapshot(volumes: tuple[str, ...] = (), containers: tuple[str, ...] = ()) -> DockerInventory:
+    return DockerInventory(
+        "overlay2", {"sha256:a": ()}, volumes, dict.fromkeys(containers, "name"), ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,13 +39,13 @@ def snapshot(volumes: tuple[str, ...] = (), containers: tuple[str, ...] = ()) ->
     ],
 )
 def test_what_cannot_be_made_again_is_copied(
-    asked: move_plan.Mode | None, before: Snapshot | None, mode: str
+    asked: move_plan.Mode | None, before: DockerInventory | None, mode: str
 ) -> None:
-    assert move_plan.mode_of(Options(asked), before) == mode
+    assert move_plan.mode_of(MoveOptions(asked), before) == mode
 
 
 def test_layers_that_are_no_files_are_not_copied() -> None:
-    before = Snapshot("btrfs", {}, ("v",), {}, ())
+    before = DockerInventory("btrfs", {}, ("v",), {}, ())
     with pytest.raises(StorageError, match="storage driver btrfs"):
         move_plan.check_driver(before, "copy")
     move_plan.check_driver(before, "fresh")
@@ -51,11 +53,11 @@ def test_layers_that_are_no_files_are_not_copied() -> None:
 
 def subject(
     config: Path, flags: dict[str, str] | None = None, containerd: Containerd | None = None
-) -> Subject:
+) -> DockerInstallation:
     def service(_: bool) -> object:
         raise AssertionError("nothing is stopped here")
 
-    return Subject(
+    return DockerInstallation(
         url="unix:///x",
         embedded=False,
         running=True,
@@ -120,7 +122,7 @@ def test_a_root_on_containerds_command_line_is_refused(tmp_path: Path) -> None:
 
 def test_a_docker_elsewhere_is_refused() -> None:
     with pytest.raises(UsageError, match="only a Docker on this machine"):
-        choose("tcp://10.0.0.1:2376", Machine())
+        choose_daemon("tcp://10.0.0.1:2376", Machine())
 
 
 @pytest.mark.parametrize(
@@ -140,13 +142,13 @@ def test_the_part_of_an_enroot_path_that_all_users_share_is_found(setting: str, 
     ("text", "seconds"), [("30d", 2_592_000), ("12h", 43_200), ("2w", 1_209_600), ("7", 604_800)]
 )
 def test_ages_are_read(text: str, seconds: int) -> None:
-    assert age(text) == seconds
+    assert image_age(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "-1d", "3 days", "1y"])
 def test_other_ages_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no age"):
-        age(text)
+        image_age(text)
 
 
 def image(
@@ -177,7 +179,7 @@ IMAGES = [
 def test_images_that_somebody_needs_stay() -> None:
     locks = Locks({"b": BaseLock("b", digest="sha256:p"), "c": BaseLock("c")}, {}, {})
     dangling, unused = images_to_go(
-        IMAGES, {"used", "above"}, pinned(locks), {"recent": 50.0}, before=50.0
+        IMAGES, {"used", "above"}, pinned_images(locks), {"recent": 50.0}, before=50.0
     )
     assert [(item.name, item.size) for item in dangling] == [("dangling", 100)]
     assert [(item.name, item.size) for item in unused] == [("old:1", 60)]

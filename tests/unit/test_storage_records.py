@@ -10,17 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.trees import Size
+from slipway.core.trees import TreeSize
 from slipway.storage.docker import data_path, trial_container
 from slipway.storage.docker.data_path import repoint
-from slipway.storage.docker.inventory import Snapshot, at_rest, made_since, missing
+from slipway.storage.docker.inventory import (
+    DockerInventory,
+    daemon_at_rest,
+    lost_objects,
+    objects_since,
+)
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
-from slipway.storage.move.edits import Edit
-from slipway.storage.move.journal import Journal, Kept, Root
+from slipway.storage.move.edits import FileEdit
+from slipway.storage.move.journal import DataRoot, KeptFolder, MoveJournal
 
-BEFORE = Snapshot(
+BEFORE = DockerInventory(
     driver="overlay2",
     images={"sha256:a": ("one:1", "one:2"), "sha256:b": ()},
     volumes=("v",),
@@ -31,9 +36,9 @@ BEFORE = Snapshot(
 
 
 def test_what_is_missing_is_named() -> None:
-    assert missing(BEFORE, BEFORE) == ()
-    after = Snapshot("vfs", {"sha256:a": ("one:1",)}, (), {}, ())
-    assert missing(BEFORE, after) == (
+    assert lost_objects(BEFORE, BEFORE) == ()
+    after = DockerInventory("vfs", {"sha256:a": ("one:1",)}, (), {}, ())
+    assert lost_objects(BEFORE, after) == (
         "the storage driver overlay2 (it is vfs now)",
         "the name one:2 of an image",
         "image sha256:b",
@@ -44,7 +49,7 @@ def test_what_is_missing_is_named() -> None:
 
 def test_what_was_made_since_is_named() -> None:
     after = replace(BEFORE, volumes=("v", "w"), images={**BEFORE.images, "sha256:n": ("new:1",)})
-    assert made_since(BEFORE, after) == ("image new:1", "volume w")
+    assert objects_since(BEFORE, after) == ("image new:1", "volume w")
 
 
 def test_a_stopped_daemons_images_volumes_and_containers_are_read_from_its_files(
@@ -58,19 +63,26 @@ def test_a_stopped_daemons_images_volumes_and_containers_are_read_from_its_files
     (tmp_path / "volumes/v").mkdir(parents=True)
     (tmp_path / "volumes/metadata.db").touch()
     (tmp_path / "containers/c0ffee").mkdir(parents=True)
-    found = at_rest(tmp_path)
-    assert found == Snapshot(
+    found = daemon_at_rest(tmp_path)
+    assert found == DockerInventory(
         "overlay2", {"sha256:aa": ("one:1",)}, ("v",), {"c0ffee": "c0ffee"}, ()
     )
     assert found.irreplaceable == "1 volumes and 1 containers"
-    assert at_rest(tmp_path / "volumes") is None
+    assert daemon_at_rest(tmp_path / "volumes") is None
 
 
-def journal(machine: Machine, **changes: object) -> Journal:
-    root = Root(
-        "docker", Path("/old"), Path("/new"), Size(5, 6), True, False, Path("/file"), Path("/old")
+def journal(machine: Machine, **changes: object) -> MoveJournal:
+    root = DataRoot(
+        "docker",
+        Path("/old"),
+        Path("/new"),
+        TreeSize(5, 6),
+        True,
+        False,
+        Path("/file"),
+        Path("/old"),
     )
-    made = Journal(
+    made = MoveJournal(
         kind="move",
         phase="planned",
         url="unix:///var/run/docker.sock",
@@ -80,7 +92,7 @@ def journal(machine: Machine, **changes: object) -> Journal:
         disk=Path("/mnt"),
         device="8:1",
         roots=(root,),
-        edits=(Edit("docker", Path("/file"), b"\xff\0", None),),
+        edits=(FileEdit("docker", Path("/file"), b"\xff\0", None),),
         folders=((Path("/mnt/tmp"), 0o1777),),
         before=BEFORE,
     )
@@ -89,10 +101,12 @@ def journal(machine: Machine, **changes: object) -> Journal:
 
 def test_a_journal_is_read_as_it_was_written_by_root_alone(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
-    written = journal(machine, kept=(Kept(Path("/old"), "1 volumes"),), made=(Path("/mnt/x"),))
-    journal_file.begin(machine, written)
-    assert journal_file.read(machine, written.url) == written
-    path = journal_file.folder(machine, written.url) / "journal.json"
+    written = journal(
+        machine, kept=(KeptFolder(Path("/old"), "1 volumes"),), made=(Path("/mnt/x"),)
+    )
+    journal_file.begin_journal(machine, written)
+    assert journal_file.read_journal(machine, written.url) == written
+    path = journal_file.journal_folder(machine, written.url) / "journal.json"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -101,20 +115,20 @@ def test_one_socket_has_one_journal_however_it_is_spelled(tmp_path: Path) -> Non
     (tmp_path / "var").mkdir()
     (tmp_path / "var/run").symlink_to(tmp_path / "run")
     machine = Machine(tmp_path)
-    one = journal_file.folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
-    assert one == journal_file.folder(machine, f"unix://{tmp_path}/run/docker.sock")
+    one = journal_file.journal_folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
+    assert one == journal_file.journal_folder(machine, f"unix://{tmp_path}/run/docker.sock")
 
 
 def test_an_undone_move_makes_way_for_the_one_before_it(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     first = journal(machine)
-    journal_file.begin(machine, first)
-    journal_file.finish(machine, first.at("done", kept=(Kept(Path("/old")),)))
-    second = journal(machine, disk=Path("/other"), kept=(Kept(Path("/old")),))
-    journal_file.begin(machine, second)
-    left = (Kept(Path("/old")), Kept(Path("/half")))
-    journal_file.finish(machine, second.at("undone", kept=left))
-    last = journal_file.read(machine, first.url)
+    journal_file.begin_journal(machine, first)
+    journal_file.finish_journal(machine, first.at("done", kept=(KeptFolder(Path("/old")),)))
+    second = journal(machine, disk=Path("/other"), kept=(KeptFolder(Path("/old")),))
+    journal_file.begin_journal(machine, second)
+    left = (KeptFolder(Path("/old")), KeptFolder(Path("/half")))
+    journal_file.finish_journal(machine, second.at("undone", kept=left))
+    last = journal_file.read_journal(machine, first.url)
     assert last is not None
     assert (last.phase, last.disk, last.kept) == ("done", Path("/mnt"), left)
 
@@ -124,34 +138,34 @@ def test_a_crash_between_putting_one_journal_aside_and_writing_the_next_loses_no
 ) -> None:
     machine = Machine(tmp_path)
     first = journal(machine)
-    journal_file.begin(machine, first)
-    journal_file.finish(machine, first.at("done"))
-    place = journal_file.folder(machine, first.url)
+    journal_file.begin_journal(machine, first)
+    journal_file.finish_journal(machine, first.at("done"))
+    place = journal_file.journal_folder(machine, first.url)
     (place / "journal.json").rename(place / "last.json")
-    last = journal_file.read(machine, first.url)
+    last = journal_file.read_journal(machine, first.url)
     assert last is not None
     assert last.phase == "done"
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
-    journal_file.begin(machine, journal(machine))
-    path = journal_file.folder(machine, journal(machine).url) / "journal.json"
+    journal_file.begin_journal(machine, journal(machine))
+    path = journal_file.journal_folder(machine, journal(machine).url) / "journal.json"
     path.write_text(path.read_text().replace("slipway-storage/1", "slipway-storage/9"))
     with pytest.raises(StorageError, match="another version"):
-        journal_file.read(machine, journal(machine).url)
+        journal_file.read_journal(machine, journal(machine).url)
 
 
 def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "file").write_text("x")
-    data_path.settle(data)
-    data_path.settle(data)
+    data_path.settle_link(data)
+    data_path.settle_link(data)
     assert data.is_symlink()
     assert (data / "file").read_text() == "x"
-    data_path.unsettle(data)
-    data_path.unsettle(data)
+    data_path.unsettle_link(data)
+    data_path.unsettle_link(data)
     assert not data.is_symlink()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert (data / "file").read_text() == "x"
@@ -160,26 +174,28 @@ def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) ->
 def test_a_settling_that_was_killed_is_done_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    data_path.own(data).symlink_to(data_path.own(data).name)  # made, and then killed
-    data_path.settle(data)
-    assert data.resolve() == data_path.own(data)
+    data_path.own_data_path(data).symlink_to(
+        data_path.own_data_path(data).name
+    )  # made, and then killed
+    data_path.settle_link(data)
+    assert data.resolve() == data_path.own_data_path(data)
 
 
 def test_a_link_to_another_disk_is_left_alone(tmp_path: Path) -> None:
     data, big = tmp_path / "data", tmp_path / "big"
     big.mkdir()
     data.symlink_to(big)
-    data_path.settle(data)
-    data_path.unsettle(data)
+    data_path.settle_link(data)
+    data_path.unsettle_link(data)
     assert data.readlink() == big
 
 
 def test_a_folder_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    data_path.own(data).mkdir()
+    data_path.own_data_path(data).mkdir()
     with pytest.raises(StorageError, match="in the way"):
-        data_path.settle(data)
+        data_path.settle_link(data)
 
 
 def test_containers_know_the_new_place_of_their_volumes_and_keep_a_persons_bind_mounts(
@@ -214,6 +230,6 @@ def test_containers_know_the_new_place_of_their_volumes_and_keep_a_persons_bind_
 
 def test_the_trial_program_runs_without_anything_else(tmp_path: Path) -> None:
     path = tmp_path / "trial"
-    path.write_bytes(trial_container.program(os.uname().machine))
+    path.write_bytes(trial_container.trial_program(os.uname().machine))
     path.chmod(0o755)
     assert subprocess.run([str(path)], check=False, env={}).returncode == 42

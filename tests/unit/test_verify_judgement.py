@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from slipway.verify.findings import Allowed, Distributions, complaints, load_allowed, problems
+from slipway.verify.findings import (
+    Allowed,
+    Distributions,
+    dependency_problems,
+    find_log_complaints,
+    load_allowed,
+)
 
 CHECKOUT = Path(__file__).parents[2]
 INSIDE = CHECKOUT / "slipway" / "verify" / "inside"
@@ -46,23 +52,23 @@ PYTHON_3_12 = {
     ],
 )
 def test_lines_that_complain_are_found(line: str) -> None:
-    assert complaints(f"fine\n{line}\nfine\n", [], TODAY) == [line]
+    assert find_log_complaints(f"fine\n{line}\nfine\n", [], TODAY) == [line]
 
 
 @pytest.mark.parametrize(
     "line", ["error_rate 0.1", "TERROR", "no warnings", "ERRORS_FOUND=0", "--warning-level 3", ""]
 )
 def test_words_that_only_look_like_it_are_not(line: str) -> None:
-    assert complaints(line, [], TODAY) == []
+    assert find_log_complaints(line, [], TODAY) == []
 
 
 def test_a_known_complaint_is_excused_until_its_review() -> None:
     known = Allowed("Setting accelerator to CPU", "no GPU here", date(2026, 1, 10))
     line = "[WARNING] Setting accelerator to CPU."
-    assert complaints(line, [known], date(2026, 1, 10)) == []
-    late = complaints(line, [known], date(2026, 1, 11))
+    assert find_log_complaints(line, [known], date(2026, 1, 10)) == []
+    late = find_log_complaints(line, [known], date(2026, 1, 11))
     assert late == [f"{line}  (allowed until 2026-01-10: no GPU here)"]
-    assert complaints("WARNING: another", [known], TODAY) == ["WARNING: another"]
+    assert find_log_complaints("WARNING: another", [known], TODAY) == ["WARNING: another"]
 
 
 def test_the_list_of_known_complaints_can_be_read_and_gives_reasons() -> None:
@@ -107,7 +113,7 @@ def installed(*found: tuple[str, str, list[str]]) -> Distributions:
     ],
 )
 def test_a_requirement_that_is_not_met_is_told(requires: str, problem: str) -> None:
-    assert problems(installed(("a", "1", [requires]), ("other", "1.5", []))) == {problem}
+    assert dependency_problems(installed(("a", "1", [requires]), ("other", "1.5", []))) == {problem}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +130,7 @@ def test_a_requirement_that_is_not_met_is_told(requires: str, problem: str) -> N
 )
 def test_a_requirement_that_is_met_or_does_not_apply_is_no_problem(requires: str) -> None:
     found = installed(("a", "1", [requires]), ("other", "1.5", []), ("Pre", "2.0rc1+cu130", []))
-    assert problems(found) == set()
+    assert dependency_problems(found) == set()
 
 
 def test_names_are_compared_as_pip_compares_them() -> None:

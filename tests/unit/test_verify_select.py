@@ -8,16 +8,16 @@ import pytest
 
 from slipway.core.errors import SlipwayError
 from slipway.core.paths import Project
-from slipway.matrix.load import load
+from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Image
 from slipway.records.lock_keys import python_lock_keys
 from slipway.records.locks import Locks, Pin, PythonLock
 from slipway.verify.capabilities import Capability, capabilities
-from slipway.verify.expectations import Subject, ToolFact, may_come, may_move, private_files
-from slipway.verify.image_checks import folders, suite_hash
+from slipway.verify.expectations import CheckedImage, ToolFact, may_come, may_move, private_files
+from slipway.verify.image_checks import check_folders, suite_hash
 
 CHECKOUT = Path(__file__).parents[2]
-IMAGES = {image.name: image for image in load(CHECKOUT / "versions.yaml").images}
+IMAGES = {image.name: image for image in load_matrix(CHECKOUT / "versions.yaml").images}
 
 
 def names(image: str) -> list[str]:
@@ -27,7 +27,7 @@ def names(image: str) -> list[str]:
 def test_every_claim_of_every_image_has_checks() -> None:
     project = Project.at(CHECKOUT)
     for image in IMAGES.values():
-        assert folders(project, image)
+        assert check_folders(project, image)
 
 
 def test_every_folder_of_checks_is_chosen_by_some_image() -> None:
@@ -84,7 +84,7 @@ def test_a_claim_without_a_check_is_an_error_that_names_the_folder(tmp_path: Pat
     project = suite(tmp_path)
     (tmp_path / "tests" / "image" / "s5cmd" / "test_s5cmd_x.py").unlink()
     with pytest.raises(SlipwayError, match=r"image/s5cmd: local has s5cmd .*no check"):
-        folders(project, IMAGES["local"])
+        check_folders(project, IMAGES["local"])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_private_files_of_the_host_are_known_by_their_hash(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("come", [None, ("deepspeed", "ninja")])
 def test_a_subject_is_read_back_as_it_was_handed_over(come: tuple[str, ...] | None) -> None:
-    subject = Subject(
+    subject = CheckedImage(
         engine="unix:///x",
         reference="a:1",
         image_id="sha256:1",
@@ -177,7 +177,7 @@ def test_a_subject_is_read_back_as_it_was_handed_over(come: tuple[str, ...] | No
         private={},
     )
     text = subject.to_json()
-    assert Subject.from_json(text) == subject
+    assert CheckedImage.from_json(text) == subject
     assert json.loads(text)["tools"]["s5cmd"]["path"] == "/usr/local/bin/s5cmd"
     assert subject.python == "/opt/venv/bin/python"
     assert subject.facts["torch"] == "2"

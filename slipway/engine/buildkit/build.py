@@ -17,21 +17,21 @@ from urllib.parse import urlencode
 from slipway.core.credentials import CredentialsFor
 from slipway.core.events import OnEvent
 from slipway.engine.buildkit import build_context, trace
-from slipway.engine.buildkit.build_context import ContextFile, check_paths, context_tar
-from slipway.engine.buildkit.build_result import Outcome, verdict
+from slipway.engine.buildkit.build_context import ContextFile, check_context_paths, context_tar
+from slipway.engine.buildkit.build_result import BuildResult, build_result
 from slipway.engine.buildkit.connection import (
     BrokenConnectionError,
-    dial,
+    dial_engine,
     json_lines,
-    post,
-    refusal,
+    post_hijacked,
+    refusal_text,
 )
-from slipway.engine.buildkit.progress import Progress
+from slipway.engine.buildkit.progress import BuildProgress
 from slipway.engine.buildkit.session import Session
 from slipway.engine.client import Engine
 from slipway.engine.errors import BuildCancelledError, DiskFullError, EngineError, is_full
 
-__all__ = ["BuildRequest", "ContextFile", "build"]
+__all__ = ["BuildRequest", "ContextFile", "build_image"]
 
 _DOCKERFILE = "Dockerfile"
 
@@ -56,7 +56,7 @@ class BuildRequest:
     target: str | None = None
 
 
-def build(
+def build_image(
     engine: Engine,
     request: BuildRequest,
     *,
@@ -73,16 +73,16 @@ def build(
     stops the build and tags nothing. Raises BuildFailedError, BuildCancelledError,
     DiskFullError, EngineDiedError, or EngineError for a request that no engine takes.
     """
-    build_context.check(request.dockerfile)
+    build_context.check_dockerfile(request.dockerfile)
     files = (ContextFile(_DOCKERFILE, request.dockerfile.encode()), *request.context)
-    check_paths(files)
+    check_context_paths(files)
     with (
         BuildLog(log) as file,
         closing(Session(engine, secrets=request.secrets, credentials=credentials)) as session,
-        closing(dial(engine)) as sock,
+        closing(dial_engine(engine)) as sock,
         _cut_off(sock, cancel),
     ):
-        progress = Progress(task, on_event, file)
+        progress = BuildProgress(task, on_event, file)
         path = f"/v{engine.api_version}/build?{_query(engine, request, session.id)}"
         outcome = _exchange(sock, path, context_tar(files), progress)
         outcome.credentials_failure = session.failure
@@ -90,28 +90,32 @@ def build(
         return outcome.image_id
     if cancel is not None and cancel.is_set():
         raise BuildCancelledError(f"{task} was cancelled", where=str(log))
-    raise verdict(engine, task, log, outcome, progress.failed)
+    raise build_result(engine, task, log, outcome, progress.failed)
 
 
-def _exchange(sock: socket, path: str, context: Iterator[bytes], progress: Progress) -> Outcome:
+def _exchange(
+    sock: socket, path: str, context: Iterator[bytes], progress: BuildProgress
+) -> BuildResult:
     """Send the context and follow the answer to its end, or to where the connection breaks."""
-    outcome = Outcome()
+    outcome = BuildResult()
     try:
-        with closing(post(sock, path, {"Content-Type": "application/x-tar"}, context)) as response:
+        with closing(
+            post_hijacked(sock, path, {"Content-Type": "application/x-tar"}, context)
+        ) as response:
             if response.status == 200:
                 for line in json_lines(response):
                     _take(line, outcome, progress)
             else:
-                outcome.error = refusal(response)
+                outcome.error = refusal_text(response)
     except BrokenConnectionError:
         outcome.broken = True
     progress.finish()
     return outcome
 
 
-def _take(line: Mapping[str, Any], outcome: Outcome, progress: Progress) -> None:
+def _take(line: Mapping[str, Any], outcome: BuildResult, progress: BuildProgress) -> None:
     if line.get("id") == "moby.buildkit.trace":
-        progress.take(trace.decode(base64.b64decode(line["aux"])))
+        progress.take(trace.decode_trace(base64.b64decode(line["aux"])))
     elif line.get("id") == "moby.image.id":
         outcome.image_id = str(line["aux"]["ID"])
     elif "error" in line:

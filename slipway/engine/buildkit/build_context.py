@@ -44,7 +44,7 @@ def context_tar(files: Iterable[ContextFile]) -> Iterator[bytes]:
     yield bytes(2 * _BLOCK)
 
 
-def check_paths(files: Iterable[ContextFile]) -> None:
+def check_context_paths(files: Iterable[ContextFile]) -> None:
     """Raise EngineError where a path is not usable in a context, before anything is sent."""
     seen: set[str] = set()
     for file in files:
@@ -106,7 +106,7 @@ def _padding(size: int) -> bytes:
     return bytes(-size % _BLOCK)
 
 
-def check(dockerfile: str) -> None:
+def check_dockerfile(dockerfile: str) -> None:
     """Raise EngineError, naming the line, for what engines build differently or not at all.
 
     - Heredocs: 20.10 refuses them, and an engine without BuildKit builds `RUN <<EOF`

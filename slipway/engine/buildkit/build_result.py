@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slipway.core.errors import SlipwayError
 from slipway.core.processes import wait_until
-from slipway.engine.buildkit.progress import Step
+from slipway.engine.buildkit.progress import BuildStep
 from slipway.engine.client import Engine
 from slipway.engine.diagnosis import diagnose
 from slipway.engine.embedded import reserve
@@ -23,7 +23,7 @@ _LEAVING_S = 5.0
 
 
 @dataclass
-class Outcome:
+class BuildResult:
     """What the daemon's answer to a build came to."""
 
     image_id: str | None = None
@@ -32,8 +32,8 @@ class Outcome:
     credentials_failure: Exception | None = None  # what our own side of the session raised
 
 
-def verdict(
-    engine: Engine, task: str, log: Path, outcome: Outcome, step: Step | None
+def build_result(
+    engine: Engine, task: str, log: Path, outcome: BuildResult, step: BuildStep | None
 ) -> SlipwayError:
     """The error that says whose fault it was: credentials, the disk, the daemon, the Dockerfile."""
     asking = outcome.credentials_failure
@@ -46,7 +46,7 @@ def verdict(
     tail = tuple(step.tail) if step else ()
     if is_full("\n".join((outcome.error, step.error if step else "", *tail))):
         if engine.embedded:
-            reserve.release(engine.client, Path(engine.data_root))
+            reserve.release_space(engine.client, Path(engine.data_root))
         return disk_full(engine, f"building {task}")
     if outcome.broken or _died(engine, outcome.error):
         return engine_died(engine, f"building {task}")

@@ -28,7 +28,7 @@ class BrokenConnectionError(Exception):
     """
 
 
-def dial(engine: Engine) -> socket.socket:
+def dial_engine(engine: Engine) -> socket.socket:
     """Connect to the daemon as the SDK's client does. Raises EngineUnavailableError."""
     url = urlsplit(engine.url)
     try:
@@ -70,7 +70,7 @@ def _secure(sock: socket.socket, engine: Engine, host: str) -> socket.socket:
         raise
 
 
-def post(
+def post_hijacked(
     sock: socket.socket, path: str, headers: Mapping[str, str], body: Iterator[bytes]
 ) -> HTTPResponse:
     """POST `body` in chunks over `sock`; the answer's headers have been read.
@@ -98,7 +98,7 @@ def post(
         return connection.getresponse()
 
 
-def refusal(response: HTTPResponse) -> str:
+def refusal_text(response: HTTPResponse) -> str:
     """What the daemon says in an answer that is not 200. Raises BrokenConnectionError."""
     with _broken():
         text = response.read().decode("utf-8", "replace").strip()

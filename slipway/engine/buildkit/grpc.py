@@ -17,7 +17,7 @@ import h2.connection
 import h2.events
 import h2.exceptions
 
-from slipway.engine.buildkit.protobuf import frame, unframe
+from slipway.engine.buildkit.protobuf import frame_message, unframe_messages
 
 Handler = Callable[[bytes], bytes]
 """Takes a request message and returns the reply message; may raise GrpcError."""
@@ -110,7 +110,7 @@ class GrpcServer:
         try:
             if handler is None:
                 raise GrpcError(_UNIMPLEMENTED, f"{path} is not served")
-            reply = frame(handler(unframe(body)))
+            reply = frame_message(handler(unframe_messages(body)))
         except GrpcError as error:
             reply, trailers = b"", _trailers(error.code, str(error))
         except Exception as error:  # noqa: BLE001 - the daemon is told, whatever it was

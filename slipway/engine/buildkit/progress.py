@@ -16,7 +16,7 @@ _CANCELLED = "context canceled"  # how BuildKit ends the neighbours of a step th
 State = Literal["new", "start", "done", "cached", "failed"]
 
 
-class Log(Protocol):
+class BuildStepLog(Protocol):
     """Where the full output goes: a BuildLog, or anything else that is written like a file."""
 
     def write(self, text: str, /) -> object:
@@ -27,7 +27,7 @@ class Log(Protocol):
 
 
 @dataclass
-class Step:
+class BuildStep:
     """One vertex as it was last heard of."""
 
     number: int
@@ -40,14 +40,14 @@ class Step:
     bytes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-class Progress:
+class BuildProgress:
     """Takes Traces in order; tells `on_event` and `log` about each step once per change."""
 
-    def __init__(self, task: str, on_event: OnEvent, log: Log) -> None:
+    def __init__(self, task: str, on_event: OnEvent, log: BuildStepLog) -> None:
         self._task = task
         self._on_event = on_event
         self._log = log
-        self._steps: dict[str, Step] = {}
+        self._steps: dict[str, BuildStep] = {}
 
     def take(self, trace: Trace) -> None:
         """Show what one message adds."""
@@ -66,14 +66,14 @@ class Progress:
         self._log.flush()
 
     @property
-    def failed(self) -> Step | None:
+    def failed(self) -> BuildStep | None:
         """The step that made the build fail, None where the failure belongs to no step."""
         failed = [step for step in self._steps.values() if step.state == "failed"]
         own = [step for step in failed if _CANCELLED not in step.error]
         return next(iter(own), None)
 
-    def _step(self, digest: str) -> Step:
-        return self._steps.setdefault(digest, Step(len(self._steps) + 1, digest))
+    def _step(self, digest: str) -> BuildStep:
+        return self._steps.setdefault(digest, BuildStep(len(self._steps) + 1, digest))
 
     def _vertex(self, vertex: Vertex) -> None:
         step = self._step(vertex.digest)
@@ -92,7 +92,7 @@ class Progress:
             taken = f"{vertex.completed - (step.started or vertex.completed):.1f}s"
             self._enter(step, "done", f"DONE {taken}", taken)
 
-    def _enter(self, step: Step, state: State, line: str, text: str = "") -> None:
+    def _enter(self, step: BuildStep, state: State, line: str, text: str = "") -> None:
         step.state = state
         self._log.write(f"#{step.number} {line}\n")
         if state != "new":
@@ -120,13 +120,13 @@ class Progress:
         for line in lines:
             self._line(step, line)
 
-    def _flush(self, step: Step) -> None:
+    def _flush(self, step: BuildStep) -> None:
         for rest in step.partial.values():
             if rest:
                 self._line(step, rest)
         step.partial.clear()
 
-    def _line(self, step: Step, raw: bytes) -> None:
+    def _line(self, step: BuildStep, raw: bytes) -> None:
         # A progress bar redraws its line with \r: what a terminal would show is the last of them.
         line = raw.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2]
         step.tail.append(line)

@@ -28,7 +28,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def fields(data: bytes) -> Iterator[tuple[int, Value]]:
+def message_fields(data: bytes) -> Iterator[tuple[int, Value]]:
     """Yield (field number, value) in the order of the message.
 
     Numbers are unsigned; strings, bytes and nested messages all come as bytes. Raises WireError
@@ -54,7 +54,7 @@ def fields(data: bytes) -> Iterator[tuple[int, Value]]:
         at += size
 
 
-def text(value: Value) -> str:
+def text_value(value: Value) -> str:
     """A string field as text; what is not UTF-8 in it is replaced, for it is only shown."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
@@ -68,7 +68,7 @@ def _encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def field(number: int, value: Value | str) -> bytes:
+def encode_field(number: int, value: Value | str) -> bytes:
     """One encoded field. proto3 leaves out what is zero or empty, and so does this."""
     if isinstance(value, str):
         value = value.encode()
@@ -79,12 +79,12 @@ def field(number: int, value: Value | str) -> bytes:
     return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value
 
 
-def frame(message: bytes) -> bytes:
+def frame_message(message: bytes) -> bytes:
     """One gRPC message, not compressed: a flag byte, four bytes of length, the message."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def unframe(data: bytes) -> bytes:
+def unframe_messages(data: bytes) -> bytes:
     """The one message of a unary gRPC call. Raises WireError where it is anything else."""
     if len(data) < 5 or data[0] != 0 or int.from_bytes(data[1:5], "big") != len(data) - 5:
         raise WireError("not exactly one uncompressed gRPC message")

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from errno import ECONNABORTED
 
 from slipway.core.credentials import CredentialsFor
-from slipway.engine.buildkit.connection import dial
+from slipway.engine.buildkit.connection import dial_engine
 from slipway.engine.buildkit.grpc import NOT_FOUND, GrpcError, GrpcServer
-from slipway.engine.buildkit.protobuf import field, fields, text
+from slipway.engine.buildkit.protobuf import encode_field, message_fields, text_value
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineDiedError, EngineError
 
@@ -46,11 +46,11 @@ class Session:
         self.failure: Exception | None = None
         self._credentials = credentials
         methods = {
-            _HEALTH: lambda _: field(1, 1),  # SERVING
+            _HEALTH: lambda _: encode_field(1, 1),  # SERVING
             _SECRET: lambda message: _secret(secrets, message),
             _CREDENTIALS: self._login,
         }
-        sock = dial(engine)
+        sock = dial_engine(engine)
         try:
             rest = _upgrade(sock, engine.api_version, self.id, methods)
         except OSError as error:
@@ -75,18 +75,18 @@ class Session:
         except Exception as error:
             self.failure = self.failure or error
             raise
-        return field(1, found.username) + field(2, found.secret) if found else b""
+        return encode_field(1, found.username) + encode_field(2, found.secret) if found else b""
 
 
 def _secret(secrets: Mapping[str, bytes], message: bytes) -> bytes:
     name = _first(message)
     if name not in secrets:
         raise GrpcError(NOT_FOUND, f"secret {name} was not given to this build")
-    return field(1, secrets[name])
+    return encode_field(1, secrets[name])
 
 
 def _first(message: bytes) -> str:
-    return next((text(value) for number, value in fields(message) if number == 1), "")
+    return next((text_value(value) for number, value in message_fields(message) if number == 1), "")
 
 
 def _upgrade(sock: socket.socket, api_version: str, session: str, methods: Iterable[str]) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slipway.engine.buildkit.protobuf import Value, fields, text
+from slipway.engine.buildkit.protobuf import Value, message_fields, text_value
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Trace:
     logs: tuple[VertexLog, ...]
 
 
-def decode(data: bytes) -> Trace:
+def decode_trace(data: bytes) -> Trace:
     """Decode one StatusResponse; raises WireError. Fields that we do not show are passed over."""
     vertexes, statuses, logs = [], [], []
-    for number, value in fields(data):
+    for number, value in message_fields(data):
         if number == 1:
             vertexes.append(_vertex(_message(value)))
         elif number == 2:
@@ -66,7 +66,7 @@ def decode(data: bytes) -> Trace:
 
 
 def _message(value: Value) -> dict[int, Value]:
-    return dict(fields(value)) if isinstance(value, bytes) else {}
+    return dict(message_fields(value)) if isinstance(value, bytes) else {}
 
 
 def _number(message: dict[int, Value], field: int) -> int:
@@ -83,20 +83,20 @@ def _time(message: dict[int, Value], field: int) -> float | None:
 
 def _vertex(message: dict[int, Value]) -> Vertex:
     return Vertex(
-        digest=text(message.get(1, b"")),
-        name=text(message.get(3, b"")),
+        digest=text_value(message.get(1, b"")),
+        name=text_value(message.get(3, b"")),
         cached=bool(_number(message, 4)),
         started=_time(message, 5),
         completed=_time(message, 6),
-        error=text(message.get(7, b"")),
+        error=text_value(message.get(7, b"")),
     )
 
 
 def _status(message: dict[int, Value]) -> VertexStatus:
     return VertexStatus(
-        id=text(message.get(1, b"")),
-        vertex=text(message.get(2, b"")),
-        name=text(message.get(3, b"")),
+        id=text_value(message.get(1, b"")),
+        vertex=text_value(message.get(2, b"")),
+        name=text_value(message.get(3, b"")),
         current=_number(message, 4),
         total=_number(message, 5),
         completed=8 in message,
@@ -106,7 +106,7 @@ def _status(message: dict[int, Value]) -> VertexStatus:
 def _log(message: dict[int, Value]) -> VertexLog:
     data = message.get(4, b"")
     return VertexLog(
-        vertex=text(message.get(1, b"")),
+        vertex=text_value(message.get(1, b"")),
         stream=_number(message, 3),
         data=data if isinstance(data, bytes) else b"",
     )

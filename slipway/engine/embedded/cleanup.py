@@ -12,13 +12,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from slipway.core.mounts import _MOUNTINFO, _unescape, below, mount_points
-from slipway.core.processes import command_line, end, find, read_pid
-from slipway.engine.embedded.layout import Layout
+from slipway.core.mounts import _MOUNTINFO, _unescape, mount_points, mounts_below
+from slipway.core.processes import command_line, end_process, find_process, read_pid
+from slipway.engine.embedded.layout import EmbeddedPaths
 from slipway.engine.errors import EngineError
 
 
-def clean(place: Layout, *, grace_s: float = 10.0) -> None:
+def remove_mounts(place: EmbeddedPaths, *, grace_s: float = 10.0) -> None:
     """End every process of this engine, unmount what it mounted, remove sockets and pid files.
 
     Data, logs and configuration stay. Raises EngineError if something refuses to go.
@@ -32,10 +32,10 @@ def clean(place: Layout, *, grace_s: float = 10.0) -> None:
         return _lives_in(pid, place.data_root)
 
     for matches in (place.owns, lives_here):
-        for pid in list(find(matches)):
+        for pid in list(find_process(matches)):
             _end(pid, matches, 2.0)
     mounted = mount_points(_MOUNTINFO.read_text())
-    for mount in below(mounted, (place.data_root, place.run)):
+    for mount in mounts_below(mounted, (place.data_root, place.run)):
         _unmount(mount)
     if place.binds_data_root.exists() and str(place.data_root) in mounted:
         _unmount(str(place.data_root))
@@ -52,7 +52,7 @@ def _unmount(point: str) -> None:
 
 
 def _end(pid: int, matches: Callable[[int], bool], grace_s: float) -> None:
-    if not end(pid, matches, grace_s=grace_s):
+    if not end_process(pid, matches, grace_s=grace_s):
         raise EngineError(
             f"process {pid} ({' '.join(command_line(pid))}) does not end",
             cure=f"`ps -o stat,wchan {pid}` tells what it waits for.",

@@ -19,8 +19,8 @@ from pathlib import Path
 from slipway.core.paths import Project
 from slipway.core.processes import read_pid, spawn, wait_until
 from slipway.engine.embedded import cleanup
-from slipway.engine.embedded.layout import Layout, layout
-from slipway.engine.embedded.reserve import reserve
+from slipway.engine.embedded.layout import EmbeddedPaths, embedded_paths
+from slipway.engine.embedded.reserve import reserve_space
 from slipway.engine.endpoint import ping
 from slipway.engine.errors import EngineUnavailableError
 
@@ -46,7 +46,7 @@ class EmbeddedStatus:
     log: Path
 
 
-def check_host(*, root: bool, absent: Sequence[str]) -> None:
+def check_engine_host(*, root: bool, absent: Sequence[str]) -> None:
     """Raise EngineUnavailableError, with the cure, unless an embedded engine can be started.
 
     `absent` are the programs that are not installed.
@@ -64,7 +64,7 @@ def check_host(*, root: bool, absent: Sequence[str]) -> None:
         )
 
 
-def start(project: Project) -> str:
+def start_daemon(project: Project) -> str:
     """Start the engine unless it runs, healing what a crash left; returns its URL.
 
     Returns when it answers. Two calls at once start one engine. Raises EngineUnavailableError
@@ -72,36 +72,36 @@ def start(project: Project) -> str:
     """
     search = _environment()["PATH"]
     absent = [name for name in _PROGRAMS if shutil.which(name, path=search) is None]
-    check_host(root=os.geteuid() == 0, absent=absent)
-    place = layout(project)
+    check_engine_host(root=os.geteuid() == 0, absent=absent)
+    place = embedded_paths(project)
     with _lock(place):
         if _running(place):
             return place.url
-        cleanup.clean(place)
+        cleanup.remove_mounts(place)
         _start(place)
     return place.url
 
 
-def stop(project: Project) -> bool:
+def stop_daemon(project: Project) -> bool:
     """Stop the engine and remove what it leaves in the kernel; False if none ran."""
-    place = layout(project)
+    place = embedded_paths(project)
     if not place.home.exists():
         return False
     with _lock(place):
         ran = _running(place)
-        cleanup.clean(place, grace_s=_STOP_S)
+        cleanup.remove_mounts(place, grace_s=_STOP_S)
         return ran
 
 
-def status(project: Project) -> EmbeddedStatus:
+def daemon_status(project: Project) -> EmbeddedStatus:
     """Whether the engine runs and answers, and where its files are. Changes nothing."""
-    place = layout(project)
+    place = embedded_paths(project)
     running = _running(place)
     pid = read_pid(place.dockerd_pid) if running else None
     return EmbeddedStatus(running, pid, place.url, place.data_root, place.log)
 
 
-def _running(place: Layout) -> bool:
+def _running(place: EmbeddedPaths) -> bool:
     """Both processes are there, are ours, and the daemon answers."""
     dockerd, containerd = read_pid(place.dockerd_pid), read_pid(place.containerd_pid)
     if dockerd is None or containerd is None:
@@ -111,9 +111,9 @@ def _running(place: Layout) -> bool:
     return ping(place.socket) is None
 
 
-def _start(place: Layout) -> None:
+def _start(place: EmbeddedPaths) -> None:
     place.create()
-    reserve(place.data_root)
+    reserve_space(place.data_root)
     try:
         containerd = spawn(place.containerd_command(), log=place.log, env=_environment())
         place.containerd_pid.write_text(f"{containerd}\n")
@@ -122,11 +122,11 @@ def _start(place: Layout) -> None:
         dockerd = spawn(place.dockerd_command(), log=place.log, env=_environment())
         _wait(place, dockerd, "dockerd", lambda: ping(place.socket) is None)
     except BaseException:  # Ctrl-C too: no half engine stays
-        cleanup.clean(place)
+        cleanup.remove_mounts(place)
         raise
 
 
-def _wait(place: Layout, pid: int, name: str, ready: Callable[[], bool]) -> None:
+def _wait(place: EmbeddedPaths, pid: int, name: str, ready: Callable[[], bool]) -> None:
     wait_until(lambda: ready() or not place.owns(pid), _START_S)
     if ready():
         return
@@ -140,7 +140,7 @@ def _wait(place: Layout, pid: int, name: str, ready: Callable[[], bool]) -> None
 
 
 @contextmanager
-def _lock(place: Layout) -> Iterator[None]:
+def _lock(place: EmbeddedPaths) -> Iterator[None]:
     """One start or stop at a time; the kernel lets go of it when its holder dies."""
     try:
         place.home.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ _ERROR_WORDS = ("level=fatal", "level=error", "failed to start daemon", "panic:"
 
 
 @dataclass(frozen=True)
-class Layout:
+class EmbeddedPaths:
     """`home` has everything that stays; `run` has the sockets and what dies with the processes."""
 
     home: Path
@@ -147,10 +147,10 @@ disabled_plugins = [
         return "\n".join(f"  | {line}" for line in errors[-count:]) or "  | (nothing)"
 
 
-def layout(project: Project) -> Layout:
+def embedded_paths(project: Project) -> EmbeddedPaths:
     """The project's layout. A deep checkout's sockets move to a short folder under /run."""
     home = project.engine
     run = home / "run"
     if len(os.fsencode(run)) + _BELOW_RUN > _LONGEST_SOCKET:
         run = Path("/run") / f"slipway-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
-    return Layout(home, run)
+    return EmbeddedPaths(home, run)

@@ -25,7 +25,7 @@ _WORTH_IT = 8 * _SIZE  # on less free space, the builds need every byte more
 _CONTEXT = "http url http://build-context-"
 
 
-def reserve(data_root: Path) -> None:
+def reserve_space(data_root: Path) -> None:
     """Set the space aside, unless it is there or the disk is nearly full."""
     path = data_root / _NAME
     if path.exists() or shutil.disk_usage(data_root).free < _WORTH_IT:
@@ -35,7 +35,7 @@ def reserve(data_root: Path) -> None:
         os.posix_fallocate(file.fileno(), 0, _SIZE)
 
 
-def release(client: docker.DockerClient, data_root: Path) -> None:
+def release_space(client: docker.DockerClient, data_root: Path) -> None:
     """After ENOSPC: remove the contexts that builds uploaded and no build uses, then reserve again.
 
     For an engine of our own only; whatever a build runs on now is left alone.
@@ -48,4 +48,4 @@ def release(client: docker.DockerClient, data_root: Path) -> None:
             if record["Description"].startswith(_CONTEXT) and not record["InUse"]:
                 by_id: Any = {"id": [record["ID"]]}  # not in the SDK's list, but in the API's
                 api.prune_builds(filters=by_id, all=True)
-    reserve(data_root)
+    reserve_space(data_root)

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 import requests
 
 from slipway.core.credentials import Credentials, CredentialsFor
-from slipway.registry.distribution.transport import Transport
-from slipway.registry.errors import RegistryError, login_refused, refusal
+from slipway.registry.distribution.transport import RegistryTransport
+from slipway.registry.errors import RegistryError, login_refused, refusal_error
 
 TRIES = 3  # without a login, with the login at hand, with a fresh one
 
 
 @runtime_checkable
-class Forgetful(Protocol):
+class RefreshableCredentials(Protocol):
     """Credentials that are kept between uses and can be told that a registry refused them."""
 
     def __call__(self, host: str) -> Credentials | None:
@@ -29,9 +29,9 @@ class Forgetful(Protocol):
         """Ask anew at the next use."""
 
 
-def forget(credentials: CredentialsFor, host: str) -> None:
+def forget_credentials(credentials: CredentialsFor, host: str) -> None:
     """Have the next credentials for the host be fresh, where they are kept at all."""
-    if isinstance(credentials, Forgetful):
+    if isinstance(credentials, RefreshableCredentials):
         credentials.forget(host)
 
 
@@ -56,15 +56,15 @@ def parse_challenge(header: str) -> Challenge:
     return Challenge(scheme.lower(), pairs)
 
 
-def expired(response: requests.Response) -> bool:
+def is_expired(response: requests.Response) -> bool:
     """Whether the registry says that our login was good once: ECR does so with a 403."""
     return response.status_code == 403 and b"expired" in response.content
 
 
-class Login:
+class RegistryLogin:
     """Authorization headers for one host, one for each scope, kept until they are refused."""
 
-    def __init__(self, transport: Transport, credentials: CredentialsFor) -> None:
+    def __init__(self, transport: RegistryTransport, credentials: CredentialsFor) -> None:
         self._transport = transport
         self._credentials = credentials
         self._headers: dict[str, str] = {}
@@ -86,7 +86,7 @@ class Login:
             if self._headers.get(scope) != sent:
                 return  # another thread has been here meanwhile
             if sent is not None:
-                forget(self._credentials, host)
+                forget_credentials(self._credentials, host)
             credentials = self._credentials(host)
             challenge = parse_challenge(response.headers.get("WWW-Authenticate", "Basic"))
             if challenge.scheme == "bearer":
@@ -121,7 +121,7 @@ class Login:
         if response.status_code == 401:
             raise login_refused(host, credentials.username if credentials else None)
         if response.status_code != 200:
-            raise refusal(response.status_code, response.content, where=realm)
+            raise refusal_error(response.status_code, response.content, where=realm)
         try:
             answer = response.json()
             return str(answer.get("token") or answer["access_token"])

@@ -8,16 +8,16 @@ from typing import BinaryIO
 
 import requests
 
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.registry.distribution.transport import RETRIED, reason
-from slipway.registry.errors import complaint, refusal, unavailable
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.distribution.transport import RETRIED, transport_reason
+from slipway.registry.errors import refusal_error, registry_reply, unavailable_error
 
 PIECE = 8 << 20
 """Bytes in one request: what one cut can cost at most."""
 
 
 def upload_blob(
-    registry: Distribution,
+    registry: RegistryClient,
     repository: str,
     digest: str,
     source: BinaryIO,
@@ -39,19 +39,19 @@ def upload_blob(
         response = upload.finish()
         if response.status_code == 201 or registry.has_blob(repository, digest):
             return True
-        if last or complaint(response.content).code not in (
+        if last or registry_reply(response.content).code not in (
             "DIGEST_INVALID",
             "BLOB_UPLOAD_UNKNOWN",
         ):
             where = registry.name(repository, digest)
-            raise refusal(response.status_code, response.content, where=where)
+            raise refusal_error(response.status_code, response.content, where=where)
     raise AssertionError("the loop returns or raises")
 
 
 class _Upload:
     """One upload session: the location that the registry gave last."""
 
-    def __init__(self, registry: Distribution, repository: str, digest: str) -> None:
+    def __init__(self, registry: RegistryClient, repository: str, digest: str) -> None:
         self._registry = registry
         self._repository = repository
         self._digest = digest
@@ -72,7 +72,7 @@ class _Upload:
                 failures += 1
                 if failures >= self._registry.attempts:
                     where = self._registry.name(self._repository, self._digest)
-                    raise unavailable(where, trouble)
+                    raise unavailable_error(where, trouble)
                 self._registry.pause(failures)
                 offset, before = self._offset(), offset
                 failures = 0 if offset > before else failures
@@ -86,7 +86,7 @@ class _Upload:
         response = self._request("POST", "blobs/uploads/")
         if response.status_code != 202:
             where = self._registry.name(self._repository)
-            raise refusal(response.status_code, response.content, where=where)
+            raise refusal_error(response.status_code, response.content, where=where)
         self._location = response.headers["Location"]
 
     def _piece(self, piece: bytes, offset: int) -> str | None:
@@ -105,14 +105,14 @@ class _Upload:
                 patient=False,
             )
         except requests.exceptions.RequestException as error:
-            return reason(error)
+            return transport_reason(error)
         if response.status_code in (202, 204):
             self._location = response.headers.get("Location", self._location)
             return None
         if response.status_code in RETRIED or response.status_code in (404, 416):
             return f"{response.status_code} {response.reason}"
         where = self._registry.name(self._repository, self._digest)
-        raise refusal(response.status_code, response.content, where=where)
+        raise refusal_error(response.status_code, response.content, where=where)
 
     def _offset(self) -> int:
         """How much the registry has, in the session or, where that is lost, in a new one."""

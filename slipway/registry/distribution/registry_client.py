@@ -12,18 +12,17 @@ from typing import Any, Literal, cast
 import requests
 
 from slipway.core.credentials import CredentialsFor
-from slipway.registry.distribution.auth import TRIES, Login, expired
-from slipway.registry.distribution.retry import Policy
-from slipway.registry.distribution.transport import Transport, reason
-from slipway.registry.errors import ImageMissingError, ManifestError, refusal, unavailable
-from slipway.registry.hosts import api_repository
-from slipway.registry.manifests import (
-    ACCEPTED,
-    Manifest,
-    choose,
-    digest_of,
-    media_type_of,
+from slipway.registry.distribution.auth import TRIES, RegistryLogin, is_expired
+from slipway.registry.distribution.retry import RetryPolicy
+from slipway.registry.distribution.transport import RegistryTransport, transport_reason
+from slipway.registry.errors import (
+    ImageMissingError,
+    ManifestError,
+    refusal_error,
+    unavailable_error,
 )
+from slipway.registry.hosts import api_repository
+from slipway.registry.manifests import ACCEPTED, Manifest, choose_manifest, digest_of, media_type_of
 
 _PIECE = 1 << 20
 
@@ -31,7 +30,7 @@ Access = Literal["pull", "pull,push"]
 SMALL_BLOB = 8 << 20  # bytes; image configurations stay far below
 
 
-class Distribution:
+class RegistryClient:
     """One registry host (Distribution, ECR, public.ecr.aws, Docker Hub).
 
     Busy and breaking servers are met with patience (`policy`); a refused login with fresh
@@ -44,15 +43,15 @@ class Distribution:
         credentials: CredentialsFor,
         *,
         insecure: bool | None = None,
-        policy: Policy | None = None,
+        policy: RetryPolicy | None = None,
     ) -> None:
         self.host = host
-        self._transport = Transport(host, insecure=insecure, policy=policy)
-        self._login = Login(self._transport, credentials)
+        self._transport = RegistryTransport(host, insecure=insecure, policy=policy)
+        self._login = RegistryLogin(self._transport, credentials)
         self.attempts = self._transport.policy.attempts
         self.pause = self._transport.pause
 
-    def __enter__(self) -> Distribution:
+    def __enter__(self) -> RegistryClient:
         return self
 
     def __exit__(
@@ -76,7 +75,7 @@ class Distribution:
         where = self.name(repository, reference)
         response = self.request("GET", repository, f"manifests/{reference}", headers=_accept())
         if response.status_code != 200:
-            raise refusal(response.status_code, response.content, where=where)
+            raise refusal_error(response.status_code, response.content, where=where)
         raw = response.content
         digest = digest_of(raw)
         said = response.headers.get("Docker-Content-Digest", digest)
@@ -92,7 +91,7 @@ class Distribution:
         found = self.manifest(repository, reference)
         if not found.is_index:
             return found
-        return self.manifest(repository, choose(found, os=os, architecture=architecture))
+        return self.manifest(repository, choose_manifest(found, os=os, architecture=architecture))
 
     def head(self, repository: str, reference: str) -> str | None:
         """Digest of a tag, or None where the repository has no such tag (or does not exist)."""
@@ -103,7 +102,7 @@ class Distribution:
         if response.status_code == 200 and digest:
             return digest
         # An answer to HEAD has no body: GET tells why (and renews a login that has expired).
-        found = find(self, repository, reference)
+        found = find_manifest(self, repository, reference)
         return found.digest if found else None
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> str:
@@ -121,7 +120,7 @@ class Distribution:
         )
         where = self.name(repository, reference)
         if response.status_code != 201:
-            raise refusal(response.status_code, response.content, where=where)
+            raise refusal_error(response.status_code, response.content, where=where)
         stored = response.headers.get("Docker-Content-Digest", manifest.digest)
         if stored != manifest.digest:
             raise ManifestError(f"stored as {stored}, sent as {manifest.digest}", where=where)
@@ -138,7 +137,7 @@ class Distribution:
             if response.status_code in (200, 206, 404):
                 return response.status_code != 404
             where = self.name(repository, digest)
-            raise refusal(response.status_code, response.content, where=where)
+            raise refusal_error(response.status_code, response.content, where=where)
 
     def blob(self, repository: str, digest: str) -> bytes:
         """A small blob (an image's configuration), its digest checked."""
@@ -208,7 +207,7 @@ class Distribution:
                     body=body() if body else None,
                     stream=stream,
                 )
-                if response.status_code != 401 and not expired(response):
+                if response.status_code != 401 and not is_expired(response):
                     return response
                 with contextlib.closing(response):
                     self._login.answer(response, scope, sent)
@@ -223,7 +222,7 @@ class Distribution:
         return f"{self.host}/{repository}{'@' if ':' in reference else ':'}{reference}"
 
 
-def find(registry: Distribution, repository: str, reference: str) -> Manifest | None:
+def find_manifest(registry: RegistryClient, repository: str, reference: str) -> Manifest | None:
     """The manifest, or None where the repository does not have it."""
     try:
         return registry.manifest(repository, reference)
@@ -253,7 +252,7 @@ def read_blob(
     while not whole:
         with contextlib.closing(rest(offset)) as response:
             if response.status_code not in (200, 206):
-                raise refusal(response.status_code, response.content, where=where)
+                raise refusal_error(response.status_code, response.content, where=where)
             skip = offset if response.status_code == 200 else 0  # a server without ranges
             try:
                 for piece in response.iter_content(_PIECE):
@@ -268,7 +267,7 @@ def read_blob(
             except requests.exceptions.RequestException as error:
                 cuts += 1
                 if cuts >= attempts:
-                    raise unavailable(where, reason(error)) from error
+                    raise unavailable_error(where, transport_reason(error)) from error
         if not whole:
             pause(cuts)
     if f"sha256:{hasher.hexdigest()}" != digest:

@@ -13,7 +13,7 @@ from functools import cache
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetryPolicy:
     """How often and how patiently a request is tried. Times are in seconds."""
 
     attempts: int = 7
@@ -54,7 +54,7 @@ def retry_after(header: str | None, *, now: datetime | None = None) -> float | N
     return max(0.0, (date - (now or datetime.now(timezone.utc))).total_seconds())
 
 
-class Gate:
+class HostPause:
     """One host's quiet time, shared by all threads that talk to it.
 
     When a host says "too many requests" to one of them, the others wait as well: that is what
@@ -80,7 +80,7 @@ class Gate:
 
 
 @cache
-def gate(host: str) -> Gate:
+def host_pause(host: str) -> HostPause:
     """The one gate of a host in this process."""
     del host
-    return Gate()
+    return HostPause()

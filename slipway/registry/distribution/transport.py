@@ -13,12 +13,12 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import NameResolutionError
 
-from slipway.registry.distribution.retry import Policy, gate, retry_after
+from slipway.registry.distribution.retry import RetryPolicy, host_pause, retry_after
 from slipway.registry.errors import (
     RegistryError,
-    complaint,
-    throttled,
-    unavailable,
+    registry_reply,
+    throttled_error,
+    unavailable_error,
 )
 from slipway.registry.hosts import api_host, is_loopback
 
@@ -41,7 +41,7 @@ class _Authorization(AuthBase):
         return request
 
 
-class Transport:
+class RegistryTransport:
     """Requests to one registry host, tried again as the policy says.
 
     `insecure`: plain http; None means http for loopback hosts and https for all others, which is
@@ -49,12 +49,14 @@ class Transport:
     proxies from the usual variables. Safe to use from several threads.
     """
 
-    def __init__(self, host: str, *, insecure: bool | None = None, policy: Policy | None = None):
+    def __init__(
+        self, host: str, *, insecure: bool | None = None, policy: RetryPolicy | None = None
+    ):
         self.host = host
         plain = is_loopback(host) if insecure is None else insecure
         self.base = f"{'http' if plain else 'https'}://{api_host(host)}"
-        self.policy = policy or Policy()
-        self._gate = gate(host)
+        self.policy = policy or RetryPolicy()
+        self._gate = host_pause(host)
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
         self._lock = threading.Lock()
@@ -149,12 +151,12 @@ class Transport:
 
 def _refused(response: requests.Response, where: str) -> tuple[RegistryError, float | None]:
     with contextlib.closing(response):
-        said = complaint(response.content).message or response.reason or ""
+        said = registry_reply(response.content).message or response.reason or ""
     text = f"{response.status_code} {said}".strip()
     asked = retry_after(response.headers.get("Retry-After"))
     if response.status_code == 429:
-        return throttled(where, text), 0.0 if asked is None else asked
-    return unavailable(where, text), asked
+        return throttled_error(where, text), 0.0 if asked is None else asked
+    return unavailable_error(where, text), asked
 
 
 def _may_pass(error: requests.exceptions.RequestException) -> bool:
@@ -174,21 +176,21 @@ def _may_pass(error: requests.exceptions.RequestException) -> bool:
 def _broken(error: requests.exceptions.RequestException, where: str) -> RegistryError:
     if isinstance(error, requests.exceptions.SSLError):
         return RegistryError(
-            f"the server's certificate is not trusted ({reason(error)})",
+            f"the server's certificate is not trusted ({transport_reason(error)})",
             where=where,
             cure="Behind a proxy with its own certificate authority, name its bundle in "
             "REQUESTS_CA_BUNDLE or SSL_CERT_FILE.",
         )
-    return unavailable(where, reason(error))
+    return unavailable_error(where, transport_reason(error))
 
 
-def reason(error: BaseException) -> str:
+def transport_reason(error: BaseException) -> str:
     """The innermost words: requests wraps urllib3, which wraps the socket's error."""
     inner = getattr(error, "reason", None)
     causes = [inner, *reversed(error.args)]
     cause = next((part for part in causes if isinstance(part, BaseException)), None)
     if cause is not None:
-        return reason(cause)
+        return transport_reason(cause)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     # urllib3 puts the connection's own description before the words.

@@ -13,9 +13,9 @@ from slipway.registry.errors import (
     RegistryError,
     RepositoryMissingError,
     WrongAccountError,
-    not_authorised,
-    throttled,
-    unavailable,
+    not_authorised_error,
+    throttled_error,
+    unavailable_error,
 )
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def aws_errors(action: str, where: str, account: str | None = None) -> Iterator[
             f"there are no AWS credentials for {action} ({error})", where=where, cure=_LOGIN
         ) from error
     except (aws.HTTPClientError, aws.ConnectionError) as error:
-        raise unavailable(where, str(error)) from error
+        raise unavailable_error(where, str(error)) from error
     except aws.BotoCoreError as error:
         raise RegistryError(f"{action} failed: {error}", where=where) from error
 
@@ -138,9 +138,9 @@ def client_error(
             cure=f"{_LOGIN} In an opt-in region, check that the account has it enabled.",
         )
     if code in _DENIED:
-        return denied(where, text, account)
+        return access_denied(where, text, account)
     if code in _THROTTLED:
-        return throttled(where, f"{action}: {text}")
+        return throttled_error(where, f"{action}: {text}")
     if code == "RepositoryNotFoundException":
         return RepositoryMissingError(
             f"the repository does not exist ({text})",
@@ -150,12 +150,12 @@ def client_error(
     return RegistryError(f"{action} failed: {code}: {text}", where=where)
 
 
-def denied(where: str, text: str, account: str | None) -> RegistryError:
+def access_denied(where: str, text: str, account: str | None) -> RegistryError:
     """A denial: by whom is known from the principal that AWS names in its message."""
     principal = _PRINCIPAL.search(text)
     if principal and account and principal[1] != account:
         return wrong_account(where, principal[1], account, text)
-    return not_authorised(where, text)
+    return not_authorised_error(where, text)
 
 
 def wrong_account(where: str, caller: str, account: str, text: str) -> WrongAccountError:

@@ -28,7 +28,7 @@ _EXCEPTIONS_MAX = 5  # ECR user guide, "Preventing image tags from being overwri
 
 
 @dataclass(frozen=True)
-class Repository:
+class EcrRepository:
     """A repository as ECR describes it. `mutability` is ECR's word (IMMUTABLE_WITH_EXCLUSION)."""
 
     name: str
@@ -48,7 +48,7 @@ def ensure_repository(
     keep: int | None = None,
     alias_patterns: Sequence[str] = (),
     account: str | None = None,
-) -> Repository:
+) -> EcrRepository:
     """The repository, created where the registry has none of this name.
 
     A new one scans on push and has immutable tags, but for `alias_patterns` (at most 5, `*` is the
@@ -75,7 +75,7 @@ def ensure_repository(
             warnings.append(f"nothing will expire: {error.what}")
     if consumers or sagemaker:
         edge.allow(pull_statements(client.meta.partition, consumers, sagemaker))
-    return Repository(
+    return EcrRepository(
         name,
         found["repositoryUri"],
         found["registryId"],

@@ -10,22 +10,17 @@ from typing import Any
 
 from slipway.core.errors import SlipwayError
 from slipway.registry.manifests import Manifest, digest_of
-from slipway.sqsh.source_image import (
-    EngineSourceSourceImage,
-    EnrootFilesImageConfig,
-    Origin,
-    seconds,
-)
+from slipway.sqsh.source_image import ImageConfig, ImageFacts, SourceImage, timestamp_seconds
 from slipway.squashfs.compile.layer_sources import TarSource
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredImage:
     """An image that can be exported, and the digest of its manifest, which names its content."""
 
-    origin: Origin
+    origin: SourceImage
     digest: str
 
 
@@ -39,7 +34,7 @@ def _origin(
     manifest: Manifest,
     raw_config: bytes,
     open_blob: Callable[[str], Iterator[bytes]],
-) -> Origin:
+) -> SourceImage:
     content, config = manifest.json(), json.loads(raw_config)
     if digest_of(raw_config) != content["config"]["digest"]:
         raise SlipwayError("the image's configuration does not have its digest", where=name)
@@ -56,16 +51,16 @@ def _origin(
         TarSource(diff_id, _opener(open_blob, str(layer["digest"])), int(layer["size"]))
         for diff_id, layer in zip(unpacked, layers, strict=True)
     ]
-    image = EngineSourceSourceImage(
+    image = ImageFacts(
         reference=name,
         id=content["config"]["digest"],
         digests=(name,),
         # Nothing tells the unpacked size; training images' layers are gzip at about 0.45.
         size=int(sum(source.size for source in sources) / 0.45),
-        created=seconds(config.get("created")),
-        config=EnrootFilesImageConfig.from_inspect(config.get("config") or {}),
+        created=timestamp_seconds(config.get("created")),
+        config=ImageConfig.from_inspect(config.get("config") or {}),
     )
-    return Origin(image, tuple(sources), provenance, engine_files=False)
+    return SourceImage(image, tuple(sources), provenance, engine_files=False)
 
 
 def _opener(

@@ -14,33 +14,28 @@ import requests
 
 from slipway.core.processes import this_process
 from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL, _engine_source_remove
+from slipway.engine.containers import OWNER_LABEL, _remove_exported
 from slipway.engine.errors import EngineError
-from slipway.engine.images import image_id, inspect
+from slipway.engine.images import find_image_id, inspect_image
 from slipway.engine.sdk_errors import sdk_errors
-from slipway.sqsh.source_image import (
-    EngineSourceSourceImage,
-    EnrootFilesImageConfig,
-    Origin,
-    seconds,
-)
-from slipway.squashfs.compile.layer_sources import DirSource
+from slipway.sqsh.source_image import ImageConfig, ImageFacts, SourceImage, timestamp_seconds
+from slipway.squashfs.compile.layer_sources import DirectorySource
 
 _CHUNK_BYTES = 1 << 20
 
 
-def look_up(engine: Engine, reference: str) -> EngineSourceSourceImage:
+def find_engine_image(engine: Engine, reference: str) -> ImageFacts:
     """Inspect an image by name or id. Raises EngineError where the engine does not have it."""
-    if image_id(engine, reference) is None:
+    if find_image_id(engine, reference) is None:
         raise EngineError(f"the engine has no image {reference}", cure="Build it: `./inv build`.")
-    image = inspect(engine, reference)
-    return EngineSourceSourceImage(
+    image = inspect_image(engine, reference)
+    return ImageFacts(
         reference=reference,
         id=image["Id"],
         digests=tuple(image.get("RepoDigests") or ()),
         size=image["Size"],
-        created=seconds(image.get("Created")),
-        config=EnrootFilesImageConfig.from_inspect(image.get("Config") or {}),
+        created=timestamp_seconds(image.get("Created")),
+        config=ImageConfig.from_inspect(image.get("Config") or {}),
     )
 
 
@@ -52,7 +47,7 @@ def _raise_for_status(response: requests.Response) -> None:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ContainerExport:
     """A running export."""
 
     chunks: Iterator[bytes]
@@ -60,7 +55,7 @@ class Exported:
 
 
 @contextlib.contextmanager
-def exported(engine: Engine, image: EngineSourceSourceImage) -> Iterator[Exported]:
+def container_export(engine: Engine, image: ImageFacts) -> Iterator[ContainerExport]:
     """The file system of `image` as the tar stream of `docker export`. Raises EngineError."""
     # Named by us, so that a Ctrl-C before the engine's answer leaves nothing we cannot find.
     name = f"slipway-export-{secrets.token_hex(6)}"
@@ -74,18 +69,18 @@ def exported(engine: Engine, image: EngineSourceSourceImage) -> Iterator[Exporte
                 labels={OWNER_LABEL: this_process().as_label()},
                 network_disabled=True,
             )
-            created = seconds(api.inspect_container(name)["Created"])
+            created = timestamp_seconds(api.inspect_container(name)["Created"])
             # Not api.export(): its response cannot be closed early, and an engine does not remove
             # a container whose export is still open.
             url = f"{api.base_url}/v{api.api_version}/containers/{name}/export"
             with contextlib.closing(api.get(url, stream=True, timeout=(60, None))) as response:
                 _raise_for_status(response)
-                yield Exported(response.iter_content(_CHUNK_BYTES), created)
+                yield ContainerExport(response.iter_content(_CHUNK_BYTES), created)
         finally:
-            _engine_source_remove(engine, name)
+            _remove_exported(engine, name)
 
 
-def find_layers(engine: Engine, image: EngineSourceSourceImage) -> Origin | None:
+def find_overlay_layers(engine: Engine, image: ImageFacts) -> SourceImage | None:
     """The image with its overlay2 directories; None where this process cannot read them.
 
     That is so for engines elsewhere, for other stores (containerd's snapshots are not named by
@@ -93,7 +88,7 @@ def find_layers(engine: Engine, image: EngineSourceSourceImage) -> Origin | None
     """
     if engine.containerd_store or not engine.url.startswith("unix:"):
         return None
-    found = inspect(engine, image.id)
+    found = inspect_image(engine, image.id)
     driver = found.get("GraphDriver") or {}
     if driver.get("Name") != "overlay2":
         return None
@@ -105,9 +100,9 @@ def find_layers(engine: Engine, image: EngineSourceSourceImage) -> Origin | None
     digests = found["RootFS"].get("Layers") or []
     if len(folders) != len(digests) or not all(map(_readable, folders)):
         return None
-    return Origin(
+    return SourceImage(
         image,
-        tuple(map(DirSource, digests, folders)),
+        tuple(map(DirectorySource, digests, folders)),
         f"dockerd://{image.reference}",
         engine_files=True,
     )

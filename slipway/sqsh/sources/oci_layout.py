@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slipway.core.errors import SlipwayError
-from slipway.registry.manifests import Manifest, choose, media_type_of
-from slipway.sqsh.sources.blobs import Stored, _architecture, _origin
+from slipway.registry.manifests import Manifest, choose_manifest, media_type_of
+from slipway.sqsh.sources.blobs import StoredImage, _architecture, _origin
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PIECE = 1 << 20
 
 
-def from_layout(folder: Path) -> Stored:
+def layout_image(folder: Path) -> StoredImage:
     """The one image of an OCI layout, for this machine's architecture where there are several."""
     try:
         index = json.loads((folder / "index.json").read_bytes())
@@ -31,14 +31,14 @@ def from_layout(folder: Path) -> Stored:
         )
     manifest = _manifest(folder, entries[0]["digest"])
     if manifest.is_index:
-        manifest = _manifest(folder, choose(manifest, architecture=_architecture()))
+        manifest = _manifest(folder, choose_manifest(manifest, architecture=_architecture()))
     config = _read_blob(folder, manifest.json()["config"]["digest"])
 
     def open_blob(digest: str) -> Iterator[bytes]:
         return _stream_blob(folder, digest)
 
     name = f"oci:{folder.name}@{manifest.digest}"
-    return Stored(_origin(name, name, manifest, config, open_blob), manifest.digest)
+    return StoredImage(_origin(name, name, manifest, config, open_blob), manifest.digest)
 
 
 def _blob_path(folder: Path, digest: str) -> Path:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from slipway.registry.distribution.registry_client import Distribution
-from slipway.sqsh.sources.blobs import Stored, _architecture, _origin
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.sqsh.sources.blobs import StoredImage, _architecture, _origin
 
 
-def from_registry(registry: Distribution, repository: str, reference: str) -> Stored:
+def registry_image(registry: RegistryClient, repository: str, reference: str) -> StoredImage:
     """An image of a registry, for this machine's architecture where there are several."""
     manifest = registry.image(repository, reference, architecture=_architecture())
     content = manifest.json()
@@ -24,4 +24,4 @@ def from_registry(registry: Distribution, repository: str, reference: str) -> St
 
     # enroot's own spelling: docker://HOST#REPOSITORY:TAG.
     provenance = f"docker://{registry.host}#{repository}@{manifest.digest}"
-    return Stored(_origin(name, provenance, manifest, config, open_blob), manifest.digest)
+    return StoredImage(_origin(name, provenance, manifest, config, open_blob), manifest.digest)

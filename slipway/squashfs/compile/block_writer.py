@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import IO
 
-from slipway.core.digests import Hasher, Piece
+from slipway.core.digests import Piece, PieceHasher
 from slipway.squashfs.compile.layer_tree import EMPTY, FileData
 from slipway.squashfs.format.compressors import Codec
 from slipway.squashfs.format.structures import DATA_STORED
@@ -16,7 +16,7 @@ from slipway.squashfs.format.structures import DATA_STORED
 Read = Callable[[int], bytes]
 
 
-class Packer:
+class BlockWriter:
     """Writes one part's data into `sink`.
 
     Files below the block size share fragments, and are stored once if their content is the same;
@@ -44,7 +44,7 @@ class Packer:
         self._small: dict[bytes, FileData] = {}
         self._tail = bytearray()
         self._pending: deque[tuple[bytes, Future[bytes | None], FileData | None]] = deque()
-        self._hasher = Hasher()
+        self._hasher = PieceHasher()
         self.position = 0
         self.fragments: list[tuple[int, int, int]] = []
         """(part, start, size word) of each fragment, whole after `finish`."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.core.digests import Piece
-from slipway.squashfs.compile.layer_tree import Node
+from slipway.squashfs.compile.layer_tree import TreeNode
 from slipway.squashfs.format.structures import DIR
 
 MAGIC = b"slipway-layer/2\n"
@@ -46,7 +46,7 @@ EXTRA = {"block_words": "I", "fragment_part": "I", "fragment_start": "Q", "fragm
 
 
 @dataclass(frozen=True)
-class Part:
+class DataPart:
     """A piece of a layer's data: data blocks and fragments, as they stand in an image."""
 
     source: Path | bytes
@@ -54,14 +54,14 @@ class Part:
 
 
 @dataclass
-class Layer:
+class CompiledLayer:
     """See the module. Column names and their meaning are in COLUMNS and EXTRA."""
 
     names: list[bytes]
     columns: dict[str, array[int]]
     texts: list[bytes] = field(default_factory=lambda: [b""])
     xattrs: list[tuple[tuple[bytes, bytes], ...]] = field(default_factory=lambda: [()])
-    parts: list[Part] = field(default_factory=list)
+    parts: list[DataPart] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -69,16 +69,16 @@ class Layer:
         return len(self.names)
 
 
-def freeze(
-    root: Node, parts: list[Part], fragments: list[tuple[int, int, int]], order: list[int]
-) -> Layer:
+def freeze_tree(
+    root: TreeNode, parts: list[DataPart], fragments: list[tuple[int, int, int]], order: list[int]
+) -> CompiledLayer:
     """A finished tree as columns.
 
     `fragments` are (part, start, size word) for each part in turn, `order[part]` the number of
     fragments before that part's.
     """
     columns = {name: array(code) for name, code in {**COLUMNS, **EXTRA}.items()}
-    layer = Layer([b""], columns, parts=parts)
+    layer = CompiledLayer([b""], columns, parts=parts)
     texts: dict[bytes, int] = {b"": 0}
     xattrs: dict[tuple[tuple[bytes, bytes], ...], int] = {(): 0}
     add = [columns[name].append for name in COLUMNS]
@@ -130,7 +130,7 @@ def freeze(
     return layer
 
 
-def dump(layer: Layer) -> bytes:
+def dump_layer(layer: CompiledLayer) -> bytes:
     """As stored in a cache entry: magic, sha256 of the rest, head, columns."""
     names, texts = b"/".join(layer.names), b"\0".join(layer.texts)
     head = {
@@ -148,7 +148,7 @@ def dump(layer: Layer) -> bytes:
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
-def load(data: bytes, folder: Path) -> Layer:
+def read_layer(data: bytes, folder: Path) -> CompiledLayer:
     """What `dump` wrote; parts lie in `folder` as `part_name` says. ValueError if damaged."""
     body = memoryview(data)[len(MAGIC) + 32 :]
     if data[: len(MAGIC)] != MAGIC or hashlib.sha256(body).digest() != data[len(MAGIC) :][:32]:
@@ -171,10 +171,10 @@ def load(data: bytes, folder: Path) -> Layer:
         tuple((bytes.fromhex(k), bytes.fromhex(v)) for k, v in pairs) for pairs in head["xattrs"]
     ]
     parts = [
-        Part(folder / part_name(number), tuple(Piece(*piece) for piece in pieces))
+        DataPart(folder / part_name(number), tuple(Piece(*piece) for piece in pieces))
         for number, pieces in enumerate(head["parts"])
     ]
-    return Layer(names, columns, texts, xattrs, parts)
+    return CompiledLayer(names, columns, texts, xattrs, parts)
 
 
 def part_name(number: int) -> str:

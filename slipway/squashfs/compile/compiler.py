@@ -10,22 +10,28 @@ from pathlib import Path
 
 from slipway.core.processes import cpu_count
 from slipway.squashfs.compile import directory_layer, tar_layer
-from slipway.squashfs.compile.block_writer import Packer
-from slipway.squashfs.compile.compiled_layer import Layer, Part, dump, freeze, part_name
-from slipway.squashfs.compile.layer_cache import INDEX, Cache, Lock
+from slipway.squashfs.compile.block_writer import BlockWriter
+from slipway.squashfs.compile.compiled_layer import (
+    CompiledLayer,
+    DataPart,
+    dump_layer,
+    freeze_tree,
+    part_name,
+)
+from slipway.squashfs.compile.layer_cache import INDEX, LayerCache, LayerLease
 from slipway.squashfs.compile.layer_sources import (
-    DirSource,
+    DirectorySource,
     OnProgress,
     Source,
     TarSource,
     no_progress,
 )
-from slipway.squashfs.compile.layer_stream import ReadAhead, decompressed
-from slipway.squashfs.compile.layer_tree import Node
-from slipway.squashfs.compile.pack_job import Done, Job, pack
-from slipway.squashfs.compile.worker_pool import Pool
+from slipway.squashfs.compile.layer_stream import ReadAhead, decompressed_stream
+from slipway.squashfs.compile.layer_tree import TreeNode
+from slipway.squashfs.compile.pack_job import PackedPart, PackJob, pack_job
+from slipway.squashfs.compile.worker_pool import PackPool
 from slipway.squashfs.format.errors import LayerError
-from slipway.squashfs.format.options import Options
+from slipway.squashfs.format.options import CompressionOptions
 
 PART_BYTES = 128 << 20
 """File bytes of a part: small enough to keep all cores busy, large enough to share fragments.
@@ -39,28 +45,28 @@ class _Build:
     """A layer directory that is being compiled."""
 
     folder: Path  # the entry's, not yet visible
-    root: Node | None = None
-    jobs: list[tuple[list[Node], Future[Done]]] = field(default_factory=list)
+    root: TreeNode | None = None
+    jobs: list[tuple[list[TreeNode], Future[PackedPart]]] = field(default_factory=list)
 
 
 @contextlib.contextmanager
-def compiled(
-    cache: Cache,
+def compile_layers(
+    cache: LayerCache,
     sources: Sequence[Source],
-    options: Options,
+    options: CompressionOptions,
     on_progress: OnProgress = no_progress,
     on_cached: Callable[[str], None] | None = None,
-) -> Iterator[list[Layer]]:
+) -> Iterator[list[CompiledLayer]]:
     """The compiled layers of `sources`, in the same order, kept in the cache for the block.
 
     Raises LayerError, CacheError. Whatever was compiled before an error stays cached.
     """
     keys = [options.key(source.digest, source.kind) for source in sources]
     by_key = dict(zip(keys, sources, strict=True))
-    locks: list[Lock] = []
-    layers: dict[str, Layer] = {}
+    locks: list[LayerLease] = []
+    layers: dict[str, CompiledLayer] = {}
     try:
-        missing: dict[str, Lock] = {}
+        missing: dict[str, LayerLease] = {}
         # In one order in all processes, so that none waits for another in a circle.
         for key in sorted(by_key):
             lock = cache.lock(key)
@@ -81,7 +87,7 @@ def compiled(
                     on_cached(by_key[key].digest)
         order = [key for key in dict.fromkeys(keys) if key in missing]
 
-        def made(key: str, layer: Layer) -> None:
+        def made(key: str, layer: CompiledLayer) -> None:
             layers[key] = layer
             missing[key].share()
 
@@ -95,18 +101,18 @@ def compiled(
 
 
 def _compile(
-    cache: Cache,
+    cache: LayerCache,
     wanted: Sequence[tuple[str, Source]],
-    options: Options,
-    on_made: Callable[[str, Layer], None],
+    options: CompressionOptions,
+    on_made: Callable[[str, CompiledLayer], None],
     on_progress: OnProgress,
 ) -> None:
     """Make entries. All directories are read first, so that no core waits at a layer's end."""
     options.codec()  # a missing library is one error here, not one in each process
-    with contextlib.ExitStack() as entries, Pool() as pool:
+    with contextlib.ExitStack() as entries, PackPool() as pool:
         builds: list[tuple[str, _Build, contextlib.ExitStack]] = []
         for key, source in wanted:
-            if isinstance(source, DirSource):
+            if isinstance(source, DirectorySource):
                 entry = entries.enter_context(contextlib.ExitStack())
                 build = _Build(entry.enter_context(cache.make(key)))
                 builds.append((key, build, entry))
@@ -114,16 +120,16 @@ def _compile(
             else:
                 with cache.make(key) as folder:
                     layer = _read_archive(source, folder, options, on_progress)
-                    (folder / INDEX).write_bytes(dump(layer))
+                    (folder / INDEX).write_bytes(dump_layer(layer))
                 on_made(key, _load(cache, key))
         for key, build, entry in builds:
             layer = _assemble(build)
-            (build.folder / INDEX).write_bytes(dump(layer))
+            (build.folder / INDEX).write_bytes(dump_layer(layer))
             entry.close()
             on_made(key, _load(cache, key))
 
 
-def _load(cache: Cache, key: str) -> Layer:
+def _load(cache: LayerCache, key: str) -> CompiledLayer:
     layer = cache.read(key)
     if layer is None:
         raise LayerError("the compiled layer changed at once", where=str(cache.entry(key)))
@@ -131,16 +137,20 @@ def _load(cache: Cache, key: str) -> Layer:
 
 
 def _read_directory(
-    source: DirSource, build: _Build, pool: Pool, options: Options, on_progress: OnProgress
+    source: DirectorySource,
+    build: _Build,
+    pool: PackPool,
+    options: CompressionOptions,
+    on_progress: OnProgress,
 ) -> None:
-    files: list[tuple[bytes, Node]] = []
+    files: list[tuple[bytes, TreeNode]] = []
     waiting = total = done = 0
     scanned = False
 
     def submit() -> None:
         nonlocal files, waiting
         part, size = len(build.jobs), waiting
-        job = Job(
+        job = PackJob(
             bytes(source.folder),
             [(path, node.size) for path, node in files],
             part,
@@ -150,7 +160,7 @@ def _read_directory(
             build.folder / part_name(part),
         )
 
-        def finished(future: Future[Done]) -> None:
+        def finished(future: Future[PackedPart]) -> None:
             nonlocal done
             if future.exception() is not None:
                 return
@@ -158,15 +168,15 @@ def _read_directory(
             on_progress(source.digest, done, total if scanned else 0)
 
         if size < _SMALL_BYTES:  # done sooner than a process has started
-            future: Future[Done] = Future()
-            future.set_result(pack(job))
+            future: Future[PackedPart] = Future()
+            future.set_result(pack_job(job))
             future.add_done_callback(finished)
         else:
             future = pool.submit(job, finished)
         build.jobs.append(([node for _, node in files], future))
         files, waiting = [], 0
 
-    def on_file(path: bytes, node: Node) -> None:
+    def on_file(path: bytes, node: TreeNode) -> None:
         nonlocal waiting, total
         files.append((path, node))
         waiting += node.size
@@ -175,30 +185,30 @@ def _read_directory(
             submit()
 
     on_progress(source.digest, 0, 0)
-    build.root = directory_layer.scan(source.folder, on_file)
+    build.root = directory_layer.scan_directory(source.folder, on_file)
     scanned = True
     if files:
         submit()
 
 
-def _assemble(build: _Build) -> Layer:
+def _assemble(build: _Build) -> CompiledLayer:
     assert build.root is not None
-    parts: list[Part] = []
+    parts: list[DataPart] = []
     fragments: list[tuple[int, int, int]] = []
     before = []
     for number, (nodes, future) in enumerate(build.jobs):
         done = future.result()
         for node, data in zip(nodes, done.files, strict=True):
             node.data = data
-        parts.append(Part(build.folder / part_name(number), done.pieces))
+        parts.append(DataPart(build.folder / part_name(number), done.pieces))
         before.append(len(fragments))
         fragments += done.fragments
-    return freeze(build.root, parts, fragments, before)
+    return freeze_tree(build.root, parts, fragments, before)
 
 
 def _read_archive(
-    source: TarSource, folder: Path, options: Options, on_progress: OnProgress
-) -> Layer:
+    source: TarSource, folder: Path, options: CompressionOptions, on_progress: OnProgress
+) -> CompiledLayer:
     on_progress(source.digest, 0, source.size)
     fetched = 0
 
@@ -216,10 +226,10 @@ def _read_archive(
     with (
         ThreadPoolExecutor(cpu_count()) as pool,
         path.open("xb", buffering=1 << 20) as sink,
-        ReadAhead(decompressed(counted(source.open())), on_bytes) as stream,
+        ReadAhead(decompressed_stream(counted(source.open())), on_bytes) as stream,
     ):
-        packer = Packer(sink, options.codec(), options.block_size, pool=pool)
-        root = tar_layer.read_layer(stream, packer)
+        packer = BlockWriter(sink, options.codec(), options.block_size, pool=pool)
+        root = tar_layer.read_tar_layer(stream, packer)
         pieces = packer.finish()
         digest = f"sha256:{stream.drain()}"
     if digest != source.digest:
@@ -227,4 +237,4 @@ def _read_archive(
             f"the layer's content has digest {digest}, not {source.digest}",
             cure="The image is damaged or was tampered with: pull or build it again.",
         )
-    return freeze(root, [Part(path, pieces)], packer.fragments, [0])
+    return freeze_tree(root, [DataPart(path, pieces)], packer.fragments, [0])

@@ -12,8 +12,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from slipway.squashfs.compile.layer_sources import MTIME_MAX, belongs
-from slipway.squashfs.compile.layer_tree import WHITEOUT, Node, new_root
+from slipway.squashfs.compile.layer_sources import MTIME_MAX, xattr_is_kept
+from slipway.squashfs.compile.layer_tree import WHITEOUT, TreeNode, new_root
 from slipway.squashfs.format.errors import LayerError
 from slipway.squashfs.format.structures import (
     BLKDEV,
@@ -25,16 +25,16 @@ from slipway.squashfs.format.structures import (
     device_number,
 )
 
-OnFile = Callable[[bytes, Node], None]
+OnFile = Callable[[bytes, TreeNode], None]
 
 _OVERLAY = (b"trusted.overlay.", b"user.overlay.")
 
 
-class NotInPlaceError(LayerError):
+class OverlayUnreadableError(LayerError):
     """The directory alone does not hold the layer: it needs overlayfs to make sense of it."""
 
 
-def scan(folder: Path, on_file: OnFile) -> Node:
+def scan_directory(folder: Path, on_file: OnFile) -> TreeNode:
     """The tree of a layer directory. Each file with content goes to `on_file(path, node)` once.
 
     Files come in the order of their paths. Raises LayerError where something cannot be read, and
@@ -58,9 +58,9 @@ def scan(folder: Path, on_file: OnFile) -> Node:
     return root
 
 
-def _scan(base: bytes, root: Node, on_file: OnFile) -> None:
-    groups: dict[tuple[int, int], tuple[int, Node]] = {}
-    stack: list[tuple[bytes, Node]] = [(b"", root)]
+def _scan(base: bytes, root: TreeNode, on_file: OnFile) -> None:
+    groups: dict[tuple[int, int], tuple[int, TreeNode]] = {}
+    stack: list[tuple[bytes, TreeNode]] = [(b"", root)]
     while stack:
         path, node = stack.pop()
         if node.kind != DIR:
@@ -88,10 +88,10 @@ def _scan(base: bytes, root: Node, on_file: OnFile) -> None:
         stack += reversed(below)
 
 
-def _node(path: bytes, info: os.stat_result) -> Node:
+def _node(path: bytes, info: os.stat_result) -> TreeNode:
     mode = info.st_mode
     kind = MODE_KIND[stat.S_IFMT(mode)]
-    node = Node(
+    node = TreeNode(
         kind,
         stat.S_IMODE(mode),
         info.st_uid,
@@ -107,12 +107,12 @@ def _node(path: bytes, info: os.stat_result) -> Node:
         node.target = os.readlink(path)  # noqa: PTH115 - a name of bytes
     elif kind in (CHRDEV, BLKDEV):
         if kind == CHRDEV and info.st_rdev == 0:
-            return Node(WHITEOUT)
+            return TreeNode(WHITEOUT)
         node.size = device_number(os.major(info.st_rdev), os.minor(info.st_rdev))
     return node
 
 
-def _attributes(path: bytes, node: Node) -> None:
+def _attributes(path: bytes, node: TreeNode) -> None:
     names = os.listxattr(path, follow_symlinks=False)
     if not names:
         return
@@ -125,15 +125,15 @@ def _attributes(path: bytes, node: Node) -> None:
             if what == b"opaque" and value == b"y":
                 node.opaque = True
             elif what in (b"metacopy", b"redirect") and not (what == b"redirect" and not value):
-                raise NotInPlaceError(
+                raise OverlayUnreadableError(
                     f"overlayfs keeps a {what.decode()} there", where=os.fsdecode(path)
                 )
-        elif belongs(name):
+        elif xattr_is_kept(name):
             kept.append((name, os.getxattr(path, text, follow_symlinks=False)))
     node.xattrs = tuple(kept)
 
 
-def reader(path: Path | bytes) -> tuple[int, Callable[[int], bytes]]:
+def file_reader(path: Path | bytes) -> tuple[int, Callable[[int], bytes]]:
     """An open file, and exact reads from it; LayerError where it is shorter than it was."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 

@@ -19,9 +19,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.core.digests import differing
+from slipway.core.digests import differing_pieces
 from slipway.core.paths import Project
-from slipway.squashfs.compile.compiled_layer import Layer, load
+from slipway.squashfs.compile.compiled_layer import CompiledLayer, read_layer
 from slipway.squashfs.format.errors import CacheError
 
 DEFAULT_LIMIT = 50_000_000_000  # bytes
@@ -29,7 +29,7 @@ INDEX, SEAL = "index", "seal"
 _PARTIAL = ".partial"
 
 
-class Lock:
+class LayerLease:
     """A lock file, held until `release` or the end of the process."""
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class Lock:
         os.close(self._handle)
 
 
-class Cache:
+class LayerCache:
     """The layer cache in `folder`, kept below `limit` bytes by `trim`."""
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
@@ -71,22 +71,22 @@ class Cache:
         """Where an entry is or will be."""
         return self.folder / "layers" / key
 
-    def lock(self, key: str) -> Lock:
+    def lock(self, key: str) -> LayerLease:
         """The lock of an entry, not held yet."""
-        return Lock(self.folder / "locks" / key)
+        return LayerLease(self.folder / "locks" / key)
 
-    def read(self, key: str) -> Layer | None:
+    def read(self, key: str) -> CompiledLayer | None:
         """A whole entry, marked as used now; None where it is missing or damaged.
 
         Hold its lock. A damaged entry is left for `make` to replace.
         """
         entry = self.entry(key)
         try:
-            layer = load((entry / INDEX).read_bytes(), entry)
+            layer = read_layer((entry / INDEX).read_bytes(), entry)
             if (entry / SEAL).read_text() != _seal(entry):
                 for part in layer.parts:
                     assert isinstance(part.source, Path)
-                    if differing(part.source, part.pieces) is not None:
+                    if differing_pieces(part.source, part.pieces) is not None:
                         return None
                 _write_seal(entry)
             os.utime(entry)
@@ -160,6 +160,6 @@ def _write_seal(entry: Path) -> None:
     (entry / SEAL).write_text(_seal(entry))
 
 
-def layer_cache(project: Project, limit: int = DEFAULT_LIMIT) -> Cache:
+def layer_cache(project: Project, limit: int = DEFAULT_LIMIT) -> LayerCache:
     """The project's compiled layers, kept below `limit` bytes."""
-    return Cache(project.sqsh / "layers", limit)
+    return LayerCache(project.sqsh / "layers", limit)

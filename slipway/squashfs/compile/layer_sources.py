@@ -20,7 +20,7 @@ def no_progress(layer: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class DirSource:
+class DirectorySource:
     """A layer directory of overlayfs. `digest` names its content (the diff id)."""
 
     digest: str
@@ -41,10 +41,10 @@ class TarSource:
     kind = "tar"
 
 
-Source = DirSource | TarSource
+Source = DirectorySource | TarSource
 
 
-def belongs(name: bytes) -> bool:
+def xattr_is_kept(name: bytes) -> bool:
     """Whether an attribute is content: file capabilities, and what users set.
 
     Left out: overlayfs's bookkeeping (trusted.overlay.*, user.overlay.*), and the labels that the

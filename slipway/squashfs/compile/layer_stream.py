@@ -17,7 +17,7 @@ _PIECE = 1 << 20
 _AHEAD = 16  # pieces between the threads
 
 
-def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def decompressed_stream(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """A layer blob as its plain tar: gzip, zstd or plain, told by its first bytes."""
     source = iter(pieces)
     head = b""

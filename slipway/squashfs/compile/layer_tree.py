@@ -29,7 +29,7 @@ EMPTY = FileData()
 
 
 @dataclass(slots=True, eq=False)
-class Node:
+class TreeNode:
     """One name. `size` is bytes of a file, or the device number; `mode` permissions only.
 
     `group` is the same positive number for all names of one file in the layer, 0 for a single
@@ -49,12 +49,12 @@ class Node:
     opaque: bool = False
     implied: bool = False
     data: FileData = EMPTY
-    children: dict[bytes, Node] = field(default_factory=dict)
+    children: dict[bytes, TreeNode] = field(default_factory=dict)
 
 
-def new_root() -> Node:
+def new_root() -> TreeNode:
     """The root of a layer that does not describe it itself."""
-    return Node(DIR, 0o755, implied=True)
+    return TreeNode(DIR, 0o755, implied=True)
 
 
 def split_path(path: bytes) -> list[bytes]:
@@ -70,7 +70,7 @@ def split_path(path: bytes) -> list[bytes]:
     return names
 
 
-def put(root: Node, path: bytes, node: Node) -> None:
+def put_node(root: TreeNode, path: bytes, node: TreeNode) -> None:
     """Place a node, with the parents that are missing, as unpacking an archive would.
 
     A directory over a directory keeps the children; anything else replaces what is there. Parents
@@ -94,7 +94,7 @@ def put(root: Node, path: bytes, node: Node) -> None:
     parent.children[names[-1]] = node
 
 
-def _parent(root: Node, names: list[bytes]) -> Node:
+def _parent(root: TreeNode, names: list[bytes]) -> TreeNode:
     above, todo, followed = [root], list(reversed(names)), 0
     while todo:
         name = todo.pop()
@@ -113,22 +113,22 @@ def _parent(root: Node, names: list[bytes]) -> Node:
         if child is None or child.kind != DIR:
             # After a whiteout nothing from below may show through.
             hidden = child is not None and child.kind == WHITEOUT
-            child = Node(DIR, 0o755, implied=True, opaque=hidden)
+            child = TreeNode(DIR, 0o755, implied=True, opaque=hidden)
             above[-1].children[name] = child
         above.append(child)
     return above[-1]
 
 
-def _describe(there: Node, node: Node) -> None:
+def _describe(there: TreeNode, node: TreeNode) -> None:
     if not node.implied:
         there.mode, there.uid, there.gid, there.mtime = node.mode, node.uid, node.gid, node.mtime
         there.xattrs, there.implied = node.xattrs, False
     there.opaque = there.opaque or node.opaque
 
 
-def find(root: Node, path: bytes) -> Node | None:
+def find_node(root: TreeNode, path: bytes) -> TreeNode | None:
     """The node at a path, symbolic links not followed."""
-    node: Node | None = root
+    node: TreeNode | None = root
     for name in split_path(path):
         node = node.children.get(name) if node is not None else None
     return node

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from slipway.core.digests import Piece
-from slipway.squashfs.compile.block_writer import Packer
-from slipway.squashfs.compile.directory_layer import reader
+from slipway.squashfs.compile.block_writer import BlockWriter
+from slipway.squashfs.compile.directory_layer import file_reader
 from slipway.squashfs.compile.layer_tree import FileData
 from slipway.squashfs.format import compressors
 
 
 @dataclass(frozen=True)
-class Job:
+class PackJob:
     """Pack files (path below `base`, size) into the new file `output`."""
 
     base: bytes
@@ -33,7 +33,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Done:
+class PackedPart:
     """What a job made: the data of each file in turn."""
 
     files: list[FileData]
@@ -42,7 +42,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Failed:
+class PackFailure:
     """Why a job failed; `code` is the system's error number, 0 for none."""
 
     what: str
@@ -51,30 +51,30 @@ class Failed:
     code: int = 0
 
 
-def pack(job: Job) -> Done:
+def pack_job(job: PackJob) -> PackedPart:
     """Do a job. Raises LayerError and OSError."""
-    codec = compressors.codec(job.compressor, job.level, job.block_size)
+    codec = compressors.find_codec(job.compressor, job.level, job.block_size)
     files = []
     with job.output.open("xb", buffering=1 << 20) as sink:
-        packer = Packer(sink, codec, job.block_size, part=job.part)
+        packer = BlockWriter(sink, codec, job.block_size, part=job.part)
         for path, size in job.files:
-            handle, read = reader(job.base + b"/" + path)
+            handle, read = file_reader(job.base + b"/" + path)
             try:
                 files.append(packer.add(size, read))
             finally:
                 os.close(handle)
         pieces = packer.finish()
-    return Done(files, packer.fragments, pieces)
+    return PackedPart(files, packer.fragments, pieces)
 
 
-def send(stream: IO[bytes], value: Any) -> None:
+def send_message(stream: IO[bytes], value: Any) -> None:
     """Write one pickle."""
     data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     stream.write(struct.pack("<I", len(data)) + data)
     stream.flush()
 
 
-def receive(stream: IO[bytes]) -> Any:
+def receive_message(stream: IO[bytes]) -> Any:
     """Read one pickle; None at the end of the stream."""
     head = stream.read(4)
     if len(head) < 4:

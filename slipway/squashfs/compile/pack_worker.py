@@ -1,7 +1,7 @@
 """A process of the pool: pack jobs come on stdin, results go to stdout.
 
-Run as ``python -m slipway.squashfs.compile.pack_worker``. What both sides pickle stands in pack_job:
-here it would belong to ``__main__``, which the other side does not have.
+Run as ``python -m slipway.squashfs.compile.pack_worker``. What both sides
+pickle stands in pack_job: here it would belong to ``__main__``, which the other side lacks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ import os
 import sys
 
 from slipway.core.errors import SlipwayError
-from slipway.squashfs.compile.pack_job import Done, Failed, pack, receive, send
+from slipway.squashfs.compile.pack_job import (
+    PackedPart,
+    PackFailure,
+    pack_job,
+    receive_message,
+    send_message,
+)
 
 
 def main() -> None:
@@ -18,16 +24,16 @@ def main() -> None:
     # Anything that prints by mistake must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    while (job := receive(sys.stdin.buffer)) is not None:
+    while (job := receive_message(sys.stdin.buffer)) is not None:
         try:
-            result: Done | Failed = pack(job)
+            result: PackedPart | PackFailure = pack_job(job)
         except SlipwayError as error:
-            result = Failed(error.what, error.where, error.cure)
+            result = PackFailure(error.what, error.where, error.cure)
         except OSError as error:
             name = error.filename
             where = os.fsdecode(name) if name is not None else str(job.output)
-            result = Failed(error.strerror or str(error), where, None, error.errno or 0)
-        send(answers, result)
+            result = PackFailure(error.strerror or str(error), where, None, error.errno or 0)
+        send_message(answers, result)
 
 
 if __name__ == "__main__":

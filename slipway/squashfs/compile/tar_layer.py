@@ -7,19 +7,19 @@ hides all that they have in its directory.
 from __future__ import annotations
 
 from slipway.squashfs.compile import tar_reader
-from slipway.squashfs.compile.block_writer import Packer
-from slipway.squashfs.compile.layer_sources import MTIME_MAX, belongs
+from slipway.squashfs.compile.block_writer import BlockWriter
+from slipway.squashfs.compile.layer_sources import MTIME_MAX, xattr_is_kept
 from slipway.squashfs.compile.layer_stream import ReadAhead
 from slipway.squashfs.compile.layer_tree import (
     LOWER_LINK,
     WHITEOUT,
-    Node,
-    find,
+    TreeNode,
+    find_node,
     new_root,
-    put,
+    put_node,
     split_path,
 )
-from slipway.squashfs.compile.tar_reader import Member
+from slipway.squashfs.compile.tar_reader import TarMember
 from slipway.squashfs.format.errors import LayerError
 from slipway.squashfs.format.structures import (
     BLKDEV,
@@ -43,10 +43,10 @@ _KINDS = {
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 
 
-def read_layer(stream: ReadAhead, packer: Packer) -> Node:
+def read_tar_layer(stream: ReadAhead, packer: BlockWriter) -> TreeNode:
     """The tree of a layer; contents go into `packer` as they come. Raises LayerError."""
     root, groups = new_root(), 0
-    for member in tar_reader.members(stream.read, stream.skip):
+    for member in tar_reader.tar_members(stream.read, stream.skip):
         path = member.name
         try:
             if member.kind == tar_reader.HARDLINK:
@@ -66,14 +66,14 @@ def read_layer(stream: ReadAhead, packer: Packer) -> Node:
             else:
                 stream.skip(member.size)
             stream.skip(-member.size % tar_reader.BLOCK)
-            put(root, path, node)
+            put_node(root, path, node)
         except ValueError as error:
             text = path.decode(errors="replace")
             raise LayerError(f"{text!r} in the layer's archive: {error}") from error
     return root
 
 
-def _node(member: Member) -> Node:
+def _node(member: TarMember) -> TreeNode:
     kind = _KINDS.get(member.kind)
     if kind is None:
         raise ValueError(f"a member of type {chr(member.kind)!r}")
@@ -86,7 +86,7 @@ def _node(member: Member) -> Node:
         if not (0 <= member.major < 1 << 12 and 0 <= member.minor < 1 << 20):
             raise ValueError(f"device {member.major}:{member.minor}")
         size = device_number(member.major, member.minor)
-    return Node(
+    return TreeNode(
         kind,
         member.mode,
         member.uid,
@@ -94,31 +94,31 @@ def _node(member: Member) -> Node:
         min(max(member.mtime, 0), MTIME_MAX),
         size,
         member.link if kind == SYMLINK else b"",
-        tuple(sorted((k, v) for k, v in member.xattrs.items() if belongs(k))),
+        tuple(sorted((k, v) for k, v in member.xattrs.items() if xattr_is_kept(k))),
     )
 
 
-def _hide(root: Node, head: bytes, name: bytes) -> None:
+def _hide(root: TreeNode, head: bytes, name: bytes) -> None:
     if name == _OPAQUE:
-        put(root, head, Node(DIR, 0o755, implied=True, opaque=True))
+        put_node(root, head, TreeNode(DIR, 0o755, implied=True, opaque=True))
     elif not name.startswith(b".wh..wh."):  # other marks are aufs's own business
         hidden = name[len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise ValueError("a whiteout of nothing")
-        put(root, (head + b"/" + hidden) if head else hidden, Node(WHITEOUT))
+        put_node(root, (head + b"/" + hidden) if head else hidden, TreeNode(WHITEOUT))
 
 
-def _link(root: Node, member: Member, groups: int) -> int:
+def _link(root: TreeNode, member: TarMember, groups: int) -> int:
     """Add a hard link; the number of groups of the layer so far."""
     target = b"/".join(split_path(member.link))
-    there = find(root, target)
+    there = find_node(root, target)
     if there is None:
-        put(root, member.name, Node(LOWER_LINK, target=target))
+        put_node(root, member.name, TreeNode(LOWER_LINK, target=target))
         return groups
     if there.kind in (DIR, WHITEOUT):
         raise ValueError("a hard link to a directory or to a removed file")
     if not there.group and there.kind != LOWER_LINK:
         groups += 1
         there.group = groups
-    put(root, member.name, there)
+    put_node(root, member.name, there)
     return groups

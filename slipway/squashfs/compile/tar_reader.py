@@ -25,7 +25,7 @@ Read = Callable[[int], bytes]
 
 
 @dataclass
-class Member:
+class TarMember:
     """One member. `name` is as written; `mtime` whole seconds, possibly negative."""
 
     kind: int
@@ -62,7 +62,7 @@ def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += length
 
 
-def _member(block: bytes, pax: dict[bytes, bytes]) -> Member:
+def _member(block: bytes, pax: dict[bytes, bytes]) -> TarMember:
     raw = _LAYOUT.unpack(block)
     if sum(block) - sum(raw[6]) + 8 * 0x20 != _number(raw[6]):
         raise ValueError("a header with a bad checksum")
@@ -73,7 +73,7 @@ def _member(block: bytes, pax: dict[bytes, bytes]) -> Member:
         # The old way to write a directory (GNU tar manual, "Basic Tar Format").
         kind = DIRECTORY if kind == 0 and name.endswith(b"/") else REGULAR
     if not pax:
-        return Member(
+        return TarMember(
             kind,
             name,
             raw[8].split(b"\0", 1)[0],
@@ -87,7 +87,7 @@ def _member(block: bytes, pax: dict[bytes, bytes]) -> Member:
         )
     if any(key.startswith(b"GNU.sparse.") for key in pax):
         raise ValueError("a sparse member, which no image builder writes")
-    return Member(
+    return TarMember(
         kind,
         pax.get(b"path", name),
         pax.get(b"linkpath", raw[8].split(b"\0", 1)[0]),
@@ -109,7 +109,7 @@ def _seconds(text: bytes) -> int:
     return seconds - 1 if text.startswith(b"-") and fraction.strip(b"0") else seconds
 
 
-def members(read: Read, skip: Callable[[int], None]) -> Iterator[Member]:
+def tar_members(read: Read, skip: Callable[[int], None]) -> Iterator[TarMember]:
     """The members of a stream; the caller reads or skips each one's content and padding.
 
     `read` gives exactly as much as asked for. Raises LayerError where it is no archive.

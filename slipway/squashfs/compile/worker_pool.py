@@ -14,13 +14,19 @@ from types import TracebackType
 from typing import IO
 
 from slipway.core.processes import cpu_count
-from slipway.squashfs.compile.pack_job import Done, Failed, Job, receive, send
+from slipway.squashfs.compile.pack_job import (
+    PackedPart,
+    PackFailure,
+    PackJob,
+    receive_message,
+    send_message,
+)
 from slipway.squashfs.format.errors import CacheError, LayerError
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]
 
 
-class Pool:
+class PackPool:
     """Runs jobs in `size` processes, started at the first job. A context manager.
 
     Leaving it in peace waits for what is running; leaving it with an exception ends the processes.
@@ -28,11 +34,13 @@ class Pool:
 
     def __init__(self, size: int | None = None) -> None:
         self._size = size or cpu_count()
-        self._jobs: queue.SimpleQueue[tuple[Job, Future[Done]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[PackJob, Future[PackedPart]] | None] = (
+            queue.SimpleQueue()
+        )
         self._threads: list[threading.Thread] = []
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> PackPool:
         return self
 
     def __exit__(
@@ -49,9 +57,11 @@ class Pool:
         for thread in self._threads:
             thread.join()
 
-    def submit(self, job: Job, on_done: Callable[[Future[Done]], None]) -> Future[Done]:
+    def submit(
+        self, job: PackJob, on_done: Callable[[Future[PackedPart]], None]
+    ) -> Future[PackedPart]:
         """Queue a job. The future's exception is a SlipwayError or, if killed, a CacheError."""
-        future: Future[Done] = Future()
+        future: Future[PackedPart] = Future()
         future.add_done_callback(on_done)
         self._jobs.put((job, future))
         if len(self._threads) < self._size:
@@ -87,9 +97,9 @@ class Pool:
         while (item := self._jobs.get()) is not None:
             job, future = item
             try:
-                send(jobs, job)
-                result = receive(done)
-                if not isinstance(result, Done):
+                send_message(jobs, job)
+                result = receive_message(done)
+                if not isinstance(result, PackedPart):
                     raise _error(result, process, job)
                 future.set_result(result)
             except OSError:  # its end of the pipe is closed
@@ -98,7 +108,7 @@ class Pool:
                 future.set_exception(error)
 
 
-def _error(failed: Failed | None, process: subprocess.Popen[bytes], job: Job) -> Exception:
+def _error(failed: PackFailure | None, process: subprocess.Popen[bytes], job: PackJob) -> Exception:
     if failed is None:
         return CacheError(
             f"a packing process ended early (exit {process.poll()})", where=str(job.output)

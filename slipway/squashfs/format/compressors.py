@@ -54,7 +54,7 @@ class Codec:
     options: bytes = b""  # the compressor-options block after the superblock
 
 
-def codec(name: str, level: int | None, block_size: int) -> Codec:
+def find_codec(name: str, level: int | None, block_size: int) -> Codec:
     """The codec for writing; "none" stores every block and says gzip in the superblock.
 
     Raises SquashfsError where its library is missing.

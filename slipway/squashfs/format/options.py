@@ -10,7 +10,7 @@ from typing import Any
 import zstandard
 
 from slipway.core.errors import UsageError
-from slipway.squashfs.format.compressors import LEVELS, Codec, codec
+from slipway.squashfs.format.compressors import LEVELS, Codec, find_codec
 
 READABLE_DEPTH = 5  # enroot's common::fixperms: find -maxdepth 5
 
@@ -19,7 +19,7 @@ _REVISION = 1
 
 
 @dataclass(frozen=True)
-class Options:
+class CompressionOptions:
     """Compressor (a key of codecs.LEVELS), its level (None: the default) and block size (bytes)."""
 
     compressor: str = "zstd"
@@ -28,7 +28,7 @@ class Options:
 
     def codec(self) -> Codec:
         """The codec to write with. Raises SquashfsError where a library is missing."""
-        return codec(self.compressor, self.level, self.block_size)
+        return find_codec(self.compressor, self.level, self.block_size)
 
     def key(self, layer: str, source: str) -> str:
         """Name of the cache entry for a layer (its digest) read from a kind of source.
@@ -42,7 +42,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ImageRules:
     """What changes on the way into the image.
 
     `all_root`: every file belongs to 0:0 (as `mksquashfs -all-root`). `readable_depth`: down to

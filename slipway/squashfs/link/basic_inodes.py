@@ -10,19 +10,19 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress, repeat
 
-from slipway.squashfs.compile.compiled_layer import Layer
-from slipway.squashfs.format.options import Rules
+from slipway.squashfs.compile.compiled_layer import CompiledLayer
+from slipway.squashfs.format.options import ImageRules
 from slipway.squashfs.format.structures import LIMIT, REG, REG_WHOLE
-from slipway.squashfs.link.data_layout import Layout
-from slipway.squashfs.link.inode_numbers import Numbered
-from slipway.squashfs.link.merged_tree import Merged
+from slipway.squashfs.link.data_layout import DataLayout
+from slipway.squashfs.link.inode_numbers import NumberedInodes
+from slipway.squashfs.link.merged_tree import MergedTree
 
 
-def plain_files(
-    merged: Merged,
-    layout: Layout,
-    numbered: Numbered,
-    rules: Rules,
+def basic_inode_rows(
+    merged: MergedTree,
+    layout: DataLayout,
+    numbered: NumberedInodes,
+    rules: ImageRules,
     owner: Callable[[int], int],
 ) -> list[list[bytes | None]]:
     """For each layer, for each row: its basic inode, or None where it needs a closer look.
@@ -38,7 +38,7 @@ def plain_files(
     return found
 
 
-def _numbers(merged: Merged, numbered: Numbered, rules: Rules) -> list[array[int]]:
+def _numbers(merged: MergedTree, numbered: NumberedInodes, rules: ImageRules) -> list[array[int]]:
     """Inode numbers of rows in directories where all are neighbours and keep their modes; or 0."""
     numbers = [array("I", bytes(4 * layer.rows)) for layer in merged.layers]
     for here in merged.dirs:
@@ -52,7 +52,7 @@ def _numbers(merged: Merged, numbered: Numbered, rules: Rules) -> list[array[int
     return numbers
 
 
-def _choose(layer: Layer, starts: Sequence[int], numbers: array[int]) -> list[int]:
+def _choose(layer: CompiledLayer, starts: Sequence[int], numbers: array[int]) -> list[int]:
     """The numbers of rows that a basic inode can describe, 0 for the others."""
     columns = layer.columns
     return [
@@ -73,8 +73,8 @@ def _choose(layer: Layer, starts: Sequence[int], numbers: array[int]) -> list[in
 
 
 def _pack(
-    layer: Layer,
-    layout: Layout,
+    layer: CompiledLayer,
+    layout: DataLayout,
     number: int,
     chosen: list[int],
     owner: Callable[[int], int],

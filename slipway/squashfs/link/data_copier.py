@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
-from slipway.core.digests import Piece, cut
+from slipway.core.digests import Piece, cut_pieces
 from slipway.squashfs.format.errors import CacheError
 from slipway.squashfs.link import data_copier
-from slipway.squashfs.link.data_layout import Copy, Layout
+from slipway.squashfs.link.data_layout import DataCopy, DataLayout
 
 _PIECE = 8 << 20
 _READ = 1 << 20
@@ -28,8 +28,8 @@ def write_at(handle: int, data: bytes, position: int) -> None:
         view, position = view[count:], position + count
 
 
-def copy_all(
-    copies: Sequence[Copy],
+def copy_data(
+    copies: Sequence[DataCopy],
     handle: int,
     on_bytes: Callable[[int], None],
 ) -> None:
@@ -58,7 +58,7 @@ def copy_all(
             os.close(opened[1])
 
 
-def read(copy: Copy, first: int, size: int) -> Iterator[bytes | memoryview]:
+def read_piece(copy: DataCopy, first: int, size: int) -> Iterator[bytes | memoryview]:
     """`size` bytes of what is to be copied, from its `first` on. Raises CacheError and OSError."""
     if isinstance(copy.source, bytes):
         yield memoryview(copy.source)[copy.start + first : copy.start + first + size]
@@ -105,7 +105,7 @@ class DataPieces:
     not.
     """
 
-    def __init__(self, layout: Layout, start: int, background: Executor) -> None:
+    def __init__(self, layout: DataLayout, start: int, background: Executor) -> None:
         self._copies = layout.copies
         self._found: list[Piece | tuple[int, int, Future[Piece]]] = []
         position = start
@@ -116,7 +116,7 @@ class DataPieces:
         self._hash(position, layout.end, background)
 
     def _hash(self, start: int, end: int, background: Executor) -> None:
-        for first, last in cut(start, end):
+        for first, last in cut_pieces(start, end):
             task = background.submit(_made, self._copies, first, last)
             self._found.append((first, last, task))
 
@@ -133,7 +133,7 @@ class DataPieces:
             yield _made(self._copies, start, end) if task.cancel() else task.result()
 
 
-def _made(copies: Sequence[Copy], start: int, end: int) -> Piece:
+def _made(copies: Sequence[DataCopy], start: int, end: int) -> Piece:
     """What `copies` make from `start` to `end`."""
     hasher = hashlib.sha256()
     position = start
@@ -144,7 +144,7 @@ def _made(copies: Sequence[Copy], start: int, end: int) -> Piece:
         if first < last:
             # Part of a page in between: see slipway.squashfs.link.data_layout.
             hasher.update(bytes(first - position))
-            for data in data_copier.read(copy, first - copy.to, last - first):
+            for data in data_copier.read_piece(copy, first - copy.to, last - first):
                 hasher.update(data)
             position = last
         at += 1

@@ -9,14 +9,14 @@ from itertools import compress
 from pathlib import Path
 
 from slipway.core.digests import Piece
-from slipway.squashfs.compile.compiled_layer import Layer, Part
+from slipway.squashfs.compile.compiled_layer import CompiledLayer, DataPart
 from slipway.squashfs.format.structures import DATA_STORED, NO_FRAGMENT, PAD
-from slipway.squashfs.link.duplicate_files import Place, find_duplicates
-from slipway.squashfs.link.merged_tree import Merged
+from slipway.squashfs.link.duplicate_files import FileExtent, find_duplicates
+from slipway.squashfs.link.merged_tree import MergedTree
 
 
 @dataclass(frozen=True)
-class Copy:
+class DataCopy:
     """Bytes to be copied as they are."""
 
     source: Path | bytes
@@ -26,7 +26,7 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Span:
+class CopySpan:
     """Where in the image a piece of a part is, which is there as a whole."""
 
     start: int
@@ -34,25 +34,25 @@ class Span:
 
 
 @dataclass
-class Layout:
+class DataLayout:
     """Copies in the order of the image, and where each layer's files are after them."""
 
-    copies: list[Copy]
-    spans: list[Span]
+    copies: list[DataCopy]
+    spans: list[CopySpan]
     starts: list[list[int]]  # for each layer, for each row: position of the first data block
     fragments: list[list[int]]  # for each layer, by its own number + 1: number in the image
     table: list[tuple[int, int]]  # fragments of the image: position, size word
     end: int
 
 
-def arrange(merged: Merged, position: int) -> Layout:
+def arrange_data(merged: MergedTree, position: int) -> DataLayout:
     """Place the live data from `position` on; what is there twice, once. Raises OSError.
 
     A run of data keeps its position modulo the size of a page, so that file systems which share
     blocks between files (reflinks) need not copy; what is dead in between is left out but for the
     part of a page that this needs, which reads as zeros.
     """
-    layout = Layout([], [], [], [], [], position)
+    layout = DataLayout([], [], [], [], [], position)
     same = find_duplicates(merged)
     moved: list[_Moved] = []
     for number, (layer, live) in enumerate(zip(merged.layers, merged.live, strict=True)):
@@ -66,10 +66,10 @@ _Moved = list[dict[int, int]]
 
 
 def _arrange(
-    layer: Layer,
+    layer: CompiledLayer,
     live: bytearray,
-    layout: Layout,
-    twice: Mapping[tuple[int, int], Place],
+    layout: DataLayout,
+    twice: Mapping[tuple[int, int], FileExtent],
     all_moved: list[_Moved],
 ) -> None:
     """Place what lives of a layer. What `twice` names is placed already, or will be in it."""
@@ -112,7 +112,9 @@ def _arrange(
     layout.fragments.append(numbers)
 
 
-def _place(pieces: list[tuple[int, int]], source: Path | bytes, layout: Layout) -> dict[int, int]:
+def _place(
+    pieces: list[tuple[int, int]], source: Path | bytes, layout: DataLayout
+) -> dict[int, int]:
     """Add copies for the live pieces of a part; old position -> new position."""
     moved: dict[int, int] = {}
     first = end = to = 0
@@ -129,17 +131,17 @@ def _place(pieces: list[tuple[int, int]], source: Path | bytes, layout: Layout) 
     return moved
 
 
-def _whole(part: Part, copies: Sequence[Copy]) -> Iterator[Span]:
+def _whole(part: DataPart, copies: Sequence[DataCopy]) -> Iterator[CopySpan]:
     """The pieces of a part that one of its `copies` has all of."""
     starts = [copy.start for copy in copies]
     first = 0
     for piece in part.pieces:
         at = bisect_right(starts, first) - 1
         if at >= 0 and first + piece.size <= copies[at].start + copies[at].size:
-            yield Span(copies[at].to + first - copies[at].start, piece)
+            yield CopySpan(copies[at].to + first - copies[at].start, piece)
         first += piece.size
 
 
-def _close(layout: Layout, source: Path | bytes, first: int, end: int, to: int) -> None:
-    layout.copies.append(Copy(source, first, end - first, to))
+def _close(layout: DataLayout, source: Path | bytes, first: int, end: int, to: int) -> None:
+    layout.copies.append(DataCopy(source, first, end - first, to))
     layout.end = to + end - first

@@ -12,7 +12,7 @@ from slipway.squashfs.format.structures import (
 )
 
 
-class Listing:
+class DirectoryWriter:
     """Collects a directory's names, in order, and writes them at the end."""
 
     def __init__(self, directories: MetadataWriter) -> None:

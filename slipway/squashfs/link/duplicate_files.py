@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from slipway.squashfs.compile.compiled_layer import Layer
+from slipway.squashfs.compile.compiled_layer import CompiledLayer
 from slipway.squashfs.format.structures import PAD
-from slipway.squashfs.link.merged_tree import Merged
+from slipway.squashfs.link.merged_tree import MergedTree
 
 _WORTH = 2 * PAD
 """Stored bytes below which leaving a file out costs more than it saves."""
@@ -22,7 +22,7 @@ _WORTH = 2 * PAD
 _BUFFER = 1 << 20
 
 
-class Place(NamedTuple):
+class FileExtent(NamedTuple):
     """Where a file's data blocks begin in the compiled layers."""
 
     layer: int
@@ -30,14 +30,14 @@ class Place(NamedTuple):
     start: int
 
 
-def find_duplicates(merged: Merged) -> dict[Place, Place]:
+def find_duplicates(merged: MergedTree) -> dict[FileExtent, FileExtent]:
     """Live data that need not be stored -> the same bytes before it, in the image's order.
 
     Files with blocks of the same sizes are compared byte by byte as stored: the same compressor
     makes the same of the same. Raises OSError.
     """
-    found: dict[Place, Place] = {}
-    first: dict[tuple[int, bytes], list[Place]] = {}
+    found: dict[FileExtent, FileExtent] = {}
+    first: dict[tuple[int, bytes], list[FileExtent]] = {}
     for number, (layer, live) in enumerate(zip(merged.layers, merged.live, strict=True)):
         words = layer.columns["block_words"]
         for place, stored, word, count in _large(number, layer, live):
@@ -53,11 +53,13 @@ def find_duplicates(merged: Merged) -> dict[Place, Place]:
     return found
 
 
-def _large(number: int, layer: Layer, live: bytearray) -> Iterator[tuple[Place, int, int, int]]:
+def _large(
+    number: int, layer: CompiledLayer, live: bytearray
+) -> Iterator[tuple[FileExtent, int, int, int]]:
     """Place, stored bytes, and the place and count of the block sizes, in the order of places."""
     columns = layer.columns
     rows = [
-        (Place(number, columns["part"][row], columns["start"][row]), stored, row)
+        (FileExtent(number, columns["part"][row], columns["start"][row]), stored, row)
         for row, stored in enumerate(columns["stored"])
         if stored >= _WORTH and live[row]
     ]
@@ -65,7 +67,7 @@ def _large(number: int, layer: Layer, live: bytearray) -> Iterator[tuple[Place, 
         yield place, stored, columns["word"][row], columns["words"][row]
 
 
-def _same(merged: Merged, one: Place, other: Place, size: int) -> bool:
+def _same(merged: MergedTree, one: FileExtent, other: FileExtent, size: int) -> bool:
     with _opened(merged, one) as first, _opened(merged, other) as second:
         for position in range(0, size, _BUFFER):
             count = min(_BUFFER, size - position)
@@ -89,7 +91,7 @@ class _Data:
 
 
 @contextmanager
-def _opened(merged: Merged, place: Place) -> Iterator[_Data]:
+def _opened(merged: MergedTree, place: FileExtent) -> Iterator[_Data]:
     source = merged.layers[place.layer].parts[place.part].source
     if not isinstance(source, Path):
         yield _Data(source, place.start)

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress, repeat
 
-from slipway.squashfs.link.merged_tree import Dir, Merged
+from slipway.squashfs.link.merged_tree import MergedDirectory, MergedTree
 from slipway.squashfs.link.path_lookup import Row
 
 
 @dataclass
-class Shared:
+class HardLinks:
     """A file with several names. `number` and `reference` come when it is met first."""
 
     names: int = 0
@@ -25,7 +25,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Numbered:
+class NumberedInodes:
     """How many inodes and paths below the root there are.
 
     A directory's names have the numbers from its `first` on, except for those in `special`, which
@@ -34,28 +34,28 @@ class Numbered:
 
     inodes: int
     entries: int
-    special: dict[Dir, list[int]]
+    special: dict[MergedDirectory, list[int]]
 
 
-def find_shared(merged: Merged) -> dict[tuple[int, int], Shared]:
+def find_hard_links(merged: MergedTree) -> dict[tuple[int, int], HardLinks]:
     """Files with more than one name in the image, by layer and ~group or row."""
-    counts: dict[tuple[int, int], Shared] = {}
+    counts: dict[tuple[int, int], HardLinks] = {}
     for layer, live in enumerate(merged.live):
         groups = merged.layers[layer].columns["group"]
         if any(groups):
             for group in compress(groups, live):
                 if group:
-                    counts.setdefault((layer, ~group), Shared()).names += 1
+                    counts.setdefault((layer, ~group), HardLinks()).names += 1
     if merged.linked:
         _count_linked(merged, counts)
     return {key: shared for key, shared in counts.items() if shared.names > 1}
 
 
-def _count_linked(merged: Merged, counts: dict[tuple[int, int], Shared]) -> None:
+def _count_linked(merged: MergedTree, counts: dict[tuple[int, int], HardLinks]) -> None:
     """Links across layers: a row may have more names than one, so count those."""
     linked = {_key(merged, *row) for row in merged.linked}
     for key in linked:
-        counts[key] = Shared()
+        counts[key] = HardLinks()
     for here in merged.dirs:
         for layer, row in _rows(here):
             key = _key(merged, layer, row)
@@ -63,27 +63,29 @@ def _count_linked(merged: Merged, counts: dict[tuple[int, int], Shared]) -> None
                 counts[key].names += 1
 
 
-def _key(merged: Merged, layer: int, row: int) -> tuple[int, int]:
+def _key(merged: MergedTree, layer: int, row: int) -> tuple[int, int]:
     group = merged.layers[layer].columns["group"][row]
     return (layer, ~group) if group else (layer, row)
 
 
-def _rows(here: Dir) -> Iterable[Row]:
+def _rows(here: MergedDirectory) -> Iterable[Row]:
     if here.span is not None:
         layer, first, end = here.span
         return zip(repeat(layer), range(first, end))
     return ((layer, row) for _, layer, row in here.items or ())
 
 
-def _rows_shared(merged: Merged, layer: int, shared: dict[tuple[int, int], Shared]) -> list[int]:
+def _rows_shared(
+    merged: MergedTree, layer: int, shared: dict[tuple[int, int], HardLinks]
+) -> list[int]:
     groups = merged.layers[layer].columns["group"]
     return [row for row, group in enumerate(groups) if (layer, ~group if group else row) in shared]
 
 
-def number(merged: Merged, shared: dict[tuple[int, int], Shared]) -> Numbered:
+def number_inodes(merged: MergedTree, shared: dict[tuple[int, int], HardLinks]) -> NumberedInodes:
     """Give every directory its number and its names' first; the root is 1."""
     following, entries = 2, 0
-    special: dict[Dir, list[int]] = {}
+    special: dict[MergedDirectory, list[int]] = {}
     merged.dirs[0].number = 1
     with_shared = {layer for layer, _ in shared}
     rows_shared = {layer: _rows_shared(merged, layer, shared) for layer in with_shared}
@@ -116,4 +118,4 @@ def number(merged: Merged, shared: dict[tuple[int, int], Shared]) -> Numbered:
         special[here] = numbers
         for at, child in here.dirs.items():
             child.number = numbers[at]
-    return Numbered(following - 1, entries, special)
+    return NumberedInodes(following - 1, entries, special)

@@ -16,7 +16,7 @@ from slipway.squashfs.compile.compiled_layer import IMPLIED
 from slipway.squashfs.format.compressors import Codec
 from slipway.squashfs.format.errors import SquashfsError
 from slipway.squashfs.format.metadata import MetadataWriter
-from slipway.squashfs.format.options import Rules
+from slipway.squashfs.format.options import ImageRules
 from slipway.squashfs.format.structures import (
     BLKDEV,
     CHRDEV,
@@ -38,11 +38,11 @@ from slipway.squashfs.format.structures import (
     SYMLINK,
     SYMLINK_TAIL,
 )
-from slipway.squashfs.link.basic_inodes import plain_files
-from slipway.squashfs.link.data_layout import Layout
-from slipway.squashfs.link.directory_writer import Listing
-from slipway.squashfs.link.inode_numbers import find_shared, number
-from slipway.squashfs.link.merged_tree import Dir, Merged
+from slipway.squashfs.link.basic_inodes import basic_inode_rows
+from slipway.squashfs.link.data_layout import DataLayout
+from slipway.squashfs.link.directory_writer import DirectoryWriter
+from slipway.squashfs.link.inode_numbers import find_hard_links, number_inodes
+from slipway.squashfs.link.merged_tree import MergedDirectory, MergedTree
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 _LISTING_MAX = 65535 - 3  # bytes that a basic directory inode can say
@@ -65,7 +65,7 @@ _COLUMNS = (
 
 
 @dataclass
-class Tables:
+class InodeTables:
     """What the inodes need, beside their own two tables."""
 
     inodes: bytes
@@ -78,10 +78,12 @@ class Tables:
     entries: int  # paths below the root
 
 
-class Writer:
+class InodeWriter:
     """Writes the tables of one image."""
 
-    def __init__(self, merged: Merged, layout: Layout, rules: Rules, codec: Codec) -> None:
+    def __init__(
+        self, merged: MergedTree, layout: DataLayout, rules: ImageRules, codec: Codec
+    ) -> None:
         self._merged = merged
         self._layers = merged.layers
         self._layout = layout
@@ -92,20 +94,22 @@ class Writer:
         self._xattrs: dict[Pairs, int] = {}
         self._kinds = [layer.columns["kind"].tobytes() for layer in self._layers]
         self._words = [layer.columns["block_words"].tobytes() for layer in self._layers]
-        self._shared = find_shared(merged)
+        self._shared = find_hard_links(merged)
         self._plain: list[list[bytes | None]] = []
 
-    def write(self) -> Tables:
+    def write(self) -> InodeTables:
         """All inodes. Raises SquashfsError for more owners than the format holds."""
-        numbered = number(self._merged, self._shared)
-        self._plain = plain_files(self._merged, self._layout, numbered, self._rules, self._owner)
+        numbered = number_inodes(self._merged, self._shared)
+        self._plain = basic_inode_rows(
+            self._merged, self._layout, numbered, self._rules, self._owner
+        )
         references = array("Q", bytes(8 * numbered.inodes))
         dirs = self._merged.dirs
         for here in reversed(dirs):
             self._write_directory(here, numbered.special.get(here), references)
         if len(self._ids) > IDS_MAX:
             raise SquashfsError(f"{len(self._ids)} different owners; squashfs holds {IDS_MAX}")
-        return Tables(
+        return InodeTables(
             self._inodes.finish(),
             self._directories.finish(),
             dirs[0].reference,
@@ -116,7 +120,7 @@ class Writer:
             numbered.entries,
         )
 
-    def _children(self, here: Dir) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+    def _children(self, here: MergedDirectory) -> Iterator[tuple[bytes, int, int, bytes | None]]:
         """Name, layer, row, and the inode where it is a plain file's."""
         if here.span is not None:
             layer, first, end = here.span
@@ -140,9 +144,9 @@ class Writer:
         return self._xattrs.setdefault(pairs, len(self._xattrs)) if pairs else NO_XATTR
 
     def _write_directory(
-        self, here: Dir, numbers: list[int] | None, references: array[int]
+        self, here: MergedDirectory, numbers: list[int] | None, references: array[int]
     ) -> None:
-        listing = Listing(self._directories)
+        listing = DirectoryWriter(self._directories)
         add, write = listing.add, self._inodes.write
         inode = here.first - 1
         at = -1
@@ -162,7 +166,7 @@ class Writer:
             add(name, reference, inode, kind)
         self._finish_directory(here, listing, len(here.dirs), references)
 
-    def _write_file(self, here: Dir, layer: int, row: int, inode: int) -> int:
+    def _write_file(self, here: MergedDirectory, layer: int, row: int, inode: int) -> int:
         """Write the inode of anything but a directory, if it is not there yet; its reference."""
         at = {name: self._layers[layer].columns[name][row] for name in _COLUMNS}
         shared = self._shared.get((layer, ~at["group"] if at["group"] else row))
@@ -193,7 +197,11 @@ class Writer:
         return reference
 
     def _finish_directory(
-        self, here: Dir, listing: Listing, subdirectories: int, references: array[int]
+        self,
+        here: MergedDirectory,
+        listing: DirectoryWriter,
+        subdirectories: int,
+        references: array[int],
     ) -> None:
         layer, row = here.row
         columns = self._layers[layer].columns

@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.digests import Piece, hashed
+from slipway.core.digests import Piece, hash_chunks
 from slipway.core.processes import cpu_count
-from slipway.squashfs.compile.compiled_layer import Layer
-from slipway.squashfs.format.options import Options, Rules
+from slipway.squashfs.compile.compiled_layer import CompiledLayer
+from slipway.squashfs.format.options import CompressionOptions, ImageRules
 from slipway.squashfs.link import data_copier
 from slipway.squashfs.link.data_copier import DataPieces
-from slipway.squashfs.link.data_layout import arrange
-from slipway.squashfs.link.inode_writer import Writer
-from slipway.squashfs.link.merged_tree import Merged
-from slipway.squashfs.link.table_writer import frame, head_size
+from slipway.squashfs.link.data_layout import arrange_data
+from slipway.squashfs.link.inode_writer import InodeWriter
+from slipway.squashfs.link.merged_tree import MergedTree
+from slipway.squashfs.link.table_writer import head_size, image_tables
 
 
 @dataclass(frozen=True)
-class Contents:
+class ImageContents:
     """What an image's tables say of it."""
 
     size: int
@@ -32,21 +32,21 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Linked(Contents):
+class LinkResult(ImageContents):
     """What was written, with its digests."""
 
     pieces: tuple[Piece, ...]
 
 
-def link(
-    layers: Sequence[Layer],
+def link_image(
+    layers: Sequence[CompiledLayer],
     output: Path,
-    options: Options,
-    rules: Rules | None = None,
+    options: CompressionOptions,
+    rules: ImageRules | None = None,
     *,
     on_bytes: Callable[[int, int], None] | None = None,
-    check: Callable[[Contents], None] | None = None,
-) -> Linked:
+    check: Callable[[ImageContents], None] | None = None,
+) -> LinkResult:
     """Write the image of `layers`, lowest first, into the existing or new file `output`.
 
     The layers must have been compiled with `options`. The bytes depend on nothing else. Nothing
@@ -54,11 +54,11 @@ def link(
     digests are made; what it raises is raised. Raises SquashfsError, LayerError and OSError (a
     full disk).
     """
-    rules = rules or Rules()
+    rules = rules or ImageRules()
     codec = options.codec()
     head = head_size(codec)
-    merged = Merged(layers, keep_devices=rules.keep_devices)
-    layout = arrange(merged, head)
+    merged = MergedTree(layers, keep_devices=rules.keep_devices)
+    layout = arrange_data(merged, head)
 
     with _emptied(output) as handle, _Beside() as beside:
 
@@ -67,20 +67,20 @@ def link(
             if on_bytes is not None:
                 on_bytes(position, layout.end)
 
-        copied = beside.work.submit(data_copier.copy_all, layout.copies, handle, copied_to)
+        copied = beside.work.submit(data_copier.copy_data, layout.copies, handle, copied_to)
         data = DataPieces(layout, head, beside.work)
-        tables = Writer(merged, layout, rules, codec).write()
-        start, tail = frame(tables, layout, rules, options, codec)
+        tables = InodeWriter(merged, layout, rules, codec).write()
+        start, tail = image_tables(tables, layout, rules, options, codec)
         data_copier.write_at(handle, start, 0)
         data_copier.write_at(handle, tail, layout.end)
         size = layout.end + len(tail)
-        contents = Contents(size, tables.count, tables.entries, tuple(merged.dropped))
+        contents = ImageContents(size, tables.count, tables.entries, tuple(merged.dropped))
         checked = beside.check.submit(check, contents) if check is not None else None
-        pieces = (*hashed(start), *data.finish(), *hashed(tail))
+        pieces = (*hash_chunks(start), *data.finish(), *hash_chunks(tail))
         for task in (copied, checked):
             if task is not None:
                 task.result()
-    return Linked(**vars(contents), pieces=pieces)
+    return LinkResult(**vars(contents), pieces=pieces)
 
 
 class _Beside:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slipway.squashfs.compile.compiled_layer import IMPLIED, OPAQUE, Layer
+from slipway.squashfs.compile.compiled_layer import IMPLIED, OPAQUE, CompiledLayer
 from slipway.squashfs.compile.layer_tree import LOWER_LINK, WHITEOUT
 from slipway.squashfs.format.errors import LayerError
 from slipway.squashfs.format.structures import BLKDEV, CHRDEV, DIR
-from slipway.squashfs.link.path_lookup import Row, look_up, span, visible
+from slipway.squashfs.link.path_lookup import Row, child_span, look_up_path, visible_child
 
 
-class Dir:
+class MergedDirectory:
     """A merged directory. `number`, `first` and `reference` are the linker's."""
 
     __slots__ = (
@@ -31,14 +31,14 @@ class Dir:
         "span",
     )
 
-    def __init__(self, row: Row, parent: Dir | None, name: bytes) -> None:
+    def __init__(self, row: Row, parent: MergedDirectory | None, name: bytes) -> None:
         self.row = row  # whose mode, owner, time and attributes it has
         self.parent = parent
         self.name = name
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.span: tuple[int, int, int] | None = None  # layer, first row, end: all its names
         self.items: list[tuple[bytes, int, int]] | None = None  # else: name, layer, row; sorted
-        self.dirs: dict[int, Dir] = {}  # by position among the names
+        self.dirs: dict[int, MergedDirectory] = {}  # by position among the names
         self.number = 0
         self.first = 0  # number of the first of its names
         self.reference = 0
@@ -47,17 +47,17 @@ class Dir:
     def path(self) -> bytes:
         """Below the root, without a slash at the front."""
         names = []
-        here: Dir | None = self
+        here: MergedDirectory | None = self
         while here is not None and here.parent is not None:
             names.append(here.name)
             here = here.parent
         return b"/".join(reversed(names))
 
 
-class Merged:
+class MergedTree:
     """The tree: directories in pre-order, and which rows of each layer are part of it."""
 
-    def __init__(self, layers: Sequence[Layer], *, keep_devices: bool = True) -> None:
+    def __init__(self, layers: Sequence[CompiledLayer], *, keep_devices: bool = True) -> None:
         """Merge `layers`, lowest first. Raises LayerError for a hard link to nothing."""
         self.layers = layers
         self.live = [bytearray(layer.rows) for layer in layers]
@@ -72,9 +72,9 @@ class Merged:
         self._special_kinds = bytes(sorted(special))
         self.dirs = self._walk()
 
-    def _walk(self) -> list[Dir]:
-        rows = visible(self.layers, [(number, 0) for number in range(len(self.layers))])
-        root = Dir(self._described(rows), None, b"")
+    def _walk(self) -> list[MergedDirectory]:
+        rows = visible_child(self.layers, [(number, 0) for number in range(len(self.layers))])
+        root = MergedDirectory(self._described(rows), None, b"")
         for layer, _ in rows:
             self.live[layer][0] = 1
         found = []
@@ -92,10 +92,12 @@ class Merged:
                 return layer, row
         return rows[0]
 
-    def _fill(self, here: Dir, rows: list[Row]) -> list[tuple[Dir, list[Row]]]:
+    def _fill(
+        self, here: MergedDirectory, rows: list[Row]
+    ) -> list[tuple[MergedDirectory, list[Row]]]:
         if len(rows) == 1:
             layer = rows[0][0]
-            first, end = span(self.layers, rows[0])
+            first, end = child_span(self.layers, rows[0])
             kinds = self._kinds[layer]
             here_kinds = kinds[first:end]
             # translate() that deletes finds several kinds at the speed of C.
@@ -109,23 +111,25 @@ class Merged:
         return self._merge(here, rows)
 
     def _subdirectories(
-        self, here: Dir, layer: int, first: int, end: int
-    ) -> list[tuple[Dir, list[Row]]]:
+        self, here: MergedDirectory, layer: int, first: int, end: int
+    ) -> list[tuple[MergedDirectory, list[Row]]]:
         kinds, names = self._kinds[layer], self.layers[layer].names
         found = []
         row = kinds.find(DIR, first, end)
         while row >= 0:
-            child = Dir((layer, row), here, names[row])
+            child = MergedDirectory((layer, row), here, names[row])
             here.dirs[row - first] = child
             found.append((child, [(layer, row)]))
             row = kinds.find(DIR, row + 1, end)
         return found
 
-    def _merge(self, here: Dir, rows: list[Row]) -> list[tuple[Dir, list[Row]]]:
+    def _merge(
+        self, here: MergedDirectory, rows: list[Row]
+    ) -> list[tuple[MergedDirectory, list[Row]]]:
         files: dict[bytes, Row] = {}
         dirs: dict[bytes, list[Row]] = {}
         for layer, row in rows:
-            first, end = span(self.layers, (layer, row))
+            first, end = child_span(self.layers, (layer, row))
             kinds, names = self._kinds[layer], self.layers[layer].names
             flags = self.layers[layer].columns["flags"]
             for child in range(first, end):
@@ -153,7 +157,7 @@ class Merged:
         for name in sorted([*files, *dirs]):
             if name in dirs:
                 described = self._described(dirs[name])
-                child_dir = Dir(described, here, name)
+                child_dir = MergedDirectory(described, here, name)
                 here.dirs[len(here.items)] = child_dir
                 found.append((child_dir, dirs[name]))
                 here.items.append((name, *described))
@@ -164,11 +168,11 @@ class Merged:
                 self.live[layer][row] = 1
         return found
 
-    def _target(self, layer: int, row: int, here: Dir, name: bytes) -> Row:
+    def _target(self, layer: int, row: int, here: MergedDirectory, name: bytes) -> Row:
         """The file that a hard link to a lower layer means."""
         columns = self.layers[layer].columns
         target = self.layers[layer].texts[columns["text"][row]]
-        rows = look_up(self.layers, layer, target.split(b"/"))
+        rows = look_up_path(self.layers, layer, target.split(b"/"))
         if not rows or self._kinds[rows[0][0]][rows[0][1]] == DIR:
             path = (here.path + b"/" + name).decode(errors="replace")
             raise LayerError(

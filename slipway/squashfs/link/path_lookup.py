@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from slipway.squashfs.compile.compiled_layer import OPAQUE, Layer
+from slipway.squashfs.compile.compiled_layer import OPAQUE, CompiledLayer
 from slipway.squashfs.compile.layer_tree import LOWER_LINK, WHITEOUT
 from slipway.squashfs.format.structures import DIR, SYMLINK
 
@@ -15,14 +15,14 @@ Row = tuple[int, int]
 _LINKS_MAX = 40  # as the kernel's own limit
 
 
-def span(layers: Sequence[Layer], row: Row) -> tuple[int, int]:
+def child_span(layers: Sequence[CompiledLayer], row: Row) -> tuple[int, int]:
     """First and last + 1 of the rows of a directory's names."""
     columns = layers[row[0]].columns
     first = columns["start"][row[1]]
     return first, first + columns["size"][row[1]]
 
 
-def visible(layers: Sequence[Layer], rows: list[Row]) -> list[Row]:
+def visible_child(layers: Sequence[CompiledLayer], rows: list[Row]) -> list[Row]:
     """The rows of one directory, lowest first, from the topmost opaque one on."""
     for at in range(len(rows) - 1, 0, -1):
         layer, row = rows[at]
@@ -31,11 +31,11 @@ def visible(layers: Sequence[Layer], rows: list[Row]) -> list[Row]:
     return rows
 
 
-def child(layers: Sequence[Layer], rows: list[Row], name: bytes) -> list[Row]:
+def find_child(layers: Sequence[CompiledLayer], rows: list[Row], name: bytes) -> list[Row]:
     """What a directory's rows have under a name: nothing, one file, or a directory's rows."""
     found: list[Row] = []
     for layer, row in rows:
-        first, end = span(layers, (layer, row))
+        first, end = child_span(layers, (layer, row))
         at = bisect_left(layers[layer].names, name, first, end)
         if at == end or layers[layer].names[at] != name:
             continue
@@ -50,33 +50,35 @@ def child(layers: Sequence[Layer], rows: list[Row], name: bytes) -> list[Row]:
     return found
 
 
-def look_up(layers: Sequence[Layer], below: int, names: Sequence[bytes]) -> list[Row]:
+def look_up_path(layers: Sequence[CompiledLayer], below: int, names: Sequence[bytes]) -> list[Row]:
     """What the layers under `below` have at a path; symbolic links are not followed.
 
     One row for a file, the rows of all layers for a directory, none for nothing.
     """
-    rows = visible(layers, [(number, 0) for number in range(below)])
+    rows = visible_child(layers, [(number, 0) for number in range(below)])
     for depth, name in enumerate(names):
-        rows = child(layers, rows, name)
+        rows = find_child(layers, rows, name)
         if not rows:
             return []
         layer, row = rows[0]
         kind = layers[layer].columns["kind"][row]
         if kind == LOWER_LINK:
             target = layers[layer].texts[layers[layer].columns["text"][row]]
-            return look_up(layers, layer, target.split(b"/")) if depth == len(names) - 1 else []
+            return (
+                look_up_path(layers, layer, target.split(b"/")) if depth == len(names) - 1 else []
+            )
         if kind != DIR and depth < len(names) - 1:
             return []
     return rows
 
 
-def kind_of(layers: Sequence[Layer], path: bytes) -> int | None:
+def kind_at(layers: Sequence[CompiledLayer], path: bytes) -> int | None:
     """The kind of what is at a path, links not followed; None where there is nothing."""
-    rows = look_up(layers, len(layers), [name for name in path.split(b"/") if name])
+    rows = look_up_path(layers, len(layers), [name for name in path.split(b"/") if name])
     return layers[rows[0][0]].columns["kind"][rows[0][1]] if rows else None
 
 
-def resolve(layers: Sequence[Layer], path: bytes) -> bytes:
+def resolve_path(layers: Sequence[CompiledLayer], path: bytes) -> bytes:
     """Follow symbolic links inside the root, as a process in the container would.
 
     What does not exist stays as it is written. A circle of links is cut short.
@@ -89,7 +91,7 @@ def resolve(layers: Sequence[Layer], path: bytes) -> bytes:
         if name == b"..":
             done = done[:-1]
         elif name != b".":
-            rows = look_up(layers, len(layers), [*done, name])
+            rows = look_up_path(layers, len(layers), [*done, name])
             layer, row = rows[0] if rows else (0, 0)
             columns = layers[layer].columns
             if not rows or columns["kind"][row] != SYMLINK or followed == _LINKS_MAX:

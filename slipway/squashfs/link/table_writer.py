@@ -13,7 +13,7 @@ from slipway.squashfs.format import compressors
 from slipway.squashfs.format.compressors import Codec
 from slipway.squashfs.format.errors import SquashfsError
 from slipway.squashfs.format.metadata import MetadataWriter, indexed_table
-from slipway.squashfs.format.options import Options, Rules
+from slipway.squashfs.format.options import CompressionOptions, ImageRules
 from slipway.squashfs.format.structures import (
     COMPRESSOR_OPTIONS,
     DUPLICATES,
@@ -32,8 +32,8 @@ from slipway.squashfs.format.structures import (
     XATTR_TABLE,
     Superblock,
 )
-from slipway.squashfs.link.data_layout import Layout
-from slipway.squashfs.link.inode_writer import Pairs, Tables
+from slipway.squashfs.link.data_layout import DataLayout
+from slipway.squashfs.link.inode_writer import InodeTables, Pairs
 
 
 def head_size(codec: Codec) -> int:
@@ -41,8 +41,12 @@ def head_size(codec: Codec) -> int:
     return Superblock.SIZE + (2 + len(codec.options) if codec.options else 0)
 
 
-def frame(
-    tables: Tables, layout: Layout, rules: Rules, options: Options, codec: Codec
+def image_tables(
+    tables: InodeTables,
+    layout: DataLayout,
+    rules: ImageRules,
+    options: CompressionOptions,
+    codec: Codec,
 ) -> tuple[bytes, bytes]:
     """What stands before the data, and everything after it. Raises SquashfsError."""
     tail = bytearray()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from slipway.squashfs.format.structures import DIR, NO_FRAGMENT, REG
-from slipway.squashfs.read.image_reader import Image, opened
+from slipway.squashfs.read.image_reader import SquashfsImage, open_image
 from slipway.squashfs.read.inode_reader import Inode
 
 
 @dataclass(frozen=True)
-class Change:
+class FileChange:
     """One path that differs. Sizes are bytes of content, None where the path is not there.
 
     `what` names what changed: "content", "type", "mode", "owner", "time", "target", "device",
@@ -30,7 +30,7 @@ class Change:
 
 @dataclass(frozen=True)
 class _Side:
-    image: Image
+    image: SquashfsImage
     entries: dict[bytes, Inode]
 
     def names(self) -> dict[int, list[bytes]]:
@@ -40,12 +40,12 @@ class _Side:
         return found
 
 
-def diff(before: Path, after: Path, *, times: bool = False) -> list[Change]:
+def diff_images(before: Path, after: Path, *, times: bool = False) -> list[FileChange]:
     """All differences, in the order of paths; modification times count only with `times`.
 
     Raises SquashfsError for a damaged image.
     """
-    with opened(before) as first, opened(after) as second:
+    with open_image(before) as first, open_image(after) as second:
         left, right = _side(first), _side(second)
         contents = _Contents(first, second)
         left_names, right_names = left.names(), right.names()
@@ -54,7 +54,7 @@ def diff(before: Path, after: Path, *, times: bool = False) -> list[Change]:
             old, new = left.entries.get(path), right.entries.get(path)
             if old is None or new is None:
                 kind: Literal["added", "removed"] = "added" if old is None else "removed"
-                changes.append(Change(kind, path, _size(old), _size(new)))
+                changes.append(FileChange(kind, path, _size(old), _size(new)))
                 continue
             what = list(_compare(left, right, old, new, times))
             if old.kind == new.kind == REG and not contents.same(old, new):
@@ -62,11 +62,11 @@ def diff(before: Path, after: Path, *, times: bool = False) -> list[Change]:
             if sorted(left_names[old.number]) != sorted(right_names[new.number]):
                 what.append("links")
             if what:
-                changes.append(Change("changed", path, _size(old), _size(new), tuple(what)))
+                changes.append(FileChange("changed", path, _size(old), _size(new), tuple(what)))
         return changes
 
 
-def _side(image: Image) -> _Side:
+def _side(image: SquashfsImage) -> _Side:
     return _Side(image, {entry.path: entry.inode for entry in image.walk()})
 
 
@@ -94,7 +94,7 @@ def _compare(left: _Side, right: _Side, old: Inode, new: Inode, times: bool) -> 
         yield "attributes"
 
 
-def _digest(image: Image, inode: Inode) -> bytes:
+def _digest(image: SquashfsImage, inode: Inode) -> bytes:
     hasher = hashlib.sha256()
     for piece in image.content(inode):
         hasher.update(piece)
@@ -105,7 +105,7 @@ class _Contents:
     """Compares contents, where it can without decompressing them: images that were linked from the
     same layers have the same stored blocks."""
 
-    def __init__(self, left: Image, right: Image) -> None:
+    def __init__(self, left: SquashfsImage, right: SquashfsImage) -> None:
         self._left, self._right = left, right
         blocks = left.superblock, right.superblock
         self._alike = len({(block.compressor, block.block_size) for block in blocks}) == 1

@@ -29,18 +29,18 @@ from slipway.squashfs.format.structures import (
     Superblock,
 )
 from slipway.squashfs.read.inode_reader import Inode, read_inode
-from slipway.squashfs.read.table_readers import read_listing, read_pairs
+from slipway.squashfs.read.table_readers import read_directory, read_xattrs
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageEntry:
     """One name in an image. `path` is below the root; the root's own is empty."""
 
     path: bytes
     inode: Inode
 
 
-class Image:
+class SquashfsImage:
     """An open image; use `opened`."""
 
     def __init__(self, handle: int, path: Path) -> None:
@@ -97,7 +97,7 @@ class Image:
         """The inode at a reference."""
         return read_inode(self._metadata, self.superblock, self._ids, reference)
 
-    def walk(self) -> Iterator[Entry]:
+    def walk(self) -> Iterator[ImageEntry]:
         """All names, parents first, in the order of the names. The root comes first."""
         root = self.inode(self.superblock.root)
         if root.kind != DIR:
@@ -105,7 +105,7 @@ class Image:
         seen: set[int] = set()
         # Each inode is parsed once, however many names it has, and each listing byte is a name's.
         budget = self.superblock.inodes
-        stack = [Entry(b"", root)]
+        stack = [ImageEntry(b"", root)]
         while stack:
             entry = stack.pop()
             yield entry
@@ -117,13 +117,13 @@ class Image:
             seen.add(inode.number)
             prefix = entry.path + b"/" if entry.path else b""
             children = []
-            for name, reference, number, kind in read_listing(
+            for name, reference, number, kind in read_directory(
                 self._metadata, self.superblock, inode
             ):
                 child = self.inode(reference)
                 if (child.number, child.kind) != (number, kind):
                     raise ValueError(f"{prefix + name!r} does not lead to its inode")
-                children.append(Entry(prefix + name, child))
+                children.append(ImageEntry(prefix + name, child))
             stack += reversed(children)
 
     def xattrs(self, inode: Inode) -> dict[bytes, bytes]:
@@ -141,7 +141,7 @@ class Image:
         (block,) = struct.unpack("<Q", self._read_at(position, 8))
         data, _, _ = self._metadata.read(block, at % METADATA_SIZE, XATTR_ID.size)
         reference, pairs, _ = XATTR_ID.unpack(data)
-        return read_pairs(self._metadata, start, reference, pairs)
+        return read_xattrs(self._metadata, start, reference, pairs)
 
     def content(self, inode: Inode) -> Iterator[bytes]:
         """A file's content in pieces; a hole is a piece of zeros."""
@@ -199,14 +199,14 @@ class Image:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image]:
+def open_image(path: Path) -> Iterator[SquashfsImage]:
     """An image to read. Whatever is wrong with it, in the block too, is a SquashfsError."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SquashfsError(f"cannot be read: {error.strerror}", where=str(path)) from error
     try:
-        yield Image(handle, path)
+        yield SquashfsImage(handle, path)
     except (ValueError, struct.error) as error:
         raise SquashfsError(f"the squashfs image is damaged: {error}", where=str(path)) from error
     except OSError as error:
@@ -216,7 +216,7 @@ def opened(path: Path) -> Iterator[Image]:
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageCheck:
     """What an image holds: paths below the root, inodes, bytes of file content."""
 
     entries: int
@@ -224,18 +224,20 @@ class Found:
     content: int
 
 
-def check(
+def check_image(
     path: Path, *, contents: bool = True, on_bytes: Callable[[int], None] | None = None
-) -> Found:
+) -> ImageCheck:
     """Read a whole image: tables, names, link counts, attributes and, if wanted, all contents.
 
     Raises SquashfsError for the first thing that is not as it must be.
     """
-    with opened(path) as image:
+    with open_image(path) as image:
         return _check(image, contents, on_bytes)
 
 
-def _check(image: Image, contents: bool, on_bytes: Callable[[int], None] | None) -> Found:
+def _check(
+    image: SquashfsImage, contents: bool, on_bytes: Callable[[int], None] | None
+) -> ImageCheck:
     names: dict[int, int] = {}
     links: dict[int, int] = {}
     entries = content = 0
@@ -262,4 +264,4 @@ def _check(image: Image, contents: bool, on_bytes: Callable[[int], None] | None)
             raise ValueError(f"inode {number} has {count} names and says {links[number]}")
     if len(names) != image.superblock.inodes:
         raise ValueError(f"{image.superblock.inodes} inodes, of which {len(names)} have names")
-    return Found(entries - 1, len(names), content)
+    return ImageCheck(entries - 1, len(names), content)

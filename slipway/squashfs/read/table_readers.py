@@ -20,7 +20,7 @@ from slipway.squashfs.read.inode_reader import Inode
 _VALUE_MAX = 1 << 16  # the kernel's XATTR_SIZE_MAX
 
 
-def read_listing(
+def read_directory(
     metadata: MetadataReader, superblock: Superblock, inode: Inode
 ) -> Iterator[tuple[bytes, int, int, int]]:
     """Name, inode reference, inode number and type of each entry, in order.
@@ -72,7 +72,7 @@ class _Cursor:
         return self.take(size)
 
 
-def read_pairs(
+def read_xattrs(
     metadata: MetadataReader, start: int, reference: int, count: int
 ) -> dict[bytes, bytes]:
     """The `count` pairs at a reference; `start` is where the pairs' blocks begin.

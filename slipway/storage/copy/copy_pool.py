@@ -24,12 +24,12 @@ _AHEAD = 3  # jobs given to a worker before it has answered the first
 _PACKAGE = Path(slipway.__file__).parents[1]
 
 
-def workers() -> int:
+def copy_workers() -> int:
     """How many: two a core while one waits for the disk, and no more than disks have use for."""
     return max(2, min(8, 2 * (os.cpu_count() or 1)))
 
 
-class Pool:
+class CopyPool:
     """Worker processes for one pair of trees. Use as a context manager."""
 
     def __init__(self, processes: list[subprocess.Popen[bytes]], target: Path) -> None:
@@ -92,7 +92,9 @@ class Pool:
 
 
 @contextmanager
-def pool(source: Path, target: Path, *, device: int = 0, resume: bool = False) -> Iterator[Pool]:
+def copy_pool(
+    source: Path, target: Path, *, device: int = 0, resume: bool = False
+) -> Iterator[CopyPool]:
     """Workers for `source` and `target`, ended with the block.
 
     `device` (st_dev) is what the target must stay on; 0 checks nothing.
@@ -116,9 +118,9 @@ def pool(source: Path, target: Path, *, device: int = 0, resume: bool = False) -
             env=environment,
             start_new_session=True,  # a Ctrl-C is for us; they end with us
         )
-        for _ in range(workers())
+        for _ in range(copy_workers())
     ]
-    running = Pool(processes, target)
+    running = CopyPool(processes, target)
     try:
         yield running
     finally:

@@ -24,7 +24,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from slipway.storage.copy.entry_copy import by_fd, copy_entry, finish_folder, join, same, xattrs
+from slipway.storage.copy.entry_copy import (
+    copy_entry,
+    fd_path,
+    finish_folder,
+    join_path,
+    read_entry_xattrs,
+    same_entry,
+)
 
 SAMPLE_EVERY = 50
 """One file in so many has all its bytes compared; a large one is compared in three places."""
@@ -34,7 +41,7 @@ _BLOCK = 1 << 20
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-class Worker:
+class CopyWorker:
     """Copies from one tree to another that is expected to stay on `device` (0: not checked)."""
 
     def __init__(self, source: str, target: str, device: int, *, resume: bool) -> None:
@@ -46,9 +53,9 @@ class Worker:
     @contextmanager
     def _folders(self, relative: str) -> Iterator[tuple[int, int]]:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        source = os.open(join(self.source, relative), flags)
+        source = os.open(join_path(self.source, relative), flags)
         try:
-            target = os.open(join(self.target, relative), flags)
+            target = os.open(join_path(self.target, relative), flags)
             try:
                 # After `umount --lazy` the same path is a folder on the disk below.
                 if self.device and os.fstat(target).st_dev != self.device:
@@ -68,13 +75,13 @@ class Worker:
         def on_bytes(count: int) -> None:
             nonlocal reported
             reported += count
-            tell({"bytes": count})
+            tell_parent({"bytes": count})
 
         with self._folders(relative) as (source, target), os.scandir(source) as found:
             here = os.fstat(source).st_dev
             for entry in found:
                 status = entry.stat(follow_symlinks=False)
-                path = join(relative, entry.name)
+                path = join_path(relative, entry.name)
                 if status.st_dev != here:
                     raise OSError(errno.EXDEV, "something is mounted there", path)
                 entries += 1
@@ -106,12 +113,12 @@ class Worker:
         for first, *others in groups:
             folder, name = os.path.split(first)
             with self._folders(folder) as (source, target):
-                status = os.lstat(by_fd(source, name))
+                status = os.lstat(fd_path(source, name))
                 copy_entry(name, status, source, target, lambda _: None, resume=self.resume)
                 size += status.st_blocks * 512
-            made = join(self.target, first)
+            made = join_path(self.target, first)
             for other in others:
-                self._link(made, join(self.target, other))
+                self._link(made, join_path(self.target, other))
         return {"bytes": size}
 
     def _link(self, made: str, other: str) -> None:
@@ -131,11 +138,11 @@ class Worker:
     def finish(self, folders: list[str]) -> dict[str, Any]:
         """Give folders their metadata."""
         for relative in folders:
-            finish_folder(join(self.source, relative), join(self.target, relative))
+            finish_folder(join_path(self.source, relative), join_path(self.target, relative))
         return {}
 
 
-def tell(answer: dict[str, Any]) -> None:
+def tell_parent(answer: dict[str, Any]) -> None:
     """Send one answer."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
@@ -148,7 +155,7 @@ def main() -> None:
     if os.getppid() != parent:
         return
     source, target, device, resume = sys.argv[1:]
-    worker = Worker(source, target, int(device), resume=resume == "resume")
+    worker = CopyWorker(source, target, int(device), resume=resume == "resume")
     jobs: dict[str, Callable[[Any], dict[str, Any]]] = {
         "copy": worker.copy,
         "link": worker.link,
@@ -158,10 +165,12 @@ def main() -> None:
     for line in sys.stdin:
         verb, argument = json.loads(line)
         try:
-            tell({"done": verb, **jobs[verb](argument)})
+            tell_parent({"done": verb, **jobs[verb](argument)})
         except OSError as error:
             where = error.filename if isinstance(error.filename, str) else argument
-            tell({"error": error.errno, "text": error.strerror or str(error), "where": str(where)})
+            tell_parent(
+                {"error": error.errno, "text": error.strerror or str(error), "where": str(where)}
+            )
 
 
 if __name__ == "__main__":
@@ -169,7 +178,7 @@ if __name__ == "__main__":
 
 
 @dataclass
-class Compared:
+class FolderComparison:
     """What one folder's comparison found. `links` are (inode, inode of the copy, path)."""
 
     folders: list[str] = field(default_factory=list)
@@ -181,16 +190,16 @@ class Compared:
     hashed_bytes: int = 0
 
 
-def compare_folder(relative: str, source: int, target: int) -> Compared:
+def compare_folder(relative: str, source: int, target: int) -> FolderComparison:
     """Compare two open folders that are at `relative` in their trees."""
-    found = Compared()
+    found = FolderComparison()
     names = set(os.listdir(source))
     for name in sorted(set(os.listdir(target)) - names):
-        found.wrong.append((join(relative, name), "is only in the copy"))
+        found.wrong.append((join_path(relative, name), "is only in the copy"))
     for name in sorted(names):
-        path = join(relative, name)
+        path = join_path(relative, name)
         try:
-            ours, theirs = os.lstat(by_fd(source, name)), os.lstat(by_fd(target, name))
+            ours, theirs = os.lstat(fd_path(source, name)), os.lstat(fd_path(target, name))
         except FileNotFoundError:
             found.wrong.append((path, "is missing in the copy"))
             continue
@@ -212,13 +221,13 @@ def _difference(
     name: str, ours: os.stat_result, theirs: os.stat_result, source: int, target: int
 ) -> str | None:
     """In what the two entries differ, content apart."""
-    if not same(ours, theirs):
+    if not same_entry(ours, theirs):
         return "differs in type, size, owner, mode or time"
     if stat.S_ISLNK(ours.st_mode) and os.readlink(name, dir_fd=source) != os.readlink(
         name, dir_fd=target
     ):
         return "points elsewhere"
-    if xattrs(by_fd(source, name)) != xattrs(by_fd(target, name)):
+    if read_entry_xattrs(fd_path(source, name)) != read_entry_xattrs(fd_path(target, name)):
         return "differs in extended attributes"
     return None
 
@@ -227,7 +236,9 @@ def _sampled(path: str, size: int) -> bool:
     return size > _LARGE or zlib.crc32(os.fsencode(path)) % SAMPLE_EVERY == 0
 
 
-def _compare_content(found: Compared, path: str, size: int, source: int, target: int) -> None:
+def _compare_content(
+    found: FolderComparison, path: str, size: int, source: int, target: int
+) -> None:
     name = os.path.basename(path)  # noqa: PTH119
     places = [(0, size)]
     if size > _LARGE:

@@ -25,17 +25,17 @@ Progress = Callable[[int], None]
 """Called with the bytes copied since the last call, for files larger than one chunk."""
 
 
-def join(folder: str, name: str) -> str:
+def join_path(folder: str, name: str) -> str:
     """`folder/name`, for a folder that may be the root ("") of its tree."""
     return f"{folder}/{name}" if folder else name
 
 
-def by_fd(folder: int, name: str) -> str:
+def fd_path(folder: int, name: str) -> str:
     """A path to an entry of an open folder, for the calls that take no folder descriptor."""
     return f"/proc/self/fd/{folder}/{name}"
 
 
-def same(one: os.stat_result, other: os.stat_result) -> bool:
+def same_entry(one: os.stat_result, other: os.stat_result) -> bool:
     """Whether two entries agree in all that stat(2) tells of content and rights.
 
     A copy gets its mtime last, so a copy that agrees is whole.
@@ -53,7 +53,7 @@ def same(one: os.stat_result, other: os.stat_result) -> bool:
     )
 
 
-def xattrs(path: str | int) -> dict[str, bytes]:
+def read_entry_xattrs(path: str | int) -> dict[str, bytes]:
     """All extended attributes of an open file, or of a path that is not followed."""
     follow = isinstance(path, int)
     names = os.listxattr(path, follow_symlinks=follow)
@@ -132,8 +132,8 @@ def copy_special(name: str, status: os.stat_result, source: int, target: int) ->
     os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)  # mknod obeys the umask
-    for key, value in xattrs(by_fd(source, name)).items():
-        os.setxattr(by_fd(target, name), key, value, follow_symlinks=False)
+    for key, value in read_entry_xattrs(fd_path(source, name)).items():
+        os.setxattr(fd_path(target, name), key, value, follow_symlinks=False)
     times = (status.st_atime_ns, status.st_mtime_ns)
     os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
 
@@ -153,7 +153,7 @@ def copy_entry(
     except FileExistsError:
         if not resume:
             raise
-        if not same(status, os.lstat(by_fd(target, name))):
+        if not same_entry(status, os.lstat(fd_path(target, name))):
             os.unlink(name, dir_fd=target)
             _copy_new(name, status, source, target, on_bytes)
 
@@ -172,6 +172,6 @@ def finish_folder(source: str, target: str) -> None:
     status = os.stat(source)
     os.chown(target, status.st_uid, status.st_gid)
     os.chmod(target, stat.S_IMODE(status.st_mode))
-    for key, value in xattrs(source).items():
+    for key, value in read_entry_xattrs(source).items():
         os.setxattr(target, key, value)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

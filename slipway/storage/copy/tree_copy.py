@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core.trees import sync
-from slipway.storage.copy.copy_pool import Answer, Job, pool
-from slipway.storage.copy.entry_copy import same, xattrs
+from slipway.storage.copy.copy_pool import Answer, Job, copy_pool
+from slipway.storage.copy.entry_copy import read_entry_xattrs, same_entry
 from slipway.storage.errors import CopyError
 
 _GROUP = 256  # folders, or groups of hard links, in one job
@@ -19,7 +19,7 @@ OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Checked:
+class CopyCheck:
     """What a comparison saw: all entries by their metadata, `hashed` of them by content too."""
 
     entries: int
@@ -47,7 +47,7 @@ def copy_tree(source: Path, target: Path, on_bytes: OnBytes, *, resume: bool = F
         folders.extend(answer.get("folders", ()))
         return [("copy", path) for path in answer.get("folders", ())]
 
-    with pool(source, target, device=target.stat().st_dev, resume=resume) as running:
+    with copy_pool(source, target, device=target.stat().st_dev, resume=resume) as running:
         running.run([("copy", "")], take)
         groups = [sorted(paths) for _, paths in sorted(links.items())]
         running.run([("link", part) for part in _parts(groups)], take)
@@ -56,7 +56,7 @@ def copy_tree(source: Path, target: Path, on_bytes: OnBytes, *, resume: bool = F
     sync(target)
 
 
-def compare_trees(source: Path, target: Path, on_bytes: OnBytes) -> Checked:
+def compare_trees(source: Path, target: Path, on_bytes: OnBytes) -> CopyCheck:
     """Compare a copy with its source. Raises CopyError naming the first differences."""
     totals = {"entries": 0, "bytes": 0, "hashed": 0, "hashed_bytes": 0}
     wrong: list[tuple[str, str]] = []
@@ -73,16 +73,18 @@ def compare_trees(source: Path, target: Path, on_bytes: OnBytes) -> Checked:
                 wrong.append((path, "is linked to other files in the copy"))
         return [("compare", path) for path in answer["folders"]]
 
-    if not same(source.stat(), target.stat()) or xattrs(str(source)) != xattrs(str(target)):
+    if not same_entry(source.stat(), target.stat()) or read_entry_xattrs(
+        str(source)
+    ) != read_entry_xattrs(str(target)):
         wrong.append((".", "differs in owner, mode, time or extended attributes"))
-    with pool(source, target) as running:
+    with copy_pool(source, target) as running:
         running.run([("compare", "")], take)
     if wrong:
         shown = "\n".join(f"  | {path} {reason}" for path, reason in sorted(wrong)[:5])
         raise CopyError(
             f"the copy differs from its source in {len(wrong)} places:\n{shown}", where=str(target)
         )
-    return Checked(**totals)
+    return CopyCheck(**totals)
 
 
 def _parts(items: list[str] | list[list[str]]) -> list[list[str] | list[list[str]]]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.mounts import Space
+from slipway.core.mounts import FileSystemSpace
 from slipway.core.units import human_bytes
 from slipway.storage.disks.mount_table import KNOWN_GOOD, Mount
 
@@ -31,7 +31,7 @@ class Candidate:
     """A disk that could take the data, and why it is ranked where it is."""
 
     mount: Mount
-    space: Space
+    space: FileSystemSpace
     reason: str
 
     @property
@@ -52,9 +52,9 @@ def _is_whole(mount: Mount) -> bool:
     return mount.fsroot == "/" or mount.fstype == "btrfs"
 
 
-def rank(
+def rank_candidates(
     mounted: Sequence[Mount],
-    spaces: Mapping[str, Space],
+    spaces: Mapping[str, FileSystemSpace],
     preferred: Sequence[Path],
     *,
     here: Mount,
@@ -98,6 +98,6 @@ def _place(mount: Mount, preferred: Sequence[Path]) -> tuple[int, int]:
     return (_rank(mount, preferred), len(str(mount.target)))
 
 
-def _reason(mount: Mount, space: Space, preferred: Sequence[Path]) -> str:
+def _reason(mount: Mount, space: FileSystemSpace, preferred: Sequence[Path]) -> str:
     meant = "the disk meant for this, " if mount.target in preferred else ""
     return f"{meant}{human_bytes(space.free)} free on {mount.fstype}"

@@ -105,12 +105,12 @@ def _findmnt(*arguments: str) -> str:
     return done.stdout
 
 
-def mounts() -> tuple[Mount, ...]:
+def mount_table() -> tuple[Mount, ...]:
     """All that is mounted now, in order: later entries cover earlier ones at the same place."""
     return parse_findmnt(_findmnt())
 
 
-def fstab() -> tuple[Path, ...]:
+def read_fstab() -> tuple[Path, ...]:
     """Where /etc/fstab says that something is to be mounted."""
     text = _findmnt("--fstab")
     return tuple(mount.target for mount in parse_findmnt(text) if mount.target.is_absolute())
@@ -128,7 +128,7 @@ def mount_of(path: Path, mounted: Sequence[Mount]) -> Mount:
     return best
 
 
-def below(path: Path, mounted: Sequence[Mount]) -> tuple[Mount, ...]:
+def mounts_under(path: Path, mounted: Sequence[Mount]) -> tuple[Mount, ...]:
     """What is mounted inside `path`, not at it."""
     return tuple(m for m in mounted if m.target != path and m.target.is_relative_to(path))
 

@@ -40,7 +40,7 @@ PROFILES = {
 
 
 @dataclass(frozen=True)
-class Places:
+class DataPlaces:
     """Where everything goes on a disk. The same on every machine, and on HyperPod the paths that
     awslabs/awsome-distributed-ai:1.architectures/5.sagemaker-hyperpod has: its hyperpod-precheck.py
     compares data-root and ENROOT_RUNTIME_PATH, literally.
@@ -85,7 +85,7 @@ class Places:
         return (tmp, tmp / "enroot", tmp / "enroot" / "data", cache)
 
 
-def detect(machine: Machine) -> Profile:
+def detect_profile(machine: Machine) -> Profile:
     """The kind of machine this is."""
     if machine.at("/opt/sagemaker_cluster").exists() or machine.at(SAGEMAKER_EBS).is_mount():
         return PROFILES["hyperpod"]
@@ -98,7 +98,7 @@ def detect(machine: Machine) -> Profile:
 def profile(name: str, machine: Machine) -> Profile:
     """The profile of that name; "auto" looks at the machine. Raises UsageError."""
     if name == "auto":
-        return detect(machine)
+        return detect_profile(machine)
     if name not in PROFILES:
         raise UsageError(
             f"there is no profile {name!r}", cure=f"Use {', '.join(PROFILES)} or auto."
@@ -106,7 +106,7 @@ def profile(name: str, machine: Machine) -> Profile:
     return PROFILES[name]
 
 
-def expects(machine: Machine, disk: str) -> bool:
+def expected_disk(machine: Machine, disk: str) -> bool:
     """Whether a disk of a profile will be there, now or a little later.
 
     The Deep Learning AMIs mount the instance store with a service of theirs, after boot

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from slipway.core import mounts
 from slipway.core.errors import UsageError
-from slipway.core.mounts import Space, existing
+from slipway.core.mounts import FileSystemSpace, nearest_existing
 from slipway.core.processes import wait_until
-from slipway.core.trees import Size
+from slipway.core.trees import TreeSize
 from slipway.core.units import human_bytes
 from slipway.storage.disks import mount_table
-from slipway.storage.disks.candidates import Candidate, rank, with_margin
+from slipway.storage.disks.candidates import Candidate, rank_candidates, with_margin
 from slipway.storage.disks.mount_table import Mount
-from slipway.storage.disks.profiles import Profile, expects
+from slipway.storage.disks.profiles import Profile, expected_disk
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 
@@ -34,32 +34,32 @@ _PLAIN = re.compile(r"/[A-Za-z0-9._+@/-]*")
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetDisk:
     """A folder on a disk, as it is now."""
 
     disk: Path
     mount: Mount
-    space: Space
+    space: FileSystemSpace
 
 
-def preferred(profile: Profile, machine: Machine) -> tuple[Path, ...]:
+def preferred_disk(profile: Profile, machine: Machine) -> tuple[Path, ...]:
     """The disks that the profile names, as paths of this machine."""
     return tuple(machine.at(disk) for disk in profile.disks)
 
 
-def candidates(
+def candidate_disks(
     profile: Profile, machine: Machine, data_root: Path, needed: int
 ) -> tuple[Candidate, ...]:
     """The disks that could take `needed` bytes that are in `data_root` now, the best first."""
-    mounted = mount_table.mounts()
-    spaces: dict[str, Space] = {}
+    mounted = mount_table.mount_table()
+    spaces: dict[str, FileSystemSpace] = {}
     for mount in mounted:
         if mount.fstype in mount_table.KNOWN_GOOD and mount.device not in spaces:
-            spaces[mount.device] = mounts.space(mount.target)
-    return rank(
+            spaces[mount.device] = mounts.file_system_space(mount.target)
+    return rank_candidates(
         mounted,
         spaces,
-        preferred(profile, machine),
+        preferred_disk(profile, machine),
         here=home_of(data_root, mounted),
         needed=needed,
     )
@@ -72,7 +72,7 @@ def home_of(path: Path, mounted: Sequence[Mount]) -> Mount:
     return min(same, key=lambda mount: len(mount.fsroot + str(mount.target)))
 
 
-def choose(
+def choose_disk(
     profile: Profile, machine: Machine, data_root: Path, needed: int, *, wait: bool
 ) -> Path | None:
     """The best disk for the data; None where it is on it already.
@@ -80,13 +80,15 @@ def choose(
     With `wait` a disk of the profile that this machine has, and that is not mounted yet, is
     waited for. Raises StorageError where there is no better place.
     """
-    for disk, place in zip(profile.disks, preferred(profile, machine), strict=True):
-        if wait and expects(machine, disk) and not is_mounted(place):
+    for disk, place in zip(profile.disks, preferred_disk(profile, machine), strict=True):
+        if wait and expected_disk(machine, disk) and not is_mounted(place):
             wait_until(partial(is_mounted, place), WAIT_S, every=0.5)
         if is_mounted(place):
             break
-    found = candidates(profile, machine, data_root, needed)
-    if not found and home_of(data_root, mount_table.mounts()).target in preferred(profile, machine):
+    found = candidate_disks(profile, machine, data_root, needed)
+    if not found and home_of(data_root, mount_table.mount_table()).target in preferred_disk(
+        profile, machine
+    ):
         return None
     if not found:
         raise StorageError(
@@ -100,17 +102,17 @@ def choose(
 
 def is_mounted(place: Path) -> bool:
     """Whether something is mounted at exactly this path, as findmnt sees it."""
-    return any(mount.target == place for mount in mount_table.mounts())
+    return any(mount.target == place for mount in mount_table.mount_table())
 
 
-def look(
+def inspect_disk(
     disk: Path,
     profile: Profile,
     machine: Machine,
     *,
     wait_s: float,
     on_wait: Callable[[Path], None],
-) -> Target:
+) -> TargetDisk:
     """The disk that `disk` is on, once it is mounted. Raises UsageError, StorageError.
 
     A path at or below a mount point that fstab or the profile names is on that disk, or nowhere:
@@ -123,7 +125,7 @@ def look(
             where=str(disk),
         )
     expected = mount_table.expected_mount(
-        disk, [*mount_table.fstab(), *preferred(profile, machine)]
+        disk, [*mount_table.read_fstab(), *preferred_disk(profile, machine)]
     )
     if expected is not None and not is_mounted(expected):
         on_wait(expected)
@@ -135,15 +137,17 @@ def look(
                 cure="Mount it (`systemctl status dlami-nvme` on Deep Learning AMIs), "
                 "or name another disk.",
             )
-    real = existing(disk).resolve() / disk.relative_to(existing(disk))
-    return Target(real, mount_table.mount_of(real, mount_table.mounts()), mounts.space(real))
+    real = nearest_existing(disk).resolve() / disk.relative_to(nearest_existing(disk))
+    return TargetDisk(
+        real, mount_table.mount_of(real, mount_table.mount_table()), mounts.file_system_space(real)
+    )
 
 
-def check(target: Target, old: Sequence[Path], size: Size) -> None:
+def check_target_disk(target: TargetDisk, old: Sequence[Path], size: TreeSize) -> None:
     """Refuse a disk that will not do, with the reason. `old` is where the data is now."""
     if reason := target.mount.unusable():
         raise StorageError(f"Docker cannot keep its data there: {reason}", where=str(target.disk))
-    mounted = mount_table.mounts()
+    mounted = mount_table.mount_table()
     for path in old:
         if target.disk.is_relative_to(path):
             raise UsageError("the target is inside the data that is to move", where=str(path))

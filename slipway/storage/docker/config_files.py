@@ -18,7 +18,7 @@ _VERSION = re.compile(r"^[ \t]*version[ \t]*=.*$", re.M)
 _TABLE = re.compile(r"^[ \t]*\[", re.M)
 
 
-def parse(text: str, path: Path) -> dict[str, Any]:
+def parse_daemon_json(text: str, path: Path) -> dict[str, Any]:
     """The settings. Raises UsageError with the line where the file is not a JSON object."""
     if not text.strip():
         return {}  # dockerd takes an empty file for an empty configuration
@@ -38,7 +38,7 @@ def parse(text: str, path: Path) -> dict[str, Any]:
 
 def with_data_root(text: str, path: Path, root: Path | None) -> str:
     """The file with `data-root` set, or without it; other keys, order and indentation stay."""
-    config = parse(text, path)
+    config = parse_daemon_json(text, path)
     config.pop("graph", None)  # its name before 17.05; two names for one thing stop the daemon
     if root is None:
         config.pop("data-root", None)
@@ -60,13 +60,13 @@ def _head(text: str) -> str:
     return text[: table.start()] if table else text
 
 
-def root_of(text: str) -> str | None:
+def configured_root(text: str) -> str | None:
     """The root that the file (or `containerd config dump`) names, None where it names none."""
     found = _ROOT.search(_head(text))
     return (found[1] or found[2]) if found else None
 
 
-def with_root(text: str, root: Path) -> str:
+def with_containerd_root(text: str, root: Path) -> str:
     """The file with its root set, whether it had a line, a commented-out one, or none.
 
     Packages ship the line commented out, which a plain substitution of `root =` misses

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.processes import command_line, find
+from slipway.core.processes import command_line, find_process
 from slipway.storage.docker import config_files, daemon_process
-from slipway.storage.docker.daemon_flags import parse
-from slipway.storage.docker.daemon_process import Process
+from slipway.storage.docker.daemon_flags import parse_flags
+from slipway.storage.docker.daemon_process import DaemonProcess
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 
@@ -31,12 +31,14 @@ class Containerd:
     config: Path
     root_flag: bool
     others: tuple[str, ...]
-    process: Process | None
+    process: DaemonProcess | None
 
 
-def of(machine: Machine, dockerd: Process, flags: Mapping[str, str]) -> Containerd | None:
+def containerd_of(
+    machine: Machine, dockerd: DaemonProcess, flags: Mapping[str, str]
+) -> Containerd | None:
     """The containerd that this dockerd uses and did not start itself."""
-    if any(_is_containerd(child) for child in daemon_process.children(dockerd.pid)):
+    if any(_is_containerd(child) for child in daemon_process.child_processes(dockerd.pid)):
         return None
     address = Path(flags.get("containerd") or machine.at(_SOCKET))
     pid = daemon_process.listener(address)
@@ -52,31 +54,31 @@ def of(machine: Machine, dockerd: Process, flags: Mapping[str, str]) -> Containe
             where=str(address),
             cure="A socket that systemd activates is not supported here: start containerd itself.",
         )
-    return _described(machine, daemon_process.describe("containerd", pid, address), address)
+    return _described(machine, daemon_process.describe_process("containerd", pid, address), address)
 
 
-def stopped(machine: Machine) -> Containerd:
+def is_stopped(machine: Machine) -> Containerd:
     """The system's containerd, from its configuration file alone."""
     config = machine.containerd_toml.resolve()
     text = config.read_text() if config.exists() else ""
-    root = config_files.root_of(text) or config_files.DEFAULT_ROOT
+    root = config_files.configured_root(text) or config_files.DEFAULT_ROOT
     socket = machine.at(_SOCKET)
     return Containerd(socket, Path(root).resolve(), config, False, _others(socket), None)
 
 
-def root_now(address: Path) -> Path:
+def current_root(address: Path) -> Path:
     """The root of the containerd that listens there. Raises StorageError."""
     pid = daemon_process.listener(address)
     if pid is None:
         raise StorageError("containerd does not answer", where=str(address))
-    found = daemon_process.describe("containerd", pid, address)
-    flags = parse(found.command[1:])
+    found = daemon_process.describe_process("containerd", pid, address)
+    flags = parse_flags(found.command[1:])
     config = flags.get("config") or config_files.DEFAULT_CONFIG
     return Path(flags.get("root") or effective_root(found.command[0], Path(config)))
 
 
-def _described(machine: Machine, found: Process, address: Path) -> Containerd:
-    flags = parse(found.command[1:])
+def _described(machine: Machine, found: DaemonProcess, address: Path) -> Containerd:
+    flags = parse_flags(found.command[1:])
     config = Path(flags.get("config") or machine.containerd_toml).resolve()
     root = flags.get("root") or effective_root(found.command[0], config)
     return Containerd(
@@ -99,7 +101,7 @@ def effective_root(program: str, config: Path) -> str:
         text=True,
         check=False,
     )
-    root = config_files.root_of(done.stdout)
+    root = config_files.configured_root(done.stdout)
     if done.returncode != 0 or root is None:
         raise StorageError(
             f"containerd cannot read its configuration: {done.stderr.strip()}", where=str(config)
@@ -126,7 +128,7 @@ def _others(address: Path) -> tuple[str, ...]:
         return _program(pid).startswith("containerd-shim")
 
     found = set()
-    for pid in find(is_shim):
+    for pid in find_process(is_shim):
         words = command_line(pid)
         pairs = dict(itertools.pairwise(words))
         if pairs.get("-address") == str(address) and "-namespace" in pairs:

@@ -43,7 +43,7 @@ _KEYS = {
 _MERGED = {"runtimes"}  # the one key that may be given in both places
 
 
-def parse(arguments: Sequence[str]) -> dict[str, str]:
+def parse_flags(arguments: Sequence[str]) -> dict[str, str]:
     """Flag name -> value ("" for a flag without one); the last one counts."""
     found: dict[str, str] = {}
     for at, word in enumerate(arguments):
@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def conflicts(config: Mapping[str, Any], flags: Mapping[str, str]) -> tuple[str, ...]:
+def conflicting_flags(config: Mapping[str, Any], flags: Mapping[str, str]) -> tuple[str, ...]:
     """Keys of daemon.json that are flags as well: dockerd refuses to start with any of them.
 
     The rule is moby/moby:daemon/config/config.go, findConfigurationConflicts.

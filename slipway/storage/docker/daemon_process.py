@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core.processes import command_line, find, spawn, wait_until
+from slipway.core.processes import command_line, find_process, spawn, wait_until
 from slipway.engine.endpoint import ping
 from slipway.storage.errors import StorageError
 
@@ -23,7 +23,7 @@ _PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
-class Process:
+class DaemonProcess:
     """A daemon's process, as much of it as is needed to start the same again.
 
     `socket` is where it listens; `log` is where its output went, None where that is no file.
@@ -54,7 +54,7 @@ class Process:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Process:
+    def from_json(cls, data: Mapping[str, Any]) -> DaemonProcess:
         """From the journal."""
         return cls(
             name=data["name"],
@@ -92,7 +92,7 @@ def listener(path: Path) -> int | None:
     return pid or None
 
 
-def describe(name: str, pid: int, listens: Path) -> Process:
+def describe_process(name: str, pid: int, listens: Path) -> DaemonProcess:
     """Everything about a running daemon. Raises StorageError where it cannot be started again."""
     started = start_time(pid)
     command = command_line(pid)
@@ -114,7 +114,7 @@ def describe(name: str, pid: int, listens: Path) -> Process:
             cure="Install Docker from your distribution's or Docker's packages.",
         )
     log = (folder / "fd" / "2").readlink()
-    return Process(
+    return DaemonProcess(
         name=name,
         pid=pid,
         started=started,
@@ -135,7 +135,7 @@ def _environment(path: Path) -> dict[str, str]:
     return dict(part.split("=", 1) for part in parts if "=" in part)
 
 
-def children(pid: int) -> Iterator[int]:
+def child_processes(pid: int) -> Iterator[int]:
     """The pids of a process's children."""
 
     def is_child(candidate: int) -> bool:
@@ -145,10 +145,10 @@ def children(pid: int) -> Iterator[int]:
             return False
         return int(stat.rpartition(")")[2].split()[1]) == pid
 
-    return find(is_child)
+    return find_process(is_child)
 
 
-def stop(process: Process) -> None:
+def stop_process(process: DaemonProcess) -> None:
     """SIGTERM, and wait until it is gone. Raises StorageError; never kills with SIGKILL."""
     if process.alive():
         os.kill(process.pid, signal.SIGTERM)
@@ -167,7 +167,7 @@ def stop(process: Process) -> None:
         )
 
 
-def start(process: Process, environment: Mapping[str, str], log: Path) -> None:
+def start_process(process: DaemonProcess, environment: Mapping[str, str], log: Path) -> None:
     """Start the same command again, and wait until it serves. Raises StorageError.
 
     dockerd listens long before it has read its data; it serves, or ends, after that.

@@ -21,16 +21,16 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def own(data: Path) -> Path:
+def own_data_path(data: Path) -> Path:
     """Where the data is while `data` is a link, before it has moved anywhere."""
     return data.with_name(f"{data.name}-own")
 
 
-def settle(data: Path) -> None:
+def settle_link(data: Path) -> None:
     """Make a plain data folder a link to itself under another name. Again: nothing to do."""
     if data.is_symlink() or not data.exists():
         return
-    aside = own(data)
+    aside = own_data_path(data)
     if aside.is_symlink():  # of a run that was killed here
         aside.unlink()
     if aside.exists():
@@ -47,9 +47,9 @@ def settle(data: Path) -> None:
         raise
 
 
-def unsettle(data: Path) -> None:
+def unsettle_link(data: Path) -> None:
     """Undo `settle`, unless the link points to another disk by now."""
-    aside = own(data)
+    aside = own_data_path(data)
     if data.is_symlink() and data.readlink() == Path(aside.name) and aside.is_dir():
         _exchange(data, aside)
         aside.unlink()

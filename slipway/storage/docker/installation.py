@@ -19,9 +19,15 @@ from slipway.engine.embedded import daemon
 from slipway.engine.endpoint import DEFAULT_URL, ping
 from slipway.storage.docker import config_files, containerd, daemon_process, data_path
 from slipway.storage.docker.containerd import Containerd
-from slipway.storage.docker.daemon_flags import parse
+from slipway.storage.docker.daemon_flags import parse_flags
 from slipway.storage.docker.service import EmbeddedService, ProcessService, Service
-from slipway.storage.docker.systemd import CONTAINERD, DOCKER, SystemdService, active, show
+from slipway.storage.docker.systemd import (
+    CONTAINERD,
+    DOCKER,
+    SystemdService,
+    show_unit,
+    unit_is_active,
+)
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 
@@ -30,7 +36,7 @@ _UNIX = "unix://"
 
 
 @dataclass(frozen=True)
-class Subject:
+class DockerInstallation:
     """A Docker on this machine.
 
     `data_root` is where its data is now; `at_rest` the path of the same while it is stopped.
@@ -57,13 +63,13 @@ class Subject:
         return "the embedded engine" if self.embedded else f"Docker at {self.url}"
 
 
-def key(url: str) -> str:
+def installation_key(url: str) -> str:
     """A folder name for the daemon behind a URL."""
     path = Path(url.removeprefix(_UNIX))
     return str(path.parent.resolve() / path.name).strip("/").replace("/", "-")
 
 
-def choose(choice: str, machine: Machine) -> str:
+def choose_daemon(choice: str, machine: Machine) -> str:
     """The URL of the daemon that is meant, "embedded" for the embedded engine.
 
     As `slipway.engine.client.connect` chooses, but a system Docker that systemd could start is
@@ -99,7 +105,7 @@ def _plain(url: str) -> str:
     return url.replace("http+unix://", _UNIX, 1)
 
 
-def find(project: Project, url: str, machine: Machine) -> Subject:
+def find_installation(project: Project, url: str, machine: Machine) -> DockerInstallation:
     """Everything about the daemon that `choose` named. Starts nothing, changes nothing."""
     if url == "embedded":
         return _embedded(project)
@@ -114,16 +120,16 @@ def find(project: Project, url: str, machine: Machine) -> Subject:
     if machine.systemd and url == machine.docker_url:
         return _by_systemd(machine, url)
     assert pid is not None
-    dockerd = daemon_process.describe("dockerd", pid, socket)
+    dockerd = daemon_process.describe_process("dockerd", pid, socket)
     return _system(machine, url, dockerd, systemd=False)
 
 
-def _embedded(project: Project) -> Subject:
+def _embedded(project: Project) -> DockerInstallation:
     service = EmbeddedService(project)
-    found = daemon.status(project)
+    found = daemon.daemon_status(project)
     data = service.data
-    at_rest = data.resolve() if data.is_symlink() else data_path.own(data)
-    return Subject(
+    at_rest = data.resolve() if data.is_symlink() else data_path.own_data_path(data)
+    return DockerInstallation(
         url=found.url,
         embedded=True,
         running=found.running,
@@ -138,19 +144,21 @@ def _embedded(project: Project) -> Subject:
     )
 
 
-def _by_systemd(machine: Machine, url: str) -> Subject:
-    found = show(DOCKER, "MainPID", "ExecStart", "Environment")
+def _by_systemd(machine: Machine, url: str) -> DockerInstallation:
+    found = show_unit(DOCKER, "MainPID", "ExecStart", "Environment")
     pid = int(found.get("MainPID") or 0)
     if pid:
         socket = Path(url.removeprefix(_UNIX))
-        return _system(machine, url, daemon_process.describe("dockerd", pid, socket), systemd=True)
+        return _system(
+            machine, url, daemon_process.describe_process("dockerd", pid, socket), systemd=True
+        )
     # Stopped: the command as the unit has it, with its variables not filled in.
     command = found.get("ExecStart", "").partition("argv[]=")[2].partition(" ;")[0].split()
-    flags = parse(command[1:])
+    flags = parse_flags(command[1:])
     config = Path(flags.get("config-file") or machine.daemon_json).resolve()
-    settings = config_files.parse(config.read_text(), config) if config.exists() else {}
+    settings = config_files.parse_daemon_json(config.read_text(), config) if config.exists() else {}
     root = Path(flags.get("data-root") or settings.get("data-root") or DEFAULT_ROOT).resolve()
-    return Subject(
+    return DockerInstallation(
         url=url,
         embedded=False,
         running=False,
@@ -159,16 +167,16 @@ def _by_systemd(machine: Machine, url: str) -> Subject:
         config=config,
         flags=flags,
         tmp=None,
-        containerd=containerd.stopped(machine) if machine.has_unit(CONTAINERD) else None,
+        containerd=containerd.is_stopped(machine) if machine.has_unit(CONTAINERD) else None,
         systemd=True,
         service=lambda also: SystemdService.find(containerd=also),
     )
 
 
 def _system(
-    machine: Machine, url: str, dockerd: daemon_process.Process, *, systemd: bool
-) -> Subject:
-    flags = parse(dockerd.command[1:])
+    machine: Machine, url: str, dockerd: daemon_process.DaemonProcess, *, systemd: bool
+) -> DockerInstallation:
+    flags = parse_flags(dockerd.command[1:])
     config = Path(flags.get("config-file") or machine.daemon_json).resolve()
     with closing(docker.DockerClient(base_url=url)) as client:
         info = client.info()
@@ -177,16 +185,16 @@ def _system(
             "this is a rootless Docker; only the one that root runs can be moved", where=url
         )
     root = Path(info["DockerRootDir"]).resolve()
-    separate = containerd.of(machine, dockerd, flags)
+    separate = containerd.containerd_of(machine, dockerd, flags)
     tmp = dockerd.environment.get("DOCKER_TMPDIR")
 
     def service(also: bool) -> Service:
         if systemd:
             return SystemdService.find(containerd=also)
         other = separate.process if also and separate else None
-        return ProcessService(dockerd, other, machine.state / key(url))
+        return ProcessService(dockerd, other, machine.state / installation_key(url))
 
-    return Subject(
+    return DockerInstallation(
         url=url,
         embedded=False,
         running=True,
@@ -201,15 +209,15 @@ def _system(
     )
 
 
-def engine_of(subject: Subject, project: Project) -> Engine:
+def engine_of_installation(subject: DockerInstallation, project: Project) -> Engine:
     """A connection; starts nothing. Raises EngineUnavailableError."""
     return connect(project, "embedded" if subject.embedded else subject.url, start=False)
 
 
-def is_active(subject: Subject) -> bool:
+def is_active(subject: DockerInstallation) -> bool:
     """Whether the daemon runs at this moment."""
     if subject.systemd:
-        return active(DOCKER)
+        return unit_is_active(DOCKER)
     if subject.embedded:
         return subject.service(False).running()
     return daemon_process.listener(Path(subject.url.removeprefix(_UNIX))) is not None

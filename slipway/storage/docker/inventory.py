@@ -16,7 +16,7 @@ IN_FILES = ("overlay2", "overlayfs", "overlay", "fuse-overlayfs", "native", "vfs
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class DockerInventory:
     """Images by id with their names, volumes by name, containers by id with their names.
 
     `running` are the ids of containers that run; `transient` those of them that `--rm` removes
@@ -35,7 +35,7 @@ class Snapshot:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Snapshot:
+    def from_json(cls, data: Mapping[str, Any]) -> DockerInventory:
         """From the journal."""
         return cls(
             driver=data["driver"],
@@ -57,7 +57,7 @@ class Snapshot:
         return " and ".join(f"{count} {what}" for count, what in counts if count)
 
 
-def take(engine: Engine) -> Snapshot:
+def take_inventory(engine: Engine) -> DockerInventory:
     """List everything. Raises EngineError."""
     api = engine.client.api
     with sdk_errors(engine, "listing images, volumes and containers"):
@@ -71,7 +71,7 @@ def take(engine: Engine) -> Snapshot:
             if api.inspect_container(container)["HostConfig"]["AutoRemove"]
         ]
         driver = str(api.info()["Driver"])
-    return Snapshot(
+    return DockerInventory(
         driver=driver,
         images={i["Id"]: tuple(sorted(i["RepoTags"] or ())) for i in images},
         volumes=tuple(sorted(volume["Name"] for volume in volumes)),
@@ -86,7 +86,7 @@ def _name(container: Mapping[str, Any]) -> str:
     return str(names[0]).lstrip("/")
 
 
-def at_rest(data_root: Path) -> Snapshot | None:
+def daemon_at_rest(data_root: Path) -> DockerInventory | None:
     """What a data-root of a stopped daemon holds, told from its files; None for an unknown form.
 
     moby/moby keeps image configurations under image/DRIVER/imagedb, and one folder for each volume
@@ -103,7 +103,7 @@ def at_rest(data_root: Path) -> Snapshot | None:
             for name, image in tags.items():
                 if "@" not in name and image in names:
                     names[image].append(name)
-    return Snapshot(
+    return DockerInventory(
         driver=drivers[0],
         images={image: tuple(sorted(tags)) for image, tags in names.items()},
         volumes=tuple(sorted(p.name for p in data_root.glob("volumes/*") if p.is_dir())),
@@ -112,7 +112,7 @@ def at_rest(data_root: Path) -> Snapshot | None:
     )
 
 
-def missing(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
+def lost_objects(before: DockerInventory, after: DockerInventory) -> tuple[str, ...]:
     """What was there before and is not any more, each as a phrase."""
     lost: list[str] = []
     if before.driver != after.driver:
@@ -132,8 +132,8 @@ def missing(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
     return tuple(lost)
 
 
-def made_since(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
+def objects_since(before: DockerInventory, after: DockerInventory) -> tuple[str, ...]:
     """What is there now and was not before, each as a phrase."""
     return tuple(
-        item for item in missing(after, before) if not item.startswith("the storage driver")
+        item for item in lost_objects(after, before) if not item.startswith("the storage driver")
     )

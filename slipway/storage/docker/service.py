@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from slipway.core.paths import Project
 from slipway.engine.embedded import daemon as embedded
 from slipway.storage.docker import daemon_process, data_path
-from slipway.storage.docker.daemon_process import Process
+from slipway.storage.docker.daemon_process import DaemonProcess
 from slipway.storage.docker.systemd import SystemdService
 from slipway.storage.errors import StorageError
 
@@ -43,13 +43,17 @@ class Service(Protocol):
 class ProcessService:
     """dockerd, and a separate containerd where its root moves too, without systemd."""
 
-    dockerd: Process
-    containerd: Process | None
+    dockerd: DaemonProcess
+    containerd: DaemonProcess | None
     log: Path  # a folder for the output of daemons whose own log is not known
 
-    def _now(self, daemon: Process) -> Process:
+    def _now(self, daemon: DaemonProcess) -> DaemonProcess:
         pid = daemon_process.listener(daemon.socket)
-        return daemon if pid is None else daemon_process.describe(daemon.name, pid, daemon.socket)
+        return (
+            daemon
+            if pid is None
+            else daemon_process.describe_process(daemon.name, pid, daemon.socket)
+        )
 
     def running(self) -> bool:
         """Whether somebody listens on dockerd's socket."""
@@ -59,14 +63,14 @@ class ProcessService:
         """dockerd first: it talks to containerd while it stops."""
         for daemon in (self.dockerd, self.containerd):
             if daemon is not None:
-                daemon_process.stop(self._now(daemon))
+                daemon_process.stop_process(self._now(daemon))
 
     def start(self, environment: Mapping[str, str]) -> None:
         """containerd first."""
         for daemon in (self.containerd, self.dockerd):
             if daemon is not None and daemon_process.listener(daemon.socket) is None:
                 added = environment if daemon is self.dockerd else {}
-                daemon_process.start(daemon, added, self.log / f"{daemon.name}.log")
+                daemon_process.start_process(daemon, added, self.log / f"{daemon.name}.log")
 
     def steps(self) -> tuple[str, str]:
         """By pid."""
@@ -97,18 +101,18 @@ class EmbeddedService:
 
     def running(self) -> bool:
         """Whether it answers."""
-        return embedded.status(self.project).running
+        return embedded.daemon_status(self.project).running
 
     def stop(self) -> None:
         """Stop it, and have its data where a link can point to it."""
-        embedded.stop(self.project)
-        data_path.settle(self.data)
+        embedded.stop_daemon(self.project)
+        data_path.settle_link(self.data)
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start it; data that did not move is a plain folder again."""
         del environment  # the engine keeps its temporary files below its data
-        data_path.unsettle(self.data)
-        embedded.start(self.project)
+        data_path.unsettle_link(self.data)
+        embedded.start_daemon(self.project)
 
     def steps(self) -> tuple[str, str]:
         """One engine, one step."""
@@ -123,13 +127,13 @@ class EmbeddedService:
         }
 
 
-def from_json(data: Mapping[str, Any]) -> Service:
+def service_from_json(data: Mapping[str, Any]) -> Service:
     """A service from the journal. Raises StorageError for one that this version does not know."""
     if data["kind"] == "process":
         containerd = data["containerd"]
         return ProcessService(
-            dockerd=Process.from_json(data["dockerd"]),
-            containerd=Process.from_json(containerd) if containerd else None,
+            dockerd=DaemonProcess.from_json(data["dockerd"]),
+            containerd=DaemonProcess.from_json(containerd) if containerd else None,
             log=Path(data["log"]),
         )
     if data["kind"] == "embedded":

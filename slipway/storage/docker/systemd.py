@@ -38,15 +38,15 @@ def systemctl(*arguments: str, check: bool = True) -> str:
     return done.stdout
 
 
-def show(unit: str, *properties: str) -> dict[str, str]:
+def show_unit(unit: str, *properties: str) -> dict[str, str]:
     """Properties of a unit; one that systemd does not know is left out."""
     text = systemctl("show", unit, "--property", ",".join(properties))
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def active(unit: str) -> bool:
+def unit_is_active(unit: str) -> bool:
     """Whether the unit is active (for a socket: it listens)."""
-    return show(unit, "ActiveState").get("ActiveState") == "active"
+    return show_unit(unit, "ActiveState").get("ActiveState") == "active"
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,19 @@ class SystemdService:
     @classmethod
     def find(cls, *, containerd: bool) -> SystemdService:
         """What belongs to docker.service and is active now."""
-        found = show(DOCKER, "TriggeredBy", "RequiredBy", "BoundBy", "ConsistsOf")
+        found = show_unit(DOCKER, "TriggeredBy", "RequiredBy", "BoundBy", "ConsistsOf")
         sockets = found.get("TriggeredBy", "").split()
         others = " ".join(found.get(name, "") for name in ("RequiredBy", "BoundBy", "ConsistsOf"))
         dependents = sorted(
-            unit for unit in set(others.split()) if unit.endswith(".service") and active(unit)
+            unit
+            for unit in set(others.split())
+            if unit.endswith(".service") and unit_is_active(unit)
         )
         return cls(tuple(sockets), containerd, tuple(dependents))
 
     def running(self) -> bool:
         """Whether docker.service is active."""
-        return active(DOCKER)
+        return unit_is_active(DOCKER)
 
     def stop(self) -> None:
         """Sockets and service together, then containerd."""
@@ -78,7 +80,7 @@ class SystemdService:
         if self.containerd:
             systemctl("stop", CONTAINERD)
         for unit in (DOCKER, *([CONTAINERD] if self.containerd else [])):
-            if active(unit):
+            if unit_is_active(unit):
                 raise StorageError(f"{unit} is still active after `systemctl stop`")
 
     def start(self, environment: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from slipway.core.files import write_atomic
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
 from slipway.engine.errors import EngineError
-from slipway.engine.images import inspect
+from slipway.engine.images import inspect_image
 from slipway.engine.sdk_errors import sdk_errors
 from slipway.engine.transfer import import_rootfs
 from slipway.storage.errors import StorageError
@@ -34,7 +34,7 @@ _CODE = {
 _DOCKER_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def program(machine: str) -> bytes:
+def trial_program(machine: str) -> bytes:
     """A static ELF executable that exits with 42 (elf(5): one header, one segment, the code)."""
     number, code = _CODE[machine]
     base, header = 0x400000, 64 + 56
@@ -48,7 +48,7 @@ def program(machine: str) -> bytes:
     return elf + segment + code
 
 
-def run(engine: Engine, folder: Path) -> str:
+def run_trial_container(engine: Engine, folder: Path) -> str:
     """Run the trial container; returns the image that it used. Raises StorageError.
 
     `folder` is a place on this machine where the program can lie meanwhile.
@@ -59,8 +59,8 @@ def run(engine: Engine, folder: Path) -> str:
     image = _image(engine, _DOCKER_NAMES[machine])
     try:
         if image is None:
-            return _run_own(engine, program(machine))
-        return _run_in(engine, image, program(machine), folder)
+            return _run_own(engine, trial_program(machine))
+        return _run_in(engine, image, trial_program(machine), folder)
     except EngineError as error:
         raise StorageError(f"no container runs: {error.what}", where=error.where) from error
 
@@ -70,7 +70,7 @@ def _image(engine: Engine, architecture: str) -> str | None:
     best: tuple[int, str] | None = None
     with sdk_errors(engine, "looking for an image to try"):
         for listed in engine.client.api.images():
-            found = inspect(engine, listed["Id"])
+            found = inspect_image(engine, listed["Id"])
             layers = len((found.get("RootFS") or {}).get("Layers") or ())
             usable = (found.get("Os"), found.get("Architecture")) == ("linux", architecture)
             if usable and layers and (best is None or layers > best[0]):

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slipway.storage import enroot_conf
-from slipway.storage.disks.profiles import NVME, Places, Profile
-from slipway.storage.disks.target_disk import Target, is_mounted
+from slipway.storage.disks.profiles import NVME, DataPlaces, Profile
+from slipway.storage.disks.target_disk import TargetDisk, is_mounted
 from slipway.storage.docker import config_files, data_path, systemd
-from slipway.storage.docker.installation import Subject
+from slipway.storage.docker.installation import DockerInstallation
 from slipway.storage.docker.service import EmbeddedService
 from slipway.storage.docker.systemd import CONTAINERD, DOCKER
 from slipway.storage.machine import Machine
-from slipway.storage.move.edits import Edit, edit_file
+from slipway.storage.move.edits import FileEdit, edit_file
 
 _SHARED = "/fsx"  # where HyperPod mounts FSx for Lustre: good for enroot's cache, for nothing else
 _SHARED_MODE = 0o1777
@@ -26,31 +26,31 @@ _ORDER = {"unit": 0, "enroot": 1, "link": 2, "containerd": 3, "docker": 4}
 
 
 @dataclass(frozen=True)
-class Changes:
+class ConfigChanges:
     """Roots are (name, old, new, the file that decides); only what differs is here."""
 
     roots: tuple[tuple[str, Path, Path, Path], ...]
-    edits: tuple[Edit, ...]
+    edits: tuple[FileEdit, ...]
     folders: tuple[tuple[Path, int], ...] = ()
     scratch: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def changes(
-    subject: Subject,
-    places: Places,
-    target: Target,
+def config_changes(
+    subject: DockerInstallation,
+    places: DataPlaces,
+    target: TargetDisk,
     profile: Profile,
     machine: Machine,
     *,
     containerd: bool,
-) -> Changes:
+) -> ConfigChanges:
     """All changes; none where everything is as wanted."""
     if subject.embedded:
         return _embedded(subject, places)
     assert subject.config is not None
     roots: list[tuple[str, Path, Path, Path]] = []
-    edits: list[Edit] = []
+    edits: list[FileEdit] = []
     if subject.data_root != places.docker:
         edit = edit_file("docker", subject.config, None)
         text = config_files.with_data_root(_text(edit), edit.path, places.docker)
@@ -58,7 +58,7 @@ def changes(
         roots.append(("docker", subject.at_rest, places.docker, edit.path))
     if containerd and subject.containerd and subject.containerd.root != places.containerd:
         edit = edit_file("containerd", subject.containerd.config, None)
-        text = config_files.with_root(_text(edit), places.containerd)
+        text = config_files.with_containerd_root(_text(edit), places.containerd)
         edits.append(replace(edit, after=text.encode()))
         roots.append(("containerd", subject.containerd.root, places.containerd, edit.path))
     if subject.systemd:
@@ -66,7 +66,7 @@ def changes(
     enroot, folders = _enroot(places, profile, machine)
     edits += enroot
     moved_tmp = subject.tmp is not None and not subject.systemd
-    return Changes(
+    return ConfigChanges(
         roots=tuple(roots),
         edits=tuple(
             edit
@@ -79,25 +79,25 @@ def changes(
     )
 
 
-def _text(edit: Edit) -> str:
+def _text(edit: FileEdit) -> str:
     return (edit.before or b"").decode()
 
 
-def _embedded(subject: Subject, places: Places) -> Changes:
+def _embedded(subject: DockerInstallation, places: DataPlaces) -> ConfigChanges:
     data = subject.service(False)
     assert isinstance(data, EmbeddedService)
     new = places.embedded(data.project.engine)
     if subject.data_root == new:
-        return Changes((), ())
+        return ConfigChanges((), ())
     # Stopped for the move, the data is behind a link already: see link.py.
     before = os.fsencode(
-        data.data.readlink() if data.data.is_symlink() else data_path.own(data.data).name
+        data.data.readlink() if data.data.is_symlink() else data_path.own_data_path(data.data).name
     )
-    edit = Edit("link", data.data, before, os.fsencode(new))
-    return Changes((("engine", subject.at_rest, new, data.data),), (edit,))
+    edit = FileEdit("link", data.data, before, os.fsencode(new))
+    return ConfigChanges((("engine", subject.at_rest, new, data.data),), (edit,))
 
 
-def _units(disk: Path, places: Places, machine: Machine, *, containerd: bool) -> list[Edit]:
+def _units(disk: Path, places: DataPlaces, machine: Machine, *, containerd: bool) -> list[FileEdit]:
     dlami = disk == machine.at(NVME) and machine.has_unit("dlami-nvme.service")
     docker = systemd.drop_in(disk, tmp=places.docker_tmp, dlami=dlami)
     edits = [edit_file("unit", machine.drop_in(DOCKER), docker.encode())]
@@ -108,13 +108,13 @@ def _units(disk: Path, places: Places, machine: Machine, *, containerd: bool) ->
 
 
 def _enroot(
-    places: Places, profile: Profile, machine: Machine
-) -> tuple[list[Edit], tuple[tuple[Path, int], ...]]:
+    places: DataPlaces, profile: Profile, machine: Machine
+) -> tuple[list[FileEdit], tuple[tuple[Path, int], ...]]:
     if not machine.enroot_conf.exists():
         return [], ()
     shared = machine.at(_SHARED)
     cache = shared / "enroot" if profile.name == "hyperpod" and is_mounted(shared) else None
     edit = edit_file("enroot", machine.enroot_conf, None)
-    text = enroot_conf.with_values(_text(edit), places.enroot(cache))
+    text = enroot_conf.conf_with_values(_text(edit), places.enroot(cache))
     folders = tuple((folder, _SHARED_MODE) for folder in places.enroot_folders(cache))
     return [replace(edit, after=text.encode())], folders

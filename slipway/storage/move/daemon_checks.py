@@ -10,18 +10,18 @@ from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
 from slipway.engine.sdk_errors import sdk_errors
 from slipway.storage.docker import containerd, trial_container
-from slipway.storage.docker.inventory import IN_FILES, Snapshot, missing, take
+from slipway.storage.docker.inventory import IN_FILES, DockerInventory, lost_objects, take_inventory
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
-from slipway.storage.move.journal import Journal, Root
+from slipway.storage.move.journal import DataRoot, MoveJournal
 
 _NO_PROJECT = Project(Path("/nonexistent"), Path("/nonexistent"))
 """A URL alone decides which daemon is meant."""
 
 
 @contextmanager
-def engine(journal: Journal) -> Iterator[Engine]:
+def daemon_engine(journal: MoveJournal) -> Iterator[Engine]:
     """A connection to the journal's daemon, which must run."""
     connected = connect(_NO_PROJECT, journal.url)
     try:
@@ -30,60 +30,62 @@ def engine(journal: Journal) -> Iterator[Engine]:
         connected.close()
 
 
-def stop_containers(journal: Journal) -> None:
+def stop_containers(journal: MoveJournal) -> None:
     """Stop what ran when the move was planned; those that are gone are stopped enough."""
     if journal.before is None or not journal.before.running:
         return
-    with engine(journal) as connected:
-        for container in take(connected).running:
+    with daemon_engine(journal) as connected:
+        for container in take_inventory(connected).running:
             with sdk_errors(connected, "stopping a container"):
                 connected.client.api.stop(container)  # with the container's own patience
 
 
-def start_containers(connected: Engine, before: Snapshot) -> None:
+def start_containers(connected: Engine, before: DockerInventory) -> None:
     """Start again what ran before; `--rm` containers are gone for good."""
-    running = set(take(connected).running)
+    running = set(take_inventory(connected).running)
     for container in before.running:
         if container not in running and container not in before.transient:
             with sdk_errors(connected, f"starting {before.containers[container]}"):
                 connected.client.api.start(container)
 
 
-def check_running(machine: Machine, journal: Journal) -> None:
+def check_running(machine: Machine, journal: MoveJournal) -> None:
     """The daemon uses the new roots, has what went along, and runs a container."""
     _check(machine, journal, moved=True)
 
 
-def check_restored(machine: Machine, journal: Journal) -> None:
+def check_restored(machine: Machine, journal: MoveJournal) -> None:
     """The daemon uses the old roots again, and has everything of before."""
     _check(machine, journal, moved=False)
 
 
-def _check(machine: Machine, journal: Journal, *, moved: bool) -> None:
-    with engine(journal) as connected:
+def _check(machine: Machine, journal: MoveJournal, *, moved: bool) -> None:
+    with daemon_engine(journal) as connected:
         for root in journal.roots:
             _check_root(journal, root, connected, moved=moved)
         before = journal.before
         if before is not None:
-            now = take(connected)
+            now = take_inventory(connected)
             if now.driver != before.driver and before.driver in IN_FILES:
                 raise StorageError(
                     f"the daemon uses the storage driver {now.driver} now, not {before.driver}"
                 )
-            lost = missing(before, now) if journal.carries or not moved else ()
+            lost = lost_objects(before, now) if journal.carries or not moved else ()
             if lost:
                 raise StorageError(f"these are not there any more: {', '.join(lost)}")
         if moved:
-            trial_container.run(connected, journal_file.folder(machine, journal.url))
+            trial_container.run_trial_container(
+                connected, journal_file.journal_folder(machine, journal.url)
+            )
         if before is not None and (journal.carries or not moved):
             start_containers(connected, before)
 
 
-def _check_root(journal: Journal, root: Root, connected: Engine, *, moved: bool) -> None:
+def _check_root(journal: MoveJournal, root: DataRoot, connected: Engine, *, moved: bool) -> None:
     wanted = root.called(root.new if moved else root.old)
     if root.name == "containerd":
         assert journal.containerd is not None
-        used = containerd.root_now(journal.containerd)
+        used = containerd.current_root(journal.containerd)
     else:
         used = Path(connected.data_root)
     if used.resolve() != wanted.resolve():

@@ -11,26 +11,26 @@ from pathlib import Path
 from slipway.core.errors import SlipwayError
 from slipway.core.events import OnEvent
 from slipway.core.paths import Project
-from slipway.core.trees import Size, measure, remove_tree
+from slipway.core.trees import TreeSize, measure, remove_tree
 from slipway.engine.embedded import daemon
 from slipway.storage.disks import target_disk
-from slipway.storage.disks.profiles import Places, Profile, profile
+from slipway.storage.disks.profiles import DataPlaces, Profile, profile
 from slipway.storage.docker import installation
 from slipway.storage.docker import inventory as snapshot
-from slipway.storage.docker.installation import Subject
-from slipway.storage.docker.inventory import Snapshot
+from slipway.storage.docker.installation import DockerInstallation
+from slipway.storage.docker.inventory import DockerInventory
 from slipway.storage.errors import StorageError
 from slipway.storage.move import journal_file, move_plan
-from slipway.storage.move.changes import changes
+from slipway.storage.move.changes import config_changes
 from slipway.storage.move.daemon_checks import check_running
-from slipway.storage.move.docker_move import Room
-from slipway.storage.move.journal import Journal, Kept
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.journal import KeptFolder, MoveJournal
 from slipway.storage.move.transaction import Transaction
 
 Say = Callable[[str], None]
 
 
-def need_root() -> None:
+def require_root() -> None:
     """Raise StorageError unless this is root: asked before anything else."""
     if os.geteuid() != 0:
         raise StorageError(
@@ -40,14 +40,14 @@ def need_root() -> None:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedMove:
     """A move that has not begun; `journal` is None where there is nothing to do.
 
     `folders`, with their modes, are missing on a disk where everything else is in place: instance
     store is empty after a stop of the instance.
     """
 
-    journal: Journal | None
+    journal: MoveJournal | None
     profile: Profile
     disk: Path | None
     folders: tuple[tuple[Path, int], ...] = ()
@@ -60,33 +60,35 @@ class Planned:
 
 
 def plan_move(
-    room: Room,
+    room: DockerDaemon,
     disk: Path | None,
     profile_name: str,
-    options: move_plan.Options,
+    options: move_plan.MoveOptions,
     *,
     dry_run: bool,
     say: Say,
-) -> Planned:
+) -> PlannedMove:
     """Look at everything, change nothing. Raises SlipwayError for all that speaks against it."""
     last = room.journal()
     if last is not None and not last.over:
         raise _unfinished(last)
     chosen = profile(profile_name, room.machine)
     if room.url == "embedded" and not dry_run:
-        daemon.start(room.project)
-    found = installation.find(room.project, room.url, room.machine)
+        daemon.start_daemon(room.project)
+    found = installation.find_installation(room.project, room.url, room.machine)
     move_plan.check_config(found)
-    before, containerd_store = inventory(found, room.project)
+    before, containerd_store = move_inventory(found, room.project)
     mode = move_plan.mode_of(options, before)
     move_plan.check_driver(before, mode)
     sizes = _sizes(found)
     needed = sum(size.bytes for size in sizes.values()) if mode == "copy" else 0
     if disk is None:
-        disk = target_disk.choose(chosen, room.machine, found.data_root, needed, wait=not dry_run)
+        disk = target_disk.choose_disk(
+            chosen, room.machine, found.data_root, needed, wait=not dry_run
+        )
     if disk is None:
-        return Planned(None, chosen, None)
-    looked = target_disk.look(
+        return PlannedMove(None, chosen, None)
+    looked = target_disk.inspect_disk(
         disk,
         chosen,
         room.machine,
@@ -95,8 +97,10 @@ def plan_move(
     )
     kept = last.kept if last else ()
     also = move_plan.moves_containerd(found, containerd_store=containerd_store)
-    change = changes(found, Places(looked.disk), looked, chosen, room.machine, containerd=also)
-    journal = move_plan.make(
+    change = config_changes(
+        found, DataPlaces(looked.disk), looked, chosen, room.machine, containerd=also
+    )
+    journal = move_plan.make_move_journal(
         found,
         looked,
         change,
@@ -107,49 +111,51 @@ def plan_move(
         kept=kept,
     )
     if journal is not None:
-        size = Size(needed, sum(root.size.entries for root in journal.roots if root.copy))
-        target_disk.check(looked, [root.old for root in journal.roots], size)
+        size = TreeSize(needed, sum(root.size.entries for root in journal.roots if root.copy))
+        target_disk.check_target_disk(looked, [root.old for root in journal.roots], size)
         if before and before.running and not options.stop:
             raise StorageError(
                 f"containers are running: {before.names(before.running)}",
                 cure="Stop them, or have them stopped and started again with --stop.",
             )
     missing = tuple(folder for folder in change.folders if not folder[0].is_dir())
-    return Planned(journal, chosen, looked.disk, missing)
+    return PlannedMove(journal, chosen, looked.disk, missing)
 
 
-def _unfinished(journal: Journal) -> SlipwayError:
+def _unfinished(journal: MoveJournal) -> SlipwayError:
     return StorageError(
         f"a {journal.kind} was cut off while {journal.phase}",
         cure="`./inv storage.move --resume` goes on with it, `./inv storage.restore` goes back.",
     )
 
 
-def inventory(found: Subject, project: Project) -> tuple[Snapshot | None, bool]:
+def move_inventory(
+    found: DockerInstallation, project: Project
+) -> tuple[DockerInventory | None, bool]:
     """What the daemon has, and whether its images are in containerd; None where it cannot tell."""
     if not found.running:
-        return snapshot.at_rest(found.data_root), False
-    connected = installation.engine_of(found, project)
+        return snapshot.daemon_at_rest(found.data_root), False
+    connected = installation.engine_of_installation(found, project)
     try:
-        return snapshot.take(connected), connected.containerd_store
+        return snapshot.take_inventory(connected), connected.containerd_store
     finally:
         connected.close()
 
 
-def _sizes(found: Subject) -> dict[Path, Size]:
+def _sizes(found: DockerInstallation) -> dict[Path, TreeSize]:
     sizes = {found.at_rest: measure(found.data_root)}
     if found.containerd:
         sizes[found.containerd.root] = measure(found.containerd.root)
     return sizes
 
 
-def apply(room: Room, journal: Journal, on_event: OnEvent) -> Journal:
+def move_data(room: DockerDaemon, journal: MoveJournal, on_event: OnEvent) -> MoveJournal:
     """Do a planned move. The caller holds the lock."""
-    journal_file.begin(room.machine, journal)
+    journal_file.begin_journal(room.machine, journal)
     return Transaction(room.machine, journal, on_event).run()
 
 
-def delete_old(room: Room, say: Say) -> tuple[Kept, ...]:
+def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
     """Delete what earlier moves left behind, once the daemon is seen to work without it.
 
     Returns what was deleted. Raises StorageError for what exists nowhere else. The caller holds
@@ -158,7 +164,7 @@ def delete_old(room: Room, say: Say) -> tuple[Kept, ...]:
     journal = room.journal()
     if journal is None or not journal.over or not journal.kept:
         return ()
-    found = installation.find(room.project, room.url, room.machine)
+    found = installation.find_installation(room.project, room.url, room.machine)
     for kept in journal.kept:
         if kept.holds:
             raise StorageError(
@@ -175,5 +181,5 @@ def delete_old(room: Room, say: Say) -> tuple[Kept, ...]:
     for kept in journal.kept:
         say(f"deleting {kept.path}")
         remove_tree(kept.path)
-    journal_file.write(room.machine, dataclasses.replace(journal, kept=()))
+    journal_file.write_journal(room.machine, dataclasses.replace(journal, kept=()))
     return journal.kept

@@ -12,11 +12,11 @@ from slipway.engine.embedded import daemon
 from slipway.storage.docker import installation
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
-from slipway.storage.move.journal import Journal
+from slipway.storage.move.journal import MoveJournal
 
 
 @dataclass(frozen=True)
-class Room:
+class DockerDaemon:
     """One daemon of one machine, as a checkout sees it."""
 
     project: Project
@@ -24,14 +24,14 @@ class Room:
     url: str  # "embedded" for the embedded engine
 
     @classmethod
-    def of(cls, project: Project, machine: Machine, engine: str) -> Room:
+    def of(cls, project: Project, machine: Machine, engine: str) -> DockerDaemon:
         """The daemon that the settings name.
 
         With "auto", a system Docker whose move was cut off is the one meant, though it is down.
         """
-        url = installation.choose(engine, machine)
+        url = installation.choose_daemon(engine, machine)
         if engine == "auto" and url == "embedded":
-            last = journal_file.read(machine, machine.docker_url)
+            last = journal_file.read_journal(machine, machine.docker_url)
             if last is not None and not last.over:
                 url = machine.docker_url
         return cls(project, machine, url)
@@ -39,22 +39,22 @@ class Room:
     @property
     def journal_url(self) -> str:
         """The URL that the daemon's journal goes by."""
-        return daemon.status(self.project).url if self.url == "embedded" else self.url
+        return daemon.daemon_status(self.project).url if self.url == "embedded" else self.url
 
     def has_kept(self) -> bool:
         """Whether earlier moves left data behind."""
         journal = self.journal()
         return journal is not None and bool(journal.kept)
 
-    def journal(self) -> Journal | None:
+    def journal(self) -> MoveJournal | None:
         """The daemon's last move."""
-        return journal_file.read(self.machine, self.journal_url)
+        return journal_file.read_journal(self.machine, self.journal_url)
 
     @contextmanager
     def locked(self, doing: str) -> Iterator[None]:
         """Nobody else moves this daemon's data, and no task of this checkout uses it."""
         with (
-            exclusive(journal_file.lock_path(self.machine, self.journal_url), doing),
+            exclusive(journal_file.move_lock_path(self.machine, self.journal_url), doing),
             exclusive(self.project.state / "lock", doing),
         ):
             yield

@@ -18,7 +18,7 @@ Kind = Literal["docker", "containerd", "enroot", "unit", "link"]
 
 
 @dataclass(frozen=True)
-class Edit:
+class FileEdit:
     """One file's content before and after; None where there is no file.
 
     For a link the content is where it points to.
@@ -60,16 +60,16 @@ class Edit:
         if self.path.parent.exists():
             sync_folder(self.path.parent)
 
-    def back(self) -> Edit:
+    def back(self) -> FileEdit:
         """The change that undoes this one later, when others may have edited the file since.
 
         Then only what this one set is set back, and what others wrote stays.
         """
         now = self.current()
         if now == self.after or now is None or self.kind in ("link", "unit"):
-            return Edit(self.kind, self.path, now, self.before, self.mode)
+            return FileEdit(self.kind, self.path, now, self.before, self.mode)
         text = _BACK[self.kind](now.decode(), (self.before or b"").decode(), self.path)
-        return Edit(self.kind, self.path, now, text.encode(), self.mode)
+        return FileEdit(self.kind, self.path, now, text.encode(), self.mode)
 
     def as_json(self) -> dict[str, Any]:
         """For the journal."""
@@ -82,27 +82,27 @@ class Edit:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Edit:
+    def from_json(cls, data: Mapping[str, Any]) -> FileEdit:
         """From the journal."""
         before, after = _decode(data["before"]), _decode(data["after"])
         return cls(data["kind"], Path(data["path"]), before, after, data["mode"])
 
 
 def _docker_back(now: str, before: str, path: Path) -> str:
-    root = config_files.parse(before, path).get("data-root")
+    root = config_files.parse_daemon_json(before, path).get("data-root")
     return config_files.with_data_root(now, path, Path(root) if root else None)
 
 
 def _containerd_back(now: str, before: str, path: Path) -> str:
     del path
-    root = config_files.root_of(before) or config_files.DEFAULT_ROOT
-    return config_files.with_root(now, Path(root))
+    root = config_files.configured_root(before) or config_files.DEFAULT_ROOT
+    return config_files.with_containerd_root(now, Path(root))
 
 
 def _enroot_back(now: str, before: str, path: Path) -> str:
     del path
-    values = {key: enroot_conf.value(before, key) for key in enroot_conf.PATHS}
-    return enroot_conf.with_values(now, values)
+    values = {key: enroot_conf.conf_value(before, key) for key in enroot_conf.PATHS}
+    return enroot_conf.conf_with_values(now, values)
 
 
 _BACK = {"docker": _docker_back, "containerd": _containerd_back, "enroot": _enroot_back}
@@ -116,9 +116,9 @@ def _decode(text: str | None) -> bytes | None:
     return None if text is None else base64.b64decode(text)
 
 
-def edit_file(kind: Kind, path: Path, after: bytes | None) -> Edit:
+def edit_file(kind: Kind, path: Path, after: bytes | None) -> FileEdit:
     """An edit of a file as it is now; links in its path are followed, its mode stays."""
     real = path.resolve()
     if not real.exists():
-        return Edit(kind, real, None, after)
-    return Edit(kind, real, real.read_bytes(), after, real.stat().st_mode & 0o7777)
+        return FileEdit(kind, real, None, after)
+    return FileEdit(kind, real, real.read_bytes(), after, real.stat().st_mode & 0o7777)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from slipway.core.trees import Size
+from slipway.core.trees import TreeSize
 from slipway.storage.docker import data_path
-from slipway.storage.docker.inventory import Snapshot
-from slipway.storage.move.edits import Edit
+from slipway.storage.docker.inventory import DockerInventory
+from slipway.storage.move.edits import FileEdit
 
 Phase = Literal[
     "planned",
@@ -50,7 +50,7 @@ _OVER = ("done", "undone")
 
 
 @dataclass(frozen=True)
-class Root:
+class DataRoot:
     """One folder of data that moves from `old` to `new`.
 
     `copy`: its content goes along; else the daemon starts there on nothing, or, with `adopt`, on
@@ -61,7 +61,7 @@ class Root:
     name: str
     old: Path
     new: Path
-    size: Size
+    size: TreeSize
     copy: bool
     adopt: bool
     file: Path
@@ -74,11 +74,11 @@ class Root:
 
     def called(self, place: Path) -> Path:
         """How the daemon calls one of its places: see slipway.storage.docker.data_path."""
-        return self.file if place == data_path.own(self.file) else place
+        return self.file if place == data_path.own_data_path(self.file) else place
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptFolder:
     """Data that a finished move or restore left behind. `holds` names what exists only there."""
 
     path: Path
@@ -86,7 +86,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Journal:
+class MoveJournal:
     """A move (or a restore, which is a move back) with everything needed to go on or back."""
 
     kind: Literal["move", "restore"]
@@ -97,18 +97,18 @@ class Journal:
     was_running: bool
     disk: Path  # the mount point that the data goes to
     device: str
-    roots: tuple[Root, ...]
-    edits: tuple[Edit, ...]
+    roots: tuple[DataRoot, ...]
+    edits: tuple[FileEdit, ...]
     folders: tuple[tuple[Path, int], ...] = ()  # to make, with their modes
     scratch: tuple[Path, ...] = ()  # what the daemon makes there beside the roots
     environment: Mapping[str, str] = field(default_factory=dict)  # after the move
     containerd: Path | None = None  # the socket of the one whose root moves
-    before: Snapshot | None = None
+    before: DockerInventory | None = None
     delete_old: bool = False
     made: tuple[Path, ...] = ()  # folders that were made, removed on the way back if empty
     clear: tuple[Path, ...] = ()  # folders that an earlier move made, removed at the end if empty
     ours: tuple[Path, ...] = ()  # trees that were made, removed on the way back
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptFolder, ...] = ()
     keep_new: bool = False  # on the way back
     boot: str = ""
 
@@ -122,7 +122,7 @@ class Journal:
         """Whether everything of before is to be there afterwards."""
         return self.kind == "restore" or any(root.copy for root in self.roots)
 
-    def at(self, phase: Phase, **changes: Any) -> Journal:
+    def at(self, phase: Phase, **changes: Any) -> MoveJournal:
         """The same in another phase."""
         return dataclasses.replace(self, phase=phase, boot=boot_id(), **changes)
 

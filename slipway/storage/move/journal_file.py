@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.files import write_atomic
-from slipway.core.trees import Size, sync_folder
-from slipway.storage.docker.installation import key
-from slipway.storage.docker.inventory import Snapshot
+from slipway.core.trees import TreeSize, sync_folder
+from slipway.storage.docker.installation import installation_key
+from slipway.storage.docker.inventory import DockerInventory
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
-from slipway.storage.move.edits import Edit
-from slipway.storage.move.journal import Journal, Kept, Root
+from slipway.storage.move.edits import FileEdit
+from slipway.storage.move.journal import DataRoot, KeptFolder, MoveJournal
 
 FORMAT = "slipway-storage/1"
 
@@ -24,40 +24,40 @@ _CURRENT = "journal.json"
 _LAST = "last.json"
 
 
-def folder(machine: Machine, url: str) -> Path:
+def journal_folder(machine: Machine, url: str) -> Path:
     """Where the journal, the lock and the logs of one daemon are."""
-    return machine.state / key(url)
+    return machine.state / installation_key(url)
 
 
-def begin(machine: Machine, journal: Journal) -> None:
+def begin_journal(machine: Machine, journal: MoveJournal) -> None:
     """Write a new journal; the last finished one is put aside until this one is."""
-    place = folder(machine, journal.url)
+    place = journal_folder(machine, journal.url)
     place.mkdir(parents=True, exist_ok=True)
     place.chmod(0o700)  # a daemon's environment may hold passwords of proxies
-    last = read(machine, journal.url)
+    last = read_journal(machine, journal.url)
     if last is not None and last.phase == "done" and (place / _CURRENT).exists():
         (place / _CURRENT).replace(place / _LAST)
-    write(machine, journal)
+    write_journal(machine, journal)
 
 
-def finish(machine: Machine, journal: Journal) -> Journal:
+def finish_journal(machine: Machine, journal: MoveJournal) -> MoveJournal:
     """Write the last word of a journal. One that was undone makes way for the one before it.
 
     Returns the journal that counts from now on.
     """
-    place = folder(machine, journal.url)
-    write(machine, journal)
+    place = journal_folder(machine, journal.url)
+    write_journal(machine, journal)
     if journal.phase == "undone" and (place / _LAST).exists():
         (place / _LAST).replace(place / _CURRENT)
-        last = read(machine, journal.url)
+        last = read_journal(machine, journal.url)
         assert last is not None
-        write(machine, dataclasses.replace(last, kept=journal.kept))
+        write_journal(machine, dataclasses.replace(last, kept=journal.kept))
     else:
         (place / _LAST).unlink(missing_ok=True)
     return journal
 
 
-def write(machine: Machine, journal: Journal) -> None:
+def write_journal(machine: Machine, journal: MoveJournal) -> None:
     """Replace the journal, for good. It names environment variables: only root may read it."""
     data = {
         "format": FORMAT,
@@ -67,14 +67,14 @@ def write(machine: Machine, journal: Journal) -> None:
         "before": journal.before.as_json() if journal.before else None,
         "kept": [dataclasses.asdict(kept) for kept in journal.kept],
     }
-    path = folder(machine, journal.url) / _CURRENT
+    path = journal_folder(machine, journal.url) / _CURRENT
     write_atomic(path, json.dumps(data, indent=1, default=str) + "\n", mode=0o600)
     sync_folder(path.parent)
 
 
-def read(machine: Machine, url: str) -> Journal | None:
+def read_journal(machine: Machine, url: str) -> MoveJournal | None:
     """The last move of a daemon, None where there was none. Raises StorageError."""
-    place = folder(machine, url)
+    place = journal_folder(machine, url)
     for path in (place / _CURRENT, place / _LAST):  # the latter alone: killed inside `begin`
         try:
             data = json.loads(path.read_bytes())
@@ -90,44 +90,44 @@ def read(machine: Machine, url: str) -> Journal | None:
     return None
 
 
-def _from_json(data: dict[str, Any]) -> Journal:
+def _from_json(data: dict[str, Any]) -> MoveJournal:
     roots = tuple(
-        Root(
+        DataRoot(
             **{
                 **root,
                 **{name: Path(root[name]) for name in ("old", "new", "file", "known")},
-                "size": Size(**root["size"]),
+                "size": TreeSize(**root["size"]),
             }
         )
         for root in data["roots"]
     )
-    return Journal(
+    return MoveJournal(
         **{
             **data,
             "disk": Path(data["disk"]),
             "roots": roots,
-            "edits": tuple(Edit.from_json(edit) for edit in data["edits"]),
+            "edits": tuple(FileEdit.from_json(edit) for edit in data["edits"]),
             "folders": tuple((Path(path), mode) for path, mode in data["folders"]),
             "scratch": tuple(Path(path) for path in data["scratch"]),
             "containerd": Path(data["containerd"]) if data["containerd"] else None,
-            "before": Snapshot.from_json(data["before"]) if data["before"] else None,
+            "before": DockerInventory.from_json(data["before"]) if data["before"] else None,
             "made": tuple(Path(path) for path in data["made"]),
             "clear": tuple(Path(path) for path in data["clear"]),
             "ours": tuple(Path(path) for path in data["ours"]),
-            "kept": tuple(Kept(Path(kept["path"]), kept["holds"]) for kept in data["kept"]),
+            "kept": tuple(KeptFolder(Path(kept["path"]), kept["holds"]) for kept in data["kept"]),
         }
     )
 
 
-def lock_path(machine: Machine, url: str) -> Path:
+def move_lock_path(machine: Machine, url: str) -> Path:
     """Held by whoever moves this daemon's data."""
-    return folder(machine, url) / "lock"
+    return journal_folder(machine, url) / "lock"
 
 
-def at_work(machine: Machine, url: str) -> bool:
+def move_at_work(machine: Machine, url: str) -> bool:
     """Whether a process moves this daemon's data at this moment."""
     try:
-        handle = os.open(lock_path(machine, url), os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(move_lock_path(machine, url), os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, PermissionError):
         return False
     try:

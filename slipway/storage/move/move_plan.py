@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Literal
 
 from slipway.core.errors import UsageError
-from slipway.core.trees import Size
-from slipway.storage.disks.target_disk import Target
+from slipway.core.trees import TreeSize
+from slipway.storage.disks.target_disk import TargetDisk
 from slipway.storage.docker import config_files, inventory
-from slipway.storage.docker.daemon_flags import conflicts
-from slipway.storage.docker.installation import Subject
-from slipway.storage.docker.inventory import Snapshot
+from slipway.storage.docker.daemon_flags import conflicting_flags
+from slipway.storage.docker.installation import DockerInstallation
+from slipway.storage.docker.inventory import DockerInventory
 from slipway.storage.errors import StorageError
-from slipway.storage.move.changes import Changes
-from slipway.storage.move.journal import Journal, Kept, Root
+from slipway.storage.move.changes import ConfigChanges
+from slipway.storage.move.journal import DataRoot, KeptFolder, MoveJournal
 
 Mode = Literal["fresh", "copy"]
 
 
 @dataclass(frozen=True)
-class Options:
+class MoveOptions:
     """What the person asked for."""
 
     mode: Mode | None = None
@@ -29,21 +29,21 @@ class Options:
     delete_old: bool = False
 
 
-def mode_of(options: Options, before: Snapshot | None) -> Mode:
+def mode_of(options: MoveOptions, before: DockerInventory | None) -> Mode:
     """`fresh` where everything can be made again, `copy` where there are volumes or containers."""
     if options.mode:
         return options.mode
     return "fresh" if before is not None and not before.irreplaceable else "copy"
 
 
-def check_config(subject: Subject) -> None:
+def check_config(subject: DockerInstallation) -> None:
     """Refuse what would keep the daemon from starting again. Raises UsageError, StorageError."""
     if subject.config is None:
         return
     text = subject.config.read_text() if subject.config.exists() else ""
-    config = config_files.parse(text, subject.config)
+    config = config_files.parse_daemon_json(text, subject.config)
     wanted = {**config, "data-root": ""}
-    if both := conflicts(wanted, subject.flags):
+    if both := conflicting_flags(wanted, subject.flags):
         raise StorageError(
             f"{', '.join(both)} would be given both to dockerd as a flag and in its file, with "
             "which it does not start",
@@ -59,7 +59,7 @@ def check_config(subject: Subject) -> None:
         )
 
 
-def moves_containerd(subject: Subject, *, containerd_store: bool) -> bool:
+def moves_containerd(subject: DockerInstallation, *, containerd_store: bool) -> bool:
     """Whether a separate containerd's root goes along. Raises StorageError where it must not.
 
     It does, also where images are not in it: containers are known to both. A containerd that
@@ -78,7 +78,7 @@ def moves_containerd(subject: Subject, *, containerd_store: bool) -> bool:
     return not others
 
 
-def check_driver(before: Snapshot | None, mode: Mode) -> None:
+def check_driver(before: DockerInventory | None, mode: Mode) -> None:
     """Refuse to copy what is not in files. Raises StorageError."""
     if mode == "copy" and before is not None and before.driver not in inventory.IN_FILES:
         raise StorageError(
@@ -88,28 +88,28 @@ def check_driver(before: Snapshot | None, mode: Mode) -> None:
         )
 
 
-def make(
-    subject: Subject,
-    target: Target,
-    change: Changes,
-    before: Snapshot | None,
-    sizes: dict[Path, Size],
-    options: Options,
+def make_move_journal(
+    subject: DockerInstallation,
+    target: TargetDisk,
+    change: ConfigChanges,
+    before: DockerInventory | None,
+    sizes: dict[Path, TreeSize],
+    options: MoveOptions,
     *,
     containerd: bool,
-    kept: tuple[Kept, ...] = (),
-) -> Journal | None:
+    kept: tuple[KeptFolder, ...] = (),
+) -> MoveJournal | None:
     """The move as a journal that has not begun; None where everything is there already.
 
     `containerd`: a separate one goes along.
     """
     copy = mode_of(options, before) == "copy"
     roots = tuple(
-        Root(
+        DataRoot(
             name=name,
             old=old,
             new=new,
-            size=sizes.get(old, Size()),
+            size=sizes.get(old, TreeSize()),
             copy=copy,
             adopt=not copy and _is_data(new),
             file=file,
@@ -127,7 +127,7 @@ def make(
             f"--delete-old would delete {lost} that --mode fresh leaves behind",
             cure="Use --mode copy, or leave out --delete-old.",
         )
-    return Journal(
+    return MoveJournal(
         kind="move",
         phase="planned",
         url=subject.url,
@@ -152,7 +152,7 @@ def _is_data(path: Path) -> bool:
     return path.is_dir() and any(path.iterdir())
 
 
-def _check_new(root: Root, kept: tuple[Kept, ...]) -> None:
+def _check_new(root: DataRoot, kept: tuple[KeptFolder, ...]) -> None:
     if root.copy:
         for path in (root.new, root.partial):
             if _is_data(path):

@@ -8,29 +8,29 @@ from collections.abc import Callable
 from slipway.core import mounts
 from slipway.core.errors import UsageError
 from slipway.core.events import OnEvent
-from slipway.core.mounts import existing
-from slipway.core.trees import Size, measure, remove_tree
+from slipway.core.mounts import nearest_existing
+from slipway.core.trees import TreeSize, measure, remove_tree
 from slipway.storage.disks import mount_table, target_disk
 from slipway.storage.docker import installation
 from slipway.storage.docker import inventory as snapshot
-from slipway.storage.docker.service import from_json
+from slipway.storage.docker.service import service_from_json
 from slipway.storage.errors import StorageError
 from slipway.storage.move import journal as journals
 from slipway.storage.move import journal_file
-from slipway.storage.move.data_move import inventory
-from slipway.storage.move.docker_move import Room
-from slipway.storage.move.journal import Journal
+from slipway.storage.move.data_move import move_inventory
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.journal import MoveJournal
 from slipway.storage.move.transaction import Transaction
-from slipway.storage.move.undo import undo
+from slipway.storage.move.undo import undo_move
 
 
-def resume(room: Room, on_event: OnEvent) -> Journal:
+def resume_move(room: DockerDaemon, on_event: OnEvent) -> MoveJournal:
     """Go on with what was cut off. The caller holds the lock."""
     journal = room.journal()
     if journal is None or journal.over:
         raise UsageError("there is nothing to go on with", cure="`./inv storage.status`")
     if journal.phase == "undoing":
-        return undo(room.machine, journal, on_event, keep_new=journal.keep_new)
+        return undo_move(room.machine, journal, on_event, keep_new=journal.keep_new)
     if journal.phase in journals.BEFORE_START and _daemon_ran(journal):
         # The old data may have changed since it was copied: what is not in use yet is copied again.
         for root in journal.roots:
@@ -39,16 +39,18 @@ def resume(room: Room, on_event: OnEvent) -> Journal:
                 if not in_use:
                     remove_tree(path)
         journal = journal.at("stopping")
-        journal_file.write(room.machine, journal)
+        journal_file.write_journal(room.machine, journal)
     return Transaction(room.machine, journal, on_event).run()
 
 
-def _daemon_ran(journal: Journal) -> bool:
+def _daemon_ran(journal: MoveJournal) -> bool:
     """Whether a daemon may have written to its data since the journal was written."""
-    return journal.boot != journals.boot_id() or from_json(journal.service).running()
+    return journal.boot != journals.boot_id() or service_from_json(journal.service).running()
 
 
-def restore(room: Room, on_event: OnEvent, *, stop: bool, agree: Callable[[str], bool]) -> Journal:
+def restore_data(
+    room: DockerDaemon, on_event: OnEvent, *, stop: bool, agree: Callable[[str], bool]
+) -> MoveJournal:
     """Back to before the last move. The caller holds the lock.
 
     `agree` is asked where images or volumes were made since that will not be seen afterwards.
@@ -59,27 +61,29 @@ def restore(room: Room, on_event: OnEvent, *, stop: bool, agree: Callable[[str],
     if journal.phase == "undone":
         raise UsageError("the last move was undone already", cure="`./inv storage.status`")
     if journal.phase == "undoing":
-        return undo(room.machine, journal, on_event, keep_new=journal.keep_new)
+        return undo_move(room.machine, journal, on_event, keep_new=journal.keep_new)
     if journal.phase == "deleting":
         journal = Transaction(room.machine, journal, on_event).run()
     if not journal.over:
-        return undo(room.machine, journal, on_event, keep_new=_worked_on(journal))
+        return undo_move(room.machine, journal, on_event, keep_new=_worked_on(journal))
     back = _reversed(room, journal, stop=stop, agree=agree)
-    journal_file.begin(room.machine, back)
+    journal_file.begin_journal(room.machine, back)
     return Transaction(room.machine, back, on_event).run()
 
 
-def _worked_on(journal: Journal) -> bool:
+def _worked_on(journal: MoveJournal) -> bool:
     """Whether somebody may have used the new place: then it is not removed."""
     if journal.phase in journals.BEFORE_START:
         return journal.phase == "switching" and _daemon_ran(journal)
     return True
 
 
-def _reversed(room: Room, journal: Journal, *, stop: bool, agree: Callable[[str], bool]) -> Journal:
+def _reversed(
+    room: DockerDaemon, journal: MoveJournal, *, stop: bool, agree: Callable[[str], bool]
+) -> MoveJournal:
     """A move back: data that is still at the old place is used as it is, other data is copied."""
-    found = installation.find(room.project, room.url, room.machine)
-    now, _ = inventory(found, room.project)
+    found = installation.find_installation(room.project, room.url, room.machine)
+    now, _ = move_inventory(found, room.project)
     if now and now.running and not stop:
         raise StorageError(
             f"containers are running: {now.names(now.running)}",
@@ -88,7 +92,7 @@ def _reversed(room: Room, journal: Journal, *, stop: bool, agree: Callable[[str]
     there = [root.old.exists() for root in journal.roots]
     before = now
     if all(there) and journal.before and now:
-        since = snapshot.made_since(journal.before, now)
+        since = snapshot.objects_since(journal.before, now)
         if since and not agree(f"made since the move, and not there after it: {', '.join(since)}"):
             raise StorageError("nothing was changed")
         # What a move to a fresh place stopped did not run since: there it is not.
@@ -109,12 +113,14 @@ def _reversed(room: Room, journal: Journal, *, stop: bool, agree: Callable[[str]
     )
     disk, device = journal.disk, journal.device
     if roots:
-        home = mount_table.mount_of(existing(roots[0].new), mount_table.mounts())
+        home = mount_table.mount_of(nearest_existing(roots[0].new), mount_table.mount_table())
         disk, device = home.target, home.device
         if not all(there):
-            size = Size(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))
-            space = mounts.space(roots[0].new)
-            target_disk.check(target_disk.Target(roots[0].new, home, space), [roots[0].old], size)
+            size = TreeSize(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))
+            space = mounts.file_system_space(roots[0].new)
+            target_disk.check_target_disk(
+                target_disk.TargetDisk(roots[0].new, home, space), [roots[0].old], size
+            )
     return dataclasses.replace(
         journal,
         kind="restore",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.mounts import space
+from slipway.core.mounts import file_system_space
 from slipway.core.units import human_bytes, human_seconds
 from slipway.storage.disks.profiles import Profile
-from slipway.storage.docker.service import from_json
-from slipway.storage.move.journal import Journal, Root
+from slipway.storage.docker.service import service_from_json
+from slipway.storage.move.journal import DataRoot, MoveJournal
 
 COPY_RATE = 125_000_000
 """Bytes a second that time estimates assume: the baseline of an EBS gp3 volume."""
@@ -19,7 +19,7 @@ _RESTART_S = 10.0
 
 
 @dataclass(frozen=True)
-class Step:
+class MoveStep:
     """One line of a plan."""
 
     what: str
@@ -32,51 +32,53 @@ class Step:
         return (self.what, size, f"about {human_seconds(self.seconds)}" if self.seconds else "")
 
 
-def steps(journal: Journal) -> tuple[Step, ...]:
+def move_steps(journal: MoveJournal) -> tuple[MoveStep, ...]:
     """The plan for a person, in the order in which it is done."""
-    stop, start = from_json(journal.service).steps()
+    stop, start = service_from_json(journal.service).steps()
     before = journal.before
-    found = [Step(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
+    found = [MoveStep(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
     if before and before.running:
-        found.append(Step(f"stop containers: {before.names(before.running)}", seconds=_RESTART_S))
-    found.append(Step(stop, seconds=_RESTART_S))
+        found.append(
+            MoveStep(f"stop containers: {before.names(before.running)}", seconds=_RESTART_S)
+        )
+    found.append(MoveStep(stop, seconds=_RESTART_S))
     for root in journal.roots:
         found += _root_steps(root)
-    found += [Step(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
-    found.append(Step(start, seconds=_RESTART_S))
+    found += [MoveStep(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
+    found.append(MoveStep(start, seconds=_RESTART_S))
     listed = "the daemon's paths"
     if before and journal.carries:
         listed += f", {len(before.images)} images, {len(before.volumes)} volumes"
-    found.append(Step(f"check {listed}, and run one container"))
+    found.append(MoveStep(f"check {listed}, and run one container"))
     if before and before.running and journal.carries:
-        found.append(Step(f"start containers: {before.names(before.running)}"))
+        found.append(MoveStep(f"start containers: {before.names(before.running)}"))
     for root in journal.roots:
         verb = "delete" if journal.delete_old else "keep"
-        found.append(Step(f"{verb} {root.old}", bytes=root.size.bytes))
+        found.append(MoveStep(f"{verb} {root.old}", bytes=root.size.bytes))
     return tuple(found)
 
 
-def _root_steps(root: Root) -> list[Step]:
+def _root_steps(root: DataRoot) -> list[MoveStep]:
     if root.copy:
         size = root.size
         seconds = max(size.bytes / COPY_RATE, size.entries / FILE_RATE)
         return [
-            Step(f"copy {root.old} to {root.new} ({size.entries} files)", size.bytes, seconds),
-            Step("compare the copy: every file's metadata, a sample's content", 0, seconds / 5),
+            MoveStep(f"copy {root.old} to {root.new} ({size.entries} files)", size.bytes, seconds),
+            MoveStep("compare the copy: every file's metadata, a sample's content", 0, seconds / 5),
         ]
     if root.adopt:
-        return [Step(f"use the data that is in {root.new}")]
-    return [Step(f"start empty in {root.new}; images are pulled and built again")]
+        return [MoveStep(f"use the data that is in {root.new}")]
+    return [MoveStep(f"start empty in {root.new}; images are pulled and built again")]
 
 
 def _edit_step(path: Path, *, gone: bool) -> str:
     return f"{'remove' if gone else 'write'} {path}"
 
 
-def summary(journal: Journal, profile: Profile) -> tuple[str, ...]:
+def move_summary(journal: MoveJournal, profile: Profile) -> tuple[str, ...]:
     """What to know beside the steps."""
     total = sum(root.size.bytes for root in journal.roots)
-    free = space(journal.disk).free
+    free = file_system_space(journal.disk).free
     lines = [f"{human_bytes(total)} of data, {human_bytes(free)} free on {journal.disk}"]
     if journal.before and not journal.carries and journal.before.irreplaceable:
         lines.append(f"{journal.before.irreplaceable} stay behind: use --mode copy to take them")

@@ -9,19 +9,19 @@ from typing import Literal
 
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent
-from slipway.core.mounts import existing
+from slipway.core.mounts import nearest_existing
 from slipway.core.trees import remove_tree, sync_folder
 from slipway.storage.copy.tree_copy import compare_trees, copy_tree
 from slipway.storage.disks import mount_table
 from slipway.storage.disks.target_disk import try_disk
 from slipway.storage.docker.data_path import repoint
-from slipway.storage.docker.service import Service, from_json
+from slipway.storage.docker.service import Service, service_from_json
 from slipway.storage.errors import MoveFailedError, StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
 from slipway.storage.move.daemon_checks import check_running, stop_containers
-from slipway.storage.move.journal import FORWARD, Journal, Kept, Phase, Root
-from slipway.storage.move.undo import remove_empty, undo
+from slipway.storage.move.journal import FORWARD, DataRoot, KeptFolder, MoveJournal, Phase
+from slipway.storage.move.undo import remove_empty, undo_move
 
 _SAYS: Mapping[Phase, str] = {
     "planned": "trying the disk",
@@ -42,11 +42,11 @@ _TELL_BYTES = 500_000  # folders of small files come by the thousand
 class Transaction:
     """One move on its way. The journal is on the disk before each phase begins."""
 
-    def __init__(self, machine: Machine, journal: Journal, on_event: OnEvent) -> None:
+    def __init__(self, machine: Machine, journal: MoveJournal, on_event: OnEvent) -> None:
         self.machine = machine
         self.journal = journal
         self.on_event = on_event
-        self.service: Service = from_json(journal.service)
+        self.service: Service = service_from_json(journal.service)
         self._do: Mapping[Phase, Callable[[], None]] = {
             "planned": self._try_disk,
             "stopping": self._stop,
@@ -60,7 +60,7 @@ class Transaction:
             "done": lambda: remove_empty(self.journal.clear),
         }
 
-    def run(self) -> Journal:
+    def run(self) -> MoveJournal:
         """Go on from the journal's phase to the end; returns the journal as it is then.
 
         Raises MoveFailedError when a phase failed and everything is as before,
@@ -89,29 +89,31 @@ class Transaction:
     def _back(self, phase: Phase) -> None:
         self._tell("failed", _SAYS[phase])
         if phase == "planned":  # nothing was touched
-            journal_file.finish(self.machine, self.journal.at("undone"))
+            journal_file.finish_journal(self.machine, self.journal.at("undone"))
             return
-        self.journal = undo(self.machine, self.journal, self.on_event, keep_new=False)
+        self.journal = undo_move(self.machine, self.journal, self.on_event, keep_new=False)
 
     def _enter(self, phase: Phase) -> None:
         if phase == "done":
             self.journal = replace(self.journal, kept=self._kept())
         self.journal = self.journal.at(phase)
         if phase == "done":
-            journal_file.finish(self.machine, self.journal)
+            journal_file.finish_journal(self.machine, self.journal)
         else:
-            journal_file.write(self.machine, self.journal)
+            journal_file.write_journal(self.machine, self.journal)
         if phase != "done":
             self._tell("start", _SAYS[phase])
 
-    def _kept(self) -> tuple[Kept, ...]:
+    def _kept(self) -> tuple[KeptFolder, ...]:
         """What is left behind: by this move unless it deleted it, and by those before."""
         in_use = {root.new for root in self.journal.roots}
         left = [kept for kept in self.journal.kept if kept.path not in in_use]
         if not self.journal.delete_old:
             before = self.journal.before
             only_there = before.irreplaceable if before and not self.journal.carries else ""
-            left += [Kept(root.old, only_there) for root in self.journal.roots if root.old.exists()]
+            left += [
+                KeptFolder(root.old, only_there) for root in self.journal.roots if root.old.exists()
+            ]
         return tuple(left)
 
     def _tell(self, kind: Literal["start", "done", "failed"], step: str = "") -> None:
@@ -139,7 +141,7 @@ class Transaction:
         return on_bytes
 
     @property
-    def _copied(self) -> tuple[Root, ...]:
+    def _copied(self) -> tuple[DataRoot, ...]:
         return tuple(root for root in self.journal.roots if root.copy)
 
     @property
@@ -147,7 +149,7 @@ class Transaction:
         return any(edit.kind != "enroot" for edit in self.journal.edits)
 
     def _still_mounted(self) -> None:
-        found = mount_table.mount_of(self.journal.disk, mount_table.mounts())
+        found = mount_table.mount_of(self.journal.disk, mount_table.mount_table())
         if found.target != self.journal.disk or found.device != self.journal.device:
             raise StorageError("the target is not mounted any more", where=str(self.journal.disk))
 
@@ -155,7 +157,7 @@ class Transaction:
         self._still_mounted()
         for root in self.journal.roots:
             if not root.adopt:
-                try_disk(existing(root.new.parent))
+                try_disk(nearest_existing(root.new.parent))
 
     def _stop(self) -> None:
         if not self._restarts:
@@ -164,7 +166,7 @@ class Transaction:
             stop_containers(self.journal)
         self.service.stop()
         for root in self.journal.roots:
-            if inside := mount_table.below(root.old, mount_table.mounts()):
+            if inside := mount_table.mounts_under(root.old, mount_table.mount_table()):
                 raise StorageError(
                     f"{len(inside)} mounts are left in the data, so something still uses it",
                     where=str(inside[0].target),
@@ -218,7 +220,7 @@ class Transaction:
         if missing:
             made = (*self.journal.made, *reversed(missing))
             self.journal = replace(self.journal, made=made)
-            journal_file.write(self.machine, self.journal)
+            journal_file.write_journal(self.machine, self.journal)
             folder.mkdir(parents=True)
         if mode != 0o755:
             folder.chmod(mode)
@@ -230,7 +232,7 @@ class Transaction:
         if tree.exists() and any(tree.iterdir()):
             raise StorageError("somebody made this in the meantime", where=str(tree))
         self.journal = replace(self.journal, ours=(*self.journal.ours, tree))
-        journal_file.write(self.machine, self.journal)
+        journal_file.write_journal(self.machine, self.journal)
 
     def _start(self) -> None:
         for root in self.journal.roots:

@@ -14,15 +14,17 @@ from pathlib import Path
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent
 from slipway.core.trees import remove_tree
-from slipway.storage.docker.service import from_json
+from slipway.storage.docker.service import service_from_json
 from slipway.storage.errors import RollbackFailedError
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
 from slipway.storage.move.daemon_checks import check_restored
-from slipway.storage.move.journal import Journal, Kept
+from slipway.storage.move.journal import KeptFolder, MoveJournal
 
 
-def undo(machine: Machine, journal: Journal, on_event: OnEvent, *, keep_new: bool) -> Journal:
+def undo_move(
+    machine: Machine, journal: MoveJournal, on_event: OnEvent, *, keep_new: bool
+) -> MoveJournal:
     """Go back; returns the journal as it is then.
 
     `keep_new` leaves a whole copy where it is: a daemon may have worked on it. Raises
@@ -30,9 +32,9 @@ def undo(machine: Machine, journal: Journal, on_event: OnEvent, *, keep_new: boo
     `inv storage.restore` tries again.
     """
     journal = journal.at("undoing", keep_new=keep_new)
-    journal_file.write(machine, journal)
+    journal_file.write_journal(machine, journal)
     on_event(Event("start", f"storage {journal.kind}", "going back"))
-    service = from_json(journal.service)
+    service = service_from_json(journal.service)
     failures: list[str] = []
 
     def attempt(doing: str, action: Callable[[], None]) -> bool:
@@ -56,27 +58,27 @@ def undo(machine: Machine, journal: Journal, on_event: OnEvent, *, keep_new: boo
     if not whole:
         raise RollbackFailedError(
             "the move failed, and so did the way back: " + "; ".join(failures),
-            where=str(journal_file.folder(machine, journal.url) / "journal.json"),
+            where=str(journal_file.journal_folder(machine, journal.url) / "journal.json"),
             cure="No data was deleted: it is in "
             + ", ".join(str(root.old) for root in journal.roots)
             + ". Correct what is said above, then run `./inv storage.restore`.",
         )
     left = _clean_up(journal, keep_new=keep_new)
-    return journal_file.finish(machine, journal.at("undone", kept=(*journal.kept, *left)))
+    return journal_file.finish_journal(machine, journal.at("undone", kept=(*journal.kept, *left)))
 
 
-def _clean_up(journal: Journal, *, keep_new: bool) -> tuple[Kept, ...]:
+def _clean_up(journal: MoveJournal, *, keep_new: bool) -> tuple[KeptFolder, ...]:
     """Remove what the move made; a target that is gone keeps what it has."""
     left = []
     news = {root.new for root in journal.roots}
     for path in journal.ours:
         if keep_new and path in news:
-            left.append(Kept(path))
+            left.append(KeptFolder(path))
             continue
         try:
             remove_tree(path)
         except SlipwayError:
-            left.append(Kept(path))
+            left.append(KeptFolder(path))
     if not keep_new:
         for path in journal.scratch:
             shutil.rmtree(path, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from slipway.engine.client import Engine
-from slipway.verify.expectations import Subject
+from slipway.verify.expectations import CheckedImage
 
 # What is looked at is what the image adds to its base: the base's own files are not ours to judge.
 
@@ -86,7 +86,7 @@ def test_no_variable_label_or_build_step_holds_a_secret(
     engine: Engine,
     image_config: Mapping[str, Any],
     base_config: Mapping[str, Any],
-    subject: Subject,
+    subject: CheckedImage,
 ) -> None:
     new = set(image_config.get("Env") or []) - set(base_config.get("Env") or [])
     assert [entry for entry in new if SECRET_VARIABLES.search(entry.partition("=")[0])] == []
@@ -99,7 +99,7 @@ def test_no_variable_label_or_build_step_holds_a_secret(
 
 
 def test_no_file_of_the_build_host_got_in(
-    added_contents: Mapping[str, bytes], subject: Subject
+    added_contents: Mapping[str, bytes], subject: CheckedImage
 ) -> None:
     found = {
         path: subject.private.get(hashlib.sha256(content).hexdigest())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.engine.client import Engine
-from slipway.verify.expectations import Subject
+from slipway.verify.expectations import CheckedImage
 
 
 def layers(engine: Engine, image: str) -> list[str]:
@@ -15,26 +15,26 @@ def layers(engine: Engine, image: str) -> list[str]:
 
 
 def test_the_container_is_of_the_image_that_was_asked_for(
-    engine: Engine, container: str, subject: Subject
+    engine: Engine, container: str, subject: CheckedImage
 ) -> None:
     assert engine.client.containers.get(container).attrs["Image"] == subject.image_id
     assert engine.client.images.get(subject.reference).id == subject.image_id
 
 
-def test_the_image_is_made_on_exactly_its_base(engine: Engine, subject: Subject) -> None:
+def test_the_image_is_made_on_exactly_its_base(engine: Engine, subject: CheckedImage) -> None:
     base, image = layers(engine, subject.base_id), layers(engine, subject.image_id)
     assert image[: len(base)] == base
     assert len(image) > len(base)
 
 
 def test_the_matrix_label_is_the_matrix_cell(
-    image_config: Mapping[str, Any], subject: Subject
+    image_config: Mapping[str, Any], subject: CheckedImage
 ) -> None:
     assert json.loads(image_config["Labels"]["io.slipway.matrix"]) == subject.cell
 
 
 def test_the_labels_are_those_of_the_matrix(
-    image_config: Mapping[str, Any], subject: Subject
+    image_config: Mapping[str, Any], subject: CheckedImage
 ) -> None:
     labels = image_config["Labels"]
     assert {name: labels.get(name) for name in subject.labels} == subject.labels
@@ -43,7 +43,7 @@ def test_the_labels_are_those_of_the_matrix(
 
 
 def test_the_labels_of_the_base_are_kept(
-    image_config: Mapping[str, Any], base_config: Mapping[str, Any], subject: Subject
+    image_config: Mapping[str, Any], base_config: Mapping[str, Any], subject: CheckedImage
 ) -> None:
     theirs = base_config.get("Labels") or {}
     kept = {name: value for name, value in theirs.items() if name not in subject.labels}
@@ -51,7 +51,7 @@ def test_the_labels_of_the_base_are_kept(
 
 
 def test_the_build_id_is_a_label_and_ends_the_tag(
-    image_config: Mapping[str, Any], subject: Subject
+    image_config: Mapping[str, Any], subject: CheckedImage
 ) -> None:
     build_id = image_config["Labels"]["io.slipway.build-id"]
     assert re.fullmatch("[0-9a-f]{64}", build_id)
@@ -59,7 +59,7 @@ def test_the_build_id_is_a_label_and_ends_the_tag(
 
 
 def test_what_the_image_adds_to_its_base_is_within_its_budget(
-    engine: Engine, subject: Subject
+    engine: Engine, subject: CheckedImage
 ) -> None:
     def unpacked(image: str) -> int:
         return sum(layer["Size"] for layer in engine.client.images.get(image).history())

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.verify.expectations import Subject
-from slipway.verify.findings import Distributions, problems
+from slipway.verify.expectations import CheckedImage
+from slipway.verify.findings import Distributions, dependency_problems
 
 
 def test_packages_of_the_base_are_unchanged_except_those_that_are_listed(
-    packages: Distributions, base_packages: Distributions, subject: Subject
+    packages: Distributions, base_packages: Distributions, subject: CheckedImage
 ) -> None:
     ours, theirs = packages.versions, base_packages.versions
     moved = {
@@ -19,7 +19,7 @@ def test_packages_of_the_base_are_unchanged_except_those_that_are_listed(
 
 
 def test_nothing_but_what_is_locked_was_added(
-    packages: Distributions, base_packages: Distributions, subject: Subject
+    packages: Distributions, base_packages: Distributions, subject: CheckedImage
 ) -> None:
     if subject.may_come is None:
         pytest.fail("the image's requirements are not locked: run `./inv lock`")
@@ -27,7 +27,9 @@ def test_nothing_but_what_is_locked_was_added(
     assert new - set(subject.may_come) == set()
 
 
-def test_add_ons_have_the_version_that_is_stated(packages: Distributions, subject: Subject) -> None:
+def test_add_ons_have_the_version_that_is_stated(
+    packages: Distributions, subject: CheckedImage
+) -> None:
     stated = {
         addon["name"]: addon["version"]
         for addon in subject.cell["addons"]
@@ -43,4 +45,4 @@ def test_no_package_is_there_twice(packages: Distributions, base_packages: Distr
 def test_requirements_are_met_as_well_as_in_the_base(
     packages: Distributions, base_packages: Distributions
 ) -> None:
-    assert problems(packages) - problems(base_packages) == set()
+    assert dependency_problems(packages) - dependency_problems(base_packages) == set()

@@ -6,7 +6,7 @@ from testinfra.host import Host  # type: ignore[import-untyped]
 
 from slipway.engine.client import Engine
 from slipway.verify.check_containers import SdkBackend
-from slipway.verify.expectations import Subject
+from slipway.verify.expectations import CheckedImage
 from slipway.verify.plugin import RunPython
 
 
@@ -14,14 +14,14 @@ def found_on_path(host: Host, program: str) -> str:
     return str(host.run("command -v %s", program).stdout).strip()
 
 
-def test_python_on_path_is_the_one_that_is_stated(host: Host, subject: Subject) -> None:
+def test_python_on_path_is_the_one_that_is_stated(host: Host, subject: CheckedImage) -> None:
     assert found_on_path(host, "python") == subject.python
     running = host.run("python -c 'import sys; print(sys.executable)'").stdout.strip()
     assert running == subject.python
 
 
 def test_pip_on_path_installs_into_the_python_that_is_stated(
-    engine: Engine, host: Host, base_container: str, subject: Subject
+    engine: Engine, host: Host, base_container: str, subject: CheckedImage
 ) -> None:
     pip = found_on_path(host, "pip")
     if not pip:  # bases made by uv have none; then ours takes nothing away
@@ -33,18 +33,18 @@ def test_pip_on_path_installs_into_the_python_that_is_stated(
     assert shown[3] == located.removesuffix("/__init__.py")
 
 
-def test_the_version_of_python_is_as_stated(run_python: RunPython, subject: Subject) -> None:
+def test_the_version_of_python_is_as_stated(run_python: RunPython, subject: CheckedImage) -> None:
     version = run_python("import sys; print('%d.%d' % sys.version_info[:2])")
     assert version == subject.facts["python"]
 
 
-def test_the_operating_system_is_as_stated(host: Host, subject: Subject) -> None:
+def test_the_operating_system_is_as_stated(host: Host, subject: CheckedImage) -> None:
     lines = host.file("/etc/os-release").content_string.splitlines()
     release = {key: value.strip("\"'") for key, _, value in (line.partition("=") for line in lines)}
     assert release["ID"] + release["VERSION_ID"] == subject.facts["os"]
 
 
-def test_torch_and_its_cuda_are_as_stated(run_python: RunPython, subject: Subject) -> None:
+def test_torch_and_its_cuda_are_as_stated(run_python: RunPython, subject: CheckedImage) -> None:
     code = "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda]))"
     version, cuda = json.loads(run_python(code))
     assert version.partition("+")[0] == subject.facts["torch"]

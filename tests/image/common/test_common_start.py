@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.sqsh.enroot_files import files
-from slipway.sqsh.source_image import EnrootFilesImageConfig
-from slipway.verify.expectations import Subject
+from slipway.sqsh.enroot_files import enroot_files
+from slipway.sqsh.source_image import ImageConfig
+from slipway.verify.expectations import CheckedImage
 from slipway.verify.plugin import Launch
 
 NASTY = [
@@ -38,20 +38,22 @@ def test_entrypoint_and_command_are_the_launchers(image_config: Mapping[str, Any
 
 
 def test_working_directory_and_user_are_as_stated(
-    image_config: Mapping[str, Any], subject: Subject
+    image_config: Mapping[str, Any], subject: CheckedImage
 ) -> None:
     family = subject.cell["base"]["family"]
     assert (image_config["WorkingDir"] or "/") == family["workdir"]
     assert (image_config["User"] or "root") == family["user"]
 
 
-def test_the_environment_is_as_stated(image_config: Mapping[str, Any], subject: Subject) -> None:
+def test_the_environment_is_as_stated(
+    image_config: Mapping[str, Any], subject: CheckedImage
+) -> None:
     found = environment(image_config)
     assert {name: found.get(name) for name in subject.environment} == subject.environment
 
 
 def test_the_image_changes_no_variable_of_its_base(
-    image_config: Mapping[str, Any], base_config: Mapping[str, Any], subject: Subject
+    image_config: Mapping[str, Any], base_config: Mapping[str, Any], subject: CheckedImage
 ) -> None:
     ours, theirs = environment(image_config), environment(base_config)
     changed = {name for name in theirs if ours.get(name) != theirs[name]}
@@ -67,7 +69,7 @@ def test_no_network_tuning_is_baked_in(
 
 
 def test_the_config_can_be_exported_for_enroot(image_config: Mapping[str, Any]) -> None:
-    assert files(EnrootFilesImageConfig.from_inspect(image_config), "dockerd://image")
+    assert enroot_files(ImageConfig.from_inspect(image_config), "dockerd://image")
 
 
 def test_the_launcher_is_there_and_on_path(host: Host) -> None:
@@ -83,7 +85,7 @@ def test_the_launcher_answers_through_the_entrypoint(launched: Launch) -> None:
     assert "usage: launch" in done.log
 
 
-def test_arguments_reach_a_command_word_for_word(launched: Launch, subject: Subject) -> None:
+def test_arguments_reach_a_command_word_for_word(launched: Launch, subject: CheckedImage) -> None:
     code = "import json, sys; print('ARGUMENTS', json.dumps(sys.argv[1:]))"
     done = launched(subject.python, "-c", code, *NASTY)
     assert done.exit_code == 0, done.log

@@ -4,7 +4,7 @@ import re
 
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.verify.expectations import Subject
+from slipway.verify.expectations import CheckedImage
 from slipway.verify.plugin import RunPython
 
 
@@ -15,7 +15,7 @@ def report(text: str) -> dict[str, str]:
 
 
 def test_deepspeed_is_imported_with_the_version_that_is_stated(
-    run_python: RunPython, subject: Subject
+    run_python: RunPython, subject: CheckedImage
 ) -> None:
     printed = run_python("import deepspeed; print('VERSION', deepspeed.__version__)")
     version = re.search(r"VERSION (\S+)", printed)
@@ -23,7 +23,7 @@ def test_deepspeed_is_imported_with_the_version_that_is_stated(
     assert version[1].partition("+")[0] == subject.addon("deepspeed")["version"]
 
 
-def test_ds_report_can_be_read_and_agrees_with_the_facts(host: Host, subject: Subject) -> None:
+def test_ds_report_can_be_read_and_agrees_with_the_facts(host: Host, subject: CheckedImage) -> None:
     done = host.run("ds_report")
     assert done.rc == 0, done.stderr
     found = report(done.stdout)

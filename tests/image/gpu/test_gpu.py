@@ -5,10 +5,10 @@ import re
 import pytest
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.verify.expectations import Subject
+from slipway.verify.expectations import CheckedImage
 
 
-def test_the_cuda_toolkit_is_the_one_that_is_stated(host: Host, subject: Subject) -> None:
+def test_the_cuda_toolkit_is_the_one_that_is_stated(host: Host, subject: CheckedImage) -> None:
     home = subject.cell["base"]["family"]["cuda_home"]
     assert host.file(f"{home}/bin/nvcc").exists
     shown = host.run("%s --version", f"{home}/bin/nvcc").stdout
@@ -17,13 +17,13 @@ def test_the_cuda_toolkit_is_the_one_that_is_stated(host: Host, subject: Subject
     assert release[1] == subject.facts["cuda"]
 
 
-def test_cuda_home_is_as_stated(host: Host, subject: Subject) -> None:
+def test_cuda_home_is_as_stated(host: Host, subject: CheckedImage) -> None:
     found = host.environment().get("CUDA_HOME", "").rstrip("/")
     assert found in ("", subject.cell["base"]["family"]["cuda_home"])
 
 
 @pytest.mark.gpu
-def test_torch_computes_on_a_gpu(gpu_host: Host, subject: Subject) -> None:
+def test_torch_computes_on_a_gpu(gpu_host: Host, subject: CheckedImage) -> None:
     code = "import torch; print((torch.ones(2, 3).cuda() @ torch.ones(3, 2).cuda()).sum().item())"
     done = gpu_host.backend.run_words(subject.python, "-c", code)
     assert done.rc == 0, done.stderr
@@ -31,7 +31,7 @@ def test_torch_computes_on_a_gpu(gpu_host: Host, subject: Subject) -> None:
 
 
 @pytest.mark.gpu
-def test_nccl_reduces_on_every_gpu(gpu_host: Host, subject: Subject) -> None:
+def test_nccl_reduces_on_every_gpu(gpu_host: Host, subject: CheckedImage) -> None:
     code = """
 import torch
 count = torch.cuda.device_count()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.verify.expectations import Subject
+from slipway.verify.expectations import CheckedImage
 
 
 def test_the_launcher_works_where_no_entrypoint_runs(host: Host) -> None:
@@ -18,7 +18,7 @@ def test_the_launcher_runs_a_script_on_this_node(host: Host) -> None:
     assert "hello from training" in done.stdout
 
 
-def test_enroot_gives_the_image_its_gpus(host: Host, subject: Subject) -> None:
+def test_enroot_gives_the_image_its_gpus(host: Host, subject: CheckedImage) -> None:
     # enroot's hook (conf/hooks/98-nvidia.sh) takes an unset NVIDIA_VISIBLE_DEVICES for "void".
     if subject.facts["device"] == "gpu":
         assert host.environment().get("NVIDIA_VISIBLE_DEVICES") == "all"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from slipway.verify.check_containers import Launched
+from slipway.verify.check_containers import LaunchedJob
 from slipway.verify.plugin import Launch
 
 # What it was given goes into a file: sagemaker-training prints a line of stdout as two at times.
@@ -23,7 +23,7 @@ sys.exit(7)
 RAISING = "raise ValueError('the loss is not a number')"
 
 
-def arguments(done: Launched) -> list[str]:
+def arguments(done: LaunchedJob) -> list[str]:
     assert done.exit_code == 0, done.log
     found: list[str] = json.loads(done.files["/opt/ml/model/arguments"])
     return found
