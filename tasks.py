@@ -74,7 +74,7 @@ def lock(
 ) -> None:
     """Record base digests, resolve the Python add-ons with hashes, and hash the tools."""
     settings = Settings.of(c.config, region=region)
-    relock.relock(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
+    relock.lock_images(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
 
 
 @task_command(positional=[], help={**IMAGE_NAMES, **JSON, **REGION})
@@ -97,7 +97,7 @@ def build(
 ) -> None:
     """Build images in the engine."""
     settings = Settings.of(c.config, region=region, jobs=jobs)
-    run.ship(ROOT, settings, names, ("build",), unlocked=unlocked)
+    run.ship_images(ROOT, settings, names, ("build",), unlocked=unlocked)
 
 
 @task_command(
@@ -118,7 +118,7 @@ def verify(
             print(line)
         return
     settings = Settings.of(c.config, region=region, jobs=jobs)
-    run.ship(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
+    run.ship_images(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
 
 
 @task_command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET})
@@ -132,7 +132,7 @@ def push(
 ) -> None:
     """Build and verify, then push under the immutable tag."""
     settings = Settings.of(c.config, region=region, jobs=jobs, target=target)
-    run.ship(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
+    run.ship_images(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
 
 
 @task_command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON})
@@ -158,7 +158,7 @@ def ship(
         sqsh_compression=compression,
     )
     steps = ("setup", "generate", "build", "verify", "sqsh", "push")
-    run.ship(ROOT, settings, names, steps, unlocked=unlocked, force=force, as_json=json)
+    run.ship_images(ROOT, settings, names, steps, unlocked=unlocked, force=force, as_json=json)
 
 
 @task_command(help={"only": "unit, system or lint", "k": "pytest's -k"})

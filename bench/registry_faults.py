@@ -33,7 +33,8 @@ from slipway.engine.client import Engine, connect
 from slipway.engine.embedded import daemon
 from slipway.registry import local
 from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr_target import credentials_for, prepare_repository
+from slipway.registry.ecr_target import prepare_repository
+from slipway.registry.logins import credentials_for
 from slipway.registry.push import push_image
 from tests.system.ecr_front_door import REGION, Door, aws_api, ecr
 

@@ -16,7 +16,7 @@ from launcher.context import LOCAL, SAGEMAKER, SLURM
 from launcher.option_table import OPTIONS
 from launcher.options import parse_flags, resolve_options
 from launcher.platforms import hyperparameters as hyper
-from launcher.platforms.ml_dir import ml_dir, read_json
+from launcher.platforms.ml_dir import find_ml_dir, read_json
 
 if TYPE_CHECKING:
     from launcher.plan import Plan
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
             command in ("train", SAGEMAKER, "toolkit")
             and contexts.detect_platform(os.environ) == SAGEMAKER
         ):
-            failure.write_failure(ml_dir(os.environ).failure, error.cause)
+            failure.write_failure(find_ml_dir(os.environ).failure, error.cause)
         return error.code
 
 
@@ -100,7 +100,7 @@ def _train(words: Sequence[str], env: Mapping[str, str]) -> int:
     from launcher import toolkit
 
     hyperparameters = hyper.decode_hyperparameters(
-        read_json(ml_dir(env).config / "hyperparameters.json")
+        read_json(find_ml_dir(env).config / "hyperparameters.json")
     )
     if toolkit.toolkit_wanted(env, hyperparameters):
         return _toolkit(words, env)
@@ -115,7 +115,7 @@ def _toolkit(words: Sequence[str], env: Mapping[str, str]) -> int:
         raise LaunchUsageError(
             "launch toolkit takes the script from the job, not from the command line"
         )
-    ml = ml_dir(env)
+    ml = find_ml_dir(env)
     hyperparameters = hyper.decode_hyperparameters(read_json(ml.config / "hyperparameters.json"))
     settings = resolve_options(flags, env, hyperparameters)
     return init.run_as_init(
@@ -129,7 +129,7 @@ def _guarded(run: Callable[[], int]) -> int:
         return run()
     except LaunchError as error:
         events.emit("failed", code=error.code, cause=error.cause.headline())
-        failure.write_failure(ml_dir(os.environ).failure, error.cause)
+        failure.write_failure(find_ml_dir(os.environ).failure, error.cause)
         return error.code
 
 

@@ -15,7 +15,7 @@ from launcher.data import training_code
 from launcher.options import LaunchOptions
 from launcher.platforms import hyperparameters as hyper
 from launcher.platforms import topology
-from launcher.platforms.ml_dir import MlDir, ml_dir, read_json
+from launcher.platforms.ml_dir import MlDir, find_ml_dir, read_json
 from launcher.platforms.topology import Topology
 
 SAGEMAKER, SLURM, LOCAL = "sagemaker", "slurm", "local"
@@ -46,7 +46,7 @@ def detect_platform(env: Mapping[str, str]) -> str:
     """The platform that started this container."""
     if "SLURM_JOB_ID" in env and "SLURM_NODEID" in env:
         return SLURM
-    if (ml_dir(env).config / "resourceconfig.json").exists():
+    if (find_ml_dir(env).config / "resourceconfig.json").exists():
         return SAGEMAKER
     return LOCAL
 
@@ -55,7 +55,7 @@ def gather_context(
     platform: str, flags: Mapping[str, str], words: Sequence[str], env: Mapping[str, str]
 ) -> Context:
     """Read all inputs; UsageError for anything wrong in them."""
-    ml = ml_dir(env)
+    ml = find_ml_dir(env)
     raw = read_json(ml.config / "hyperparameters.json") if platform == SAGEMAKER else {}
     hyperparameters = hyper.decode_hyperparameters(raw)
     settings = options.resolve_options(flags, env, hyperparameters)

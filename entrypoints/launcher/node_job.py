@@ -79,7 +79,7 @@ class NodeJob:
         versions = (
             probe.package_versions(self._context.python, self._context.env) if several else {}
         )
-        mine = node_facts.node_facts(self._plan, versions)
+        mine = node_facts.gather_facts(self._plan, versions)
         said = self._gate.gather("start", mine, timeout=patience, halt=self._halt)
         node_facts.check_nodes_alike(self._topology.hosts, said)
         if several:

@@ -161,7 +161,7 @@ def free_port() -> int:
 def planned_commands(plan: Plan, ranks: RankLayout) -> list[rank_commands.RankCommand]:
     """The exact commands of this node."""
     context = plan.context
-    return rank_commands.rank_commands(
+    return rank_commands.build_rank_commands(
         plan.runner,
         ranks,
         python=context.python,

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Where file systems are mounted, of which type they are, and what room they have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-_MOUNTINFO = Path("/proc/self/mountinfo")
+MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPED = re.compile(r"\\([0-7]{3})")  # proc(5): mountinfo writes blanks as \040
 
 
@@ -25,7 +25,7 @@ def free_bytes(data_root: str | Path) -> int | None:
 
 def mount_points(mountinfo: str) -> list[str]:
     """Where something is mounted; a folder bound to itself too, which Path.is_mount cannot see."""
-    return [_unescape(line.split(" ", 5)[4]) for line in mountinfo.splitlines()]
+    return [unescape_mount(line.split(" ", 5)[4]) for line in mountinfo.splitlines()]
 
 
 def mounts_below(points: list[str], folders: tuple[Path, ...]) -> list[str]:
@@ -34,7 +34,8 @@ def mounts_below(points: list[str], folders: tuple[Path, ...]) -> list[str]:
     return sorted(found, key=lambda point: point.count("/"), reverse=True)
 
 
-def _unescape(text: str) -> str:
+def unescape_mount(text: str) -> str:
+    """A path as mountinfo writes it (blanks and line ends as octal) -> the path."""
     return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
 
 
@@ -51,19 +52,12 @@ def existing_parent(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.exists())
 
 
-def _destination_unescape(field: str) -> str:
-    """mountinfo writes blank, tab, newline and backslash as octal (proc(5))."""
-    for code in ("040", "011", "012", "134"):
-        field = field.replace("\\" + code, chr(int(code, 8)))
-    return field
-
-
 def file_system_of(path: Path, mountinfo: str) -> str:
     """The type of the file system that `path` is on, from the text of /proc/self/mountinfo."""
     best, found = -1, ""
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        mount = Path(_destination_unescape(left.split()[4]))
+        mount = Path(unescape_mount(left.split()[4]))
         # Later lines cover earlier ones at the same place.
         if path.is_relative_to(mount) and len(mount.parts) >= best:
             best, found = len(mount.parts), right.split()[0]
@@ -74,7 +68,7 @@ def disk_space(destination: Path) -> DiskSpace:
     """Look at the file system that `destination` is on or would be made on."""
     folder = existing_parent(destination).resolve()
     stats = os.statvfs(folder)
-    mountinfo = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
     return DiskSpace(stats.f_bavail * stats.f_frsize, file_system_of(folder, mountinfo))
 
 

@@ -1,8 +1,7 @@
-"""TODO."""
+"""Containers of ours: a command in a fresh one, and the removal of what a killed run left."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import socket
@@ -11,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import docker.errors
 import requests
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
 
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.sdk_boundary import sdk_errors
 
 OWNER_LABEL = "io.slipway.owner"
 """On every container that is ours: "<host>/<pid>/<start>", the process that will remove it."""
@@ -87,7 +85,7 @@ def run_once(
                 api.logs(container, stdout=False, stderr=True),
             )
         finally:
-            _remove(engine, container)
+            remove_container(engine, container)
 
 
 def remove_stale_containers(engine: Engine) -> int:
@@ -102,7 +100,7 @@ def remove_stale_containers(engine: Engine) -> int:
             host, _, rest = owner.partition("/")
             pid = rest.partition("/")[0]
             if host == socket.gethostname() and pid.isdigit() and _owner(int(pid)) != owner:
-                _remove(engine, container["Id"])
+                remove_container(engine, container["Id"])
                 removed += 1
     return removed
 
@@ -116,7 +114,8 @@ def _owner(pid: int) -> str:
     return f"{socket.gethostname()}/{pid}/{start}"
 
 
-def _remove(engine: Engine, container: str) -> None:
+def remove_container(engine: Engine, container: str) -> None:
+    """Remove a container and its volumes, running or not; one that is gone, or going, is fine."""
     try:
         engine.client.api.remove_container(container, force=True, v=True)
     except NotFound:
@@ -124,17 +123,3 @@ def _remove(engine: Engine, container: str) -> None:
     except (APIError, requests.RequestException) as error:
         if engine.answers() and "already in progress" not in str(error):
             raise
-
-
-def _remove_exported(engine: Engine, container: str) -> None:
-    try:
-        engine.client.api.remove_container(container, v=True, force=True)
-    except docker.errors.APIError as error:
-        # Gone, or another run is removing it at this moment.
-        if error.status_code not in (404, 409):
-            raise
-
-
-def _remove_checked(engine: Engine, container: str) -> None:
-    with contextlib.suppress(NotFound):
-        engine.client.api.remove_container(container, v=True, force=True)

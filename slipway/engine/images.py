@@ -9,7 +9,7 @@ from docker.errors import ImageNotFound
 
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.sdk_boundary import sdk_errors
 
 
 def find_image_id(engine: Engine, reference: str) -> str | None:

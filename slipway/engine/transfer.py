@@ -18,7 +18,7 @@ from slipway.engine.client import Engine
 from slipway.engine.diagnosis import diagnose
 from slipway.engine.errors import EngineError, TransferError
 from slipway.engine.images import inspect_image
-from slipway.engine.sdk_errors import GONE, disk_full, engine_died, sdk_answer
+from slipway.engine.sdk_boundary import GONE, disk_full, engine_died, sdk_answer
 
 # Statuses whose numbers are bytes over the network; extracting counts the same layer again.
 _MOVING = ("Downloading", "Pushing")

@@ -12,7 +12,8 @@ from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, OnEvent
 from slipway.core.file_lock import exclusive
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
+from slipway.engine.buildkit.build import BuildRequest, build_image
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.client import Engine
 from slipway.engine.images import find_image_id, inspect_image
 from slipway.engine.transfer import import_rootfs

@@ -18,6 +18,7 @@ from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.records.locks import Locks
 from slipway.registry import ecr_target, local
+from slipway.registry.logins import credentials_for
 from slipway.registry.target import Target
 
 
@@ -46,7 +47,7 @@ def push_target(house: Checkout, settings: Settings) -> Target:
         raise UsageError(
             "a push to ECR needs a region", cure="Give --region, or set slipway.region."
         )
-    return ecr_target.ecr_target(settings.region)
+    return ecr_target.find_ecr_target(settings.region)
 
 
 @contextlib.contextmanager
@@ -64,7 +65,7 @@ def pipeline_context(
                     locks=house.locks,
                     engine=engine,
                     region=settings.region,
-                    credentials=ecr_target.credentials_for([target] if target else []),
+                    credentials=credentials_for([target] if target else []),
                     on_event=reporter.on_event,
                 ),
                 reporter,

@@ -16,7 +16,8 @@ from slipway.core.units import human_bytes
 from slipway.derive.build_id import BuildInputs
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.plan import is_locked
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
+from slipway.engine.buildkit.build import BuildRequest, build_image
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.images import find_image_id, inspect_image
 from slipway.matrix.image_tags import image_tag, repository_name
 from slipway.matrix.model import Image, Matrix
@@ -24,7 +25,7 @@ from slipway.pipeline.base_images import ensure_base
 from slipway.pipeline.context import PipelineContext
 from slipway.records import builds
 from slipway.records.builds import BuildRecord, ImageRecord
-from slipway.wheels.image_context import image_context
+from slipway.wheels.image_context import make_image_context
 
 BUILD_ID_LABEL = "io.slipway.build-id"
 
@@ -75,7 +76,7 @@ def _build_one(shop: PipelineContext, image: Image, inputs: BuildInputs, base: s
     request = BuildRequest(
         dockerfile=render_dockerfile(image, shop.locks, tools, shop.project.templates),
         context=(
-            *image_context(
+            *make_image_context(
                 shop.project, shop.engine, shop.matrix, image, base, shop.locks, shop.on_event
             ),
             *launcher_context(shop.project),

@@ -14,11 +14,11 @@ from slipway.engine.errors import EngineUnavailableError
 from slipway.matrix.load import select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
-from slipway.registry import ecr_target
+from slipway.registry.logins import credentials_for
 from slipway.resolve import lock_update as locking
 
 
-def relock(
+def lock_images(
     root: Path,
     settings: Settings,
     names: Sequence[str],
@@ -47,7 +47,7 @@ def relock(
                 house.matrix,
                 images,
                 region=settings.region,
-                credentials=ecr_target.credentials_for(),
+                credentials=credentials_for(),
                 engine=engine,
                 check=check,
                 upgrade=upgrade,

@@ -91,7 +91,7 @@ def after_build(
     return made
 
 
-def ship(
+def ship_images(
     root: Path,
     settings: Settings,
     names: Sequence[str],

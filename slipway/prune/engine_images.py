@@ -16,7 +16,7 @@ from docker.errors import APIError, ImageNotFound
 
 from slipway.engine.client import Engine
 from slipway.engine.images import inspect_image
-from slipway.engine.sdk_errors import sdk_answer, sdk_errors
+from slipway.engine.sdk_boundary import sdk_answer, sdk_errors
 from slipway.matrix.references import LOCAL_REGISTRY
 from slipway.prune.removable import Removable, RemovalStep
 from slipway.records.locks import Locks

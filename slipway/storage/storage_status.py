@@ -14,7 +14,7 @@ from slipway.core.mounts import file_system_space, nearest_existing
 from slipway.core.trees import measure
 from slipway.core.units import human_bytes
 from slipway.engine.client import Engine
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.sdk_boundary import sdk_errors
 from slipway.storage import enroot_conf
 from slipway.storage.disks import mount_table, target_disk
 from slipway.storage.disks.candidates import Candidate
@@ -73,10 +73,10 @@ class StorageStatus:
         }
 
 
-def storage_status(room: DockerDaemon, profile_name: str) -> StorageStatus:
+def inspect_storage(room: DockerDaemon, profile_name: str) -> StorageStatus:
     """Look at everything; changes and starts nothing. Raises UsageError for an unknown profile."""
     chosen = profile(profile_name, room.machine)
-    mounted = mount_table.mount_table()
+    mounted = mount_table.read_mount_table()
     places: list[DataLocation] = []
     found: DockerInstallation | None = None
     try:

@@ -15,7 +15,7 @@ from slipway.matrix.load import select_images
 from slipway.matrix.model import explain_image
 from slipway.pipeline.checkout import Checkout
 from slipway.tasks.cli import IMAGE_NAMES, JSON, ROOT, task_command
-from slipway.verify.capabilities import capabilities
+from slipway.verify.capabilities import capabilities_of
 
 
 @task_command(positional=[], help={**IMAGE_NAMES, **JSON})
@@ -56,7 +56,7 @@ def show_matrix(house: Checkout, names: Sequence[str], today: date) -> list[dict
         {
             **describe_image(house.matrix, image, today),
             "build_id": decided[image.name].build_id,
-            "checks": [capability.name for capability in capabilities(image)],
+            "checks": [capability.name for capability in capabilities_of(image)],
         }
         for image in images
     ]
@@ -68,6 +68,6 @@ def explain_name(house: Checkout, names: Sequence[str]) -> list[str]:
     for image in select_images(house.matrix, names):
         lines.append(f"{image.name}:")
         lines += [
-            f"  {capability.name:<20} {capability.because}" for capability in capabilities(image)
+            f"  {capability.name:<20} {capability.because}" for capability in capabilities_of(image)
         ]
     return lines

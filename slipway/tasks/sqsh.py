@@ -63,7 +63,7 @@ def sqsh_export(
             )
         print(path)
     else:
-        ship.ship(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
+        ship.ship_images(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
 
 
 @task_command(help={"file": "the .sqsh"})

@@ -27,7 +27,7 @@ def _room(c: Context) -> DockerDaemon:
 @task_command(help={**PROFILE, **JSON})
 def storage_status_task(c: Context, profile: str = "auto", json: bool = False) -> None:
     """Where Docker, containerd, enroot and Slipway keep their data, and what would be better."""
-    storage_report.show_status(status.storage_status(_room(c), profile), as_json=json)
+    storage_report.show_status(status.inspect_storage(_room(c), profile), as_json=json)
 
 
 @task_command(

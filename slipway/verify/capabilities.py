@@ -20,7 +20,7 @@ class Capability:
         return self.name.replace("-", "_")
 
 
-def capabilities(image: Image) -> tuple[Capability, ...]:
+def capabilities_of(image: Image) -> tuple[Capability, ...]:
     """What an image claims, and why: all images, its platform, its device, its contents."""
     facts = image.base.facts
     found = [

@@ -25,8 +25,8 @@ from testinfra.backend.base import (  # type: ignore[import-untyped]
 from slipway.core.errors import SlipwayError
 from slipway.core.processes import this_process
 from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL, _remove_checked
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.containers import OWNER_LABEL, remove_container
+from slipway.engine.sdk_boundary import sdk_errors
 
 SCRIPT = "train.py"
 FOLDERS = ("/opt/ml/input/data", "/opt/ml/model", "/opt/ml/output/data")
@@ -81,7 +81,7 @@ def resting_container(engine: Engine, image: str, *, gpu: bool = False) -> Itera
         yield container
     finally:
         with sdk_errors(engine, f"removing a container of {image}"):
-            _remove_checked(engine, container)
+            remove_container(engine, container)
 
 
 def execute_in(
@@ -171,7 +171,7 @@ def launch_job(
                 collected |= _collect(engine, container, path)
             return LaunchedJob(code, log, collected)
         finally:
-            _remove_checked(engine, container)
+            remove_container(engine, container)
 
 
 def _archive(files: Mapping[str, bytes], empty: Sequence[str]) -> bytes:

@@ -16,10 +16,10 @@ from slipway.core.events import Event, OnEvent, silent
 from slipway.core.paths import Project
 from slipway.engine.client import Engine
 from slipway.engine.containers import remove_stale_containers
-from slipway.engine.sdk_errors import engine_died, sdk_errors
+from slipway.engine.sdk_boundary import engine_died, sdk_errors
 from slipway.matrix.model import Image, explain_image
 from slipway.records.lock_files import load_locks
-from slipway.verify.capabilities import capabilities
+from slipway.verify.capabilities import capabilities_of
 from slipway.verify.check_process import run_checks
 from slipway.verify.expectations import expectations_of, may_come, may_move
 from slipway.verify.plugin import TESTINFRA
@@ -40,7 +40,7 @@ class VerifyReport:
 def check_folders(project: Project, image: Image) -> list[Path]:
     """The folders of an image's checks. Raises SlipwayError where a claim has no checks."""
     found = []
-    for capability in capabilities(image):
+    for capability in capabilities_of(image):
         folder = project.image_tests / capability.folder
         if not folder.is_dir() or not list(folder.glob("test_*.py")):
             raise SlipwayError(

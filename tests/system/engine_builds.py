@@ -10,7 +10,8 @@ from typing import Literal
 from slipway.core.credentials import CredentialsFor, anonymous
 from slipway.core.events import Event, OnEvent, silent
 from slipway.core.processes import command_line, find_process
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
+from slipway.engine.buildkit.build import BuildRequest, build_image
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.client import Engine
 
 TASK = "build of a test"

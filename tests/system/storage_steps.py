@@ -59,4 +59,4 @@ def look(made: Box) -> dict[str, object]:
 
 
 def look_at_status(made: Box) -> StorageStatus:
-    return storage_status.storage_status(room_of(made), "auto")
+    return storage_status.inspect_storage(room_of(made), "auto")

@@ -19,7 +19,7 @@ from slipway.core.credentials import Credentials, anonymous
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event
 from slipway.core.processes import wait_until
-from slipway.engine.buildkit.build import ContextFile
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
 from slipway.engine.errors import BuildCancelledError, BuildFailedError, EngineError

@@ -19,7 +19,7 @@ import pytest
 from slipway.core.events import Event
 from slipway.core.paths import Project
 from slipway.core.processes import wait_until
-from slipway.engine.buildkit.build import ContextFile
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.client import Engine, connect
 from slipway.engine.containers import run_once
 from slipway.engine.embedded import daemon

@@ -17,7 +17,8 @@ from slipway.core.credentials import anonymous
 from slipway.core.errors import SlipwayError
 from slipway.core.events import Event, silent
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import ContextFile, build_image
+from slipway.engine.buildkit.build import build_image
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
 from slipway.engine.images import find_image_id, inspect_image

@@ -11,7 +11,8 @@ import pytest
 from slipway.core.credentials import anonymous
 from slipway.core.events import silent
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
+from slipway.engine.buildkit.build import BuildRequest, build_image
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.client import Engine
 from slipway.engine.transfer import push_image_layers
 from slipway.matrix.model import Base, Family, Matrix, Registry

@@ -27,7 +27,7 @@ from slipway.records.lock_files import load_locks
 from slipway.records.lock_keys import BUILD
 from slipway.records.locks import Pin
 from slipway.resolve.base_lookup import read_packages
-from slipway.wheels.image_context import image_context
+from slipway.wheels.image_context import make_image_context
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels
 
@@ -139,7 +139,7 @@ def build_image(
     request = BuildRequest(
         dockerfile=render_dockerfile(image, locks, tuple(matrix.tools.values()), project.templates),
         context=(
-            *image_context(project, engine, matrix, image, base, locks),
+            *make_image_context(project, engine, matrix, image, base, locks),
             *launcher_context(project),
         ),
         tags=(f"slipway.test/{image.name}:1",),
@@ -190,7 +190,7 @@ def test_what_is_cached_needs_no_index_and_no_container(
 ) -> None:
     image = next(image for image in matrix.images if image.name == "local")
     locks = load_locks(shared_project)
-    first = image_context(shared_project, engine, matrix, image, local_base, locks)
+    first = make_image_context(shared_project, engine, matrix, image, local_base, locks)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
-    assert image_context(shared_project, engine, matrix, image, "no/such:base", locks) == first
+    assert make_image_context(shared_project, engine, matrix, image, "no/such:base", locks) == first

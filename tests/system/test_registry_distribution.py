@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from slipway.core.credentials import anonymous
 from slipway.registry.distribution.blob_upload import PIECE, upload_blob
 from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr_target import credentials_for, prepare_repository
+from slipway.registry.ecr_target import prepare_repository
 from slipway.registry.errors import (
     ImageMissingError,
     ManifestError,
@@ -29,6 +29,7 @@ from slipway.registry.errors import (
     RepositoryMissingError,
     ThrottledError,
 )
+from slipway.registry.logins import credentials_for
 from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
 from tests.system.ecr_front_door import Door, public_registry
 from tests.system.registry_images import QUICK, layer_tar, put_blob, put_oci_image, unique

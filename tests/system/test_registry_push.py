@@ -14,7 +14,7 @@ from slipway.core.events import Event, silent
 from slipway.engine.client import Engine
 from slipway.engine.images import find_image_id
 from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr_target import credentials_for, ecr_target, prepare_repository
+from slipway.registry.ecr_target import find_ecr_target, prepare_repository
 from slipway.registry.errors import (
     ImmutableTagError,
     ManifestError,
@@ -25,6 +25,7 @@ from slipway.registry.errors import (
     ThrottledError,
     WrongAccountError,
 )
+from slipway.registry.logins import credentials_for
 from slipway.registry.manifests import SCHEMA2, Manifest
 from slipway.registry.push import PushResult, push_image
 from slipway.registry.target import Target
@@ -250,7 +251,7 @@ def test_every_new_try_is_an_event_with_its_reason(
 def test_the_target_and_its_login_come_from_the_api_where_the_environment_moves_it(
     door: Door, repository: str
 ) -> None:
-    target = ecr_target(REGION)
+    target = find_ecr_target(REGION)
     assert dataclasses.replace(door.target, name=target.name) == target
     login = credentials_for()(target.host)
     assert login is not None

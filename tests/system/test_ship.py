@@ -21,7 +21,7 @@ from slipway.engine.client import Engine
 from slipway.engine.images import find_image_id, inspect_image
 from slipway.registry import local
 from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr.ecr_client import ecr_client
+from slipway.registry.ecr.ecr_client import connect_ecr
 from tests.system.clones import Clone
 from tests.system.ecr_front_door import REGION, Door
 
@@ -215,7 +215,7 @@ def test_ship_to_ecr_makes_the_repository_and_pushes_there(clone: Clone, door: D
         (pushed,) = (p for name, p in made["record"]["pushed"].items() if name.startswith("ecr"))
         assert pushed["media_type"] == SCHEMA2
     assert not made["steps"][-1]["fresh"]
-    client = ecr_client(REGION)
+    client = connect_ecr(REGION)
     (repository,) = client.describe_repositories()["repositories"]
     assert repository["repositoryName"] == "sagemaker-slipway/local"
     assert repository["imageTagMutability"].startswith("IMMUTABLE")

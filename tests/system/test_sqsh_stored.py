@@ -17,7 +17,7 @@ from slipway.core.credentials import anonymous
 from slipway.core.errors import SlipwayError, UsageError
 from slipway.core.paths import Project
 from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr.ecr_client import ecr_client
+from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.registry.errors import NoCredentialsError
 from slipway.registry.logins import credentials_for
 from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of
@@ -127,7 +127,7 @@ def test_a_registry_that_asks_for_a_login_gets_that_of_docker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     repository = unique()
-    ecr_client(REGION).create_repository(repositoryName=repository)
+    connect_ecr(REGION).create_repository(repositoryName=repository)
     uri = f"registry://{door.host}/{repository}@{push(plain, repository)}"
     monkeypatch.delenv("AWS_REGION")  # a registry that is nobody's, as far as AWS goes
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))

@@ -87,7 +87,7 @@ def test_the_embedded_engine_moves_keeps_everything_and_comes_back(
     assert data_root(room).is_relative_to(big.place)
     assert look(room) == before
     assert move(room, big.place) is None
-    shown = {place.what: place for place in storage_status.storage_status(room, "auto").places}[
+    shown = {place.what: place for place in storage_status.inspect_storage(room, "auto").places}[
         "embedded engine"
     ]
     assert shown.path == data_root(room)
@@ -163,7 +163,7 @@ def test_an_embedded_engine_whose_move_was_killed_works_and_comes_back(
     assert killed.returncode < 0
     daemon.start_daemon(project)  # somebody who knows nothing of the move
     assert look(room) == before
-    assert storage_status.storage_status(room, "auto").unfinished
+    assert storage_status.inspect_storage(room, "auto").unfinished
     restore(room)
     assert look(room) == before
     assert not (project.engine / "data").is_symlink()

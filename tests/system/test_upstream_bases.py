@@ -15,7 +15,8 @@ import pytest
 from slipway.core.credentials import anonymous
 from slipway.core.events import silent
 from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, ContextFile, build_image
+from slipway.engine.buildkit.build import BuildRequest, build_image
+from slipway.engine.buildkit.build_context import ContextFile
 from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
 from slipway.engine.images import inspect_image

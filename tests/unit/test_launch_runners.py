@@ -24,7 +24,7 @@ def two_nodes(node: int, *procs: int) -> RankLayout:
 def build(
     runner: str, ranks: RankLayout, script: str = "t.py", restarts: int = 0
 ) -> list[list[str]]:
-    made = rank_commands.rank_commands(
+    made = rank_commands.build_rank_commands(
         runner,
         ranks,
         python="/py",
@@ -88,7 +88,7 @@ def test_deepspeed_starts_without_ssh_on_the_hosts_of_its_hostfile() -> None:
 
 
 def test_the_python_runner_numbers_ranks_over_unlike_nodes() -> None:
-    made = rank_commands.rank_commands(
+    made = rank_commands.build_rank_commands(
         "python", two_nodes(1, 2, 3), python="/py", script="t.py", args=ARGS, log_dir=Path("/l")
     )
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
@@ -105,7 +105,7 @@ def test_a_shell_script_is_run_once_per_node_by_bash() -> None:
     assert rank_commands.default_nproc("python", gpus=8) == 1
     one = two_nodes(0, 1, 1)
     assert build("python", one, script="train.sh") == [["/bin/bash", "train.sh", *ARGS]]
-    (command,) = rank_commands.rank_commands(
+    (command,) = rank_commands.build_rank_commands(
         "python", one, python="/py", script="t.sh", args=(), log_dir=Path("/logs")
     )
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(command.env)

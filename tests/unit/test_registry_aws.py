@@ -14,8 +14,8 @@ from moto import mock_aws
 from mypy_boto3_ecr import ECRClient
 
 from slipway.core.errors import UsageError
-from slipway.registry.ecr.ecr_client import aws_errors, client_error, ecr_client
-from slipway.registry.ecr_target import ecr_target, ensure_repository, prepare_repository
+from slipway.registry.ecr.ecr_client import aws_errors, client_error, connect_ecr
+from slipway.registry.ecr.ecr_repository import ensure_repository
 from slipway.registry.errors import (
     NoCredentialsError,
     NotAuthorisedError,
@@ -38,7 +38,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[ECRClient]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     with mock_aws():
-        yield ecr_client(REGION)
+        yield connect_ecr(REGION)
 
 
 def test_a_new_repository_has_immutable_tags_scans_and_a_lifecycle(client: ECRClient) -> None:
@@ -176,10 +176,12 @@ def test_bad_arguments_are_refused_before_any_call(
 
 @pytest.mark.usefixtures("client")
 def test_a_target_is_the_callers_own_account_unless_another_is_named() -> None:
-    own = ecr_target(REGION)
+    own = find_ecr_target(REGION)
     assert own.host == f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
     assert (own.kind, own.region, own.account) == ("ecr", REGION, ACCOUNT)
-    assert ecr_target("cn-north-1", OTHER).host == f"{OTHER}.dkr.ecr.cn-north-1.amazonaws.com.cn"
+    assert (
+        find_ecr_target("cn-north-1", OTHER).host == f"{OTHER}.dkr.ecr.cn-north-1.amazonaws.com.cn"
+    )
 
 
 @pytest.mark.parametrize(
@@ -256,4 +258,4 @@ def test_without_any_credentials_the_first_call_says_so(monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     with pytest.raises(NoCredentialsError, match="no AWS credentials"):
-        ecr_target(REGION)
+        find_ecr_target(REGION)

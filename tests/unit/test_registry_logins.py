@@ -9,8 +9,7 @@ from moto import mock_aws
 from moto.ecr.responses import ECRResponse
 
 from slipway.core.credentials import Credentials
-from slipway.registry.ecr_target import credentials_for
-from slipway.registry.logins import MARGIN, Token
+from slipway.registry.logins import MARGIN, Token, credentials_for
 from slipway.registry.target import Target
 
 HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"

@@ -12,7 +12,7 @@ from slipway.matrix.load import load_matrix
 from slipway.matrix.model import Image
 from slipway.records.lock_keys import python_lock_keys
 from slipway.records.locks import Locks, Pin, PythonLock
-from slipway.verify.capabilities import Capability, capabilities
+from slipway.verify.capabilities import Capability, capabilities_of
 from slipway.verify.expectations import CheckedImage, ToolFact, may_come, may_move, private_files
 from slipway.verify.image_checks import check_folders, suite_hash
 
@@ -21,7 +21,7 @@ IMAGES = {image.name: image for image in load_matrix(CHECKOUT / "versions.yaml")
 
 
 def names(image: str) -> list[str]:
-    return [capability.name for capability in capabilities(IMAGES[image])]
+    return [capability.name for capability in capabilities_of(IMAGES[image])]
 
 
 def test_every_claim_of_every_image_has_checks() -> None:
@@ -31,7 +31,7 @@ def test_every_claim_of_every_image_has_checks() -> None:
 
 
 def test_every_folder_of_checks_is_chosen_by_some_image() -> None:
-    used = {capability.folder for image in IMAGES.values() for capability in capabilities(image)}
+    used = {capability.folder for image in IMAGES.values() for capability in capabilities_of(image)}
     there = {path.parent.name for path in (CHECKOUT / "tests" / "image").glob("*/test_*.py")}
     assert there == used
 
@@ -57,7 +57,9 @@ def test_a_cuda_mismatch_asks_for_an_operator_to_be_compiled() -> None:
 
 
 def test_every_choice_says_the_fact_behind_it() -> None:
-    because = {c.name: c.because for c in capabilities(IMAGES["pytorch-2.13-sagemaker-ds0.19.8"])}
+    because = {
+        c.name: c.because for c in capabilities_of(IMAGES["pytorch-2.13-sagemaker-ds0.19.8"])
+    }
     assert because["deepspeed"] == "add-on deepspeed 0.19.8: replace"
     assert because["sagemaker"] == "platform: sagemaker"
     assert "13.3" in because["deepspeed-ops"]
@@ -70,7 +72,7 @@ def test_a_folder_is_a_name_that_python_can_import() -> None:
 
 def suite(folder: Path) -> Project:
     """A project with one small check for each claim of the image."""
-    for capability in capabilities(IMAGES["local"]):
+    for capability in capabilities_of(IMAGES["local"]):
         place = folder / "tests" / "image" / capability.folder
         place.mkdir(parents=True)
         (place / f"test_{capability.folder}_x.py").write_text("def test(): pass\n")

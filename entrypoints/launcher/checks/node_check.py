@@ -71,7 +71,7 @@ def measured_checks(
     Raises LaunchError 70 naming the rank that did not come, or the first that failed.
     """
     out = plans.fresh_directory(plan.log_dir.with_name(f"{plan.log_dir.name}-preflight"))
-    commands = rank_commands.rank_commands(
+    commands = rank_commands.build_rank_commands(
         rank_commands.TORCHRUN,
         ranks,
         python=plan.context.python,

@@ -15,7 +15,7 @@ from launcher.plan import Plan
 SHOWN_CHARS = 200
 
 
-def node_facts(plan: Plan, versions: Mapping[str, str]) -> dict[str, Any]:
+def gather_facts(plan: Plan, versions: Mapping[str, str]) -> dict[str, Any]:
     """This node's side."""
     context = plan.context
     script = Path(context.cwd, context.script)

@@ -48,7 +48,7 @@ class MlDir:
         return self.output / "failure"
 
 
-def ml_dir(env: Mapping[str, str]) -> MlDir:
+def find_ml_dir(env: Mapping[str, str]) -> MlDir:
     """The tree of this container."""
     return MlDir(Path(env.get("SAGEMAKER_BASE_DIR") or "/opt/ml"))
 

@@ -97,7 +97,7 @@ def default_nproc(runner: str, gpus: int) -> int:
     return 1 if runner == PYTHON else max(1, gpus)
 
 
-def rank_commands(
+def build_rank_commands(
     runner: str,
     ranks: RankLayout,
     *,

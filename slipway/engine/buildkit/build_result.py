@@ -12,7 +12,7 @@ from slipway.engine.client import Engine
 from slipway.engine.diagnosis import diagnose
 from slipway.engine.embedded import reserve
 from slipway.engine.errors import BuildFailedError, EngineError, is_full
-from slipway.engine.sdk_errors import disk_full, engine_died
+from slipway.engine.sdk_boundary import disk_full, engine_died
 
 _ASKS_REGISTRY = "[internal] load metadata for"  # BuildKit's step that looks a base up
 

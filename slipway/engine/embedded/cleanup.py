@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from slipway.core.mounts import _MOUNTINFO, _unescape, mount_points, mounts_below
+from slipway.core.mounts import MOUNTINFO, mount_points, mounts_below, unescape_mount
 from slipway.core.processes import command_line, end_process, find_process, read_pid
 from slipway.engine.embedded.layout import EmbeddedPaths
 from slipway.engine.errors import EngineError
@@ -34,7 +34,7 @@ def remove_mounts(place: EmbeddedPaths, *, grace_s: float = 10.0) -> None:
     for matches in (place.owns, lives_here):
         for pid in list(find_process(matches)):
             _end(pid, matches, 2.0)
-    mounted = mount_points(_MOUNTINFO.read_text())
+    mounted = mount_points(MOUNTINFO.read_text())
     for mount in mounts_below(mounted, (place.data_root, place.run)):
         _unmount(mount)
     if place.binds_data_root.exists() and str(place.data_root) in mounted:
@@ -78,7 +78,7 @@ def is_root_of_layer(line: str, data_root: Path) -> bool:
     # 36 35 98:0 /mnt1 /mnt2 rw,noatime - ext3 /dev/root rw,errors=continue: proc(5)
     if line.split(" ", 5)[4] != "/":
         return False
-    options = _unescape(line.rpartition(" ")[2])
+    options = unescape_mount(line.rpartition(" ")[2])
     for layer in re.findall(r"(?:upper|lower)dir=([^,:]+)", options):
         path = data_root / "overlay2" / layer
         if path.is_relative_to(data_root) and (Path(layer).is_absolute() or path.exists()):

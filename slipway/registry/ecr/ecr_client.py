@@ -61,7 +61,7 @@ _PRINCIPAL = re.compile(r"arn:[a-z-]+:(?:iam|sts)::(\d{12}):\S+")
 _lock = threading.Lock()  # making clients of one session from two threads is not safe (boto3 guide)
 
 
-def ecr_client(
+def connect_ecr(
     region: str, *, endpoint_url: str | None = None, fips: bool = False, dual_stack: bool = False
 ) -> ECRClient:
     """An ECR client for a region; throttling is retried by botocore's standard mode."""

@@ -14,10 +14,10 @@ import requests
 
 from slipway.core.processes import this_process
 from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL, _remove_exported
+from slipway.engine.containers import OWNER_LABEL, remove_container
 from slipway.engine.errors import EngineError
 from slipway.engine.images import find_image_id, inspect_image
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.sdk_boundary import sdk_errors
 from slipway.sqsh.source_image import ImageConfig, ImageFacts, SourceImage, timestamp_seconds
 from slipway.squashfs.compile.layer_sources import DirectorySource
 
@@ -77,7 +77,7 @@ def container_export(engine: Engine, image: ImageFacts) -> Iterator[ContainerExp
                 _raise_for_status(response)
                 yield ContainerExport(response.iter_content(_CHUNK_BYTES), created)
         finally:
-            _remove_exported(engine, name)
+            remove_container(engine, name)
 
 
 def find_overlay_layers(engine: Engine, image: ImageFacts) -> SourceImage | None:

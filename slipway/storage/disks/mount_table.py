@@ -105,7 +105,7 @@ def _findmnt(*arguments: str) -> str:
     return done.stdout
 
 
-def mount_table() -> tuple[Mount, ...]:
+def read_mount_table() -> tuple[Mount, ...]:
     """All that is mounted now, in order: later entries cover earlier ones at the same place."""
     return parse_findmnt(_findmnt())
 

@@ -51,7 +51,7 @@ def candidate_disks(
     profile: Profile, machine: Machine, data_root: Path, needed: int
 ) -> tuple[Candidate, ...]:
     """The disks that could take `needed` bytes that are in `data_root` now, the best first."""
-    mounted = mount_table.mount_table()
+    mounted = mount_table.read_mount_table()
     spaces: dict[str, FileSystemSpace] = {}
     for mount in mounted:
         if mount.fstype in mount_table.KNOWN_GOOD and mount.device not in spaces:
@@ -86,7 +86,7 @@ def choose_disk(
         if is_mounted(place):
             break
     found = candidate_disks(profile, machine, data_root, needed)
-    if not found and home_of(data_root, mount_table.mount_table()).target in preferred_disk(
+    if not found and home_of(data_root, mount_table.read_mount_table()).target in preferred_disk(
         profile, machine
     ):
         return None
@@ -102,7 +102,7 @@ def choose_disk(
 
 def is_mounted(place: Path) -> bool:
     """Whether something is mounted at exactly this path, as findmnt sees it."""
-    return any(mount.target == place for mount in mount_table.mount_table())
+    return any(mount.target == place for mount in mount_table.read_mount_table())
 
 
 def inspect_disk(
@@ -139,7 +139,9 @@ def inspect_disk(
             )
     real = nearest_existing(disk).resolve() / disk.relative_to(nearest_existing(disk))
     return TargetDisk(
-        real, mount_table.mount_of(real, mount_table.mount_table()), mounts.file_system_space(real)
+        real,
+        mount_table.mount_of(real, mount_table.read_mount_table()),
+        mounts.file_system_space(real),
     )
 
 
@@ -147,7 +149,7 @@ def check_target_disk(target: TargetDisk, old: Sequence[Path], size: TreeSize) -
     """Refuse a disk that will not do, with the reason. `old` is where the data is now."""
     if reason := target.mount.unusable():
         raise StorageError(f"Docker cannot keep its data there: {reason}", where=str(target.disk))
-    mounted = mount_table.mount_table()
+    mounted = mount_table.read_mount_table()
     for path in old:
         if target.disk.is_relative_to(path):
             raise UsageError("the target is inside the data that is to move", where=str(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.engine.client import Engine
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.sdk_boundary import sdk_errors
 
 IN_FILES = ("overlay2", "overlayfs", "overlay", "fuse-overlayfs", "native", "vfs", "aufs")
 """Storage drivers (and snapshotters) whose layers are plain folders."""

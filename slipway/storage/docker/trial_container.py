@@ -18,7 +18,7 @@ from slipway.engine.client import Engine
 from slipway.engine.containers import run_once
 from slipway.engine.errors import EngineError
 from slipway.engine.images import inspect_image
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.sdk_boundary import sdk_errors
 from slipway.engine.transfer import import_rootfs
 from slipway.storage.errors import StorageError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slipway.core.paths import Project
 from slipway.engine.client import Engine, connect
-from slipway.engine.sdk_errors import sdk_errors
+from slipway.engine.sdk_boundary import sdk_errors
 from slipway.storage.docker import containerd, trial_container
 from slipway.storage.docker.inventory import IN_FILES, DockerInventory, lost_objects, take_inventory
 from slipway.storage.errors import StorageError

@@ -113,7 +113,7 @@ def _reversed(
     )
     disk, device = journal.disk, journal.device
     if roots:
-        home = mount_table.mount_of(nearest_existing(roots[0].new), mount_table.mount_table())
+        home = mount_table.mount_of(nearest_existing(roots[0].new), mount_table.read_mount_table())
         disk, device = home.target, home.device
         if not all(there):
             size = TreeSize(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))

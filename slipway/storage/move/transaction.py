@@ -149,7 +149,7 @@ class Transaction:
         return any(edit.kind != "enroot" for edit in self.journal.edits)
 
     def _still_mounted(self) -> None:
-        found = mount_table.mount_of(self.journal.disk, mount_table.mount_table())
+        found = mount_table.mount_of(self.journal.disk, mount_table.read_mount_table())
         if found.target != self.journal.disk or found.device != self.journal.device:
             raise StorageError("the target is not mounted any more", where=str(self.journal.disk))
 
@@ -166,7 +166,7 @@ class Transaction:
             stop_containers(self.journal)
         self.service.stop()
         for root in self.journal.roots:
-            if inside := mount_table.mounts_under(root.old, mount_table.mount_table()):
+            if inside := mount_table.mounts_under(root.old, mount_table.read_mount_table()):
                 raise StorageError(
                     f"{len(inside)} mounts are left in the data, so something still uses it",
                     where=str(inside[0].target),
