@@ -7,18 +7,35 @@ from datetime import date
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.core.console import print_json, print_table, say
-from slipway.core.errors import DriftError
-from slipway.core.paths import Project
-from slipway.derive import generate as generated
-from slipway.pipeline import doctor as doctor_checks
-from slipway.pipeline import plan_report, relock, test_suite
-from slipway.pipeline import ship as run
-from slipway.pipeline.checkout import Checkout
-from slipway.pipeline.host_tools import set_up_host
-from slipway.pipeline.settings import Settings
-from slipway.tasks import engine, matrix, registry, slurm, sqsh, storage
-from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, REGION, ROOT, SQSH, TARGET, task_command
+from slipway.core import DriftError, Project, print_json, print_table, say
+from slipway.derive import expected_files, find_drift, write_generated
+from slipway.pipeline import (
+    Checkout,
+    Settings,
+    check_machine,
+    lock_images,
+    plan_images,
+    raise_for,
+    run_test_suite,
+    set_up_host,
+    ship_images,
+)
+from slipway.tasks import (
+    BUILD,
+    IMAGE_NAMES,
+    JSON,
+    REGION,
+    ROOT,
+    SQSH,
+    TARGET,
+    engine,
+    matrix,
+    registry,
+    slurm,
+    sqsh,
+    storage,
+    task_command,
+)
 
 
 @task_command()
@@ -30,23 +47,23 @@ def setup(c: Context) -> None:
 @task_command(help=JSON)
 def doctor(c: Context, json: bool = False) -> None:
     """Check this machine, with the cure for everything that is not right."""
-    checks = doctor_checks.check_machine(ROOT, c.config)
+    checks = check_machine(ROOT, c.config)
     if json:
         print_json([check.as_json() for check in checks])
     else:
         print_table(("", "check", "found"), [check.row() for check in checks])
-    doctor_checks.raise_for(checks)
+    raise_for(checks)
 
 
 @task_command(help={"check": "write nothing: print what differs and exit 2"})
 def generate(c: Context, check: bool = False) -> None:
     """Write the Dockerfiles and the README's table from versions.yaml."""
     house = Checkout.at(ROOT)
-    files = generated.expected_files(house.project, house.matrix, house.locks)
+    files = expected_files(house.project, house.matrix, house.locks)
     if not check:
-        written, removed = generated.write_generated(house.project, files)
+        written, removed = write_generated(house.project, files)
         say(f"{len(files)} files: {written} written, {removed} removed")
-    elif differences := generated.find_drift(house.project, files):
+    elif differences := find_drift(house.project, files):
         print("".join(differences), end="")
         raise DriftError(
             f"{len(differences)} generated files differ from what versions.yaml gives",
@@ -74,15 +91,13 @@ def lock(
 ) -> None:
     """Record base digests, resolve the Python add-ons with hashes, and hash the tools."""
     settings = Settings.of(c.config, region=region)
-    relock.lock_images(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
+    lock_images(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
 
 
 @task_command(positional=[], help={**IMAGE_NAMES, **JSON, **REGION})
 def plan(c: Context, names: list[str], region: str = "", json: bool = False) -> None:
     """What a build would do to each image, and why; logins and disk that it needs."""
-    report = plan_report.plan_images(
-        ROOT, Settings.of(c.config, region=region), names, date.today()
-    )
+    report = plan_images(ROOT, Settings.of(c.config, region=region), names, date.today())
     if json:
         print_json(report.as_json())
     else:
@@ -97,7 +112,7 @@ def build(
 ) -> None:
     """Build images in the engine."""
     settings = Settings.of(c.config, region=region, jobs=jobs)
-    run.ship_images(ROOT, settings, names, ("build",), unlocked=unlocked)
+    ship_images(ROOT, settings, names, ("build",), unlocked=unlocked)
 
 
 @task_command(
@@ -118,7 +133,7 @@ def verify(
             print(line)
         return
     settings = Settings.of(c.config, region=region, jobs=jobs)
-    run.ship_images(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
+    ship_images(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
 
 
 @task_command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET})
@@ -132,7 +147,7 @@ def push(
 ) -> None:
     """Build and verify, then push under the immutable tag."""
     settings = Settings.of(c.config, region=region, jobs=jobs, target=target)
-    run.ship_images(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
+    ship_images(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
 
 
 @task_command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON})
@@ -158,13 +173,13 @@ def ship(
         sqsh_compression=compression,
     )
     steps = ("setup", "generate", "build", "verify", "sqsh", "push")
-    run.ship_images(ROOT, settings, names, steps, unlocked=unlocked, force=force, as_json=json)
+    ship_images(ROOT, settings, names, steps, unlocked=unlocked, force=force, as_json=json)
 
 
 @task_command(help={"only": "unit, system or lint", "k": "pytest's -k"})
 def test(c: Context, only: str = "", k: str = "") -> None:
     """Lint, types, drift, unit tests, and system tests on a real engine and registry."""
-    test_suite.run_test_suite(c, Project.at(ROOT), only, k)
+    run_test_suite(c, Project.at(ROOT), only, k)
 
 
 ns = Collection(setup, doctor, generate, lock, plan, build, verify, push, ship, test)

@@ -25,12 +25,10 @@ from pathlib import Path
 
 from docker.models.containers import Container
 
-from slipway.core.errors import SlipwayError
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.engine.embedded import daemon
-from slipway.matrix.load import load_matrix
-from slipway.records import builds
+from slipway.core import Project, SlipwayError
+from slipway.engine import Engine, connect, daemon_status, stop_daemon
+from slipway.matrix import load_matrix
+from slipway.records import load_record
 
 ROOT = Path(__file__).parents[1]
 #: Whole lines by one call each: torchrun's ranks share one stdout.
@@ -152,7 +150,7 @@ def pss(pid: int) -> int:
 def default_image(project: Project) -> str:
     """The default image as it was last built."""
     name = load_matrix(project.versions).default_image
-    built = builds.load_record(project, name).built
+    built = load_record(project, name).built
     if built is None:
         sys.exit(f"{name} is not built: ./inv build")
     return built.reference
@@ -196,7 +194,7 @@ def main() -> None:
     parser.add_argument("--rest", type=int, default=20, help="seconds to watch processes at rest")
     options = parser.parse_args()
     project = Project.at(ROOT)
-    ran = daemon.daemon_status(project).running
+    ran = daemon_status(project).running
     try:
         engine = connect(project, options.engine)
         try:
@@ -208,7 +206,7 @@ def main() -> None:
         finally:
             engine.close()
             if engine.embedded and not ran:
-                daemon.stop_daemon(project)
+                stop_daemon(project)
     except SlipwayError as error:
         sys.exit(str(error))
 

@@ -42,11 +42,11 @@ def pure(versions: Path, count: int) -> dict[str, float]:
     started = time.perf_counter()
     from datetime import date
 
-    from slipway.core.paths import Project
-    from slipway.derive.dockerfile import render_dockerfile
-    from slipway.matrix.load import load_matrix
-    from slipway.pipeline.checkout import Checkout
-    from slipway.records.lock_files import load_locks
+    from slipway.core import Project
+    from slipway.derive import render_dockerfile
+    from slipway.matrix import load_matrix
+    from slipway.pipeline import Checkout
+    from slipway.records import load_locks
 
     imported = time.perf_counter()
     matrix = load_matrix(versions)

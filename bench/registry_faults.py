@@ -26,16 +26,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from slipway.core.errors import SlipwayError
-from slipway.core.events import silent
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.engine.embedded import daemon
-from slipway.registry import local
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr_target import prepare_repository
-from slipway.registry.logins import credentials_for
-from slipway.registry.push import push_image
+from slipway.core import Project, SlipwayError, silent
+from slipway.engine import Engine, connect, stop_daemon
+from slipway.registry import (
+    RegistryClient,
+    credentials_for,
+    prepare_repository,
+    push_image,
+    start_local_registry,
+    stop_local_registry,
+)
 from tests.system.ecr_front_door import REGION, Door, aws_api, ecr
 
 LAYER = 6 << 20
@@ -154,7 +154,7 @@ def main() -> int:
     survived = {"bare": 0, "ours": 0}
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         project = Project(Path(folder), Path(folder) / "state")
-        target = local.start_local_registry(project)
+        target = start_local_registry(project)
         engine = connect(project, choice)
         try:
             with aws_api() as api, ecr(target.host, api) as door:
@@ -172,8 +172,8 @@ def main() -> int:
         finally:
             engine.close()
             if engine.embedded:
-                daemon.stop_daemon(project)
-            local.stop_local_registry(project)
+                stop_daemon(project)
+            stop_local_registry(project)
     total = len(FAULTS) - 1
     table.add_section()
     table.add_row(

@@ -32,13 +32,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 from bench.sqsh_images import make
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.sqsh.export import export_image
-from slipway.sqsh.sources import engine_source
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.compile.layer_sources import DirectorySource
-from slipway.squashfs.format.options import SqshOptions
+from slipway.core import Project
+from slipway.engine import Engine, connect
+from slipway.sqsh import export_image, find_engine_image, find_overlay_layers
+from slipway.squashfs import DirectorySource, LayerCache, SqshOptions
 from slipway.squashfs.link import data_copier, linker
 
 ENROOT_DEFAULT = ["-comp", "lzo", "-noD"]
@@ -74,9 +71,7 @@ class Bench:
         self.mksquashfs(folder, options, way)
 
     def overlay(self, image: str) -> None:
-        origin = engine_source.find_overlay_layers(
-            self.engine, engine_source.find_engine_image(self.engine, image)
-        )
+        origin = find_overlay_layers(self.engine, find_engine_image(self.engine, image))
         assert origin is not None
         folders = [
             str(layer.folder) for layer in origin.layers if isinstance(layer, DirectorySource)

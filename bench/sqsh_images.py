@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.engine.client import Engine
+from slipway.engine import Engine
 
 _PYTHON = "3.11"
 _SITE = "/usr/local/lib/python3.11/dist-packages"

@@ -17,13 +17,24 @@ import tempfile
 import time
 from pathlib import Path
 
-from slipway.core.digests import Piece
-from slipway.squashfs.compile.compiled_layer import DataPart, dump_layer, freeze_tree, part_name
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.compile.layer_tree import FileData, TreeNode, new_root, put_node
-from slipway.squashfs.format.options import CompressionOptions, ImageRules
-from slipway.squashfs.format.structures import DIR, REG, SYMLINK
-from slipway.squashfs.link.linker import link_image
+from slipway.core import Piece
+from slipway.squashfs import (
+    DIR,
+    REG,
+    SYMLINK,
+    CompressionOptions,
+    DataPart,
+    FileData,
+    ImageRules,
+    LayerCache,
+    TreeNode,
+    dump_layer,
+    freeze_tree,
+    link_image,
+    new_root,
+    part_name,
+    put_node,
+)
 
 LAYERS = 4
 

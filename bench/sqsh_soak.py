@@ -17,7 +17,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from slipway.squashfs.format.options import CompressionOptions
+from slipway.squashfs import CompressionOptions
 from tests.system.squashfs_rig import STACKS, Stack, check_stack
 
 _NUMBERS = itertools.count()

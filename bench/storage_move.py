@@ -29,11 +29,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from slipway.core.events import Event
-from slipway.core.trees import measure
-from slipway.core.units import human_bytes, human_seconds
-from slipway.engine.transfer import import_rootfs
-from slipway.storage.move import data_move
+from slipway.core import Event, human_bytes, human_seconds, measure
+from slipway.engine import import_rootfs
+from slipway.storage import delete_kept
 from tests.system.storage_box import Box, Disk, box
 from tests.system.storage_steps import move, restore, room_of
 
@@ -140,7 +138,7 @@ def time_move(made: Box, disk: Disk) -> tuple[float, float]:
     whole = time.monotonic() - started - dropping
     restore(made)
     with room_of(made).locked("bench"):
-        data_move.delete_kept(room_of(made), lambda _: None)
+        delete_kept(room_of(made), lambda _: None)
     return marks["giving the copy its name"] - marks["copying"], whole
 
 

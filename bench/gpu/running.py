@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from launcher.ranks import rank_processes
+from launcher.ranks import kill_tree
 
 
 class OutOfTimeError(Exception):
@@ -100,7 +100,7 @@ class Running:
     def kill(self) -> None:
         """SIGKILL for all that it started, then for itself; nothing if it has ended."""
         if self.process.poll() is None:
-            rank_processes.kill_tree(self.process.pid)
+            kill_tree(self.process.pid)
             self.process.kill()
             self.process.wait()
         self._reader.join()

@@ -15,8 +15,7 @@ from launcher.causes import OK, LaunchError, LaunchUsageError
 from launcher.context import LOCAL, SAGEMAKER, SLURM
 from launcher.option_table import OPTIONS
 from launcher.options import parse_flags, resolve_options
-from launcher.platforms import hyperparameters as hyper
-from launcher.platforms.ml_dir import find_ml_dir, read_json
+from launcher.platforms import decode_hyperparameters, find_ml_dir, read_json
 
 if TYPE_CHECKING:
     from launcher.plan import Plan
@@ -99,7 +98,7 @@ def _train(words: Sequence[str], env: Mapping[str, str]) -> int:
     """SageMaker's `train` argument, as entrypoint.sh passes it on."""
     from launcher import toolkit
 
-    hyperparameters = hyper.decode_hyperparameters(
+    hyperparameters = decode_hyperparameters(
         read_json(find_ml_dir(env).config / "hyperparameters.json")
     )
     if toolkit.toolkit_wanted(env, hyperparameters):
@@ -116,7 +115,7 @@ def _toolkit(words: Sequence[str], env: Mapping[str, str]) -> int:
             "launch toolkit takes the script from the job, not from the command line"
         )
     ml = find_ml_dir(env)
-    hyperparameters = hyper.decode_hyperparameters(read_json(ml.config / "hyperparameters.json"))
+    hyperparameters = decode_hyperparameters(read_json(ml.config / "hyperparameters.json"))
     settings = resolve_options(flags, env, hyperparameters)
     return init.run_as_init(
         lambda: _guarded(lambda: toolkit.run_toolkit(env, settings, ml, hyperparameters))

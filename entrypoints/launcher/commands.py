@@ -24,12 +24,30 @@ from launcher.causes import (
     LaunchError,
     LaunchUsageError,
 )
-from launcher.checks import node_check, preflight, probe
-from launcher.checks.preflight import FAIL, Check
-from launcher.data import s3 as s3s
-from launcher.data import transfer
+from launcher.checks import (
+    FAIL,
+    INFO,
+    WARN,
+    Check,
+    checks_table,
+    measured_checks,
+    package_versions,
+    quick_checks,
+    timed,
+)
+from launcher.data import (
+    S3,
+    TransferResult,
+    differences,
+    directory_lock,
+    fetch_prefix,
+    local_files,
+    s3_uri,
+    send_prefix,
+    sizes,
+)
 from launcher.options import LaunchOptions
-from launcher.ranks import rank_commands
+from launcher.ranks import RankLayout
 from launcher.stop_request import StopRequest
 
 
@@ -40,7 +58,7 @@ def preflight_here(flags: Mapping[str, str], words: Sequence[str], env: Mapping[
     script = list(words) or [str(Path(__file__).resolve())]
     made = plan.plan_launch(contexts.gather_context(platform, flags, script, env))
     began = time.monotonic()
-    checks = [*_environment(made), *node_check.quick_checks(made, StopRequest())]
+    checks = [*_environment(made), *quick_checks(made, StopRequest())]
     if made.context.settings.text("preflight") == "full":
         # A child so that a rank that hangs is killed whatever happens.
         return init.run_as_init(lambda: _measured(made, checks, began))
@@ -48,19 +66,19 @@ def preflight_here(flags: Mapping[str, str], words: Sequence[str], env: Mapping[
 
 
 def _environment(made: plan.Plan) -> list[Check]:
-    versions = probe.package_versions(made.context.python, made.context.env)
+    versions = package_versions(made.context.python, made.context.env)
     text = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     context = made.context
     theirs = toolkit.toolkit_wanted(context.env, context.hyperparameters)
-    rows = [Check("versions", preflight.INFO, text or "no Python with packages")]
+    rows = [Check("versions", INFO, text or "no Python with packages")]
     if context.platform == contexts.SAGEMAKER:
         runs = "sagemaker-training" if theirs else "the launcher's own runners"
-        rows.append(Check("train", preflight.INFO, f"the `train` command runs {runs}"))
-    return rows + [Check("environment", preflight.WARN, text) for text in made.warnings]
+        rows.append(Check("train", INFO, f"the `train` command runs {runs}"))
+    return rows + [Check("environment", WARN, text) for text in made.warnings]
 
 
 def _measured(made: plan.Plan, checks: list[Check], began: float) -> int:
-    single = rank_commands.RankLayout(
+    single = RankLayout(
         node_rank=0,
         procs=(max(1, made.gpus.count),),
         hosts=(made.context.topology.host,),
@@ -70,40 +88,38 @@ def _measured(made: plan.Plan, checks: list[Check], began: float) -> int:
     )
     timeout = float(made.context.settings.number("preflight-timeout"))
     try:
-        checks = [*checks, *node_check.measured_checks(made, single, StopRequest(), timeout)]
+        checks = [*checks, *measured_checks(made, single, StopRequest(), timeout)]
     except CauseError as error:
         checks = [*checks, Check("all-reduce", FAIL, error.cause.headline())]
     return _report(made, checks, began)
 
 
 def _report(made: plan.Plan, checks: list[Check], began: float) -> int:
-    checks = [*checks, node_check.timed(began)]
+    checks = [*checks, timed(began)]
     if made.context.settings.on("json"):
         rows = [{"name": c.name, "level": c.level, "text": c.text} for c in checks]
         print(json.dumps({"host": made.context.topology.host, "checks": rows}, indent=1))
     else:
-        print(preflight.checks_table(checks))
+        print(checks_table(checks))
     return PREFLIGHT if any(check.level == FAIL for check in checks) else OK
 
 
 def _prefetch(source: str, target: str, settings: LaunchOptions, env: Mapping[str, str]) -> int:
     return _moved(
-        transfer.fetch_prefix(s3s.S3(env, StopRequest()), s3s.s3_uri(source), Path(target)),
+        fetch_prefix(S3(env, StopRequest()), s3_uri(source), Path(target)),
         settings,
     )
 
 
 def _upload(source: str, target: str, settings: LaunchOptions, env: Mapping[str, str]) -> int:
     root = Path(source)
-    files = transfer.local_files(root)
+    files = local_files(root)
     if not files:
         raise LaunchUsageError(f"there is nothing in {source}")
-    return _moved(
-        transfer.send_prefix(s3s.S3(env, StopRequest()), root, files, s3s.s3_uri(target)), settings
-    )
+    return _moved(send_prefix(S3(env, StopRequest()), root, files, s3_uri(target)), settings)
 
 
-def _moved(moved: transfer.TransferResult, settings: LaunchOptions) -> int:
+def _moved(moved: TransferResult, settings: LaunchOptions) -> int:
     if settings.on("json"):
         print(json.dumps({"files": moved.files, "bytes": moved.size, "copied": moved.copied}))
     else:
@@ -112,14 +128,14 @@ def _moved(moved: transfer.TransferResult, settings: LaunchOptions) -> int:
 
 
 def _verify(source: str, target: str, settings: LaunchOptions, env: Mapping[str, str]) -> int:
-    s3 = s3s.S3(env, StopRequest())
+    s3 = S3(env, StopRequest())
     outward = target.startswith("s3://")
     here = Path(source if outward else target)
-    there = transfer.sizes(s3.listing(s3s.s3_uri(target if outward else source)))
-    local = transfer.local_files(here)
+    there = sizes(s3.listing(s3_uri(target if outward else source)))
+    local = local_files(here)
     if not (local if outward else there):
         raise LaunchError(f"there is nothing in {source}", code=NOTHING_FETCHED)
-    wrong = transfer.differences(*((local, there) if outward else (there, local)))
+    wrong = differences(*((local, there) if outward else (there, local)))
     if settings.on("json"):
         print(json.dumps({"files": len(local if outward else there), "wrong": wrong}))
     else:
@@ -154,7 +170,7 @@ def run_once_per_node(command: Sequence[str], env: Mapping[str, str]) -> int:
     attempt = env.get("TORCHELASTIC_RESTART_COUNT", "0")
     key = hashlib.sha256(json.dumps([attempt, *command]).encode()).hexdigest()[:24]
     result = state_dir(env) / f"{key}.json"
-    with transfer.directory_lock(result.with_suffix(".lock")):
+    with directory_lock(result.with_suffix(".lock")):
         if result.exists():
             return int(json.loads(result.read_text(encoding="utf-8"))["code"])
         code = subprocess.run(list(command), env=dict(env), check=False).returncode

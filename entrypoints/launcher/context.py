@@ -11,12 +11,20 @@ from typing import Any
 
 from launcher import options
 from launcher.causes import LaunchUsageError
-from launcher.data import training_code
+from launcher.data import archive_uri
 from launcher.options import LaunchOptions
-from launcher.platforms import hyperparameters as hyper
-from launcher.platforms import topology
-from launcher.platforms.ml_dir import MlDir, find_ml_dir, read_json
-from launcher.platforms.topology import Topology
+from launcher.platforms import (
+    MlDir,
+    Topology,
+    decode_hyperparameters,
+    find_ml_dir,
+    local_topology,
+    read_json,
+    sagemaker_topology,
+    script_hyperparameters,
+    slurm_topology,
+    to_arguments,
+)
 
 SAGEMAKER, SLURM, LOCAL = "sagemaker", "slurm", "local"
 
@@ -57,10 +65,10 @@ def gather_context(
     """Read all inputs; UsageError for anything wrong in them."""
     ml = find_ml_dir(env)
     raw = read_json(ml.config / "hyperparameters.json") if platform == SAGEMAKER else {}
-    hyperparameters = hyper.decode_hyperparameters(raw)
+    hyperparameters = decode_hyperparameters(raw)
     settings = options.resolve_options(flags, env, hyperparameters)
     script, args = _script(settings, words, env, hyperparameters)
-    to_come = bool(training_code.archive_uri(env, hyperparameters, ml.code))
+    to_come = bool(archive_uri(env, hyperparameters, ml.code))
     path, cwd = locate_script(script, platform, ml, to_come=to_come)
     return Context(
         platform=platform,
@@ -90,7 +98,7 @@ def _script(
         or env.get("SAGEMAKER_PROGRAM")
         or str(hyperparameters.get("sagemaker_program") or "")
     )
-    return script, tuple(hyper.to_arguments(hyper.script_hyperparameters(hyperparameters)))
+    return script, tuple(to_arguments(script_hyperparameters(hyperparameters)))
 
 
 def locate_script(script: str, platform: str, ml: MlDir, *, to_come: bool) -> tuple[str, Path]:
@@ -119,17 +127,17 @@ def find_topology(
     """The nodes of the job."""
     if platform == SAGEMAKER:
         groups = hyperparameters.get("sagemaker_distribution_instance_groups") or []
-        return topology.sagemaker_topology(
+        return sagemaker_topology(
             read_json(ml.config / "resourceconfig.json"),
             job=env.get("TRAINING_JOB_NAME") or settings.text("job") or "sagemaker-local",
             groups=[str(group) for group in groups],
         )
     if platform == SLURM:
-        return topology.slurm_topology(env)
+        return slurm_topology(env)
     hosts = [host.strip() for host in settings.text("hosts").split(",") if host.strip()]
     # Alone, two launches at once must not share a name, and with it their scratch directory.
     nameless = "local" if hosts else f"local-{os.getpid()}"
-    return topology.local_topology(
+    return local_topology(
         hosts=hosts,
         node_rank=settings.number("node-rank"),
         job=settings.text("job") or nameless,

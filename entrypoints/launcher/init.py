@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from launcher.ranks import rank_processes
+from launcher.ranks import kill_tree
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -42,7 +42,7 @@ def run_as_init(main: Callable[[], int]) -> int:
     if child == 0:
         _become_launcher(main, parent, before)
     code = _watch(child, blocked)
-    rank_processes.kill_tree(os.getpid())
+    kill_tree(os.getpid())
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return code
 

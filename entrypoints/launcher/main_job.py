@@ -10,10 +10,9 @@ from launcher import events
 from launcher import events as failure
 from launcher.causes import PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
-from launcher.peers.gate import Gate
-from launcher.peers.peers import COLLECTING, LonePeers
+from launcher.peers import COLLECTING, Gate, LonePeers
 from launcher.plan import Plan
-from launcher.ranks import rank_processes
+from launcher.ranks import catches_signal, send_signal
 from launcher.stop_request import SignalInbox, StopRequest
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -67,10 +66,8 @@ class MainJob:
                 self._gate.stop(cause)
         else:
             # Passed on where there is a handler: without one it would kill the rank.
-            wanted = [
-                pid for pid in self._life.rank_pids() if rank_processes.catches_signal(pid, number)
-            ]
-            rank_processes.send_signal(wanted, number)
+            wanted = [pid for pid in self._life.rank_pids() if catches_signal(pid, number)]
+            send_signal(wanted, number)
 
     def _stop_requested(self) -> None:
         """The platform's patience began with the signal: whatever happens, end within it."""

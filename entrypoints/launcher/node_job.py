@@ -9,24 +9,44 @@ from pathlib import Path
 from launcher import events
 from launcher import plan as plans
 from launcher.causes import OK, STOPPED, Cause, CauseError, root_cause
-from launcher.checks import node_check, node_facts, preflight, probe
+from launcher.checks import (
+    FAIL,
+    WARN,
+    Check,
+    check_nodes_alike,
+    gather_facts,
+    measured_checks,
+    package_versions,
+    quick_checks,
+    require_fit,
+)
 from launcher.context import SAGEMAKER
-from launcher.data import training_code
-from launcher.data.job_data import JobAgreement, JobData, agreed_from_wire, warn_of_model
-from launcher.peers.peers import LonePeers
+from launcher.data import (
+    JobAgreement,
+    JobData,
+    agreed_from_wire,
+    archive_uri,
+    install_requirements,
+    unpack_source,
+    warn_of_model,
+)
+from launcher.peers import LonePeers
 from launcher.plan import Plan
-from launcher.platforms import devices, hostname, rank_environment
-from launcher.platforms.rank_environment import EnvironmentChange
+from launcher.platforms import EnvironmentChange, apply_changes, preload_hostname, visible_ids
 from launcher.ranks import (
-    extension_cache,
-    hang_watch,
-    rank_commands,
+    DEEPSPEED,
+    ExtensionsCache,
+    HangWatch,
+    RankLayout,
+    RanksEnd,
+    RankSupervisor,
+    cause_of_bad_stop,
+    cause_of_cut,
+    dump_stacks,
+    finished_before_failure,
+    hostfile_text,
+    layout_ranks,
 )
-from launcher.ranks import (
-    outcome as aftermath,
-)
-from launcher.ranks.outcome import RanksEnd
-from launcher.ranks.supervisor import RankSupervisor
 from launcher.stop_request import StopRequest, end_on_stop
 
 
@@ -76,12 +96,10 @@ class NodeJob:
         patience = float(self._settings.number("dns-wait"))
         self._gate.connect(patience)
         several = self._topology.nodes > 1
-        versions = (
-            probe.package_versions(self._context.python, self._context.env) if several else {}
-        )
-        mine = node_facts.gather_facts(self._plan, versions)
+        versions = package_versions(self._context.python, self._context.env) if several else {}
+        mine = gather_facts(self._plan, versions)
         said = self._gate.gather("start", mine, timeout=patience, halt=self._halt)
-        node_facts.check_nodes_alike(self._topology.hosts, said)
+        check_nodes_alike(self._topology.hosts, said)
         if several:
             events.emit("met", nodes=len(said))
         return [int(node["nproc"]) for node in said]
@@ -91,17 +109,15 @@ class NodeJob:
         mine = self._data.agree().to_wire() if self._topology.node_rank == 0 else None
         return agreed_from_wire(self._gate.gather("agree", mine, halt=self._halt)[0])
 
-    def _layout(self, procs: list[int], agreed: JobAgreement) -> rank_commands.RankLayout:
+    def _layout(self, procs: list[int], agreed: JobAgreement) -> RankLayout:
         several = self._topology.nodes > 1
         port = self._settings.number("port") if several else plans.free_port()
-        visible = devices.visible_ids(self._context.env)
-        return rank_commands.layout_ranks(
+        visible = visible_ids(self._context.env)
+        return layout_ranks(
             self._topology, procs, port=port, attempt=agreed.attempt, visible=visible
         )
 
-    def _prepare(
-        self, ranks: rank_commands.RankLayout, agreed: JobAgreement
-    ) -> list[EnvironmentChange]:
+    def _prepare(self, ranks: RankLayout, agreed: JobAgreement) -> list[EnvironmentChange]:
         """Everything that has to be here before ranks start; variables that follow from it."""
         self._measure(ranks)
         self._source()
@@ -112,7 +128,7 @@ class NodeJob:
         if self._context.platform == SAGEMAKER and self._context.script.endswith(".sh"):
             # What a launch script starts (torchrun --standalone, mpirun) goes by gethostname().
             context = self._context
-            preload = hostname.preload_hostname(context.env, context.ml, context.python)
+            preload = preload_hostname(context.env, context.ml, context.python)
             why = "gethostname() answers the name that other nodes know"
             changes += [EnvironmentChange(name, value, why) for name, value in preload.items()]
         if path is not None:
@@ -124,31 +140,29 @@ class NodeJob:
     def _preflight(self) -> None:
         if self._settings.text("preflight") == "off":
             return
-        self._judge(node_check.quick_checks(self._plan, self._halt))
+        self._judge(quick_checks(self._plan, self._halt))
         # Every node fit by itself before they do anything together.
         self._gate.gather("fit", True, halt=self._halt)
 
-    def _measure(self, ranks: rank_commands.RankLayout) -> None:
+    def _measure(self, ranks: RankLayout) -> None:
         if self._settings.text("preflight") == "full":
             timeout = float(self._settings.number("preflight-timeout"))
-            self._judge(node_check.measured_checks(self._plan, ranks, self._halt, timeout))
+            self._judge(measured_checks(self._plan, ranks, self._halt, timeout))
 
-    def _judge(self, checks: list[preflight.Check]) -> None:
+    def _judge(self, checks: list[Check]) -> None:
         for check in checks:
-            if check.level in (preflight.WARN, preflight.FAIL):
+            if check.level in (WARN, FAIL):
                 events.emit("preflight", check=check.name, level=check.level, text=check.text)
-        preflight.require_fit(checks)
+        require_fit(checks)
 
     def _source(self) -> None:
         context = self._context
         if context.platform != SAGEMAKER:
             return
-        uri = training_code.archive_uri(context.env, context.hyperparameters, context.ml.code)
+        uri = archive_uri(context.env, context.hyperparameters, context.ml.code)
         if uri:
-            training_code.unpack_source(self._data.s3(), uri, context.ml.code)
-            training_code.install_requirements(
-                context.python, context.ml.code, context.script, self._halt
-            )
+            unpack_source(self._data.s3(), uri, context.ml.code)
+            install_requirements(context.python, context.ml.code, context.script, self._halt)
 
     def _pre_command(self) -> None:
         command = self._settings.text("pre-cmd")
@@ -166,14 +180,12 @@ class NodeJob:
             code = process.wait()
         events.emit("pre-cmd", code=code)
 
-    def _train(self, ranks: rank_commands.RankLayout, extra: list[EnvironmentChange]) -> RanksEnd:
+    def _train(self, ranks: RankLayout, extra: list[EnvironmentChange]) -> RanksEnd:
         context, plan = self._context, self._plan
-        env = rank_environment.apply_changes(context.env, [*plan.changes, *extra])
-        if plan.runner == rank_commands.DEEPSPEED:
-            (plan.log_dir / "hostfile").write_text(
-                rank_commands.hostfile_text(ranks), encoding="utf-8"
-            )
-        cache = extension_cache.ExtensionsCache(Path(env["TORCH_EXTENSIONS_DIR"]))
+        env = apply_changes(context.env, [*plan.changes, *extra])
+        if plan.runner == DEEPSPEED:
+            (plan.log_dir / "hostfile").write_text(hostfile_text(ranks), encoding="utf-8")
+        cache = ExtensionsCache(Path(env["TORCH_EXTENSIONS_DIR"]))
         for lock in cache.clean():
             events.emit("stale-lock", removed=str(lock))
         self._halt.check()
@@ -201,33 +213,31 @@ class NodeJob:
                 watch.stop()
             cache.close()
 
-    def _watch_for_hangs(self, ranks: RankSupervisor) -> hang_watch.HangWatch | None:
+    def _watch_for_hangs(self, ranks: RankSupervisor) -> HangWatch | None:
         seconds = self._settings.number("hang-timeout")
         if not seconds:
             return None
 
         def report(cause: Cause) -> None:
-            self._hung = replace(cause, detail=hang_watch.dump_stacks(ranks.pids()))
+            self._hung = replace(cause, detail=dump_stacks(ranks.pids()))
             self._halt.request(self._hung, hard=True)
 
-        watch = hang_watch.HangWatch(seconds, lambda: ranks.follower.quiet_since, report)
+        watch = HangWatch(seconds, lambda: ranks.follower.quiet_since, report)
         watch.start()
         return watch
 
-    def _finish(self, outcome: RanksEnd, ranks: rank_commands.RankLayout) -> int:
+    def _finish(self, outcome: RanksEnd, ranks: RankLayout) -> int:
         """After the ranks: save what is to be saved, and find the exit code."""
         stopped = self._halt.cause is not None and not self._halt.hard
         if self._halt.hard or self._hung is not None:
-            raise CauseError(aftermath.cause_of_cut(self._halt.cause, self._hung, outcome))
+            raise CauseError(cause_of_cut(self._halt.cause, self._hung, outcome))
         problem: Cause | None = None
-        if outcome.code != 0 and not aftermath.finished_before_failure(
-            self._plan.done_file, ranks, outcome
-        ):
+        if outcome.code != 0 and not finished_before_failure(self._plan.done_file, ranks, outcome):
             if not stopped:
                 root = root_cause(outcome.causes)
                 assert root is not None, "a non-zero outcome has a cause"
                 raise CauseError(root)
-            problem = aftermath.cause_of_bad_stop(outcome, self._settings.number("grace"))
+            problem = cause_of_bad_stop(outcome, self._settings.number("grace"))
         self._data.finish(success=not stopped)
         if self._context.platform == SAGEMAKER:
             warn_of_model(self._context.ml.model)

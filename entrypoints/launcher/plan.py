@@ -14,13 +14,32 @@ from typing import Any
 
 from launcher import context as contexts
 from launcher.context import SAGEMAKER, Context
-from launcher.data import training_code, transfer_plan
-from launcher.data.transfer_plan import TransferPlan
-from launcher.platforms import devices, network_env, rank_environment, sagemaker_env
-from launcher.platforms.devices import Gpus
-from launcher.platforms.rank_environment import EnvironmentChange
-from launcher.ranks import extension_cache, rank_commands
-from launcher.ranks.rank_commands import RankLayout
+from launcher.data import TransferPlan, archive_uri, plan_transfers
+from launcher.platforms import (
+    EnvironmentChange,
+    Gpus,
+    count_gpus,
+    network_changes,
+    network_variables,
+    network_warnings,
+    read_network_stack,
+    sagemaker_variables,
+    slurm_changes,
+    stale_variables,
+    unless_set,
+    visible_ids,
+)
+from launcher.ranks import (
+    SHIMS,
+    RankCommand,
+    RankLayout,
+    build_rank_commands,
+    cache_variables,
+    choose_runner,
+    default_nproc,
+    layout_ranks,
+    local_disk,
+)
 
 
 @dataclass(frozen=True)
@@ -49,13 +68,13 @@ class Plan:
 
 def plan_launch(context: Context) -> Plan:
     """Decide; UsageError if there is no script to decide about."""
-    expected = training_code.archive_uri(context.env, context.hyperparameters, context.ml.code)
+    expected = archive_uri(context.env, context.hyperparameters, context.ml.code)
     contexts.need_script(context, to_come=bool(expected) and context.platform == SAGEMAKER)
     settings = context.settings
-    runner = rank_commands.choose_runner(settings.text("runner"), context.script)
-    gpus = devices.count_gpus(context.env)
+    runner = choose_runner(settings.text("runner"), context.script)
+    gpus = count_gpus(context.env)
     asked = settings.text("nproc")
-    nproc = rank_commands.default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
+    nproc = default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
     own = Path(
         f"{context.topology.job}-{context.topology.attempt or 0}",
         f"node{context.topology.node_rank}",
@@ -64,11 +83,11 @@ def plan_launch(context: Context) -> Plan:
     log_dir = (
         Path(settings.text("log-dir")).absolute() / own if settings.text("log-dir") else scratch
     )
-    stack = network_env.read_network_stack()
+    stack = read_network_stack()
     profile = settings.text("env-profile") == "auto"
     kind, nodes = instance_type(context), context.topology.nodes
-    table = network_env.network_variables(context.env, kind, stack, nodes) if profile else []
-    warnings = network_env.network_warnings(context.env, kind, stack, nodes) if profile else []
+    table = network_variables(context.env, kind, stack, nodes) if profile else []
+    warnings = network_warnings(context.env, kind, stack, nodes) if profile else []
     return Plan(
         context=context,
         runner=runner,
@@ -78,7 +97,7 @@ def plan_launch(context: Context) -> Plan:
         scratch=scratch,
         changes=(*_changes(context, gpus, log_dir, scratch), *table),
         warnings=tuple(warnings),
-        data=transfer_plan.plan_transfers(settings, context.args, context.ml.model),
+        data=plan_transfers(settings, context.args, context.ml.model),
     )
 
 
@@ -92,36 +111,30 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
     on_slurm = topology.platform == contexts.SLURM
     home = Path(env.get("HOME") or "/root")
     changes = [
-        *rank_environment.stale_variables(env),
-        *(rank_environment.slurm_changes(env) if on_slurm else ()),
-        *rank_environment.network_changes(env, topology.interface, on_slurm=on_slurm),
-        rank_environment.unless_set(
-            env, "PYTHONUNBUFFERED", "1", "ranks' lines appear when printed"
-        ),
+        *stale_variables(env),
+        *(slurm_changes(env) if on_slurm else ()),
+        *network_changes(env, topology.interface, on_slurm=on_slurm),
+        unless_set(env, "PYTHONUNBUFFERED", "1", "ranks' lines appear when printed"),
         EnvironmentChange("LAUNCH_JOB_ID", topology.job, "told to the script"),
         EnvironmentChange("LAUNCH_BACKEND", "nccl" if gpus.count else "gloo", f"{gpus.count} GPUs"),
         EnvironmentChange("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
-        *extension_cache.cache_variables(env, extension_cache.local_disk(), home),
+        *cache_variables(env, local_disk(), home),
     ]
     if context.script.endswith(".sh"):
         why = "a torchrun in the script can not fail without our knowing"
-        changes.append(
-            EnvironmentChange("PATH", f"{rank_commands.SHIMS}:{env.get('PATH', os.defpath)}", why)
-        )
+        changes.append(EnvironmentChange("PATH", f"{SHIMS}:{env.get('PATH', os.defpath)}", why))
     if gpus.count:
         why = "a failed collective ends its rank (HyperPod recipes)"
-        changes.append(
-            rank_environment.unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why)
-        )
+        changes.append(unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why))
     if context.settings.number("hang-timeout"):
         why = "ranks show their stacks when the job hangs"
-        changes.append(rank_environment.unless_set(env, "PYTHONFAULTHANDLER", "1", why))
+        changes.append(unless_set(env, "PYTHONFAULTHANDLER", "1", why))
     done = context.settings.text("done-file")
     if done:
         changes.append(EnvironmentChange("LAUNCH_DONE_FILE", str(log_dir / done), "--done-file"))
     if context.platform == contexts.SAGEMAKER:
         why = "sagemaker-training's contract with scripts"
-        values = sagemaker_env.sagemaker_variables(
+        values = sagemaker_variables(
             context.ml,
             topology,
             context.hyperparameters,
@@ -141,12 +154,12 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
 def assumed_layout(plan: Plan) -> RankLayout:
     """The ranks if every node has as many processes as this one."""
     topology = plan.context.topology
-    return rank_commands.layout_ranks(
+    return layout_ranks(
         topology,
         [plan.nproc] * topology.nodes,
         port=plan.context.settings.number("port") if topology.nodes > 1 else 0,
         attempt=topology.attempt or 0,
-        visible=devices.visible_ids(plan.context.env),
+        visible=visible_ids(plan.context.env),
     )
 
 
@@ -158,10 +171,10 @@ def free_port() -> int:
         return port
 
 
-def planned_commands(plan: Plan, ranks: RankLayout) -> list[rank_commands.RankCommand]:
+def planned_commands(plan: Plan, ranks: RankLayout) -> list[RankCommand]:
     """The exact commands of this node."""
     context = plan.context
-    return rank_commands.build_rank_commands(
+    return build_rank_commands(
         plan.runner,
         ranks,
         python=context.python,

@@ -19,11 +19,16 @@ from launcher import events
 from launcher import events as failure
 from launcher.causes import FAILED, STOPPED, Cause, LaunchError
 from launcher.options import LaunchOptions
-from launcher.platforms import hostname
-from launcher.platforms.hyperparameters import LAUNCH_PREFIX, script_hyperparameters
-from launcher.platforms.ml_dir import MlDir
-from launcher.ranks import rank_processes
-from launcher.ranks.rank_commands import REPORT, SHIMS
+from launcher.platforms import LAUNCH_PREFIX, MlDir, preload_hostname, script_hyperparameters
+from launcher.ranks import (
+    REPORT,
+    SHIMS,
+    catches_signal,
+    find_ranks,
+    find_workers,
+    kill_tree,
+    send_signal,
+)
 from launcher.stop_request import SignalInbox
 
 #: From here on arguments reach the script as a list; before, a shell read them.
@@ -64,7 +69,7 @@ def run_toolkit(
     report = Path(tempfile.mkdtemp(prefix="launch-toolkit-"), "elastic.json")
     child_env = {
         **env,
-        **hostname.preload_hostname(env, ml, python),
+        **preload_hostname(env, ml, python),
         "PATH": f"{SHIMS}:{env.get('PATH', os.defpath)}",
         REPORT: str(report),
         "LAUNCH_ELASTIC_RAISE": "1",
@@ -97,7 +102,7 @@ class _Train:
             left = None if self._deadline is None else self._deadline - time.monotonic()
             if left is not None and left <= 0:
                 events.emit("killing", why=f"ranks did not end {self._grace} s after SIGTERM")
-                rank_processes.kill_tree(os.getppid(), lambda process: process.pid != os.getpid())
+                kill_tree(os.getppid(), lambda process: process.pid != os.getpid())
                 return STOPPED
             for item in self._inbox.get(left):
                 if isinstance(item, int):
@@ -107,17 +112,13 @@ class _Train:
 
     def _pass_on(self, number: int) -> None:
         # mpirun's ranks hang below sshd, not below `train`: look at the whole tree for them.
-        ranks = rank_processes.find_ranks(os.getppid()) or rank_processes.find_workers(
-            self._process.pid
-        )
+        ranks = find_ranks(os.getppid()) or find_workers(self._process.pid)
         if number in (signal.SIGTERM, signal.SIGINT):
             self._deadline = self._deadline or time.monotonic() + self._grace
             number = signal.SIGTERM
-            told = rank_processes.send_signal(ranks or [self._process.pid], number)
+            told = send_signal(ranks or [self._process.pid], number)
         else:
-            told = rank_processes.send_signal(
-                [p for p in ranks if rank_processes.catches_signal(p, number)], number
-            )
+            told = send_signal([p for p in ranks if catches_signal(p, number)], number)
         events.emit("signal", signal=signal.Signals(number).name, told=told)
 
 

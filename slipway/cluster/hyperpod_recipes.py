@@ -14,8 +14,8 @@ from pathlib import Path
 from slipway.cluster import launcher_tables, option_values, training_kinds
 from slipway.cluster.slurm_job import CHECKS, MOST_NODES, ScriptRequest, job_name
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.core.errors import UsageError
-from slipway.matrix.model import Image
+from slipway.core import UsageError
+from slipway.matrix import Image
 
 EXAMPLE = "training/llama/hf_llama3_2_1b_seq8k_gpu_p5x1_pretrain"
 _RECIPE = re.compile(r"[\w./-]+", re.ASCII)

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from slipway.core.errors import UsageError
-from slipway.core.units import did_you_mean
+from slipway.core import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from launcher.instances import Instance

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 
 _PATH = re.compile(r"/[\w.@%+/-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

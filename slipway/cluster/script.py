@@ -19,11 +19,9 @@ from slipway.cluster import (
 )
 from slipway.cluster.hyperpod_recipes import RecipeRun
 from slipway.cluster.slurm_job import ScriptRequest, SlurmJob
-from slipway.core.console import say
-from slipway.core.errors import UsageError
-from slipway.core.files import write_atomic
-from slipway.matrix.load import select_images
-from slipway.pipeline.checkout import Checkout
+from slipway.core import UsageError, say, write_atomic
+from slipway.matrix import select_images
+from slipway.pipeline import Checkout
 
 MARK = "# Written by `./inv slurm.script`."
 

@@ -18,8 +18,8 @@ from slipway.cluster import (
 )
 from slipway.cluster.option_values import ContainerMount, JobVariable
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.core.errors import UsageError
-from slipway.matrix.model import Image
+from slipway.core import UsageError
+from slipway.matrix import Image
 
 if TYPE_CHECKING:
     from launcher.instances import Instance

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.cluster import option_values
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.paths import Project
-from slipway.records import builds
-from slipway.sqsh import sidecar
+from slipway.core import Project, SlipwayError, UsageError
+from slipway.records import load_record
+from slipway.sqsh import read_sidecar
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class SqshFile:
 
 def newest_sqsh(project: Project, image: str) -> SqshFile:
     """The image's newest export. Raises SlipwayError where there is none any more."""
-    exported = builds.load_record(project, image).exported
+    exported = load_record(project, image).exported
     if exported is None or not Path(exported.path).exists():
         raise SlipwayError(
             f"{image} has no .sqsh" + (f" at {exported.path} any more" if exported else " yet"),
@@ -42,10 +41,10 @@ def sqsh_on_cluster(project: Project, image: str, path: str) -> SqshFile:
         # pyxis takes anything else for the name of an image to pull.
         raise UsageError(f"--sqsh {path!r} does not end in .sqsh")
     for place in (Path(path), project.sqsh / Path(path).name):
-        found = sidecar.read_sidecar(place)
+        found = read_sidecar(place)
         if found is not None:
             return SqshFile(path, found.size, found.digest)
-    exported = builds.load_record(project, image).exported
+    exported = load_record(project, image).exported
     if exported is not None and Path(exported.path).name == Path(path).name:
         return SqshFile(path, exported.size, exported.digest)
     return SqshFile(path)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slipway.cluster.option_values import JobVariable
-from slipway.core.errors import UsageError
-from slipway.core.units import did_you_mean
-from slipway.matrix.model import Image
+from slipway.core import UsageError, did_you_mean
+from slipway.matrix import Image
 
 if TYPE_CHECKING:
     from launcher.instances import Instance

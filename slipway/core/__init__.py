@@ -1,0 +1,169 @@
+"""The ground floor: what every room may use. It imports nothing else of Slipway.
+
+Errors and exit codes, the project's paths, files that become visible only when they are whole,
+locks, digests, processes, mounts, units, events, the console, credentials. It knows no Docker, no
+AWS and no matrix.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.core.console import Reporter, print_fields, print_json, print_table, say
+    from slipway.core.credentials import Credentials, CredentialsFor, anonymous
+    from slipway.core.digests import (
+        Piece,
+        PieceHasher,
+        cut_pieces,
+        differing_pieces,
+        hash_chunks,
+        hash_file,
+        is_executable,
+        piece_lines,
+        pieces_digest,
+        sha256_file,
+        tree_files,
+        tree_sha256,
+    )
+    from slipway.core.errors import (
+        FAILED,
+        INTERRUPTED,
+        TERMINATED,
+        USAGE,
+        BadInputError,
+        DriftError,
+        SlipwayError,
+        UsageError,
+    )
+    from slipway.core.events import Event, OnEvent, silent
+    from slipway.core.file_lock import exclusive
+    from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
+    from slipway.core.interrupts import Terminated, install
+    from slipway.core.mounts import (
+        MOUNTINFO,
+        DiskSpace,
+        FileSystemSpace,
+        disk_space,
+        file_system_space,
+        free_bytes,
+        mount_points,
+        mounts_below,
+        nearest_existing,
+        unescape_mount,
+    )
+    from slipway.core.paths import Project
+    from slipway.core.processes import (
+        Owner,
+        command_line,
+        cpu_count,
+        end_process,
+        find_process,
+        read_pid,
+        spawn,
+        this_process,
+        wait_until,
+    )
+    from slipway.core.trees import TreeSize, measure, remove_tree, sync, sync_folder
+    from slipway.core.units import did_you_mean, human_bytes, human_seconds
+
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "MOUNTINFO",
+    "TERMINATED",
+    "USAGE",
+    "BadInputError",
+    "Credentials",
+    "CredentialsFor",
+    "DiskSpace",
+    "DriftError",
+    "Event",
+    "FileSystemSpace",
+    "OnEvent",
+    "Owner",
+    "Piece",
+    "PieceHasher",
+    "Project",
+    "Reporter",
+    "SlipwayError",
+    "Terminated",
+    "TreeSize",
+    "UsageError",
+    "anonymous",
+    "command_line",
+    "commit",
+    "cpu_count",
+    "cut_pieces",
+    "did_you_mean",
+    "differing_pieces",
+    "disk_space",
+    "end_process",
+    "exclusive",
+    "file_system_space",
+    "find_process",
+    "free_bytes",
+    "hash_chunks",
+    "hash_file",
+    "human_bytes",
+    "human_seconds",
+    "install",
+    "is_executable",
+    "measure",
+    "mount_points",
+    "mounts_below",
+    "nearest_existing",
+    "partial_file",
+    "piece_lines",
+    "pieces_digest",
+    "print_fields",
+    "print_json",
+    "print_table",
+    "read_pid",
+    "remove_leftovers",
+    "remove_tree",
+    "say",
+    "sha256_file",
+    "silent",
+    "spawn",
+    "sync",
+    "sync_folder",
+    "this_process",
+    "tree_files",
+    "tree_sha256",
+    "unescape_mount",
+    "wait_until",
+    "write_atomic",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "console": "Reporter print_fields print_json print_table say",
+        "credentials": "Credentials CredentialsFor anonymous",
+        "digests": (
+            "Piece PieceHasher cut_pieces differing_pieces hash_chunks hash_file "
+            "is_executable piece_lines pieces_digest sha256_file tree_files tree_sha256"
+        ),
+        "errors": (
+            "BadInputError DriftError FAILED INTERRUPTED SlipwayError TERMINATED USAGE UsageError"
+        ),
+        "events": "Event OnEvent silent",
+        "file_lock": "exclusive",
+        "files": "commit partial_file remove_leftovers write_atomic",
+        "interrupts": "Terminated install",
+        "mounts": (
+            "DiskSpace FileSystemSpace MOUNTINFO disk_space file_system_space free_bytes "
+            "mount_points mounts_below nearest_existing unescape_mount"
+        ),
+        "paths": "Project",
+        "processes": (
+            "Owner command_line cpu_count end_process find_process read_pid spawn "
+            "this_process wait_until"
+        ),
+        "trees": "TreeSize measure remove_tree sync sync_folder",
+        "units": "did_you_mean human_bytes human_seconds",
+    },
+)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.engine.errors import EngineUnavailableError
+from slipway.engine import EngineUnavailableError
 
 _PROC = Path("/proc")
 

@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.storage.errors import CopyError, StorageError
+from slipway.storage import CopyError, StorageError
 
 
 @dataclass(frozen=True)

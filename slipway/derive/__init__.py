@@ -1,0 +1,65 @@
+"""What follows from matrix and records: Dockerfiles, build ids, the plan, generated tables.
+
+Pure functions; the one thing written are the generated files of the checkout.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.derive.build_id import BuildInputs, build_inputs, shared_inputs
+    from slipway.derive.dockerfile import environment_of, labels_of, render_dockerfile
+    from slipway.derive.generate import (
+        expected_files,
+        find_drift,
+        generated_dockerfiles,
+        write_generated,
+    )
+    from slipway.derive.plan import (
+        DiskNeed,
+        Note,
+        PlanStep,
+        disk_need,
+        grouped_notes,
+        is_locked,
+        plan_steps,
+    )
+    from slipway.derive.tables import ci_jobs, describe_image, describe_reference, table_rows
+
+__all__ = [
+    "BuildInputs",
+    "DiskNeed",
+    "Note",
+    "PlanStep",
+    "build_inputs",
+    "ci_jobs",
+    "describe_image",
+    "describe_reference",
+    "disk_need",
+    "environment_of",
+    "expected_files",
+    "find_drift",
+    "generated_dockerfiles",
+    "grouped_notes",
+    "is_locked",
+    "labels_of",
+    "plan_steps",
+    "render_dockerfile",
+    "shared_inputs",
+    "table_rows",
+    "write_generated",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "build_id": "BuildInputs build_inputs shared_inputs",
+        "dockerfile": "environment_of labels_of render_dockerfile",
+        "generate": "expected_files find_drift generated_dockerfiles write_generated",
+        "plan": "DiskNeed Note PlanStep disk_need grouped_notes is_locked plan_steps",
+        "tables": "ci_jobs describe_image describe_reference table_rows",
+    },
+)

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.core.digests import sha256_file, tree_sha256
-from slipway.core.paths import Project
+from slipway.core import Project, sha256_file, tree_sha256
 from slipway.derive.dockerfile import render_dockerfile
-from slipway.matrix.model import Image, Tool
-from slipway.records.lock_keys import python_lock_keys
-from slipway.records.locks import Locks, PythonLock
+from slipway.matrix import Image, Tool
+from slipway.records import Locks, PythonLock, python_lock_keys
 
 ARCHITECTURE = "amd64"
 """The one architecture of the bases in the matrix today."""

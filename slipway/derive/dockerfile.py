@@ -9,10 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from slipway.matrix.image_tags import tag_stem
-from slipway.matrix.model import Addon, Image, Tool, explain_image
-from slipway.matrix.references import LOCAL_REGISTRY
-from slipway.records.locks import Locks
+from slipway.matrix import LOCAL_REGISTRY, Addon, Image, Tool, explain_image, tag_stem
+from slipway.records import Locks
 
 
 def dockerfile_quoted(text: str) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError
-from slipway.core.files import write_atomic
-from slipway.core.paths import Project
+from slipway.core import Project, SlipwayError, write_atomic
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.tables import markdown_table
-from slipway.matrix.model import Matrix
-from slipway.records.locks import Locks
+from slipway.matrix import Matrix
+from slipway.records import Locks
 
 BEGIN = "<!-- BEGIN images: written by `./inv generate` -->"
 END = "<!-- END images -->"

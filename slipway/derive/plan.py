@@ -8,9 +8,8 @@ from datetime import date
 from typing import Any, Literal, NamedTuple
 
 from slipway.derive.build_id import UNLOCKED, BuildInputs
-from slipway.matrix.model import Base, Image, past_support
-from slipway.records.builds import ImageRecord
-from slipway.records.locks import BaseLock
+from slipway.matrix import Base, Image, past_support
+from slipway.records import BaseLock, ImageRecord
 
 MOST_NAMES = 6
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from slipway.core.errors import UsageError
-from slipway.matrix.consistency import AXIS
-from slipway.matrix.image_tags import repository_name, tag_stem
-from slipway.matrix.model import (
+from slipway.core import UsageError
+from slipway.matrix import (
+    AXIS,
     Addon,
     Base,
     Image,
@@ -18,9 +17,12 @@ from slipway.matrix.model import (
     Reference,
     Registry,
     explain_image,
+    image_uri,
+    is_public,
     past_support,
+    repository_name,
+    tag_stem,
 )
-from slipway.matrix.references import image_uri, is_public
 
 MOST_JOBS = 256
 """Jobs that one matrix of a GitHub workflow may have (GitHub Actions documentation, limits)."""

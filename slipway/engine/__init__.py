@@ -1,1 +1,72 @@
-"""The Docker daemon in use, through the docker SDK: builds, pulls, pushes, the embedded engine."""
+"""The Docker engine in use, by its API: connect, inspect, run, pull, push, import.
+
+No docker or buildx binary is needed. It never knows the matrix: references and requests come in.
+Errors of the SDK leave as EngineError.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.engine.buildkit.build import BuildRequest, build_image
+    from slipway.engine.buildkit.build_context import ContextFile
+    from slipway.engine.client import Engine, connect
+    from slipway.engine.containers import (
+        OWNER_LABEL,
+        remove_container,
+        remove_stale_containers,
+        run_once,
+    )
+    from slipway.engine.embedded.daemon import daemon_status, start_daemon, stop_daemon
+    from slipway.engine.endpoint import DEFAULT_URL, ping
+    from slipway.engine.errors import EngineError, EngineUnavailableError, TransferError
+    from slipway.engine.images import find_image_id, inspect_image
+    from slipway.engine.sdk_boundary import engine_died, sdk_answer, sdk_errors
+    from slipway.engine.transfer import import_rootfs, pull_image, push_image_layers
+
+__all__ = [
+    "DEFAULT_URL",
+    "OWNER_LABEL",
+    "BuildRequest",
+    "ContextFile",
+    "Engine",
+    "EngineError",
+    "EngineUnavailableError",
+    "TransferError",
+    "build_image",
+    "connect",
+    "daemon_status",
+    "engine_died",
+    "find_image_id",
+    "import_rootfs",
+    "inspect_image",
+    "ping",
+    "pull_image",
+    "push_image_layers",
+    "remove_container",
+    "remove_stale_containers",
+    "run_once",
+    "sdk_answer",
+    "sdk_errors",
+    "start_daemon",
+    "stop_daemon",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "buildkit.build": "BuildRequest build_image",
+        "buildkit.build_context": "ContextFile",
+        "client": "Engine connect",
+        "containers": "OWNER_LABEL remove_container remove_stale_containers run_once",
+        "embedded.daemon": "daemon_status start_daemon stop_daemon",
+        "endpoint": "DEFAULT_URL ping",
+        "errors": "EngineError EngineUnavailableError TransferError",
+        "images": "find_image_id inspect_image",
+        "sdk_boundary": "engine_died sdk_answer sdk_errors",
+        "transfer": "import_rootfs pull_image push_image_layers",
+    },
+)

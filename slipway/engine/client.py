@@ -12,8 +12,8 @@ from docker.context import ContextAPI
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
-from slipway.core.paths import Project
-from slipway.engine.embedded import daemon
+from slipway.core import Project
+from slipway.engine.embedded import daemon_status, start_daemon
 from slipway.engine.endpoint import _UNIX, ANSWER_S, DEFAULT_URL, _plain, ping
 from slipway.engine.errors import EngineUnavailableError
 
@@ -95,8 +95,8 @@ def connect(project: Project, choice: str = "auto", *, start: bool = True) -> En
 
 def _embedded(project: Project, start: bool) -> Engine:
     if start:
-        return _attach({"base_url": daemon.start_daemon(project)}, embedded=True)
-    found = daemon.daemon_status(project)
+        return _attach({"base_url": start_daemon(project)}, embedded=True)
+    found = daemon_status(project)
     if not found.running:
         raise EngineUnavailableError(
             "the embedded engine does not run", where=found.url, cure="`./inv engine.start`"

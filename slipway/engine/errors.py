@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from slipway.core.errors import INTERRUPTED, SlipwayError
+from slipway.core import INTERRUPTED, SlipwayError
 
 _FULL = re.compile(r"no space left on device|disk quota exceeded|errno 28\b", re.IGNORECASE)
 

@@ -12,8 +12,7 @@ from typing import IO, Any
 from docker.errors import APIError
 from docker.utils import parse_repository_tag
 
-from slipway.core.credentials import CredentialsFor
-from slipway.core.events import Event, OnEvent
+from slipway.core import CredentialsFor, Event, OnEvent
 from slipway.engine.client import Engine
 from slipway.engine.diagnosis import diagnose
 from slipway.engine.errors import EngineError, TransferError

@@ -1,0 +1,19 @@
+"""The embedded default base: a Debian root file system with CPU torch, made on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.local_base.base_image import ensure_local_base, local_base_id
+
+__all__ = ["ensure_local_base", "local_base_id"]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "base_image": "ensure_local_base local_base_id",
+    },
+)

@@ -6,25 +6,30 @@ import hashlib
 import os
 from pathlib import Path
 
-from slipway.core.credentials import CredentialsFor, anonymous
-from slipway.core.digests import tree_sha256
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent
-from slipway.core.file_lock import exclusive
-from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, build_image
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.client import Engine
-from slipway.engine.images import find_image_id, inspect_image
-from slipway.engine.transfer import import_rootfs
+from slipway.core import (
+    CredentialsFor,
+    Event,
+    OnEvent,
+    Project,
+    SlipwayError,
+    anonymous,
+    exclusive,
+    tree_sha256,
+)
+from slipway.engine import (
+    BuildRequest,
+    ContextFile,
+    Engine,
+    build_image,
+    find_image_id,
+    import_rootfs,
+    inspect_image,
+)
 from slipway.local_base import apt
 from slipway.local_base.rootfs import CODENAME, make_rootfs, rootfs_id, rootfs_is_there
-from slipway.matrix.model import Base
-from slipway.matrix.references import LOCAL_REGISTRY
-from slipway.records.lock_files import load_locks, python_lock_text
-from slipway.records.lock_keys import base_lock_key
-from slipway.records.locks import PythonLock
-from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, no_cpu_torch
+from slipway.matrix import LOCAL_REGISTRY, Base
+from slipway.records import PythonLock, base_lock_key, load_locks, python_lock_text
+from slipway.wheels import NotOfferedError, fetch_wheels, no_cpu_torch
 
 RECIPE_LABEL = "io.slipway.local-base"
 DEBIAN_REGISTRY = "SLIPWAY_DEBIAN_REGISTRY"

@@ -10,10 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from slipway.core.digests import sha256_file
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent
-from slipway.core.paths import Project
+from slipway.core import Event, OnEvent, Project, SlipwayError, sha256_file
 from slipway.local_base import apt
 
 CODENAME = "bookworm"

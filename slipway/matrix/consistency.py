@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from packaging.version import Version
 
-from slipway.core.errors import UsageError
-from slipway.core.units import did_you_mean
+from slipway.core import UsageError, did_you_mean
 from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.model import Device, Facts
 from slipway.matrix.references import region_suffixes

@@ -13,7 +13,7 @@ from typing import Any, Union, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from slipway.core.units import did_you_mean
+from slipway.core import did_you_mean
 from slipway.matrix.schema import (
     OPTIONAL_SECTIONS,
     SECTIONS,

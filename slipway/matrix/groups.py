@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from string import Formatter
 
-from slipway.core.units import did_you_mean
+from slipway.core import did_you_mean
 from slipway.matrix.addons import decide_addons, read_tool
 from slipway.matrix.consistency import AXIS
 from slipway.matrix.entries import MatrixEntries

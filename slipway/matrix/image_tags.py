@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 from slipway.matrix.consistency import AXIS
 from slipway.matrix.model import Image, Platform
 

@@ -7,8 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 
-from slipway.core.errors import BadInputError, SlipwayError, UsageError
-from slipway.core.units import did_you_mean
+from slipway.core import BadInputError, SlipwayError, UsageError, did_you_mean
 from slipway.matrix.consistency import check_consistency, facts_of, flavours_of, tags_of
 from slipway.matrix.entries import MatrixEntries, read_entries
 from slipway.matrix.groups import expand_images

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from slipway.core.errors import UsageError
-from slipway.core.units import did_you_mean
+from slipway.core import UsageError, did_you_mean
 from slipway.matrix.model import Registry
 
 LOCAL_REGISTRY = "slipway.local"

@@ -14,7 +14,7 @@ from typing import Literal
 
 from packaging.version import Version
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 from slipway.matrix.model import Device, Facts
 
 __all__ = ["GRAMMARS", "ParsedTag", "disagreements", "format_tag", "parse_tag"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from slipway.engine.images import find_image_id
-from slipway.engine.transfer import pull_image
-from slipway.local_base.base_image import ensure_local_base
-from slipway.matrix.model import Base
-from slipway.matrix.references import LOCAL_REGISTRY, image_uri
+from slipway.engine import find_image_id, pull_image
+from slipway.local_base import ensure_local_base
+from slipway.matrix import LOCAL_REGISTRY, Base, image_uri
 from slipway.pipeline.context import PipelineContext
 
 

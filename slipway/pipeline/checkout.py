@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from slipway.core.paths import Project
-from slipway.derive.build_id import BuildInputs, build_inputs, shared_inputs
-from slipway.derive.plan import PlanStep, plan_steps
-from slipway.local_base.base_image import local_base_id
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image, Matrix
-from slipway.records import builds
-from slipway.records.lock_files import load_locks
-from slipway.records.locks import Locks
+from slipway.core import Project
+from slipway.derive import BuildInputs, PlanStep, build_inputs, plan_steps, shared_inputs
+from slipway.local_base import local_base_id
+from slipway.matrix import Image, Matrix, load_matrix
+from slipway.records import Locks, load_locks, load_record
 
 
 @dataclass(frozen=True)
@@ -49,5 +45,5 @@ class Checkout:
         self, images: Sequence[Image], decided: Mapping[str, BuildInputs], today: date
     ) -> tuple[PlanStep, ...]:
         """One step an image."""
-        made = {image.name: builds.load_record(self.project, image.name) for image in images}
+        made = {image.name: load_record(self.project, image.name) for image in images}
         return plan_steps(images, decided, made, self.locks.bases, today)

@@ -7,19 +7,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from slipway.core.console import Reporter
-from slipway.core.credentials import CredentialsFor
-from slipway.core.errors import UsageError
-from slipway.core.events import OnEvent
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.matrix.model import Matrix
+from slipway.core import CredentialsFor, OnEvent, Project, Reporter, UsageError
+from slipway.engine import Engine, connect
+from slipway.matrix import Matrix
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
-from slipway.records.locks import Locks
-from slipway.registry import ecr_target, local
-from slipway.registry.logins import credentials_for
-from slipway.registry.target import Target
+from slipway.records import Locks
+from slipway.registry import Target, credentials_for, find_ecr_target, start_local_registry
 
 
 @dataclass(frozen=True)
@@ -42,12 +36,12 @@ class PipelineContext:
 def push_target(house: Checkout, settings: Settings) -> Target:
     """The registry to push to; the local one is started when it does not run."""
     if settings.target == "local":
-        return local.start_local_registry(house.project, settings.registry_port)
+        return start_local_registry(house.project, settings.registry_port)
     if settings.region is None:
         raise UsageError(
             "a push to ECR needs a region", cure="Give --region, or set slipway.region."
         )
-    return ecr_target.find_ecr_target(settings.region)
+    return find_ecr_target(settings.region)
 
 
 @contextlib.contextmanager

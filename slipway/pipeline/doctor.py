@@ -13,17 +13,14 @@ from typing import Any, Literal
 import boto3
 import botocore.exceptions
 
-from slipway.core.errors import SlipwayError
-from slipway.core.paths import Project
-from slipway.core.units import human_bytes
-from slipway.derive import generate as generated
-from slipway.engine.client import connect
-from slipway.engine.errors import EngineUnavailableError
-from slipway.matrix.model import past_support
+from slipway.core import Project, SlipwayError, human_bytes
+from slipway.derive import expected_files, find_drift
+from slipway.engine import EngineUnavailableError, connect
+from slipway.matrix import past_support
 from slipway.pipeline import host_tools
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
-from slipway.registry import local
+from slipway.registry import local_registry_status
 
 State = Literal["ok", "note", "wrong"]
 
@@ -99,8 +96,8 @@ def _engine(root: Path, settings: Settings) -> list[MachineCheck]:
 
 def _matrix(root: Path) -> list[MachineCheck]:
     house = Checkout.at(root)
-    files = generated.expected_files(house.project, house.matrix, house.locks)
-    differ = len(generated.find_drift(house.project, files))
+    files = expected_files(house.project, house.matrix, house.locks)
+    differ = len(find_drift(house.project, files))
     checks = [
         MachineCheck("wrong", "generated files", f"{differ} differ", "Run `./inv generate`.")
         if differ
@@ -129,7 +126,7 @@ def _some(names: Sequence[str], of: int) -> str:
 
 
 def _registry(root: Path) -> MachineCheck:
-    status = local.local_registry_status(Project.at(root))
+    status = local_registry_status(Project.at(root))
     if status.running and status.target:
         return MachineCheck("ok", "registry", f"running on {status.target.host}")
     return MachineCheck("ok", "registry", "not running; `push` starts it")

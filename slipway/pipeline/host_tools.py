@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.console import say
-from slipway.core.events import Event, OnEvent
-from slipway.engine.errors import EngineError
+from slipway.core import Event, OnEvent, say
+from slipway.engine import EngineError
 from slipway.pipeline import host_tools
 
 _TASK = "install host tools"

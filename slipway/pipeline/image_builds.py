@@ -8,24 +8,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from slipway.core.digests import is_executable, tree_files
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.events import Event
-from slipway.core.paths import Project
-from slipway.core.units import human_bytes
-from slipway.derive.build_id import BuildInputs
-from slipway.derive.dockerfile import render_dockerfile
-from slipway.derive.plan import is_locked
-from slipway.engine.buildkit.build import BuildRequest, build_image
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.images import find_image_id, inspect_image
-from slipway.matrix.image_tags import image_tag, repository_name
-from slipway.matrix.model import Image, Matrix
+from slipway.core import (
+    Event,
+    Project,
+    SlipwayError,
+    UsageError,
+    human_bytes,
+    is_executable,
+    tree_files,
+)
+from slipway.derive import BuildInputs, is_locked, render_dockerfile
+from slipway.engine import BuildRequest, ContextFile, build_image, find_image_id, inspect_image
+from slipway.matrix import Image, Matrix, image_tag, repository_name
 from slipway.pipeline.base_images import ensure_base
 from slipway.pipeline.context import PipelineContext
-from slipway.records import builds
-from slipway.records.builds import BuildRecord, ImageRecord
-from slipway.wheels.image_context import make_image_context
+from slipway.records import BuildRecord, ImageRecord, load_record, save_record
+from slipway.wheels import make_image_context
 
 BUILD_ID_LABEL = "io.slipway.build-id"
 
@@ -61,7 +59,7 @@ def launcher_context(project: Project) -> tuple[ContextFile, ...]:
 
 def is_built(shop: PipelineContext, image: Image, inputs: BuildInputs) -> BuildRecord | None:
     """The record of a build that is up to date and whose image is still in the engine."""
-    built = builds.load_record(shop.project, image.name).built
+    built = load_record(shop.project, image.name).built
     if built is None or built.build_id != inputs.build_id:
         return None
     return built if find_image_id(shop.engine, built.reference) == built.image_id else None
@@ -98,7 +96,7 @@ def _build_one(shop: PipelineContext, image: Image, inputs: BuildInputs, base: s
     size = int(inspect_image(shop.engine, made)["Size"])
     seconds = time.monotonic() - started
     built = BuildRecord(inputs.build_id, inputs.as_json(), reference, made, size, seconds)
-    builds.save_record(shop.project, image.name, ImageRecord(built=built))
+    save_record(shop.project, image.name, ImageRecord(built=built))
     shop.on_event(Event("done", task, text=human_bytes(size)))
     return built
 

@@ -8,13 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import SlipwayError
-from slipway.core.mounts import free_bytes
-from slipway.core.units import human_bytes
-from slipway.derive.plan import DiskNeed, Note, PlanStep, disk_need, grouped_notes
-from slipway.engine.embedded import daemon
-from slipway.matrix.load import select_images
-from slipway.matrix.references import image_uri
+from slipway.core import SlipwayError, free_bytes, human_bytes
+from slipway.derive import DiskNeed, Note, PlanStep, disk_need, grouped_notes
+from slipway.engine import daemon_status
+from slipway.matrix import image_uri, select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 
@@ -86,7 +83,7 @@ def plan_images(root: Path, settings: Settings, names: Sequence[str], today: dat
             unreachable.add(Note(base.name, f"not to be had {where}"))
         else:
             logins |= {uri.login_host} if uri.login_host else set()
-    status = daemon.daemon_status(house.project)
+    status = daemon_status(house.project)
     return PlanReport(
         steps,
         tuple(sorted(logins)),

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from slipway.core.console import Reporter, say
-from slipway.core.errors import DriftError
-from slipway.core.file_lock import exclusive
-from slipway.derive.plan import Note, grouped_notes
-from slipway.engine.client import connect
-from slipway.engine.errors import EngineUnavailableError
-from slipway.matrix.load import select_images
+from slipway.core import DriftError, Reporter, exclusive, say
+from slipway.derive import Note, grouped_notes
+from slipway.engine import EngineUnavailableError, connect
+from slipway.matrix import select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
-from slipway.registry.logins import credentials_for
-from slipway.resolve import lock_update as locking
+from slipway.registry import credentials_for
+from slipway.resolve import update_locks
 
 
 def lock_images(
@@ -42,7 +39,7 @@ def lock_images(
                 raise
             engine = None
         try:
-            report = locking.update_locks(
+            report = update_locks(
                 house.project,
                 house.matrix,
                 images,

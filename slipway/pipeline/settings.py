@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import UsageError
-from slipway.core.units import did_you_mean
-from slipway.matrix.references import region_suffixes
-from slipway.squashfs.format.options import SqshOptions
+from slipway.core import UsageError, did_you_mean
+from slipway.matrix import region_suffixes
+from slipway.squashfs import SqshOptions
 
 
 @dataclass(frozen=True)

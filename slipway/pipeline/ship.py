@@ -7,16 +7,9 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from slipway.core.console import say
-from slipway.core.errors import SlipwayError
-from slipway.core.file_lock import exclusive
-from slipway.core.files import write_atomic
-from slipway.core.mounts import free_bytes
-from slipway.core.units import human_bytes
-from slipway.derive import generate as generated
-from slipway.derive.plan import PlanStep, disk_need, grouped_notes
-from slipway.matrix.load import select_images
-from slipway.matrix.model import Image
+from slipway.core import SlipwayError, exclusive, free_bytes, human_bytes, say, write_atomic
+from slipway.derive import PlanStep, disk_need, generated_dockerfiles, grouped_notes
+from slipway.matrix import Image, select_images
 from slipway.pipeline import stages, summary
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.context import PipelineContext, pipeline_context, push_target
@@ -25,8 +18,8 @@ from slipway.pipeline.image_builds import ImageBuild, build_images, require_lock
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.stages import StageResult
 from slipway.pipeline.summary import ImageRun
-from slipway.registry.target import Target
-from slipway.squashfs.compile.layer_cache import layer_cache
+from slipway.registry import Target
+from slipway.squashfs import layer_cache
 
 MARGIN = 1_000_000_000
 """Bytes that stay free beside what a plan needs: logs, build cache, the engine's own metadata."""
@@ -40,7 +33,7 @@ def chosen_images(house: Checkout, names: Sequence[str]) -> tuple[Image, ...]:
 def write_dockerfiles(house: Checkout, images: Sequence[Image]) -> None:
     """Write the Dockerfiles of these images where they differ from what the matrix gives."""
     wanted = {house.project.generated / image.name / "Dockerfile" for image in images}
-    texts = generated.generated_dockerfiles(house.project, house.matrix, house.locks)
+    texts = generated_dockerfiles(house.project, house.matrix, house.locks)
     for path in sorted(wanted):
         if not path.exists() or path.read_text() != texts[path]:
             write_atomic(path, texts[path])

@@ -7,22 +7,23 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError
-from slipway.matrix.image_tags import image_tag, repository_name
-from slipway.matrix.model import Image
+from slipway.core import SlipwayError
+from slipway.matrix import Image, image_tag, repository_name
 from slipway.pipeline.base_images import ensure_base
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.settings import PullPermissions
-from slipway.records import builds
-from slipway.records.builds import BuildRecord, ExportRecord, PushRecord, VerifyRecord
-from slipway.registry import ecr_target
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.push import push_image
-from slipway.registry.target import Target
-from slipway.sqsh.export import export_image
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.format.options import SqshOptions
-from slipway.verify.image_checks import suite_hash, verify_image
+from slipway.records import (
+    BuildRecord,
+    ExportRecord,
+    PushRecord,
+    VerifyRecord,
+    load_record,
+    save_record,
+)
+from slipway.registry import RegistryClient, Target, prepare_repository, push_image
+from slipway.sqsh import export_image
+from slipway.squashfs import LayerCache, SqshOptions
+from slipway.verify import suite_hash, verify_image
 
 
 class VerificationFailedError(SlipwayError):
@@ -33,7 +34,7 @@ def verify_stage(
     shop: PipelineContext, image: Image, built: BuildRecord, *, again: bool = False
 ) -> StageResult:
     """Run the image's checks unless exactly this image has passed exactly these checks."""
-    record = builds.load_record(shop.project, image.name)
+    record = load_record(shop.project, image.name)
     suite = suite_hash(shop.project, image)
     old = record.verified
     if old and not again and (old.image_id, old.suite) == (built.image_id, suite):
@@ -55,7 +56,7 @@ def verify_stage(
             cure=f"The whole report is in {log}. Nothing was exported or pushed.",
         )
     new = VerifyRecord(built.image_id, suite, report.passed, report.deselected_gpu, report.seconds)
-    builds.save_record(shop.project, image.name, dataclasses.replace(record, verified=new))
+    save_record(shop.project, image.name, dataclasses.replace(record, verified=new))
     needs_gpu = f", {new.deselected} need a GPU and were NOT run" if new.deselected else ""
     return StageResult("verify", True, new.seconds, f"{new.passed} checks passed{needs_gpu}")
 
@@ -91,12 +92,12 @@ def export_stage(
         on_event=shop.on_event,
         log=shop.project.logs / f"sqsh-{image.name}.log",
     )
-    record = builds.load_record(shop.project, image.name)
+    record = load_record(shop.project, image.name)
     if _stamp(path) == before and record.exported and record.exported.path == str(path):
         return StageResult("sqsh", False, 0.0, str(path))
     seconds = time.monotonic() - started
     new = ExportRecord(built.image_id, str(path), sidecar.digest, sidecar.size, seconds)
-    builds.save_record(shop.project, image.name, dataclasses.replace(record, exported=new))
+    save_record(shop.project, image.name, dataclasses.replace(record, exported=new))
     return StageResult("sqsh", _stamp(path) != before, seconds, str(path))
 
 
@@ -116,7 +117,7 @@ def push_stage(
     sharing: PullPermissions,
 ) -> StageResult:
     """Push the image unless the target has it already under its immutable tag."""
-    record = builds.load_record(shop.project, image.name)
+    record = load_record(shop.project, image.name)
     name = repository_name(image, shop.matrix.repository_prefix)
     tag = image_tag(image, built.build_id)
     old = record.pushed.get(target.name)
@@ -124,9 +125,7 @@ def push_stage(
         with RegistryClient(target.host, shop.credentials) as registry:
             if registry.head(name, tag) == old.digest:
                 return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
-    ecr_target.prepare_repository(
-        target, name, consumers=sharing.consumers, sagemaker=sharing.sagemaker
-    )
+    prepare_repository(target, name, consumers=sharing.consumers, sagemaker=sharing.sagemaker)
     result = push_image(
         shop.engine,
         built.reference,
@@ -145,7 +144,7 @@ def push_stage(
         result.seconds,
     )
     entry = {**record.pushed, target.name: new}
-    builds.save_record(shop.project, image.name, dataclasses.replace(record, pushed=entry))
+    save_record(shop.project, image.name, dataclasses.replace(record, pushed=entry))
     return StageResult("push", not result.already, new.seconds, f"{new.uri}@{new.digest}")
 
 

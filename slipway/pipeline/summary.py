@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from slipway.core.console import print_json, print_table, say
-from slipway.core.errors import SlipwayError
-from slipway.core.paths import Project
-from slipway.core.units import human_bytes, human_seconds
-from slipway.matrix.model import Image
+from slipway.core import (
+    Project,
+    SlipwayError,
+    human_bytes,
+    human_seconds,
+    print_json,
+    print_table,
+    say,
+)
+from slipway.matrix import Image
 from slipway.pipeline.stages import StageResult
-from slipway.records import builds
-from slipway.records.builds import ImageRecord
+from slipway.records import ImageRecord, load_record
 
 
 @dataclass
@@ -60,7 +64,7 @@ def runs_json(project: Project, made: ImageRun) -> dict[str, Any]:
         "image": made.image.name,
         "steps": [asdict(done) for done in made.steps],
         "failure": str(made.failure) if made.failure else None,
-        "record": asdict(builds.load_record(project, made.image.name)),
+        "record": asdict(load_record(project, made.image.name)),
     }
 
 
@@ -83,7 +87,7 @@ def show_runs(project: Project, made: Sequence[ImageRun], seconds: float, *, as_
         print_table(("image", "step", "took", "result"), rows)
     for entry in made:
         if entry.failure is None:
-            record = builds.load_record(project, entry.image.name)
+            record = load_record(project, entry.image.name)
             for line in _facts(record):
                 say(line)
             for command in next_commands(

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from invoke.context import Context
 
-from slipway.core.digests import tree_files
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.paths import Project
+from slipway.core import Project, SlipwayError, UsageError, tree_files
 from slipway.pipeline.host_tools import HostTool
 from slipway.pipeline.host_tools import set_up_host as prepare
 

@@ -14,12 +14,10 @@ from typing import Any
 
 from docker.errors import APIError, ImageNotFound
 
-from slipway.engine.client import Engine
-from slipway.engine.images import inspect_image
-from slipway.engine.sdk_boundary import sdk_answer, sdk_errors
-from slipway.matrix.references import LOCAL_REGISTRY
+from slipway.engine import Engine, inspect_image, sdk_answer, sdk_errors
+from slipway.matrix import LOCAL_REGISTRY
 from slipway.prune.removable import Removable, RemovalStep
-from slipway.records.locks import Locks
+from slipway.records import Locks
 
 _NO_TAG = "<none>:<none>"
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.core.paths import Project
-from slipway.core.trees import measure, remove_tree
+from slipway.core import Project, measure, remove_tree
 from slipway.prune.removable import Removable, RemovalStep
-from slipway.records import builds
-from slipway.squashfs.compile.layer_cache import layer_cache
+from slipway.records import load_record
+from slipway.squashfs import layer_cache
 
 
 def file_steps(project: Project, before: float) -> tuple[RemovalStep, ...]:
@@ -20,7 +19,7 @@ def _sqsh(project: Project, before: float) -> RemovalStep:
     """.sqsh files, but not the newest of an image: jobs are started from that one."""
     current = set()
     for record in project.records.glob("*.json"):
-        exported = builds.load_record(project, record.stem).exported
+        exported = load_record(project, record.stem).exported
         if exported is not None:
             current.add(Path(exported.path).resolve())
     items = tuple(

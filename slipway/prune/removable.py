@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.core.units import human_bytes
+from slipway.core import human_bytes
 
 _SHOWN = 4
 

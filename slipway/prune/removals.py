@@ -8,20 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from slipway.core.console import print_json, print_table, say
-from slipway.core.errors import UsageError
-from slipway.core.file_lock import exclusive
-from slipway.core.mounts import file_system_space, nearest_existing
-from slipway.core.paths import Project
-from slipway.core.units import human_bytes
-from slipway.engine.client import Engine, connect
-from slipway.engine.embedded import daemon
+from slipway.core import (
+    Project,
+    UsageError,
+    exclusive,
+    file_system_space,
+    human_bytes,
+    nearest_existing,
+    print_json,
+    print_table,
+    say,
+)
+from slipway.engine import Engine, connect, daemon_status
 from slipway.prune import engine_images, project_files
 from slipway.prune.removable import RemovalStep
-from slipway.records.lock_files import load_locks
-from slipway.records.locks import Locks
-from slipway.storage import storage_report
-from slipway.storage.move.docker_move import DockerDaemon
+from slipway.records import Locks, load_locks
+from slipway.storage import DockerDaemon, ask_user
 
 _AGE = re.compile(r"(\d+)([dhw]?)")
 _SECONDS = {"h": 3600, "d": 86400, "": 86400, "w": 7 * 86400}
@@ -62,7 +64,7 @@ def prune(room: DockerDaemon, older_than: str, *, yes: bool, dry_run: bool, json
     with exclusive(project.state / "lock", "storage.prune"), _engine(room) as connected:
         steps = plan_removals(project, connected, load_locks(project), seconds)
         show_prune(steps, as_json=json)
-        if dry_run or not steps or not storage_report.ask_user("Remove all this?", yes=yes):
+        if dry_run or not steps or not ask_user("Remove all this?", yes=yes):
             return
         free = _free(project, connected)
         remove_steps(steps, say)
@@ -72,7 +74,7 @@ def prune(room: DockerDaemon, older_than: str, *, yes: bool, dry_run: bool, json
 @contextmanager
 def _engine(room: DockerDaemon) -> Iterator[Engine | None]:
     """The engine; None where there is only an embedded one that was never started."""
-    if room.url == "embedded" and not daemon.daemon_status(room.project).data_root.exists():
+    if room.url == "embedded" and not daemon_status(room.project).data_root.exists():
         yield None
         return
     connected = connect(room.project, room.url)

@@ -1,0 +1,92 @@
+"""What tools have recorded: the pins under images/lock, and the builds of this machine.
+
+In come files, out come dataclasses, and back. It never decides what is done with them, and asks
+nothing of anybody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.records.builds import (
+        BuildRecord,
+        ExportRecord,
+        ImageRecord,
+        PushRecord,
+        VerifyRecord,
+        load_record,
+        save_record,
+    )
+    from slipway.records.lock_files import (
+        base_lock_path,
+        load_locks,
+        python_lock_path,
+        python_lock_text,
+        tool_lock_path,
+        write_base_lock,
+        write_python_lock,
+        write_tool_lock,
+    )
+    from slipway.records.lock_keys import BUILD, base_lock_key, python_lock_keys
+    from slipway.records.locks import (
+        BaseLock,
+        Locks,
+        Pin,
+        PythonLock,
+        ToolFile,
+        ToolLock,
+        describe_lock_changes,
+    )
+    from slipway.records.wheel_tags import GLIBC, MACHINES, pins_of, platform_tags, wheel_fits
+
+__all__ = [
+    "BUILD",
+    "GLIBC",
+    "MACHINES",
+    "BaseLock",
+    "BuildRecord",
+    "ExportRecord",
+    "ImageRecord",
+    "Locks",
+    "Pin",
+    "PushRecord",
+    "PythonLock",
+    "ToolFile",
+    "ToolLock",
+    "VerifyRecord",
+    "base_lock_key",
+    "base_lock_path",
+    "describe_lock_changes",
+    "load_locks",
+    "load_record",
+    "pins_of",
+    "platform_tags",
+    "python_lock_keys",
+    "python_lock_path",
+    "python_lock_text",
+    "save_record",
+    "tool_lock_path",
+    "wheel_fits",
+    "write_base_lock",
+    "write_python_lock",
+    "write_tool_lock",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "builds": (
+            "BuildRecord ExportRecord ImageRecord PushRecord VerifyRecord load_record save_record"
+        ),
+        "lock_files": (
+            "base_lock_path load_locks python_lock_path python_lock_text tool_lock_path "
+            "write_base_lock write_python_lock write_tool_lock"
+        ),
+        "lock_keys": "BUILD base_lock_key python_lock_keys",
+        "locks": "BaseLock Locks Pin PythonLock ToolFile ToolLock describe_lock_changes",
+        "wheel_tags": "GLIBC MACHINES pins_of platform_tags wheel_fits",
+    },
+)

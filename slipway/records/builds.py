@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.core.files import write_atomic
-from slipway.core.paths import Project
+from slipway.core import Project, write_atomic
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from slipway.core.errors import BadInputError, SlipwayError
-from slipway.core.files import write_atomic
-from slipway.core.paths import Project
+from slipway.core import BadInputError, Project, SlipwayError, write_atomic
 from slipway.records.locks import BaseLock, Locks, Pin, PythonLock, ToolFile, ToolLock
 
 _PIN = re.compile(

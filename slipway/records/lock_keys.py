@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from slipway.matrix.model import Addon, Base, Image
+from slipway.matrix import Addon, Base, Image
 from slipway.records.locks import BaseLock
 
 BUILD = "build"

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from slipway.core.errors import SlipwayError
+from slipway.core import SlipwayError
 from slipway.records.locks import Pin
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}

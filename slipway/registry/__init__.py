@@ -1,1 +1,78 @@
-"""Registries: ECR and OCI distribution; credentials, push, the loopback registry."""
+"""Registries, local and ECR: where they are, logins, and the push of an image under its tag.
+
+In come references and an engine's image, out come digests that were read back. Errors of requests
+and boto3 leave as RegistryError with a cure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.registry.distribution.registry_client import RegistryClient
+    from slipway.registry.distribution.retry import RetryPolicy
+    from slipway.registry.ecr_target import find_ecr_target, prepare_repository
+    from slipway.registry.errors import (
+        ImageMissingError,
+        NoCredentialsError,
+        NotAuthorisedError,
+        RegistryError,
+        RegistryUnavailableError,
+        RepositoryMissingError,
+        ThrottledError,
+        WrongAccountError,
+    )
+    from slipway.registry.local import (
+        local_registry_status,
+        start_local_registry,
+        stop_local_registry,
+    )
+    from slipway.registry.logins import credentials_for
+    from slipway.registry.manifests import Manifest, choose_manifest, digest_of, media_type_of
+    from slipway.registry.push import push_image
+    from slipway.registry.target import Target
+
+__all__ = [
+    "ImageMissingError",
+    "Manifest",
+    "NoCredentialsError",
+    "NotAuthorisedError",
+    "RegistryClient",
+    "RegistryError",
+    "RegistryUnavailableError",
+    "RepositoryMissingError",
+    "RetryPolicy",
+    "Target",
+    "ThrottledError",
+    "WrongAccountError",
+    "choose_manifest",
+    "credentials_for",
+    "digest_of",
+    "find_ecr_target",
+    "local_registry_status",
+    "media_type_of",
+    "prepare_repository",
+    "push_image",
+    "start_local_registry",
+    "stop_local_registry",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "distribution.registry_client": "RegistryClient",
+        "distribution.retry": "RetryPolicy",
+        "ecr_target": "find_ecr_target prepare_repository",
+        "errors": (
+            "ImageMissingError NoCredentialsError NotAuthorisedError RegistryError "
+            "RegistryUnavailableError RepositoryMissingError ThrottledError WrongAccountError"
+        ),
+        "local": "local_registry_status start_local_registry stop_local_registry",
+        "logins": "credentials_for",
+        "manifests": "Manifest choose_manifest digest_of media_type_of",
+        "push": "push_image",
+        "target": "Target",
+    },
+)

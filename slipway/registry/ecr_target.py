@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from slipway.matrix.references import ecr_host
-from slipway.registry.ecr.ecr_client import caller_account, connect_ecr
-from slipway.registry.ecr.ecr_repository import EcrRepository, ensure_repository
+from slipway.matrix import ecr_host
+from slipway.registry.ecr import EcrRepository, caller_account, connect_ecr, ensure_repository
 from slipway.registry.logins import private_token
 from slipway.registry.target import Target
 

@@ -7,17 +7,17 @@ import dataclasses
 import time
 from collections.abc import Iterator
 
-from slipway.core.credentials import CredentialsFor
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent
-from slipway.engine.client import Engine
-from slipway.engine.errors import TransferError
-from slipway.engine.images import find_image_id, inspect_image
-from slipway.engine.sdk_boundary import sdk_errors
-from slipway.engine.transfer import push_image_layers
-from slipway.registry.distribution.auth import forget_credentials
-from slipway.registry.distribution.retry import RetryPolicy
-from slipway.registry.ecr.ecr_client import access_denied
+from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError
+from slipway.engine import (
+    Engine,
+    TransferError,
+    find_image_id,
+    inspect_image,
+    push_image_layers,
+    sdk_errors,
+)
+from slipway.registry.distribution import RetryPolicy, forget_credentials
+from slipway.registry.ecr import access_denied
 from slipway.registry.errors import (
     RepositoryMissingError,
     immutable_tag_error,

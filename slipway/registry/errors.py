@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from slipway.core.errors import SlipwayError
+from slipway.core import SlipwayError
 from slipway.registry.hosts import is_loopback
 
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.paths import Project
-from slipway.core.processes import wait_until
+from slipway.core import Project, wait_until
 from slipway.registry.errors import RegistryError
 from slipway.registry.local_server import ADDRESS, RegistryServer
 from slipway.registry.target import Target

@@ -11,8 +11,7 @@ from typing import Any, cast
 
 import requests
 
-from slipway.core.files import write_atomic
-from slipway.core.processes import command_line, end_process, read_pid, spawn
+from slipway.core import command_line, end_process, read_pid, spawn, write_atomic
 from slipway.registry.errors import RegistryError, RegistryUnavailableError
 
 ADDRESS = "127.0.0.1"

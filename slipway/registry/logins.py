@@ -16,8 +16,8 @@ from docker.auth import AuthConfig
 from docker.credentials.constants import PROGRAM_PREFIX
 from docker.errors import DockerException
 
-from slipway.core.credentials import Credentials
-from slipway.registry.ecr.ecr_client import aws_errors, connect_ecr
+from slipway.core import Credentials
+from slipway.registry.ecr import aws_errors, connect_ecr
 from slipway.registry.errors import NoCredentialsError, NotAuthorisedError
 from slipway.registry.hosts import PUBLIC_ECR, EcrHost, parse_ecr_host
 from slipway.registry.target import Target

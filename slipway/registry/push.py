@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.core.credentials import CredentialsFor
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent
-from slipway.engine.client import Engine
-from slipway.engine.images import inspect_image
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.distribution.retry import RetryPolicy
-from slipway.registry.ecr.policies import STAGING
+from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError
+from slipway.engine import Engine, inspect_image
+from slipway.registry.distribution import RegistryClient, RetryPolicy
+from slipway.registry.ecr import STAGING
 from slipway.registry.engine_push import POLICY, deliver_image, renamed_archive, tagged_image
 from slipway.registry.errors import (
     ImageMissingError,

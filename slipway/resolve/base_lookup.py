@@ -7,23 +7,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from slipway.core.credentials import CredentialsFor
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
-from slipway.engine.images import find_image_id
-from slipway.matrix.model import Base
-from slipway.matrix.references import image_uri
-from slipway.records.locks import BaseLock
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.distribution.retry import RetryPolicy
-from slipway.registry.errors import (
+from slipway.core import CredentialsFor, SlipwayError, UsageError
+from slipway.engine import Engine, find_image_id, run_once
+from slipway.matrix import Base, image_uri
+from slipway.records import BaseLock
+from slipway.registry import (
     ImageMissingError,
     NoCredentialsError,
     NotAuthorisedError,
+    RegistryClient,
     RegistryError,
     RegistryUnavailableError,
     RepositoryMissingError,
+    RetryPolicy,
     ThrottledError,
     WrongAccountError,
 )

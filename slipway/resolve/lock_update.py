@@ -7,23 +7,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.core.credentials import CredentialsFor
-from slipway.core.events import Event, OnEvent, silent
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
-from slipway.engine.transfer import pull_image
-from slipway.matrix.model import Addon, Base, Image, Matrix, Tool
-from slipway.matrix.references import image_uri
-from slipway.records import lock_files
-from slipway.records.lock_keys import BUILD as BUILD_KEY
-from slipway.records.lock_keys import base_lock_key, python_lock_keys
-from slipway.records.locks import (
+from slipway.core import CredentialsFor, Event, OnEvent, Project, silent
+from slipway.engine import Engine, pull_image
+from slipway.matrix import Addon, Base, Image, Matrix, Tool, image_uri
+from slipway.records import BUILD as BUILD_KEY
+from slipway.records import (
     BaseLock,
     Locks,
     PythonLock,
     ToolFile,
     ToolLock,
+    base_lock_key,
+    base_lock_path,
     describe_lock_changes,
+    load_locks,
+    python_lock_keys,
+    python_lock_path,
+    tool_lock_path,
+    write_base_lock,
+    write_python_lock,
+    write_tool_lock,
 )
 from slipway.resolve.base_lookup import BaseLookup, merge_base_lock, read_packages
 from slipway.resolve.pip_settings import read_pip_settings
@@ -35,8 +38,7 @@ from slipway.resolve.python_locks import (
     update_closure,
 )
 from slipway.resolve.uv import NoSolutionError, Resolver, ResolveRequest
-from slipway.wheels.tool_wheels import ARCHITECTURES, TOOL_PYTHON, tool_binary
-from slipway.wheels.wheelhouse import fetch_wheels, no_cpu_torch
+from slipway.wheels import ARCHITECTURES, TOOL_PYTHON, fetch_wheels, no_cpu_torch, tool_binary
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def update_locks(
     `upgrade` takes the newest versions where pins would still do. Locks that no image of the
     matrix needs are removed. Raises SlipwayError for a conflict; then nothing was written.
     """
-    old = lock_files.load_locks(project)
+    old = load_locks(project)
     resolver = Resolver(read_pip_settings(), project.cache / "uv")
     bases = {base.name: base for base in _bases(images)}
     base_locks = dict(old.bases)
@@ -178,23 +180,17 @@ def _needed(matrix: Matrix, locks: Locks) -> Locks:
 def _write(project: Project, old: Locks, new: Locks) -> None:
     for name, base in new.bases.items():
         if old.bases.get(name) != base:
-            lock_files.write_base_lock(project, base)
+            write_base_lock(project, base)
     for key, closure in new.python.items():
         if old.python.get(key) != closure:
-            lock_files.write_python_lock(project, closure)
+            write_python_lock(project, closure)
     for name, tool in new.tools.items():
         if old.tools.get(name) != tool:
-            lock_files.write_tool_lock(project, tool)
+            write_tool_lock(project, tool)
     gone: list[Path] = []
-    gone += [
-        lock_files.base_lock_path(project, name) for name in old.bases.keys() - new.bases.keys()
-    ]
-    gone += [
-        lock_files.python_lock_path(project, key) for key in old.python.keys() - new.python.keys()
-    ]
-    gone += [
-        lock_files.tool_lock_path(project, name) for name in old.tools.keys() - new.tools.keys()
-    ]
+    gone += [base_lock_path(project, name) for name in old.bases.keys() - new.bases.keys()]
+    gone += [python_lock_path(project, key) for key in old.python.keys() - new.python.keys()]
+    gone += [tool_lock_path(project, name) for name in old.tools.keys() - new.tools.keys()]
     for path in gone:
         path.unlink(missing_ok=True)
 

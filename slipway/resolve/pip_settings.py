@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from slipway.core.errors import SlipwayError
+from slipway.core import SlipwayError
 
 
 @dataclass(frozen=True)

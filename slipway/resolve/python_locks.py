@@ -11,11 +11,9 @@ from typing import Protocol
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from slipway.core.errors import SlipwayError
-from slipway.matrix.model import Base, Image
-from slipway.records.lock_keys import BUILD, base_lock_key, python_lock_keys
-from slipway.records.locks import BaseLock, Pin, PythonLock
-from slipway.records.wheel_tags import GLIBC
+from slipway.core import SlipwayError
+from slipway.matrix import Base, Image
+from slipway.records import BUILD, GLIBC, BaseLock, Pin, PythonLock, base_lock_key, python_lock_keys
 from slipway.resolve.base_stubs import stub_is_usable
 from slipway.resolve.uv import ResolveRequest
 

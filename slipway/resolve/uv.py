@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError
-from slipway.records.locks import Pin
-from slipway.records.wheel_tags import GLIBC, MACHINES, pins_of
+from slipway.core import SlipwayError
+from slipway.records import GLIBC, MACHINES, Pin, pins_of
 from slipway.resolve.base_stubs import STUB_PATTERN, is_stub, without_label, write_stubs
 from slipway.resolve.pip_settings import PipSettings, host_uv_environment
 

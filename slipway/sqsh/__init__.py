@@ -1,1 +1,38 @@
-"""Image -> enroot-ready squashfs file."""
+"""An image, from an engine, a registry or an OCI layout -> an enroot-ready .sqsh with its sidecar.
+
+What enroot adds and changes is decided here; the bytes are written by the squashfs room.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.sqsh.comparison import ImageExporter
+    from slipway.sqsh.export import export_image
+    from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
+    from slipway.sqsh.sources.engine_source import find_engine_image, find_overlay_layers
+    from slipway.sqsh.stored_images import export_stored
+
+__all__ = [
+    "ImageExporter",
+    "export_image",
+    "export_stored",
+    "find_engine_image",
+    "find_overlay_layers",
+    "read_sidecar",
+    "verify_sqsh_file",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "comparison": "ImageExporter",
+        "export": "export_image",
+        "sidecar": "read_sidecar verify_sqsh_file",
+        "sources.engine_source": "find_engine_image find_overlay_layers",
+        "stored_images": "export_stored",
+    },
+)

@@ -9,16 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.credentials import CredentialsFor
-from slipway.core.errors import SlipwayError
-from slipway.core.events import OnEvent, silent
-from slipway.core.paths import Project
-from slipway.core.processes import Owner, this_process
-from slipway.engine.client import Engine
+from slipway.core import CredentialsFor, OnEvent, Owner, Project, SlipwayError, silent, this_process
+from slipway.engine import Engine
 from slipway.sqsh import stored_images
 from slipway.sqsh.export import export_image, export_source
 from slipway.sqsh.stored_images import SCHEMES
-from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, layer_cache
+from slipway.squashfs import DEFAULT_LIMIT, layer_cache
 
 _ENGINE = "dockerd://"
 _FOLDER = ".diff."

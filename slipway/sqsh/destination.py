@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.mounts import DiskSpace
-from slipway.core.units import human_bytes
+from slipway.core import DiskSpace, SlipwayError, UsageError, human_bytes
 from slipway.sqsh.sidecar import MadeFrom, Sidecar, read_any_sidecar
-from slipway.squashfs.format.options import SqshOptions
+from slipway.squashfs import SqshOptions
 
 RATIO = {"zstd": 0.45, "gzip": 0.45, "xz": 0.4, "lzo": 0.8, "lz4": 0.8, "none": 1.0}
 """Size of a .sqsh over the size of its image, rounded up from training images: 4.65 GB of python,

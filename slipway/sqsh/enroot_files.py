@@ -7,7 +7,7 @@ Two differences, both on purpose: a word of ENTRYPOINT or CMD that holds a newli
 
 from __future__ import annotations
 
-from slipway.core.errors import SlipwayError
+from slipway.core import SlipwayError
 from slipway.sqsh.source_image import ImageConfig
 
 RC_LOCAL = (

@@ -7,23 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slipway import __version__
-from slipway.core import files
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent, silent
-from slipway.core.mounts import disk_space
-from slipway.core.units import human_bytes
-from slipway.engine.client import Engine
-from slipway.engine.containers import remove_stale_containers
+from slipway.core import (
+    Event,
+    OnEvent,
+    SlipwayError,
+    commit,
+    disk_space,
+    human_bytes,
+    partial_file,
+    remove_leftovers,
+    silent,
+)
+from slipway.engine import Engine, remove_stale_containers
 from slipway.sqsh import destination as preflight
 from slipway.sqsh import enroot_files, sidecar, unsquashfs
 from slipway.sqsh.layer_linker import SqshContents, link_layers
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import ImageFacts, SourceImage
-from slipway.sqsh.sources import engine_source
+from slipway.sqsh.sources import find_engine_image, find_overlay_layers
 from slipway.sqsh.tar2sqfs import check_streaming, stream_image
-from slipway.squashfs.compile.directory_layer import OverlayUnreadableError
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.format.options import SqshOptions
+from slipway.squashfs import LayerCache, OverlayUnreadableError, SqshOptions
 
 
 def export_image(
@@ -52,14 +55,14 @@ def export_image(
     options = options or SqshOptions()
     task = f"sqsh {destination.name}"
     unsquashfs.find_tool("unsquashfs")
-    image = engine_source.find_engine_image(engine, image_reference)
+    image = find_engine_image(engine, image_reference)
     there = _already_there(destination, image, build_id, options, force, task, on_event)
     if there is not None:
         return there
     enroot_files.enroot_files(
         image.config, image_reference
     )  # what it refuses is refused before any work
-    origin = None if stream else engine_source.find_overlay_layers(engine, image)
+    origin = None if stream else find_overlay_layers(engine, image)
     if origin is None:
         check_streaming(options)
     remove_stale_containers(engine)
@@ -132,9 +135,9 @@ def _write(
     on_event(Event("start", task))
     try:
         if destination.parent.is_dir():
-            files.remove_leftovers(destination)
+            remove_leftovers(destination)
         warning = preflight.check_space(disk_space(destination), image.size, options, destination)
-        with files.partial_file(destination) as path:
+        with partial_file(destination) as path:
             packed = _packed(packed_into, path, image, options)
             made = Sidecar(
                 reference=image.reference,
@@ -148,7 +151,7 @@ def _write(
             )
             # The sidecar first: see preflight.already_there.
             sidecar.write_sidecar(destination, made)
-            files.commit(path, destination)
+            commit(path, destination)
     except BaseException as error:
         on_event(Event("failed", task, text=str(error)))
         raise

@@ -6,27 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.digests import Piece
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent
+from slipway.core import Event, OnEvent, Piece, SlipwayError
 from slipway.sqsh import enroot_files, unsquashfs
 from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.unsquashfs import ExpectedContents
-from slipway.squashfs.compile.compiled_layer import CompiledLayer
-from slipway.squashfs.compile.compiler import compile_layers
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.compile.layer_writer import LayerWriter
-from slipway.squashfs.format.options import (
+from slipway.squashfs import (
+    DIR,
     READABLE_DEPTH,
+    CompiledLayer,
     CompressionOptions,
+    ImageContents,
     ImageRules,
+    LayerCache,
+    LayerWriter,
     SqshOptions,
+    compile_layers,
+    kind_at,
+    open_image,
+    resolve_path,
 )
-from slipway.squashfs.format.structures import DIR
-from slipway.squashfs.link.linker import ImageContents
-from slipway.squashfs.link.linker import link_image as link
-from slipway.squashfs.link.path_lookup import kind_at, resolve_path
-from slipway.squashfs.read.image_reader import open_image
+from slipway.squashfs import link_image as link
 
 _EMPTY_FILES = (b"etc/hostname", b"etc/hosts", b"etc/resolv.conf")
 

@@ -13,13 +13,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core import digests
-from slipway.core.digests import Piece
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent, silent
-from slipway.core.units import human_bytes
+from slipway.core import (
+    Event,
+    OnEvent,
+    Piece,
+    SlipwayError,
+    differing_pieces,
+    human_bytes,
+    piece_lines,
+    pieces_digest,
+    silent,
+)
 from slipway.sqsh import sidecar
-from slipway.squashfs.read.image_reader import ImageCheck, check_image
+from slipway.squashfs import ImageCheck, check_image
 
 _PROGRESS_BYTES = 64 << 20
 
@@ -47,7 +53,7 @@ class Sidecar:
     @property
     def digest(self) -> str:
         """One digest of the whole content."""
-        return digests.pieces_digest(self.pieces)
+        return pieces_digest(self.pieces)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def write_sidecar(sqsh: Path, sidecar: Sidecar) -> None:
     """
     data = asdict(sidecar)
     data |= {"format": FORMAT, "size": sidecar.size, "digest": sidecar.digest}
-    data["pieces"] = digests.piece_lines(sidecar.pieces)
+    data["pieces"] = piece_lines(sidecar.pieces)
     path = sidecar_path(sqsh)
     half = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -133,7 +139,7 @@ def verify_sqsh(sqsh: Path) -> Sidecar:
         )
     try:
         size = sqsh.stat().st_size
-        wrong = digests.differing_pieces(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
+        wrong = differing_pieces(sqsh, sidecar.pieces) if size == sidecar.size else (0, 0)
     except OSError as error:
         raise SlipwayError(f"cannot be read: {error.strerror}", where=str(sqsh)) from error
     if wrong is not None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from slipway.engine.errors import EngineError
-from slipway.squashfs.compile.layer_sources import Source
+from slipway.engine import EngineError
+from slipway.squashfs import Source
 
 
 @dataclass(frozen=True)

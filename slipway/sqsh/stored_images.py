@@ -7,17 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slipway.core.credentials import CredentialsFor
-from slipway.core.errors import UsageError
-from slipway.core.events import OnEvent, silent
-from slipway.core.paths import Project
-from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.core import CredentialsFor, OnEvent, Project, UsageError, silent
+from slipway.registry import RegistryClient
 from slipway.sqsh.export import export_source
-from slipway.sqsh.sources.blobs import StoredImage
-from slipway.sqsh.sources.oci_layout import layout_image
-from slipway.sqsh.sources.registry_source import registry_image
-from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, layer_cache
-from slipway.squashfs.format.options import SqshOptions
+from slipway.sqsh.sources import StoredImage, layout_image, registry_image
+from slipway.squashfs import DEFAULT_LIMIT, SqshOptions, layer_cache
 
 _REFERENCE = re.compile(
     r"(?P<host>[^/]+)/(?P<repository>[^@]+?)"

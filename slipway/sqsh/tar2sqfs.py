@@ -11,20 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from slipway.core import digests
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.events import Event, OnEvent
-from slipway.core.units import human_bytes
-from slipway.engine.client import Engine
+from slipway.core import Event, OnEvent, SlipwayError, UsageError, hash_file, human_bytes
+from slipway.engine import Engine
 from slipway.sqsh import destination as preflight
 from slipway.sqsh import enroot_files, unsquashfs
 from slipway.sqsh.layer_linker import SqshContents
 from slipway.sqsh.source_image import ImageFacts
-from slipway.sqsh.sources import engine_source
+from slipway.sqsh.sources import container_export
 from slipway.sqsh.tar_headers import TarError
 from slipway.sqsh.tar_rewrite import TarChanges, rewrite_tar
 from slipway.sqsh.unsquashfs import find_tool
-from slipway.squashfs.format.options import SqshOptions
+from slipway.squashfs import SqshOptions
 
 _PIPE_BYTES = 1 << 20
 
@@ -64,7 +61,7 @@ def stream_image(
 
     try:
         with (
-            engine_source.container_export(engine, image) as stream,
+            container_export(engine, image) as stream,
             start_packer(options, path, image.created, log) as sink,
         ):
             changes = TarChanges(
@@ -76,7 +73,7 @@ def stream_image(
             written = rewrite_tar(stream.chunks, sink, changes, on_bytes)
         on_event(Event("progress", task, step="verify"))
         unsquashfs.check_sqsh_tables(path, written, options)
-        return SqshContents(written.entries, tuple(written.nodes_left_out), digests.hash_file(path))
+        return SqshContents(written.entries, tuple(written.nodes_left_out), hash_file(path))
     except TarError as error:
         raise SlipwayError(
             f"the engine's export of {image.reference} cannot be packed: {error}"

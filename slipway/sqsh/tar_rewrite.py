@@ -23,7 +23,7 @@ from typing import Protocol
 from slipway.sqsh import tar_headers
 from slipway.sqsh.tar_headers import BLOCK, TarEntry, TarError
 from slipway.sqsh.unsquashfs import ExpectedContents
-from slipway.squashfs.format.options import READABLE_DEPTH
+from slipway.squashfs import READABLE_DEPTH
 
 
 class TarSink(Protocol):

@@ -7,8 +7,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError
-from slipway.squashfs.format.options import SqshOptions
+from slipway.core import SlipwayError
+from slipway.squashfs import SqshOptions
 
 
 def find_tool(name: str) -> str:

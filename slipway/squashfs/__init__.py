@@ -1,6 +1,93 @@
-"""Squashfs 4.0 images: layers compiled once, linked into images, read, checked and compared.
+"""The squashfs 4.0 format: compile layers once, link them into images, read and compare images.
 
-Knows nothing of Docker. The way through: a layer source (`dirsource`, `tarsource`) is compiled
-into a cache entry (`compile`, `cache`), entries are merged (`merge`) and linked (`link`).
-`reader` reads any squashfs back; `diff` and `verify` stand on it.
+It knows nothing of Docker or enroot: layers come in as folders or tar streams. The format is
+documented at https://dr-emann.github.io/squashfs/.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.squashfs.compile.compiled_layer import (
+        CompiledLayer,
+        DataPart,
+        dump_layer,
+        freeze_tree,
+        part_name,
+    )
+    from slipway.squashfs.compile.compiler import compile_layers
+    from slipway.squashfs.compile.directory_layer import OverlayUnreadableError
+    from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, LayerCache, layer_cache
+    from slipway.squashfs.compile.layer_sources import DirectorySource, Source, TarSource
+    from slipway.squashfs.compile.layer_tree import FileData, TreeNode, new_root, put_node
+    from slipway.squashfs.compile.layer_writer import LayerWriter
+    from slipway.squashfs.format.options import (
+        READABLE_DEPTH,
+        CompressionOptions,
+        ImageRules,
+        SqshOptions,
+    )
+    from slipway.squashfs.format.structures import DIR, REG, SYMLINK
+    from slipway.squashfs.link.linker import ImageContents, link_image
+    from slipway.squashfs.link.path_lookup import kind_at, resolve_path
+    from slipway.squashfs.read.diff import FileChange, diff_images
+    from slipway.squashfs.read.image_reader import ImageCheck, check_image, open_image
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "DIR",
+    "READABLE_DEPTH",
+    "REG",
+    "SYMLINK",
+    "CompiledLayer",
+    "CompressionOptions",
+    "DataPart",
+    "DirectorySource",
+    "FileChange",
+    "FileData",
+    "ImageCheck",
+    "ImageContents",
+    "ImageRules",
+    "LayerCache",
+    "LayerWriter",
+    "OverlayUnreadableError",
+    "Source",
+    "SqshOptions",
+    "TarSource",
+    "TreeNode",
+    "check_image",
+    "compile_layers",
+    "diff_images",
+    "dump_layer",
+    "freeze_tree",
+    "kind_at",
+    "layer_cache",
+    "link_image",
+    "new_root",
+    "open_image",
+    "part_name",
+    "put_node",
+    "resolve_path",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "compile.compiled_layer": "CompiledLayer DataPart dump_layer freeze_tree part_name",
+        "compile.compiler": "compile_layers",
+        "compile.directory_layer": "OverlayUnreadableError",
+        "compile.layer_cache": "DEFAULT_LIMIT LayerCache layer_cache",
+        "compile.layer_sources": "DirectorySource Source TarSource",
+        "compile.layer_tree": "FileData TreeNode new_root put_node",
+        "compile.layer_writer": "LayerWriter",
+        "format.options": "CompressionOptions ImageRules READABLE_DEPTH SqshOptions",
+        "format.structures": "DIR REG SYMLINK",
+        "link.linker": "ImageContents link_image",
+        "link.path_lookup": "kind_at resolve_path",
+        "read.diff": "FileChange diff_images",
+        "read.image_reader": "ImageCheck check_image open_image",
+    },
+)

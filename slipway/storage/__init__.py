@@ -1,1 +1,70 @@
-"""Looking after the disk: where images are kept, moving them to a larger one and back, pruning."""
+"""Docker's, containerd's and enroot's data: where they are, and moving them.
+
+A move is a journal of steps, each of which can be undone; what is not understood is refused before
+anything is stopped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.storage.errors import CopyError, StorageError
+    from slipway.storage.machine import Machine
+    from slipway.storage.move.data_move import delete_kept, move_data, plan_move, require_root
+    from slipway.storage.move.docker_move import DockerDaemon
+    from slipway.storage.move.move_plan import MoveOptions
+    from slipway.storage.move.recovery import restore_data, resume_move
+    from slipway.storage.storage_report import (
+        ask_user,
+        disk_named,
+        mode_named,
+        show_deleted,
+        show_move_progress,
+        show_outcome,
+        show_planned,
+        show_status,
+    )
+    from slipway.storage.storage_status import inspect_storage
+
+__all__ = [
+    "CopyError",
+    "DockerDaemon",
+    "Machine",
+    "MoveOptions",
+    "StorageError",
+    "ask_user",
+    "delete_kept",
+    "disk_named",
+    "inspect_storage",
+    "mode_named",
+    "move_data",
+    "plan_move",
+    "require_root",
+    "restore_data",
+    "resume_move",
+    "show_deleted",
+    "show_move_progress",
+    "show_outcome",
+    "show_planned",
+    "show_status",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "errors": "CopyError StorageError",
+        "machine": "Machine",
+        "move.data_move": "delete_kept move_data plan_move require_root",
+        "move.docker_move": "DockerDaemon",
+        "move.move_plan": "MoveOptions",
+        "move.recovery": "restore_data resume_move",
+        "storage_report": (
+            "ask_user disk_named mode_named show_deleted show_move_progress show_outcome "
+            "show_planned show_status"
+        ),
+        "storage_status": "inspect_storage",
+    },
+)

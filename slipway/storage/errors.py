@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slipway.core.errors import SlipwayError
+from slipway.core import SlipwayError
 
 
 class StorageError(SlipwayError):

@@ -9,13 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slipway.core.console import Reporter, print_json, print_table, say
-from slipway.core.errors import UsageError
-from slipway.core.events import Event, OnEvent
-from slipway.core.paths import Project
-from slipway.storage.move import steps
-from slipway.storage.move.data_move import PlannedMove
-from slipway.storage.move.journal import KeptFolder, MoveJournal
+from slipway.core import Event, OnEvent, Project, Reporter, UsageError, print_json, print_table, say
+from slipway.storage.move import KeptFolder, MoveJournal, PlannedMove, move_steps, move_summary
 from slipway.storage.storage_status import StorageStatus, status_notes
 
 
@@ -47,7 +42,7 @@ def show_planned(planned: PlannedMove, *, as_json: bool) -> None:
         if as_json:
             print_json({"steps": []})
         return
-    found = steps.move_steps(journal)
+    found = move_steps(journal)
     if as_json:
         print_json(
             {
@@ -64,7 +59,7 @@ def show_planned(planned: PlannedMove, *, as_json: bool) -> None:
         return
     rows = [(str(number), *step.row()) for number, step in enumerate(found, 1)]
     print_table(("", "step", "size", "time"), rows)
-    for line in steps.move_summary(journal, planned.profile):
+    for line in move_summary(journal, planned.profile):
         say(line)
 
 

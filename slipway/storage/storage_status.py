@@ -9,23 +9,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import SlipwayError
-from slipway.core.mounts import file_system_space, nearest_existing
-from slipway.core.trees import measure
-from slipway.core.units import human_bytes
-from slipway.engine.client import Engine
-from slipway.engine.sdk_boundary import sdk_errors
+from slipway.core import SlipwayError, file_system_space, human_bytes, measure, nearest_existing
+from slipway.engine import Engine, sdk_errors
 from slipway.storage import enroot_conf
-from slipway.storage.disks import mount_table, target_disk
-from slipway.storage.disks.candidates import Candidate
-from slipway.storage.disks.mount_table import Mount
-from slipway.storage.disks.profiles import DataPlaces, profile
-from slipway.storage.docker import installation
-from slipway.storage.docker.installation import DockerInstallation
+from slipway.storage.disks import (
+    Candidate,
+    DataPlaces,
+    Mount,
+    candidate_disks,
+    home_of,
+    profile,
+    read_mount_table,
+)
+from slipway.storage.docker import DockerInstallation, engine_of_installation, find_installation
 from slipway.storage.errors import StorageError
-from slipway.storage.move import journal_file
-from slipway.storage.move.docker_move import DockerDaemon
-from slipway.storage.move.journal import MoveJournal
+from slipway.storage.move import DockerDaemon, MoveJournal, move_at_work
 
 _EXPANSION = re.compile(r"\$(?:\{|\(|[A-Za-z])")
 Wanted = tuple[str, Path, str, int | None, str]
@@ -76,11 +74,11 @@ class StorageStatus:
 def inspect_storage(room: DockerDaemon, profile_name: str) -> StorageStatus:
     """Look at everything; changes and starts nothing. Raises UsageError for an unknown profile."""
     chosen = profile(profile_name, room.machine)
-    mounted = mount_table.read_mount_table()
+    mounted = read_mount_table()
     places: list[DataLocation] = []
     found: DockerInstallation | None = None
     try:
-        found = installation.find_installation(room.project, room.url, room.machine)
+        found = find_installation(room.project, room.url, room.machine)
         daemon = f"{found.name}, {'running' if found.running else 'stopped'}"
     except SlipwayError as error:
         daemon = f"Docker is not known: {error.what}"
@@ -91,7 +89,7 @@ def inspect_storage(room: DockerDaemon, profile_name: str) -> StorageStatus:
     ]
     anchor = found.data_root if found else Path("/")
     needed = max((used or 0 for _, _, _, used, _ in wanted), default=0)
-    ranked = target_disk.candidate_disks(chosen, room.machine, anchor, needed)
+    ranked = candidate_disks(chosen, room.machine, anchor, needed)
     for what, path, note, used, there in wanted:
         places.append(locate_data(what, path, note, used, there, mounted, ranked))
     journal, told = _last_move(room)
@@ -114,7 +112,7 @@ def _last_move(room: DockerDaemon) -> tuple[MoveJournal | None, str | None]:
     if journal is None:
         return None, None
     route = ", ".join(f"{root.old} -> {root.new}" for root in journal.roots)
-    if journal_file.move_at_work(room.machine, journal.url):
+    if move_at_work(room.machine, journal.url):
         return journal, f"a {journal.kind} is at work now ({journal.phase}): {route}"
     if not journal.over:
         return journal, (
@@ -166,7 +164,7 @@ def docker_locations(found: DockerInstallation, room: DockerDaemon) -> Iterator[
     store, cache = "stopped", None
     if found.running:
         try:
-            connected = installation.engine_of_installation(found, room.project)
+            connected = engine_of_installation(found, room.project)
         except SlipwayError as error:
             store = error.what
         else:
@@ -257,7 +255,7 @@ def locate_data(
     ranked: tuple[Candidate, ...],
 ) -> DataLocation:
     """With its disk, and with the first of the ranked disks that is better."""
-    mount = target_disk.home_of(nearest_existing(path).resolve(), mounted)
+    mount = home_of(nearest_existing(path).resolve(), mounted)
     free = file_system_space(path).free
     best = next((c for c in ranked if c.mount.device != mount.device and c.space.free > free), None)
     ours = next((rank for rank, c in enumerate(ranked) if c.mount.device == mount.device), None)

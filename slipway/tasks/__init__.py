@@ -1,0 +1,31 @@
+"""The invoke namespaces: parse, call a room, print. No logic of images stands here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, REGION, ROOT, SQSH, TARGET, task_command
+    from slipway.tasks.matrix import explain_name
+
+__all__ = [
+    "BUILD",
+    "IMAGE_NAMES",
+    "JSON",
+    "REGION",
+    "ROOT",
+    "SQSH",
+    "TARGET",
+    "explain_name",
+    "task_command",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "cli": "BUILD IMAGE_NAMES JSON REGION ROOT SQSH TARGET task_command",
+        "matrix": "explain_name",
+    },
+)

@@ -19,8 +19,7 @@ from invoke.program import Program
 from invoke.tasks import task as invoke_task
 
 from slipway import __version__
-from slipway.core import interrupts
-from slipway.core.errors import FAILED, INTERRUPTED, TERMINATED, USAGE, SlipwayError
+from slipway.core import FAILED, INTERRUPTED, TERMINATED, USAGE, SlipwayError, Terminated, install
 
 ROOT = Path(__file__).parents[2]
 IMAGE_NAMES = {
@@ -174,7 +173,7 @@ def after_dashes(argv: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Entry point of ``./inv``."""
-    interrupts.install()
+    install()
     try:
         InvProgram(name="Slipway", binary="inv", version=__version__).run(sys.argv)
     except SystemExit as end:
@@ -185,7 +184,7 @@ def main() -> None:
 
 
 def _exit_code(interrupt: KeyboardInterrupt) -> int:
-    return TERMINATED if isinstance(interrupt, interrupts.Terminated) else INTERRUPTED
+    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ from typing import Any
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.core.console import print_json, print_table
-from slipway.derive.tables import ci_jobs, describe_image, describe_reference, table_rows
-from slipway.matrix.load import select_images
-from slipway.matrix.model import explain_image
-from slipway.pipeline.checkout import Checkout
+from slipway.core import print_json, print_table
+from slipway.derive import ci_jobs, describe_image, describe_reference, table_rows
+from slipway.matrix import explain_image, select_images
+from slipway.pipeline import Checkout
 from slipway.tasks.cli import IMAGE_NAMES, JSON, ROOT, task_command
-from slipway.verify.capabilities import capabilities_of
+from slipway.verify import capabilities_of
 
 
 @task_command(positional=[], help={**IMAGE_NAMES, **JSON})

@@ -7,8 +7,7 @@ import sys
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.cluster import script
-from slipway.cluster.slurm_job import ScriptRequest
+from slipway.cluster import ScriptRequest, write_script
 from slipway.tasks.cli import ROOT, after_dashes, task_command
 
 
@@ -75,7 +74,7 @@ def slurm_script(
         sbatch=tuple(sbatch),
         srun=tuple(srun),
     )
-    script.write_script(ROOT, name, request, sqsh=sqsh, output=output)
+    write_script(ROOT, name, request, sqsh=sqsh, output=output)
 
 
 ns = Collection("slurm", script=slurm_script)

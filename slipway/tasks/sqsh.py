@@ -7,18 +7,12 @@ from pathlib import Path
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.core.console import Reporter, print_json
-from slipway.core.errors import DriftError, UsageError
-from slipway.core.paths import Project
-from slipway.core.units import human_bytes
-from slipway.engine.client import connect
-from slipway.pipeline import ship
-from slipway.pipeline.settings import Settings
-from slipway.registry.logins import credentials_for
-from slipway.sqsh import comparison, stored_images
-from slipway.sqsh.comparison import ImageExporter
-from slipway.sqsh.sidecar import verify_sqsh_file
-from slipway.squashfs.read.diff import FileChange, diff_images
+from slipway.core import DriftError, Project, Reporter, UsageError, human_bytes, print_json
+from slipway.engine import connect
+from slipway.pipeline import Settings, ship_images
+from slipway.registry import credentials_for
+from slipway.sqsh import ImageExporter, export_stored, verify_sqsh_file
+from slipway.squashfs import FileChange, diff_images
 from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, ROOT, SQSH, task_command
 
 
@@ -51,7 +45,7 @@ def sqsh_export(
             raise UsageError("--from names the image itself", cure="Leave out the image names.")
         project = Project.at(ROOT)
         with Reporter() as reporter:
-            path = stored_images.export_stored(
+            path = export_stored(
                 project,
                 from_,
                 credentials_for(),
@@ -63,7 +57,7 @@ def sqsh_export(
             )
         print(path)
     else:
-        ship.ship_images(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
+        ship_images(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
 
 
 @task_command(help={"file": "the .sqsh"})
@@ -88,7 +82,7 @@ def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = Fals
     """
     project, settings = Project.at(ROOT), Settings.of(c.config)
     with Reporter() as reporter:
-        exporter = comparison.ImageExporter(
+        exporter = ImageExporter(
             project,
             lambda: connect(project, settings.engine),
             credentials_for(),

@@ -5,15 +5,29 @@ from __future__ import annotations
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.core.console import say
-from slipway.core.paths import Project
-from slipway.pipeline.settings import Settings
-from slipway.prune import removals
-from slipway.storage import storage_report
-from slipway.storage import storage_status as status
-from slipway.storage.machine import Machine
-from slipway.storage.move import data_move, move_plan, recovery
-from slipway.storage.move.docker_move import DockerDaemon
+from slipway.core import Project, say
+from slipway.pipeline import Settings
+from slipway.prune import prune
+from slipway.storage import (
+    DockerDaemon,
+    Machine,
+    MoveOptions,
+    ask_user,
+    delete_kept,
+    disk_named,
+    inspect_storage,
+    mode_named,
+    move_data,
+    plan_move,
+    require_root,
+    restore_data,
+    resume_move,
+    show_deleted,
+    show_move_progress,
+    show_outcome,
+    show_planned,
+    show_status,
+)
 from slipway.tasks.cli import JSON, ROOT, task_command
 
 PROFILE = {"profile": "kind of machine: notebook, hyperpod, ec2, or auto to look"}
@@ -27,7 +41,7 @@ def _room(c: Context) -> DockerDaemon:
 @task_command(help={**PROFILE, **JSON})
 def storage_status_task(c: Context, profile: str = "auto", json: bool = False) -> None:
     """Where Docker, containerd, enroot and Slipway keep their data, and what would be better."""
-    storage_report.show_status(status.inspect_storage(_room(c), profile), as_json=json)
+    show_status(inspect_storage(_room(c), profile), as_json=json)
 
 
 @task_command(
@@ -56,49 +70,47 @@ def storage_move(
 ) -> None:
     """Move Docker's and containerd's data, and enroot's folders, to another disk; or all back."""
     if not dry_run:
-        data_move.require_root()
+        require_root()
     room = _room(c)
-    disk = storage_report.disk_named(names)
-    options = move_plan.MoveOptions(
-        storage_report.mode_named(mode), stop=stop, delete_old=delete_old
-    )
+    disk = disk_named(names)
+    options = MoveOptions(mode_named(mode), stop=stop, delete_old=delete_old)
     if dry_run:
-        planned = data_move.plan_move(room, disk, profile, options, dry_run=True, say=say)
-        storage_report.show_planned(planned, as_json=json)
+        planned = plan_move(room, disk, profile, options, dry_run=True, say=say)
+        show_planned(planned, as_json=json)
         return
     with (
         room.locked("storage.move"),
-        storage_report.show_move_progress(room.project, "move") as on_event,
+        show_move_progress(room.project, "move") as on_event,
     ):
         if resume:
-            storage_report.show_outcome(recovery.resume_move(room, on_event))
+            show_outcome(resume_move(room, on_event))
             return
         if delete_old and disk is None and room.has_kept():
-            storage_report.show_deleted(data_move.delete_kept(room, say))
+            show_deleted(delete_kept(room, say))
             return
-        planned = data_move.plan_move(room, disk, profile, options, dry_run=False, say=say)
-        storage_report.show_planned(planned, as_json=json)
+        planned = plan_move(room, disk, profile, options, dry_run=False, say=say)
+        show_planned(planned, as_json=json)
         if planned.journal is not None:
-            storage_report.show_outcome(data_move.move_data(room, planned.journal, on_event))
+            show_outcome(move_data(room, planned.journal, on_event))
         else:
             planned.make_folders()
         if planned.journal is None and delete_old:
-            storage_report.show_deleted(data_move.delete_kept(room, say))
+            show_deleted(delete_kept(room, say))
 
 
 @task_command(help={**YES, "stop": "stop running containers, and start them again afterwards"})
 def storage_restore(c: Context, yes: bool = False, stop: bool = False) -> None:
     """Go back to what was before the last move, or before one that was cut off."""
-    data_move.require_root()
+    require_root()
     room = _room(c)
     with (
         room.locked("storage.restore"),
-        storage_report.show_move_progress(room.project, "restore") as on_event,
+        show_move_progress(room.project, "restore") as on_event,
     ):
-        journal = recovery.restore_data(
-            room, on_event, stop=stop, agree=lambda text: storage_report.ask_user(text, yes=yes)
+        journal = restore_data(
+            room, on_event, stop=stop, agree=lambda text: ask_user(text, yes=yes)
         )
-    storage_report.show_outcome(journal)
+    show_outcome(journal)
 
 
 @task_command(
@@ -117,7 +129,7 @@ def storage_prune(
     json: bool = False,
 ) -> None:
     """Remove unused images, build cache, old .sqsh files and caches; asks first."""
-    removals.prune(_room(c), older_than, yes=yes, dry_run=dry_run, json=json)
+    prune(_room(c), older_than, yes=yes, dry_run=dry_run, json=json)
 
 
 ns = Collection(

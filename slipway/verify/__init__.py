@@ -1,1 +1,24 @@
-"""An image in the engine -> whether it is what the matrix says."""
+"""Whether an image is what the matrix says.
+
+The checks are those of tests/image; here they are chosen, and run against containers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.verify.capabilities import capabilities_of
+    from slipway.verify.image_checks import suite_hash, verify_image
+
+__all__ = ["capabilities_of", "suite_hash", "verify_image"]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "capabilities": "capabilities_of",
+        "image_checks": "suite_hash verify_image",
+    },
+)

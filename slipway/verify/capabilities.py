@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slipway.matrix.model import Image
+from slipway.matrix import Image
 
 
 @dataclass(frozen=True)

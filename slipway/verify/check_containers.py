@@ -22,11 +22,8 @@ from testinfra.backend.base import (  # type: ignore[import-untyped]
     CommandResult,
 )
 
-from slipway.core.errors import SlipwayError
-from slipway.core.processes import this_process
-from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL, remove_container
-from slipway.engine.sdk_boundary import sdk_errors
+from slipway.core import SlipwayError, this_process
+from slipway.engine import OWNER_LABEL, Engine, remove_container, sdk_errors
 
 SCRIPT = "train.py"
 FOLDERS = ("/opt/ml/input/data", "/opt/ml/model", "/opt/ml/output/data")

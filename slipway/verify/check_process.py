@@ -14,8 +14,7 @@ from typing import IO, Any
 
 import pytest
 
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent
+from slipway.core import Event, OnEvent, SlipwayError
 
 _ENDING_S = 30.0
 """Time that an interrupted pytest gets to remove its containers."""

@@ -13,16 +13,11 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from slipway.core.errors import SlipwayError
-from slipway.core.paths import Project
-from slipway.derive.dockerfile import environment_of, labels_of
-from slipway.engine.client import Engine
-from slipway.engine.images import find_image_id, inspect_image
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image, explain_image
-from slipway.records.lock_files import load_locks
-from slipway.records.lock_keys import python_lock_keys
-from slipway.records.locks import Locks
+from slipway.core import Project, SlipwayError
+from slipway.derive import environment_of, labels_of
+from slipway.engine import Engine, find_image_id, inspect_image
+from slipway.matrix import Image, explain_image, load_matrix
+from slipway.records import Locks, load_locks, python_lock_keys
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _PRIVATE_FILES = (".netrc", ".aws/credentials", ".pypirc", ".docker/config.json")

@@ -10,15 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.digests import tree_files, tree_sha256
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent, silent
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
-from slipway.engine.containers import remove_stale_containers
-from slipway.engine.sdk_boundary import engine_died, sdk_errors
-from slipway.matrix.model import Image, explain_image
-from slipway.records.lock_files import load_locks
+from slipway.core import Event, OnEvent, Project, SlipwayError, silent, tree_files, tree_sha256
+from slipway.engine import Engine, engine_died, remove_stale_containers, sdk_errors
+from slipway.matrix import Image, explain_image
+from slipway.records import load_locks
 from slipway.verify.capabilities import capabilities_of
 from slipway.verify.check_process import run_checks
 from slipway.verify.expectations import expectations_of, may_come, may_move

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
+from slipway.core import Project
+from slipway.engine import Engine, connect
 from slipway.verify import check_containers
 from slipway.verify.check_containers import LaunchedJob, SdkBackend
 from slipway.verify.check_process import CheckReporter

@@ -1,0 +1,31 @@
+"""Wheels and tools by their locked hashes: fetched, built, laid out for an image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.wheels.image_context import make_image_context
+    from slipway.wheels.tool_wheels import ARCHITECTURES, TOOL_PYTHON, tool_binary
+    from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, no_cpu_torch
+
+__all__ = [
+    "ARCHITECTURES",
+    "TOOL_PYTHON",
+    "NotOfferedError",
+    "fetch_wheels",
+    "make_image_context",
+    "no_cpu_torch",
+    "tool_binary",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "image_context": "make_image_context",
+        "tool_wheels": "ARCHITECTURES TOOL_PYTHON tool_binary",
+        "wheelhouse": "NotOfferedError fetch_wheels no_cpu_torch",
+    },
+)

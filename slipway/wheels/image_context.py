@@ -6,16 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from slipway.core.digests import sha256_file
-from slipway.core.errors import SlipwayError
-from slipway.core.events import OnEvent, silent
-from slipway.core.paths import Project
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.client import Engine
-from slipway.matrix.model import Image, Matrix
-from slipway.records.lock_files import python_lock_text
-from slipway.records.lock_keys import BUILD, python_lock_keys
-from slipway.records.locks import Locks, Pin, PythonLock
+from slipway.core import OnEvent, Project, SlipwayError, sha256_file, silent
+from slipway.engine import ContextFile, Engine
+from slipway.matrix import Image, Matrix
+from slipway.records import BUILD, Locks, Pin, PythonLock, python_lock_keys, python_lock_text
 from slipway.wheels.tool_wheels import fetch_tool
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels

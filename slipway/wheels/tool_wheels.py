@@ -6,13 +6,9 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-from slipway.core.digests import sha256_file
-from slipway.core.errors import SlipwayError
-from slipway.core.events import OnEvent, silent
-from slipway.core.files import write_atomic
-from slipway.core.paths import Project
-from slipway.matrix.model import Tool
-from slipway.records.locks import Pin, ToolLock
+from slipway.core import OnEvent, Project, SlipwayError, sha256_file, silent, write_atomic
+from slipway.matrix import Tool
+from slipway.records import Pin, ToolLock
 from slipway.wheels.wheelhouse import fetch_wheels
 
 ARCHITECTURES = ("amd64", "arm64")

@@ -16,15 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.digests import sha256_file
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent, silent
-from slipway.core.files import write_atomic
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
-from slipway.records.locks import Pin, PythonLock
-from slipway.records.wheel_tags import wheel_fits
+from slipway.core import Event, OnEvent, Project, SlipwayError, sha256_file, silent, write_atomic
+from slipway.engine import Engine, run_once
+from slipway.records import Pin, PythonLock, wheel_fits
 
 BUILD_ENVIRONMENT = {
     # 1980-01-01, the oldest time that a zip can hold: the same sdist gives the same wheel.

@@ -11,13 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slipway.core.digests import sha256_file
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent, silent
-from slipway.core.paths import Project
-from slipway.matrix.model import Base
-from slipway.records.locks import Pin
-from slipway.records.wheel_tags import platform_tags
+from slipway.core import Event, OnEvent, Project, SlipwayError, sha256_file, silent
+from slipway.matrix import Base
+from slipway.records import Pin, platform_tags
 
 _TASK = "fetch wheels"
 

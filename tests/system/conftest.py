@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.engine.embedded import daemon
-from slipway.engine.transfer import import_rootfs
+from slipway.core import Project
+from slipway.engine import Engine, connect, import_rootfs, start_daemon, stop_daemon
 from tests.system.tiny import rootfs_tar
 
 CHECKOUT = Path(__file__).parents[2]
@@ -37,11 +35,11 @@ def shared_project() -> Project:
 @pytest.fixture(scope="session")
 def engine(shared_project: Project) -> Iterator[Engine]:
     """The embedded engine, started for the session and stopped after it."""
-    daemon.start_daemon(shared_project)
+    start_daemon(shared_project)
     connected = connect(shared_project, "embedded")
     yield connected
     connected.close()
-    daemon.stop_daemon(shared_project)
+    stop_daemon(shared_project)
 
 
 @pytest.fixture

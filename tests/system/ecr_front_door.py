@@ -32,7 +32,7 @@ from moto.ecr.models import ECRBackend, Repository, ecr_backends
 from moto.ecr.responses import ECRResponse
 from moto.server import ThreadedMotoServer
 
-from slipway.registry.target import Target
+from slipway.registry import Target
 from tests.system.registry_faults import Fault, Faults, Request
 
 ACCOUNT = "123456789012"  # moto's own

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from slipway.core.credentials import CredentialsFor, anonymous
-from slipway.core.events import Event, OnEvent, silent
-from slipway.core.processes import command_line, find_process
-from slipway.engine.buildkit.build import BuildRequest, build_image
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.client import Engine
+from slipway.core import (
+    CredentialsFor,
+    Event,
+    OnEvent,
+    anonymous,
+    command_line,
+    find_process,
+    silent,
+)
+from slipway.engine import BuildRequest, ContextFile, Engine, build_image
 
 TASK = "build of a test"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
+from slipway.core import Project
+from slipway.engine import Engine
 from tests.system.example_runs import EXAMPLES, Machine, Packages
 from tests.system.launch_containers import Fleet
 

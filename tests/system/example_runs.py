@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
+from slipway.core import Project
+from slipway.engine import Engine, run_once
 from slipway.resolve.base_lookup import read_packages
 from slipway.resolve.pip_settings import read_pip_settings
 from slipway.resolve.uv import Resolver, ResolveRequest
-from slipway.wheels.wheelhouse import fetch_wheels
+from slipway.wheels import fetch_wheels
 from tests.system.launch_containers import Fleet, Running
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

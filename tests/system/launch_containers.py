@@ -16,7 +16,7 @@ from typing import Any
 
 from docker.models.containers import Container
 
-from slipway.engine.client import Engine
+from slipway.engine import Engine
 from tests.system.launch_cluster import free_ports
 
 #: A bound for waits that end earlier; DeepSpeed compiles for more than a minute when it is new.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
-from slipway.records import builds
+from slipway.core import Project
+from slipway.engine import Engine
+from slipway.records import load_record
 from tests.system.clones import Clone
 from tests.system.launch_containers import Fleet, Make
 
@@ -23,7 +23,7 @@ def local_image(
     clone = Clone.make(tmp_path_factory.mktemp("launch") / "clone", shared_project.state)
     clone.inv("build")
     (record,) = shared_project.records.glob("local-*.json")
-    built = builds.load_record(shared_project, record.stem).built
+    built = load_record(shared_project, record.stem).built
     assert built is not None
     return built.reference
 

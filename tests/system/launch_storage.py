@@ -14,9 +14,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from slipway.core.paths import Project
-from slipway.matrix.load import load_matrix
-from slipway.records.lock_files import load_locks
+from slipway.core import Project
+from slipway.matrix import load_matrix
+from slipway.records import load_locks
 from slipway.wheels.tool_wheels import fetch_tool
 from tests.system.launch_bucket import Bucket
 

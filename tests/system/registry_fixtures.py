@@ -10,10 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.paths import Project
-from slipway.registry import local
-from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.core import Project, anonymous
+from slipway.registry import RegistryClient, start_local_registry, stop_local_registry
 from tests.system.ecr_front_door import REGION, Door, aws_api, ecr, public_registry
 
 
@@ -22,8 +20,8 @@ def data_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Host of a Distribution that keeps the data of all tests of this session."""
     root = tmp_path_factory.mktemp("registry")
     project = Project(root, root)
-    yield local.start_local_registry(project, 5655).host
-    local.stop_local_registry(project)
+    yield start_local_registry(project, 5655).host
+    stop_local_registry(project)
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,10 @@ import json
 import tarfile
 import uuid
 
-from slipway.engine.client import Engine
-from slipway.engine.images import find_image_id
-from slipway.engine.transfer import import_rootfs
+from slipway.engine import Engine, find_image_id, import_rootfs
+from slipway.registry import Manifest, RegistryClient, RetryPolicy, digest_of
 from slipway.registry.distribution.blob_upload import upload_blob
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.distribution.retry import RetryPolicy
-from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of
+from slipway.registry.manifests import OCI_MANIFEST
 
 QUICK = RetryPolicy(attempts=6, base=0.02, cap=0.1)
 """Patience for tests: as many tries as in life, shorter waits."""

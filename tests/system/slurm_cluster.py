@@ -19,11 +19,8 @@ from pathlib import Path
 
 from docker.models.containers import Container
 
-from slipway.core.events import silent
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
-from slipway.engine.images import find_image_id
-from slipway.engine.transfer import import_rootfs
+from slipway.core import Project, silent
+from slipway.engine import Engine, find_image_id, import_rootfs
 from slipway.local_base.rootfs import make_rootfs, rootfs_id
 from tests.system.clones import Clone
 

@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from slipway.engine.client import Engine
+from slipway.engine import Engine
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep
 OLD = 1_600_000_000

@@ -26,15 +26,20 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
-from slipway.core import digests
-from slipway.core.digests import differing_pieces
-from slipway.squashfs.compile.compiler import compile_layers
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.compile.layer_sources import DirectorySource, Source, TarSource
-from slipway.squashfs.format.options import CompressionOptions
-from slipway.squashfs.format.structures import KIND_MODE, REG, device_parts
-from slipway.squashfs.link.linker import LinkResult, link_image
-from slipway.squashfs.read.image_reader import open_image
+from slipway.core import differing_pieces, digests
+from slipway.squashfs import (
+    REG,
+    CompressionOptions,
+    DirectorySource,
+    LayerCache,
+    Source,
+    TarSource,
+    compile_layers,
+    link_image,
+    open_image,
+)
+from slipway.squashfs.format.structures import KIND_MODE, device_parts
+from slipway.squashfs.link.linker import LinkResult
 
 BLOCK = 4096
 

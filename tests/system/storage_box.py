@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.core.paths import Project
-from slipway.core.processes import command_line, find_process, spawn, wait_until
-from slipway.engine.client import Engine, connect
+from slipway.core import Project, command_line, find_process, spawn, wait_until
+from slipway.engine import Engine, connect
+from slipway.storage import Machine
 from slipway.storage.docker.daemon_process import listener, start_time
-from slipway.storage.machine import Machine
 
 MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"),

@@ -9,9 +9,7 @@ import stat
 import tarfile
 from pathlib import Path
 
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
-from slipway.engine.transfer import import_rootfs
+from slipway.engine import Engine, import_rootfs, run_once
 from tests.system.tiny import rootfs_tar
 
 LOWER, UPPER = "slip/lower:1", "slip/upper:1"

@@ -13,12 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-from slipway.core.events import Event
-from slipway.core.paths import Project
-from slipway.storage.machine import Machine
-from slipway.storage.move import data_move
-from slipway.storage.move.docker_move import DockerDaemon
-from slipway.storage.move.move_plan import MoveOptions
+from slipway.core import Event, Project
+from slipway.storage import DockerDaemon, Machine, MoveOptions, move_data, plan_move
 
 HALF = "half copied"
 
@@ -36,11 +32,9 @@ def main() -> None:
 
     with room.locked("storage.move"):
         options = MoveOptions(mode="copy", delete_old=moment == "deleting the old data")
-        planned = data_move.plan_move(
-            room, Path(disk), "auto", options, dry_run=False, say=lambda _: None
-        )
+        planned = plan_move(room, Path(disk), "auto", options, dry_run=False, say=lambda _: None)
         assert planned.journal is not None
-        data_move.move_data(room, planned.journal, on_event)
+        move_data(room, planned.journal, on_event)
     sys.exit("it was not killed")
 
 

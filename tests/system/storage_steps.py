@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.core.events import OnEvent, silent
-from slipway.storage import storage_status
-from slipway.storage.move import data_move, recovery
+from slipway.core import OnEvent, silent
+from slipway.storage import (
+    DockerDaemon,
+    MoveOptions,
+    inspect_storage,
+    move_data,
+    plan_move,
+    restore_data,
+    resume_move,
+)
 from slipway.storage.move.data_move import PlannedMove
-from slipway.storage.move.docker_move import DockerDaemon
 from slipway.storage.move.journal import MoveJournal
-from slipway.storage.move.move_plan import MoveOptions
 from slipway.storage.storage_status import StorageStatus
 from tests.system.storage_box import Box
 from tests.system.storage_content import seen
@@ -24,7 +29,7 @@ def planned(
     made: Box, disk: Path | None, profile: str = "auto", *, dry_run: bool = False, **options: object
 ) -> PlannedMove:
     wanted = MoveOptions(**options)  # type: ignore[arg-type]  # what Options refuses, it refuses
-    return data_move.plan_move(room_of(made), disk, profile, wanted, dry_run=dry_run, say=print)
+    return plan_move(room_of(made), disk, profile, wanted, dry_run=dry_run, say=print)
 
 
 def move(
@@ -38,19 +43,19 @@ def move(
     room = room_of(made)
     with room.locked("storage.move"):
         journal = planned(made, disk, profile, **options).journal  # type: ignore[arg-type]
-        return None if journal is None else data_move.move_data(room, journal, on_event)
+        return None if journal is None else move_data(room, journal, on_event)
 
 
 def resume(made: Box) -> MoveJournal:
     room = room_of(made)
     with room.locked("storage.move"):
-        return recovery.resume_move(room, silent)
+        return resume_move(room, silent)
 
 
 def restore(made: Box, *, stop: bool = False, agree: bool = False) -> MoveJournal:
     room = room_of(made)
     with room.locked("storage.restore"):
-        return recovery.restore_data(room, silent, stop=stop, agree=lambda _: agree)
+        return restore_data(room, silent, stop=stop, agree=lambda _: agree)
 
 
 def look(made: Box) -> dict[str, object]:
@@ -59,4 +64,4 @@ def look(made: Box) -> dict[str, object]:
 
 
 def look_at_status(made: Box) -> StorageStatus:
-    return storage_status.inspect_storage(room_of(made), "auto")
+    return inspect_storage(room_of(made), "auto")

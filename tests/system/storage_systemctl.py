@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slipway.core.processes import spawn, wait_until
-from slipway.engine.endpoint import ping
+from slipway.core import spawn, wait_until
+from slipway.engine import ping
 from slipway.storage.docker.daemon_process import listener, start_time
 
 DOCKER, SOCKET, CONTAINERD = "docker.service", "docker.socket", "containerd.service"

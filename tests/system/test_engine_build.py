@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 
-from slipway.core.credentials import Credentials, anonymous
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event
-from slipway.core.processes import wait_until
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
-from slipway.engine.errors import BuildCancelledError, BuildFailedError, EngineError
-from slipway.engine.images import find_image_id, inspect_image
-from slipway.engine.transfer import push_image_layers
-from slipway.registry.ecr_target import prepare_repository
+from slipway.core import Credentials, Event, SlipwayError, anonymous, wait_until
+from slipway.engine import (
+    ContextFile,
+    Engine,
+    EngineError,
+    find_image_id,
+    inspect_image,
+    push_image_layers,
+    run_once,
+)
+from slipway.engine.errors import BuildCancelledError, BuildFailedError
+from slipway.registry import prepare_repository
 from tests.system.ecr_front_door import Door
 from tests.system.engine_builds import request, run_build, sleeping, when_says
 from tests.system.tiny import rootfs_tar

@@ -13,18 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.paths import Project
-from slipway.core.processes import command_line, read_pid, wait_until
-from slipway.engine.client import connect
-from slipway.engine.embedded import daemon, layout
-from slipway.engine.errors import EngineUnavailableError
+from slipway.core import Project, command_line, read_pid, wait_until
+from slipway.engine import EngineUnavailableError, connect, daemon_status, start_daemon, stop_daemon
+from slipway.engine.embedded import layout
 
 
 @pytest.fixture
 def own(project: Project) -> Iterator[Project]:
     """A project whose engine is stopped when the test is over."""
     yield project
-    daemon.stop_daemon(project)
+    stop_daemon(project)
 
 
 START = """
@@ -55,8 +53,8 @@ def _mounts(project: Project) -> list[str]:
 def test_it_starts_answers_and_stops_without_a_trace(own: Project) -> None:
     network = sorted(Path("/sys/class/net").iterdir())
     forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
-    url = daemon.start_daemon(own)
-    status = daemon.daemon_status(own)
+    url = start_daemon(own)
+    status = daemon_status(own)
     assert (status.running, status.url) == (True, url)
     with closing(connect(own, "embedded")) as engine:
         assert engine.embedded
@@ -65,18 +63,18 @@ def test_it_starts_answers_and_stops_without_a_trace(own: Project) -> None:
         assert engine.answers()
     assert sorted(Path("/sys/class/net").iterdir()) == network
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == forward
-    assert daemon.stop_daemon(own) is True
-    assert daemon.daemon_status(own).running is False
+    assert stop_daemon(own) is True
+    assert daemon_status(own).running is False
     assert _daemons(own) == []
     assert _mounts(own) == []
-    assert daemon.stop_daemon(own) is False
+    assert stop_daemon(own) is False
 
 
 def test_starting_it_again_changes_nothing(own: Project) -> None:
-    assert daemon.start_daemon(own) == daemon.start_daemon(own)
-    first = daemon.daemon_status(own).pid
-    daemon.start_daemon(own)
-    assert daemon.daemon_status(own).pid == first
+    assert start_daemon(own) == start_daemon(own)
+    first = daemon_status(own).pid
+    start_daemon(own)
+    assert daemon_status(own).pid == first
 
 
 def test_two_starts_at_once_start_one_engine(own: Project) -> None:
@@ -93,11 +91,11 @@ def test_it_outlives_the_command_that_started_it_and_a_ctrl_c_in_its_terminal(
 ) -> None:
     start = _starting(own)
     start.communicate(timeout=120)
-    pid = daemon.daemon_status(own).pid
+    pid = daemon_status(own).pid
     assert pid is not None
     assert os.getsid(pid) != os.getsid(0)
     assert os.getpgid(pid) != os.getpgid(0)
-    assert daemon.daemon_status(own).running
+    assert daemon_status(own).running
 
 
 def _is_gone(pid: int) -> bool:
@@ -106,7 +104,7 @@ def _is_gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("victim", ["dockerd", "containerd", "both"])
 def test_after_a_crash_the_next_start_heals_it(own: Project, victim: str) -> None:
-    daemon.start_daemon(own)
+    start_daemon(own)
     place = layout.embedded_paths(own)
     before = {
         "dockerd": read_pid(place.dockerd_pid),
@@ -117,13 +115,13 @@ def test_after_a_crash_the_next_start_heals_it(own: Project, victim: str) -> Non
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
             assert wait_until(partial(_is_gone, pid), 30)
-    assert not daemon.daemon_status(own).running
-    daemon.start_daemon(own)
-    assert daemon.daemon_status(own).running
+    assert not daemon_status(own).running
+    start_daemon(own)
+    assert daemon_status(own).running
     names = sorted(Path(command_line(pid)[0]).name for pid in _daemons(own))
     assert names == ["containerd", "dockerd"]
     assert not set(before.values()) & set(_daemons(own))
-    daemon.stop_daemon(own)
+    stop_daemon(own)
     assert _mounts(own) == []
 
 
@@ -133,23 +131,23 @@ def test_pid_files_that_name_another_program_do_it_no_harm(own: Project) -> None
     place.socket.touch()
     for file in (place.dockerd_pid, place.containerd_pid):
         file.write_text(f"{os.getpid()}\n")
-    assert not daemon.daemon_status(own).running
-    daemon.start_daemon(own)
-    assert daemon.daemon_status(own).running
+    assert not daemon_status(own).running
+    start_daemon(own)
+    assert daemon_status(own).running
 
 
 def test_a_deep_checkout_gets_an_engine_too_with_its_sockets_under_run(tmp_path: Path) -> None:
     state = tmp_path.joinpath(*["a-folder-with-a-long-name"] * 4)
     project = Project(tmp_path, state)
     place = layout.embedded_paths(project)
-    url = daemon.start_daemon(project)
+    url = start_daemon(project)
     try:
         assert url.startswith("unix:///run/slipway-")
         assert str(place.run) in (place.home / "engine.json").read_text()
         with closing(connect(project, "embedded")) as engine:
             assert Path(engine.data_root) == state / "engine" / "data"
     finally:
-        daemon.stop_daemon(project)
+        stop_daemon(project)
     assert not place.run.exists()
 
 
@@ -174,7 +172,7 @@ def test_a_disk_that_overlayfs_cannot_use_is_told_in_the_daemons_own_words(
     with _mounted("overlay", point, options, "overlay"):
         project = Project(tmp_path, point)
         with pytest.raises(EngineUnavailableError, match="graphdriver") as caught:
-            daemon.start_daemon(project)
+            start_daemon(project)
         assert _daemons(project) == []
         assert _mounts(project) == []
     assert caught.value.cure is not None
@@ -188,16 +186,16 @@ def test_a_state_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) 
         _mounted("tmpfs", point, "ro", "tmpfs"),
         pytest.raises(EngineUnavailableError, match="Read-only file system") as caught,
     ):
-        daemon.start_daemon(Project(tmp_path, point))
+        start_daemon(Project(tmp_path, point))
     assert caught.value.where == str(point / "engine")
 
 
 def test_a_daemon_that_docker_host_names_is_used_and_is_the_users(
     own: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", daemon.start_daemon(own))
+    monkeypatch.setenv("DOCKER_HOST", start_daemon(own))
     with closing(connect(own)) as engine:
-        assert engine.url == daemon.daemon_status(own).url
+        assert engine.url == daemon_status(own).url
         assert not engine.embedded
 
 
@@ -208,7 +206,7 @@ def test_a_daemon_that_docker_host_names_and_that_is_gone_is_an_error_that_names
     with pytest.raises(EngineUnavailableError, match="no Docker daemon answers") as caught:
         connect(own)
     assert caught.value.where == "unix:///nowhere/docker.sock"
-    assert not daemon.daemon_status(own).running
+    assert not daemon_status(own).running
 
 
 def test_connecting_without_starting_starts_nothing(own: Project) -> None:

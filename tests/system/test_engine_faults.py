@@ -16,16 +16,19 @@ from typing import IO
 
 import pytest
 
-from slipway.core.events import Event
-from slipway.core.paths import Project
-from slipway.core.processes import wait_until
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.client import Engine, connect
-from slipway.engine.containers import run_once
-from slipway.engine.embedded import daemon
-from slipway.engine.errors import DiskFullError, EngineDiedError, TransferError
-from slipway.engine.images import find_image_id
-from slipway.engine.transfer import import_rootfs
+from slipway.core import Event, Project, wait_until
+from slipway.engine import (
+    ContextFile,
+    Engine,
+    TransferError,
+    connect,
+    daemon_status,
+    find_image_id,
+    import_rootfs,
+    run_once,
+    stop_daemon,
+)
+from slipway.engine.errors import DiskFullError, EngineDiedError
 from tests.system.engine_builds import request, run_build, sleeping, when_says
 from tests.system.tiny import rootfs_tar
 
@@ -39,7 +42,7 @@ def own(project: Project) -> Iterator[Project]:
     with closing(connect(project, "embedded")) as engine:
         import_rootfs(engine, io.BytesIO(rootfs_tar()), BASE)
     yield project
-    daemon.stop_daemon(project)
+    stop_daemon(project)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -49,14 +52,14 @@ def test_a_daemon_that_dies_is_blamed_and_the_next_run_heals_it(
     seconds = str(4800 + number)
 
     def kill(_: Event) -> None:
-        pid = daemon.daemon_status(own).pid
+        pid = daemon_status(own).pid
         assert pid is not None
         os.kill(pid, number)
 
     wanted = request(f"FROM {BASE}\nRUN echo begun; exec sleep {seconds}\n", tags=(TAG,))
     with closing(connect(own, "embedded")) as engine, pytest.raises(EngineDiedError) as caught:
         run_build(engine, wanted, tmp_path / "log", on_event=when_says("begun", kill))
-    assert caught.value.where == daemon.daemon_status(own).url
+    assert caught.value.where == daemon_status(own).url
     assert "begun" in (tmp_path / "log").read_text()
 
     with closing(connect(own, "embedded")) as engine:
@@ -82,7 +85,7 @@ def small_disk(tmp_path: Path) -> Iterator[Project]:
     try:
         yield project
     finally:
-        daemon.stop_daemon(project)
+        stop_daemon(project)
         subprocess.run(["umount", str(point)], check=True)
 
 

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.paths import Project
-from slipway.core.processes import wait_until
-from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL, remove_stale_containers, run_once
-from slipway.engine.errors import EngineError
-from slipway.engine.images import find_image_id, inspect_image
+from slipway.core import Project, wait_until
+from slipway.engine import (
+    OWNER_LABEL,
+    Engine,
+    EngineError,
+    find_image_id,
+    inspect_image,
+    remove_stale_containers,
+    run_once,
+)
 from tests.system.engine_builds import sleeping
 
 

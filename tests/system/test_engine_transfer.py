@@ -16,17 +16,22 @@ from typing import Any
 
 import pytest
 
-from slipway.core.credentials import Credentials, CredentialsFor, anonymous
-from slipway.core.events import Event, silent
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.engine.containers import run_once
-from slipway.engine.embedded import daemon
-from slipway.engine.errors import TransferError, TransferKind
-from slipway.engine.images import find_image_id, inspect_image
-from slipway.engine.transfer import import_rootfs, load_image_tar, pull_image, push_image_layers
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr_target import prepare_repository
+from slipway.core import Credentials, CredentialsFor, Event, Project, anonymous, silent
+from slipway.engine import (
+    Engine,
+    TransferError,
+    connect,
+    find_image_id,
+    import_rootfs,
+    inspect_image,
+    pull_image,
+    push_image_layers,
+    run_once,
+    stop_daemon,
+)
+from slipway.engine.errors import TransferKind
+from slipway.engine.transfer import load_image_tar
+from slipway.registry import RegistryClient, prepare_repository
 from tests.system.ecr_front_door import Door
 from tests.system.tiny import rootfs_tar
 
@@ -251,7 +256,7 @@ def _small_disk(folder: Path) -> Iterator[Project]:
     try:
         yield project
     finally:
-        daemon.stop_daemon(project)
+        stop_daemon(project)
         subprocess.run(["umount", str(point)], check=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.causes import PEER
 from launcher.ranks import rank_processes
-from slipway.core.paths import Project
+from slipway.core import Project
 from tests.system.launch_bucket import Bucket
 from tests.system.launch_containers import Fleet, Make, Running
 

@@ -24,8 +24,8 @@ from launcher.causes import (
     UPLOAD_UNVERIFIED,
     LaunchError,
 )
-from launcher.data import transfer
-from launcher.data.s3 import S3, S3Error
+from launcher.data import S3, transfer
+from launcher.data.s3 import S3Error
 from launcher.stop_request import StopRequest
 from tests.system.launch_bucket import Bucket
 from tests.system.launch_cluster import LAUNCH, Cluster, Launch, clean_environment, cluster

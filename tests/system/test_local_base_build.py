@@ -13,27 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, silent
-from slipway.core.paths import Project
-from slipway.engine.buildkit.build import build_image
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
-from slipway.engine.images import find_image_id, inspect_image
+from slipway.core import Event, Project, SlipwayError, anonymous, silent
+from slipway.engine import ContextFile, Engine, build_image, find_image_id, inspect_image, run_once
+from slipway.local_base import ensure_local_base, local_base_id
 from slipway.local_base.apt import ca_bundle
-from slipway.local_base.base_image import (
-    DEBIAN_REGISTRY,
-    ensure_local_base,
-    local_base_id,
-    local_base_request,
-)
+from slipway.local_base.base_image import DEBIAN_REGISTRY, local_base_request
 from slipway.local_base.rootfs import make_rootfs, remove_stale_rootfs
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Base
-from slipway.records.lock_files import load_locks, write_python_lock
-from slipway.records.lock_keys import base_lock_key
+from slipway.matrix import Base, load_matrix
+from slipway.records import base_lock_key, load_locks, write_python_lock
 from tests.system.conftest import CHECKOUT
 
 

@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.events import silent
-from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, build_image
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.client import Engine
-from slipway.engine.transfer import push_image_layers
-from slipway.matrix.model import Base, Family, Matrix, Registry
-from slipway.records.lock_files import load_locks
-from slipway.records.locks import BaseLock
+from slipway.core import Project, anonymous, silent
+from slipway.engine import BuildRequest, ContextFile, Engine, build_image, push_image_layers
+from slipway.matrix import Base, Matrix, Registry
+from slipway.matrix.model import Family
+from slipway.records import BaseLock, load_locks
 from slipway.registry.manifests import SCHEMA2
+from slipway.resolve import update_locks
 from slipway.resolve.base_lookup import resolve_base
-from slipway.resolve.lock_update import update_locks
 from tests.system.registry_images import unique
 from tests.unit.lock_samples import addon, base, image, wheel
 

@@ -8,28 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.digests import sha256_file
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, silent
-from slipway.core.paths import Project
-from slipway.derive.dockerfile import render_dockerfile
-from slipway.engine.buildkit.build import BuildRequest
-from slipway.engine.buildkit.build import build_image as build
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
-from slipway.engine.images import inspect_image
-from slipway.local_base.base_image import ensure_local_base
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image, Matrix
+from slipway.core import Event, Project, SlipwayError, anonymous, sha256_file, silent
+from slipway.derive import render_dockerfile
+from slipway.engine import BuildRequest, Engine, inspect_image, run_once
+from slipway.engine import build_image as build
+from slipway.local_base import ensure_local_base
+from slipway.matrix import Image, Matrix, load_matrix
 from slipway.pipeline.image_builds import launcher_context
-from slipway.records.lock_files import load_locks
-from slipway.records.lock_keys import BUILD
-from slipway.records.locks import Pin
+from slipway.records import BUILD, Pin, load_locks
 from slipway.resolve.base_lookup import read_packages
-from slipway.wheels.image_context import make_image_context
+from slipway.wheels import fetch_wheels, make_image_context
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
-from slipway.wheels.wheelhouse import fetch_wheels
 
 PYTHON = "/opt/venv/bin/python"
 

@@ -16,21 +16,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from slipway.core.credentials import anonymous
-from slipway.registry.distribution.blob_upload import PIECE, upload_blob
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr_target import prepare_repository
-from slipway.registry.errors import (
+from slipway.core import anonymous
+from slipway.registry import (
     ImageMissingError,
-    ManifestError,
+    Manifest,
     NoCredentialsError,
+    RegistryClient,
     RegistryError,
     RegistryUnavailableError,
     RepositoryMissingError,
     ThrottledError,
+    credentials_for,
+    digest_of,
+    prepare_repository,
 )
-from slipway.registry.logins import credentials_for
-from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
+from slipway.registry.distribution.blob_upload import PIECE, upload_blob
+from slipway.registry.errors import ManifestError
+from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from tests.system.ecr_front_door import Door, public_registry
 from tests.system.registry_images import QUICK, layer_tar, put_blob, put_oci_image, unique
 

@@ -8,27 +8,26 @@ from collections.abc import Callable, Iterator
 import boto3
 import pytest
 
-from slipway.core.credentials import Credentials, anonymous
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, silent
-from slipway.engine.client import Engine
-from slipway.engine.images import find_image_id
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.ecr_target import find_ecr_target, prepare_repository
-from slipway.registry.errors import (
-    ImmutableTagError,
-    ManifestError,
+from slipway.core import Credentials, Event, SlipwayError, anonymous, silent
+from slipway.engine import Engine, find_image_id
+from slipway.registry import (
+    Manifest,
     NoCredentialsError,
     NotAuthorisedError,
+    RegistryClient,
     RegistryUnavailableError,
     RepositoryMissingError,
+    Target,
     ThrottledError,
     WrongAccountError,
+    credentials_for,
+    find_ecr_target,
+    prepare_repository,
+    push_image,
 )
-from slipway.registry.logins import credentials_for
-from slipway.registry.manifests import SCHEMA2, Manifest
-from slipway.registry.push import PushResult, push_image
-from slipway.registry.target import Target
+from slipway.registry.errors import ImmutableTagError, ManifestError
+from slipway.registry.manifests import SCHEMA2
+from slipway.registry.push import PushResult
 from tests.system.ecr_front_door import ACCOUNT, REGION, Door
 from tests.system.registry_images import QUICK, put_oci_image, small_image, unique
 

@@ -14,13 +14,9 @@ from typing import Any
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.file_lock import exclusive
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
-from slipway.engine.images import find_image_id, inspect_image
-from slipway.registry import local
-from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.core import Project, anonymous, exclusive
+from slipway.engine import Engine, find_image_id, inspect_image
+from slipway.registry import RegistryClient, stop_local_registry
 from slipway.registry.ecr.ecr_client import connect_ecr
 from tests.system.clones import Clone
 from tests.system.ecr_front_door import REGION, Door
@@ -272,5 +268,5 @@ def test_a_mistake_in_versions_yaml_is_told_with_its_line(clone: Clone) -> None:
 def _registry_down(shared_project: Project) -> object:
     """The registry that `ship` started ends with these tests."""
     yield
-    local.stop_local_registry(shared_project)
+    stop_local_registry(shared_project)
     return None

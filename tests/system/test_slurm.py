@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.digests import Piece
-from slipway.core.paths import Project
-from slipway.engine.client import Engine
+from slipway.core import Piece, Project
+from slipway.engine import Engine
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.system.clones import Clone

@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.errors import DriftError, SlipwayError
-from slipway.core.paths import Project
-from slipway.core.processes import Owner, this_process
-from slipway.engine.client import Engine, connect
-from slipway.engine.transfer import import_rootfs
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.sqsh.comparison import ImageExporter
-from slipway.sqsh.export import export_image
-from slipway.sqsh.stored_images import export_stored
-from slipway.squashfs.compile.layer_cache import layer_cache
+from slipway.core import DriftError, Owner, Project, SlipwayError, anonymous, this_process
+from slipway.engine import Engine, connect, import_rootfs
+from slipway.registry import RegistryClient
+from slipway.sqsh import ImageExporter, export_image, export_stored
+from slipway.squashfs import layer_cache
 from slipway.tasks.sqsh import diff_and_report
 from tests.system.registry_images import unique
 from tests.system.test_sqsh_stored import layout, push

@@ -17,20 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.events import Event
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.engine.containers import OWNER_LABEL
-from slipway.engine.embedded import daemon
+from slipway.core import Event, Project, SlipwayError, UsageError
+from slipway.engine import (
+    OWNER_LABEL,
+    Engine,
+    connect,
+    daemon_status,
+    import_rootfs,
+    start_daemon,
+    stop_daemon,
+)
 from slipway.engine.errors import EngineDiedError
-from slipway.engine.transfer import import_rootfs
+from slipway.sqsh import export_image
 from slipway.sqsh.enroot_files import enroot_files
-from slipway.sqsh.export import export_image
 from slipway.sqsh.sidecar import Sidecar, verify_sqsh
 from slipway.sqsh.source_image import ImageConfig
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.format.options import SqshOptions
+from slipway.squashfs import LayerCache, SqshOptions
 from tests.system.sqsh_trees import (
     CAPABILITY,
     OLD,
@@ -308,11 +310,11 @@ def test_missing_host_tools_are_named_with_the_cure(
 def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
     project: Project, tmp_path: Path
 ) -> None:
-    daemon.start_daemon(project)
+    start_daemon(project)
     own = connect(project, "embedded")
     try:
         import_rootfs(own, io.BytesIO(random_rootfs(10)), "slipway.test/large:1")
-        pid = daemon.daemon_status(project).pid
+        pid = daemon_status(project).pid
         assert pid is not None
         victims = [pid]
 
@@ -334,7 +336,7 @@ def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
         assert names(folder) == []
     finally:
         own.close()
-        daemon.stop_daemon(project)
+        stop_daemon(project)
         gc.collect()
 
 

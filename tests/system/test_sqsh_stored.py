@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.paths import Project
-from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.core import Project, SlipwayError, UsageError, anonymous
+from slipway.registry import (
+    Manifest,
+    NoCredentialsError,
+    RegistryClient,
+    credentials_for,
+    digest_of,
+)
 from slipway.registry.ecr.ecr_client import connect_ecr
-from slipway.registry.errors import NoCredentialsError
-from slipway.registry.logins import credentials_for
-from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of
-from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
-from slipway.sqsh.stored_images import export_stored, open_stored_image
+from slipway.registry.manifests import OCI_MANIFEST
+from slipway.sqsh import export_stored, read_sidecar, verify_sqsh_file
+from slipway.sqsh.stored_images import open_stored_image
 from tests.system.ecr_front_door import REGION, Door
 from tests.system.registry_faults import Fault
 from tests.system.registry_images import put_blob, unique

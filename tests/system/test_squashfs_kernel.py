@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.digests import differing_pieces
-from slipway.squashfs.compile.compiler import compile_layers
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.compile.layer_sources import DirectorySource
-from slipway.squashfs.format.options import CompressionOptions
+from slipway.core import differing_pieces
+from slipway.squashfs import (
+    CompressionOptions,
+    DirectorySource,
+    LayerCache,
+    compile_layers,
+    link_image,
+)
 from slipway.squashfs.link import linker as linking
 from slipway.squashfs.link.data_layout import arrange_data
-from slipway.squashfs.link.linker import link_image
 from tests.system.squashfs_rig import (
     differences,
     facts_of_folder,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from slipway.squashfs.format.options import CompressionOptions
+from slipway.squashfs import CompressionOptions
 from tests.system.squashfs_rig import BLOCK, STACKS, Stack, check_stack
 
 _NUMBERS = itertools.count()

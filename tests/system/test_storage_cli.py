@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from invoke.collection import Collection
 
-from slipway.engine.transfer import import_rootfs
-from slipway.storage.move.docker_move import DockerDaemon
+from slipway.engine import import_rootfs
+from slipway.storage import DockerDaemon
 from slipway.tasks import storage
 from slipway.tasks.cli import InvProgram
 from tests.system.storage_box import Box, box

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.trees import measure
+from slipway.core import measure
+from slipway.storage import CopyError
 from slipway.storage.copy.tree_copy import compare_trees, copy_tree
-from slipway.storage.errors import CopyError
 from tests.system.storage_box import Disk, disk, run
 from tests.system.storage_content import fingerprint
 

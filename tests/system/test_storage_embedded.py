@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.events import Event, silent
-from slipway.core.paths import Project
-from slipway.engine.client import connect
-from slipway.engine.embedded import daemon
-from slipway.storage import storage_status
+from slipway.core import Event, Project, silent
+from slipway.engine import connect, start_daemon, stop_daemon
+from slipway.storage import (
+    DockerDaemon,
+    Machine,
+    MoveOptions,
+    inspect_storage,
+    move_data,
+    plan_move,
+    restore_data,
+)
 from slipway.storage.errors import MoveFailedError
-from slipway.storage.machine import Machine
-from slipway.storage.move import data_move, recovery
-from slipway.storage.move.docker_move import DockerDaemon
 from slipway.storage.move.journal import MoveJournal
-from slipway.storage.move.move_plan import MoveOptions
 from tests.system.storage_box import Disk, disk
 from tests.system.storage_content import EXPECTED_INSIDE, fill, seen, works
 
@@ -29,14 +31,14 @@ MIB = 1 << 20
 @pytest.fixture
 def room(project: Project, tmp_path: Path) -> Iterator[DockerDaemon]:
     """A filled embedded engine of its own, and a machine that keeps no journals but these."""
-    daemon.start_daemon(project)
+    start_daemon(project)
     try:
         engine = connect(project, "embedded")
         fill(engine)
         engine.close()
         yield DockerDaemon.of(project, Machine(tmp_path / "machine"), "embedded")
     finally:
-        daemon.stop_daemon(project)
+        stop_daemon(project)
 
 
 @pytest.fixture
@@ -58,15 +60,15 @@ def move(
 ) -> MoveJournal | None:
     with room.locked("storage.move"):
         wanted = MoveOptions(**options)  # type: ignore[arg-type]
-        planned = data_move.plan_move(room, place, "auto", wanted, dry_run=False, say=print)
+        planned = plan_move(room, place, "auto", wanted, dry_run=False, say=print)
         if planned.journal is None:
             return None
-        return data_move.move_data(room, planned.journal, on_event)  # type: ignore[arg-type]
+        return move_data(room, planned.journal, on_event)  # type: ignore[arg-type]
 
 
 def restore(room: DockerDaemon) -> MoveJournal:
     with room.locked("storage.restore"):
-        return recovery.restore_data(room, silent, stop=False, agree=lambda _: False)
+        return restore_data(room, silent, stop=False, agree=lambda _: False)
 
 
 def data_root(room: DockerDaemon) -> Path:
@@ -87,13 +89,11 @@ def test_the_embedded_engine_moves_keeps_everything_and_comes_back(
     assert data_root(room).is_relative_to(big.place)
     assert look(room) == before
     assert move(room, big.place) is None
-    shown = {place.what: place for place in storage_status.inspect_storage(room, "auto").places}[
-        "embedded engine"
-    ]
+    shown = {place.what: place for place in inspect_storage(room, "auto").places}["embedded engine"]
     assert shown.path == data_root(room)
     assert shown.file_system == "xfs"
-    daemon.stop_daemon(room.project)
-    daemon.start_daemon(room.project)
+    stop_daemon(room.project)
+    start_daemon(room.project)
     assert look(room) == before
     restore(room)
     home = room.project.engine
@@ -161,9 +161,9 @@ def test_an_embedded_engine_whose_move_was_killed_works_and_comes_back(
         [sys.executable, "-c", KILLED, *map(str, arguments)], cwd=project.root, check=False
     )
     assert killed.returncode < 0
-    daemon.start_daemon(project)  # somebody who knows nothing of the move
+    start_daemon(project)  # somebody who knows nothing of the move
     assert look(room) == before
-    assert storage_status.inspect_storage(room, "auto").unfinished
+    assert inspect_storage(room, "auto").unfinished
     restore(room)
     assert look(room) == before
     assert not (project.engine / "data").is_symlink()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.events import Event
-from slipway.storage.errors import MoveFailedError, StorageError
-from slipway.storage.move import data_move, journal_file
+from slipway.core import Event, SlipwayError, UsageError
+from slipway.storage import StorageError, delete_kept
+from slipway.storage.errors import MoveFailedError
+from slipway.storage.move import journal_file
 from tests.system.storage_box import Disk, box, run
 from tests.system.storage_content import EXPECTED_INSIDE, fill
 from tests.system.storage_killed import HALF
@@ -337,5 +337,5 @@ def test_what_was_made_on_the_new_place_after_a_cut_off_start_is_kept_there_by_r
     assert (left / "volumes" / "made-on-the-new-place").is_dir()
     assert shared.is_as_before()
     with room_of(shared.box).locked("test"):
-        data_move.delete_kept(room_of(shared.box), lambda _: None)
+        delete_kept(room_of(shared.box), lambda _: None)
     assert not left.exists()

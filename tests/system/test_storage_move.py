@@ -14,11 +14,9 @@ from typing import Any
 
 import pytest
 
-from slipway.core.errors import UsageError
-from slipway.core.paths import Project
+from slipway.core import Project, UsageError
+from slipway.storage import StorageError, delete_kept, require_root
 from slipway.storage.docker import containerd, daemon_process
-from slipway.storage.errors import StorageError
-from slipway.storage.move import data_move
 from tests.system.storage_box import Box, box, run
 from tests.system.storage_content import (
     EXPECTED_INSIDE,
@@ -138,7 +136,7 @@ def test_the_old_data_stays_until_it_is_told_to_go(filled: Box) -> None:
         assert filled.data_root in look_at_status(filled).kept
         before = look(filled)
         with room_of(filled).locked("test"):
-            deleted = data_move.delete_kept(room_of(filled), print)
+            deleted = delete_kept(room_of(filled), print)
         assert [kept.path for kept in deleted] == [filled.data_root]
         assert not filled.data_root.exists()
         assert look(filled) == before
@@ -213,7 +211,7 @@ def test_what_fresh_leaves_behind_is_never_deleted(filled: Box) -> None:
             move(filled, disk.place, mode="fresh", delete_old=True)
         assert move(filled, disk.place, mode="fresh") is not None
         with pytest.raises(StorageError, match="only there"), room_of(filled).locked("test"):
-            data_move.delete_kept(room_of(filled), print)
+            delete_kept(room_of(filled), print)
         assert filled.data_root.exists()
 
 
@@ -258,7 +256,7 @@ def test_things_made_since_the_move_are_named_before_going_back_and_stay_on_the_
         with pytest.raises(StorageError, match="left behind by an earlier move"):
             move(filled, disk.place)
         with room_of(filled).locked("test"):
-            data_move.delete_kept(room_of(filled), print)
+            delete_kept(room_of(filled), print)
         assert move(filled, disk.place) is not None
 
 
@@ -394,7 +392,7 @@ def test_a_disk_that_is_not_mounted_is_never_written_to(
 def test_only_root_may_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(StorageError, match="needs root"):
-        data_move.require_root()
+        require_root()
 
 
 def test_status_tells_where_everything_is_and_what_would_be_better(filled: Box) -> None:

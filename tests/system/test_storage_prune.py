@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.events import silent
-from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, build_image
-from slipway.engine.client import Engine
-from slipway.engine.transfer import import_rootfs
+from slipway.core import Project, anonymous, silent
+from slipway.engine import BuildRequest, Engine, build_image, import_rootfs
 from slipway.prune import removals
-from slipway.records import builds
-from slipway.records.builds import ExportRecord, ImageRecord
-from slipway.records.locks import BaseLock, Locks
+from slipway.records import BaseLock, ExportRecord, ImageRecord, Locks, save_record
 from tests.system.storage_box import Box, box
 from tests.system.tiny import rootfs_tar
 
@@ -141,7 +135,7 @@ def test_old_files_of_slipway_go_and_the_newest_export_stays(tmp_path: Path) -> 
     for path in old:
         os.utime(path, (1, 1))
     exported = ExportRecord("id", str(old[1]), "sha", 1000, 1.0)
-    builds.save_record(project, "a", ImageRecord(exported=exported))
+    save_record(project, "a", ImageRecord(exported=exported))
     steps = removals.plan_removals(project, None, NONE, 30 * 86400)
     assert {step.what: step.size for step in steps} == {".sqsh files": 1000, "cached files": 1000}
     removals.remove_steps(steps, print)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.events import Event
+from slipway.core import Event
 from slipway.storage.docker import containerd, daemon_process, systemd
 from slipway.storage.docker.systemd import CONTAINERD, DOCKER
 from slipway.storage.errors import MoveFailedError

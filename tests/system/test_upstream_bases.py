@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.events import silent
-from slipway.core.paths import Project
-from slipway.engine.buildkit.build import BuildRequest, build_image
-from slipway.engine.buildkit.build_context import ContextFile
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
-from slipway.engine.images import inspect_image
-from slipway.engine.transfer import push_image_layers
-from slipway.local_base.base_image import ensure_local_base
-from slipway.matrix.load import load_matrix
+from slipway.core import Project, anonymous, silent
+from slipway.engine import (
+    BuildRequest,
+    ContextFile,
+    Engine,
+    build_image,
+    inspect_image,
+    push_image_layers,
+    run_once,
+)
+from slipway.local_base import ensure_local_base
+from slipway.matrix import load_matrix
 from tests.system.clones import Clone
 
 pytest_plugins = ["tests.system.registry_fixtures"]

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent, silent
-from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL
-from slipway.verify.image_checks import VerifyReport, verify_image
+from slipway.core import Event, OnEvent, SlipwayError, silent
+from slipway.engine import OWNER_LABEL, Engine
+from slipway.verify import verify_image
+from slipway.verify.image_checks import VerifyReport
 from tests.system.conftest import CHECKOUT
 from tests.system.verify_images import (
     BASE_PACKAGES,

@@ -14,16 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import which
 
-from slipway.core.paths import Project
-from slipway.derive.dockerfile import environment_of, labels_of
-from slipway.engine.client import Engine
-from slipway.engine.transfer import import_rootfs
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image
+from slipway.core import Project
+from slipway.derive import environment_of, labels_of
+from slipway.engine import Engine, import_rootfs
+from slipway.matrix import Image, load_matrix
 from slipway.pipeline.image_builds import launcher_context
-from slipway.records.lock_files import load_locks, write_python_lock, write_tool_lock
-from slipway.records.lock_keys import python_lock_keys
-from slipway.records.locks import Pin, PythonLock, ToolFile, ToolLock
+from slipway.records import (
+    Pin,
+    PythonLock,
+    ToolFile,
+    ToolLock,
+    load_locks,
+    python_lock_keys,
+    write_python_lock,
+    write_tool_lock,
+)
 from tests.system.verify_rootfs import INTERPRETER, SITE, Package, python_files, tar_of
 
 BUILD_ID = "5" * 64

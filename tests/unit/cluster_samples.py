@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from slipway.cluster import hyperpod_recipes, script, slurm_job
+from slipway.cluster import ScriptRequest, hyperpod_recipes, script, slurm_job
 from slipway.cluster.hyperpod_recipes import RecipeRun
-from slipway.cluster.slurm_job import ScriptRequest, SlurmJob
+from slipway.cluster.slurm_job import SlurmJob
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image
+from slipway.matrix import Image, load_matrix
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "entrypoints"

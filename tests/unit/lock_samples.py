@@ -8,7 +8,8 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from slipway.matrix.model import Addon, Base, Facts, Family, Image, Registry
+from slipway.matrix import Addon, Base, Image, Registry
+from slipway.matrix.model import Facts, Family
 
 FAMILY = Family("f", "apt", "/opt/venv/bin/python", "/", "root")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.core.errors import BadInputError
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image, Matrix
+from slipway.core import BadInputError
+from slipway.matrix import Image, Matrix, load_matrix
 
 SMALL = """\
 schema: 1

@@ -10,10 +10,9 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 import tasks
-from slipway.core import interrupts
-from slipway.core.errors import DriftError, SlipwayError
-from slipway.tasks import cli
-from slipway.tasks.cli import InvProgram, task_command
+from slipway.core import DriftError, SlipwayError, interrupts
+from slipway.tasks import cli, task_command
+from slipway.tasks.cli import InvProgram
 
 SEEN: list[object] = []
 

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.cluster import hyperpod_recipes, script
-from slipway.cluster.slurm_job import ScriptRequest
+from slipway.cluster import ScriptRequest, hyperpod_recipes, script
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.core.digests import hash_file
-from slipway.core.errors import UsageError
+from slipway.core import UsageError, hash_file
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.unit.cluster_samples import KNOWN, LAB, LAUNCHER, PYTORCH, image, request, run

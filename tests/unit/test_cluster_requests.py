@@ -11,15 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from slipway.cluster import option_values, script, sqsh_file
+from slipway.cluster import ScriptRequest, option_values, sqsh_file, write_script
 from slipway.cluster.option_values import ContainerMount, JobVariable
-from slipway.cluster.slurm_job import ScriptRequest
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.core.digests import Piece
-from slipway.core.errors import USAGE, SlipwayError, UsageError
-from slipway.core.paths import Project
-from slipway.records import builds
-from slipway.records.builds import ExportRecord, ImageRecord
+from slipway.core import USAGE, Piece, Project, SlipwayError, UsageError
+from slipway.records import ExportRecord, ImageRecord, save_record
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.unit.cluster_samples import LOCAL, P5, PYTORCH, ROOT, SMP, make, request
@@ -155,7 +151,7 @@ def test_nothing_is_noted_without_a_reason(asked: ScriptRequest, name: str) -> N
 
 def exported(project: Project, path: Path) -> None:
     record = ImageRecord(exported=ExportRecord("sha256:1", str(path), "ab" * 32, 7, 1.0))
-    builds.save_record(project, PYTORCH, record)
+    save_record(project, PYTORCH, record)
 
 
 def beside(path: Path, size: int) -> SqshFile:
@@ -221,7 +217,7 @@ def test_a_script_is_written_executable_and_written_again(
     path = tmp_path / "job.sbatch"
     for epochs in ("1", "2"):
         asked = request("train.py", "--epochs", epochs)
-        script.write_script(ROOT, PYTORCH, asked, sqsh="/fsx/x-0123.sqsh", output=str(path))
+        write_script(ROOT, PYTORCH, asked, sqsh="/fsx/x-0123.sqsh", output=str(path))
     assert path.stat().st_mode & 0o777 == 0o755
     assert "    2\n" in path.read_text()
     said = capsys.readouterr().err
@@ -234,14 +230,14 @@ def test_another_file_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     with pytest.raises(UsageError, match="was not written by this task"):
-        script.write_script(ROOT, PYTORCH, request("x"), sqsh="/fsx/x.sqsh", output=str(path))
+        write_script(ROOT, PYTORCH, request("x"), sqsh="/fsx/x.sqsh", output=str(path))
     assert path.read_text() == "mine"
 
 
 def test_a_script_for_stdout_leaves_stdout_to_it(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    script.write_script(ROOT, PYTORCH, request("\udcff.py"), sqsh="/fsx/x.sqsh", output="-")
+    write_script(ROOT, PYTORCH, request("\udcff.py"), sqsh="/fsx/x.sqsh", output="-")
     out = capfdbinary.readouterr().out
     assert out.startswith(b"#!/bin/bash\n")
     assert out.endswith(b'exit "$code"\n')
@@ -259,7 +255,7 @@ def test_a_script_for_stdout_leaves_stdout_to_it(
 )
 def test_an_unclear_request_is_a_usage_error(name: str, asked: ScriptRequest, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        script.write_script(ROOT, name, asked, sqsh="/fsx/x.sqsh", output="-")
+        write_script(ROOT, name, asked, sqsh="/fsx/x.sqsh", output="-")
 
 
 def test_the_record_of_an_export_has_what_a_script_needs(project: Project) -> None:

@@ -24,8 +24,8 @@ from launcher.options import parse_flags
 from slipway.cluster import launcher_tables, script
 from slipway.cluster.option_values import SCRIPTS_OWN
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.core.digests import Piece
-from slipway.matrix.load import load_matrix
+from slipway.core import Piece
+from slipway.matrix import load_matrix
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.unit.cluster_samples import GOLDEN, LAUNCHER, ROOT, SMP, image, make, request

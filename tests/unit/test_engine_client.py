@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.paths import Project
-from slipway.engine.client import connect
-from slipway.engine.errors import EngineUnavailableError
+from slipway.core import Project
+from slipway.engine import EngineUnavailableError, connect
 
 
 @pytest.fixture

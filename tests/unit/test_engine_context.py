@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.engine.buildkit.build_context import ContextFile, check_context_paths, context_tar
-from slipway.engine.errors import EngineError
+from slipway.engine import ContextFile, EngineError
+from slipway.engine.buildkit.build_context import check_context_paths, context_tar
 
 
 def _members(files: list[ContextFile]) -> list[tuple[tarfile.TarInfo, bytes]]:

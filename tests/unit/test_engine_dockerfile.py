@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from slipway.engine import EngineError
 from slipway.engine.buildkit.build_context import check_dockerfile
-from slipway.engine.errors import EngineError
 
 
 @pytest.mark.parametrize(

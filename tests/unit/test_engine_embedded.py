@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.mounts import mount_points, mounts_below
-from slipway.core.paths import Project
-from slipway.core.processes import command_line, end_process, read_pid, spawn, wait_until
+from slipway.core import (
+    Project,
+    command_line,
+    end_process,
+    mount_points,
+    mounts_below,
+    read_pid,
+    spawn,
+    wait_until,
+)
+from slipway.engine import EngineUnavailableError
 from slipway.engine.embedded import cleanup, daemon, layout
 from slipway.engine.embedded.layout import EmbeddedPaths
-from slipway.engine.errors import EngineUnavailableError
 
 SLEEPER = "import time; time.sleep(600)"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.events import Event
-from slipway.engine.errors import EngineError
+from slipway.core import Event
+from slipway.engine import EngineError
 from slipway.pipeline import host_tools
 
 BY_NAME = {tool.name: tool for tool in host_tools.TOOLS}

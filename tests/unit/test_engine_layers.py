@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from slipway.core.events import Event
+from slipway.core import Event
 from slipway.engine.transfer import LayerProgress, pushed_digest, registry_host
 
 TASK = "pull x"

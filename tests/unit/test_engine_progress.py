@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from slipway.core.events import Event
+from slipway.core import Event
 from slipway.engine.buildkit.progress import BuildProgress
 from slipway.engine.buildkit.protobuf import encode_field
 from slipway.engine.buildkit.trace import Trace, Vertex, VertexLog, VertexStatus, decode_trace

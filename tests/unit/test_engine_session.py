@@ -15,8 +15,8 @@ import h2.connection
 import h2.events
 import pytest
 
-from slipway.core.credentials import Credentials, anonymous
-from slipway.core.errors import SlipwayError
+from slipway.core import Credentials, SlipwayError, anonymous
+from slipway.engine import Engine, EngineError
 from slipway.engine.buildkit.grpc import GrpcServer, Handler
 from slipway.engine.buildkit.protobuf import (
     encode_field,
@@ -25,8 +25,7 @@ from slipway.engine.buildkit.protobuf import (
     unframe_messages,
 )
 from slipway.engine.buildkit.session import MAX_SECRET, Session
-from slipway.engine.client import Engine
-from slipway.engine.errors import EngineDiedError, EngineError
+from slipway.engine.errors import EngineDiedError
 
 HEALTH = "/grpc.health.v1.Health/Check"
 SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"

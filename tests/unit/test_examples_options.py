@@ -14,8 +14,7 @@ from causal_lm import options as causal_lm
 from common import options as shared
 from fsdp_pretrain import options as fsdp_pretrain
 from seq2seq import options as seq2seq
-from slipway.matrix.load import load_matrix
-from slipway.matrix.references import image_uri
+from slipway.matrix import image_uri, load_matrix
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.digests import tree_sha256
-from slipway.core.errors import SlipwayError
-from slipway.core.file_lock import exclusive
-from slipway.core.files import write_atomic
+from slipway.core import SlipwayError, exclusive, tree_sha256, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_partial(

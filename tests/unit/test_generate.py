@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import SlipwayError
-from slipway.core.paths import Project
+from slipway.core import Project, SlipwayError
 from slipway.derive import generate
-from slipway.matrix.load import load_matrix
-from slipway.records.lock_files import load_locks
+from slipway.matrix import load_matrix
+from slipway.records import load_locks
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from ruamel.yaml import YAML
 
-from slipway.core.errors import UsageError
-from slipway.pipeline.settings import Settings
-from slipway.squashfs.format.options import SqshOptions
+from slipway.core import UsageError
+from slipway.pipeline import Settings
+from slipway.squashfs import SqshOptions
 
 DEFAULTS = YAML(typ="safe").load(Path(__file__).parents[2] / "invoke.yaml")["slipway"]
 

@@ -9,11 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.platforms.hyperparameters import (
-    decode_hyperparameters,
-    script_hyperparameters,
-    to_arguments,
-)
+from launcher.platforms import decode_hyperparameters, script_hyperparameters, to_arguments
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -14,15 +14,23 @@ from hypothesis import strategies as st
 
 from launcher import options
 from launcher.causes import NO_SPACE, LaunchError, LaunchUsageError
-from launcher.data import checkpoints, resume, s3, training_code, transfer, transfer_plan
+from launcher.data import (
+    TransferPlan,
+    checkpoints,
+    plan_transfers,
+    resume,
+    s3_uri,
+    training_code,
+    transfer,
+)
 from launcher.data.checkpoints import Checkpoint, is_complete, node_share
 from launcher.data.resume import RemoteCheckpoint
 
 MODEL = Path("/opt/ml/model")
 
 
-def plan(*flags: str, args: tuple[str, ...] = ()) -> transfer_plan.TransferPlan:
-    return transfer_plan.plan_transfers(
+def plan(*flags: str, args: tuple[str, ...] = ()) -> TransferPlan:
+    return plan_transfers(
         options.resolve_options(options.parse_flags(flags)[0], {}, {}), args, MODEL
     )
 
@@ -33,13 +41,13 @@ def plan(*flags: str, args: tuple[str, ...] = ()) -> transfer_plan.TransferPlan:
      ("s3://b", "s3://b"), ("s3://b/", "s3://b")],
 )  # fmt: skip
 def test_a_prefix_may_be_written_in_any_of_s5cmds_ways(text: str, prefix: str) -> None:
-    assert s3.s3_uri(text) == prefix
+    assert s3_uri(text) == prefix
 
 
 @pytest.mark.parametrize("text", ["", "b/p", "s3://", "s3:///p", "s3://b/*/x", "s3://b/?", "/x"])
 def test_what_is_no_prefix_is_a_usage_error(text: str) -> None:
     with pytest.raises(LaunchUsageError):
-        s3.s3_uri(text)
+        s3_uri(text)
 
 
 def test_transfers_are_read_from_the_options() -> None:

@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from launcher.instances import INSTANCES, find_instance
-from launcher.platforms import network_env, rank_environment
+from launcher.platforms import (
+    EnvironmentChange,
+    apply_changes,
+    network_changes,
+    network_env,
+    slurm_changes,
+    stale_variables,
+)
 from launcher.platforms.network_env import NetworkStack
-from launcher.platforms.rank_environment import EnvironmentChange
-from launcher.ranks import extension_cache
+from launcher.ranks import ExtensionsCache, cache_variables
 
 NEW = NetworkStack(installer=(1, 43, 2), plugin=(1, 16, 2), nccl=(2, 27, 7))
 OLD = NetworkStack(installer=(1, 20, 0), plugin=(1, 5, 0), nccl=(2, 18, 5))
@@ -73,7 +79,7 @@ def test_the_users_value_stands_and_is_shown_as_kept() -> None:
         {"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, "ml.g5.48xlarge", NEW, 2
     )
     assert (change.value, change.kept) == ("0", True)
-    assert rank_environment.apply_changes({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, [change]) == {
+    assert apply_changes({"NCCL_SHM_USE_CUDA_MEMCPY": "0"}, [change]) == {
         "NCCL_SHM_USE_CUDA_MEMCPY": "0"
     }
 
@@ -125,63 +131,55 @@ def test_a_sagemaker_type_is_its_ec2_type() -> None:
 
 def test_stale_rank_variables_are_removed_and_nothing_else() -> None:
     env = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "x", "RANKED": "y", "PATH": "/bin"}
-    assert rank_environment.apply_changes(env, rank_environment.stale_variables(env)) == {
+    assert apply_changes(env, stale_variables(env)) == {
         "RANKED": "y",
         "PATH": "/bin",
     }
 
 
 def test_sagemakers_interface_is_used_by_nccl_and_gloo() -> None:
-    changes = rank_environment.network_changes(
-        {"NCCL_SOCKET_IFNAME": "eth9"}, "eth1", on_slurm=False
-    )
-    assert rank_environment.apply_changes({}, changes) == {
+    changes = network_changes({"NCCL_SOCKET_IFNAME": "eth9"}, "eth1", on_slurm=False)
+    assert apply_changes({}, changes) == {
         "NCCL_SOCKET_IFNAME": "eth9",
         "GLOO_SOCKET_IFNAME": "eth1",
     }
 
 
 def test_on_slurm_bridges_are_excluded_but_no_ethernet_interface_is() -> None:
-    (change,) = rank_environment.network_changes({}, "", on_slurm=True)
+    (change,) = network_changes({}, "", on_slurm=True)
     assert change == EnvironmentChange("NCCL_SOCKET_IFNAME", "^lo,docker,veth", change.why)
 
 
 def test_lightning_is_not_led_to_take_ranks_for_slurm_tasks() -> None:
     env = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "1"}
-    assert rank_environment.apply_changes(env, rank_environment.slurm_changes(env)) == {
-        "SLURM_JOB_ID": "1"
-    }
+    assert apply_changes(env, slurm_changes(env)) == {"SLURM_JOB_ID": "1"}
 
 
 def test_caches_go_to_the_local_disk_unless_the_home_has_one(tmp_path: Path) -> None:
     env = {"TRITON_CACHE_DIR": "/mine"}
     disk = tmp_path / "disk"
-    found = rank_environment.apply_changes(
-        env, extension_cache.cache_variables(env, disk, tmp_path)
-    )
+    found = apply_changes(env, cache_variables(env, disk, tmp_path))
     assert found == {
         "HF_HOME": f"{disk}/launch-cache/huggingface",
         "TORCH_EXTENSIONS_DIR": f"{disk}/launch-cache/torch_extensions",
         "TRITON_CACHE_DIR": "/mine",
     }
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
-    assert "HF_HOME" not in rank_environment.apply_changes(
-        {}, extension_cache.cache_variables({}, disk, tmp_path)
-    )
+    assert "HF_HOME" not in apply_changes({}, cache_variables({}, disk, tmp_path))
 
 
 def test_locks_of_killed_builds_are_removed_but_not_under_a_running_launch(tmp_path: Path) -> None:
     lock = tmp_path / "py311_cu130" / "fused_adam" / "lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
-    first = extension_cache.ExtensionsCache(tmp_path)
+    first = ExtensionsCache(tmp_path)
     assert first.clean() == [lock]
     lock.touch()
-    second = extension_cache.ExtensionsCache(tmp_path)
+    second = ExtensionsCache(tmp_path)
     assert second.clean() == []
     assert lock.exists()
     first.close()
     second.close()
-    third = extension_cache.ExtensionsCache(tmp_path)
+    third = ExtensionsCache(tmp_path)
     assert third.clean() == [lock]
     third.close()

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import LaunchUsageError
-from launcher.platforms.hostlist import MAX_HOSTS, expand_hostlist, natural_key
+from launcher.platforms import natural_key
+from launcher.platforms.hostlist import MAX_HOSTS, expand_hostlist
 
 PREFIX = st.text("abcxyz-.", min_size=1, max_size=6)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from launcher.causes import GATE, PREFLIGHT, LaunchError
-from launcher.checks import node_check, node_facts, preflight, probe
-from launcher.checks.preflight import FAIL, WARN, Check, NodeFacts
+from launcher.checks import FAIL, WARN, Check, check_nodes_alike, node_check, preflight, probe
+from launcher.checks.preflight import NodeFacts
 from launcher.instances import INSTANCES
-from launcher.platforms import topology
-from launcher.platforms.hyperparameters import named
-from launcher.ranks import hang_watch, rank_commands
+from launcher.platforms import local_topology, named
+from launcher.ranks import hang_watch, layout_ranks
 
 HEALTHY = NodeFacts(
     instance_type="ml.p5.48xlarge",
@@ -165,8 +164,8 @@ def test_the_floors_of_nvlink_lie_a_fifth_below_the_measured_share_of_its_line_r
 
 
 def test_a_rank_that_does_not_come_is_named_by_its_own_node_only(tmp_path: Path) -> None:
-    nodes = topology.local_topology(hosts=["a", "b"], node_rank=1, job="j")
-    ranks = rank_commands.layout_ranks(nodes, [2, 2], port=1, attempt=0)
+    nodes = local_topology(hosts=["a", "b"], node_rank=1, job="j")
+    ranks = layout_ranks(nodes, [2, 2], port=1, attempt=0)
     (tmp_path / "arrived.2").touch()
     cause = node_check.blame(ranks, tmp_path, 30).cause
     assert (cause.rank, cause.secondary, cause.code) == (3, False, PREFLIGHT)
@@ -219,7 +218,7 @@ HELLO = {"hosts": ["a", "b"], "arguments": ["t.py"], "nproc": 8, "version of tor
 
 
 def test_like_nodes_pass_even_with_unlike_numbers_of_gpus() -> None:
-    node_facts.check_nodes_alike(["a", "b"], [HELLO, {**HELLO, "nproc": 4}])
+    check_nodes_alike(["a", "b"], [HELLO, {**HELLO, "nproc": 4}])
 
 
 @pytest.mark.parametrize(
@@ -232,7 +231,7 @@ def test_like_nodes_pass_even_with_unlike_numbers_of_gpus() -> None:
 )
 def test_unlike_nodes_are_told_apart_by_name(change: dict[str, object], said: str) -> None:
     with pytest.raises(LaunchError) as caught:
-        node_facts.check_nodes_alike(["a", "b"], [HELLO, {**HELLO, **change}])
+        check_nodes_alike(["a", "b"], [HELLO, {**HELLO, **change}])
     assert caught.value.code == GATE
     assert said in str(caught.value)
 

@@ -7,24 +7,29 @@ from pathlib import Path
 import pytest
 
 from launcher.causes import LaunchUsageError
-from launcher.platforms import topology
-from launcher.platforms.devices import Gpus, count_gpus
-from launcher.ranks import rank_commands
-from launcher.ranks.rank_commands import RankLayout
+from launcher.platforms import Gpus, count_gpus, local_topology
+from launcher.ranks import (
+    RankLayout,
+    build_rank_commands,
+    choose_runner,
+    default_nproc,
+    hostfile_text,
+    layout_ranks,
+)
 
 HOSTS = ["algo-1", "algo-2"]
 ARGS = ("--x", "a b", "")
 
 
 def two_nodes(node: int, *procs: int) -> RankLayout:
-    nodes = topology.local_topology(hosts=HOSTS, node_rank=node, job="job")
-    return rank_commands.layout_ranks(nodes, procs or (8, 8), port=29500, attempt=3)
+    nodes = local_topology(hosts=HOSTS, node_rank=node, job="job")
+    return layout_ranks(nodes, procs or (8, 8), port=29500, attempt=3)
 
 
 def build(
     runner: str, ranks: RankLayout, script: str = "t.py", restarts: int = 0
 ) -> list[list[str]]:
-    made = rank_commands.build_rank_commands(
+    made = build_rank_commands(
         runner,
         ranks,
         python="/py",
@@ -51,29 +56,29 @@ def test_torchruns_restarts_over_nodes_need_the_c10d_rendezvous_with_our_names()
 
 
 def test_one_node_meets_on_loopback_where_no_name_has_to_resolve() -> None:
-    alone = topology.local_topology(hosts=["strange-name"], node_rank=0, job="job")
-    ranks = rank_commands.layout_ranks(alone, [2], port=1234, attempt=0)
+    alone = local_topology(hosts=["strange-name"], node_rank=0, job="job")
+    ranks = layout_ranks(alone, [2], port=1234, attempt=0)
     assert "--master_addr=127.0.0.1" in build("torchrun", ranks)[0]
 
 
 def test_deepspeed_keeps_to_the_gpus_that_this_node_is_restricted_to() -> None:
-    nodes = topology.local_topology(hosts=HOSTS, node_rank=1, job="job")
-    ranks = rank_commands.layout_ranks(nodes, (2, 2), port=1, attempt=0, visible=("5", "7"))
+    nodes = local_topology(hosts=HOSTS, node_rank=1, job="job")
+    ranks = layout_ranks(nodes, (2, 2), port=1, attempt=0, visible=("5", "7"))
     assert "--include=algo-1:0,1@algo-2:5,7" in build("deepspeed", ranks)[0]
-    assert rank_commands.hostfile_text(ranks) == "algo-1 slots=2\nalgo-2 slots=8\n"
+    assert hostfile_text(ranks) == "algo-1 slots=2\nalgo-2 slots=8\n"
 
 
 def test_deepspeed_names_no_gpus_where_they_are_the_first_ones_or_none() -> None:
-    nodes = topology.local_topology(hosts=(), node_rank=0, job="job")
+    nodes = local_topology(hosts=(), node_rank=0, job="job")
     for visible in ((), ("0", "1")):
-        ranks = rank_commands.layout_ranks(nodes, (2,), port=1, attempt=0, visible=visible)
+        ranks = layout_ranks(nodes, (2,), port=1, attempt=0, visible=visible)
         assert not [word for word in build("deepspeed", ranks)[0] if "--include" in word]
-        assert rank_commands.hostfile_text(ranks) == "localhost slots=2\n"
+        assert hostfile_text(ranks) == "localhost slots=2\n"
 
 
 def test_gpus_that_deepspeed_cannot_name_are_refused() -> None:
-    nodes = topology.local_topology(hosts=(), node_rank=0, job="job")
-    ranks = rank_commands.layout_ranks(nodes, (1,), port=1, attempt=0, visible=("GPU-8932f937",))
+    nodes = local_topology(hosts=(), node_rank=0, job="job")
+    ranks = layout_ranks(nodes, (1,), port=1, attempt=0, visible=("GPU-8932f937",))
     with pytest.raises(LaunchUsageError, match="CUDA_VISIBLE_DEVICES is GPU-8932f937"):
         build("deepspeed", ranks)
     assert build("torchrun", ranks)
@@ -84,11 +89,11 @@ def test_deepspeed_starts_without_ssh_on_the_hosts_of_its_hostfile() -> None:
     assert argv[:4] == ["/py", "-m", "deepspeed.launcher.runner", "--no_ssh"]
     assert {"--hostfile=/logs/hostfile", "--node_rank=1", "--master_addr=algo-1"} <= set(argv)
     assert argv[-4:] == ["t.py", *ARGS]
-    assert rank_commands.hostfile_text(two_nodes(0)) == "algo-1 slots=8\nalgo-2 slots=8\n"
+    assert hostfile_text(two_nodes(0)) == "algo-1 slots=8\nalgo-2 slots=8\n"
 
 
 def test_the_python_runner_numbers_ranks_over_unlike_nodes() -> None:
-    made = rank_commands.build_rank_commands(
+    made = build_rank_commands(
         "python", two_nodes(1, 2, 3), python="/py", script="t.py", args=ARGS, log_dir=Path("/l")
     )
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
@@ -101,11 +106,11 @@ def test_the_python_runner_numbers_ranks_over_unlike_nodes() -> None:
 
 
 def test_a_shell_script_is_run_once_per_node_by_bash() -> None:
-    assert rank_commands.choose_runner("auto", "train.sh") == "python"
-    assert rank_commands.default_nproc("python", gpus=8) == 1
+    assert choose_runner("auto", "train.sh") == "python"
+    assert default_nproc("python", gpus=8) == 1
     one = two_nodes(0, 1, 1)
     assert build("python", one, script="train.sh") == [["/bin/bash", "train.sh", *ARGS]]
-    (command,) = rank_commands.build_rank_commands(
+    (command,) = build_rank_commands(
         "python", one, python="/py", script="t.sh", args=(), log_dir=Path("/logs")
     )
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(command.env)
@@ -113,9 +118,9 @@ def test_a_shell_script_is_run_once_per_node_by_bash() -> None:
 
 
 def test_a_python_script_gets_torchrun_and_a_rank_for_each_gpu() -> None:
-    assert rank_commands.choose_runner("auto", "train.py") == "torchrun"
-    assert rank_commands.default_nproc("torchrun", gpus=8) == 8
-    assert rank_commands.default_nproc("torchrun", gpus=0) == 1
+    assert choose_runner("auto", "train.py") == "torchrun"
+    assert default_nproc("torchrun", gpus=8) == 8
+    assert default_nproc("torchrun", gpus=0) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import LaunchUsageError
-from launcher.platforms import topology
-from launcher.platforms.topology import Topology
+from launcher.platforms import Topology, local_topology, sagemaker_topology, slurm_topology
 
 TWELVE = [f"algo-{n}" for n in range(1, 13)]
 
 
 def sagemaker(current: str, hosts: list[str], **more: Any) -> Topology:
     config = {"current_host": current, "hosts": hosts, **more}
-    return topology.sagemaker_topology(config, job="job")
+    return sagemaker_topology(config, job="job")
 
 
 def test_node_ranks_follow_the_numbers_in_sagemakers_host_names() -> None:
@@ -60,7 +59,7 @@ def test_the_interface_and_type_come_from_the_resource_config() -> None:
 )
 def test_a_resource_config_that_can_not_be_true_is_a_usage_error(config: dict[str, Any]) -> None:
     with pytest.raises(LaunchUsageError):
-        topology.sagemaker_topology(config, job="job")
+        sagemaker_topology(config, job="job")
 
 
 GROUPS = [
@@ -80,14 +79,14 @@ def test_only_the_distributions_instance_groups_train_together(
     me: str, hosts: tuple[str, ...], rank: int, alone: bool
 ) -> None:
     config = {"current_host": me, "hosts": TWELVE[:3], "instance_groups": GROUPS}
-    found = topology.sagemaker_topology(config, job="job", groups=["train"])
+    found = sagemaker_topology(config, job="job", groups=["train"])
     assert (found.hosts, found.node_rank, found.alone) == (hosts, rank, alone)
 
 
 def test_an_unknown_instance_group_is_a_usage_error_that_lists_the_known() -> None:
     config = {"current_host": "algo-1", "hosts": TWELVE[:3], "instance_groups": GROUPS}
     with pytest.raises(LaunchUsageError, match=r"\['gpu'\].*\['data', 'train'\]"):
-        topology.sagemaker_topology(config, job="job", groups=["gpu"])
+        sagemaker_topology(config, job="job", groups=["gpu"])
 
 
 STEP = {
@@ -102,18 +101,18 @@ STEP = {
 
 
 def test_a_slurm_steps_own_nodes_win_over_the_jobs() -> None:
-    found = topology.slurm_topology(STEP)
+    found = slurm_topology(STEP)
     assert (found.hosts, found.node_rank, found.job) == (("q3", "q4"), 1, "77")
 
 
 def test_a_requeued_slurm_job_is_another_attempt() -> None:
-    assert topology.slurm_topology(STEP).attempt == 0
-    assert topology.slurm_topology({**STEP, "SLURM_RESTART_COUNT": "2"}).attempt == 2
+    assert slurm_topology(STEP).attempt == 0
+    assert slurm_topology({**STEP, "SLURM_RESTART_COUNT": "2"}).attempt == 2
 
 
 def test_the_node_id_is_used_where_slurm_gives_no_name() -> None:
     env = {name: value for name, value in STEP.items() if name != "SLURMD_NODENAME"}
-    assert topology.slurm_topology({**env, "SLURM_NODEID": "0"}).host == "q3"
+    assert slurm_topology({**env, "SLURM_NODEID": "0"}).host == "q3"
 
 
 @pytest.mark.parametrize(
@@ -129,14 +128,14 @@ def test_the_node_id_is_used_where_slurm_gives_no_name() -> None:
 )
 def test_a_slurm_step_that_does_not_fit_is_a_usage_error(change: dict[str, str]) -> None:
     with pytest.raises(LaunchUsageError):
-        topology.slurm_topology({**STEP, **change})
+        slurm_topology({**STEP, **change})
 
 
 def test_without_hosts_this_machine_is_the_cluster() -> None:
-    found = topology.local_topology(hosts=[], node_rank=0, job="x")
+    found = local_topology(hosts=[], node_rank=0, job="x")
     assert (found.nodes, found.master) == (1, "localhost")
 
 
 def test_a_node_rank_outside_the_hosts_is_a_usage_error() -> None:
     with pytest.raises(LaunchUsageError, match="2 hosts"):
-        topology.local_topology(hosts=["a", "b"], node_rank=2, job="x")
+        local_topology(hosts=["a", "b"], node_rank=2, job="x")

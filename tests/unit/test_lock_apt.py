@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.core.paths import Project
+from slipway.core import Project
 from slipway.local_base import apt
 from slipway.local_base.rootfs import rootfs_id, rootfs_packages
 

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.matrix.model import Registry
-from slipway.records.locks import BaseLock
-from slipway.registry.errors import (
+from slipway.core import SlipwayError, UsageError, anonymous
+from slipway.matrix import Registry
+from slipway.records import BaseLock
+from slipway.registry import (
     ImageMissingError,
     NoCredentialsError,
     NotAuthorisedError,

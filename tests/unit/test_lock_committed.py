@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.paths import Project
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Matrix
-from slipway.records.lock_files import load_locks
-from slipway.records.lock_keys import BUILD, base_lock_key, python_lock_keys
-from slipway.records.locks import Locks
+from slipway.core import Project
+from slipway.matrix import Matrix, load_matrix
+from slipway.records import BUILD, Locks, base_lock_key, load_locks, python_lock_keys
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.core.errors import BadInputError
-from slipway.core.paths import Project
-from slipway.records import lock_files
-from slipway.records.locks import BaseLock, Locks, Pin, PythonLock, ToolFile, ToolLock
+from slipway.core import BadInputError, Project
+from slipway.records import BaseLock, Locks, Pin, PythonLock, ToolFile, ToolLock, lock_files
 
 HASH = "sha256:" + "0123456789abcdef" * 4
 LOCKS = Locks(

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.records.lock_files import python_lock_text
-from slipway.records.locks import Pin, PythonLock
+from slipway.records import Pin, PythonLock, python_lock_text
 from tests.unit.lock_samples import sha256, wheel
 
 SCRIPT = Path(__file__).parents[2] / "images" / "context" / "install_addons.py"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from slipway.records.lock_keys import python_lock_keys
-from slipway.records.locks import BaseLock
+from slipway.records import BaseLock, python_lock_keys
 from tests.unit.lock_samples import addon, base, image
 
 SM, DS = addon("sagemaker-training", "5.1.4"), addon("deepspeed", "0.19.8")

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import anonymous
-from slipway.core.errors import SlipwayError
-from slipway.core.paths import Project
-from slipway.matrix.model import Base, Image, Matrix, Registry, Tool
-from slipway.records.lock_files import load_locks, python_lock_path
-from slipway.resolve.lock_update import LockReport, update_locks
+from slipway.core import Project, SlipwayError, anonymous
+from slipway.matrix import Base, Image, Matrix, Registry, Tool
+from slipway.records import load_locks, python_lock_path
+from slipway.resolve import update_locks
+from slipway.resolve.lock_update import LockReport
 from slipway.resolve.python_locks import addon_wants
 from tests.unit.lock_samples import addon, base, image, sdist, wheel
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from slipway.core.errors import SlipwayError
-from slipway.records.locks import Pin
-from slipway.records.wheel_tags import pins_of, tag_order, wheel_fits
+from slipway.core import SlipwayError
+from slipway.records import Pin, pins_of, wheel_fits
+from slipway.records.wheel_tags import tag_order
 from slipway.resolve.base_stubs import is_stub, stub_version, write_stubs
 from slipway.resolve.pip_settings import PipSettings
 from slipway.resolve.uv import Resolver, ResolveRequest

@@ -14,14 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.digests import sha256_file
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event
-from slipway.core.paths import Project
-from slipway.matrix.model import Tool
-from slipway.records.locks import Pin, ToolFile, ToolLock
+from slipway.core import Event, Project, SlipwayError, sha256_file
+from slipway.matrix import Tool
+from slipway.records import Pin, ToolFile, ToolLock
+from slipway.wheels import NotOfferedError, fetch_wheels
 from slipway.wheels.tool_wheels import fetch_tool
-from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, wheel_folder
+from slipway.wheels.wheelhouse import wheel_folder
 from tests.unit.lock_samples import sdist, sha256, wheel
 
 

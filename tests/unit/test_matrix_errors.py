@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.core.errors import USAGE, BadInputError, UsageError
-from slipway.matrix.load import load_matrix
+from slipway.core import USAGE, BadInputError, UsageError
+from slipway.matrix import load_matrix
 from tests.unit.matrix_samples import SMALL, changed, errors_of, loaded
 
 ROOT = Path(__file__).parents[2]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
+from slipway.matrix import Addon, Base, Image, load_matrix, select_images
 from slipway.matrix.addons import decide_addons
-from slipway.matrix.load import load_matrix, select_images
-from slipway.matrix.model import Addon, Base, Facts, Family, Image, Platform
+from slipway.matrix.model import Facts, Family, Platform
 from slipway.matrix.schema import AddonEntry, ReplaceEntry
 from tests.unit.matrix_samples import SMALL, changed, errors_of, image_of, loaded
 

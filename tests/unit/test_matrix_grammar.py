@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.core.errors import UsageError
-from slipway.matrix.load import load_matrix
+from slipway.core import UsageError
+from slipway.matrix import load_matrix
 from slipway.matrix.model import Facts
 from slipway.matrix.tag_grammars import GRAMMARS, ParsedTag, disagreements, format_tag, parse_tag
 

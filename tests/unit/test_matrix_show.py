@@ -13,16 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import UsageError
-from slipway.derive.tables import (
-    ci_jobs,
-    describe_image,
-    describe_reference,
-    markdown_table,
-    table_rows,
-)
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Matrix, explain_image
+from slipway.core import UsageError
+from slipway.derive import ci_jobs, describe_image, describe_reference, table_rows
+from slipway.derive.tables import markdown_table
+from slipway.matrix import Matrix, explain_image, load_matrix
 from tests.unit.matrix_samples import SMALL, changed, image_of, loaded
 
 ROOT = Path(__file__).parents[2]

@@ -10,18 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.core.errors import UsageError
-from slipway.matrix.image_tags import (
-    ImageTag,
-    image_tag,
-    parse_image_tag,
-    tag_stem,
-)
-from slipway.matrix.image_tags import (
-    repository_name as repository,
-)
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image, Matrix
+from slipway.core import UsageError
+from slipway.matrix import Image, Matrix, image_tag, load_matrix, tag_stem
+from slipway.matrix import repository_name as repository
+from slipway.matrix.image_tags import ImageTag, parse_image_tag
 from tests.unit.matrix_samples import image_of
 
 ROOT = Path(__file__).parents[2]

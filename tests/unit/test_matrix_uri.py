@@ -7,10 +7,16 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from slipway.core.errors import UsageError
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Matrix, Registry
-from slipway.matrix.references import ecr_host, image_uri, is_public, region_suffixes
+from slipway.core import UsageError
+from slipway.matrix import (
+    Matrix,
+    Registry,
+    ecr_host,
+    image_uri,
+    is_public,
+    load_matrix,
+    region_suffixes,
+)
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Base, Image, Matrix, past_support
+from slipway.matrix import Base, Image, Matrix, load_matrix, past_support
 from tests.unit.matrix_samples import image_of
 
 ROOT = Path(__file__).parents[2]

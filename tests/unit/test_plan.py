@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from slipway.derive.build_id import UNLOCKED, BuildInputs
-from slipway.derive.plan import Note, disk_need, grouped_notes, is_locked, notes_on, plan_steps
-from slipway.matrix.model import Base, Facts, Family, Image, Registry
-from slipway.records.builds import BuildRecord, ImageRecord
-from slipway.records.locks import BaseLock
+from slipway.derive import BuildInputs, Note, disk_need, grouped_notes, is_locked, plan_steps
+from slipway.derive.build_id import UNLOCKED
+from slipway.derive.plan import notes_on
+from slipway.matrix import Base, Image, Registry
+from slipway.matrix.model import Facts, Family
+from slipway.records import BaseLock, BuildRecord, ImageRecord
 
 TODAY = date(2026, 6, 1)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.paths import Project
-from slipway.records import builds
-from slipway.records.builds import BuildRecord, ImageRecord, PushRecord
+from slipway.core import Project
+from slipway.records import BuildRecord, ImageRecord, PushRecord, load_record, save_record
 
 
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -17,8 +16,8 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         built=BuildRecord("b" * 64, {"base": "sha256:1"}, "repo:tag", "sha256:2", 3, 4.5),
         pushed={"local": PushRecord("sha256:2", "h/r:t", "sha256:3", "type", 5, 6.5)},
     )
-    builds.save_record(project, "image", record)
-    assert builds.load_record(project, "image") == record
+    save_record(project, "image", record)
+    assert load_record(project, "image") == record
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"built": {"unknown": 1}}', "[]", '{"built": null}'])
@@ -26,4 +25,4 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path, content: str) -> None:
     project = Project(tmp_path, tmp_path / "state")
     project.records.mkdir(parents=True)
     (project.records / "image.json").write_text(content)
-    assert builds.load_record(project, "image") == ImageRecord()
+    assert load_record(project, "image") == ImageRecord()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.core.credentials import Credentials, anonymous
+from slipway.core import Credentials, anonymous
 from slipway.registry.distribution.auth import Challenge, forget_credentials, parse_challenge
 from slipway.registry.logins import Logins
 

@@ -13,19 +13,20 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from mypy_boto3_ecr import ECRClient
 
-from slipway.core.errors import UsageError
-from slipway.registry.ecr.ecr_client import aws_errors, client_error, connect_ecr
-from slipway.registry.ecr.ecr_repository import ensure_repository
-from slipway.registry.errors import (
+from slipway.core import UsageError
+from slipway.registry import (
     NoCredentialsError,
     NotAuthorisedError,
     RegistryError,
     RegistryUnavailableError,
     RepositoryMissingError,
+    Target,
     ThrottledError,
     WrongAccountError,
 )
-from slipway.registry.target import Target
+from slipway.registry.ecr.ecr_client import aws_errors, client_error, connect_ecr
+from slipway.registry.ecr.ecr_repository import ensure_repository
+from slipway.registry.ecr_target import find_ecr_target, prepare_repository
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"  # moto's own

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.credentials import Credentials
-from slipway.registry.errors import NoCredentialsError
-from slipway.registry.logins import credentials_for
+from slipway.core import Credentials
+from slipway.registry import NoCredentialsError, credentials_for
 
 HOST = "registry.example.com:5000"
 

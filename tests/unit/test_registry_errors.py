@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from slipway.registry.errors import (
+from slipway.registry import (
     ImageMissingError,
-    ImmutableTagError,
     NotAuthorisedError,
     RegistryError,
     RepositoryMissingError,
     ThrottledError,
+)
+from slipway.registry.errors import (
+    ImmutableTagError,
     login_refused,
     refusal_error,
     registry_reply,

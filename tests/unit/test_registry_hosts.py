@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.matrix.references import ecr_host, region_suffixes
+from slipway.matrix import ecr_host, region_suffixes
 from slipway.registry.hosts import (
     EcrHost,
     api_host,

@@ -8,9 +8,9 @@ import pytest
 from moto import mock_aws
 from moto.ecr.responses import ECRResponse
 
-from slipway.core.credentials import Credentials
-from slipway.registry.logins import MARGIN, Token, credentials_for
-from slipway.registry.target import Target
+from slipway.core import Credentials
+from slipway.registry import Target, credentials_for
+from slipway.registry.logins import MARGIN, Token
 
 HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -5,17 +5,9 @@ from typing import Any
 
 import pytest
 
+from slipway.registry import Manifest, choose_manifest, digest_of, media_type_of
 from slipway.registry.errors import ManifestError
-from slipway.registry.manifests import (
-    OCI_INDEX,
-    OCI_MANIFEST,
-    SCHEMA2,
-    Manifest,
-    choose_manifest,
-    digest_of,
-    media_type_of,
-    to_schema2,
-)
+from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST, SCHEMA2, to_schema2
 
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"

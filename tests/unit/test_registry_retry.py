@@ -5,7 +5,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from slipway.registry.distribution.retry import HostPause, RetryPolicy, host_pause, retry_after
+from slipway.registry import RetryPolicy
+from slipway.registry.distribution.retry import HostPause, host_pause, retry_after
 
 
 def test_waits_double_up_to_the_cap() -> None:

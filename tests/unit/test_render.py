@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway.derive.dockerfile import comment_lines, dockerfile_quoted, render_dockerfile
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image, explain_image
-from slipway.records.locks import BaseLock, Locks
+from slipway.derive import render_dockerfile
+from slipway.derive.dockerfile import comment_lines, dockerfile_quoted
+from slipway.matrix import Image, explain_image, load_matrix
+from slipway.records import BaseLock, Locks
 
 ROOT = Path(__file__).parents[2]
 MATRIX = load_matrix(ROOT / "versions.yaml")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.core.errors import SlipwayError
+from slipway.core import SlipwayError
 from slipway.sqsh.enroot_files import (
     enroot_files,
     environment_file,

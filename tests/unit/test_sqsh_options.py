@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.core.errors import UsageError
-from slipway.squashfs.format.options import SqshOptions
+from slipway.core import UsageError
+from slipway.squashfs import SqshOptions
 
 
 @pytest.mark.parametrize(

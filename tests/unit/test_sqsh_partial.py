@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import SlipwayError
-from slipway.core.files import commit, partial_file, remove_leftovers
-from slipway.core.processes import Owner, this_process
+from slipway.core import Owner, SlipwayError, commit, partial_file, remove_leftovers, this_process
 
 WORKER = """
 import sys, time

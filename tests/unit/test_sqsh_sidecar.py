@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.digests import Piece
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.mounts import DiskSpace, existing_parent, file_system_of
+from slipway.core import DiskSpace, Piece, SlipwayError, UsageError
+from slipway.core.mounts import existing_parent, file_system_of
+from slipway.sqsh import read_sidecar
 from slipway.sqsh.destination import SqshIdentity, already_there, check_space
-from slipway.sqsh.sidecar import Sidecar, read_sidecar, sidecar_path, verify_sqsh, write_sidecar
-from slipway.squashfs.format.options import SqshOptions
+from slipway.sqsh.sidecar import Sidecar, sidecar_path, verify_sqsh, write_sidecar
+from slipway.squashfs import SqshOptions
 
 GIB = 1 << 30
 OPTIONS = SqshOptions()

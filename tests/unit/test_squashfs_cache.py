@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from slipway.squashfs import (
+    CompressionOptions,
+    DirectorySource,
+    LayerCache,
+    TarSource,
+    compile_layers,
+)
 from slipway.squashfs.compile import compiler as compiling
 from slipway.squashfs.compile import worker_pool
-from slipway.squashfs.compile.compiler import compile_layers
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.compile.layer_sources import DirectorySource, TarSource
 from slipway.squashfs.compile.pack_job import PackJob
 from slipway.squashfs.format.errors import CacheError, LayerError
-from slipway.squashfs.format.options import CompressionOptions
 from tests.unit.test_squashfs_layers import archive, member, source
 
 OPTIONS = CompressionOptions("zstd", 1, 4096)

@@ -14,20 +14,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slipway.core.digests import differing_pieces, pieces_digest
-from slipway.squashfs.compile.compiler import compile_layers
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.compile.layer_sources import TarSource
+from slipway.core import differing_pieces, pieces_digest
+from slipway.squashfs import (
+    DIR,
+    REG,
+    CompressionOptions,
+    FileChange,
+    ImageRules,
+    LayerCache,
+    TarSource,
+    check_image,
+    compile_layers,
+    diff_images,
+    link_image,
+    open_image,
+)
 from slipway.squashfs.format.errors import SquashfsError
-from slipway.squashfs.format.options import CompressionOptions, ImageRules
-from slipway.squashfs.format.structures import DIR, REG, Superblock
+from slipway.squashfs.format.structures import Superblock
 from slipway.squashfs.link import data_copier
 from slipway.squashfs.link import linker as linking
 from slipway.squashfs.link.data_layout import arrange_data
 from slipway.squashfs.link.inode_writer import InodeWriter
-from slipway.squashfs.link.linker import LinkResult, link_image
-from slipway.squashfs.read.diff import FileChange, diff_images
-from slipway.squashfs.read.image_reader import check_image, open_image
+from slipway.squashfs.link.linker import LinkResult
 from tests.unit.test_squashfs_layers import Member, archive, member, source
 
 

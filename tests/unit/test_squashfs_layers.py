@@ -13,17 +13,28 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from slipway.squashfs.compile.compiled_layer import CompiledLayer, dump_layer, read_layer
-from slipway.squashfs.compile.compiler import compile_layers
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.compile.layer_sources import TarSource
-from slipway.squashfs.compile.layer_tree import WHITEOUT, TreeNode, find_node, new_root, put_node
-from slipway.squashfs.compile.layer_writer import LayerWriter
+from slipway.squashfs import (
+    DIR,
+    REG,
+    SYMLINK,
+    CompiledLayer,
+    CompressionOptions,
+    LayerCache,
+    LayerWriter,
+    TarSource,
+    TreeNode,
+    compile_layers,
+    dump_layer,
+    kind_at,
+    new_root,
+    put_node,
+    resolve_path,
+)
+from slipway.squashfs.compile.compiled_layer import read_layer
+from slipway.squashfs.compile.layer_tree import WHITEOUT, find_node
 from slipway.squashfs.format.errors import LayerError
-from slipway.squashfs.format.options import CompressionOptions
-from slipway.squashfs.format.structures import DIR, REG, SYMLINK
 from slipway.squashfs.link.merged_tree import MergedTree
-from slipway.squashfs.link.path_lookup import kind_at, look_up_path, resolve_path
+from slipway.squashfs.link.path_lookup import look_up_path
 
 OPTIONS = CompressionOptions("zstd", 1, 4096)
 

@@ -11,14 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.core import digests
-from slipway.core.digests import Piece, PieceHasher, differing_pieces, hash_file, pieces_digest
-from slipway.squashfs.compile.compiler import compile_layers
-from slipway.squashfs.compile.layer_cache import LayerCache
-from slipway.squashfs.format.options import CompressionOptions
+from slipway.core import Piece, PieceHasher, differing_pieces, digests, hash_file, pieces_digest
+from slipway.squashfs import CompressionOptions, LayerCache, compile_layers, link_image
 from slipway.squashfs.format.structures import Superblock
 from slipway.squashfs.link import data_copier
-from slipway.squashfs.link.linker import link_image
 from tests.unit.test_squashfs_layers import archive, member, source
 
 SIZE = 10_000

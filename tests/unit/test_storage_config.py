@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 from slipway.storage import enroot_conf
 from slipway.storage.docker import config_files, daemon_flags, systemd
 from slipway.storage.move.edits import FileEdit, edit_file

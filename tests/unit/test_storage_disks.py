@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import UsageError
-from slipway.core.mounts import FileSystemSpace
+from slipway.core import FileSystemSpace, UsageError
+from slipway.storage import Machine
 from slipway.storage.disks.candidates import rank_candidates
 from slipway.storage.disks.mount_table import (
     Mount,
@@ -18,7 +18,6 @@ from slipway.storage.disks.mount_table import (
     parse_findmnt,
 )
 from slipway.storage.disks.profiles import PROFILES, DataPlaces, detect_profile, profile
-from slipway.storage.machine import Machine
 
 GB = 10**9
 

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 from slipway.prune.engine_images import pinned_images
 from slipway.prune.engine_images import unused_images as images_to_go
 from slipway.prune.removals import image_age
-from slipway.records.locks import BaseLock, Locks
+from slipway.records import BaseLock, Locks
+from slipway.storage import Machine, MoveOptions, StorageError
 from slipway.storage.docker.containerd import Containerd
 from slipway.storage.docker.installation import DockerInstallation, choose_daemon
 from slipway.storage.docker.inventory import DockerInventory
-from slipway.storage.errors import StorageError
-from slipway.storage.machine import Machine
 from slipway.storage.move import move_plan
-from slipway.storage.move.move_plan import MoveOptions
 from slipway.storage.storage_status import fixed_part
 
 

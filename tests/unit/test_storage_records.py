@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.trees import TreeSize
+from slipway.core import TreeSize
+from slipway.storage import Machine, StorageError
 from slipway.storage.docker import data_path, trial_container
 from slipway.storage.docker.data_path import repoint
 from slipway.storage.docker.inventory import (
@@ -19,8 +20,6 @@ from slipway.storage.docker.inventory import (
     lost_objects,
     objects_since,
 )
-from slipway.storage.errors import StorageError
-from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
 from slipway.storage.move.edits import FileEdit
 from slipway.storage.move.journal import DataRoot, KeptFolder, MoveJournal

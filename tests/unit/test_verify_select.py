@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import SlipwayError
-from slipway.core.paths import Project
-from slipway.matrix.load import load_matrix
-from slipway.matrix.model import Image
-from slipway.records.lock_keys import python_lock_keys
-from slipway.records.locks import Locks, Pin, PythonLock
-from slipway.verify.capabilities import Capability, capabilities_of
+from slipway.core import Project, SlipwayError
+from slipway.matrix import Image, load_matrix
+from slipway.records import Locks, Pin, PythonLock, python_lock_keys
+from slipway.verify import capabilities_of, suite_hash
+from slipway.verify.capabilities import Capability
 from slipway.verify.expectations import CheckedImage, ToolFact, may_come, may_move, private_files
-from slipway.verify.image_checks import check_folders, suite_hash
+from slipway.verify.image_checks import check_folders
 
 CHECKOUT = Path(__file__).parents[2]
 IMAGES = {image.name: image for image in load_matrix(CHECKOUT / "versions.yaml").images}

@@ -15,14 +15,11 @@ from launcher.causes import PREFLIGHT, Cause, CauseError, root_cause
 from launcher.checks import probe
 from launcher.checks.preflight import FAIL, INFO, OK, Check, NodeFacts, judge_facts
 from launcher.context import SAGEMAKER, SLURM
-from launcher.data.s3 import S3
+from launcher.data import S3
 from launcher.instances import find_instance
 from launcher.plan import Plan
-from launcher.platforms import rank_environment
-from launcher.platforms.devices import RESTRICTIONS
-from launcher.ranks import rank_commands
-from launcher.ranks.rank_commands import RankLayout
-from launcher.ranks.supervisor import RankSupervisor
+from launcher.platforms import RESTRICTIONS, apply_changes
+from launcher.ranks import TORCHRUN, USER_PYTHON, RankLayout, RankSupervisor, build_rank_commands
 from launcher.stop_request import StopRequest
 
 #: A GPU this far below its neighbours' median is throttled or ill.
@@ -71,16 +68,16 @@ def measured_checks(
     Raises LaunchError 70 naming the rank that did not come, or the first that failed.
     """
     out = plans.fresh_directory(plan.log_dir.with_name(f"{plan.log_dir.name}-preflight"))
-    commands = rank_commands.build_rank_commands(
-        rank_commands.TORCHRUN,
+    commands = build_rank_commands(
+        TORCHRUN,
         ranks,
         python=plan.context.python,
-        script=str(rank_commands.USER_PYTHON / "rank_benchmark.py"),
+        script=str(USER_PYTHON / "rank_benchmark.py"),
         args=(),
         log_dir=out,
     )
     env = {
-        **rank_environment.apply_changes(plan.context.env, plan.changes),
+        **apply_changes(plan.context.env, plan.changes),
         "LAUNCH_PREFLIGHT_DIR": str(out),
     }
     late = Cause("PreflightError", f"no result within {timeout:g} s", PREFLIGHT)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from launcher.causes import PREFLIGHT, LaunchError
 from launcher.instances import find_instance
-from launcher.platforms.hyperparameters import named, truthy
+from launcher.platforms import named, truthy
 
 OK, WARN, FAIL, INFO = "ok", "warn", "fail", "info"
 

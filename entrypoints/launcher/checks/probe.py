@@ -15,9 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from launcher.causes import LaunchError
-from launcher.data.s3 import S3
+from launcher.data import S3
 from launcher.instances import find_instance
-from launcher.platforms.ml_dir import MlDir, read_json
+from launcher.platforms import MlDir, read_json
 
 INFINIBAND = Path("/sys/class/infiniband")
 #: What lets a container use them.

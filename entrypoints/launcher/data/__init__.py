@@ -1,0 +1,56 @@
+"""Data of a job: S3 prefixes, training code, checkpoints, and going on from the newest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from launcher import lazy_face
+
+if TYPE_CHECKING:
+    from launcher.data.job_data import JobAgreement, JobData, agreed_from_wire, warn_of_model
+    from launcher.data.s3 import S3, s3_uri
+    from launcher.data.training_code import archive_uri, install_requirements, unpack_source
+    from launcher.data.transfer import (
+        TransferResult,
+        differences,
+        directory_lock,
+        fetch_prefix,
+        local_files,
+        send_prefix,
+        sizes,
+    )
+    from launcher.data.transfer_plan import TransferPlan, plan_transfers
+
+__all__ = [
+    "S3",
+    "JobAgreement",
+    "JobData",
+    "TransferPlan",
+    "TransferResult",
+    "agreed_from_wire",
+    "archive_uri",
+    "differences",
+    "directory_lock",
+    "fetch_prefix",
+    "install_requirements",
+    "local_files",
+    "plan_transfers",
+    "s3_uri",
+    "send_prefix",
+    "sizes",
+    "unpack_source",
+    "warn_of_model",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "job_data": "JobAgreement JobData agreed_from_wire warn_of_model",
+        "s3": "S3 s3_uri",
+        "training_code": "archive_uri install_requirements unpack_source",
+        "transfer": (
+            "TransferResult differences directory_lock fetch_prefix local_files send_prefix sizes"
+        ),
+        "transfer_plan": "TransferPlan plan_transfers",
+    },
+)

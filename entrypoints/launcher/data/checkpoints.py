@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.causes import LaunchUsageError
-from launcher.platforms.hostlist import natural_key
+from launcher.platforms import natural_key
 
 LATEST = "latest"
 RULES = ("auto", LATEST, "trainer_state", "dcp")

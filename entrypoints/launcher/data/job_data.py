@@ -15,8 +15,8 @@ from launcher.data.resume import RemoteCheckpoint
 from launcher.data.s3 import S3, S3Error
 from launcher.data.transfer_plan import TransferPlan
 from launcher.data.uploader import Uploader
-from launcher.peers.peers import LonePeers
-from launcher.platforms.topology import Topology
+from launcher.peers import LonePeers
+from launcher.platforms import Topology
 from launcher.stop_request import StopRequest
 
 MODEL_WARNING_BYTES = 1 << 30

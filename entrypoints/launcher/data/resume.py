@@ -15,7 +15,7 @@ from launcher.causes import FETCH_SHORT, LaunchError
 from launcher.data.checkpoints import Checkpoint, is_complete
 from launcher.data.s3 import S3
 from launcher.data.transfer import differences, local_files
-from launcher.platforms.hostlist import natural_key
+from launcher.platforms import natural_key
 
 NOTES = "_COMPLETE"
 

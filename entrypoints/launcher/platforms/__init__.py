@@ -1,0 +1,93 @@
+"""What SageMaker, Slurm or one machine give to a job: nodes, environment, devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from launcher import lazy_face
+
+if TYPE_CHECKING:
+    from launcher.platforms.devices import RESTRICTIONS, Gpus, count_gpus, visible_ids
+    from launcher.platforms.hostlist import natural_key
+    from launcher.platforms.hostname import preload_hostname
+    from launcher.platforms.hyperparameters import (
+        LAUNCH_PREFIX,
+        decode_hyperparameters,
+        named,
+        script_hyperparameters,
+        to_arguments,
+        truthy,
+    )
+    from launcher.platforms.ml_dir import MlDir, find_ml_dir, read_json
+    from launcher.platforms.network_env import (
+        network_variables,
+        network_warnings,
+        read_network_stack,
+    )
+    from launcher.platforms.rank_environment import (
+        EnvironmentChange,
+        apply_changes,
+        network_changes,
+        slurm_changes,
+        stale_variables,
+        unless_set,
+    )
+    from launcher.platforms.sagemaker_env import sagemaker_variables
+    from launcher.platforms.topology import (
+        Topology,
+        local_topology,
+        sagemaker_topology,
+        slurm_topology,
+    )
+
+__all__ = [
+    "LAUNCH_PREFIX",
+    "RESTRICTIONS",
+    "EnvironmentChange",
+    "Gpus",
+    "MlDir",
+    "Topology",
+    "apply_changes",
+    "count_gpus",
+    "decode_hyperparameters",
+    "find_ml_dir",
+    "local_topology",
+    "named",
+    "natural_key",
+    "network_changes",
+    "network_variables",
+    "network_warnings",
+    "preload_hostname",
+    "read_json",
+    "read_network_stack",
+    "sagemaker_topology",
+    "sagemaker_variables",
+    "script_hyperparameters",
+    "slurm_changes",
+    "slurm_topology",
+    "stale_variables",
+    "to_arguments",
+    "truthy",
+    "unless_set",
+    "visible_ids",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "devices": "Gpus RESTRICTIONS count_gpus visible_ids",
+        "hostlist": "natural_key",
+        "hostname": "preload_hostname",
+        "hyperparameters": (
+            "LAUNCH_PREFIX decode_hyperparameters named script_hyperparameters to_arguments truthy"
+        ),
+        "ml_dir": "MlDir find_ml_dir read_json",
+        "network_env": "network_variables network_warnings read_network_stack",
+        "rank_environment": (
+            "EnvironmentChange apply_changes network_changes slurm_changes stale_variables "
+            "unless_set"
+        ),
+        "sagemaker_env": "sagemaker_variables",
+        "topology": "Topology local_topology sagemaker_topology slurm_topology",
+    },
+)

@@ -1,0 +1,84 @@
+"""Training processes: their commands, supervision, output, hangs, and how they ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from launcher import lazy_face
+
+if TYPE_CHECKING:
+    from launcher.ranks.extension_cache import ExtensionsCache, cache_variables, local_disk
+    from launcher.ranks.hang_watch import HangWatch, dump_stacks
+    from launcher.ranks.outcome import (
+        RanksEnd,
+        cause_of_bad_stop,
+        cause_of_cut,
+        finished_before_failure,
+    )
+    from launcher.ranks.rank_commands import (
+        DEEPSPEED,
+        REPORT,
+        SHIMS,
+        TORCHRUN,
+        USER_PYTHON,
+        RankCommand,
+        RankLayout,
+        build_rank_commands,
+        choose_runner,
+        default_nproc,
+        hostfile_text,
+        layout_ranks,
+    )
+    from launcher.ranks.rank_processes import (
+        catches_signal,
+        find_ranks,
+        find_workers,
+        kill_tree,
+        send_signal,
+    )
+    from launcher.ranks.supervisor import RankSupervisor
+
+__all__ = [
+    "DEEPSPEED",
+    "REPORT",
+    "SHIMS",
+    "TORCHRUN",
+    "USER_PYTHON",
+    "ExtensionsCache",
+    "HangWatch",
+    "RankCommand",
+    "RankLayout",
+    "RankSupervisor",
+    "RanksEnd",
+    "build_rank_commands",
+    "cache_variables",
+    "catches_signal",
+    "cause_of_bad_stop",
+    "cause_of_cut",
+    "choose_runner",
+    "default_nproc",
+    "dump_stacks",
+    "find_ranks",
+    "find_workers",
+    "finished_before_failure",
+    "hostfile_text",
+    "kill_tree",
+    "layout_ranks",
+    "local_disk",
+    "send_signal",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "extension_cache": "ExtensionsCache cache_variables local_disk",
+        "hang_watch": "HangWatch dump_stacks",
+        "outcome": "RanksEnd cause_of_bad_stop cause_of_cut finished_before_failure",
+        "rank_commands": (
+            "DEEPSPEED REPORT RankCommand RankLayout SHIMS TORCHRUN USER_PYTHON "
+            "build_rank_commands choose_runner default_nproc hostfile_text layout_ranks"
+        ),
+        "rank_processes": "catches_signal find_ranks find_workers kill_tree send_signal",
+        "supervisor": "RankSupervisor",
+    },
+)

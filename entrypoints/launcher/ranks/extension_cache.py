@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.platforms.rank_environment import EnvironmentChange, unless_set
+from launcher.platforms import EnvironmentChange, unless_set
 
 #: Where instances mount their NVMe disks, largest first in practice; /tmp is on it in SageMaker.
 LOCAL_DISKS = ("/opt/dlami/nvme", "/opt/sagemaker", "/tmp")  # noqa: S108 - a place, not a file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launcher import causes, events
 from launcher.causes import STOPPED, Cause
-from launcher.peers.peers import COLLECTING
+from launcher.peers import COLLECTING
 from launcher.ranks.rank_commands import RankLayout
 
 

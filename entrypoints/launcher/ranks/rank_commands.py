@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.causes import LaunchUsageError
-from launcher.platforms.topology import Topology
+from launcher.platforms import Topology
 
 TORCHRUN, DEEPSPEED, PYTHON = "torchrun", "deepspeed", "python"
 

@@ -14,8 +14,7 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from slipway.core.credentials import CredentialsFor
-from slipway.core.events import OnEvent
+from slipway.core import CredentialsFor, OnEvent
 from slipway.engine.buildkit import build_context, trace
 from slipway.engine.buildkit.build_context import ContextFile, check_context_paths, context_tar
 from slipway.engine.buildkit.build_result import BuildResult, build_result

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError
-from slipway.core.processes import wait_until
+from slipway.core import SlipwayError, wait_until
 from slipway.engine.buildkit.progress import BuildStep
 from slipway.engine.client import Engine
 from slipway.engine.diagnosis import diagnose
-from slipway.engine.embedded import reserve
+from slipway.engine.embedded import release_space
 from slipway.engine.errors import BuildFailedError, EngineError, is_full
 from slipway.engine.sdk_boundary import disk_full, engine_died
 
@@ -46,7 +45,7 @@ def build_result(
     tail = tuple(step.tail) if step else ()
     if is_full("\n".join((outcome.error, step.error if step else "", *tail))):
         if engine.embedded:
-            reserve.release_space(engine.client, Path(engine.data_root))
+            release_space(engine.client, Path(engine.data_root))
         return disk_full(engine, f"building {task}")
     if outcome.broken or _died(engine, outcome.error):
         return engine_died(engine, f"building {task}")

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from slipway.core.events import Event, OnEvent
+from slipway.core import Event, OnEvent
 from slipway.engine.buildkit.trace import Trace, Vertex, VertexLog, VertexStatus
 
 _TAIL = 20  # lines of a step that an error shows

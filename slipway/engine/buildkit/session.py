@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from errno import ECONNABORTED
 
-from slipway.core.credentials import CredentialsFor
+from slipway.core import CredentialsFor
 from slipway.engine.buildkit.connection import dial_engine
 from slipway.engine.buildkit.grpc import NOT_FOUND, GrpcError, GrpcServer
 from slipway.engine.buildkit.protobuf import encode_field, message_fields, text_value

@@ -12,8 +12,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from slipway.core.mounts import MOUNTINFO, mount_points, mounts_below, unescape_mount
-from slipway.core.processes import command_line, end_process, find_process, read_pid
+from slipway.core import (
+    MOUNTINFO,
+    command_line,
+    end_process,
+    find_process,
+    mount_points,
+    mounts_below,
+    read_pid,
+    unescape_mount,
+)
 from slipway.engine.embedded.layout import EmbeddedPaths
 from slipway.engine.errors import EngineError
 

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.paths import Project
-from slipway.core.processes import read_pid, spawn, wait_until
+from slipway.core import Project, read_pid, spawn, wait_until
 from slipway.engine.embedded import cleanup
 from slipway.engine.embedded.layout import EmbeddedPaths, embedded_paths
 from slipway.engine.embedded.reserve import reserve_space

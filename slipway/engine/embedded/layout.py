@@ -8,8 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.paths import Project
-from slipway.core.processes import command_line
+from slipway.core import Project, command_line
 
 # A unix socket's path has at most 107 bytes (unix(7)); the longest name that the daemons put
 # below the run folder is "exec/libnetwork/<12 hex>.sock".

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from slipway.core.credentials import Credentials, CredentialsFor
+from slipway.core import Credentials, CredentialsFor
 from slipway.registry.distribution.transport import RegistryTransport
 from slipway.registry.errors import RegistryError, login_refused, refusal_error
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import requests
 
-from slipway.core.credentials import CredentialsFor
+from slipway.core import CredentialsFor
 from slipway.registry.distribution.auth import TRIES, RegistryLogin, is_expired
 from slipway.registry.distribution.retry import RetryPolicy
 from slipway.registry.distribution.transport import RegistryTransport, transport_reason

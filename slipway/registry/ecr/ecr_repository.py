@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 from slipway.registry.ecr.ecr_client import aws_errors, caller_account, wrong_account
 from slipway.registry.ecr.policies import lifecycle_policy, merged_policy, pull_statements
 from slipway.registry.errors import NotAuthorisedError

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.core.errors import SlipwayError
-from slipway.registry.manifests import Manifest, digest_of
+from slipway.core import SlipwayError
+from slipway.registry import Manifest, digest_of
 from slipway.sqsh.source_image import ImageConfig, ImageFacts, SourceImage, timestamp_seconds
-from slipway.squashfs.compile.layer_sources import TarSource
+from slipway.squashfs import TarSource
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 

@@ -12,14 +12,18 @@ from pathlib import Path
 import docker.errors
 import requests
 
-from slipway.core.processes import this_process
-from slipway.engine.client import Engine
-from slipway.engine.containers import OWNER_LABEL, remove_container
-from slipway.engine.errors import EngineError
-from slipway.engine.images import find_image_id, inspect_image
-from slipway.engine.sdk_boundary import sdk_errors
+from slipway.core import this_process
+from slipway.engine import (
+    OWNER_LABEL,
+    Engine,
+    EngineError,
+    find_image_id,
+    inspect_image,
+    remove_container,
+    sdk_errors,
+)
 from slipway.sqsh.source_image import ImageConfig, ImageFacts, SourceImage, timestamp_seconds
-from slipway.squashfs.compile.layer_sources import DirectorySource
+from slipway.squashfs import DirectorySource
 
 _CHUNK_BYTES = 1 << 20
 

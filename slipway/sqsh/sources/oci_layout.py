@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError
-from slipway.registry.manifests import Manifest, choose_manifest, media_type_of
+from slipway.core import SlipwayError
+from slipway.registry import Manifest, choose_manifest, media_type_of
 from slipway.sqsh.sources.blobs import StoredImage, _architecture, _origin
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry import RegistryClient
 from slipway.sqsh.sources.blobs import StoredImage, _architecture, _origin
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import IO
 
-from slipway.core.digests import Piece, PieceHasher
+from slipway.core import Piece, PieceHasher
 from slipway.squashfs.compile.layer_tree import EMPTY, FileData
-from slipway.squashfs.format.compressors import Codec
-from slipway.squashfs.format.structures import DATA_STORED
+from slipway.squashfs.format import DATA_STORED, Codec
 
 Read = Callable[[int], bytes]
 

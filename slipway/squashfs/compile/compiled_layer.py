@@ -16,9 +16,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.core.digests import Piece
+from slipway.core import Piece
 from slipway.squashfs.compile.layer_tree import TreeNode
-from slipway.squashfs.format.structures import DIR
+from slipway.squashfs.format import DIR
 
 MAGIC = b"slipway-layer/2\n"
 OPAQUE, IMPLIED = 1, 2

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.core.processes import cpu_count
+from slipway.core import cpu_count
 from slipway.squashfs.compile import directory_layer, tar_layer
 from slipway.squashfs.compile.block_writer import BlockWriter
 from slipway.squashfs.compile.compiled_layer import (
@@ -30,8 +30,7 @@ from slipway.squashfs.compile.layer_stream import ReadAhead, decompressed_stream
 from slipway.squashfs.compile.layer_tree import TreeNode
 from slipway.squashfs.compile.pack_job import PackedPart, PackJob, pack_job
 from slipway.squashfs.compile.worker_pool import PackPool
-from slipway.squashfs.format.errors import LayerError
-from slipway.squashfs.format.options import CompressionOptions
+from slipway.squashfs.format import CompressionOptions, LayerError
 
 PART_BYTES = 128 << 20
 """File bytes of a part: small enough to keep all cores busy, large enough to share fragments.

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from slipway.squashfs.compile.layer_sources import MTIME_MAX, xattr_is_kept
 from slipway.squashfs.compile.layer_tree import WHITEOUT, TreeNode, new_root
-from slipway.squashfs.format.errors import LayerError
-from slipway.squashfs.format.structures import (
+from slipway.squashfs.format import (
     BLKDEV,
     CHRDEV,
     DIR,
     MODE_KIND,
     REG,
     SYMLINK,
+    LayerError,
     device_number,
 )
 

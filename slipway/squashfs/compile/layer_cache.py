@@ -19,10 +19,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.core.digests import differing_pieces
-from slipway.core.paths import Project
+from slipway.core import Project, differing_pieces
 from slipway.squashfs.compile.compiled_layer import CompiledLayer, read_layer
-from slipway.squashfs.format.errors import CacheError
+from slipway.squashfs.format import CacheError
 
 DEFAULT_LIMIT = 50_000_000_000  # bytes
 INDEX, SEAL = "index", "seal"

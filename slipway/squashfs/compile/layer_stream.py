@@ -11,7 +11,7 @@ from types import TracebackType
 
 import zstandard
 
-from slipway.squashfs.format.errors import LayerError
+from slipway.squashfs.format import LayerError
 
 _PIECE = 1 << 20
 _AHEAD = 16  # pieces between the threads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from slipway.squashfs.format.structures import DIR, NAME_MAX, SYMLINK
+from slipway.squashfs.format import DIR, NAME_MAX, SYMLINK
 
 WHITEOUT = 16
 """Kind of a node that removes this name from the layers below."""

@@ -7,8 +7,7 @@ import io
 from slipway.squashfs.compile.block_writer import BlockWriter
 from slipway.squashfs.compile.compiled_layer import CompiledLayer, DataPart, freeze_tree
 from slipway.squashfs.compile.layer_tree import WHITEOUT, TreeNode, new_root, put_node
-from slipway.squashfs.format.options import CompressionOptions
-from slipway.squashfs.format.structures import DIR, REG, SYMLINK
+from slipway.squashfs.format import DIR, REG, SYMLINK, CompressionOptions
 
 
 class LayerWriter:

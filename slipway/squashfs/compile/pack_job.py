@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from slipway.core.digests import Piece
+from slipway.core import Piece
 from slipway.squashfs.compile.block_writer import BlockWriter
 from slipway.squashfs.compile.directory_layer import file_reader
 from slipway.squashfs.compile.layer_tree import FileData
-from slipway.squashfs.format import compressors
+from slipway.squashfs.format import find_codec
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PackFailure:
 
 def pack_job(job: PackJob) -> PackedPart:
     """Do a job. Raises LayerError and OSError."""
-    codec = compressors.find_codec(job.compressor, job.level, job.block_size)
+    codec = find_codec(job.compressor, job.level, job.block_size)
     files = []
     with job.output.open("xb", buffering=1 << 20) as sink:
         packer = BlockWriter(sink, codec, job.block_size, part=job.part)

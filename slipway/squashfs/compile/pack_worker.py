@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from slipway.core.errors import SlipwayError
+from slipway.core import SlipwayError
 from slipway.squashfs.compile.pack_job import (
     PackedPart,
     PackFailure,

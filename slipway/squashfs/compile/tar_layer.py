@@ -20,8 +20,7 @@ from slipway.squashfs.compile.layer_tree import (
     split_path,
 )
 from slipway.squashfs.compile.tar_reader import TarMember
-from slipway.squashfs.format.errors import LayerError
-from slipway.squashfs.format.structures import (
+from slipway.squashfs.format import (
     BLKDEV,
     CHRDEV,
     DIR,
@@ -29,6 +28,7 @@ from slipway.squashfs.format.structures import (
     REG,
     SYMLINK,
     SYMLINK_MAX,
+    LayerError,
     device_number,
 )
 

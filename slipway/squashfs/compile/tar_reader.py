@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from slipway.squashfs.format.errors import LayerError
+from slipway.squashfs.format import LayerError
 
 BLOCK = 512
 REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO = b"0123456"

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from slipway.core.processes import cpu_count
+from slipway.core import cpu_count
 from slipway.squashfs.compile.pack_job import (
     PackedPart,
     PackFailure,
@@ -21,7 +21,7 @@ from slipway.squashfs.compile.pack_job import (
     receive_message,
     send_message,
 )
-from slipway.squashfs.format.errors import CacheError, LayerError
+from slipway.squashfs.format import CacheError, LayerError
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]
 

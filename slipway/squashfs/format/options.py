@@ -9,7 +9,7 @@ from typing import Any
 
 import zstandard
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 from slipway.squashfs.format.compressors import LEVELS, Codec, find_codec
 
 READABLE_DEPTH = 5  # enroot's common::fixperms: find -maxdepth 5

@@ -10,9 +10,8 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress, repeat
 
-from slipway.squashfs.compile.compiled_layer import CompiledLayer
-from slipway.squashfs.format.options import ImageRules
-from slipway.squashfs.format.structures import LIMIT, REG, REG_WHOLE
+from slipway.squashfs.compile import CompiledLayer
+from slipway.squashfs.format import LIMIT, REG, REG_WHOLE, ImageRules
 from slipway.squashfs.link.data_layout import DataLayout
 from slipway.squashfs.link.inode_numbers import NumberedInodes
 from slipway.squashfs.link.merged_tree import MergedTree

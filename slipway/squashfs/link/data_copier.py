@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
-from slipway.core.digests import Piece, cut_pieces
-from slipway.squashfs.format.errors import CacheError
+from slipway.core import Piece, cut_pieces
+from slipway.squashfs.format import CacheError
 from slipway.squashfs.link import data_copier
 from slipway.squashfs.link.data_layout import DataCopy, DataLayout
 

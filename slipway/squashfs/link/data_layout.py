@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 
-from slipway.core.digests import Piece
-from slipway.squashfs.compile.compiled_layer import CompiledLayer, DataPart
-from slipway.squashfs.format.structures import DATA_STORED, NO_FRAGMENT, PAD
+from slipway.core import Piece
+from slipway.squashfs.compile import CompiledLayer, DataPart
+from slipway.squashfs.format import DATA_STORED, NO_FRAGMENT, PAD
 from slipway.squashfs.link.duplicate_files import FileExtent, find_duplicates
 from slipway.squashfs.link.merged_tree import MergedTree
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from slipway.squashfs.format.metadata import MetadataWriter
-from slipway.squashfs.format.structures import (
+from slipway.squashfs.format import (
     DIR_ENTRY,
     DIR_HEADER,
     DIR_INDEX,
     DIRECTORY_RUN,
     METADATA_SIZE,
+    MetadataWriter,
 )
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from slipway.squashfs.compile.compiled_layer import CompiledLayer
-from slipway.squashfs.format.structures import PAD
+from slipway.squashfs.compile import CompiledLayer
+from slipway.squashfs.format import PAD
 from slipway.squashfs.link.merged_tree import MergedTree
 
 _WORTH = 2 * PAD

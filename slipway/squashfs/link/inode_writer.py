@@ -12,12 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 
-from slipway.squashfs.compile.compiled_layer import IMPLIED
-from slipway.squashfs.format.compressors import Codec
-from slipway.squashfs.format.errors import SquashfsError
-from slipway.squashfs.format.metadata import MetadataWriter
-from slipway.squashfs.format.options import ImageRules
-from slipway.squashfs.format.structures import (
+from slipway.squashfs.compile import IMPLIED
+from slipway.squashfs.format import (
     BLKDEV,
     CHRDEV,
     DEVICE_TAIL,
@@ -37,6 +33,10 @@ from slipway.squashfs.format.structures import (
     REG_TAIL,
     SYMLINK,
     SYMLINK_TAIL,
+    Codec,
+    ImageRules,
+    MetadataWriter,
+    SquashfsError,
 )
 from slipway.squashfs.link.basic_inodes import basic_inode_rows
 from slipway.squashfs.link.data_layout import DataLayout

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.digests import Piece, hash_chunks
-from slipway.core.processes import cpu_count
-from slipway.squashfs.compile.compiled_layer import CompiledLayer
-from slipway.squashfs.format.options import CompressionOptions, ImageRules
+from slipway.core import Piece, cpu_count, hash_chunks
+from slipway.squashfs.compile import CompiledLayer
+from slipway.squashfs.format import CompressionOptions, ImageRules
 from slipway.squashfs.link import data_copier
 from slipway.squashfs.link.data_copier import DataPieces
 from slipway.squashfs.link.data_layout import arrange_data

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slipway.squashfs.compile.compiled_layer import IMPLIED, OPAQUE, CompiledLayer
-from slipway.squashfs.compile.layer_tree import LOWER_LINK, WHITEOUT
-from slipway.squashfs.format.errors import LayerError
-from slipway.squashfs.format.structures import BLKDEV, CHRDEV, DIR
+from slipway.squashfs.compile import IMPLIED, LOWER_LINK, OPAQUE, WHITEOUT, CompiledLayer
+from slipway.squashfs.format import BLKDEV, CHRDEV, DIR, LayerError
 from slipway.squashfs.link.path_lookup import Row, child_span, look_up_path, visible_child
 
 

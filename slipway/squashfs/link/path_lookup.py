@@ -5,9 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from slipway.squashfs.compile.compiled_layer import OPAQUE, CompiledLayer
-from slipway.squashfs.compile.layer_tree import LOWER_LINK, WHITEOUT
-from slipway.squashfs.format.structures import DIR, SYMLINK
+from slipway.squashfs.compile import LOWER_LINK, OPAQUE, WHITEOUT, CompiledLayer
+from slipway.squashfs.format import DIR, SYMLINK
 
 Row = tuple[int, int]
 """A layer's index and a row in it."""

@@ -9,16 +9,12 @@ from __future__ import annotations
 import struct
 from array import array
 
-from slipway.squashfs.format import compressors
-from slipway.squashfs.format.compressors import Codec
-from slipway.squashfs.format.errors import SquashfsError
-from slipway.squashfs.format.metadata import MetadataWriter, indexed_table
-from slipway.squashfs.format.options import CompressionOptions, ImageRules
-from slipway.squashfs.format.structures import (
+from slipway.squashfs.format import (
     COMPRESSOR_OPTIONS,
     DUPLICATES,
     EXPORTABLE,
     FRAGMENT,
+    IDS,
     METADATA_STORED,
     NO_TABLE,
     NO_XATTRS,
@@ -30,7 +26,13 @@ from slipway.squashfs.format.structures import (
     XATTR_KEY,
     XATTR_NAMESPACES,
     XATTR_TABLE,
+    Codec,
+    CompressionOptions,
+    ImageRules,
+    MetadataWriter,
+    SquashfsError,
     Superblock,
+    indexed_table,
 )
 from slipway.squashfs.link.data_layout import DataLayout
 from slipway.squashfs.link.inode_writer import InodeTables, Pairs
@@ -85,7 +87,7 @@ def image_tables(
         mtime=rules.mtime,
         block_size=options.block_size,
         fragments=len(layout.table),
-        compressor=compressors.IDS["gzip" if codec.name == "none" else codec.name],
+        compressor=IDS["gzip" if codec.name == "none" else codec.name],
         flags=flags,
         ids=len(tables.ids),
         root=tables.root,

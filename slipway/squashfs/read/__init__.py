@@ -1,0 +1,3 @@
+"""Squashfs images as they are: entries, contents, checks, and what differs between two."""
+
+from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from slipway.squashfs.format.structures import DIR, NO_FRAGMENT, REG
+from slipway.squashfs.format import DIR, NO_FRAGMENT, REG
 from slipway.squashfs.read.image_reader import SquashfsImage, open_image
 from slipway.squashfs.read.inode_reader import Inode
 

@@ -13,10 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.squashfs.format import compressors
-from slipway.squashfs.format.errors import SquashfsError
-from slipway.squashfs.format.metadata import MetadataReader
-from slipway.squashfs.format.structures import (
+from slipway.squashfs.format import (
     DATA_STORED,
     DIR,
     FRAGMENT,
@@ -26,7 +23,10 @@ from slipway.squashfs.format.structures import (
     REG,
     XATTR_ID,
     XATTR_TABLE,
+    MetadataReader,
+    SquashfsError,
     Superblock,
+    decompressor,
 )
 from slipway.squashfs.read.inode_reader import Inode, read_inode
 from slipway.squashfs.read.table_readers import read_directory, read_xattrs
@@ -51,7 +51,7 @@ class SquashfsImage:
         block = self.superblock
         if not Superblock.SIZE <= block.bytes_used <= self._size:
             raise ValueError(f"it says {block.bytes_used} bytes and has {self._size}")
-        self._decompress = compressors.decompressor(block.compressor)
+        self._decompress = decompressor(block.compressor)
         self._metadata = MetadataReader(self._read_at, self._decompress)
         self._ids = self._numbers("I", block.id_table, block.ids)
         self._fragments = self._fragment_table()

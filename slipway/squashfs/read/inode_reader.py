@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from slipway.squashfs.format.metadata import MetadataReader
-from slipway.squashfs.format.structures import (
+from slipway.squashfs.format import (
     BLKDEV,
     CHRDEV,
     DEVICE_TAIL,
@@ -25,6 +24,7 @@ from slipway.squashfs.format.structures import (
     SYMLINK,
     SYMLINK_MAX,
     SYMLINK_TAIL,
+    MetadataReader,
     Superblock,
 )
 

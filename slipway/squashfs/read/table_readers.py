@@ -5,14 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from slipway.squashfs.format.metadata import MetadataReader
-from slipway.squashfs.format.structures import (
+from slipway.squashfs.format import (
     DIR_ENTRY,
     DIR_HEADER,
     DIRECTORY_RUN,
     XATTR_KEY,
     XATTR_NAMESPACES,
     XATTR_VALUE_APART,
+    MetadataReader,
     Superblock,
 )
 from slipway.squashfs.read.inode_reader import Inode

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.trees import sync
+from slipway.core import sync
 from slipway.storage.copy.copy_pool import Answer, Job, copy_pool
 from slipway.storage.copy.entry_copy import read_entry_xattrs, same_entry
 from slipway.storage.errors import CopyError

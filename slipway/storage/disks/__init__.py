@@ -1,1 +1,57 @@
-"""Disks: what is mounted, what Docker can live on, which one is best."""
+"""The disks of a machine: what is mounted, which one fits, and if it can hold Docker's data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.storage.disks.candidates import Candidate
+    from slipway.storage.disks.mount_table import Mount, mount_of, mounts_under, read_mount_table
+    from slipway.storage.disks.profiles import NVME, DataPlaces, Profile, profile
+    from slipway.storage.disks.target_disk import (
+        WAIT_S,
+        TargetDisk,
+        candidate_disks,
+        check_target_disk,
+        choose_disk,
+        home_of,
+        inspect_disk,
+        is_mounted,
+        try_disk,
+    )
+
+__all__ = [
+    "NVME",
+    "WAIT_S",
+    "Candidate",
+    "DataPlaces",
+    "Mount",
+    "Profile",
+    "TargetDisk",
+    "candidate_disks",
+    "check_target_disk",
+    "choose_disk",
+    "home_of",
+    "inspect_disk",
+    "is_mounted",
+    "mount_of",
+    "mounts_under",
+    "profile",
+    "read_mount_table",
+    "try_disk",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "candidates": "Candidate",
+        "mount_table": "Mount mount_of mounts_under read_mount_table",
+        "profiles": "DataPlaces NVME Profile profile",
+        "target_disk": (
+            "TargetDisk WAIT_S candidate_disks check_target_disk choose_disk home_of "
+            "inspect_disk is_mounted try_disk"
+        ),
+    },
+)

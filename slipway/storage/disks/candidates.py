@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.mounts import FileSystemSpace
-from slipway.core.units import human_bytes
+from slipway.core import FileSystemSpace, human_bytes
 from slipway.storage.disks.mount_table import KNOWN_GOOD, Mount
 
 _SYSTEM = ("/boot", "/efi", "/snap", "/run", "/dev", "/proc", "/sys", "/var/lib/docker")

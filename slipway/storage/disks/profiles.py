@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 from slipway.storage.machine import Machine
 
 NOTEBOOK_DISK = "/home/ec2-user/SageMaker"

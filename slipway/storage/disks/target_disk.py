@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from slipway.core import mounts
-from slipway.core.errors import UsageError
-from slipway.core.mounts import FileSystemSpace, nearest_existing
-from slipway.core.processes import wait_until
-from slipway.core.trees import TreeSize
-from slipway.core.units import human_bytes
+from slipway.core import (
+    FileSystemSpace,
+    TreeSize,
+    UsageError,
+    file_system_space,
+    human_bytes,
+    nearest_existing,
+    wait_until,
+)
 from slipway.storage.disks import mount_table
 from slipway.storage.disks.candidates import Candidate, rank_candidates, with_margin
 from slipway.storage.disks.mount_table import Mount
@@ -55,7 +58,7 @@ def candidate_disks(
     spaces: dict[str, FileSystemSpace] = {}
     for mount in mounted:
         if mount.fstype in mount_table.KNOWN_GOOD and mount.device not in spaces:
-            spaces[mount.device] = mounts.file_system_space(mount.target)
+            spaces[mount.device] = file_system_space(mount.target)
     return rank_candidates(
         mounted,
         spaces,
@@ -141,7 +144,7 @@ def inspect_disk(
     return TargetDisk(
         real,
         mount_table.mount_of(real, mount_table.read_mount_table()),
-        mounts.file_system_space(real),
+        file_system_space(real),
     )
 
 

@@ -1,0 +1,89 @@
+"""Docker installations of a machine: daemons, services, configuration files, what they hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.storage.docker.config_files import (
+        DEFAULT_ROOT,
+        configured_root,
+        parse_daemon_json,
+        with_containerd_root,
+        with_data_root,
+    )
+    from slipway.storage.docker.containerd import current_root
+    from slipway.storage.docker.daemon_flags import conflicting_flags
+    from slipway.storage.docker.data_path import own_data_path, repoint
+    from slipway.storage.docker.installation import (
+        DockerInstallation,
+        choose_daemon,
+        engine_of_installation,
+        find_installation,
+        installation_key,
+    )
+    from slipway.storage.docker.inventory import (
+        IN_FILES,
+        DockerInventory,
+        daemon_at_rest,
+        lost_objects,
+        objects_since,
+        take_inventory,
+    )
+    from slipway.storage.docker.service import EmbeddedService, Service, service_from_json
+    from slipway.storage.docker.systemd import CONTAINERD, DOCKER, drop_in
+    from slipway.storage.docker.trial_container import run_trial_container
+
+__all__ = [
+    "CONTAINERD",
+    "DEFAULT_ROOT",
+    "DOCKER",
+    "IN_FILES",
+    "DockerInstallation",
+    "DockerInventory",
+    "EmbeddedService",
+    "Service",
+    "choose_daemon",
+    "configured_root",
+    "conflicting_flags",
+    "current_root",
+    "daemon_at_rest",
+    "drop_in",
+    "engine_of_installation",
+    "find_installation",
+    "installation_key",
+    "lost_objects",
+    "objects_since",
+    "own_data_path",
+    "parse_daemon_json",
+    "repoint",
+    "run_trial_container",
+    "service_from_json",
+    "take_inventory",
+    "with_containerd_root",
+    "with_data_root",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "config_files": (
+            "DEFAULT_ROOT configured_root parse_daemon_json with_containerd_root with_data_root"
+        ),
+        "containerd": "current_root",
+        "daemon_flags": "conflicting_flags",
+        "data_path": "own_data_path repoint",
+        "installation": (
+            "DockerInstallation choose_daemon engine_of_installation find_installation "
+            "installation_key"
+        ),
+        "inventory": (
+            "DockerInventory IN_FILES daemon_at_rest lost_objects objects_since take_inventory"
+        ),
+        "service": "EmbeddedService Service service_from_json",
+        "systemd": "CONTAINERD DOCKER drop_in",
+        "trial_container": "run_trial_container",
+    },
+)

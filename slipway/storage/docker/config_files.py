@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import UsageError
+from slipway.core import UsageError
 from slipway.storage.errors import StorageError
 
 DEFAULT_CONFIG = "/etc/containerd/config.toml"

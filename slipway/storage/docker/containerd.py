@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.processes import command_line, find_process
+from slipway.core import command_line, find_process
 from slipway.storage.docker import config_files, daemon_process
 from slipway.storage.docker.daemon_flags import parse_flags
 from slipway.storage.docker.daemon_process import DaemonProcess

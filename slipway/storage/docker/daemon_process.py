@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core.processes import command_line, find_process, spawn, wait_until
-from slipway.engine.endpoint import ping
+from slipway.core import command_line, find_process, spawn, wait_until
+from slipway.engine import ping
 from slipway.storage.errors import StorageError
 
 START_S = 90.0

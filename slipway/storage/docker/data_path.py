@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slipway.core.files import write_atomic
+from slipway.core import write_atomic
 from slipway.storage.errors import StorageError
 
 _FIELDS = ("LogPath", "HostnamePath", "HostsPath", "ResolvConfPath")

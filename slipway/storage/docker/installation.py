@@ -12,11 +12,8 @@ from docker.context import ContextAPI
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
-from slipway.core.errors import UsageError
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.engine.embedded import daemon
-from slipway.engine.endpoint import DEFAULT_URL, ping
+from slipway.core import Project, UsageError
+from slipway.engine import DEFAULT_URL, Engine, connect, daemon_status, ping
 from slipway.storage.docker import config_files, containerd, daemon_process, data_path
 from slipway.storage.docker.containerd import Containerd
 from slipway.storage.docker.daemon_flags import parse_flags
@@ -126,7 +123,7 @@ def find_installation(project: Project, url: str, machine: Machine) -> DockerIns
 
 def _embedded(project: Project) -> DockerInstallation:
     service = EmbeddedService(project)
-    found = daemon.daemon_status(project)
+    found = daemon_status(project)
     data = service.data
     at_rest = data.resolve() if data.is_symlink() else data_path.own_data_path(data)
     return DockerInstallation(

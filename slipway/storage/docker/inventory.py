@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.engine.client import Engine
-from slipway.engine.sdk_boundary import sdk_errors
+from slipway.engine import Engine, sdk_errors
 
 IN_FILES = ("overlay2", "overlayfs", "overlay", "fuse-overlayfs", "native", "vfs", "aufs")
 """Storage drivers (and snapshotters) whose layers are plain folders."""

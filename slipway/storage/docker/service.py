@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from slipway.core.paths import Project
-from slipway.engine.embedded import daemon as embedded
+from slipway.core import Project
+from slipway.engine import daemon_status, start_daemon, stop_daemon
 from slipway.storage.docker import daemon_process, data_path
 from slipway.storage.docker.daemon_process import DaemonProcess
 from slipway.storage.docker.systemd import SystemdService
@@ -101,18 +101,18 @@ class EmbeddedService:
 
     def running(self) -> bool:
         """Whether it answers."""
-        return embedded.daemon_status(self.project).running
+        return daemon_status(self.project).running
 
     def stop(self) -> None:
         """Stop it, and have its data where a link can point to it."""
-        embedded.stop_daemon(self.project)
+        stop_daemon(self.project)
         data_path.settle_link(self.data)
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start it; data that did not move is a plain folder again."""
         del environment  # the engine keeps its temporary files below its data
         data_path.unsettle_link(self.data)
-        embedded.start_daemon(self.project)
+        start_daemon(self.project)
 
     def steps(self) -> tuple[str, str]:
         """One engine, one step."""

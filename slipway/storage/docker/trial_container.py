@@ -13,13 +13,8 @@ import tarfile
 import uuid
 from pathlib import Path
 
-from slipway.core.files import write_atomic
-from slipway.engine.client import Engine
-from slipway.engine.containers import run_once
-from slipway.engine.errors import EngineError
-from slipway.engine.images import inspect_image
-from slipway.engine.sdk_boundary import sdk_errors
-from slipway.engine.transfer import import_rootfs
+from slipway.core import write_atomic
+from slipway.engine import Engine, EngineError, import_rootfs, inspect_image, run_once, sdk_errors
 from slipway.storage.errors import StorageError
 
 _EXIT_CODE = 42

@@ -8,12 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slipway.storage import enroot_conf
-from slipway.storage.disks.profiles import NVME, DataPlaces, Profile
-from slipway.storage.disks.target_disk import TargetDisk, is_mounted
-from slipway.storage.docker import config_files, data_path, systemd
-from slipway.storage.docker.installation import DockerInstallation
-from slipway.storage.docker.service import EmbeddedService
-from slipway.storage.docker.systemd import CONTAINERD, DOCKER
+from slipway.storage.disks import NVME, DataPlaces, Profile, TargetDisk, is_mounted
+from slipway.storage.docker import (
+    CONTAINERD,
+    DOCKER,
+    DockerInstallation,
+    EmbeddedService,
+    drop_in,
+    own_data_path,
+    with_containerd_root,
+    with_data_root,
+)
 from slipway.storage.machine import Machine
 from slipway.storage.move.edits import FileEdit, edit_file
 
@@ -53,12 +58,12 @@ def config_changes(
     edits: list[FileEdit] = []
     if subject.data_root != places.docker:
         edit = edit_file("docker", subject.config, None)
-        text = config_files.with_data_root(_text(edit), edit.path, places.docker)
+        text = with_data_root(_text(edit), edit.path, places.docker)
         edits.append(replace(edit, after=text.encode()))
         roots.append(("docker", subject.at_rest, places.docker, edit.path))
     if containerd and subject.containerd and subject.containerd.root != places.containerd:
         edit = edit_file("containerd", subject.containerd.config, None)
-        text = config_files.with_containerd_root(_text(edit), places.containerd)
+        text = with_containerd_root(_text(edit), places.containerd)
         edits.append(replace(edit, after=text.encode()))
         roots.append(("containerd", subject.containerd.root, places.containerd, edit.path))
     if subject.systemd:
@@ -91,7 +96,7 @@ def _embedded(subject: DockerInstallation, places: DataPlaces) -> ConfigChanges:
         return ConfigChanges((), ())
     # Stopped for the move, the data is behind a link already: see link.py.
     before = os.fsencode(
-        data.data.readlink() if data.data.is_symlink() else data_path.own_data_path(data.data).name
+        data.data.readlink() if data.data.is_symlink() else own_data_path(data.data).name
     )
     edit = FileEdit("link", data.data, before, os.fsencode(new))
     return ConfigChanges((("engine", subject.at_rest, new, data.data),), (edit,))
@@ -99,10 +104,10 @@ def _embedded(subject: DockerInstallation, places: DataPlaces) -> ConfigChanges:
 
 def _units(disk: Path, places: DataPlaces, machine: Machine, *, containerd: bool) -> list[FileEdit]:
     dlami = disk == machine.at(NVME) and machine.has_unit("dlami-nvme.service")
-    docker = systemd.drop_in(disk, tmp=places.docker_tmp, dlami=dlami)
+    docker = drop_in(disk, tmp=places.docker_tmp, dlami=dlami)
     edits = [edit_file("unit", machine.drop_in(DOCKER), docker.encode())]
     if containerd:
-        text = systemd.drop_in(disk, tmp=None, dlami=dlami)
+        text = drop_in(disk, tmp=None, dlami=dlami)
         edits.append(edit_file("unit", machine.drop_in(CONTAINERD), text.encode()))
     return edits
 

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slipway.core.paths import Project
-from slipway.engine.client import Engine, connect
-from slipway.engine.sdk_boundary import sdk_errors
-from slipway.storage.docker import containerd, trial_container
-from slipway.storage.docker.inventory import IN_FILES, DockerInventory, lost_objects, take_inventory
+from slipway.core import Project
+from slipway.engine import Engine, connect, sdk_errors
+from slipway.storage.docker import (
+    IN_FILES,
+    DockerInventory,
+    current_root,
+    lost_objects,
+    run_trial_container,
+    take_inventory,
+)
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
@@ -74,9 +79,7 @@ def _check(machine: Machine, journal: MoveJournal, *, moved: bool) -> None:
             if lost:
                 raise StorageError(f"these are not there any more: {', '.join(lost)}")
         if moved:
-            trial_container.run_trial_container(
-                connected, journal_file.journal_folder(machine, journal.url)
-            )
+            run_trial_container(connected, journal_file.journal_folder(machine, journal.url))
         if before is not None and (journal.carries or not moved):
             start_containers(connected, before)
 
@@ -85,7 +88,7 @@ def _check_root(journal: MoveJournal, root: DataRoot, connected: Engine, *, move
     wanted = root.called(root.new if moved else root.old)
     if root.name == "containerd":
         assert journal.containerd is not None
-        used = containerd.current_root(journal.containerd)
+        used = current_root(journal.containerd)
     else:
         used = Path(connected.data_root)
     if used.resolve() != wanted.resolve():

@@ -8,17 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError
-from slipway.core.events import OnEvent
-from slipway.core.paths import Project
-from slipway.core.trees import TreeSize, measure, remove_tree
-from slipway.engine.embedded import daemon
-from slipway.storage.disks import target_disk
-from slipway.storage.disks.profiles import DataPlaces, Profile, profile
-from slipway.storage.docker import installation
-from slipway.storage.docker import inventory as snapshot
-from slipway.storage.docker.installation import DockerInstallation
-from slipway.storage.docker.inventory import DockerInventory
+from slipway.core import OnEvent, Project, SlipwayError, TreeSize, measure, remove_tree
+from slipway.engine import start_daemon
+from slipway.storage.disks import (
+    WAIT_S,
+    DataPlaces,
+    Profile,
+    check_target_disk,
+    choose_disk,
+    inspect_disk,
+    profile,
+)
+from slipway.storage.docker import (
+    DockerInstallation,
+    DockerInventory,
+    daemon_at_rest,
+    engine_of_installation,
+    find_installation,
+    take_inventory,
+)
 from slipway.storage.errors import StorageError
 from slipway.storage.move import journal_file, move_plan
 from slipway.storage.move.changes import config_changes
@@ -74,8 +82,8 @@ def plan_move(
         raise _unfinished(last)
     chosen = profile(profile_name, room.machine)
     if room.url == "embedded" and not dry_run:
-        daemon.start_daemon(room.project)
-    found = installation.find_installation(room.project, room.url, room.machine)
+        start_daemon(room.project)
+    found = find_installation(room.project, room.url, room.machine)
     move_plan.check_config(found)
     before, containerd_store = move_inventory(found, room.project)
     mode = move_plan.mode_of(options, before)
@@ -83,16 +91,14 @@ def plan_move(
     sizes = _sizes(found)
     needed = sum(size.bytes for size in sizes.values()) if mode == "copy" else 0
     if disk is None:
-        disk = target_disk.choose_disk(
-            chosen, room.machine, found.data_root, needed, wait=not dry_run
-        )
+        disk = choose_disk(chosen, room.machine, found.data_root, needed, wait=not dry_run)
     if disk is None:
         return PlannedMove(None, chosen, None)
-    looked = target_disk.inspect_disk(
+    looked = inspect_disk(
         disk,
         chosen,
         room.machine,
-        wait_s=0.0 if dry_run else target_disk.WAIT_S,
+        wait_s=0.0 if dry_run else WAIT_S,
         on_wait=lambda place: say(f"waiting for {place} to be mounted"),
     )
     kept = last.kept if last else ()
@@ -112,7 +118,7 @@ def plan_move(
     )
     if journal is not None:
         size = TreeSize(needed, sum(root.size.entries for root in journal.roots if root.copy))
-        target_disk.check_target_disk(looked, [root.old for root in journal.roots], size)
+        check_target_disk(looked, [root.old for root in journal.roots], size)
         if before and before.running and not options.stop:
             raise StorageError(
                 f"containers are running: {before.names(before.running)}",
@@ -134,10 +140,10 @@ def move_inventory(
 ) -> tuple[DockerInventory | None, bool]:
     """What the daemon has, and whether its images are in containerd; None where it cannot tell."""
     if not found.running:
-        return snapshot.daemon_at_rest(found.data_root), False
-    connected = installation.engine_of_installation(found, project)
+        return daemon_at_rest(found.data_root), False
+    connected = engine_of_installation(found, project)
     try:
-        return snapshot.take_inventory(connected), connected.containerd_store
+        return take_inventory(connected), connected.containerd_store
     finally:
         connected.close()
 
@@ -164,7 +170,7 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
     journal = room.journal()
     if journal is None or not journal.over or not journal.kept:
         return ()
-    found = installation.find_installation(room.project, room.url, room.machine)
+    found = find_installation(room.project, room.url, room.machine)
     for kept in journal.kept:
         if kept.holds:
             raise StorageError(

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from slipway.core.file_lock import exclusive
-from slipway.core.paths import Project
-from slipway.engine.embedded import daemon
-from slipway.storage.docker import installation
+from slipway.core import Project, exclusive
+from slipway.engine import daemon_status
+from slipway.storage.docker import choose_daemon
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
 from slipway.storage.move.journal import MoveJournal
@@ -29,7 +28,7 @@ class DockerDaemon:
 
         With "auto", a system Docker whose move was cut off is the one meant, though it is down.
         """
-        url = installation.choose_daemon(engine, machine)
+        url = choose_daemon(engine, machine)
         if engine == "auto" and url == "embedded":
             last = journal_file.read_journal(machine, machine.docker_url)
             if last is not None and not last.over:
@@ -39,7 +38,7 @@ class DockerDaemon:
     @property
     def journal_url(self) -> str:
         """The URL that the daemon's journal goes by."""
-        return daemon.daemon_status(self.project).url if self.url == "embedded" else self.url
+        return daemon_status(self.project).url if self.url == "embedded" else self.url
 
     def has_kept(self) -> bool:
         """Whether earlier moves left data behind."""

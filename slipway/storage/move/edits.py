@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from slipway.core.files import write_atomic
-from slipway.core.trees import sync_folder
+from slipway.core import sync_folder, write_atomic
 from slipway.storage import enroot_conf
-from slipway.storage.docker import config_files
+from slipway.storage.docker import (
+    DEFAULT_ROOT,
+    configured_root,
+    parse_daemon_json,
+    with_containerd_root,
+    with_data_root,
+)
 
 Kind = Literal["docker", "containerd", "enroot", "unit", "link"]
 
@@ -89,14 +94,14 @@ class FileEdit:
 
 
 def _docker_back(now: str, before: str, path: Path) -> str:
-    root = config_files.parse_daemon_json(before, path).get("data-root")
-    return config_files.with_data_root(now, path, Path(root) if root else None)
+    root = parse_daemon_json(before, path).get("data-root")
+    return with_data_root(now, path, Path(root) if root else None)
 
 
 def _containerd_back(now: str, before: str, path: Path) -> str:
     del path
-    root = config_files.configured_root(before) or config_files.DEFAULT_ROOT
-    return config_files.with_containerd_root(now, Path(root))
+    root = configured_root(before) or DEFAULT_ROOT
+    return with_containerd_root(now, Path(root))
 
 
 def _enroot_back(now: str, before: str, path: Path) -> str:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from slipway.core.trees import TreeSize
-from slipway.storage.docker import data_path
-from slipway.storage.docker.inventory import DockerInventory
+from slipway.core import TreeSize
+from slipway.storage.docker import DockerInventory, own_data_path
 from slipway.storage.move.edits import FileEdit
 
 Phase = Literal[
@@ -74,7 +73,7 @@ class DataRoot:
 
     def called(self, place: Path) -> Path:
         """How the daemon calls one of its places: see slipway.storage.docker.data_path."""
-        return self.file if place == data_path.own_data_path(self.file) else place
+        return self.file if place == own_data_path(self.file) else place
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slipway.core.files import write_atomic
-from slipway.core.trees import TreeSize, sync_folder
-from slipway.storage.docker.installation import installation_key
-from slipway.storage.docker.inventory import DockerInventory
+from slipway.core import TreeSize, sync_folder, write_atomic
+from slipway.storage.docker import DockerInventory, installation_key
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move.edits import FileEdit

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from slipway.core.errors import UsageError
-from slipway.core.trees import TreeSize
-from slipway.storage.disks.target_disk import TargetDisk
-from slipway.storage.docker import config_files, inventory
-from slipway.storage.docker.daemon_flags import conflicting_flags
-from slipway.storage.docker.installation import DockerInstallation
-from slipway.storage.docker.inventory import DockerInventory
+from slipway.core import TreeSize, UsageError
+from slipway.storage.disks import TargetDisk
+from slipway.storage.docker import (
+    IN_FILES,
+    DockerInstallation,
+    DockerInventory,
+    conflicting_flags,
+    parse_daemon_json,
+)
 from slipway.storage.errors import StorageError
 from slipway.storage.move.changes import ConfigChanges
 from slipway.storage.move.journal import DataRoot, KeptFolder, MoveJournal
@@ -41,7 +43,7 @@ def check_config(subject: DockerInstallation) -> None:
     if subject.config is None:
         return
     text = subject.config.read_text() if subject.config.exists() else ""
-    config = config_files.parse_daemon_json(text, subject.config)
+    config = parse_daemon_json(text, subject.config)
     wanted = {**config, "data-root": ""}
     if both := conflicting_flags(wanted, subject.flags):
         raise StorageError(
@@ -80,7 +82,7 @@ def moves_containerd(subject: DockerInstallation, *, containerd_store: bool) -> 
 
 def check_driver(before: DockerInventory | None, mode: Mode) -> None:
     """Refuse to copy what is not in files. Raises StorageError."""
-    if mode == "copy" and before is not None and before.driver not in inventory.IN_FILES:
+    if mode == "copy" and before is not None and before.driver not in IN_FILES:
         raise StorageError(
             f"the storage driver {before.driver} keeps layers in snapshots of its own file system, "
             "which no copy of files takes along",

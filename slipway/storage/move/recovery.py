@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from slipway.core import mounts
-from slipway.core.errors import UsageError
-from slipway.core.events import OnEvent
-from slipway.core.mounts import nearest_existing
-from slipway.core.trees import TreeSize, measure, remove_tree
-from slipway.storage.disks import mount_table, target_disk
-from slipway.storage.docker import installation
-from slipway.storage.docker import inventory as snapshot
-from slipway.storage.docker.service import service_from_json
+from slipway.core import (
+    OnEvent,
+    TreeSize,
+    UsageError,
+    file_system_space,
+    measure,
+    nearest_existing,
+    remove_tree,
+)
+from slipway.storage.disks import TargetDisk, check_target_disk, mount_of, read_mount_table
+from slipway.storage.docker import find_installation, objects_since, service_from_json
 from slipway.storage.errors import StorageError
 from slipway.storage.move import journal as journals
 from slipway.storage.move import journal_file
@@ -82,7 +84,7 @@ def _reversed(
     room: DockerDaemon, journal: MoveJournal, *, stop: bool, agree: Callable[[str], bool]
 ) -> MoveJournal:
     """A move back: data that is still at the old place is used as it is, other data is copied."""
-    found = installation.find_installation(room.project, room.url, room.machine)
+    found = find_installation(room.project, room.url, room.machine)
     now, _ = move_inventory(found, room.project)
     if now and now.running and not stop:
         raise StorageError(
@@ -92,7 +94,7 @@ def _reversed(
     there = [root.old.exists() for root in journal.roots]
     before = now
     if all(there) and journal.before and now:
-        since = snapshot.objects_since(journal.before, now)
+        since = objects_since(journal.before, now)
         if since and not agree(f"made since the move, and not there after it: {', '.join(since)}"):
             raise StorageError("nothing was changed")
         # What a move to a fresh place stopped did not run since: there it is not.
@@ -113,14 +115,12 @@ def _reversed(
     )
     disk, device = journal.disk, journal.device
     if roots:
-        home = mount_table.mount_of(nearest_existing(roots[0].new), mount_table.read_mount_table())
+        home = mount_of(nearest_existing(roots[0].new), read_mount_table())
         disk, device = home.target, home.device
         if not all(there):
             size = TreeSize(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))
-            space = mounts.file_system_space(roots[0].new)
-            target_disk.check_target_disk(
-                target_disk.TargetDisk(roots[0].new, home, space), [roots[0].old], size
-            )
+            space = file_system_space(roots[0].new)
+            check_target_disk(TargetDisk(roots[0].new, home, space), [roots[0].old], size)
     return dataclasses.replace(
         journal,
         kind="restore",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.mounts import file_system_space
-from slipway.core.units import human_bytes, human_seconds
-from slipway.storage.disks.profiles import Profile
-from slipway.storage.docker.service import service_from_json
+from slipway.core import file_system_space, human_bytes, human_seconds
+from slipway.storage.disks import Profile
+from slipway.storage.docker import service_from_json
 from slipway.storage.move.journal import DataRoot, MoveJournal
 
 COPY_RATE = 125_000_000

@@ -7,15 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent
-from slipway.core.mounts import nearest_existing
-from slipway.core.trees import remove_tree, sync_folder
-from slipway.storage.copy.tree_copy import compare_trees, copy_tree
-from slipway.storage.disks import mount_table
-from slipway.storage.disks.target_disk import try_disk
-from slipway.storage.docker.data_path import repoint
-from slipway.storage.docker.service import Service, service_from_json
+from slipway.core import Event, OnEvent, SlipwayError, nearest_existing, remove_tree, sync_folder
+from slipway.storage.copy import compare_trees, copy_tree
+from slipway.storage.disks import mount_of, mounts_under, read_mount_table, try_disk
+from slipway.storage.docker import Service, repoint, service_from_json
 from slipway.storage.errors import MoveFailedError, StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file
@@ -149,7 +144,7 @@ class Transaction:
         return any(edit.kind != "enroot" for edit in self.journal.edits)
 
     def _still_mounted(self) -> None:
-        found = mount_table.mount_of(self.journal.disk, mount_table.read_mount_table())
+        found = mount_of(self.journal.disk, read_mount_table())
         if found.target != self.journal.disk or found.device != self.journal.device:
             raise StorageError("the target is not mounted any more", where=str(self.journal.disk))
 
@@ -166,7 +161,7 @@ class Transaction:
             stop_containers(self.journal)
         self.service.stop()
         for root in self.journal.roots:
-            if inside := mount_table.mounts_under(root.old, mount_table.read_mount_table()):
+            if inside := mounts_under(root.old, read_mount_table()):
                 raise StorageError(
                     f"{len(inside)} mounts are left in the data, so something still uses it",
                     where=str(inside[0].target),

@@ -11,10 +11,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slipway.core.errors import SlipwayError
-from slipway.core.events import Event, OnEvent
-from slipway.core.trees import remove_tree
-from slipway.storage.docker.service import service_from_json
+from slipway.core import Event, OnEvent, SlipwayError, remove_tree
+from slipway.storage.docker import service_from_json
 from slipway.storage.errors import RollbackFailedError
 from slipway.storage.machine import Machine
 from slipway.storage.move import journal_file

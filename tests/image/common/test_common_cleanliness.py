@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from slipway.engine.client import Engine
+from slipway.engine import Engine
 from slipway.verify.expectations import CheckedImage
 
 # What is looked at is what the image adds to its base: the base's own files are not ours to judge.

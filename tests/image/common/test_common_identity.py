@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from slipway.engine.client import Engine
+from slipway.engine import Engine
 from slipway.verify.expectations import CheckedImage
 
 

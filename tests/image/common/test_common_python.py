@@ -4,7 +4,7 @@ import json
 
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from slipway.engine.client import Engine
+from slipway.engine import Engine
 from slipway.verify.check_containers import SdkBackend
 from slipway.verify.expectations import CheckedImage
 from slipway.verify.plugin import RunPython
