@@ -36,7 +36,7 @@ from slipway.registry import (
     start_local_registry,
     stop_local_registry,
 )
-from tests.system.ecr_front_door import REGION, Door, aws_api, ecr
+from tests.support.registry.ecr_front_door import REGION, Door, aws_api, ecr
 
 LAYER = 6 << 20
 LAYERS = 3

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from slipway.squashfs import CompressionOptions
-from tests.system.squashfs_rig import STACKS, Stack, check_stack
+from tests.support.squashfs_rig import STACKS, Stack, check_stack
 
 _NUMBERS = itertools.count()
 OPTIONS = st.sampled_from(

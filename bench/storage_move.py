@@ -32,8 +32,8 @@ from rich.table import Table
 from slipway.core import Event, human_bytes, human_seconds, measure
 from slipway.engine import import_rootfs
 from slipway.storage import delete_kept
-from tests.system.storage_box import Box, Disk, box
-from tests.system.storage_steps import move, restore, room_of
+from tests.support.storage.box import Box, Disk, box
+from tests.support.storage.steps import move, restore, room_of
 
 GB = 10**9
 IMAGE = 500_000_000  # bytes of one image

@@ -15,7 +15,9 @@ from typing import Any
 
 from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
+from invoke.parser import Argument
 from invoke.program import Program
+from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
 from slipway import __version__
@@ -96,8 +98,8 @@ class InvProgram(Program):
 
     def parse_tasks(self) -> None:
         """Parse tasks and their arguments; a parse error exits with the usage code."""
-        self._documented = self._make_parser()
-        self.core.unparsed = positional_names(self.core.unparsed, self._documented.contexts)
+        contexts = self._make_parser().contexts
+        self.core.unparsed = positional_names(self.core.unparsed, contexts)
         try:
             super().parse_tasks()
         except ParseError as error:
@@ -116,19 +118,24 @@ class InvProgram(Program):
         print("./inv --help TASK explains one. README.md begins with ./inv ship.")
         raise Exit
 
-    def print_task_help(self, name: str) -> None:
-        """Print a task's help, with what its arguments mean."""
-        # A task's arguments have their texts in the first parser only (invoke's Task.arg_opts takes
-        # them out of the task), which is not the one that parses.
-        self.parser = self._documented
-        super().print_task_help(name)
-
     def parse_core_args(self) -> None:
         """Parse invoke's own arguments; a parse error exits with the usage code."""
         try:
             super().parse_core_args()
         except ParseError as error:
             raise Exit(f"inv: {error}\n  See `./inv --help`.", USAGE) from error
+
+
+class DocumentedTask(Task[Callable[..., None]]):
+    """A task that keeps its help: invoke's own gives each text to the first parser made of it."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """The task's arguments, with their texts."""
+        texts = dict(self.help)
+        try:
+            return super().get_arguments(ignore_unknown_help=ignore_unknown_help)
+        finally:
+            self.help = texts
 
 
 def task_command(
@@ -157,7 +164,7 @@ def task_command(
                 raise Exit(code=FAILED) from closed
 
         names = [NAMES] if NAMES in body.__annotations__ else []
-        return invoke_task(iterable=[*names, *repeatable], **options)(run)
+        return invoke_task(klass=DocumentedTask, iterable=[*names, *repeatable], **options)(run)
 
     return decorate
 

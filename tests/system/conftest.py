@@ -16,7 +16,7 @@ import pytest
 
 from slipway.core import Project
 from slipway.engine import Engine, connect, import_rootfs, start_daemon, stop_daemon
-from tests.system.tiny import rootfs_tar
+from tests.support.tiny import rootfs_tar
 
 CHECKOUT = Path(__file__).parents[2]
 

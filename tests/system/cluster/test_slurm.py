@@ -1,0 +1,288 @@
+"""Scripts of `inv slurm.script` on a real Slurm, from submission to the last state of the job.
+
+The containers are entered by stand-ins for pyxis and enroot (slurm_node/), which the tests that
+rest on them say in their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slipway.core import Piece, Project
+from slipway.engine import Engine
+from slipway.sqsh import sidecar
+from slipway.sqsh.sidecar import Sidecar
+from tests.support.clones import Clone
+from tests.support.slurm_cluster import NODES, SlurmCluster, Submitted, node_image, running, submit
+
+ODD = ("two words", "$(id)", "", "it's", 'a"b', "ü€", "a\nb", "*", "--flag=x y")
+
+#: Every rank adds 1 over the network and tells what it was given.
+SUM = """
+import json, os, sys
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+tensor = torch.ones(2)
+dist.all_reduce(tensor)
+print("sum", json.dumps({
+    "sum": tensor.tolist(), "argv": sys.argv[1:], "cpus": len(os.sched_getaffinity(0)),
+    "unbuffered": os.environ["PYTHONUNBUFFERED"], "secret": os.environ["SECRET"],
+    "path": os.environ.get("PYTHONPATH"), "data": open("/data/words").read(),
+}), flush=True)
+open(f"/made/rank{os.environ['RANK']}", "w").close()
+try:
+    open("/data/new", "w").close()
+except OSError as error:
+    print("read-only:", error.strerror, flush=True)
+dist.destroy_process_group()
+"""
+
+#: Saves on the first SIGTERM for argv[1] seconds, and ends by itself once it has been resumed. Its
+#: data loader has argv[2] workers: the death of one is an error in its rank.
+SAVES = """
+import os, signal, sys, time
+from torch.utils.data import DataLoader
+rank, resume = os.environ["RANK"], os.environ.get("LAUNCH_RESUME_FROM")
+if resume:
+    print("resumed from", resume, "attempt", os.environ["LAUNCH_ATTEMPT"], flush=True)
+    sys.exit(0)
+told = []
+def save(number, frame):
+    if told:
+        return
+    told.append(number)
+    time.sleep(float(sys.argv[1]))
+    if rank == "0":
+        os.makedirs("/fsx/WHERE/ck/step-7")
+        open("/fsx/WHERE/ck/step-7/whole", "w").close()
+    print("saved", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+loader = iter(DataLoader(range(10**9), num_workers=int(sys.argv[2])))
+next(loader)
+print("up", flush=True)
+while True:
+    next(loader)
+    time.sleep(0.05)
+"""
+
+#: Rank 1 fails, and rank 0 would wait forever.
+FAILS = """
+import os, signal
+if os.environ["RANK"] == "1":
+    raise ValueError("bad batch")
+signal.pause()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    engine: Engine, shared_project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SlurmCluster]:
+    root = tmp_path_factory.mktemp("slurm")
+    clone = Clone.make(root / "clone", shared_project.state)
+    images = root / "fsx" / "images"
+    images.mkdir(parents=True)
+    clone.inv("sqsh", "--output", str(images))  # of the default image
+    (sqsh,) = images.glob("*.sqsh")
+    image = node_image(engine, shared_project.state, root / "recipe")
+    try:
+        with running(engine, image, root, clone, sqsh) as made:
+            yield made
+    finally:
+        sqsh.unlink()  # pytest keeps the rest
+
+
+@pytest.fixture
+def slurm(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
+    """The cluster with nothing running, before and after."""
+    before = len(cluster.jobs)
+    yield cluster
+    for job in cluster.jobs[before:]:
+        print(job.told)  # shown where the test has failed
+    cluster.run("scancel", "--user=root")
+    for name in NODES:
+        cluster.members[name].start()  # one that a test has killed
+    cluster.wait_for_nodes()
+
+
+def folder(slurm: SlurmCluster, name: str, text: str) -> Path:
+    place = slurm.fsx / name
+    place.mkdir()
+    (place / "train.py").write_text(text.replace("WHERE", name))
+    return place
+
+
+def checkpoints(name: str) -> list[str]:
+    options = [f"checkpoint-dir=/fsx/{name}/ck", "resume=auto", "checkpoint-complete=marker:whole"]
+    return [word for option in options for word in ("--launch", option)]
+
+
+def reports(job: Submitted) -> list[dict[str, object]]:
+    return [json.loads(line.partition("] sum ")[2]) for line in job.lines if "] sum " in line]
+
+
+def containers_left(slurm: SlurmCluster) -> str:
+    """Names of containers that the enroot stand-in still has on any node."""
+    command = ("find", "/var/lib/enroot", "-type", "f")
+    return "".join(slurm.run(*command, node=node) for node in NODES)
+
+
+def sums_up(slurm: SlurmCluster, name: str, runtime: str) -> None:
+    place = folder(slurm, name, SUM)
+    (place / "data").mkdir()
+    (place / "data" / "words").write_text("abc")
+    job = submit(
+        slurm,
+        name,
+        *("--runtime", runtime, "--env", "PYTHONUNBUFFERED=yes", "--env", "SECRET"),
+        *("--mount", f"/fsx/{name}/data:/data:ro", "--mount", "/local/made/deep:/made"),
+        *("--", "train.py", *ODD),
+        environment={"SECRET": "from the shell", "PYTHONPATH": "/nowhere"},
+    )
+    facts = job.end()
+    assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0")
+    wanted = {
+        "sum": [2.0, 2.0],
+        "argv": list(ODD),
+        "cpus": int(slurm.run("nproc", node="n1")),  # not one
+        "unbuffered": "yes",  # the image says 1
+        "secret": "from the shell",
+        "path": None,
+        "data": "abc",
+    }
+    assert reports(job) == [wanted, wanted]
+    assert sum("read-only: Read-only file system" in line for line in job.lines) == 2
+    for rank, node in enumerate(NODES):
+        # A mount's source is made on each node's own disk.
+        assert (slurm.local(node) / "made" / "deep" / f"rank{rank}").exists()
+        (own,) = (place / "logs" / f"{job.id}-0" / f"node{rank}").rglob("0/stdout.log")
+        assert own.read_text().startswith("sum ")
+    assert slurm.run("cat", f"/fsx/images/{slurm.sqsh.name}.checked")
+    assert containers_left(slurm) == ""
+
+
+def test_two_nodes_train_together_to_the_end_under_a_pyxis_stand_in(slurm: SlurmCluster) -> None:
+    sums_up(slurm, "pyxis", "pyxis")
+
+
+def test_two_nodes_train_together_to_the_end_under_an_enroot_stand_in(slurm: SlurmCluster) -> None:
+    sums_up(slurm, "enroot", "enroot")
+
+
+@pytest.mark.parametrize("runtime", ["pyxis", "enroot"])
+def test_scancel_lets_all_ranks_save_under_a_stand_in(slurm: SlurmCluster, runtime: str) -> None:
+    name = f"cancel-{runtime}"
+    folder(slurm, name, SAVES)
+    job = submit(slurm, name, "--runtime", runtime, "--requeue", "2", "--", "train.py", "2", "0")
+    job.wait_for_line("] up", 2)
+    slurm.run("scancel", job.id)
+    assert job.end()["JobState"] == "CANCELLED"
+    assert sum("] saved" in line for line in job.lines) == 2
+    assert (slurm.fsx / name / "ck" / "step-7" / "whole").exists()
+    assert containers_left(slurm) == ""
+
+
+def test_a_job_told_to_save_ends_and_does_not_begin_again_under_an_enroot_stand_in(
+    slurm: SlurmCluster,
+) -> None:
+    """`scancel --signal=URG`: data loaders go on while ranks save; no time limit is near."""
+    folder(slurm, "stop", SAVES)
+    words = ("--runtime", "enroot", "--requeue", "2", "--time", "1:00:00", *checkpoints("stop"))
+    job = submit(slurm, "stop", *words, "--", "train.py", "2", "1")
+    job.wait_for_line("] up", 2)
+    slurm.run("scancel", "--signal=URG", job.id)
+    facts = job.end()
+    assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0")
+    assert sum("] saved" in line for line in job.lines) == 2
+    assert sum('"event": "stopped", "code": 143' in line for line in job.lines) == 2
+    assert containers_left(slurm) == ""
+
+
+def test_at_the_time_limit_it_saves_longer_than_torchrun_waits_and_resumes_under_a_pyxis_stand_in(
+    slurm: SlurmCluster,
+) -> None:
+    """torchrun kills its ranks 30 s after a SIGTERM of its own."""
+    folder(slurm, "limit", SAVES)
+    words = ("--requeue", "1", "--time", "1:00:00", "--signal", "200", *checkpoints("limit"))
+    job = submit(slurm, "limit", *words, "--", "train.py", "33", "1")
+    job.wait_for_line("] up", 2)
+    # However long a start takes here, the signal is due now; Slurm looks every 30 s.
+    job.limit(left=140)
+    job.wait_for_line("job: the time limit is near; the job begins again")
+    job.limit(left=3600)
+    facts = job.end()
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
+    assert sum("] saved" in line for line in job.lines) == 2
+    resumed = "] resumed from /fsx/limit/ck/step-7 attempt 1"
+    assert sum(resumed in line for line in job.lines) == 2
+
+
+def test_after_a_node_was_lost_it_begins_again_and_resumes_under_a_pyxis_stand_in(
+    slurm: SlurmCluster,
+) -> None:
+    place = folder(slurm, "lost", SAVES)
+    # The other node's ranks have a second, which is not enough to save here.
+    words = ("--requeue", "1", *checkpoints("lost"), "--", "train.py", "5", "1")
+    job = submit(slurm, "lost", *words)
+    job.wait_for_line("] up", 2)
+    (place / "ck" / "step-3").mkdir(parents=True)
+    (place / "ck" / "step-3" / "whole").touch()
+    slurm.members["n2"].kill()
+    job.wait_for_line("a node does not answer; the job begins again")
+    assert any('"cause": "NodeLost' in line and "n2" in line for line in job.lines)
+    slurm.members["n2"].start()
+    facts = job.end()
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
+    resumed = "] resumed from /fsx/lost/ck/step-3 attempt 1"
+    assert sum(resumed in line for line in job.lines) == 2
+
+
+def test_a_failing_rank_fails_the_job_once_with_its_cause_under_a_pyxis_stand_in(
+    slurm: SlurmCluster,
+) -> None:
+    folder(slurm, "fails", FAILS)
+    job = submit(slurm, "fails", "--requeue", "2", "--", "train.py")
+    facts = job.end()
+    assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0")
+    assert facts["ExitCode"] != "0:0"
+    told = '"cause": "TrainingError: ValueError: bad batch on rank 1 [host n2]"'
+    assert sum(told in line for line in job.lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "told"),
+    [
+        ("missing", None, "is not there, or not readable"),
+        ("short", b"short", "has 5 bytes, and its export had 6: copy it again"),
+        ("different", b"abcdeX", "differs from its export in the bytes 4 to 6: copy it again"),
+    ],
+)
+def test_a_missing_or_different_sqsh_on_one_node_ends_the_job_before_anything_starts(
+    slurm: SlurmCluster, name: str, there: bytes | None, told: str
+) -> None:
+    """With its sidecar on the cluster only, where the job reads it."""
+    good = b"abcdef"
+    pieces = tuple(
+        Piece(len(part), hashlib.sha256(part).hexdigest()) for part in (good[:4], good[4:])
+    )
+    made = Sidecar("r", "sha256:1", (), "b", pieces, 1, {}, "1")
+    for node, content in (("n1", good), ("n2", there)):
+        file = slurm.local(node) / f"{name}.sqsh"
+        if content is not None:
+            file.write_bytes(content)
+        sidecar.write_sidecar(file, made)
+    folder(slurm, name, "raise SystemExit('started')")
+    path = f"/local/{name}.sqsh"
+    job = submit(slurm, name, "--check", "nodes", "--", "train.py", sqsh=path)
+    facts = job.end()
+    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "1:0")
+    assert any(line.startswith(f"n2: {path} {told}") for line in job.lines)
+    assert not any(line.startswith("n1: ") for line in job.lines)
+    assert "job: not every node is ready: see above" in job.lines
+    assert not any("started" in line or "stand-in" in line for line in job.lines)

@@ -1,0 +1,146 @@
+"""The local registry's process: started once, known again, healed after a crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slipway.core import Project, anonymous
+from slipway.registry import (
+    RegistryClient,
+    RegistryError,
+    RegistryUnavailableError,
+    Target,
+    local_registry_status,
+    start_local_registry,
+    stop_local_registry,
+)
+from tests.support.registry.images import put_oci_image
+
+pytest_plugins = ["tests.support.registry.fixtures"]
+
+PORT = 5755
+
+
+@pytest.fixture
+def registry(project: Project) -> Iterator[Project]:
+    """A project whose registry is stopped after the test."""
+    yield project
+    stop_local_registry(project)
+
+
+def running(project: Project) -> list[int]:
+    """Processes that serve this project's configuration, as the kernel tells it."""
+    listed = subprocess.run(
+        ["pgrep", "-f", str(project.registry / "config.yml")], capture_output=True, text=True
+    )
+    return [int(line) for line in listed.stdout.split()]
+
+
+def test_up_answers_and_a_second_up_is_the_same_registry(registry: Project) -> None:
+    target = start_local_registry(registry, PORT)
+    assert target == Target("local", "local", target.host)
+    assert start_local_registry(registry, PORT) == target
+    with RegistryClient(target.host, anonymous) as client:
+        assert client.head("none", "none") is None
+    status = local_registry_status(registry)
+    assert (status.running, status.target) == (True, target)
+    assert running(registry) == [status.pid]
+
+
+def test_images_stay_over_down_and_up_and_the_port_is_kept(registry: Project) -> None:
+    target = start_local_registry(registry)
+    with RegistryClient(target.host, anonymous) as client:
+        put = put_oci_image(client, "kept/image", "v1")
+    assert stop_local_registry(registry)
+    assert not stop_local_registry(registry)
+    assert local_registry_status(registry).running is False
+    assert local_registry_status(registry).target == target
+    assert start_local_registry(registry) == target
+    with RegistryClient(target.host, anonymous) as client:
+        assert client.head("kept/image", "v1") == put.digest
+
+
+def test_a_registry_that_was_killed_is_started_anew(registry: Project) -> None:
+    target = start_local_registry(registry, PORT)
+    pid = local_registry_status(registry).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert start_local_registry(registry, PORT) == target
+    assert local_registry_status(registry).pid not in (None, pid)
+
+
+def test_another_program_with_the_old_process_id_is_left_alone(registry: Project) -> None:
+    start_local_registry(registry, PORT)
+    stop_local_registry(registry)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (registry.registry / "pid").write_text(f"{other.pid}\n")
+        assert not stop_local_registry(registry)
+        assert other.poll() is None
+        other.communicate(b"\n")
+    assert other.returncode == 0
+
+
+def test_a_port_that_another_program_has_is_left_to_it(registry: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        target = start_local_registry(registry, taken)
+        assert target.host != f"127.0.0.1:{taken}"
+        assert local_registry_status(registry).running
+
+
+def test_a_registry_of_another_project_on_our_port_is_not_taken_for_ours(
+    registry: Project, data_registry: str
+) -> None:
+    port = int(data_registry.rpartition(":")[2])
+    target = start_local_registry(registry, port)
+    assert target.host != data_registry
+
+
+def test_two_ups_at_once_start_one_registry(registry: Project) -> None:
+    targets: list[Target] = []
+    threads = [
+        threading.Thread(target=lambda: targets.append(start_local_registry(registry, PORT)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(targets) == 4
+    assert len(set(targets)) == 1
+    assert len(running(registry)) == 1
+
+
+def test_a_registry_that_ends_at_once_is_told_with_its_last_words(
+    registry: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "docker-registry"
+    program.write_text("#!/bin/sh\necho out of luck >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(RegistryUnavailableError, match="ended at once: out of luck") as failed:
+        start_local_registry(registry, PORT)
+    assert str(registry.registry / "registry.log") in str(failed.value)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file, not a folder")
+    with pytest.raises(RegistryError, match="SLIPWAY_STATE"):
+        start_local_registry(Project(tmp_path, tmp_path / "state"), PORT)
+
+
+def test_a_host_without_the_program_is_told_what_to_install(
+    registry: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(RegistryError, match="docker-registry, which is not installed"):
+        start_local_registry(registry, PORT)
