@@ -15,7 +15,7 @@ from typing import Any
 
 from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
-from invoke.parser import Argument
+from invoke.parser.argument import Argument
 from invoke.program import Program
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
