@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,9 +20,8 @@ from slipway.cluster import (
 )
 from slipway.cluster.hyperpod_recipes import RecipeRun
 from slipway.cluster.slurm_job import ScriptRequest, SlurmJob
-from slipway.core import UsageError, say, write_atomic
-from slipway.matrix import select_images
-from slipway.pipeline import Checkout
+from slipway.core import Project, UsageError, say, write_atomic
+from slipway.matrix import Image, load_matrix, select_images
 
 MARK = "# Written by `./inv slurm.script`."
 
@@ -71,14 +71,23 @@ def render_recipe(run: RecipeRun) -> str:
 
 
 def write_script(
-    root: Path, name: str, request: ScriptRequest, *, sqsh: str = "", output: str = ""
+    root: Path,
+    name: str,
+    request: ScriptRequest,
+    *,
+    current_build_id: Callable[[Image], str],
+    sqsh: str = "",
+    output: str = "",
 ) -> None:
     """Write the script for image `name`: to NAME.sbatch (a recipe: NAME.sh), or "-" for stdout.
 
+    A file of another build than `current_build_id` gives is used, and said.
+
     Raises SlipwayError for what cannot work, and for a file of that name which is not ours.
     """
-    house = Checkout.at(root)
-    images = select_images(house.matrix, [name])
+    project = Project.at(root)
+    matrix = load_matrix(project.versions)
+    images = select_images(matrix, [name])
     if len(images) != 1:
         raise UsageError(
             f"{name!r} names {len(images)} images, and a script starts one",
@@ -88,15 +97,15 @@ def write_script(
     for option, value in (("--nodes", request.nodes), ("--instance", request.instance)):
         if not value:
             raise UsageError(f"{option} is missing", cure="`./inv --help slurm.script` explains.")
-    launcher = house.project.launcher
+    launcher = project.launcher
     launcher_tables.find_instance_row(launcher, request.instance)  # before anything is looked for
     is_recipe = (
         training_kinds.choose_training_kind(request.flavour, image) == training_kinds.RECIPES
     )
     if sqsh:
-        file = sqsh_file.sqsh_on_cluster(house.project, image.name, sqsh)
+        file = sqsh_file.sqsh_on_cluster(project, image.name, sqsh)
     else:
-        file = sqsh_file.newest_sqsh(house.project, image.name)
+        file = sqsh_file.newest_sqsh(project, image.name)
     notes: tuple[str, ...] = ()
     if is_recipe:
         text = script.render_recipe(
@@ -113,7 +122,7 @@ def write_script(
     else:
         _refuse_others(path)
         write_atomic(path, data, mode=0o755)
-    build_id = house.inputs([image])[image.name].build_id
+    build_id = current_build_id(image)
     if build_id[:12] not in Path(file.path).name:
         notes = (
             f"{Path(file.path).name} is not the build that the matrix gives now"

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
         USAGE,
         BadInputError,
         DriftError,
+        ProcessError,
         SlipwayError,
+        TreeError,
         UsageError,
     )
     from slipway.core.events import Event, OnEvent, silent
@@ -86,10 +88,12 @@ __all__ = [
     "Owner",
     "Piece",
     "PieceHasher",
+    "ProcessError",
     "Project",
     "Reporter",
     "SlipwayError",
     "Terminated",
+    "TreeError",
     "TreeSize",
     "UsageError",
     "anonymous",
@@ -148,7 +152,8 @@ __getattr__ = lazy_face(
             "is_executable piece_lines pieces_digest sha256_file tree_files tree_sha256"
         ),
         "errors": (
-            "BadInputError DriftError FAILED INTERRUPTED SlipwayError TERMINATED USAGE UsageError"
+            "BadInputError DriftError FAILED INTERRUPTED ProcessError SlipwayError TERMINATED "
+            "TreeError USAGE UsageError"
         ),
         "events": "Event OnEvent silent",
         "file_lock": "exclusive",

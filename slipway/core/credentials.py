@@ -1,4 +1,4 @@
-"""TODO."""
+"""Who we are to a registry: a user and a secret, asked for by host when they are needed."""
 
 from __future__ import annotations
 

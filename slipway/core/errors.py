@@ -43,6 +43,14 @@ class UsageError(SlipwayError):
     exit_code = USAGE
 
 
+class ProcessError(SlipwayError):
+    """A program could not be started."""
+
+
+class TreeError(SlipwayError):
+    """A tree of files could not be read, flushed or removed."""
+
+
 class BadInputError(UsageError):
     """Several independent errors of one input, reported together."""
 

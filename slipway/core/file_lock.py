@@ -1,4 +1,4 @@
-"""TODO."""
+"""A lock on a file: one process at a time, and the pid of the one that holds it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.engine import EngineUnavailableError
+from slipway.core.errors import ProcessError
 
 _PROC = Path("/proc")
 
@@ -47,7 +47,7 @@ except OSError as error:
 def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:
     """Start `command` detached, with its output appended to `log`; returns its pid.
 
-    It has been executed when this returns. Raises EngineUnavailableError where it cannot be.
+    It has been executed when this returns. Raises ProcessError where it cannot be.
     """
     launched = subprocess.run(
         [sys.executable, "-c", _LAUNCH, str(log), *command],
@@ -60,7 +60,7 @@ def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:
         text=True,
     )
     if launched.returncode != 0:
-        raise EngineUnavailableError(f"cannot run {launched.stdout.strip()}")
+        raise ProcessError(f"cannot run {launched.stdout.strip()}")
     pid = int(launched.stdout)
     # The pipe closes a moment before the kernel shows the new program's arguments.
     wait_until(lambda: bool(command_line(pid)) or _state(pid) in "XZ", 10, every=0.001)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Trees of files as a whole: their size on disk, their removal, and what is on the disk already."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.storage import CopyError, StorageError
+from slipway.core.errors import TreeError
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TreeSize:
 def measure(root: Path) -> TreeSize:
     """The size of a tree on one file system; nothing where it does not exist.
 
-    Raises StorageError where it may not be read.
+    Raises TreeError where it may not be read.
     """
     seen: set[int] = set()
     total = entries = 0
@@ -48,7 +48,7 @@ def measure(root: Path) -> TreeSize:
         except (FileNotFoundError, NotADirectoryError):
             continue  # a running daemon's files come and go
         except PermissionError as error:
-            raise StorageError("may not be read", where=error.filename, cure="Use sudo.") from error
+            raise TreeError("may not be read", where=error.filename, cure="Use sudo.") from error
     return TreeSize(total, entries)
 
 
@@ -59,7 +59,7 @@ def sync(path: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.syncfs(handle) != 0:
             number = ctypes.get_errno()
-            raise CopyError(
+            raise TreeError(
                 f"the disk did not take the copy: {os.strerror(number)}", where=str(path)
             )
     finally:
@@ -78,7 +78,7 @@ def sync_folder(folder: Path) -> None:
 def remove_tree(root: Path) -> None:
     """Remove a tree; a half-removed one never keeps its name. Nothing to do where there is none.
 
-    A mount point keeps its empty folder. Raises StorageError.
+    A mount point keeps its empty folder. Raises TreeError.
     """
     doomed = root.with_name(f"{root.name}.removed")
     try:
@@ -95,6 +95,6 @@ def remove_tree(root: Path) -> None:
         root.rename(doomed)
         shutil.rmtree(doomed)
     except OSError as error:
-        raise StorageError(
+        raise TreeError(
             f"cannot remove: {error.strerror}", where=str(error.filename or root)
         ) from error

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Sizes and times as people read them, and the nearest of known names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Bases of images: by which reference they are known, and having them in the engine."""
 
 from __future__ import annotations
 

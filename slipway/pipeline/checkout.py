@@ -41,6 +41,10 @@ class Checkout:
             for image in images
         }
 
+    def build_id_of(self, image: Image) -> str:
+        """The build id that the matrix and the locks give an image now."""
+        return self.inputs([image])[image.name].build_id
+
     def plan(
         self, images: Sequence[Image], decided: Mapping[str, BuildInputs], today: date
     ) -> tuple[PlanStep, ...]:

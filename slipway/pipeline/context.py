@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the stages share while they work: an engine, the locks, and who is told."""
 
 from __future__ import annotations
 

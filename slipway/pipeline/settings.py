@@ -1,4 +1,4 @@
-"""TODO."""
+"""Configuration, environment and flags -> the settings of a run."""
 
 from __future__ import annotations
 

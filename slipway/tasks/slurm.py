@@ -8,6 +8,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from slipway.cluster import ScriptRequest, write_script
+from slipway.pipeline import Checkout
 from slipway.tasks.cli import ROOT, after_dashes, task_command
 
 
@@ -74,7 +75,14 @@ def slurm_script(
         sbatch=tuple(sbatch),
         srun=tuple(srun),
     )
-    write_script(ROOT, name, request, sqsh=sqsh, output=output)
+    write_script(
+        ROOT,
+        name,
+        request,
+        current_build_id=Checkout.at(ROOT).build_id_of,
+        sqsh=sqsh,
+        output=output,
+    )
 
 
 ns = Collection("slurm", script=slurm_script)

@@ -11,7 +11,7 @@ from typing import Any
 from launcher.causes import LaunchUsageError
 from launcher.data import checkpoints, s3
 from launcher.options import LaunchOptions
-from launcher.platforms import hyperparameters
+from launcher.platforms import named
 
 _OUTPUT_NAME = re.compile(r"output|checkpoint|ckpt|save|logging")
 
@@ -74,15 +74,13 @@ def _pair(text: str, option: str, form: str) -> tuple[str, str]:
 
 def _refuse_model(plan: TransferPlan, args: Sequence[str], model: Path) -> None:
     """SageMaker tars and gzips /opt/ml/model at the end: hours for a large model, at full price."""
-    named: Mapping[str, Any] = {
-        name: value
-        for name, value in hyperparameters.named(args).items()
-        if _OUTPUT_NAME.search(name)
+    options: Mapping[str, Any] = {
+        name: value for name, value in named(args).items() if _OUTPUT_NAME.search(name)
     }
     places = {
         "--checkpoint-dir": plan.checkpoint_dir,
         **{f"--upload {path}": path for path, _ in plan.upload},
-        **{f"the script's --{name}": Path(value) for name, value in named.items()},
+        **{f"the script's --{name}": Path(value) for name, value in options.items()},
     }
     for what, path in places.items():
         if path is not None and (path == model or model in path.parents):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import Project, read_pid, spawn, wait_until
+from slipway.core import ProcessError, Project, read_pid, spawn, wait_until
 from slipway.engine.embedded import cleanup
 from slipway.engine.embedded.layout import EmbeddedPaths, embedded_paths
 from slipway.engine.embedded.reserve import reserve_space
@@ -120,8 +120,10 @@ def _start(place: EmbeddedPaths) -> None:
         # dockerd writes its own pid file, which it wants to find absent.
         dockerd = spawn(place.dockerd_command(), log=place.log, env=_environment())
         _wait(place, dockerd, "dockerd", lambda: ping(place.socket) is None)
-    except BaseException:  # Ctrl-C too: no half engine stays
+    except BaseException as error:  # Ctrl-C too: no half engine stays
         cleanup.remove_mounts(place)
+        if isinstance(error, ProcessError):
+            raise EngineUnavailableError(error.what) from error
         raise
 
 

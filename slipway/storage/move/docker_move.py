@@ -1,4 +1,4 @@
-"""TODO."""
+"""The daemon whose data is moved: which one is meant, its last move, and its lock."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from slipway.cluster import ScriptRequest, option_values, sqsh_file, write_scrip
 from slipway.cluster.option_values import ContainerMount, JobVariable
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.core import USAGE, Piece, Project, SlipwayError, UsageError
+from slipway.matrix import Image
 from slipway.records import ExportRecord, ImageRecord, save_record
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
@@ -211,13 +212,24 @@ def test_a_sqsh_is_an_absolute_path_that_pyxis_takes_for_a_file(project: Project
 # --- writing ---
 
 
+def build_id(_image: Image) -> str:
+    return "f" * 64
+
+
 def test_a_script_is_written_executable_and_written_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "job.sbatch"
     for epochs in ("1", "2"):
         asked = request("train.py", "--epochs", epochs)
-        write_script(ROOT, PYTORCH, asked, sqsh="/fsx/x-0123.sqsh", output=str(path))
+        write_script(
+            ROOT,
+            PYTORCH,
+            asked,
+            current_build_id=build_id,
+            sqsh="/fsx/x-0123.sqsh",
+            output=str(path),
+        )
     assert path.stat().st_mode & 0o777 == 0o755
     assert "    2\n" in path.read_text()
     said = capsys.readouterr().err
@@ -230,14 +242,28 @@ def test_another_file_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     with pytest.raises(UsageError, match="was not written by this task"):
-        write_script(ROOT, PYTORCH, request("x"), sqsh="/fsx/x.sqsh", output=str(path))
+        write_script(
+            ROOT,
+            PYTORCH,
+            request("x"),
+            current_build_id=build_id,
+            sqsh="/fsx/x.sqsh",
+            output=str(path),
+        )
     assert path.read_text() == "mine"
 
 
 def test_a_script_for_stdout_leaves_stdout_to_it(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    write_script(ROOT, PYTORCH, request("\udcff.py"), sqsh="/fsx/x.sqsh", output="-")
+    write_script(
+        ROOT,
+        PYTORCH,
+        request("\udcff.py"),
+        current_build_id=build_id,
+        sqsh="/fsx/x.sqsh",
+        output="-",
+    )
     out = capfdbinary.readouterr().out
     assert out.startswith(b"#!/bin/bash\n")
     assert out.endswith(b'exit "$code"\n')
@@ -255,7 +281,7 @@ def test_a_script_for_stdout_leaves_stdout_to_it(
 )
 def test_an_unclear_request_is_a_usage_error(name: str, asked: ScriptRequest, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        write_script(ROOT, name, asked, sqsh="/fsx/x.sqsh", output="-")
+        write_script(ROOT, name, asked, current_build_id=build_id, sqsh="/fsx/x.sqsh", output="-")
 
 
 def test_the_record_of_an_export_has_what_a_script_needs(project: Project) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slipway.core import (
+    ProcessError,
     Project,
     command_line,
     end_process,
@@ -142,7 +143,7 @@ def test_a_spawned_process_is_detached_and_logs_to_its_file(
 
 
 def test_a_program_that_cannot_be_run_is_an_error_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailableError, match="no-such-daemon: No such file"):
+    with pytest.raises(ProcessError, match="no-such-daemon: No such file"):
         spawn(["no-such-daemon"], log=tmp_path / "log", env=os.environ)
 
 

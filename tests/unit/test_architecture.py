@@ -1,0 +1,194 @@
+"""The shape of the code: direction of imports, faces of rooms, names that stand once, folders.
+
+A room is a folder of slipway/ or entrypoints/launcher/. Its face is its `__init__.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = {"slipway": ROOT / "slipway", "launcher": ROOT / "entrypoints" / "launcher"}
+
+#: Lowest first; rooms of one line do not know each other.
+FLOORS = {
+    "slipway": (
+        ("core",),
+        ("matrix", "engine", "squashfs"),
+        ("records", "registry", "storage"),
+        ("derive", "wheels", "sqsh"),
+        ("prune", "local_base", "verify", "cluster", "resolve"),
+        ("pipeline",),
+        ("tasks",),
+    ),
+    "launcher": (
+        ("user_python",),
+        ("platforms", "peers"),
+        ("data", "ranks"),
+        ("checks",),
+    ),
+}
+#: Public names that stand twice, with the reason.
+TWICE = {
+    "main": "the entry of a program that runs by itself",
+}
+#: Files that look behind faces, with the reason.
+LOOK_BEHIND = {
+    "bench/sqsh_export.py": "it replaces functions of the linker, to take the time of each part",
+}
+MOST_MODULES = 15
+#: Folders with more modules, with the reason.
+LARGE_FOLDERS: dict[str, str] = {}
+
+
+def modules(program: str) -> list[Path]:
+    return sorted(PROGRAMS[program].rglob("*.py"))
+
+
+def name_of(path: Path, program: str) -> str:
+    """The dotted name of a module of a program."""
+    parts = path.relative_to(PROGRAMS[program].parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def packages(program: str) -> set[str]:
+    return {name_of(path, program) for path in modules(program) if path.name == "__init__.py"}
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, name) of every `from module import name` of ours, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            if node.module.split(".")[0] in PROGRAMS:
+                for alias in node.names:
+                    yield node.module, alias.name
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] in PROGRAMS and "." in alias.name:
+                    yield alias.name, ""
+
+
+def behind_a_face(importer: str, module: str, name: str, rooms: set[str]) -> str | None:
+    """The room whose face `importer` passes by, where it imports `name` of `module`."""
+    target = f"{module}.{name}" if is_module(f"{module}.{name}") else module
+    mine, theirs = importer.split("."), target.split(".")
+    shared = next(
+        (at for at, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b),
+        min(len(mine), len(theirs)),
+    )
+    room = ".".join(theirs[: max(shared, 1) + 1])
+    return room if room in rooms and room != target else None
+
+
+def is_module(name: str) -> bool:
+    program, *rest = name.split(".")
+    path = PROGRAMS[program].joinpath(*rest)
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+FILES = [
+    *[(path, name_of(path, program)) for program in PROGRAMS for path in modules(program)],
+    (ROOT / "tasks.py", "tasks"),
+    *[(path, path.stem) for path in sorted((ROOT / "bench").rglob("*.py"))],
+]
+
+
+def test_other_rooms_are_used_by_their_face_only() -> None:
+    rooms = packages("slipway") | packages("launcher")
+    passed_by = []
+    for path, importer in FILES:
+        if path.name == "__init__.py" or path.relative_to(ROOT).as_posix() in LOOK_BEHIND:
+            continue  # a face lists what stands behind it
+        for module, name in imports(path):
+            if importer in ("tasks",) and module == "slipway.tasks":
+                continue  # the namespaces are modules: invoke makes a collection of each
+            if room := behind_a_face(importer, module, name, rooms):
+                passed_by.append(f"{path.relative_to(ROOT)}: {module}.{name} passes by {room}")
+    assert passed_by == []
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_a_room_uses_only_rooms_below_it(program: str) -> None:
+    floor = {room: level for level, rooms in enumerate(FLOORS[program]) for room in rooms}
+    wrong = []
+    for path in modules(program):
+        inside = path.relative_to(PROGRAMS[program]).parts
+        if len(inside) == 1:
+            continue
+        mine = inside[0]
+        for module, name in imports(path):
+            parts = f"{module}.{name}".split(".")
+            theirs = parts[1]
+            if parts[0] != program or theirs == mine or theirs not in floor:
+                continue
+            if floor[theirs] >= floor[mine]:
+                wrong.append(f"{path.relative_to(ROOT)} uses {theirs}")
+    assert sorted(set(wrong)) == []
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_every_room_is_on_a_floor(program: str) -> None:
+    rooms = {path.parent.name for path in PROGRAMS[program].glob("*/__init__.py")}
+    assert rooms == {room for floor in FLOORS[program] for room in floor}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(packages("slipway") | packages("launcher") - {"slipway", "launcher"})
+)
+def test_a_face_says_what_the_room_is_for_and_gives_what_it_names(name: str) -> None:
+    program, *rest = name.split(".")
+    if not rest:
+        return
+    face = importlib.import_module(name)
+    assert face.__doc__
+    tree = ast.parse((PROGRAMS[program].joinpath(*rest) / "__init__.py").read_text())
+    typed = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If)
+        for inner in node.body
+        if isinstance(inner, ast.ImportFrom)
+        for alias in inner.names
+    }
+    given = list(getattr(face, "__all__", []))
+    assert set(given) == typed
+    assert [public for public in given if getattr(face, public, None) is None] == []
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_a_public_name_stands_once(program: str) -> None:
+    places = defaultdict(list)
+    for path in modules(program):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                places[node.name].append(path.relative_to(ROOT).as_posix())
+    twice = {name: at for name, at in places.items() if len(at) > 1 and name not in TWICE}
+    assert twice == {}
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_a_folder_has_few_modules(program: str) -> None:
+    count: dict[str, int] = defaultdict(int)
+    for path in modules(program):
+        if path.name != "__init__.py":
+            count[path.parent.relative_to(ROOT).as_posix()] += 1
+    large = {name: n for name, n in count.items() if n > MOST_MODULES and name not in LARGE_FOLDERS}
+    assert large == {}
+
+
+def test_helpers_of_tests_import_no_test() -> None:
+    """What tests share stands in tests/support; a helper that needs a test is a test."""
+    wrong = []
+    for path in sorted((ROOT / "tests" / "support").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                ("tests.unit", "tests.system")
+            ):
+                wrong.append(f"{path.relative_to(ROOT)}: {node.module}")
+    assert wrong == []
