@@ -126,9 +126,9 @@ class Gate(LonePeers):
             raise PeerError(self._verdict or COLLECTING)
         return values
 
-    def announce(self, topic: str, data: Any) -> None:
-        """Tell all nodes, this one included."""
-        self._send({"kind": "relay", "topic": topic, "data": data})
+    def announce(self, topic: str, data: Any, *, node: int | None = None) -> None:
+        """Tell all nodes, this one included; with `node` that one alone."""
+        self._send({"kind": "relay", "topic": topic, "data": data, "to": node})
 
     def stop(self, cause: Cause) -> None:
         """Tell all nodes that a stop was requested."""

@@ -84,7 +84,8 @@ class GateState:
             return self._gather(node, message, now)
         if kind == "relay":
             sent = {"kind": "relay", "topic": message["topic"], "data": message["data"]}
-            return self._to_all(sent)
+            to = message.get("to")
+            return [out for out in self._to_all(sent) if to is None or out[0] == to]
         if kind == "stop":
             return self._to_all({"kind": "stop", "cause": message["cause"]})
         if kind == "failed":

@@ -35,8 +35,9 @@ class LonePeers:
             halt.check()
         return [value]
 
-    def announce(self, topic: str, data: Any) -> None:
-        """Tell all nodes, this one included."""
+    def announce(self, topic: str, data: Any, *, node: int | None = None) -> None:
+        """Tell all nodes, this one included; with `node` that one alone."""
+        del node
         self.topics[topic](data)
 
     def stop(self, cause: Cause) -> None:

@@ -184,3 +184,10 @@ def test_an_unknown_message_is_refused() -> None:
 )
 def test_a_cause_survives_the_wire(cause: Cause) -> None:
     assert cause_from_wire(cause.to_wire()) == cause
+
+
+def test_a_message_for_one_node_goes_to_that_node_alone() -> None:
+    gate = meeting()
+    sent = {"kind": "relay", "topic": "t", "data": 1}
+    assert gate.receive(2, {**sent, "to": 0}, 0) == [(0, sent)]
+    assert gate.receive(2, {**sent, "to": None}, 0) == [(0, sent), (1, sent), (2, sent)]
