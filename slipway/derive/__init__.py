@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.derive.build_id import BuildInputs, build_inputs, shared_inputs
+    from slipway.derive.build_id import (
+        UNLOCKED,
+        BuildInputs,
+        SharedInputs,
+        build_inputs,
+        layer_keys,
+        shared_inputs,
+    )
     from slipway.derive.dockerfile import environment_of, labels_of, render_dockerfile
     from slipway.derive.generate import (
         expected_files,
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
         generated_dockerfiles,
         write_generated,
     )
+    from slipway.derive.launcher_layer import LauncherFile, launcher_files
     from slipway.derive.plan import (
         DiskNeed,
         Note,
@@ -30,10 +38,13 @@ if TYPE_CHECKING:
     from slipway.derive.tables import ci_jobs, describe_image, describe_reference, table_rows
 
 __all__ = [
+    "UNLOCKED",
     "BuildInputs",
     "DiskNeed",
+    "LauncherFile",
     "Note",
     "PlanStep",
+    "SharedInputs",
     "build_inputs",
     "ci_jobs",
     "describe_image",
@@ -46,6 +57,8 @@ __all__ = [
     "grouped_notes",
     "is_locked",
     "labels_of",
+    "launcher_files",
+    "layer_keys",
     "plan_steps",
     "render_dockerfile",
     "shared_inputs",
@@ -56,9 +69,10 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "build_id": "BuildInputs build_inputs shared_inputs",
+        "build_id": "BuildInputs SharedInputs UNLOCKED build_inputs layer_keys shared_inputs",
         "dockerfile": "environment_of labels_of render_dockerfile",
         "generate": "expected_files find_drift generated_dockerfiles write_generated",
+        "launcher_layer": "LauncherFile launcher_files",
         "plan": "DiskNeed Note PlanStep disk_need grouped_notes is_locked plan_steps",
         "tables": "ci_jobs describe_image describe_reference table_rows",
     },

@@ -1,21 +1,33 @@
-"""Everything that decides what is inside an image, and the one hash over it."""
+"""Everything that decides what is inside an image, and the one hash over it.
+
+What counts is what stands in the image. A comment of the Dockerfile, the wording of a reason in
+versions.yaml and a document beside the launcher are not in it; neither is the script that installs
+add-ons, but it decides what they become, so it counts for the images that have such a layer.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.core import Project, sha256_file, tree_sha256
 from slipway.derive.dockerfile import render_dockerfile
+from slipway.derive.launcher_layer import launcher_key
 from slipway.matrix import Image, Tool
-from slipway.records import Locks, PythonLock, python_lock_keys
+from slipway.records import BUILD, Locks, PythonLock, build_recipe_key, python_lock_keys
 
 ARCHITECTURE = "amd64"
 """The one architecture of the bases in the matrix today."""
+
+UNLOCKED = "unlocked"
+
+LAUNCHER = "launcher"
+"""The name of the launcher's layer."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,7 @@ class SharedInputs:
     templates: str
     installer: str
     launcher: str
+    wheels: str = ""  # how a wheel is made of an sdist
 
 
 @dataclass(frozen=True)
@@ -32,23 +45,26 @@ class BuildInputs:
     """What decides an image's content. No dates, no users, no git revisions, no hosts."""
 
     base: str  # digest; the recipe's hash for a base of our own; "unlocked" while not known
-    dockerfile: str
+    dockerfile: str  # hash of the instructions
     templates: str
-    installer: str
+    installer: str  # "" where nothing is installed by it
     launcher: str
     addons: Mapping[str, str]  # name -> "version (action)"
     python: Mapping[str, str]  # add-on -> hash of its pins
     tools: Mapping[str, str]  # tool -> hash of its binary
+    wheels: str = ""  # how its sdists become wheels; "" where it has none
+    layers: Mapping[str, str] = field(default_factory=dict)  # lowest first: name -> key
 
     @property
     def build_id(self) -> str:
-        """sha256 over canonical JSON of all of these but the templates.
+        """sha256 over canonical JSON of what decides the content.
 
-        The templates are kept to explain a change; what they decide is in `dockerfile` already, so
-        an edit that changes no Dockerfile rebuilds nothing.
+        `templates` and `layers` are kept to explain a change: what they decide is in the
+        instructions and in the other inputs already.
         """
         content = self.as_json()
-        del content["templates"]
+        for explaining in ("templates", "layers"):
+            del content[explaining]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(f"linux/{ARCHITECTURE}\n{canonical}".encode()).hexdigest()
 
@@ -57,16 +73,47 @@ class BuildInputs:
         return dataclasses.asdict(self)
 
 
-UNLOCKED = "unlocked"
-
-
-def shared_inputs(project: Project) -> SharedInputs:
+def shared_inputs(project: Project, locks: Locks | None = None) -> SharedInputs:
     """Hash what all images share."""
+    build = locks.python.get(BUILD) if locks else None
     return SharedInputs(
         templates=tree_sha256(project.templates),
         installer=sha256_file(project.installer),
-        launcher=tree_sha256(project.launcher),
+        launcher=launcher_key(project),
+        wheels=build_recipe_key(project, build.pins if build else ()),
     )
+
+
+def instructions_of(dockerfile: str) -> str:
+    """The Dockerfile without what leaves no trace in an image: comments and empty lines."""
+    lines = (line for line in dockerfile.splitlines() if line.strip())
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
+def layer_keys(dockerfile: str, base: str, contents: Mapping[str, str]) -> dict[str, str]:
+    """The key of each layer, lowest first: the same key, the same bytes.
+
+    Files that are copied are the same on any base, so the key of such a layer is its own content
+    and the registry's and the linker's caches find it again whatever is below. What a command
+    leaves depends on all that is below it, so its key goes on from there.
+    """
+    keys: dict[str, str] = {}
+    below = base
+    for name, text in _sections(dockerfile):
+        instructions = instructions_of(text)
+        content = f"{instructions}\n{contents.get(name, '')}"
+        below = hashlib.sha256(f"{below}\n{content}".encode()).hexdigest()
+        if re.search("^RUN ", instructions, re.MULTILINE):
+            keys[name] = below
+        elif re.search("^COPY ", instructions, re.MULTILINE):
+            keys[name] = hashlib.sha256(content.encode()).hexdigest()
+    return keys
+
+
+def _sections(dockerfile: str) -> Iterator[tuple[str, str]]:
+    """(name, text) of each fragment, after the line `# --- name version ---` that opens it."""
+    _, *parts = re.split(r"^# --- (\S+)(?: .*)?---$", dockerfile, flags=re.MULTILINE)
+    return zip(parts[::2], parts[1::2], strict=True)
 
 
 def _pins_hash(lock: PythonLock) -> str:
@@ -86,24 +133,40 @@ def build_inputs(
     base_lock = locks.bases.get(image.base.name)
     digest = local_base if image.base.registry is None else base_lock and base_lock.digest
     keys = python_lock_keys(image, base_lock)
+    closures = {addon.name: locks.python.get(key) for addon, key in keys}
+    dockerfile = render_dockerfile(image, locks, tools, project.templates)
+    python = {
+        name: _pins_hash(closure) if closure else UNLOCKED for name, closure in closures.items()
+    }
+    binaries = {
+        tool.name: locks.tools[tool.name].files[ARCHITECTURE].binary_sha256
+        if tool.name in locks.tools
+        else UNLOCKED
+        for tool in tools
+        if image.addon(tool.name)
+    }
+    built = {
+        name
+        for name, closure in closures.items()
+        if closure and any(p.source for p in closure.pins)
+    }
+    installed = {
+        name: " ".join([pins, common.installer, common.wheels if name in built else ""])
+        for name, pins in python.items()
+    }
     return BuildInputs(
         base=digest or UNLOCKED,
-        dockerfile=hashlib.sha256(
-            render_dockerfile(image, locks, tools, project.templates).encode()
-        ).hexdigest(),
+        dockerfile=hashlib.sha256(instructions_of(dockerfile).encode()).hexdigest(),
         templates=common.templates,
-        installer=common.installer,
+        installer=common.installer if python else "",
         launcher=common.launcher,
         addons={a.name: f"{a.version or 'unknown'} ({a.action})" for a in image.addons},
-        python={
-            addon.name: _pins_hash(locks.python[key]) if key in locks.python else UNLOCKED
-            for addon, key in keys
-        },
-        tools={
-            tool.name: locks.tools[tool.name].files[ARCHITECTURE].binary_sha256
-            if tool.name in locks.tools
-            else UNLOCKED
-            for tool in tools
-            if image.addon(tool.name)
-        },
+        python=python,
+        tools=binaries,
+        wheels=common.wheels if built else "",
+        layers=layer_keys(
+            dockerfile,
+            digest or image.base.tag,
+            {**installed, **binaries, LAUNCHER: common.launcher},
+        ),
     )

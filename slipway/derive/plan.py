@@ -29,6 +29,7 @@ class PlanStep:
     because: tuple[str, ...]
     build_id: str
     notes: tuple[Note, ...] = ()
+    layers: tuple[str, ...] = ()  # those that the build makes anew; the others are there already
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,41 @@ def _pins(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def build_reasons(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
-    """Why an image whose inputs were `old` is built again; most telling first."""
+    """Why an image whose inputs were `old` is built again; most telling first.
+
+    `old` comes from a record, perhaps of a Slipway that knew fewer inputs: what it lacks is taken
+    for unchanged where something else explains the rebuild, and named where nothing does.
+    """
     now = new.as_json()
-    found = _pins(old["addons"], now["addons"])
-    if old["base"] != now["base"]:
-        found.insert(0, f"base digest moved {_short(old['base'])} -> {_short(now['base'])}")
-    if not found:
-        found += _changed(old["python"], now["python"], "locked requirements of")
-    found += _changed(old["tools"], now["tools"], "binary of")
-    found += [f"{part} changed" for part in ("launcher", "installer") if old[part] != now[part]]
-    if not found and old["dockerfile"] != now["dockerfile"]:
-        cause = "template" if old["templates"] != now["templates"] else "matrix cell"
-        found.append(f"{cause} changed")
-    return tuple(found)
+    reasons = _pins(old.get("addons", {}), now["addons"])
+    if old.get("base") != now["base"]:
+        was = _short(str(old.get("base", UNLOCKED)))
+        reasons.insert(0, f"base digest moved {was} -> {_short(now['base'])}")
+    if not reasons:
+        reasons += _changed(old.get("python", {}), now["python"], "locked requirements of")
+    reasons += _changed(old.get("tools", {}), now["tools"], "binary of")
+    reasons += [
+        f"{words} changed"
+        for part, words in _PARTS.items()
+        if part in old and old[part] != now[part]
+    ]
+    if not reasons and old.get("dockerfile") != now["dockerfile"]:
+        cause = "template" if old.get("templates") != now["templates"] else "matrix cell"
+        reasons.append(f"{cause} changed")
+    return tuple(reasons) or ("its inputs are counted otherwise than when it was built",)
+
+
+_PARTS = {
+    "launcher": "launcher",
+    "installer": "installer",
+    "wheels": "how wheels are built of sdists",
+}
+
+
+def changed_layers(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
+    """The layers of an image that a build makes anew, lowest first."""
+    was = old.get("layers", {})
+    return tuple(name for name, key in new.layers.items() if was.get(name) != key)
 
 
 def notes_on(base: Base, lock: BaseLock | None, today: date) -> tuple[Note, ...]:
@@ -108,14 +131,16 @@ def plan_steps(
         built = records[image.name].built
         action: Action
         because: tuple[str, ...]
+        layers: tuple[str, ...] = ()
         if built is None:
-            action, because = "build", ("new",)
+            action, because, layers = "build", ("new",), tuple(new.layers)
         elif built.build_id == new.build_id:
             action, because = "up to date", ("nothing that decides its content changed",)
         else:
             action, because = "rebuild", build_reasons(built.inputs, new)
+            layers = changed_layers(built.inputs, new)
         notes = notes_on(image.base, bases.get(image.base.name), today)
-        steps.append(PlanStep(image, action, because, new.build_id, notes))
+        steps.append(PlanStep(image, action, because, new.build_id, notes, layers))
     return tuple(steps)
 
 

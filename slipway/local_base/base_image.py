@@ -14,7 +14,9 @@ from slipway.core import (
     SlipwayError,
     anonymous,
     exclusive,
-    tree_sha256,
+    is_executable,
+    sha256_file,
+    tree_files,
 )
 from slipway.engine import (
     BuildRequest,
@@ -44,8 +46,18 @@ def local_base_id(project: Project, base: Base) -> str:
     lock = load_locks(project).python.get(base_lock_key(base))
     pins = [f"{p.name} {p.version} {p.hashes}" for p in lock.pins] if lock else ["unlocked"]
     facts = f"{base.facts.torch} {base.facts.python} {base.family.python}"
-    recipe = "\n".join([tree_sha256(project.local_base), rootfs_id(project), *pins, facts])
+    recipe = "\n".join([*_recipe_files(project), rootfs_id(project), *pins, facts])
     return f"sha256:{hashlib.sha256(recipe.encode()).hexdigest()}"
+
+
+def _recipe_files(project: Project) -> list[str]:
+    """Name and hash of each file of the recipe. What packages.txt lists is in `rootfs_id`, so that
+    a comment in it moves nothing; a document is not part of what is made."""
+    return [
+        f"{path.name} {int(is_executable(path))} {sha256_file(path)}"
+        for path in tree_files(project.local_base)
+        if path.name != "packages.txt" and path.suffix != ".md"
+    ]
 
 
 def local_base_reference(base: Base) -> str:

@@ -14,10 +14,8 @@ from slipway.core import (
     SlipwayError,
     UsageError,
     human_bytes,
-    is_executable,
-    tree_files,
 )
-from slipway.derive import BuildInputs, is_locked, render_dockerfile
+from slipway.derive import BuildInputs, is_locked, launcher_files, render_dockerfile
 from slipway.engine import BuildRequest, ContextFile, build_image, find_image_id, inspect_image
 from slipway.matrix import Image, Matrix, image_tag, repository_name
 from slipway.pipeline.base_images import ensure_base
@@ -45,16 +43,10 @@ def image_reference(matrix: Matrix, image: Image, build_id: str) -> str:
 
 def launcher_context(project: Project) -> tuple[ContextFile, ...]:
     """The launcher's files as they stand in the image."""
-    found = [
-        ContextFile(
-            f"launcher/opt/entrypoints/{path.relative_to(project.launcher).as_posix()}",
-            path,
-            0o755 if is_executable(path) else 0o644,
-        )
-        for path in tree_files(project.launcher)
-    ]
-    shim = b'#!/bin/sh\nexec /opt/entrypoints/launch "$@"\n'
-    return (*found, ContextFile("launcher/usr/local/bin/launch", shim, 0o755))
+    return tuple(
+        ContextFile(f"launcher/{file.target}", file.source, file.mode)
+        for file in launcher_files(project)
+    )
 
 
 def is_built(shop: PipelineContext, image: Image, inputs: BuildInputs) -> BuildRecord | None:

@@ -56,6 +56,7 @@ class PlanReport:
                     "action": step.action,
                     "because": list(step.because),
                     "build_id": step.build_id,
+                    "layers": list(step.layers),
                     "notes": [note.text for note in step.notes],
                 }
                 for step in self.steps

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.records.build_recipe import BUILD_ENVIRONMENT, build_recipe_key, build_script
     from slipway.records.builds import (
         BuildRecord,
         ExportRecord,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUILD",
+    "BUILD_ENVIRONMENT",
     "GLIBC",
     "MACHINES",
     "BaseLock",
@@ -59,6 +61,8 @@ __all__ = [
     "VerifyRecord",
     "base_lock_key",
     "base_lock_path",
+    "build_recipe_key",
+    "build_script",
     "describe_lock_changes",
     "load_locks",
     "load_record",
@@ -78,6 +82,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "build_recipe": "BUILD_ENVIRONMENT build_recipe_key build_script",
         "builds": (
             "BuildRecord ExportRecord ImageRecord PushRecord VerifyRecord load_record save_record"
         ),

@@ -18,17 +18,14 @@ from pathlib import Path
 
 from slipway.core import Event, OnEvent, Project, SlipwayError, sha256_file, silent, write_atomic
 from slipway.engine import Engine, run_once
-from slipway.records import Pin, PythonLock, wheel_fits
-
-BUILD_ENVIRONMENT = {
-    # 1980-01-01, the oldest time that a zip can hold: the same sdist gives the same wheel.
-    "SOURCE_DATE_EPOCH": "315532800",
-    # DeepSpeed compiles its operators at first use; a wheel with them would fit one torch only
-    # (deepspeedai/DeepSpeed:setup.py).
-    "DS_BUILD_OPS": "0",
-    # Its requirements go through sets on their way into the metadata.
-    "PYTHONHASHSEED": "0",
-}
+from slipway.records import (
+    BUILD_ENVIRONMENT,
+    Pin,
+    PythonLock,
+    build_recipe_key,
+    build_script,
+    wheel_fits,
+)
 
 _TIMEOUT_S = 1800.0
 _TASK = "build wheels"
@@ -68,17 +65,11 @@ class WheelBuilder:
             on_event(Event("done", _TASK, f"{pin.name} {pin.version}", built.name))
             return built
 
-    def _script(self) -> Path:
-        return self.project.installer.with_name("build_wheel.py")
-
     def _place(self, sdist: Path) -> Path:
         """The folder of all wheels of an sdist that this recipe builds."""
-        digest = hashlib.sha256(sha256_file(sdist).encode())
-        for pin in self.recipe.pins:
-            digest.update(f"{pin.name} {pin.version} {' '.join(pin.hashes)}\n".encode())
-        digest.update(repr(sorted(BUILD_ENVIRONMENT.items())).encode())
-        digest.update(sha256_file(self._script()).encode())
-        return self.project.cache / "built" / digest.hexdigest()[:32]
+        recipe = build_recipe_key(self.project, self.recipe.pins)
+        key = hashlib.sha256(f"{sha256_file(sdist)} {recipe}".encode()).hexdigest()
+        return self.project.cache / "built" / key[:32]
 
     def _cached(self, place: Path) -> Path | None:
         for wheel in sorted(place.glob("*.whl")):
@@ -96,7 +87,7 @@ class WheelBuilder:
             inside, out = Path(name, "in"), Path(name, "out")
             inside.mkdir()
             out.mkdir()
-            script = self._script()
+            script = build_script(self.project)
             for file in (script, sdist, *self.tools):
                 _link(file, inside / file.name)
             command = [self.interpreter, f"/slipway-in/{script.name}"]
