@@ -41,30 +41,33 @@ if TYPE_CHECKING:
         UsageError,
     )
     from slipway.core.events import Event, OnEvent, silent
-    from slipway.core.file_lock import exclusive
+    from slipway.core.file_lock import FileLock, exclusive, is_locked, wait_for_lock
     from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
     from slipway.core.interrupts import Terminated, install
     from slipway.core.mounts import (
-        MOUNTINFO,
         DiskSpace,
-        FileSystemSpace,
+        Mount,
         disk_space,
-        file_system_space,
         free_bytes,
-        mount_points,
-        mounts_below,
+        mount_of,
+        mounts_under,
         nearest_existing,
-        unescape_mount,
+        parse_fstab,
+        parse_mountinfo,
+        read_fstab,
+        read_mount_table,
     )
     from slipway.core.paths import Project
     from slipway.core.processes import (
         Owner,
+        child_processes,
         command_line,
         cpu_count,
         end_process,
         find_process,
         read_pid,
         spawn,
+        start_time,
         this_process,
         wait_until,
     )
@@ -74,7 +77,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILED",
     "INTERRUPTED",
-    "MOUNTINFO",
     "TERMINATED",
     "USAGE",
     "BadInputError",
@@ -83,7 +85,8 @@ __all__ = [
     "DiskSpace",
     "DriftError",
     "Event",
-    "FileSystemSpace",
+    "FileLock",
+    "Mount",
     "OnEvent",
     "Owner",
     "Piece",
@@ -97,6 +100,7 @@ __all__ = [
     "TreeSize",
     "UsageError",
     "anonymous",
+    "child_processes",
     "command_line",
     "commit",
     "cpu_count",
@@ -106,7 +110,6 @@ __all__ = [
     "disk_space",
     "end_process",
     "exclusive",
-    "file_system_space",
     "find_process",
     "free_bytes",
     "hash_chunks",
@@ -115,16 +118,21 @@ __all__ = [
     "human_seconds",
     "install",
     "is_executable",
+    "is_locked",
     "measure",
-    "mount_points",
-    "mounts_below",
+    "mount_of",
+    "mounts_under",
     "nearest_existing",
+    "parse_fstab",
+    "parse_mountinfo",
     "partial_file",
     "piece_lines",
     "pieces_digest",
     "print_fields",
     "print_json",
     "print_table",
+    "read_fstab",
+    "read_mount_table",
     "read_pid",
     "remove_leftovers",
     "remove_tree",
@@ -132,12 +140,13 @@ __all__ = [
     "sha256_file",
     "silent",
     "spawn",
+    "start_time",
     "sync",
     "sync_folder",
     "this_process",
     "tree_files",
     "tree_sha256",
-    "unescape_mount",
+    "wait_for_lock",
     "wait_until",
     "write_atomic",
 ]
@@ -156,17 +165,17 @@ __getattr__ = lazy_face(
             "TreeError USAGE UsageError"
         ),
         "events": "Event OnEvent silent",
-        "file_lock": "exclusive",
+        "file_lock": "FileLock exclusive is_locked wait_for_lock",
         "files": "commit partial_file remove_leftovers write_atomic",
         "interrupts": "Terminated install",
         "mounts": (
-            "DiskSpace FileSystemSpace MOUNTINFO disk_space file_system_space free_bytes "
-            "mount_points mounts_below nearest_existing unescape_mount"
+            "DiskSpace Mount disk_space free_bytes mount_of mounts_under nearest_existing "
+            "parse_fstab parse_mountinfo read_fstab read_mount_table"
         ),
         "paths": "Project",
         "processes": (
-            "Owner command_line cpu_count end_process find_process read_pid spawn "
-            "this_process wait_until"
+            "Owner child_processes command_line cpu_count end_process find_process read_pid "
+            "spawn start_time this_process wait_until"
         ),
         "trees": "TreeSize measure remove_tree sync sync_folder",
         "units": "did_you_mean human_bytes human_seconds",

@@ -1,4 +1,8 @@
-"""A lock on a file: one process at a time, and the pid of the one that holds it."""
+"""Locks that the kernel drops with the process that holds them: a killed run leaves none behind.
+
+All are flock(2) on a file that stays: removing a lock file would let a second process lock a new
+one of the same name while the first still holds the old one.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +15,78 @@ from pathlib import Path
 from slipway.core.errors import SlipwayError
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock file at `path`, or raise SlipwayError naming the process that holds it.
+class FileLock:
+    """A lock file, made where it is missing and not held yet; `release` lets go. Raises OSError."""
 
-    The kernel drops the lock with the process, so a killed run leaves nothing to clean.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def share(self) -> None:
+        """Hold it together with others; waits for one that holds it alone."""
+        fcntl.flock(self.handle, fcntl.LOCK_SH)
+
+    def own(self, *, wait: bool = True) -> bool:
+        """Hold it alone. False where that would mean waiting and `wait` is not wanted."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-            raise SlipwayError(
-                f"{owner} is at work in this project already",
-                where=str(path),
-                cure="Wait for it to end, or end it, and run this again.",
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"inv {doing} (pid {os.getpid()})\n".encode(), 0)
+            fcntl.flock(self.handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let go."""
+        os.close(self.handle)
+
+
+@contextlib.contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path` alone, after waiting for its turn. Raises OSError."""
+    lock = FileLock(path)
+    try:
+        lock.own()
         yield
     finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file at `path`, or raise SlipwayError naming the process that holds it."""
+    try:
+        lock = FileLock(path)
+    except OSError as error:
+        raise SlipwayError(
+            f"the lock file cannot be written: {error.strerror}",
+            where=str(path),
+            cure="Have its folder belong to this user, on a disk that is writable; "
+            "SLIPWAY_STATE names another folder for a checkout's own.",
+        ) from error
+    try:
+        if not lock.own(wait=False):
+            owner = os.pread(lock.handle, 200, 0).decode(errors="replace").strip()
+            raise SlipwayError(
+                f"{owner or 'another process'} is at work in this project already",
+                where=str(path),
+                cure="Wait for it to end, or end it, and run this again.",
+            )
+        os.ftruncate(lock.handle, 0)
+        os.pwrite(lock.handle, f"inv {doing} (pid {os.getpid()})\n".encode(), 0)
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds this lock alone at this moment; changes nothing."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
         os.close(handle)
+    return False

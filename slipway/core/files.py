@@ -1,4 +1,8 @@
-"""Files that become visible only when they are whole, hashes of trees, and the project's lock."""
+"""Files that become visible only when they are whole: written beside, flushed, renamed.
+
+What is being written is called `.NAME.OWNER.partial`, so that what a killed run left is known from
+what a living one is still writing.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,24 @@ from slipway.core.processes import Owner, this_process
 _SUFFIX = ".partial"
 
 
+def _of(destination: Path, owner: Owner | str) -> str:
+    return f".{destination.name}.{owner}{_SUFFIX}"
+
+
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
     """Write beside, flush, rename: a reader sees the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(_of(path, this_process()))
     payload = data.encode() if isinstance(data, str) else data
     try:
-        with partial.open("wb") as stream:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # With its own rights from the start: what only root may read is never open to others.
+        partial.unlink(missing_ok=True)
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as stream:
             stream.write(payload)
             stream.flush()
-            os.fsync(stream.fileno())
-        partial.chmod(mode)
+            os.fchmod(handle, mode)
+            os.fsync(handle)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -31,10 +42,6 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
             f"cannot write {path}: {error.strerror}",
             cure="Check free space (df), permissions and whether the file system is read-only.",
         ) from error
-
-
-def _of(destination: Path, owner: Owner | str) -> str:
-    return f".{destination.name}.{owner}{_SUFFIX}"
 
 
 def remove_leftovers(destination: Path) -> list[Path]:

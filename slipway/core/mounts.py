@@ -1,84 +1,105 @@
-"""Where file systems are mounted, of which type they are, and what room they have."""
+"""What is mounted where, and what room the file system of a path has.
+
+The kernel's own table, /proc/self/mountinfo (proc(5)), is read: `Path.is_mount` cannot see a folder
+that is bound to itself, which is what dockerd does with its data. The table is in the order of
+mounting, so that of two lines for one place the later one counts.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MOUNTINFO = Path("/proc/self/mountinfo")
-_ESCAPED = re.compile(r"\\([0-7]{3})")  # proc(5): mountinfo writes blanks as \040
+from slipway.core.errors import SlipwayError
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_FSTAB = Path("/etc/fstab")
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # proc(5), fstab(5): a blank is written as \040
 
 
-def free_bytes(data_root: str | Path) -> int | None:
-    """Free space where an engine keeps images; None when that is not on this machine."""
-    place = Path(data_root)
-    while not place.exists() and place != place.parent:
-        place = place.parent  # not made yet: its file system is that of the folder above
-    try:
-        return shutil.disk_usage(place).free
-    except OSError:
-        return None
+@dataclass(frozen=True)
+class Mount:
+    """One mounted file system; `device` is its number, "8:1".
+
+    `options` are those of the mount point and of the file system; `fsroot` is the folder of the
+    file system that is seen there, "/" unless a part of it was bound.
+    """
+
+    target: Path
+    source: str
+    fstype: str
+    options: tuple[str, ...]
+    device: str
+    fsroot: str = "/"
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written there."""
+        return "ro" in self.options
 
 
-def mount_points(mountinfo: str) -> list[str]:
-    """Where something is mounted; a folder bound to itself too, which Path.is_mount cannot see."""
-    return [unescape_mount(line.split(" ", 5)[4]) for line in mountinfo.splitlines()]
-
-
-def mounts_below(points: list[str], folders: tuple[Path, ...]) -> list[str]:
-    """The mount points inside the folders (not the folders themselves), the deepest first."""
-    found = [point for point in points if any(point.startswith(f"{path}/") for path in folders)]
-    return sorted(found, key=lambda point: point.count("/"), reverse=True)
-
-
-def unescape_mount(text: str) -> str:
-    """A path as mountinfo writes it (blanks and line ends as octal) -> the path."""
+def _unescape(text: str) -> str:
     return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-@dataclass(frozen=True)
-class DiskSpace:
-    """What a destination offers."""
-
-    free: int  # bytes that this user may still write
-    file_system: str  # type as the kernel names it: "ext4", "lustre"; empty where unknown
-
-
-def existing_parent(path: Path) -> Path:
-    """The nearest folder above `path` that is there already."""
-    return next(parent for parent in path.parents if parent.exists())
-
-
-def file_system_of(path: Path, mountinfo: str) -> str:
-    """The type of the file system that `path` is on, from the text of /proc/self/mountinfo."""
-    best, found = -1, ""
-    for line in mountinfo.splitlines():
+def parse_mountinfo(text: str) -> tuple[Mount, ...]:
+    """The mounts that a text of /proc/PID/mountinfo lists, in its order."""
+    mounts = []
+    for line in text.splitlines():
+        # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
         left, _, right = line.partition(" - ")
-        mount = Path(unescape_mount(left.split()[4]))
-        # Later lines cover earlier ones at the same place.
-        if path.is_relative_to(mount) and len(mount.parts) >= best:
-            best, found = len(mount.parts), right.split()[0]
-    return found
+        _, _, device, fsroot, target, options, *_ = left.split(" ")
+        fstype, source, *more = right.split(" ")
+        every = dict.fromkeys([*options.split(","), *_unescape(",".join(more)).split(",")])
+        mounts.append(
+            Mount(
+                target=Path(_unescape(target)),
+                source=_unescape(source),
+                fstype=fstype,
+                options=tuple(filter(None, every)),
+                device=device,
+                fsroot=_unescape(fsroot),
+            )
+        )
+    return tuple(mounts)
 
 
-def disk_space(destination: Path) -> DiskSpace:
-    """Look at the file system that `destination` is on or would be made on."""
-    folder = existing_parent(destination).resolve()
-    stats = os.statvfs(folder)
-    mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
-    return DiskSpace(stats.f_bavail * stats.f_frsize, file_system_of(folder, mountinfo))
+def read_mount_table(mountinfo: Path = _MOUNTINFO) -> tuple[Mount, ...]:
+    """All that is mounted now, in order: later entries cover earlier ones at the same place."""
+    return parse_mountinfo(os.fsdecode(mountinfo.read_bytes()))
 
 
-@dataclass(frozen=True)
-class FileSystemSpace:
-    """What a file system has, in bytes and in free inodes (None: it makes them as needed)."""
+def parse_fstab(text: str) -> tuple[Path, ...]:
+    """Where a text of /etc/fstab says that something is to be mounted."""
+    fields = [line.split() for line in text.splitlines() if not line.lstrip().startswith("#")]
+    targets = [Path(_unescape(words[1])) for words in fields if len(words) > 1]
+    return tuple(target for target in targets if target.is_absolute())
 
-    total: int
-    free: int
-    inodes: int | None
+
+def read_fstab() -> tuple[Path, ...]:
+    """Where /etc/fstab says that something is to be mounted; nowhere without that file."""
+    return parse_fstab(os.fsdecode(_FSTAB.read_bytes())) if _FSTAB.exists() else ()
+
+
+def mount_of(path: Path, mounts: Sequence[Mount]) -> Mount:
+    """The mount that `path` is on, or would be made on. Raises SlipwayError where there is none."""
+    best: Mount | None = None
+    for mount in mounts:
+        inside = path.is_relative_to(mount.target)
+        if inside and (best is None or len(mount.target.parts) >= len(best.target.parts)):
+            best = mount
+    if best is None:
+        raise SlipwayError("nothing is mounted there", where=str(path))
+    return best
+
+
+def mounts_under(mounts: Sequence[Mount], *folders: Path) -> tuple[Mount, ...]:
+    """What is mounted inside the folders (not at the folders themselves), the deepest first."""
+    inside = [m for m in mounts if any(folder in m.target.parents for folder in folders)]
+    return tuple(sorted(inside, key=lambda mount: len(mount.target.parts), reverse=True))
 
 
 def nearest_existing(path: Path) -> Path:
@@ -88,10 +109,37 @@ def nearest_existing(path: Path) -> Path:
     return path
 
 
-def file_system_space(path: Path) -> FileSystemSpace:
-    """What the file system of `path` has, for root."""
-    stats = os.statvfs(nearest_existing(path))
+@dataclass(frozen=True)
+class DiskSpace:
+    """What a file system has; bytes and inodes are those that this user may still take.
+
+    `file_system` is its type as the kernel names it: "ext4", "lustre". `inodes` is None where the
+    file system makes them as needed.
+    """
+
+    free: int
+    file_system: str = ""
+    total: int = 0
+    inodes: int | None = None
+
+
+def disk_space(path: Path) -> DiskSpace:
+    """What the file system has that `path` is on, or would be made on."""
+    existing = nearest_existing(path).resolve()
+    stats = os.statvfs(existing)
     block = stats.f_frsize
-    # xfs counts inodes that it could still make; btrfs says 0 of 0.
-    inodes = stats.f_favail if stats.f_files else None
-    return FileSystemSpace(stats.f_blocks * block, stats.f_bavail * block, inodes)
+    return DiskSpace(
+        free=stats.f_bavail * block,
+        file_system=mount_of(existing, read_mount_table()).fstype,
+        total=stats.f_blocks * block,
+        # xfs counts inodes that it could still make; btrfs says 0 of 0.
+        inodes=stats.f_favail if stats.f_files else None,
+    )
+
+
+def free_bytes(data_root: str | Path) -> int | None:
+    """Free space where an engine keeps images; None when that is not on this machine."""
+    try:
+        return disk_space(Path(data_root)).free
+    except OSError:
+        return None

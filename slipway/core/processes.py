@@ -63,16 +63,24 @@ def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:
         raise ProcessError(f"cannot run {launched.stdout.strip()}")
     pid = int(launched.stdout)
     # The pipe closes a moment before the kernel shows the new program's arguments.
-    wait_until(lambda: bool(command_line(pid)) or _state(pid) in "XZ", 10, every=0.001)
+    wait_until(lambda: bool(command_line(pid)) or start_time(pid) is None, 10, every=0.001)
     return pid
 
 
-def _state(pid: int) -> str:
-    """The process's one-letter state of proc(5), "X" where it is gone."""
+def _stat(pid: int) -> list[str]:
+    """proc(5)'s stat from its third field (the state) on; empty for a process that is gone.
+
+    The command before it may hold blanks and brackets.
+    """
     try:
-        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "X"
+        return []
+
+
+def child_processes(pid: int) -> Iterator[int]:
+    """The pids of a process's children."""
+    return find_process(lambda candidate: _stat(candidate)[1:2] == [str(pid)])
 
 
 def command_line(pid: int) -> list[str]:
@@ -138,10 +146,6 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.host}.{self.pid}.{self.start}"
 
-    def as_label(self) -> str:
-        """The value of slipway.engine.containers.OWNER_LABEL on a container of this process."""
-        return f"{platform.node()}/{self.pid}/{self.start}"
-
     @classmethod
     def parse(cls, text: str) -> Owner | None:
         """The owner that `str` wrote, None for any other text."""
@@ -152,16 +156,16 @@ class Owner:
     @property
     def is_gone(self) -> bool:
         """Whether it ran here and has ended. Of other hosts nothing is known: not gone."""
-        return self.host == _host() and _start(self.pid) != self.start
+        return self.host == _host() and start_time(self.pid) != self.start
 
 
-def _start(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc(5)); the command before it may hold blanks and brackets."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(stat.rpartition(")")[2].split()[19])
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks after boot: with the pid, that names one process.
+
+    None for one that is gone, or a zombie that only waits for its parent to look.
+    """
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in "XZ" else None
 
 
 def _host() -> str:
@@ -172,7 +176,7 @@ def _host() -> str:
 def this_process() -> Owner:
     """The process that runs this."""
     pid = os.getpid()
-    return Owner(_host(), pid, _start(pid) or 0)
+    return Owner(_host(), pid, start_time(pid) or 0)
 
 
 def cpu_count() -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +12,13 @@ import requests
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
 
+from slipway.core import Owner, this_process
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
 from slipway.engine.sdk_boundary import sdk_errors
 
 OWNER_LABEL = "io.slipway.owner"
-"""On every container that is ours: "<host>/<pid>/<start>", the process that will remove it."""
+"""On every container that is ours: the Owner, as text, that will remove it."""
 # Output byte for byte: the default driver (json-file) replaces what is not UTF-8.
 _LOG = LogConfig(type="local", config={"max-size": "1g", "max-file": "1", "compress": "false"})
 
@@ -66,7 +65,7 @@ def run_once(
             # The API takes [""] as "no entrypoint"; an empty list would keep the image's.
             entrypoint=None if entrypoint is None else list(entrypoint) or [""],
             environment=dict(env or {}),
-            labels={OWNER_LABEL: _owner(os.getpid())},
+            labels={OWNER_LABEL: str(this_process())},
             host_config=host_config,
         )["Id"]
         try:
@@ -96,22 +95,11 @@ def remove_stale_containers(engine: Engine) -> int:
     api, removed = engine.client.api, 0
     with sdk_errors(engine, "removing containers of killed runs"):
         for container in api.containers(all=True, filters={"label": OWNER_LABEL}):
-            owner = str(container["Labels"][OWNER_LABEL])
-            host, _, rest = owner.partition("/")
-            pid = rest.partition("/")[0]
-            if host == socket.gethostname() and pid.isdigit() and _owner(int(pid)) != owner:
+            owner = Owner.parse(str(container["Labels"][OWNER_LABEL]))
+            if owner is not None and owner.is_gone:
                 remove_container(engine, container["Id"])
                 removed += 1
     return removed
-
-
-def _owner(pid: int) -> str:
-    """The process by more than its pid: the 22nd field of proc(5)'s stat is when it started."""
-    try:
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except FileNotFoundError:
-        start = "gone"
-    return f"{socket.gethostname()}/{pid}/{start}"
 
 
 def remove_container(engine: Engine, container: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import requests
 from docker.errors import APIError, DockerException
 
+from slipway.core import disk_space, human_bytes
 from slipway.engine.client import Engine
 from slipway.engine.errors import DiskFullError, EngineDiedError, EngineError, is_full
 
@@ -51,7 +51,7 @@ def disk_full(engine: Engine, doing: str) -> DiskFullError:
     root = Path(engine.data_root)
     free = ""
     if engine.url.startswith("unix:") and root.exists():
-        free = f", where {_amount(shutil.disk_usage(root).free)} are free now"
+        free = f", where {human_bytes(disk_space(root).free)} are free now"
     return DiskFullError(
         f"no space left while {doing}; the engine keeps its data in {root}{free}",
         where=engine.url,
@@ -62,7 +62,3 @@ def disk_full(engine: Engine, doing: str) -> DiskFullError:
             else "or move the daemon's data-root to a larger one."
         ),
     )
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

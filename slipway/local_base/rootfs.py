@@ -10,7 +10,17 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from slipway.core import Event, OnEvent, Project, SlipwayError, sha256_file
+from slipway.core import (
+    Event,
+    OnEvent,
+    Owner,
+    Project,
+    SlipwayError,
+    mounts_under,
+    read_mount_table,
+    sha256_file,
+    this_process,
+)
 from slipway.local_base import apt
 
 CODENAME = "bookworm"
@@ -61,7 +71,7 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_rootfs(path.parent)
-    work = path.parent / f".{os.getpid()}.partial"
+    work = path.parent / f".{this_process()}.partial"
     work.mkdir(exist_ok=True)
     try:
         tar = work / "rootfs.tar"
@@ -77,7 +87,8 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
 def remove_stale_rootfs(place: Path) -> None:
     """Remove what killed runs left; what a living process is at work in stays."""
     for left in place.glob(".*.partial"):
-        if not Path(f"/proc/{left.name.split('.')[1]}").exists():
+        owner = Owner.parse(left.name.removeprefix(".").removesuffix(".partial"))
+        if owner is None or owner.is_gone:
             _remove(left)
 
 
@@ -87,8 +98,7 @@ def _remove(folder: Path) -> None:
     mmdebstrap mounts them as root. It runs in a mount namespace of its own here, which ends with
     it, so that this happens only where the kernel does not grant one.
     """
-    mounts = Path("/proc/self/mounts").read_text("utf-8").splitlines()
-    if not any(line.split()[1].startswith(f"{folder.resolve()}/") for line in mounts):
+    if not mounts_under(read_mount_table(), folder.resolve()):
         shutil.rmtree(folder)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from slipway.core import (
     Project,
     UsageError,
+    disk_space,
     exclusive,
-    file_system_space,
     human_bytes,
     nearest_existing,
     print_json,
@@ -88,7 +88,7 @@ def _free(project: Project, engine: Engine | None) -> int:
     """Free bytes on the disks of the project's state and of the engine, each counted once."""
     places = [project.state, *([Path(engine.data_root)] if engine else [])]
     devices = {nearest_existing(place).stat().st_dev: place for place in places}
-    return sum(file_system_space(place).free for place in devices.values())
+    return sum(disk_space(place).free for place in devices.values())
 
 
 def show_prune(steps: Sequence[RemovalStep], *, as_json: bool) -> None:

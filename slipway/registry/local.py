@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import Project, wait_until
+from slipway.core import FileLock, Project, wait_until
 from slipway.registry.errors import RegistryError
 from slipway.registry.local_server import ADDRESS, RegistryServer
 from slipway.registry.target import Target
@@ -87,8 +85,7 @@ def _start(server: RegistryServer, preferred: int) -> None:
 def _one_at_a_time(root: Path) -> Iterator[None]:
     """Waits for its turn: the other one is starting the very registry that we want."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = FileLock(root / "lock")
     except OSError as error:
         raise RegistryError(
             f"the local registry cannot keep its files there: {error.strerror}",
@@ -96,10 +93,10 @@ def _one_at_a_time(root: Path) -> Iterator[None]:
             cure="SLIPWAY_STATE names another place for them.",
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock.own()
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def _target(port: int) -> Target:

@@ -9,17 +9,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core import SlipwayError, file_system_space, human_bytes, measure, nearest_existing
+from slipway.core import (
+    Mount,
+    SlipwayError,
+    disk_space,
+    human_bytes,
+    measure,
+    nearest_existing,
+    read_mount_table,
+)
 from slipway.engine import Engine, sdk_errors
 from slipway.storage import enroot_conf
 from slipway.storage.disks import (
     Candidate,
     DataPlaces,
-    Mount,
     candidate_disks,
     home_of,
     profile,
-    read_mount_table,
 )
 from slipway.storage.docker import DockerInstallation, engine_of_installation, find_installation
 from slipway.storage.errors import StorageError
@@ -256,7 +262,7 @@ def locate_data(
 ) -> DataLocation:
     """With its disk, and with the first of the ranked disks that is better."""
     mount = home_of(nearest_existing(path).resolve(), mounted)
-    free = file_system_space(path).free
+    free = disk_space(path).free
     best = next((c for c in ranked if c.mount.device != mount.device and c.space.free > free), None)
     ours = next((rank for rank, c in enumerate(ranked) if c.mount.device == mount.device), None)
     if ours == 0 or best is None:

@@ -68,7 +68,7 @@ def resting_container(engine: Engine, image: str, *, gpu: bool = False) -> Itera
                 image,
                 entrypoint=["sleep"],
                 command=[_LIFETIME_S],
-                labels={OWNER_LABEL: this_process().as_label()},
+                labels={OWNER_LABEL: str(this_process())},
                 host_config=api.create_host_config(network_mode="none", device_requests=devices),
             )["Id"]
         )
@@ -146,7 +146,7 @@ def launch_job(
             command=list(command),
             hostname=HOST,
             environment=dict(env),
-            labels={OWNER_LABEL: this_process().as_label()},
+            labels={OWNER_LABEL: str(this_process())},
             host_config=api.create_host_config(
                 network_mode="none", extra_hosts={HOST: "127.0.0.1"}
             ),

@@ -6,17 +6,24 @@ come from a lock of their own. A wheel without compiled code (py3-none-any) serv
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import Event, OnEvent, Project, SlipwayError, sha256_file, silent, write_atomic
+from slipway.core import (
+    Event,
+    OnEvent,
+    Project,
+    SlipwayError,
+    sha256_file,
+    silent,
+    wait_for_lock,
+    write_atomic,
+)
 from slipway.engine import Engine, run_once
 from slipway.records import (
     BUILD_ENVIRONMENT,
@@ -53,7 +60,7 @@ class WheelBuilder:
         Raises SlipwayError with the end of the build's output, which is kept as a log.
         """
         place = self._place(sdist)
-        with _turn(place.with_suffix(".lock")):
+        with wait_for_lock(place.with_suffix(".lock")):
             if found := self._cached(place):
                 return found
             on_event(Event("start", _TASK, f"{pin.name} {pin.version}"))
@@ -132,18 +139,6 @@ def _link(file: Path, at: Path) -> None:
         os.link(file, at)
     except OSError:
         shutil.copyfile(file, at)
-
-
-@contextlib.contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """One builder of a wheel at a time, threads and processes alike; the others find it made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def tools_of(files: Sequence[Path]) -> tuple[Path, ...]:

@@ -13,14 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slipway.core import (
-    MOUNTINFO,
+    Mount,
     command_line,
     end_process,
     find_process,
-    mount_points,
-    mounts_below,
+    mounts_under,
+    read_mount_table,
     read_pid,
-    unescape_mount,
 )
 from slipway.engine.embedded.layout import EmbeddedPaths
 from slipway.engine.errors import EngineError
@@ -42,10 +41,11 @@ def remove_mounts(place: EmbeddedPaths, *, grace_s: float = 10.0) -> None:
     for matches in (place.owns, lives_here):
         for pid in list(find_process(matches)):
             _end(pid, matches, 2.0)
-    mounted = mount_points(MOUNTINFO.read_text())
-    for mount in mounts_below(mounted, (place.data_root, place.run)):
-        _unmount(mount)
-    if place.binds_data_root.exists() and str(place.data_root) in mounted:
+    mounted = read_mount_table()
+    for mount in mounts_under(mounted, place.data_root, place.run):
+        _unmount(str(mount.target))
+    bound = any(mount.target == place.data_root for mount in mounted)
+    if place.binds_data_root.exists() and bound:
         _unmount(str(place.data_root))
     place.dockerd_pid.unlink(missing_ok=True)
     place.containerd_pid.unlink(missing_ok=True)
@@ -70,24 +70,22 @@ def _end(pid: int, matches: Callable[[int], bool], grace_s: float) -> None:
 def _lives_in(pid: int, data_root: Path) -> bool:
     """Whether the process's own root file system is a layer of this engine."""
     try:
-        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
+        mounts = read_mount_table(Path(f"/proc/{pid}/mountinfo"))
     except OSError:
         return False
-    return any(is_root_of_layer(line, data_root) for line in lines)
+    return any(is_root_of_layer(mount, data_root) for mount in mounts)
 
 
-def is_root_of_layer(line: str, data_root: Path) -> bool:
-    """Whether this line of a process's mountinfo mounts a layer of this engine on its "/".
+def is_root_of_layer(mount: Mount, data_root: Path) -> bool:
+    """Whether this mount of a process puts a layer of this engine on its "/".
 
     With many layers the driver's paths no longer fit a page, and it mounts with paths relative to
     data_root/overlay2 (moby/moby:daemon/graphdriver/overlay2/overlay.go): those count where that
     layer is there.
     """
-    # 36 35 98:0 /mnt1 /mnt2 rw,noatime - ext3 /dev/root rw,errors=continue: proc(5)
-    if line.split(" ", 5)[4] != "/":
+    if mount.target != Path("/"):
         return False
-    options = unescape_mount(line.rpartition(" ")[2])
-    for layer in re.findall(r"(?:upper|lower)dir=([^,:]+)", options):
+    for layer in re.findall(r"(?:upper|lower)dir=([^,:]+)", ",".join(mount.options)):
         path = data_root / "overlay2" / layer
         if path.is_relative_to(data_root) and (Path(layer).is_absolute() or path.exists()):
             return True

@@ -8,7 +8,6 @@ dockerd takes /run/containerd/containerd.sock whenever that file exists, dead or
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import ProcessError, Project, read_pid, spawn, wait_until
+from slipway.core import FileLock, ProcessError, Project, read_pid, spawn, wait_until
 from slipway.engine.embedded import cleanup
 from slipway.engine.embedded.layout import EmbeddedPaths, embedded_paths
 from slipway.engine.embedded.reserve import reserve_space
@@ -144,17 +143,18 @@ def _wait(place: EmbeddedPaths, pid: int, name: str, ready: Callable[[], bool]) 
 def _lock(place: EmbeddedPaths) -> Iterator[None]:
     """One start or stop at a time; the kernel lets go of it when its holder dies."""
     try:
-        place.home.mkdir(parents=True, exist_ok=True)
-        file = (place.home / "lock").open("w")
+        lock = FileLock(place.home / "lock")
     except OSError as error:
         raise EngineUnavailableError(
             f"the embedded engine's folder cannot be written: {error.strerror}",
             where=str(place.home),
             cure="SLIPWAY_STATE moves it to another disk.",
         ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        lock.own()
         yield
+    finally:
+        lock.release()
 
 
 def _environment() -> dict[str, str]:

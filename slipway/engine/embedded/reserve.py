@@ -7,7 +7,6 @@ keeps the very context that filled it, and says nothing; the reserve is what let
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import docker
 import requests
 from docker.errors import DockerException
+
+from slipway.core import disk_space
 
 _NAME = "slipway-reserve"
 _SIZE = 8 << 20
@@ -28,7 +29,7 @@ _CONTEXT = "http url http://build-context-"
 def reserve_space(data_root: Path) -> None:
     """Set the space aside, unless it is there or the disk is nearly full."""
     path = data_root / _NAME
-    if path.exists() or shutil.disk_usage(data_root).free < _WORTH_IT:
+    if path.exists() or disk_space(data_root).free < _WORTH_IT:
         return
     # Without a reserve a full disk takes a person to tidy up; nothing else depends on it.
     with suppress(OSError), path.open("wb") as file:

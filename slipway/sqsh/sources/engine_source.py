@@ -70,7 +70,7 @@ def container_export(engine: Engine, image: ImageFacts) -> Iterator[ContainerExp
                 image.id,
                 command=["slipway-export"],  # never started; an image without CMD needs one
                 name=name,
-                labels={OWNER_LABEL: this_process().as_label()},
+                labels={OWNER_LABEL: str(this_process())},
                 network_disabled=True,
             )
             created = timestamp_seconds(api.inspect_container(name)["Created"])

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.core import cpu_count
+from slipway.core import FileLock, cpu_count
 from slipway.squashfs.compile import directory_layer, tar_layer
 from slipway.squashfs.compile.block_writer import BlockWriter
 from slipway.squashfs.compile.compiled_layer import (
@@ -18,7 +18,7 @@ from slipway.squashfs.compile.compiled_layer import (
     freeze_tree,
     part_name,
 )
-from slipway.squashfs.compile.layer_cache import INDEX, LayerCache, LayerLease
+from slipway.squashfs.compile.layer_cache import INDEX, LayerCache
 from slipway.squashfs.compile.layer_sources import (
     DirectorySource,
     OnProgress,
@@ -62,10 +62,10 @@ def compile_layers(
     """
     keys = [options.key(source.digest, source.kind) for source in sources]
     by_key = dict(zip(keys, sources, strict=True))
-    locks: list[LayerLease] = []
+    locks: list[FileLock] = []
     layers: dict[str, CompiledLayer] = {}
     try:
-        missing: dict[str, LayerLease] = {}
+        missing: dict[str, FileLock] = {}
         # In one order in all processes, so that none waits for another in a circle.
         for key in sorted(by_key):
             lock = cache.lock(key)

@@ -12,44 +12,19 @@ middle of a write-back), the contents are hashed; an entry that fails is removed
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.core import Project, differing_pieces
+from slipway.core import FileLock, Project, differing_pieces
 from slipway.squashfs.compile.compiled_layer import CompiledLayer, read_layer
 from slipway.squashfs.format import CacheError
 
 DEFAULT_LIMIT = 50_000_000_000  # bytes
 INDEX, SEAL = "index", "seal"
 _PARTIAL = ".partial"
-
-
-class LayerLease:
-    """A lock file, held until `release` or the end of the process."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-    def share(self) -> None:
-        """Hold it together with others; waits for one that holds it alone."""
-        fcntl.flock(self._handle, fcntl.LOCK_SH)
-
-    def own(self, *, wait: bool = True) -> bool:
-        """Hold it alone. False where that would mean waiting and `wait` is not wanted."""
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        return True
-
-    def release(self) -> None:
-        """Let go."""
-        os.close(self._handle)
 
 
 class LayerCache:
@@ -70,9 +45,9 @@ class LayerCache:
         """Where an entry is or will be."""
         return self.folder / "layers" / key
 
-    def lock(self, key: str) -> LayerLease:
+    def lock(self, key: str) -> FileLock:
         """The lock of an entry, not held yet."""
-        return LayerLease(self.folder / "locks" / key)
+        return FileLock(self.folder / "locks" / key)
 
     def read(self, key: str) -> CompiledLayer | None:
         """A whole entry, marked as used now; None where it is missing or damaged.

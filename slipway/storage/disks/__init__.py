@@ -8,7 +8,7 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.storage.disks.candidates import Candidate
-    from slipway.storage.disks.mount_table import Mount, mount_of, mounts_under, read_mount_table
+    from slipway.storage.disks.file_systems import home_of, is_mounted
     from slipway.storage.disks.profiles import NVME, DataPlaces, Profile, profile
     from slipway.storage.disks.target_disk import (
         WAIT_S,
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
         candidate_disks,
         check_target_disk,
         choose_disk,
-        home_of,
         inspect_disk,
-        is_mounted,
         try_disk,
     )
 
@@ -27,7 +25,6 @@ __all__ = [
     "WAIT_S",
     "Candidate",
     "DataPlaces",
-    "Mount",
     "Profile",
     "TargetDisk",
     "candidate_disks",
@@ -36,10 +33,7 @@ __all__ = [
     "home_of",
     "inspect_disk",
     "is_mounted",
-    "mount_of",
-    "mounts_under",
     "profile",
-    "read_mount_table",
     "try_disk",
 ]
 
@@ -47,11 +41,10 @@ __getattr__ = lazy_face(
     __name__,
     {
         "candidates": "Candidate",
-        "mount_table": "Mount mount_of mounts_under read_mount_table",
+        "file_systems": "home_of is_mounted",
         "profiles": "DataPlaces NVME Profile profile",
         "target_disk": (
-            "TargetDisk WAIT_S candidate_disks check_target_disk choose_disk home_of "
-            "inspect_disk is_mounted try_disk"
+            "TargetDisk WAIT_S candidate_disks check_target_disk choose_disk inspect_disk try_disk"
         ),
     },
 )

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import FileSystemSpace, human_bytes
-from slipway.storage.disks.mount_table import KNOWN_GOOD, Mount
+from slipway.core import DiskSpace, Mount, human_bytes
+from slipway.storage.disks.file_systems import KNOWN_GOOD, why_unusable
 
 _SYSTEM = ("/boot", "/efi", "/snap", "/run", "/dev", "/proc", "/sys", "/var/lib/docker")
 
@@ -30,7 +30,7 @@ class Candidate:
     """A disk that could take the data, and why it is ranked where it is."""
 
     mount: Mount
-    space: FileSystemSpace
+    space: DiskSpace
     reason: str
 
     @property
@@ -53,7 +53,7 @@ def _is_whole(mount: Mount) -> bool:
 
 def rank_candidates(
     mounted: Sequence[Mount],
-    spaces: Mapping[str, FileSystemSpace],
+    spaces: Mapping[str, DiskSpace],
     preferred: Sequence[Path],
     *,
     here: Mount,
@@ -69,7 +69,7 @@ def rank_candidates(
     for mount in mounted:
         usable = (
             mount.fstype in KNOWN_GOOD
-            and mount.unusable() is None
+            and why_unusable(mount) is None
             and _is_whole(mount)
             and not _is_system(mount, root_device)
         )
@@ -97,6 +97,6 @@ def _place(mount: Mount, preferred: Sequence[Path]) -> tuple[int, int]:
     return (_rank(mount, preferred), len(str(mount.target)))
 
 
-def _reason(mount: Mount, space: FileSystemSpace, preferred: Sequence[Path]) -> str:
+def _reason(mount: Mount, space: DiskSpace, preferred: Sequence[Path]) -> str:
     meant = "the disk meant for this, " if mount.target in preferred else ""
     return f"{meant}{human_bytes(space.free)} free on {mount.fstype}"

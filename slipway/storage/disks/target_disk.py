@@ -13,17 +13,26 @@ from functools import partial
 from pathlib import Path
 
 from slipway.core import (
-    FileSystemSpace,
+    DiskSpace,
+    Mount,
     TreeSize,
     UsageError,
-    file_system_space,
+    disk_space,
     human_bytes,
+    mount_of,
     nearest_existing,
+    read_fstab,
+    read_mount_table,
     wait_until,
 )
-from slipway.storage.disks import mount_table
 from slipway.storage.disks.candidates import Candidate, rank_candidates, with_margin
-from slipway.storage.disks.mount_table import Mount
+from slipway.storage.disks.file_systems import (
+    KNOWN_GOOD,
+    expected_mount,
+    home_of,
+    is_mounted,
+    why_unusable,
+)
 from slipway.storage.disks.profiles import Profile, expected_disk
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
@@ -42,7 +51,7 @@ class TargetDisk:
 
     disk: Path
     mount: Mount
-    space: FileSystemSpace
+    space: DiskSpace
 
 
 def preferred_disk(profile: Profile, machine: Machine) -> tuple[Path, ...]:
@@ -54,11 +63,11 @@ def candidate_disks(
     profile: Profile, machine: Machine, data_root: Path, needed: int
 ) -> tuple[Candidate, ...]:
     """The disks that could take `needed` bytes that are in `data_root` now, the best first."""
-    mounted = mount_table.read_mount_table()
-    spaces: dict[str, FileSystemSpace] = {}
+    mounted = read_mount_table()
+    spaces: dict[str, DiskSpace] = {}
     for mount in mounted:
-        if mount.fstype in mount_table.KNOWN_GOOD and mount.device not in spaces:
-            spaces[mount.device] = file_system_space(mount.target)
+        if mount.fstype in KNOWN_GOOD and mount.device not in spaces:
+            spaces[mount.device] = disk_space(mount.target)
     return rank_candidates(
         mounted,
         spaces,
@@ -66,13 +75,6 @@ def candidate_disks(
         here=home_of(data_root, mounted),
         needed=needed,
     )
-
-
-def home_of(path: Path, mounted: Sequence[Mount]) -> Mount:
-    """The disk that a path is on: not a folder of it that is bound to itself, as dockerd does."""
-    found = mount_table.mount_of(path, mounted)
-    same = [mount for mount in mounted if mount.device == found.device]
-    return min(same, key=lambda mount: len(mount.fsroot + str(mount.target)))
 
 
 def choose_disk(
@@ -89,7 +91,7 @@ def choose_disk(
         if is_mounted(place):
             break
     found = candidate_disks(profile, machine, data_root, needed)
-    if not found and home_of(data_root, mount_table.read_mount_table()).target in preferred_disk(
+    if not found and home_of(data_root, read_mount_table()).target in preferred_disk(
         profile, machine
     ):
         return None
@@ -101,11 +103,6 @@ def choose_disk(
             "`./inv storage.status` lists what there is.",
         )
     return found[0].path
-
-
-def is_mounted(place: Path) -> bool:
-    """Whether something is mounted at exactly this path, as findmnt sees it."""
-    return any(mount.target == place for mount in mount_table.read_mount_table())
 
 
 def inspect_disk(
@@ -127,9 +124,7 @@ def inspect_disk(
             "and enroot.conf read others as signs of their own",
             where=str(disk),
         )
-    expected = mount_table.expected_mount(
-        disk, [*mount_table.read_fstab(), *preferred_disk(profile, machine)]
-    )
+    expected = expected_mount(disk, [*read_fstab(), *preferred_disk(profile, machine)])
     if expected is not None and not is_mounted(expected):
         on_wait(expected)
         if not wait_until(lambda: is_mounted(expected), wait_s, every=0.5):
@@ -143,20 +138,20 @@ def inspect_disk(
     real = nearest_existing(disk).resolve() / disk.relative_to(nearest_existing(disk))
     return TargetDisk(
         real,
-        mount_table.mount_of(real, mount_table.read_mount_table()),
-        file_system_space(real),
+        mount_of(real, read_mount_table()),
+        disk_space(real),
     )
 
 
 def check_target_disk(target: TargetDisk, old: Sequence[Path], size: TreeSize) -> None:
     """Refuse a disk that will not do, with the reason. `old` is where the data is now."""
-    if reason := target.mount.unusable():
+    if reason := why_unusable(target.mount):
         raise StorageError(f"Docker cannot keep its data there: {reason}", where=str(target.disk))
-    mounted = mount_table.read_mount_table()
+    mounted = read_mount_table()
     for path in old:
         if target.disk.is_relative_to(path):
             raise UsageError("the target is inside the data that is to move", where=str(path))
-        if mount_table.mount_of(path, mounted).device == target.mount.device:
+        if mount_of(path, mounted).device == target.mount.device:
             raise StorageError(
                 f"{path} is on the same disk ({target.mount.source}): a move gains nothing",
                 where=str(target.disk),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import command_line, find_process
+from slipway.core import child_processes, command_line, find_process
 from slipway.storage.docker import config_files, daemon_process
 from slipway.storage.docker.daemon_flags import parse_flags
 from slipway.storage.docker.daemon_process import DaemonProcess
@@ -38,7 +38,7 @@ def containerd_of(
     machine: Machine, dockerd: DaemonProcess, flags: Mapping[str, str]
 ) -> Containerd | None:
     """The containerd that this dockerd uses and did not start itself."""
-    if any(_is_containerd(child) for child in daemon_process.child_processes(dockerd.pid)):
+    if any(_is_containerd(child) for child in child_processes(dockerd.pid)):
         return None
     address = Path(flags.get("containerd") or machine.at(_SOCKET))
     pid = daemon_process.listener(address)

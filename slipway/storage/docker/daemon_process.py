@@ -6,12 +6,12 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core import command_line, find_process, spawn, wait_until
+from slipway.core import command_line, spawn, start_time, wait_until
 from slipway.engine import ping
 from slipway.storage.errors import StorageError
 
@@ -65,15 +65,6 @@ class DaemonProcess:
             socket=Path(data["socket"]),
             log=Path(data["log"]) if data["log"] else None,
         )
-
-
-def start_time(pid: int) -> int | None:
-    """The 22nd field of proc(5)'s stat; None for a process that is gone or a zombie."""
-    try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def listener(path: Path) -> int | None:
@@ -133,19 +124,6 @@ def same_namespace(pid: int) -> bool:
 def _environment(path: Path) -> dict[str, str]:
     parts = os.fsdecode(path.read_bytes()).split("\0")
     return dict(part.split("=", 1) for part in parts if "=" in part)
-
-
-def child_processes(pid: int) -> Iterator[int]:
-    """The pids of a process's children."""
-
-    def is_child(candidate: int) -> bool:
-        try:
-            stat = (_PROC / str(candidate) / "stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        return int(stat.rpartition(")")[2].split()[1]) == pid
-
-    return find_process(is_child)
 
 
 def stop_process(process: DaemonProcess) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from slipway.core import TreeSize, sync_folder, write_atomic
+from slipway.core import TreeSize, is_locked, sync_folder, write_atomic
 from slipway.storage.docker import DockerInventory, installation_key
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
@@ -124,14 +122,4 @@ def move_lock_path(machine: Machine, url: str) -> Path:
 
 def move_at_work(machine: Machine, url: str) -> bool:
     """Whether a process moves this daemon's data at this moment."""
-    try:
-        handle = os.open(move_lock_path(machine, url), os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return is_locked(move_lock_path(machine, url))

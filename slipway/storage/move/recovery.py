@@ -9,12 +9,14 @@ from slipway.core import (
     OnEvent,
     TreeSize,
     UsageError,
-    file_system_space,
+    disk_space,
     measure,
+    mount_of,
     nearest_existing,
+    read_mount_table,
     remove_tree,
 )
-from slipway.storage.disks import TargetDisk, check_target_disk, mount_of, read_mount_table
+from slipway.storage.disks import TargetDisk, check_target_disk
 from slipway.storage.docker import find_installation, objects_since, service_from_json
 from slipway.storage.errors import StorageError
 from slipway.storage.move import journal as journals
@@ -119,7 +121,7 @@ def _reversed(
         disk, device = home.target, home.device
         if not all(there):
             size = TreeSize(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))
-            space = file_system_space(roots[0].new)
+            space = disk_space(roots[0].new)
             check_target_disk(TargetDisk(roots[0].new, home, space), [roots[0].old], size)
     return dataclasses.replace(
         journal,

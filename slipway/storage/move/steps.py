@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import file_system_space, human_bytes, human_seconds
+from slipway.core import disk_space, human_bytes, human_seconds
 from slipway.storage.disks import Profile
 from slipway.storage.docker import service_from_json
 from slipway.storage.move.journal import DataRoot, MoveJournal
@@ -77,7 +77,7 @@ def _edit_step(path: Path, *, gone: bool) -> str:
 def move_summary(journal: MoveJournal, profile: Profile) -> tuple[str, ...]:
     """What to know beside the steps."""
     total = sum(root.size.bytes for root in journal.roots)
-    free = file_system_space(journal.disk).free
+    free = disk_space(journal.disk).free
     lines = [f"{human_bytes(total)} of data, {human_bytes(free)} free on {journal.disk}"]
     if journal.before and not journal.carries and journal.before.irreplaceable:
         lines.append(f"{journal.before.irreplaceable} stay behind: use --mode copy to take them")

@@ -7,9 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from slipway.core import Event, OnEvent, SlipwayError, nearest_existing, remove_tree, sync_folder
+from slipway.core import (
+    Event,
+    OnEvent,
+    SlipwayError,
+    mount_of,
+    mounts_under,
+    nearest_existing,
+    read_mount_table,
+    remove_tree,
+    sync_folder,
+)
 from slipway.storage.copy import compare_trees, copy_tree
-from slipway.storage.disks import mount_of, mounts_under, read_mount_table, try_disk
+from slipway.storage.disks import try_disk
 from slipway.storage.docker import Service, repoint, service_from_json
 from slipway.storage.errors import MoveFailedError, StorageError
 from slipway.storage.machine import Machine
@@ -161,7 +171,7 @@ class Transaction:
             stop_containers(self.journal)
         self.service.stop()
         for root in self.journal.roots:
-            if inside := mounts_under(root.old, read_mount_table()):
+            if inside := mounts_under(read_mount_table(), root.old):
                 raise StorageError(
                     f"{len(inside)} mounts are left in the data, so something still uses it",
                     where=str(inside[0].target),

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Project, command_line, find_process, spawn, wait_until
+from slipway.core import Project, command_line, find_process, spawn, start_time, wait_until
 from slipway.engine import Engine, connect
 from slipway.storage import Machine
-from slipway.storage.docker.daemon_process import listener, start_time
+from slipway.storage.docker.daemon_process import listener
 
 MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"),

@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slipway.core import spawn, wait_until
+from slipway.core import spawn, start_time, wait_until
 from slipway.engine import ping
-from slipway.storage.docker.daemon_process import listener, start_time
+from slipway.storage.docker.daemon_process import listener
 
 DOCKER, SOCKET, CONTAINERD = "docker.service", "docker.socket", "containerd.service"
 DEPENDENT = "needs-docker.service"

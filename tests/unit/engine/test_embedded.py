@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from slipway.core import (
+    Mount,
     ProcessError,
     Project,
     command_line,
     end_process,
-    mount_points,
-    mounts_below,
+    parse_mountinfo,
     read_pid,
     spawn,
     wait_until,
@@ -154,32 +154,12 @@ def test_a_zombie_is_not_alive() -> None:
         assert command_line(child.pid) == []
 
 
-MOUNTINFO = r"""
-43 27 254:0 /e/data /e/data rw,relatime shared:2 - ext4 /dev/vda rw,discard
-45 43 0:39 / /e/data/overlay2/x/merged rw shared:1 - overlay overlay rw,lowerdir=/e/data/l
-46 43 0:39 / /e/data/overlay2/x/merged/proc rw shared:1 - proc proc rw
-47 43 0:40 / /e/data2/mine rw shared:1 - tmpfs tmpfs rw
-48 43 0:41 / /e/data/with\040blank rw shared:1 - tmpfs tmpfs rw
-49 43 0:42 / /e/run/exec/netns/default rw - nsfs nsfs rw
-""".lstrip()
-
-
-def test_only_mounts_below_our_folders_are_found_the_deepest_first() -> None:
-    found = mounts_below(mount_points(MOUNTINFO), (Path("/e/data"), Path("/e/run")))
-    assert found[0] == "/e/data/overlay2/x/merged/proc"
-    assert set(found) == {
-        "/e/data/overlay2/x/merged/proc",
-        "/e/data/overlay2/x/merged",
-        "/e/data/with blank",
-        "/e/run/exec/netns/default",
-    }
-
-
 LOWER, UPPER = "l/JHYQA4UAYCZUQ7RQQ7TUZBXM6L", "c0ffee"
 
 
-def _root(options: str, target: str = "/") -> str:
-    return f"300 280 0:39 / {target} rw,relatime - overlay overlay rw,{options}"
+def _root(options: str, target: str = "/") -> Mount:
+    line = f"300 280 0:39 / {target} rw,relatime - overlay overlay rw,{options}"
+    return parse_mountinfo(line)[0]
 
 
 def test_a_process_whose_root_is_one_of_our_layers_is_known_however_it_is_mounted(
@@ -200,7 +180,7 @@ def test_processes_of_other_engines_and_of_the_host_are_not_taken_for_ours(tmp_p
         _root(f"lowerdir={LOWER},upperdir=other/diff"),
         _root(f"lowerdir={tmp_path}/{LOWER}", target="/mnt/looked-at"),
         _root(f"lowerdir={tmp_path}2/overlay2/{LOWER}"),
-        "26 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard",
+        Mount(Path("/"), "/dev/vda", "ext4", ("rw", "discard"), "254:0"),
     ):
         assert not cleanup.is_root_of_layer(line, tmp_path)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from slipway.core import DiskSpace, Piece, SlipwayError, UsageError
-from slipway.core.mounts import existing_parent, file_system_of
 from slipway.sqsh import read_sidecar
 from slipway.sqsh.destination import SqshIdentity, already_there, check_space
 from slipway.sqsh.sidecar import Sidecar, sidecar_path, verify_sqsh, write_sidecar
@@ -186,36 +185,6 @@ def test_a_destination_in_memory_is_warned_about() -> None:
     warning = check_space(DiskSpace(100 * GIB, "tmpfs"), GIB, OPTIONS, Path("/dev/shm/a.sqsh"))
     assert warning is not None
     assert "gone after a reboot" in warning
-
-
-MOUNTS = r"""
-22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-30 22 0:26 / /fsx rw shared:7 - lustre 10.0.0.1@tcp:/x rw
-31 30 0:27 / /fsx/with\040blank rw - nfs4 host:/y rw
-32 22 0:28 / /mnt rw - tmpfs tmpfs rw
-33 22 8:17 / /mnt rw - vfat /dev/sdb1 rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/home/me", "ext4"),
-        ("/fsx", "lustre"),
-        ("/fsx/images", "lustre"),
-        ("/fsxx", "ext4"),
-        ("/fsx/with blank/images", "nfs4"),
-        ("/mnt/usb", "vfat"),  # the later mount covers the earlier one
-    ],
-)
-def test_the_file_system_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
-    assert file_system_of(Path(path), MOUNTS.strip()) == kind
-
-
-def test_a_destination_in_folders_to_be_made_is_judged_by_the_nearest_that_exists(
-    tmp_path: Path,
-) -> None:
-    assert existing_parent(tmp_path / "a" / "b" / "c.sqsh") == tmp_path
 
 
 @pytest.mark.parametrize(

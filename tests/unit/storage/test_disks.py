@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from slipway.core import FileSystemSpace, UsageError
+from slipway.core import DiskSpace, Mount, UsageError
 from slipway.storage import Machine
 from slipway.storage.disks.candidates import rank_candidates
-from slipway.storage.disks.mount_table import (
-    Mount,
-    expected_mount,
-    mount_of,
-    mounts_under,
-    parse_findmnt,
-)
+from slipway.storage.disks.file_systems import expected_mount, why_unusable
 from slipway.storage.disks.profiles import PROFILES, DataPlaces, detect_profile, profile
 
 GB = 10**9
@@ -26,27 +19,6 @@ def mount(
     target: str, device: str, fstype: str = "ext4", *, options: str = "rw", fsroot: str = "/"
 ) -> Mount:
     return Mount(Path(target), f"/dev/{device}", fstype, (options,), device, fsroot)
-
-
-def test_findmnts_answer_is_read() -> None:
-    entry = {
-        "target": "/mnt",
-        "source": "/dev/nvme1n1",
-        "fstype": "xfs",
-        "options": "rw,noatime",
-        "fsroot": "/",
-        "maj:min": "259:1",
-    }
-    (found,) = parse_findmnt(json.dumps({"filesystems": [entry]}))
-    assert found == Mount(Path("/mnt"), "/dev/nvme1n1", "xfs", ("rw", "noatime"), "259:1")
-    assert parse_findmnt("") == ()
-
-
-def test_a_path_is_on_the_deepest_mount_and_on_the_last_one_at_a_place() -> None:
-    mounted = (mount("/", "a"), mount("/mnt", "b"), mount("/mnt", "c"), mount("/mnt/x/y", "d"))
-    assert mount_of(Path("/mnt/x"), mounted).device == "c"
-    assert mount_of(Path("/mntx"), mounted).device == "a"
-    assert [m.device for m in mounts_under(Path("/mnt"), mounted)] == ["d"]
 
 
 def test_a_path_in_a_place_that_should_be_mounted_is_known() -> None:
@@ -76,16 +48,16 @@ def test_a_path_in_a_place_that_should_be_mounted_is_known() -> None:
 def test_a_file_system_that_docker_cannot_live_on_is_told_with_its_reason(
     fstype: str, says: str
 ) -> None:
-    assert says in (mount("/fsx", "a", fstype).unusable() or "")
+    assert says in (why_unusable(mount("/fsx", "a", fstype)) or "")
 
 
 def test_usable_file_systems_are_used_unless_they_are_read_only() -> None:
-    assert mount("/mnt", "a", "xfs").unusable() is None
-    assert "read-only" in (mount("/mnt", "a", "xfs", options="ro").unusable() or "")
+    assert why_unusable(mount("/mnt", "a", "xfs")) is None
+    assert "read-only" in (why_unusable(mount("/mnt", "a", "xfs", options="ro")) or "")
 
 
-def space(free: int) -> FileSystemSpace:
-    return FileSystemSpace(10_000 * GB, free * GB, 10**6)
+def space(free: int) -> DiskSpace:
+    return DiskSpace(free * GB, "ext4", 10_000 * GB, 10**6)
 
 
 ROOT = mount("/", "root")

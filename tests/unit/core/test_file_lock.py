@@ -1,0 +1,75 @@
+"""Locks: one holder, a word about who it is, and nothing left of a killed one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from slipway.core import FileLock, SlipwayError, exclusive, is_locked, wait_for_lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from slipway.core import exclusive
+with exclusive(Path(sys.argv[1]), "ship"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_is_told_who_holds_the_lock_and_a_killed_holder_leaves_it_free(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state" / "lock"
+    assert not is_locked(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert is_locked(path)
+        with pytest.raises(SlipwayError, match=rf"inv ship \(pid {holder.pid}\) is at work"):
+            exclusive(path, "lock").__enter__()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert not is_locked(path)
+    with exclusive(path, "lock"):
+        assert is_locked(path)
+
+
+def test_shared_holders_keep_out_one_that_wants_it_alone(tmp_path: Path) -> None:
+    first, second, third = (FileLock(tmp_path / "lock") for _ in range(3))
+    first.share()
+    second.share()
+    assert not third.own(wait=False)
+    first.release()
+    second.release()
+    assert third.own(wait=False)
+    third.release()
+
+
+def test_a_waiting_one_gets_its_turn(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with wait_for_lock(tmp_path / "lock"):
+            order.append("second")
+
+    with wait_for_lock(tmp_path / "lock"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+
+
+def test_a_lock_in_a_place_that_cannot_be_is_an_error_with_a_cure(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SlipwayError, match="lock file cannot be written") as refused:
+        exclusive(tmp_path / "file" / "lock", "ship").__enter__()
+    assert "SLIPWAY_STATE" in (refused.value.cure or "")
