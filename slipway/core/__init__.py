@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from slipway.core.events import Event, OnEvent, silent
-    from slipway.core.file_lock import FileLock, exclusive, is_locked, wait_for_lock
+    from slipway.core.file_lock import FileLock, exclusive, lock_is_held, wait_for_lock
     from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
     from slipway.core.interrupts import Terminated, install
     from slipway.core.mounts import (
@@ -118,7 +118,7 @@ __all__ = [
     "human_seconds",
     "install",
     "is_executable",
-    "is_locked",
+    "lock_is_held",
     "measure",
     "mount_of",
     "mounts_under",
@@ -165,7 +165,7 @@ __getattr__ = lazy_face(
             "TreeError USAGE UsageError"
         ),
         "events": "Event OnEvent silent",
-        "file_lock": "FileLock exclusive is_locked wait_for_lock",
+        "file_lock": "FileLock exclusive lock_is_held wait_for_lock",
         "files": "commit partial_file remove_leftovers write_atomic",
         "interrupts": "Terminated install",
         "mounts": (

@@ -77,7 +77,7 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
         lock.release()
 
 
-def is_locked(path: Path) -> bool:
+def lock_is_held(path: Path) -> bool:
     """Whether a process holds this lock alone at this moment; changes nothing."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

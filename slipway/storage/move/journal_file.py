@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slipway.core import TreeSize, is_locked, sync_folder, write_atomic
+from slipway.core import TreeSize, lock_is_held, sync_folder, write_atomic
 from slipway.storage.docker import DockerInventory, installation_key
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
@@ -122,4 +122,4 @@ def move_lock_path(machine: Machine, url: str) -> Path:
 
 def move_at_work(machine: Machine, url: str) -> bool:
     """Whether a process moves this daemon's data at this moment."""
-    return is_locked(move_lock_path(machine, url))
+    return lock_is_held(move_lock_path(machine, url))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import FileLock, SlipwayError, exclusive, is_locked, wait_for_lock
+from slipway.core import FileLock, SlipwayError, exclusive, lock_is_held, wait_for_lock
 
 HOLD = """
 import sys, time
@@ -26,20 +26,20 @@ def test_the_second_is_told_who_holds_the_lock_and_a_killed_holder_leaves_it_fre
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "state" / "lock"
-    assert not is_locked(path)
+    assert not lock_is_held(path)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert is_locked(path)
+        assert lock_is_held(path)
         with pytest.raises(SlipwayError, match=rf"inv ship \(pid {holder.pid}\) is at work"):
             exclusive(path, "lock").__enter__()
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    assert not is_locked(path)
+    assert not lock_is_held(path)
     with exclusive(path, "lock"):
-        assert is_locked(path)
+        assert lock_is_held(path)
 
 
 def test_shared_holders_keep_out_one_that_wants_it_alone(tmp_path: Path) -> None:
