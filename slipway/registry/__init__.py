@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.registry.distribution.image_copy import CopyResult, Repository, copy_image
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
     from slipway.registry.ecr_target import find_ecr_target, prepare_repository
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from slipway.registry.target import Target
 
 __all__ = [
+    "CopyResult",
     "ImageMissingError",
     "Manifest",
     "NoCredentialsError",
@@ -42,12 +44,14 @@ __all__ = [
     "RegistryClient",
     "RegistryError",
     "RegistryUnavailableError",
+    "Repository",
     "RepositoryMissingError",
     "RetryPolicy",
     "Target",
     "ThrottledError",
     "WrongAccountError",
     "choose_manifest",
+    "copy_image",
     "credentials_for",
     "digest_of",
     "find_ecr_target",
@@ -62,6 +66,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "distribution.image_copy": "CopyResult Repository copy_image",
         "distribution.registry_client": "RegistryClient",
         "distribution.retry": "RetryPolicy",
         "ecr_target": "find_ecr_target prepare_repository",

@@ -84,6 +84,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_private_address(name: str) -> bool:
+    """Whether a host name (no port) is an address that means something else on each machine.
+
+    Loopback, link-local (cloud metadata services) and unspecified addresses, and localhost.
+    """
+    if name.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    address = mapped or address
+    return address.is_loopback or address.is_link_local or address.is_unspecified
+
+
 def api_host(host: str) -> str:
     """Where the registry of a reference's host serves its API."""
     return _API_HOSTS.get(host, host)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -48,6 +49,67 @@ class Manifest:
         return sum(int(part["size"]) for part in [content["config"], *content["layers"]])
 
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MOST_LAYERS = 1000  # engines refuse images of more than 127
+_MOST_BYTES = 1 << 50
+
+
+def is_digest(text: object) -> bool:
+    """Whether it is a digest as we take them: part of a URL's path and of file names."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def parse_json(raw: bytes, what: str, where: str = "") -> dict[str, Any]:
+    """A JSON object that came from outside. Raises ManifestError where it is none."""
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{what} is not JSON", where=where or None) from error
+    if not isinstance(content, dict):
+        raise ManifestError(f"{what} is not a JSON object", where=where or None)
+    return content
+
+
+def check_manifest(manifest: Manifest, where: str) -> None:
+    """Refuse a manifest whose parts are not descriptors; later readers need not look again.
+
+    A digest becomes part of URLs and paths, a size the measure of what is read: both come from
+    whoever answers under the registry's name. Raises ManifestError.
+    """
+    content = parse_json(manifest.raw, "the manifest", where)
+    names = ("manifests",) if manifest.is_index else ("layers",)
+    parts = [] if manifest.is_index else [content.get("config")]
+    for name in names:
+        listed = content.get(name)
+        if not isinstance(listed, list) or len(listed) > _MOST_LAYERS:
+            raise ManifestError(f"the manifest has no usable list of {name}", where=where)
+        parts += listed
+    for part in parts:
+        if not isinstance(part, dict) or not is_digest(part.get("digest")):
+            raise ManifestError("a part of the manifest has no sha256 digest", where=where)
+        size = part.get("size")
+        if type(size) is not int or not 0 <= size < _MOST_BYTES:
+            raise ManifestError(f"{part['digest']} has no usable size", where=where)
+        if not isinstance(part.get("mediaType", ""), str):
+            raise ManifestError(f"{part['digest']} has no usable media type", where=where)
+        if not isinstance(part.get("platform") or {}, dict):
+            raise ManifestError(f"{part['digest']} has no usable platform", where=where)
+
+
+def parse_config(raw: bytes, manifest: Manifest, where: str) -> dict[str, Any]:
+    """The image configuration of a manifest, with one diff_id for each layer."""
+    config = parse_json(raw, "the image's configuration", where)
+    rootfs = config.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(diff_ids, list) or not all(map(is_digest, diff_ids)):
+        raise ManifestError("the image's configuration does not name its layers", where=where)
+    if len(diff_ids) != len(manifest.json()["layers"]):
+        raise ManifestError("manifest and configuration differ in their layers", where=where)
+    if not isinstance(config.get("config") or {}, dict):
+        raise ManifestError("the image's configuration is not one", where=where)
+    return config
+
+
 def digest_of(raw: bytes) -> str:
     """`sha256:...` of the bytes."""
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
@@ -62,7 +124,7 @@ def media_type_of(raw: bytes, header: str) -> str:
     said = header.partition(";")[0].strip()
     try:
         own = json.loads(raw).get("mediaType")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ManifestError("the registry answered with something that is no manifest") from error
     if own and said in ACCEPTED and own != said:
         raise ManifestError(f"a manifest of type {own} was served as {said}")

@@ -1,19 +1,57 @@
-"""Uploading a blob so that a cut costs one piece and not the whole: resume by upload offset."""
+"""Uploading a blob so that a cut costs one piece and not the whole: resume by upload offset.
+
+OCI distribution specification, "Pushing a blob in chunks" and "Mounting a blob from another
+repository".
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol
 
 import requests
 
 from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.distribution.retry import retry_after
 from slipway.registry.distribution.transport import RETRIED, transport_reason
-from slipway.registry.errors import refusal_error, registry_reply, unavailable_error
+from slipway.registry.errors import (
+    NoCredentialsError,
+    NotAuthorisedError,
+    RegistryError,
+    refusal_error,
+    registry_reply,
+    unavailable_error,
+)
 
 PIECE = 8 << 20
-"""Bytes in one request: what one cut can cost at most."""
+"""Bytes in one request: what one cut can cost at most, and what a running upload holds in memory
+(ECR takes parts of at most 20 MiB)."""
+
+_LARGEST_PIECE = 64 << 20  # where a registry asks for larger ones
+
+
+class BlobSource(Protocol):
+    """Where the bytes of a blob come from: a file, or another registry."""
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        """The content from an offset on. Asked with 0, and with offsets that were reached."""
+
+
+class FileSource:
+    """A seekable file as the source of a blob."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._size = size
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        """The content from an offset on."""
+        self._stream.seek(offset)
+        left = self._size - offset
+        while left and (piece := self._stream.read(min(1 << 20, left))):
+            left -= len(piece)
+            yield piece
 
 
 def upload_blob(
@@ -25,15 +63,34 @@ def upload_blob(
     *,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> bool:
-    """Put `size` bytes of a seekable file into a repository. False: it was there already.
+    """Put `size` bytes of a seekable file into a repository. False: it was there already."""
+    return send_blob(
+        registry, repository, digest, FileSource(source, size), size, on_bytes=on_bytes
+    )
 
-    After a reset the registry is asked how much it has, and the upload goes on from there
-    (OCI distribution specification, "Pushing a blob in chunks"). `on_bytes` hears the offset.
-    Content that the registry finds damaged is sent once again. Raises RegistryError's subclasses.
+
+def send_blob(
+    registry: RegistryClient,
+    repository: str,
+    digest: str,
+    source: BlobSource,
+    size: int,
+    *,
+    mount_from: str | None = None,
+    on_bytes: Callable[[int], None] = lambda _: None,
+) -> bool:
+    """Put a blob of `size` bytes into a repository. False: nothing was sent.
+
+    That is where the repository has it, or could mount it from the repository `mount_from` of the
+    same registry. After a reset the registry is asked how much it has, and the upload goes on from
+    there. `on_bytes` hears the offset. Content that the registry finds damaged is sent once again.
+    Raises RegistryError's subclasses.
     """
     if registry.has_blob(repository, digest):
         return False
     upload = _Upload(registry, repository, digest)
+    if not upload.begin(mount_from):
+        return False
     for last in (False, True):
         upload.send(source, size, on_bytes)
         response = upload.finish()
@@ -45,6 +102,7 @@ def upload_blob(
         ):
             where = registry.name(repository, digest)
             raise refusal_error(response.status_code, response.content, where=where)
+        upload.begin()
     raise AssertionError("the loop returns or raises")
 
 
@@ -56,25 +114,67 @@ class _Upload:
         self._repository = repository
         self._digest = digest
         self._location = ""
+        self._piece_size = PIECE
 
-    def send(self, source: BinaryIO, size: int, on_bytes: Callable[[int], None]) -> None:
-        """All bytes, from a new session on."""
-        self._begin()
-        offset = failures = 0
+    def begin(self, mount_from: str | None = None) -> bool:
+        """Open a session. False: the blob was mounted, and there is nothing to send.
+
+        A registry that does not mount (ECR with the feature off, or a blob that the other
+        repository does not have) opens a session in its place.
+        """
+        response = self._mount(mount_from) if mount_from else None
+        if response is None or response.status_code not in (201, 202):
+            response = self._request("POST", "blobs/uploads/")
+        if response.status_code == 201:
+            return not self._registry.has_blob(self._repository, self._digest) and self.begin()
+        if response.status_code != 202:
+            where = self._registry.name(self._repository)
+            raise refusal_error(response.status_code, response.content, where=where)
+        self._location = self._registry.location(response, self._repository)
+        least = response.headers.get("OCI-Chunk-Min-Length", "")
+        if least.isascii() and least.isdigit() and len(least) < 12:
+            self._piece_size = min(max(PIECE, int(least)), _LARGEST_PIECE)
+        return True
+
+    def _mount(self, repository: str) -> requests.Response | None:
+        """The answer to an attempt to mount; None where we may not read the other repository."""
+        params = {"mount": self._digest, "from": repository}
+        try:
+            return self._request("POST", "blobs/uploads/", params, also_from=repository)
+        except (NoCredentialsError, NotAuthorisedError):
+            return None
+
+    def send(self, source: BlobSource, size: int, on_bytes: Callable[[int], None]) -> None:
+        """All bytes, into the session that is open.
+
+        Only the piece in flight is held: where the registry has lost more than that, the source is
+        opened anew.
+        """
+        pieces = self._pieces(source, 0)
+        piece, start, offset, failures = b"", 0, 0, 0
         while offset < size:
-            source.seek(offset)
-            piece = source.read(min(PIECE, size - offset))
-            trouble = self._piece(piece, offset)
+            if offset >= start + len(piece):
+                start, piece = start + len(piece), next(pieces, b"")
+                if not piece:
+                    raise RegistryError(
+                        f"the source of the blob ends after {offset} of {size} bytes",
+                        where=self._registry.name(self._repository, self._digest),
+                    )
+            trouble = self._piece(piece[offset - start :], offset)
             if trouble is None:
-                offset += len(piece)
+                offset = start + len(piece)
                 failures = 0
             else:
                 failures += 1
+                text, asked = trouble
                 if failures >= self._registry.attempts:
                     where = self._registry.name(self._repository, self._digest)
-                    raise unavailable_error(where, trouble)
-                self._registry.pause(failures)
-                offset, before = self._offset(), offset
+                    raise unavailable_error(where, text)
+                self._registry.pause(failures, asked)
+                before, offset = offset, self._offset(start + len(piece))
+                if offset < start:
+                    pieces = self._pieces(source, offset)
+                    piece, start = b"", offset
                 failures = 0 if offset > before else failures
             on_bytes(offset)
 
@@ -82,15 +182,20 @@ class _Upload:
         """Close the session under the digest."""
         return self._request("PUT", self._location, params={"digest": self._digest})
 
-    def _begin(self) -> None:
-        response = self._request("POST", "blobs/uploads/")
-        if response.status_code != 202:
-            where = self._registry.name(self._repository)
-            raise refusal_error(response.status_code, response.content, where=where)
-        self._location = response.headers["Location"]
+    def _pieces(self, source: BlobSource, offset: int) -> Iterator[bytes]:
+        """The content from an offset on, in pieces for one request each."""
+        held = bytearray()
+        for part in source.open(offset):
+            held += part
+            while len(held) >= self._piece_size:
+                yield bytes(held[: self._piece_size])
+                del held[: self._piece_size]
+        if held:
+            yield bytes(held)
 
-    def _piece(self, piece: bytes, offset: int) -> str | None:
-        """Send one piece. None when the registry has all of it, else what went wrong."""
+    def _piece(self, piece: bytes, offset: int) -> tuple[str, float | None] | None:
+        """Send one piece. None when the registry has all of it; else what went wrong, and the
+        seconds that the registry asks us to wait."""
         try:
             response = self._registry.request(
                 "PATCH",
@@ -105,30 +210,43 @@ class _Upload:
                 patient=False,
             )
         except requests.exceptions.RequestException as error:
-            return transport_reason(error)
+            return transport_reason(error), None
         if response.status_code in (202, 204):
-            self._location = response.headers.get("Location", self._location)
+            self._follow(response)
             return None
         if response.status_code in RETRIED or response.status_code in (404, 416):
-            return f"{response.status_code} {response.reason}"
+            reason = registry_reply(response.content).message or response.reason or ""
+            asked = retry_after(response.headers.get("Retry-After"))
+            return f"{response.status_code} {reason}", asked
         where = self._registry.name(self._repository, self._digest)
         raise refusal_error(response.status_code, response.content, where=where)
 
-    def _offset(self) -> int:
-        """How much the registry has, in the session or, where that is lost, in a new one."""
+    def _offset(self, sent: int) -> int:
+        """How much the registry has, in the session or, where that is lost, in a new one.
+
+        `sent`: nobody can have more than that.
+        """
         response = self._request("GET", self._location)
-        received = re.fullmatch(r"(?:bytes=)?0-(\d+)", response.headers.get("Range", ""))
-        if response.status_code == 204 and received and int(received[1]) > 0:
-            self._location = response.headers.get("Location", self._location)
+        received = re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", response.headers.get("Range", ""))
+        if response.status_code == 204 and received and 0 < int(received[1]) < sent:
+            self._follow(response)
             return int(received[1]) + 1
         # "0-0" is said of one byte and of none (distribution/distribution#2363), and Distribution
         # 2.8 drops a session whose piece arrived in part (distribution/distribution#3755).
-        self._begin()
+        self.begin()
         return 0
 
+    def _follow(self, response: requests.Response) -> None:
+        if "Location" in response.headers:
+            self._location = self._registry.location(response, self._repository, self._location)
+
     def _request(
-        self, method: str, path: str, params: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str] | None = None,
+        also_from: str | None = None,
     ) -> requests.Response:
         return self._registry.request(
-            method, self._repository, path, access="pull,push", params=params
+            method, self._repository, path, access="pull,push", params=params, also_from=also_from
         )

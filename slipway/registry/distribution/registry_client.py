@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import requests
 
-from slipway.core import CredentialsFor
+from slipway.core import CredentialsFor, OnEvent, silent
+from slipway.registry.distribution.answers import raw_pieces
 from slipway.registry.distribution.auth import TRIES, RegistryLogin, is_expired
 from slipway.registry.distribution.retry import RetryPolicy
 from slipway.registry.distribution.transport import RegistryTransport, transport_reason
 from slipway.registry.errors import (
     ImageMissingError,
     ManifestError,
+    RegistryError,
     refusal_error,
     unavailable_error,
 )
 from slipway.registry.hosts import api_repository
-from slipway.registry.manifests import ACCEPTED, Manifest, choose_manifest, digest_of, media_type_of
+from slipway.registry.manifests import (
+    ACCEPTED,
+    Manifest,
+    check_manifest,
+    choose_manifest,
+    digest_of,
+    is_digest,
+    media_type_of,
+    parse_config,
+)
 
 _PIECE = 1 << 20
 
 Access = Literal["pull", "pull,push"]
-SMALL_BLOB = 8 << 20  # bytes; image configurations stay far below
+SMALL_BLOB = 8 << 20
+"""Bytes of a blob that is read into memory. Image configurations stay far below."""
 
 
 class RegistryClient:
@@ -44,9 +57,12 @@ class RegistryClient:
         *,
         insecure: bool | None = None,
         policy: RetryPolicy | None = None,
+        on_event: OnEvent = silent,
     ) -> None:
         self.host = host
-        self._transport = RegistryTransport(host, insecure=insecure, policy=policy)
+        self._transport = RegistryTransport(
+            host, insecure=insecure, policy=policy, on_event=on_event
+        )
         self._login = RegistryLogin(self._transport, credentials)
         self.attempts = self._transport.policy.attempts
         self.pause = self._transport.pause
@@ -78,11 +94,14 @@ class RegistryClient:
             raise refusal_error(response.status_code, response.content, where=where)
         raw = response.content
         digest = digest_of(raw)
-        said = response.headers.get("Docker-Content-Digest", digest)
-        wanted = reference if reference.startswith("sha256:") else digest
-        if not digest == said == wanted:
-            raise ManifestError(f"the manifest's digest is {digest}, not {said}", where=where)
-        return Manifest(media_type_of(raw, response.headers.get("Content-Type", "")), digest, raw)
+        stated = response.headers.get("Docker-Content-Digest", digest)
+        wanted = reference if reference.startswith("sha256:") else stated
+        if not digest == stated == wanted:
+            raise ManifestError(f"the manifest's digest is {digest}, not {wanted}", where=where)
+        kind = media_type_of(raw, response.headers.get("Content-Type", ""))
+        manifest = Manifest(kind, digest, raw)
+        check_manifest(manifest, where)
+        return manifest
 
     def image(
         self, repository: str, reference: str, *, os: str = "linux", architecture: str = "amd64"
@@ -99,7 +118,7 @@ class RegistryClient:
         if response.status_code == 404:
             return None
         digest = response.headers.get("Docker-Content-Digest")
-        if response.status_code == 200 and digest:
+        if response.status_code == 200 and is_digest(digest):
             return digest
         # An answer to HEAD has no body: GET tells why (and renews a login that has expired).
         found = find_manifest(self, repository, reference)
@@ -139,27 +158,30 @@ class RegistryClient:
             where = self.name(repository, digest)
             raise refusal_error(response.status_code, response.content, where=where)
 
-    def blob(self, repository: str, digest: str) -> bytes:
-        """A small blob (an image's configuration), its digest checked."""
+    def blob(self, repository: str, digest: str, size: int | None = None) -> bytes:
+        """A small blob (an image's configuration), its digest and, where given, size checked."""
+        where = self.name(repository, digest)
+        if size is not None and size > SMALL_BLOB:
+            raise ManifestError("too large for a configuration", where=where)
         data = bytearray()
-        for piece in self.blob_stream(repository, digest):
+        for piece in self.blob_stream(repository, digest, size):
             data += piece
             if len(data) > SMALL_BLOB:
-                raise ManifestError(
-                    "too large for a configuration", where=self.name(repository, digest)
-                )
+                raise ManifestError("too large for a configuration", where=where)
         return bytes(data)
 
     def config(self, repository: str, manifest: Manifest) -> dict[str, Any]:
         """The image configuration that a manifest names (OCI image specification)."""
-        raw = self.blob(repository, manifest.json()["config"]["digest"])
-        return cast("dict[str, Any]", json.loads(raw))
+        part = manifest.json()["config"]
+        raw = self.blob(repository, part["digest"], int(part["size"]))
+        return parse_config(raw, manifest, self.name(repository, manifest.digest))
 
-    def blob_stream(self, repository: str, digest: str) -> Iterator[bytes]:
+    def blob_stream(self, repository: str, digest: str, size: int | None = None) -> Iterator[bytes]:
         """A blob in pieces. After a cut it goes on where it stopped.
 
-        The digest is checked at the end: use nothing of it before the iterator has ended. Raises
-        ManifestError where it does not fit.
+        The digest is checked at the end: use nothing of it before the iterator has ended. `size`,
+        where a manifest has said it, is the most that is read. Raises ManifestError where the
+        content does not fit.
         """
 
         def rest(offset: int) -> requests.Response:
@@ -171,7 +193,8 @@ class RegistryClient:
                 stream=True,
             )
 
-        return read_blob(rest, digest, self.name(repository, digest), self.attempts, self.pause)
+        where = self.name(repository, digest)
+        return read_blob(rest, BlobFacts(digest, where, size), self.attempts, self.pause)
 
     def request(
         self,
@@ -185,19 +208,25 @@ class RegistryClient:
         body: Callable[[], bytes] | None = None,
         stream: bool = False,
         patient: bool = True,
+        also_from: str | None = None,
     ) -> requests.Response:
         """An answer under /v2/<repository>/<path>, logged in as the registry asks.
 
-        `path` may also be a whole URL that the registry gave (an upload's location). `patient`
-        False: one try, and requests' own exceptions. Status codes are the caller's to judge.
+        `path` may also be a whole URL that the registry gave (an upload's location, resolved): the
+        login goes there only where it is the registry's own. `patient` False: one try, and
+        requests' own exceptions. `also_from`: a repository that the login must let us read as well.
+        Status codes are the caller's to judge.
         """
         name = api_repository(self.host, repository)
-        url = path if path.startswith(("/", "http")) else f"/v2/{name}/{path}"
+        url = path if "://" in path else f"/v2/{name}/{path}"
+        own = "://" not in path or self._transport.is_own(path)
         scope = f"repository:{name}:{access}"
+        if also_from is not None:
+            scope += f" repository:{api_repository(self.host, also_from)}:pull"
 
         def send() -> requests.Response:
             for _ in range(TRIES):
-                sent = self._login.header(scope)
+                sent = self._login.header(scope) if own else None
                 response = self._transport.once(
                     method,
                     url,
@@ -207,13 +236,21 @@ class RegistryClient:
                     body=body() if body else None,
                     stream=stream,
                 )
-                if response.status_code != 401 and not is_expired(response):
+                if not own or (response.status_code != 401 and not is_expired(response)):
                     return response
                 with contextlib.closing(response):
                     self._login.answer(response, scope, sent)
             raise self._login.refused()
 
         return self._transport.patiently(send, self.name(repository)) if patient else send()
+
+    def location(self, response: requests.Response, repository: str, path: str = "") -> str:
+        """The URL that an answer names as the place to go on, looked at. Raises RegistryError."""
+        location = response.headers.get("Location")
+        if not location:
+            raise RegistryError("the answer names no location", where=self.name(repository))
+        name = api_repository(self.host, repository)
+        return self._transport.resolve(path or f"/v2/{name}/blobs/uploads/", location)
 
     def name(self, repository: str, reference: str | None = None) -> str:
         """host/repository, with :tag or @digest, for messages."""
@@ -234,17 +271,26 @@ def _accept() -> dict[str, str]:
     return {"Accept": ", ".join(ACCEPTED)}
 
 
+@dataclass(frozen=True)
+class BlobFacts:
+    """What is known of a blob before it is read. `size` None: nobody has said it."""
+
+    digest: str
+    where: str
+    size: int | None = None
+
+
 def read_blob(
     rest: Callable[[int], requests.Response],
-    digest: str,
-    where: str,
+    facts: BlobFacts,
     attempts: int,
     pause: Callable[[int], None],
 ) -> Iterator[bytes]:
     """A blob in pieces; `rest` asks for it from an offset on.
 
     `attempts` cuts without one byte in between are the end of patience, `pause` waits after a cut.
-    Raises ManifestError at the end where the content has another digest.
+    Raises ManifestError at the end where the content has another digest, and at once where it is
+    longer than it may be.
     """
     hasher = hashlib.sha256()
     offset = cuts = 0
@@ -252,23 +298,53 @@ def read_blob(
     while not whole:
         with contextlib.closing(rest(offset)) as response:
             if response.status_code not in (200, 206):
-                raise refusal_error(response.status_code, response.content, where=where)
+                raise refusal_error(response.status_code, response.content, where=facts.where)
+            if response.status_code == 206:
+                _check_start(response, offset)
             skip = offset if response.status_code == 200 else 0  # a server without ranges
             try:
-                for piece in response.iter_content(_PIECE):
+                for piece in raw_pieces(response, _PIECE):
                     fresh = piece[skip:]
                     skip -= min(skip, len(piece))
-                    if fresh:
-                        hasher.update(fresh)
-                        offset += len(fresh)
-                        cuts = 0
-                        yield fresh
-                whole = True
-            except requests.exceptions.RequestException as error:
-                cuts += 1
+                    if not fresh:
+                        continue
+                    offset += len(fresh)
+                    if facts.size is not None and offset > facts.size:
+                        raise ManifestError(
+                            f"the content is longer than the {facts.size} bytes that its manifest "
+                            "says",
+                            where=facts.where,
+                        )
+                    hasher.update(fresh)
+                    cuts = 0
+                    yield fresh
+                whole = facts.size is None or offset == facts.size
+                cuts += not whole  # an answer without a length that ends early is a cut as well
                 if cuts >= attempts:
-                    raise unavailable_error(where, transport_reason(error)) from error
+                    break
+            except requests.exceptions.RequestException as error:
+                # All of it came, and only then the cut: nothing is left to ask for.
+                whole = facts.size is not None and offset == facts.size
+                cuts += 1
+                if cuts >= attempts and not whole:
+                    raise unavailable_error(facts.where, transport_reason(error)) from error
         if not whole:
             pause(cuts)
-    if f"sha256:{hasher.hexdigest()}" != digest:
-        raise ManifestError(f"the content's digest is sha256:{hasher.hexdigest()}", where=where)
+    if facts.size is not None and offset != facts.size:
+        raise ManifestError(
+            f"the content has {offset} bytes, not the {facts.size} that its manifest says",
+            where=facts.where,
+        )
+    found = f"sha256:{hasher.hexdigest()}"
+    if found != facts.digest:
+        raise ManifestError(f"the content's digest is {found}", where=facts.where)
+
+
+def _check_start(response: requests.Response, offset: int) -> None:
+    """Raises ManifestError where a partial answer is not the part that was asked for."""
+    stated = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    if stated and int(stated[1]) != offset:
+        raise ManifestError(
+            f"asked from byte {offset} on, the registry answers from {stated[1]} on",
+            where=response.url.partition("?")[0],
+        )

@@ -43,11 +43,12 @@ def retry_after(header: str | None, *, now: datetime | None = None) -> float | N
     """Seconds that a Retry-After header asks for: a number or a date (RFC 9110, 10.2.3)."""
     if not header:
         return None
-    if header.strip().isdigit():
+    header = header.strip()[:64]
+    if header.isascii() and header.isdigit():
         return float(header)
     try:
         date = email.utils.parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):  # TypeError: what Python 3.9 says
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)

@@ -13,6 +13,14 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import NameResolutionError
 
+from slipway.core import Event, OnEvent, silent
+from slipway.registry.distribution.answers import (
+    MOST_REDIRECTS,
+    REDIRECTS,
+    origin_of,
+    read_answer,
+    resolve_location,
+)
 from slipway.registry.distribution.retry import RetryPolicy, host_pause, retry_after
 from slipway.registry.errors import (
     RegistryError,
@@ -25,6 +33,9 @@ from slipway.registry.hosts import api_host, is_loopback
 RETRIED = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 """Statuses that a later try may turn into success; the set that crane retries
 (google/go-containerregistry:pkg/v1/remote/options.go)."""
+
+WORTH_SAYING_S = 1.0
+"""A person who watches wants to know of a wait that is longer."""
 
 TIMEOUT_S = (10.0, 60.0)  # to connect; between two bytes
 
@@ -50,9 +61,15 @@ class RegistryTransport:
     """
 
     def __init__(
-        self, host: str, *, insecure: bool | None = None, policy: RetryPolicy | None = None
+        self,
+        host: str,
+        *,
+        insecure: bool | None = None,
+        policy: RetryPolicy | None = None,
+        on_event: OnEvent = silent,
     ):
         self.host = host
+        self._on_event = on_event
         plain = is_loopback(host) if insecure is None else insecure
         self.base = f"{'http' if plain else 'https'}://{api_host(host)}"
         self.policy = policy or RetryPolicy()
@@ -93,24 +110,51 @@ class RegistryTransport:
         *,
         authorization: str | None = None,
         headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, str | list[str]] | None = None,
         body: bytes | None = None,
         stream: bool = False,
     ) -> requests.Response:
-        """One try. Raises requests' own exceptions."""
-        response = self._session().request(
-            method,
-            url if "://" in url else f"{self.base}{url}",
-            headers=dict(headers or {}),
-            params=dict(params or {}),
-            data=body,
-            auth=_Authorization(authorization),
-            stream=stream,
-            timeout=TIMEOUT_S,
-            allow_redirects=method in ("GET", "HEAD"),
-        )
-        self._gate.down = False
-        return response
+        """One try. Raises requests' own exceptions, and RegistryError for answers without end.
+
+        A GET is redirected as often as registries do it; the login goes to the origin of `url` and
+        to no other. With `stream` the body of a success is the caller's to read; all other bodies
+        are read here, as far as any registry needs them.
+        """
+        target = url if "://" in url else f"{self.base}{url}"
+        first = target
+        for _ in range(MOST_REDIRECTS + 1):
+            own = origin_of(target) == origin_of(first)
+            response = self._session().request(
+                method,
+                target,
+                headers={"Accept-Encoding": "identity", **(headers or {})},
+                params=dict(params or {}) if target == first else {},
+                data=body,
+                auth=_Authorization(authorization if own else None),
+                stream=True,
+                timeout=TIMEOUT_S,
+                allow_redirects=False,
+            )
+            self._gate.down = False
+            location = response.headers.get("Location")
+            redirected = response.status_code in REDIRECTS and method in ("GET", "HEAD")
+            if not redirected or location is None:
+                if not (stream and response.status_code in (200, 206)):
+                    response._content = read_answer(response, self.host)
+                    response._content_consumed = True  # type: ignore[attr-defined]
+                return response
+            response.close()
+            target = resolve_location(self.base, target, location)
+        raise RegistryError(f"redirects more than {MOST_REDIRECTS} times", where=self.host)
+
+    def is_own(self, url: str) -> bool:
+        """Whether a URL is this registry's: its login may go there."""
+        return origin_of(url) == origin_of(self.base)
+
+    def resolve(self, requested: str, location: str) -> str:
+        """The URL of an answer's Location. Raises RegistryError for places not to go to."""
+        absolute = requested if "://" in requested else f"{self.base}{requested}"
+        return resolve_location(self.base, absolute, location)
 
     def patiently(self, tried: Callable[[], requests.Response], where: str) -> requests.Response:
         """The answer of `tried`, called again while the host is busy, broken or cut off.
@@ -135,6 +179,13 @@ class RegistryTransport:
                 failure, asked = _refused(response, where)
                 lost = last = False
             failures += 1
+            if asked is not None and asked > self.policy.obey:
+                raise type(failure)(
+                    f"{failure.what}; it asks for a wait of {asked:.0f} s, and "
+                    f"{self.policy.obey:.0f} s is the longest that is waited",
+                    where=where,
+                    cure="Run it again after that time: what was uploaded is not sent again.",
+                ) from failure
             if last or failures >= attempts:
                 self._gate.down = lost
                 raise failure
@@ -143,6 +194,10 @@ class RegistryTransport:
     def pause(self, failures: int, asked: float | None = None) -> None:
         """Wait as the policy says after so many failures; `asked` is the host's Retry-After."""
         seconds = self.policy.delay(failures, asked)
+        if seconds >= WORTH_SAYING_S:
+            why = "as it asks" if asked else "after a failure"
+            text = f"waiting {seconds:.0f} s for {self.host}, {why}"
+            self._on_event(Event("log", f"registry {self.host}", "wait", text))
         if asked is not None:
             self._gate.hold(seconds)
         else:
