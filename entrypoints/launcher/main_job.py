@@ -10,7 +10,7 @@ from launcher import events
 from launcher import events as failure
 from launcher.causes import PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
-from launcher.peers import COLLECTING, Gate, LonePeers
+from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers
 from launcher.plan import Plan
 from launcher.ranks import catches_signal, send_signal
 from launcher.stop_request import SignalInbox, StopRequest
@@ -29,17 +29,25 @@ class MainJob:
         self._plan = plan
         self._halt = StopRequest()
         self._topology = plan.context.topology
-        self._gate: LonePeers = LonePeers()
-        if self._topology.nodes > 1:
-            port = plan.context.settings.number("gate-port")
-            self._gate = Gate(
-                self._topology.hosts, self._topology.node_rank, self._topology.job, port, self._halt
-            )
+        self._gate: Peers = self._choose_peers()
         self._life = NodeJob(plan, self._halt, self._gate)
         self._deadline: threading.Timer | None = None
         self._inbox: SignalInbox[Callable[[], int | None]] = SignalInbox(
             (*STOP_SIGNALS, *PASSED_SIGNALS)
         )
+
+    def _choose_peers(self) -> Peers:
+        topology = self._topology
+        if topology.nodes == 1:
+            return LonePeers()
+        place = GatePlace(
+            hosts=topology.hosts,
+            node=topology.node_rank,
+            job=topology.job,
+            port=self._plan.context.settings.number("gate-port"),
+            key=self._plan.job_key.key,
+        )
+        return Gate(place, self._halt)
 
     def run(self) -> int:
         """Do everything; the exit code."""

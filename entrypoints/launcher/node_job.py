@@ -13,9 +13,9 @@ from launcher.checks import (
     FAIL,
     WARN,
     Check,
-    check_nodes_alike,
     gather_facts,
     measured_checks,
+    meet_nodes,
     package_versions,
     quick_checks,
     require_fit,
@@ -30,9 +30,15 @@ from launcher.data import (
     unpack_source,
     warn_of_model,
 )
-from launcher.peers import LonePeers
+from launcher.peers import PeerRoute, Peers, master_name
 from launcher.plan import Plan
-from launcher.platforms import EnvironmentChange, apply_changes, preload_hostname, visible_ids
+from launcher.platforms import (
+    EnvironmentChange,
+    apply_changes,
+    preload_hostname,
+    route_changes,
+    visible_ids,
+)
 from launcher.ranks import (
     DEEPSPEED,
     ExtensionsCache,
@@ -53,7 +59,7 @@ from launcher.stop_request import StopRequest, end_on_stop
 class NodeJob:
     """The steps; a step that cannot succeed raises LaunchError, one cut short HaltedError."""
 
-    def __init__(self, plan: Plan, halt: StopRequest, gate: LonePeers) -> None:
+    def __init__(self, plan: Plan, halt: StopRequest, gate: Peers) -> None:
         self._plan = plan
         self._context = plan.context
         self._topology = plan.context.topology
@@ -62,6 +68,7 @@ class NodeJob:
         self._gate = gate
         self._ranks: RankSupervisor | None = None
         self._hung: Cause | None = None
+        self._route: PeerRoute | None = None
         self._data = JobData(
             plan.data,
             self._topology,
@@ -97,12 +104,22 @@ class NodeJob:
         self._gate.connect(patience)
         several = self._topology.nodes > 1
         versions = package_versions(self._context.python, self._context.env) if several else {}
-        mine = gather_facts(self._plan, versions)
-        said = self._gate.gather("start", mine, timeout=patience, halt=self._halt)
-        check_nodes_alike(self._topology.hosts, said)
+        procs = meet_nodes(
+            self._gate,
+            self._topology,
+            gather_facts(self._plan, versions),
+            self._plan.nproc,
+            timeout=patience,
+            halt=self._halt,
+        )
+        self._route = self._gate.route()
+        if self._route is not None:
+            found = route_changes(self._context.env, self._route.interface)
+            self._plan = replace(self._plan, changes=(*self._plan.changes, *found))
         if several:
-            events.emit("met", nodes=len(said))
-        return [int(node["nproc"]) for node in said]
+            route = {"by": self._route.interface, "at": self._route.local} if self._route else {}
+            events.emit("met", nodes=len(procs), **route)
+        return procs
 
     def _agree(self) -> JobAgreement:
         """Node 0 decides what all have to agree on."""
@@ -113,9 +130,12 @@ class NodeJob:
         several = self._topology.nodes > 1
         port = self._settings.number("port") if several else plans.free_port()
         visible = visible_ids(self._context.env)
-        return layout_ranks(
+        layout = layout_ranks(
             self._topology, procs, port=port, attempt=agreed.attempt, visible=visible
         )
+        if self._route is None:
+            return layout
+        return replace(layout, master=master_name(layout.master, self._route.master))
 
     def _prepare(self, ranks: RankLayout, agreed: JobAgreement) -> list[EnvironmentChange]:
         """Everything that has to be here before ranks start; variables that follow from it."""

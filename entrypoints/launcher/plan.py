@@ -15,6 +15,7 @@ from typing import Any
 from launcher import context as contexts
 from launcher.context import SAGEMAKER, Context
 from launcher.data import TransferPlan, archive_uri, plan_transfers
+from launcher.peers import SECRET_VARIABLE, JobKey, derive_job_key, secret_warnings
 from launcher.platforms import (
     EnvironmentChange,
     Gpus,
@@ -58,6 +59,7 @@ class Plan:
     changes: tuple[EnvironmentChange, ...]
     warnings: tuple[str, ...]
     data: TransferPlan
+    job_key: JobKey
 
     @property
     def done_file(self) -> Path | None:
@@ -88,6 +90,7 @@ def plan_launch(context: Context) -> Plan:
     kind, nodes = instance_type(context), context.topology.nodes
     table = network_variables(context.env, kind, stack, nodes) if profile else []
     warnings = network_warnings(context.env, kind, stack, nodes) if profile else []
+    topology = context.topology
     return Plan(
         context=context,
         runner=runner,
@@ -98,6 +101,13 @@ def plan_launch(context: Context) -> Plan:
         changes=(*_changes(context, gpus, log_dir, scratch), *table),
         warnings=tuple(warnings),
         data=plan_transfers(settings, context.args, context.ml.model),
+        job_key=derive_job_key(
+            context.env,
+            context.platform,
+            topology.job,
+            topology.attempt,
+            context.hyperparameters,
+        ),
     )
 
 
@@ -120,6 +130,8 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
         EnvironmentChange("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
         *cache_variables(env, local_disk(), home),
     ]
+    if SECRET_VARIABLE in env:
+        changes.append(EnvironmentChange(SECRET_VARIABLE, None, "for the launchers alone"))
     if context.script.endswith(".sh"):
         why = "a torchrun in the script can not fail without our knowing"
         changes.append(EnvironmentChange("PATH", f"{SHIMS}:{env.get('PATH', os.defpath)}", why))
@@ -214,7 +226,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "environment": [
             {"name": c.name, "value": c.value, "why": c.why, "kept": c.kept} for c in plan.changes
         ],
-        "warnings": list(plan.warnings),
+        "gate": {"known_by": plan.job_key.source, "secret": plan.job_key.private},
+        "warnings": [*plan.warnings, *_gate_warnings(plan)],
         "options": {
             name: {"value": value.text, "source": value.source}
             for name, value in context.settings.values.items()
@@ -250,6 +263,16 @@ def plan_text(plan: Plan) -> str:
         f"({plan.gpus.count} GPUs, {plan.gpus.source})",
         f"runner     {plan.runner}, in {plan.context.cwd}, logs in {plan.log_dir}",
     ]
+    if topology.nodes > 1:
+        port = plan.context.settings.number("gate-port")
+        lines.append(
+            f"gate       port {port} of {topology.master}; nodes know each other by "
+            f"{plan.job_key.source}"
+        )
+        lines.append(
+            "network    NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME and MASTER_ADDR follow from the "
+            "interface by which the nodes meet"
+        )
     lines += [_command_text(command) for command in data["commands"]]
     lines.append("options    (those not at their default)")
     lines += [
@@ -257,13 +280,21 @@ def plan_text(plan: Plan) -> str:
         for name, item in data["options"].items()
         if item["source"] != "default"
     ]
-    lines += [f"warning    {text}" for text in plan.warnings]
+    lines += [f"warning    {text}" for text in data["warnings"]]
     lines.append("environment")
     for change in plan.changes:
         verb = "unset" if change.value is None else "keep" if change.kept else "set"
         value = "" if change.value is None else f"={json.dumps(change.value)}"
         lines.append(f"  {verb:5} {change.name}{value}  # {change.why}")
     return "\n".join(lines)
+
+
+def _gate_warnings(plan: Plan) -> list[str]:
+    context = plan.context
+    if context.topology.nodes == 1:
+        return []
+    port = context.settings.number("gate-port")
+    return secret_warnings(plan.job_key, context.env, port)
 
 
 def _command_text(command: Mapping[str, Any]) -> str:

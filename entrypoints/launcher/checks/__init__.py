@@ -8,7 +8,7 @@ from launcher import lazy_face
 
 if TYPE_CHECKING:
     from launcher.checks.node_check import measured_checks, quick_checks, timed
-    from launcher.checks.node_facts import check_nodes_alike, gather_facts
+    from launcher.checks.node_facts import gather_facts, meet_nodes
     from launcher.checks.preflight import FAIL, INFO, WARN, Check, checks_table, require_fit
     from launcher.checks.probe import package_versions
 
@@ -17,10 +17,10 @@ __all__ = [
     "INFO",
     "WARN",
     "Check",
-    "check_nodes_alike",
     "checks_table",
     "gather_facts",
     "measured_checks",
+    "meet_nodes",
     "package_versions",
     "quick_checks",
     "require_fit",
@@ -31,7 +31,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "node_check": "measured_checks quick_checks timed",
-        "node_facts": "check_nodes_alike gather_facts",
+        "node_facts": "gather_facts meet_nodes",
         "preflight": "Check FAIL INFO WARN checks_table require_fit",
         "probe": "package_versions",
     },

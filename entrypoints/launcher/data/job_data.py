@@ -15,7 +15,7 @@ from launcher.data.resume import RemoteCheckpoint
 from launcher.data.s3 import S3, S3Error
 from launcher.data.transfer_plan import TransferPlan
 from launcher.data.uploader import Uploader
-from launcher.peers import LonePeers
+from launcher.peers import Peers
 from launcher.platforms import Topology
 from launcher.stop_request import StopRequest
 
@@ -59,7 +59,7 @@ class JobData:
         topology: Topology,
         env: Mapping[str, str],
         halt: StopRequest,
-        gate: LonePeers,
+        gate: Peers,
         *,
         workers: int,
     ) -> None:

@@ -19,7 +19,7 @@ from launcher.data import checkpoints, transfer
 from launcher.data.checkpoints import Checkpoint
 from launcher.data.resume import note_uri
 from launcher.data.s3 import S3
-from launcher.peers import LonePeers, PeerError
+from launcher.peers import PeerError, Peers
 from launcher.stop_request import StoppedError
 
 TOPIC = "checkpoint"
@@ -37,7 +37,7 @@ class Uploader:
     def __init__(
         self,
         s3: S3,
-        gate: LonePeers,
+        gate: Peers,
         *,
         node: int,
         root: Path,

@@ -5,6 +5,8 @@ also a barrier), `relay` (a message to all), `stop` (a SIGTERM that everyone sho
 `failed` (what went wrong here, or that nothing did), `bye`. When something fails anywhere,
 every node is told to stop its ranks and say what it saw; the oldest error that is no echo of
 another one becomes the verdict, the same on every node.
+
+Each message costs the same however many nodes there are, but for those that are sent to all.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from launcher.causes import GATE, PEER, Cause, cause_from_wire, root_cause
 #: How long nodes may take to say what they saw. Ranks get one second of it to end (supervise.py).
 COLLECT_SECONDS = 2.0
 
+#: Of many hosts, how many a sentence names.
+NAMED_HOSTS = 8
+
 Message = Mapping[str, Any]
+
+
+def name_some(hosts: Sequence[str]) -> str:
+    """A few of the hosts, for a person."""
+    rest = len(hosts) - NAMED_HOSTS
+    return ", ".join(hosts[:NAMED_HOSTS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 @dataclass
@@ -35,6 +46,8 @@ class GateState:
         self._present: set[int] = set()
         self._left: set[int] = set()
         self._lost: set[int] = set()
+        # Present, neither gone nor heard since something failed: the verdict waits for these.
+        self._silent: set[int] = set()
         self._gathers: dict[str, _Gather] = {}
         self._seen: dict[int, tuple[Cause | None, float]] = {}
         self._collect_until: float | None = None
@@ -46,9 +59,15 @@ class GateState:
 
         Nodes that never came are waited for only as long as the job may still begin.
         """
-        gone = self._left | self._lost
-        ended = self.verdict is not None or 0 in gone
-        return self._present <= gone if ended else len(gone) == len(self._hosts)
+        ended = self.verdict is not None or 0 in self._left or 0 in self._lost
+        return not self._here() if ended else self._gone() == len(self._hosts)
+
+    def _gone(self) -> int:
+        return len(self._left) + len(self._lost)  # no node is in both
+
+    def _here(self) -> int:
+        """How many nodes are connected; who is gone was present before."""
+        return len(self._present) - self._gone()
 
     def awaited(self) -> dict[str, list[str]]:
         """What is being waited for: each unfinished gather, and the hosts it lacks."""
@@ -69,6 +88,7 @@ class GateState:
         if not 0 <= node < len(self._hosts) or node in self._present:
             return False
         self._present.add(node)
+        self._silent.add(node)
         return True
 
     def welcome(self, node: int) -> list[tuple[int, dict[str, Any]]]:
@@ -85,7 +105,9 @@ class GateState:
         if kind == "relay":
             sent = {"kind": "relay", "topic": message["topic"], "data": message["data"]}
             to = message.get("to")
-            return [out for out in self._to_all(sent) if to is None or out[0] == to]
+            if to is None:
+                return self._to_all(sent)
+            return [(to, sent)] if to in self._present else []
         if kind == "stop":
             return self._to_all({"kind": "stop", "cause": message["cause"]})
         if kind == "failed":
@@ -93,6 +115,7 @@ class GateState:
             return self._note(node, None if wire is None else cause_from_wire(wire), now)
         if kind == "bye":
             self._left.add(node)
+            self._silent.discard(node)
             return self._deserted(now)
         raise ValueError(f"unknown message {kind!r}")
 
@@ -101,12 +124,17 @@ class GateState:
         if node in self._left or node in self._lost:
             return []
         self._lost.add(node)
+        self._silent.discard(node)
         if self.verdict is not None:
             return []
         host = self._hosts[node]
         message = "the connection to this node's launcher was lost"
         cause = Cause("NodeLost", message, PEER, host=host)
         return self._note(node, cause, now)
+
+    def has_left(self, node: int) -> bool:
+        """Whether a node has said goodbye."""
+        return node in self._left
 
     def tick(self, now: float) -> list[tuple[int, dict[str, Any]]]:
         """Handle deadlines that have passed."""
@@ -115,7 +143,7 @@ class GateState:
             if gather.deadline is not None and now >= gather.deadline:
                 gather.deadline = None
                 missing = [h for i, h in enumerate(self._hosts) if i not in gather.values]
-                message = f"{', '.join(missing)} did not come to {name!r}"
+                message = f"{name_some(missing)} did not come to {name!r}"
                 out += self._note(-1, Cause("GateTimeout", message, GATE, host=missing[0]), now)
         if self._collect_until is not None and now >= self._collect_until:
             out += self._decide(now)
@@ -136,8 +164,8 @@ class GateState:
 
     def _deserted(self, now: float) -> list[tuple[int, dict[str, Any]]]:
         """A gather can not be completed once a node has left without giving its value."""
-        for gather in self._gathers.values():
-            for node in sorted(self._left - set(gather.values)):
+        for gather in self._gathers.values() if self._left else ():
+            for node in sorted(self._left.difference(gather.values)):
                 message = "this node has left the job early"
                 cause = Cause("NodeLeft", message, PEER, host=self._hosts[node], secondary=True)
                 return self._note(-1, cause, now)
@@ -151,13 +179,11 @@ class GateState:
             self._collect_until = now + COLLECT_SECONDS
         if cause is not None or node not in self._seen:
             self._seen[node] = (cause, now)
+        self._silent.discard(node)
         out = self._to_all({"kind": "collect"}) if first_report else []
-        if self._waited_for() <= set(self._seen):
+        if not self._silent:
             out += self._decide(now)
         return out
-
-    def _waited_for(self) -> set[int]:
-        return self._present - self._lost - self._left
 
     def _decide(self, now: float) -> list[tuple[int, dict[str, Any]]]:
         self._collect_until = None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         EnvironmentChange,
         apply_changes,
         network_changes,
+        route_changes,
         slurm_changes,
         stale_variables,
         unless_set,
@@ -60,6 +61,7 @@ __all__ = [
     "preload_hostname",
     "read_json",
     "read_network_stack",
+    "route_changes",
     "sagemaker_topology",
     "sagemaker_variables",
     "script_hyperparameters",
@@ -84,8 +86,8 @@ __getattr__ = lazy_face(
         "ml_dir": "MlDir find_ml_dir read_json",
         "network_env": "network_variables network_warnings read_network_stack",
         "rank_environment": (
-            "EnvironmentChange apply_changes network_changes slurm_changes stale_variables "
-            "unless_set"
+            "EnvironmentChange apply_changes network_changes route_changes slurm_changes "
+            "stale_variables unless_set"
         ),
         "sagemaker_env": "sagemaker_variables",
         "topology": "Topology local_topology sagemaker_topology slurm_topology",

@@ -56,6 +56,16 @@ def network_changes(
     return []
 
 
+def route_changes(env: Mapping[str, str], interface: str) -> list[EnvironmentChange]:
+    """The interface by which the nodes have met, for gloo and NCCL; the user's own values stand.
+
+    It wins over what a platform's file or a host's name says: by this one they do reach each other.
+    """
+    why = "the interface by which this node and node 0 have met"
+    names = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if interface else ()
+    return [EnvironmentChange(name, interface, why) for name in names if name not in env]
+
+
 def slurm_changes(env: Mapping[str, str]) -> list[EnvironmentChange]:
     """What would make a library take each rank for a Slurm task of its own."""
     why = "Lightning and NeMo would expect one Slurm task per rank (HyperPod recipes unset it, too)"

@@ -225,7 +225,8 @@ def test_another_jobs_launcher_is_turned_away(two: Cluster) -> None:
     argv = ["sagemaker", "--runner", "python", "--", "train.py"]
     first = two.start(0, argv)
     assert two.start(1, argv, TRAINING_JOB_NAME="other").end() != 0
-    assert "this gate belongs to job" in two.nodes[1].failure
+    assert "is not this job's gate" in two.nodes[1].failure
+    assert not any("job-" in line for line in two.running[1].lines if "127.0.0.1:" in line)
     second = two.start(1, argv)
     first.wait_for_line("] up")
     second.wait_for_line("] up")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.causes import GATE, PREFLIGHT, LaunchError
-from launcher.checks import FAIL, WARN, Check, check_nodes_alike, node_check, preflight, probe
+from launcher.causes import PREFLIGHT, LaunchError
+from launcher.checks import FAIL, WARN, Check, node_check, preflight, probe
 from launcher.checks.preflight import NodeFacts
 from launcher.instances import INSTANCES
 from launcher.platforms import local_topology, named
@@ -212,28 +212,6 @@ def test_a_hang_with_full_memory_suggests_zero_3() -> None:
     assert "try ZeRO-3" in hang_watch.describe_hang(600, [(0, 80_000, 81_559)])
     assert "ZeRO" not in hang_watch.describe_hang(600, [(0, 40_000, 81_559)])
     assert hang_watch.describe_hang(600, []) == "no rank has written anything for 600 s"
-
-
-HELLO = {"hosts": ["a", "b"], "arguments": ["t.py"], "nproc": 8, "version of torch": "2.13.0"}
-
-
-def test_like_nodes_pass_even_with_unlike_numbers_of_gpus() -> None:
-    check_nodes_alike(["a", "b"], [HELLO, {**HELLO, "nproc": 4}])
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"arguments": ["u.py"]}, "differ in arguments: a has ['t.py'], b has ['u.py']"),
-        ({"version of torch": "2.12.0"}, "differ in version of torch: a has '2.13.0', b has '2.12"),
-        ({"image": "x"}, "differ in image: a has None, b has 'x'"),
-    ],
-)
-def test_unlike_nodes_are_told_apart_by_name(change: dict[str, object], said: str) -> None:
-    with pytest.raises(LaunchError) as caught:
-        check_nodes_alike(["a", "b"], [HELLO, {**HELLO, **change}])
-    assert caught.value.code == GATE
-    assert said in str(caught.value)
 
 
 def test_the_instance_table_holds_the_types_that_the_documents_name() -> None:
