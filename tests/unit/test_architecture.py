@@ -41,6 +41,7 @@ TWICE = {
 #: Files that look behind faces, with the reason.
 LOOK_BEHIND = {
     "bench/sqsh_export.py": "it replaces functions of the linker, to take the time of each part",
+    "bench/gate.py": "it speaks for a thousand launchers, byte by byte",
 }
 MOST_MODULES = 15
 #: Folders with more modules, with the reason.
