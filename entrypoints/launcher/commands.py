@@ -42,9 +42,11 @@ from launcher.data import (
     directory_lock,
     fetch_prefix,
     local_files,
+    map_keys,
     s3_uri,
-    send_prefix,
+    send_directory,
     sizes,
+    skipped_rows,
 )
 from launcher.options import LaunchOptions
 from launcher.ranks import RankLayout
@@ -112,11 +114,13 @@ def _prefetch(source: str, target: str, settings: LaunchOptions, env: Mapping[st
 
 
 def _upload(source: str, target: str, settings: LaunchOptions, env: Mapping[str, str]) -> int:
-    root = Path(source)
-    files = local_files(root)
-    if not files:
+    sent = send_directory(S3(env, StopRequest()), Path(source), s3_uri(target))
+    for row in skipped_rows(sent.skipped):
+        print(f"launch: not uploaded: {row}", file=sys.stderr)
+    if not sent.files:
         raise LaunchUsageError(f"there is nothing in {source}")
-    return _moved(send_prefix(S3(env, StopRequest()), root, files, s3_uri(target)), settings)
+    count, size = len(sent.files), sum(sent.files.values())
+    return _moved(TransferResult(count, size, count), settings)
 
 
 def _moved(moved: TransferResult, settings: LaunchOptions) -> int:
@@ -132,6 +136,9 @@ def _verify(source: str, target: str, settings: LaunchOptions, env: Mapping[str,
     outward = target.startswith("s3://")
     here = Path(source if outward else target)
     there = sizes(s3.listing(s3_uri(target if outward else source)))
+    if not outward:
+        paths = map_keys(there, here)
+        there = {str(path.relative_to(here)): there[key] for key, path in paths.items()}
     local = local_files(here)
     if not (local if outward else there):
         raise LaunchError(f"there is nothing in {source}", code=NOTHING_FETCHED)

@@ -52,6 +52,7 @@ class MainJob:
     def run(self) -> int:
         """Do everything; the exit code."""
         events.set_node(self._topology.host, self._topology.node_rank)
+        threading.excepthook = _report_dead_thread
         threading.Thread(target=self._work, name="job", daemon=True).start()
         with self._halt.telling(lambda: self._inbox.put(self._stop_requested)):
             while True:
@@ -116,3 +117,10 @@ class MainJob:
         if self._plan.context.failure_file is not None:
             failure.write_failure(self._plan.context.failure_file, verdict)
         return code
+
+
+def _report_dead_thread(died: threading.ExceptHookArgs) -> None:
+    """No thread ends in silence: what it did is not done any more, and somebody has to know."""
+    name = died.thread.name if died.thread is not None else "?"
+    events.emit("thread-died", thread=name, error=f"{died.exc_type.__name__}: {died.exc_value}")
+    threading.__excepthook__(died)

@@ -10,7 +10,7 @@ HYPER_PREFIX = "launch_"
 
 @dataclass(frozen=True)
 class Option:
-    """One option. `many` may be repeated (in a variable: separated by white space)."""
+    """One option. `many` may be repeated (in a variable: one a line, or separated by blanks)."""
 
     name: str
     default: str

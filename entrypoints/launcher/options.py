@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +43,7 @@ class LaunchOptions:
 
     def many(self, name: str) -> tuple[str, ...]:
         """A repeatable option's values."""
-        return tuple(self.values[name].text.split())
+        return tuple(split_values(self.values[name].text))
 
     def number(self, name: str) -> int:
         """A number option's value."""
@@ -82,7 +84,7 @@ def parse_flags(argv: Sequence[str], *, words: int = 0) -> tuple[dict[str, str],
             if not rest or rest[0] == "--":
                 raise LaunchUsageError(f"--{name} needs a value")
             value = rest.pop(0)
-        flags[name] = f"{flags[name]} {value}" if option.many and name in flags else value
+        flags[name] = f"{flags[name]}\n{value}" if option.many and name in flags else value
     return flags, taken
 
 
@@ -121,8 +123,41 @@ def _pick(
 def _hyper_text(value: Any) -> str:
     """Hyperparameters arrive decoded; a JSON list is a repeatable option's values."""
     if isinstance(value, list):
-        return " ".join(str(item) for item in value)
+        return "\n".join(str(item) for item in value)
     return str(value)
+
+
+def split_values(text: str) -> list[str]:
+    """The values of a repeatable option (SOURCE=TARGET, one of them in S3), blanks in them kept.
+
+    A line holds one value, or several: the next one begins after a blank where the one before is
+    whole and what follows looks like a beginning. ``s3://b/my model=/d s3://b/x=/e`` are two.
+    """
+    if text.lstrip().startswith("["):
+        try:
+            return [str(item) for item in json.loads(text)]
+        except ValueError:
+            pass  # a directory may be called so
+    values: list[str] = []
+    for line in text.split("\n"):
+        start = 0
+        for blank in re.finditer(r"\s+", line.rstrip()):
+            word = line[blank.end() :].split(maxsplit=1)[0]
+            if _is_whole(line[start : blank.start()].strip()) and _is_beginning(word):
+                values.append(line[start : blank.start()].strip())
+                start = blank.end()
+        values.append(line[start:].strip())
+    return [value for value in values if value]
+
+
+def _is_whole(value: str) -> bool:
+    left, equals, right = value.partition("=")
+    return bool(equals and left and right) and "s3://" in value
+
+
+def _is_beginning(word: str) -> bool:
+    """Of a pair: a path or a URI, or the pair itself in one word."""
+    return word.startswith(("s3://", "/", "./", "../", "~")) or "=s3://" in word
 
 
 def _check(option: Option, value: OptionValue) -> None:

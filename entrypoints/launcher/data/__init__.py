@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from launcher import lazy_face
 
 if TYPE_CHECKING:
+    from launcher.data.file_tree import skipped_rows
     from launcher.data.job_data import JobAgreement, JobData, agreed_from_wire, warn_of_model
+    from launcher.data.object_keys import map_keys
     from launcher.data.s3 import S3, s3_uri
     from launcher.data.training_code import archive_uri, install_requirements, unpack_source
     from launcher.data.transfer import (
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
         directory_lock,
         fetch_prefix,
         local_files,
-        send_prefix,
+        send_directory,
         sizes,
     )
     from launcher.data.transfer_plan import TransferPlan, plan_transfers
@@ -34,10 +36,12 @@ __all__ = [
     "fetch_prefix",
     "install_requirements",
     "local_files",
+    "map_keys",
     "plan_transfers",
     "s3_uri",
-    "send_prefix",
+    "send_directory",
     "sizes",
+    "skipped_rows",
     "unpack_source",
     "warn_of_model",
 ]
@@ -46,10 +50,13 @@ __getattr__ = lazy_face(
     __name__,
     {
         "job_data": "JobAgreement JobData agreed_from_wire warn_of_model",
+        "file_tree": "skipped_rows",
+        "object_keys": "map_keys",
         "s3": "S3 s3_uri",
         "training_code": "archive_uri install_requirements unpack_source",
         "transfer": (
-            "TransferResult differences directory_lock fetch_prefix local_files send_prefix sizes"
+            "TransferResult differences directory_lock fetch_prefix local_files send_directory "
+            "sizes"
         ),
         "transfer_plan": "TransferPlan plan_transfers",
     },

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.causes import LaunchUsageError
+from launcher.data.checkpoint_steps import StatedStep
+from launcher.data.file_tree import FileTree, read_tree
+from launcher.data.object_keys import fault_of_file_name
 from launcher.platforms import natural_key
 
 LATEST = "latest"
@@ -26,12 +29,19 @@ RULES = ("auto", LATEST, "trainer_state", "dcp")
 class Checkpoint:
     """A file or directory directly in the checkpoint directory, and a pointer to it, if any.
 
-    `stamp` changes when it is written anew under the same name.
+    `stamp` changes when it is written anew under the same name: the time of that in ns. `step` is
+    what the checkpoint states, where somebody has asked.
     """
 
     name: str
     pointer: str = ""
     stamp: int = 0
+    step: StatedStep | None = None
+
+    @property
+    def saved(self) -> float:
+        """When it was written, in seconds since the epoch."""
+        return self.stamp / 1e9
 
 
 def check_rule(rule: str) -> None:
@@ -70,8 +80,8 @@ def _found(pairs: Iterable[tuple[Path, Path]], pointer: str = "") -> dict[str, C
     for path, last_file in pairs:
         try:
             stamp = max(path.stat().st_mtime_ns, last_file.stat().st_mtime_ns)
-        except FileNotFoundError:
-            continue  # rotated away meanwhile
+        except OSError:
+            continue  # rotated away meanwhile, or a link that leads nowhere
         found[path.name] = Checkpoint(path.name, pointer, stamp)
     return found
 
@@ -81,25 +91,22 @@ def _named_by_latest(root: Path) -> dict[str, Checkpoint]:
         name = (root / LATEST).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return {}
-    if not name or "/" in name or not (root / name).is_dir():
+    if not name or "/" in name or fault_of_file_name(name) or not (root / name).is_dir():
         return {}
     return _found([(root / name, root / LATEST)], pointer=LATEST)
 
 
-def checkpoint_state(path: Path) -> dict[str, tuple[int, int]]:
+def checkpoint_tree(path: Path) -> FileTree:
     """Every file of a checkpoint with size and modification time: equal twice means at rest.
 
     Names are relative to the checkpoint directory, so they begin with the checkpoint's own.
     """
-    found: dict[str, tuple[int, int]] = {}
-    for item in [path] if path.is_file() else sorted(path.rglob("*")):
-        try:
-            status = item.stat()
-        except FileNotFoundError:
-            continue
-        if item.is_file():
-            found[str(item.relative_to(path.parent))] = (status.st_size, status.st_mtime_ns)
-    return found
+    return read_tree(path, below=path.name)
+
+
+def checkpoint_state(path: Path) -> dict[str, tuple[int, int]]:
+    """The files of a checkpoint alone."""
+    return checkpoint_tree(path).files
 
 
 def node_share(mine: int, listings: list[dict[str, int]]) -> dict[str, int]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from launcher import events
-from launcher.causes import UPLOAD_UNVERIFIED, LaunchError
+from launcher.causes import FETCH_SHORT, UPLOAD_UNVERIFIED, LaunchError
 from launcher.data import resume, transfer
 from launcher.data.checkpoints import Checkpoint
+from launcher.data.file_tree import skipped_rows
 from launcher.data.resume import RemoteCheckpoint
 from launcher.data.s3 import S3, S3Error
+from launcher.data.transfer import SentFiles, send_directory
 from launcher.data.transfer_plan import TransferPlan
 from launcher.data.uploader import Uploader
 from launcher.peers import Peers
@@ -26,7 +28,11 @@ COMPLETE = "_COMPLETE.json"
 
 @dataclass(frozen=True)
 class JobAgreement:
-    """What node 0 has decided for all: the attempt's number, and what to go on from."""
+    """What node 0 has decided for all: the attempt's number, and what to go on from.
+
+    `local` is a checkpoint in the checkpoint directory, `remote` one in S3; where both are set they
+    are the same, and nodes that lack it (a replaced one, its disk empty) fetch it.
+    """
 
     attempt: int
     remote: RemoteCheckpoint | None = None
@@ -45,7 +51,7 @@ class JobAgreement:
 
 
 def agreed_from_wire(data: Mapping[str, Any]) -> JobAgreement:
-    """The other end of `Agreed.to_wire`."""
+    """The other end of `JobAgreement.to_wire`."""
     remote = RemoteCheckpoint(*data["remote"]) if data["remote"] else None
     return JobAgreement(data["attempt"], remote, data["local"], tuple(data["known"]))
 
@@ -108,7 +114,9 @@ class JobData:
             return JobAgreement(attempt, known=known)
         chosen = resume.choose_checkpoint(remote, plan.checkpoint_dir, plan.rule, plan.resume)
         if isinstance(chosen, Checkpoint):
-            return JobAgreement(attempt, local=chosen.name, known=known)
+            copies = [item for item in remote if item.name == chosen.name]
+            copy = copies[-1] if copies else None
+            return JobAgreement(attempt, remote=copy, local=chosen.name, known=known)
         return JobAgreement(attempt, remote=chosen, known=known)
 
     def fetch(self) -> None:
@@ -126,20 +134,30 @@ class JobData:
         root = self.plan.checkpoint_dir
         if root is None:
             return None
-        if agreed.remote is not None:
-            path: Path | None = resume.fetch_checkpoint(self.s3(), agreed.remote, root)
-        elif agreed.local:
-            path = root / agreed.local
-            have = self._gate.gather("have checkpoint", path.exists(), halt=self._halt)
+        remote = agreed.remote
+        if agreed.local:
+            have = self._gate.gather(
+                "have checkpoint", (root / agreed.local).exists(), halt=self._halt
+            )
             without = [h for h, ok in zip(self._topology.hosts, have) if not ok]
-            if without:
+            if not without:
+                remote = None
+            elif remote is None:
                 raise LaunchError(
                     f"checkpoint {agreed.local} is not on {', '.join(without)}: use a shared "
                     "--checkpoint-dir, or --checkpoint-uri, or --resume off",
                     kind="ResumeError",
                 )
-        else:
-            path = None
+        path: Path | None = root / agreed.local if agreed.local else None
+        if remote is not None:
+            try:
+                path = resume.fetch_checkpoint(self.s3(), remote, root)
+            except OSError as error:
+                raise LaunchError(
+                    f"checkpoint {remote.name} can not be fetched to {root}: {error}",
+                    code=FETCH_SHORT,
+                    kind="FetchError",
+                ) from error
         events.emit("resume", path=str(path) if path else None)
         return path
 
@@ -166,33 +184,48 @@ class JobData:
             self._uploader.finish()
         sent = self._upload() if success and self._topology.node_rank == 0 else {}
         self._gate.gather("verified", True)
-        for target, files in sent.items():
-            self._seal(target, files)
+        for target, part in sent.items():
+            self._seal(target, part)
         self._gate.gather("complete", True)
 
-    def _seal(self, target: str, files: Mapping[str, int]) -> None:
-        note = transfer.complete_note(files, job=self._topology.job, attempt=self._attempt)
+    def _seal(self, target: str, sent: SentFiles) -> None:
+        note = transfer.complete_note(
+            sent.files,
+            job=self._topology.job,
+            attempt=self._attempt,
+            skipped=skipped_rows(sent.skipped),
+        )
         try:
             self._polite().put(note, f"{target}/{COMPLETE}")
         except S3Error as error:
             raise LaunchError(str(error), code=UPLOAD_UNVERIFIED, kind="UploadError") from error
-        events.emit("complete", uri=target, files=len(files))
+        events.emit("complete", uri=target, files=len(sent.files), skipped=len(sent.skipped))
 
-    def _upload(self) -> dict[str, dict[str, int]]:
+    def _upload(self) -> dict[str, SentFiles]:
         """What was uploaded, by its prefix."""
-        sent: dict[str, dict[str, int]] = {}
+        sent: dict[str, SentFiles] = {}
         for directory, uri in self.plan.upload:
-            files = transfer.local_files(directory)
-            if not files:
+            s3 = S3(self._env, self._halt, only_hard=True)
+            target = self._target(uri)
+            part = send_directory(s3, directory, target)
+            if not part.files:
                 raise LaunchError(
-                    f"--upload {directory}: there is nothing in it",
+                    f"--upload {directory}: there is nothing in it"
+                    + "".join(f"; {row}" for row in skipped_rows(part.skipped)[:3]),
                     code=UPLOAD_UNVERIFIED,
                     kind="UploadError",
                 )
-            transfer.send_prefix(
-                S3(self._env, self._halt, only_hard=True), directory, files, self._target(uri)
+            events.emit(
+                "uploaded",
+                source=str(directory),
+                uri=target,
+                files=len(part.files),
+                bytes=sum(part.files.values()),
+                skipped=skipped_rows(part.skipped),
             )
-            sent.setdefault(self._target(uri), {}).update(files)
+            all_of_it = sent.setdefault(target, SentFiles({}, {}))
+            all_of_it.files.update(part.files)
+            all_of_it.skipped.update(part.skipped)
         return sent
 
 

@@ -12,17 +12,26 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from launcher.causes import LaunchError, LaunchUsageError
+from launcher.causes import FETCH_SHORT, LaunchError, LaunchUsageError
+from launcher.data.object_keys import NAME_BYTES, OWN_PREFIX
 from launcher.stop_request import StopRequest, end_on_stop
 
 #: Where images have it; PATH is the fallback for other machines.
 BINARY = Path("/usr/local/bin/s5cmd")
 _ELF = b"\x7fELF"
+#: What s5cmd appends to a file's name while it downloads (a random number of 32 bits).
+PART_DIGITS = 10
+EPOCH = "1970-01-01T00:00:00Z"
+#: Beside the launcher; not taken from the room of ranks, which stands above this one.
+USER_PYTHON = Path(__file__).resolve().parents[1] / "user_python"
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,11 @@ class S3Object:
     size: int
     etag: str
     modified: str
+
+    @property
+    def timestamp(self) -> float:
+        """`modified` in seconds since the epoch."""
+        return datetime.fromisoformat(self.modified.replace("Z", "+00:00")).timestamp()
 
 
 class S3Error(LaunchError):
@@ -93,14 +107,15 @@ class S3:
         self._only_hard = only_hard
 
     def listing(self, prefix: str) -> dict[str, S3Object]:
-        """All objects below a prefix, by their path relative to it; {} when there are none."""
+        """All objects below a prefix, by their key relative to it; {} when there are none.
+
+        Folder markers are not among them. What the keys are as paths is object_keys' to decide.
+        """
         root = prefix.rstrip("/") + "/"
-        found = {}
-        for row in self._rows(root + "*"):
-            name = str(row["key"])[len(root) :]
-            if row.get("type") == "file" and not name.endswith("/"):
-                found[name] = _object(row)
-        return found
+        rows = [row for row in self._rows(root + "*") if row.get("type") == "file"]
+        keys = [(str(row["key"]), row) for row in rows]
+        # The prefix may hold a wildcard of s5cmd's: then more is listed than was asked for.
+        return {key[len(root) :]: _object(row) for key, row in keys if key.startswith(root)}
 
     def find(self, exact: str) -> S3Object | None:
         """One object by its full name."""
@@ -119,34 +134,90 @@ class S3:
         except S3Error as error:
             if error.missing:
                 return []
+            if "illegal character code" in str(error):
+                raise self._unlistable(pattern, error) from error
             raise
-        return [json.loads(line) for line in out.splitlines() if line.strip()]
+        # Not splitlines: the one character between rows is the newline, and keys hold others.
+        return [json.loads(line) for line in out.split("\n") if line.strip()]
+
+    def _unlistable(self, pattern: str, error: S3Error) -> LaunchError:
+        """S3 lists keys as XML, which has no form for most control characters.
+
+        boto3, where the user's Python has it, asks for another encoding and so can name the key.
+        """
+        script = str(USER_PYTHON / "control_character_keys.py")
+        argv = [sys.executable, script, pattern.rstrip("*"), self._env.get("S3_ENDPOINT_URL", "")]
+        done = subprocess.run(
+            argv, env=self._env, capture_output=True, text=True, check=False, timeout=600
+        )
+        keys = done.stdout.splitlines()
+        which = f"the key {keys[0]}" if done.returncode == 0 and keys else "a key"
+        return LaunchError(
+            f"{which} below {pattern.rstrip('*')} holds a control character, so that S3 can not "
+            f"list what is there ({error}). Rename it, or give a prefix without it",
+            code=FETCH_SHORT,
+            kind="FetchError",
+        )
 
     def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Copy each (source, destination); S3Error when s5cmd reports one as failed."""
         lines = "".join(f"cp --raw {shlex.quote(a)} {shlex.quote(b)}\n" for a, b in pairs)
         if not lines:
             return
-        with tempfile.NamedTemporaryFile("w", suffix=".s5cmd", encoding="utf-8") as batch:
-            batch.write(lines)
-            batch.flush()
-            self._run(["run", batch.name])
+        with self._scratch_file(lines) as batch:
+            self._run(["run", batch])
+
+    def download(self, pairs: Iterable[tuple[str, Path]]) -> None:
+        """Copy each object to its file, by way of a shorter name where the file's is very long.
+
+        s5cmd writes to the name with up to ten digits more, which some names have no room for.
+        """
+        direct: list[tuple[str, str]] = []
+        renamed: list[tuple[Path, Path]] = []
+        for source, path in pairs:
+            if len(os.fsencode(path.name)) + PART_DIGITS > NAME_BYTES:
+                part = path.with_name(f"{OWN_PREFIX}{len(renamed)}.part")
+                renamed.append((part, path))
+                direct.append((source, str(part)))
+            else:
+                direct.append((source, str(path)))
+        try:
+            self.copy(direct)
+        finally:
+            for part, path in renamed:
+                if part.exists():
+                    part.replace(path)
+
+    def read_all(self, sources: Sequence[str]) -> list[str]:
+        """Small objects, by one process of s5cmd."""
+        with tempfile.TemporaryDirectory(prefix="launch-notes-") as directory:
+            files = [Path(directory, str(number)) for number in range(len(sources))]
+            self.copy((source, str(file)) for source, file in zip(sources, files))
+            return [file.read_text(encoding="utf-8", errors="replace") for file in files]
+
+    @contextmanager
+    def _scratch_file(self, text: str) -> Iterator[str]:
+        """A file with this text, for s5cmd to read. Names that are no UTF-8 stay as they are."""
+        with tempfile.NamedTemporaryFile(
+            "w", suffix=".s5cmd", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as file:
+            file.write(text)
+            file.flush()
+            yield file.name
 
     def put(self, text: str, target: str) -> None:
         """Write a small object."""
         # Not `s5cmd pipe`, which does not say why it failed.
-        with tempfile.NamedTemporaryFile("w", suffix=".s5cmd", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            self._run(["cp", "--raw", file.name, target])
+        with self._scratch_file(text) as file:
+            self._run(["cp", "--raw", file, target])
 
     def get(self, source: str) -> str:
         """Read a small object."""
-        return self._run(["cat", source])
+        return self._run(["cat", "--raw", source])
 
     def remove(self, target: str) -> None:
         """Delete one object."""
-        self._run(["rm", target])
+        self._run(["rm", "--raw", target])
 
     def _run(self, args: list[str]) -> str:
         process = subprocess.Popen(
@@ -155,7 +226,8 @@ class S3:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             start_new_session=True,
         )
         with process, end_on_stop(process, self._halt, only_hard=self._only_hard):
@@ -167,7 +239,10 @@ class S3:
 
 def _object(row: Mapping[str, object]) -> S3Object:
     return S3Object(
-        size=int(str(row["size"])), etag=str(row["etag"]), modified=str(row["last_modified"])
+        # s5cmd leaves out a size of 0, as Go's omitempty does with every zero value.
+        size=int(str(row.get("size", 0))),
+        etag=str(row.get("etag", "")),
+        modified=str(row.get("last_modified", EPOCH)),
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from launcher.causes import LaunchUsageError
 from launcher.option_table import OPTIONS
-from launcher.options import parse_flags, resolve_options
+from launcher.options import parse_flags, resolve_options, split_values
 
 SOURCES = ("flag", "env", "hyper")
 
@@ -96,3 +96,35 @@ def test_every_option_explains_itself_and_has_a_valid_default() -> None:
     resolve_options({option.name: option.default for option in OPTIONS if option.default}, {}, {})
     assert all(option.help for option in OPTIONS)
     assert len({option.name for option in OPTIONS}) == len(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", []),
+        ("s3://b/x=/d", ["s3://b/x=/d"]),
+        ("s3://b/my model=/d", ["s3://b/my model=/d"]),
+        ("s3://b/my model=/my  dir", ["s3://b/my model=/my  dir"]),
+        ("s3://b/my model=/d s3://b/x=/e", ["s3://b/my model=/d", "s3://b/x=/e"]),
+        ("s3://b/a=/x y\ns3://b/c d=/z", ["s3://b/a=/x y", "s3://b/c d=/z"]),
+        ("/out=s3://b/p /out two=s3://b/q", ["/out=s3://b/p", "/out two=s3://b/q"]),
+        ("/out=s3://b/my model /o=s3://b/x", ["/out=s3://b/my model", "/o=s3://b/x"]),
+        ("out=s3://b/p out2=s3://b/q", ["out=s3://b/p", "out2=s3://b/q"]),
+        ('["s3://b/a b=/c", "s3://b/d=/e"]', ["s3://b/a b=/c", "s3://b/d=/e"]),
+        ("  s3://b/x=/d  ", ["s3://b/x=/d"]),
+    ],
+)
+def test_blanks_in_a_value_do_not_split_it(text: str, values: list[str]) -> None:
+    assert split_values(text) == values
+    found = resolve_options({}, {"LAUNCH_PREFETCH": text}, {})
+    assert list(found.many("prefetch")) == values
+    flags, _ = parse_flags(["--prefetch", text]) if text else ({}, [])
+    assert list(resolve_options(flags, {}, {}).many("prefetch")) == values
+
+
+def test_a_repeated_flag_and_a_list_of_hyperparameters_keep_their_values_apart() -> None:
+    values = ["s3://b/a b=/c d", "s3://b/x=/y"]
+    flags, _ = parse_flags(["--prefetch", values[0], "--prefetch", values[1]])
+    assert list(resolve_options(flags, {}, {}).many("prefetch")) == values
+    hyper = {"launch_prefetch": values}
+    assert list(resolve_options({}, {}, hyper).many("prefetch")) == values
