@@ -79,26 +79,23 @@ def map_keys(keys: Iterable[str], root: Path) -> dict[str, Path]:
     checked: dict[str, Path] = {"": top}
     reached: dict[Path, str] = {}
     for path, key in owners.items():
-        _refuse_file_as_directory(path, key, owners)
         _refuse_link_out(path, key, top, checked)
         other = reached.setdefault(checked[path], key)
         if other != key:
             raise _refused(key, f"by a link it would be the same file as '{shown(other)}'")
+        if checked[path].is_dir():
+            raise _refused(key, "there is a directory in its place in the target")
         if len(os.fsencode(root / path)) > PATH_BYTES:
             raise _refused(key, f"its path would have more than {PATH_BYTES} bytes")
-    return {key: root / path for path, key in owners.items()}
-
-
-def _refuse_file_as_directory(path: str, key: str, owners: dict[str, str]) -> None:
-    at = path.rfind("/")
-    while at > 0:
-        if path[:at] in owners:
+    for place, key in reached.items():
+        above = next((parent for parent in place.parents if parent in reached), None)
+        if above is not None:
             raise _refused(
                 key,
-                f"'{shown(owners[path[:at]])}' is an object, too, and can not be a file and a "
+                f"'{shown(reached[above])}' is an object, too, and can not be a file and a "
                 "directory at once",
             )
-        at = path.rfind("/", 0, at)
+    return {key: root / path for path, key in owners.items()}
 
 
 def _refuse_link_out(path: str, key: str, top: Path, checked: dict[str, Path]) -> None:

@@ -208,10 +208,10 @@ def test_a_note_says_step_and_time() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "null", "{}", "[" * 100_000, '{"files": [], "pointer": ""}',
-     *(json.dumps({**NOTE, **change}) for change in (
-        {"files": {}}, {"files": {"a": -1}}, {"files": {"a": "1"}}, {"files": {"a": True}},
-        {"pointer": "../../etc/passwd"}, {"pointer": "trainer_state.json"}, {"pointer": None},
-        {"saved": "soon"}))],
+     *(json.dumps({**NOTE, name: value}) for name, value in (
+        ("files", {}), ("files", {"a": -1}), ("files", {"a": "1"}), ("files", {"a": True}),
+        ("pointer", "../../etc/passwd"), ("pointer", "trainer_state.json"), ("pointer", None),
+        ("saved", "soon")))],
 )  # fmt: skip
 def test_a_note_that_is_none_is_refused_by_its_name(text: str) -> None:
     with pytest.raises(LaunchError, match="s3://b/note is no note of a checkpoint"):

@@ -33,7 +33,8 @@ class Meeting(LonePeers):
         barrier.wait(20)
         return values
 
-    def announce(self, topic: str, data: Any) -> None:
+    def announce(self, topic: str, data: Any, *, node: int | None = None) -> None:
+        del node
         for peer in self.shared["peers"].values():
             peer.topics[topic](data)
 
