@@ -29,7 +29,7 @@ class Instance:
     """What a type has. `efa` is its count of EFA interfaces (None: not known).
 
     `rdma` says whether EFA reads and writes GPU memory directly. The floors are what the full
-    preflight takes for ill below, 0 where there is no figure: `nvlink_floor` the bus bandwidth of
+    preflight calls unfit below, 0 where there is no figure: `nvlink_floor` the bus bandwidth of
     an all-reduce inside one node in GB/s, `gemm_floor` the bf16 product of each GPU in TFLOP/s.
     """
 

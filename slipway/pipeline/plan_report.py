@@ -81,7 +81,7 @@ def plan_images(root: Path, settings: Settings, names: Sequence[str], today: dat
             uri = image_uri(base.registry, settings.region, base.repository, base.tag)
         except SlipwayError:
             where = f"in {settings.region}" if settings.region else "without --region"
-            unreachable.add(Note(base.name, f"not to be had {where}"))
+            unreachable.add(Note(base.name, f"cannot be reached {where}"))
         else:
             logins |= {uri.login_host} if uri.login_host else set()
     status = daemon_status(house.project)

@@ -92,7 +92,7 @@ class _Beside:
         self._stopped = False
 
     def go_on(self) -> None:
-        """Raise CancelledError where that is in vain."""
+        """Raise CancelledError where nobody waits for the result any more."""
         if self._stopped:
             raise CancelledError
 

@@ -1,4 +1,4 @@
-"""The Docker that is to be looked at or moved: which it is, where its data is, how it runs."""
+"""The Docker installation to inspect or move: which one, where its data is, how it runs."""
 
 from __future__ import annotations
 
