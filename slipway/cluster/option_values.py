@@ -14,10 +14,11 @@ _SLURM_WORD = re.compile(r"[a-z][a-z-]*(=[\w,.:=/@%+*^~\[\]-]+)?")
 #: What the scripts themselves go by: to export one of these for the container would change the job.
 SCRIPTS_OWN = frozenset(
     {
-        *("PATH", "IFS", "at", "code", "command", "container", "cores", "end", "flags", "found"),
+        *("PATH", "IFS", "at", "code", "command", "container", "cores", "end", "ended"),
+        *("flags", "found"),
         *("hash", "item", "launcher", "mark", "mount", "mounts", "name", "needed", "options"),
         *("path", "pieces", "place", "sidecar", "size", "source", "sqsh", "sqsh_digest"),
-        *("sqsh_size", "step", "stopped", "target", "told", "variable", "workdir"),
+        *("sqsh_size", "step", "stopped", "target", "terminated", "told", "variable", "workdir"),
     }
 )
 _TIME = re.compile(

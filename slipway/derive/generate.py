@@ -1,4 +1,4 @@
-"""What is derived from the matrix and committed: Dockerfiles, and the README's table of images."""
+"""What is derived from the matrix and committed: Dockerfiles, and the table of images in docs/images.md."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def generated_dockerfiles(project: Project, matrix: Matrix, locks: Locks) -> dic
     }
 
 
-def readme_with_table(readme: str, table: str) -> str:
-    """The README's text with what stands between the markers replaced."""
-    head, begin, rest = readme.partition(BEGIN)
+def page_with_table(page: str, table: str) -> str:
+    """The page's text with what stands between the markers replaced."""
+    head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise SlipwayError(
-            f"the lines {BEGIN!r} and {END!r} are not in README.md",
+            f"the lines {BEGIN!r} and {END!r} are not in docs/images.md",
             cure="Put them back where the table of images belongs.",
         )
     return f"{head}{BEGIN}\n\n{table}\n{END}{tail}"
@@ -40,9 +40,9 @@ def readme_with_table(readme: str, table: str) -> str:
 
 def expected_files(project: Project, matrix: Matrix, locks: Locks) -> dict[Path, str]:
     """Path -> text of everything that `generate` writes."""
-    readme = project.root / "README.md"
+    page = project.root / "docs" / "images.md"
     files = generated_dockerfiles(project, matrix, locks)
-    files[readme] = readme_with_table(readme.read_text(), markdown_table(matrix.images))
+    files[page] = page_with_table(page.read_text(), markdown_table(matrix.images))
     return files
 
 

@@ -31,10 +31,10 @@ MOST_JOBS = 256
 def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[str, ...]]:
     """The table of images, headers first.
 
-    Support is the end of a base's patches, or as of the day `on` whether it is over.
+    The last column is the date on which patches of the base end; with a day, what that means then.
     """
     return [
-        ("image", "torch", "python", "cuda", "os", "deepspeed", "sagemaker-training", "support"),
+        ("image", "torch", "python", "cuda", "os", "deepspeed", "sagemaker-training", "end of patch"),
         *(
             (
                 image.name,
@@ -52,7 +52,7 @@ def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[st
 
 
 def markdown_table(images: Sequence[Image]) -> str:
-    """The README's table of images: the same on every day."""
+    """The table of docs/images.md: the same on every day."""
     headers, *rows = table_rows(images)
     lines = [headers, ("---",) * len(headers), *((f"`{row[0]}`", *row[1:]) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -124,7 +124,7 @@ def _support(base: Base, on: date | None) -> str:
     if base.end_of_patch is None:
         return "-"
     over = past_support(base, on) if on else None
-    return over or f"until {base.end_of_patch.isoformat()}"
+    return over or base.end_of_patch.isoformat()
 
 
 def _short(addon: Addon | None) -> str:

@@ -243,6 +243,33 @@ def test_after_a_node_was_lost_it_begins_again_and_resumes_under_a_pyxis_stand_i
     assert sum(resumed in line for line in job.lines) == 2
 
 
+#: All processes of the step on a node, as Slurm signals them, but not this shell.
+TERMINATE = """
+for process in /proc/[0-9]*; do
+    if [[ ${process#/proc/} != "$$" ]] && grep -qaE 'stoppable|launcher/' "$process/cmdline"; then
+        kill -TERM "${process#/proc/}"
+    fi
+done
+"""
+
+
+def test_a_termination_that_reaches_one_node_only_begins_the_job_again_under_a_pyxis_stand_in(
+    slurm: SlurmCluster,
+) -> None:
+    """As of an attempt whose node was lost, told to the node once it is back."""
+    place = folder(slurm, "late", SAVES)
+    words = ("--requeue", "1", *checkpoints("late"), "--", "train.py", "0", "0")
+    job = submit(slurm, "late", *words)
+    job.wait_for_line("] up", 2)
+    slurm.run("bash", "-c", TERMINATE, node="n2")
+    job.wait_for_line("a node was told to stop, and this job was not; the job begins again")
+    facts = job.end()
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
+    assert (place / "ck" / "step-7" / "whole").exists()
+    resumed = "] resumed from /fsx/late/ck/step-7 attempt 1"
+    assert sum(resumed in line for line in job.lines) == 2
+
+
 def test_a_failing_rank_fails_the_job_once_with_its_cause_under_a_pyxis_stand_in(
     slurm: SlurmCluster,
 ) -> None:

@@ -24,7 +24,7 @@ from launcher.options import parse_flags
 from slipway.cluster import launcher_tables, script
 from slipway.cluster.option_values import SCRIPTS_OWN
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.core import Piece
+from slipway.core import Piece, wait_until
 from slipway.matrix import load_matrix
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
@@ -461,6 +461,49 @@ def test_urg_is_term_for_the_launcher_and_term_does_not_end_what_waits_for_it(
         assert process.wait() == 7
 
 
+@pytest.mark.parametrize(
+    ("signals", "own", "code"),
+    [
+        ((), 143, 143),  # told by the other nodes' launchers
+        ((signal.SIGURG,), 143, 143),  # the time limit, or scancel --signal=URG
+        ((signal.SIGTERM,), 143, 145),  # scancel; or Slurm, late, of a node that was lost before
+        ((signal.SIGTERM, signal.SIGURG), 143, 143),
+        ((signal.SIGURG, signal.SIGTERM), 143, 143),
+        ((signal.SIGTERM,), 77, 77),  # failed before the signal came
+        ((signal.SIGTERM,), 0, 0),
+    ],
+)
+def test_a_stop_by_term_alone_has_a_code_of_its_own(
+    shell: Shell, signals: tuple[signal.Signals, ...], own: int, code: int
+) -> None:
+    step = shell.run(text(shell)).step
+    command = list(step[step.index("/bin/bash") :])
+    command[command.index("/opt/entrypoints/launch")] = "launcher"
+    shell.put("sleep", "#!/bin/bash\n")
+    go_on = shell.root / "go-on"
+    body = f"trap : TERM\necho up\nuntil [[ -e {go_on} ]]; do /bin/sleep 0.02; done\nexit {own}"
+    shell.put("launcher", f"#!/bin/bash\n{body}\n")
+    with subprocess.Popen(
+        command,
+        env={"PATH": f"{shell.bin}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        for number in signals:
+            process.send_signal(number)
+            assert wait_until(lambda: not pending(process.pid), 10)  # taken, before the next
+        go_on.touch()
+        assert process.wait() == code
+
+
+def pending(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    rows = dict(line.split(":", 1) for line in status.splitlines())
+    return int(rows["ShdPnd"], 16) | int(rows["SigPnd"], 16)
+
+
 def end(shell: Shell, left: int | None, none: str = "NONE", **env: str) -> Done:
     """A step that ends, `left` seconds before the time limit (None: there is none, or `none`)."""
     when = f"@$(($(date +%s) + {left}))" if left is not None else none
@@ -478,6 +521,10 @@ def end(shell: Shell, left: int | None, none: str = "NONE", **env: str) -> Done:
         (250, {"STEP_CODE": "143", "SEND": "TERM"}, False),  # scancel
         (250, {"STEP_CODE": "143", "SLURM_RESTART_COUNT": "1"}, True),
         (250, {"STEP_CODE": "143", "SLURM_RESTART_COUNT": "2"}, False),
+        (900, {"STEP_CODE": "145"}, True),  # one node was told to stop, and nobody told the job
+        (None, {"STEP_CODE": "145"}, True),
+        (900, {"STEP_CODE": "145", "SEND": "TERM"}, False),  # scancel
+        (900, {"STEP_CODE": "145", "SLURM_RESTART_COUNT": "2"}, False),
         (250, {"STEP_CODE": "255"}, True),
         (900, {"STEP_CODE": "255"}, False),
         (250, {"STEP_CODE": "1"}, False),
@@ -492,7 +539,7 @@ def test_a_job_begins_again_only_near_its_limit_or_without_a_node(
     shell: Shell, left: int | None, env: dict[str, str], again: bool
 ) -> None:
     done = end(shell, left, **env)
-    assert done.code == int(env["STEP_CODE"])
+    assert done.code == int(env["STEP_CODE"].replace("145", "143"))
     assert done.called("scontrol") == ([("requeue", "7")] if again else [])
 
 

@@ -58,12 +58,12 @@ def test_an_orphan_is_drift_and_is_removed_by_the_next_write(project: Project) -
     assert generate.find_drift(project, wanted(project)) == []
 
 
-def test_the_readme_keeps_all_but_the_table() -> None:
+def test_the_page_of_images_keeps_all_but_the_table() -> None:
     readme = f"before\n{generate.BEGIN}\nold\n{generate.END}\nafter\n"
-    new = generate.readme_with_table(readme, "| new |\n")
+    new = generate.page_with_table(readme, "| new |\n")
     assert new == f"before\n{generate.BEGIN}\n\n| new |\n\n{generate.END}\nafter\n"
 
 
-def test_a_readme_without_markers_is_an_error_with_a_cure() -> None:
+def test_a_page_without_markers_is_an_error_with_a_cure() -> None:
     with pytest.raises(SlipwayError, match="Put them back"):
-        generate.readme_with_table("no markers", "table")
+        generate.page_with_table("no markers", "table")
