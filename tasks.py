@@ -57,7 +57,7 @@ def doctor(c: Context, json: bool = False) -> None:
 
 @task_command(help={"check": "write nothing: print what differs and exit 2"})
 def generate(c: Context, check: bool = False) -> None:
-    """Write the Dockerfiles and the README's table from versions.yaml."""
+    """Write the Dockerfiles and docs/images.md from versions.yaml."""
     house = Checkout.at(ROOT)
     files = expected_files(house.project, house.matrix, house.locks)
     if not check:

@@ -61,7 +61,7 @@ class SqshOptions:
     """Compressor, level and block size (bytes) of a .sqsh.
 
     The default is zstd-1 in 1 MiB blocks: a bit more than half the size of enroot's default (lzo),
-    and a third less work than zstd-3, which saves another tenth (docs/performance.md has the
+    and a third less work than zstd-3, which saves another tenth (docs/lab/performance.md has the
     figures). Every kernel since 4.14 mounts it. Raises UsageError for values that squashfs does
     not have.
     """

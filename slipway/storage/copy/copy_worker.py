@@ -173,10 +173,6 @@ def main() -> None:
             )
 
 
-if __name__ == "__main__":
-    main()
-
-
 @dataclass
 class FolderComparison:
     """What one folder's comparison found. `links` are (inode, inode of the copy, path)."""
@@ -262,3 +258,7 @@ def _compare_content(
     found.hashed_bytes += sum(length for _, length in places)
     if hashes[0] != hashes[1]:
         found.wrong.append((path, "has other content in the copy"))
+
+
+if __name__ == "__main__":
+    main()

@@ -159,18 +159,18 @@ def test_the_table_has_one_row_an_image_under_its_headers(matrix: Matrix) -> Non
         "os": "ubuntu22.04",
         "deepspeed": "-",
         "sagemaker-training": "5.1.4 (replace)",
-        "support": "-",
+        "end of patch": "-",
     }
 
 
 def test_the_table_says_which_bases_are_past_support_on_a_day(matrix: Matrix) -> None:
     image = image_of(matrix, "pytorch-2.7-hyperpod-ds0.19.8")
-    assert table_rows([image])[1][-1] == "until 2026-04-23"
-    assert table_rows([image], date(2026, 4, 23))[1][-1] == "until 2026-04-23"
+    assert table_rows([image])[1][-1] == "2026-04-23"
+    assert table_rows([image], date(2026, 4, 23))[1][-1] == "2026-04-23"
     assert table_rows([image], date(2026, 4, 24))[1][-1] == "past support since 2026-04-23"
 
 
-def test_the_readmes_table_has_the_same_rows_in_markdown(matrix: Matrix) -> None:
+def test_the_pages_table_has_the_same_rows_in_markdown(matrix: Matrix) -> None:
     lines = markdown_table(matrix.images).splitlines()
     assert len(lines) == 2 + len(matrix.images)
     assert all(line.startswith("| ") and line.endswith(" |") for line in lines)

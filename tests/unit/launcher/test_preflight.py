@@ -154,7 +154,7 @@ def test_one_rank_alone_needs_no_bandwidth() -> None:
 
 
 def test_the_floors_of_nvlink_lie_a_fifth_below_the_measured_share_of_its_line_rate() -> None:
-    # GB/s of a GPU's NVLinks in one direction: NVLink 3, 4 and 5. docs/gpu.md: 326 of 450.
+    # GB/s of a GPU's NVLinks in one direction: NVLink 3, 4 and 5. docs/lab/gpu.md: 326 of 450.
     line_rates = {"p4d": 300, "p4de": 300, "p5": 450, "p5e": 450, "p5en": 450, "p6-b200": 900}
     floors = {name: row.nvlink_floor for name, row in INSTANCES.items() if row.nvlink_floor}
     assert {name.partition(".")[0] for name in floors} == set(line_rates)
