@@ -7,8 +7,8 @@ p6-b200: awslabs/awsome-distributed-training:
 p6-b300 and p6e-gb200: None, not checked.
 
 Floors have to pass every healthy machine, so they lie a fifth below the slowest one measured
-(docs/lab/gpu.md), and find what costs more than that: NVLink lost for host memory (31 GB/s instead of
-353), a GPU held at low clocks.
+(docs/lab/gpu.md), and find what costs more than that: NVLink lost for host memory (31 GB/s
+instead of 353), a GPU held at low clocks.
 
 All-reduce: the slowest were two H200s alone, NVLS off, with 326 GB/s, 72 % of the 450 GB/s that
 their NVLinks move in one direction. A floor is 80 % of that share of a type's line rate (300 GB/s

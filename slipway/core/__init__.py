@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from slipway.core.events import Event, OnEvent, silent
     from slipway.core.file_lock import FileLock, exclusive, lock_is_held, wait_for_lock
     from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
-    from slipway.core.interrupts import Terminated, install
+    from slipway.core.interrupts import Terminated, handle_signals
     from slipway.core.mounts import (
         DiskSpace,
         Mount,
@@ -112,11 +112,11 @@ __all__ = [
     "exclusive",
     "find_process",
     "free_bytes",
+    "handle_signals",
     "hash_chunks",
     "hash_file",
     "human_bytes",
     "human_seconds",
-    "install",
     "is_executable",
     "lock_is_held",
     "measure",
@@ -167,7 +167,7 @@ __getattr__ = lazy_face(
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held wait_for_lock",
         "files": "commit partial_file remove_leftovers write_atomic",
-        "interrupts": "Terminated install",
+        "interrupts": "Terminated handle_signals",
         "mounts": (
             "DiskSpace Mount disk_space free_bytes mount_of mounts_under nearest_existing "
             "parse_fstab parse_mountinfo read_fstab read_mount_table"

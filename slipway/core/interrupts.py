@@ -23,7 +23,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: how CI systems and service managers cancel. Cleans up as Ctrl-C does."""
 
 
-def install() -> None:
+def handle_signals() -> None:
     """Have SIGINT raise KeyboardInterrupt and SIGTERM Terminated; once, in the main thread.
 
     A SIGINT that is ignored stays so: that is how shells start what runs in the background.

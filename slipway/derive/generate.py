@@ -1,4 +1,4 @@
-"""What is derived from the matrix and committed: Dockerfiles, and the table of images in docs/images.md."""
+"""What is derived and committed: Dockerfiles, and the table of images in docs/images.md."""
 
 from __future__ import annotations
 

@@ -34,7 +34,16 @@ def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[st
     The last column is the date on which patches of the base end; with a day, what that means then.
     """
     return [
-        ("image", "torch", "python", "cuda", "os", "deepspeed", "sagemaker-training", "end of patch"),
+        (
+            "image",
+            "torch",
+            "python",
+            "cuda",
+            "os",
+            "deepspeed",
+            "sagemaker-training",
+            "end of patch",
+        ),
         *(
             (
                 image.name,

@@ -16,6 +16,8 @@ from slipway.pipeline.host_tools import set_up_host as prepare
 TEST_TOOLS = (
     HostTool("mkfs.ext4", "e2fsprogs", "small disks for the system tests", "e2fsprogs"),
     HostTool("mkfs.xfs", "xfsprogs", "small disks for the system tests", "xfsprogs"),
+    HostTool("node", "nodejs", "a linter of workflows for the system tests", "nodejs"),
+    HostTool("npm", "npm", "a linter of workflows for the system tests", "npm"),
     HostTool("pgrep", "procps", "looking for what a test left running", "procps-ng"),
 )
 """What only the system tests need."""

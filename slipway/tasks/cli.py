@@ -21,7 +21,15 @@ from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
 from slipway import __version__
-from slipway.core import FAILED, INTERRUPTED, TERMINATED, USAGE, SlipwayError, Terminated, install
+from slipway.core import (
+    FAILED,
+    INTERRUPTED,
+    TERMINATED,
+    USAGE,
+    SlipwayError,
+    Terminated,
+    handle_signals,
+)
 
 ROOT = Path(__file__).parents[2]
 IMAGE_NAMES = {
@@ -180,7 +188,7 @@ def after_dashes(argv: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Entry point of ``./inv``."""
-    install()
+    handle_signals()
     try:
         InvProgram(name="Slipway", binary="inv", version=__version__).run(sys.argv)
     except SystemExit as end:

@@ -183,6 +183,17 @@ def test_a_folder_has_few_modules(program: str) -> None:
     assert large == {}
 
 
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_what_starts_a_program_stands_at_its_end(program: str) -> None:
+    """What stands below it does not exist yet when the program runs."""
+    early = []
+    for path in modules(program):
+        *above, _ = ast.parse(path.read_text(encoding="utf-8")).body
+        if any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in above):
+            early.append(path.relative_to(ROOT).as_posix())
+    assert early == []
+
+
 def test_helpers_of_tests_import_no_test() -> None:
     """What tests share stands in tests/support; a helper that needs a test is a test."""
     wrong = []

@@ -240,7 +240,7 @@ from slipway.engine.client import connect
 from slipway.core.paths import Project
 from tests.system.engine_builds import request, run_build, when_says
 
-interrupts.install()  # as `inv` does
+interrupts.handle_signals()  # as `inv` does
 root, state, base, tag, log = sys.argv[1:]
 engine = connect(Project(Path(root), Path(state)), "embedded")
 wanted = request(f"FROM {base}\\nRUN echo begun; exec sleep 4712\\n", tags=(tag,))

@@ -112,7 +112,7 @@ from slipway.engine.client import connect
 from slipway.engine.containers import run_once
 from slipway.core.paths import Project
 
-interrupts.install()  # as `inv` does
+interrupts.handle_signals()  # as `inv` does
 engine = connect(Project(Path(sys.argv[1]), Path(sys.argv[2])), "embedded")
 try:
     run_once(engine, sys.argv[3], ["sleep", sys.argv[4]], timeout_s=600)

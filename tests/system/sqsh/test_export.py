@@ -349,7 +349,7 @@ from slipway.core.paths import Project
 from slipway.sqsh.export import export_image
 from slipway.squashfs.format.options import SqshOptions
 from slipway.squashfs.compile.layer_cache import LayerCache
-interrupts.install()  # as `inv` does
+interrupts.handle_signals()  # as `inv` does
 url, reference, destination, cache = sys.argv[1:]
 engine = connect(Project.at(Path.cwd()), url)
 try:

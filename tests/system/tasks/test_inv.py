@@ -35,9 +35,9 @@ def locked(name: str) -> str:
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
     root = tmp_path / "a house"
-    (root / "slipway").mkdir(parents=True)
+    (root / "slipway" / "tasks").mkdir(parents=True)
     (root / "slipway" / "__init__.py").touch()
-    (root / "slipway" / "cli.py").write_text(CLI)
+    (root / "slipway" / "tasks" / "cli.py").write_text(CLI)
     (root / "requirements.lock").write_text(locked("six"))
     shutil.copy(ROOT / "inv", root / "inv")
     return root

@@ -251,7 +251,7 @@ from slipway.engine.client import connect
 from slipway.matrix.load import load_matrix
 from slipway.core.paths import Project
 from slipway.verify.image_checks import verify_image
-interrupts.install()  # as `inv` does
+interrupts.handle_signals()  # as `inv` does
 root, url, reference, base, log = sys.argv[1:]
 project = Project.at(Path(root))
 image = next(i for i in load_matrix(project.versions).images if i.name == "local-ds0.19.8")

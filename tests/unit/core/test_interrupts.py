@@ -13,7 +13,7 @@ import pytest
 SCRIPT = """
 import os, signal, sys, threading, time
 from slipway.core import interrupts
-interrupts.install()
+interrupts.handle_signals()
 number = int(sys.argv[1])
 reader, _ = os.pipe()
 def send():
@@ -47,7 +47,7 @@ def test_a_signal_that_no_system_call_has_noticed_is_not_missed(
 
 
 def test_what_is_started_in_the_background_keeps_ignoring_ctrl_c() -> None:
-    script = "import os, signal\nfrom slipway.core import interrupts\ninterrupts.install()\n"
+    script = "import os, signal\nfrom slipway.core import interrupts\ninterrupts.handle_signals()\n"
     script += "os.kill(os.getpid(), signal.SIGINT)\nprint('on')"
     command = ["/bin/sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

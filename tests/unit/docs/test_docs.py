@@ -72,6 +72,22 @@ def test_commands_are_found_in_blocks_and_in_lines() -> None:
     assert sum(len(list(commands(path.read_text()))) for path in DOCUMENTS) > 40
 
 
+def prose(text: str) -> Iterator[str]:
+    """Lines that an editor can break: no code, no table, no link that is longer by itself."""
+    for line in _FENCED.sub("", text).splitlines():
+        if not line.startswith("|") and len(max(line.split(), key=len, default="")) < 80:
+            yield line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_are_short_enough_for_a_diff(path: Path) -> None:
+    assert [line for line in prose(path.read_text()) if len(line) > 120] == []
+
+
+def test_the_readme_is_read_in_a_few_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(path: Path) -> None:
     for target, anchor in _LINK.findall(path.read_text()):

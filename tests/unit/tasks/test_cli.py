@@ -82,7 +82,7 @@ def test_ctrl_c_before_a_task_has_begun_is_told_by_the_exit_code(
         raise interrupt
 
     monkeypatch.setattr(InvProgram, "load_collection", interrupted)
-    monkeypatch.setattr(interrupts, "install", lambda: None)
+    monkeypatch.setattr(cli, "handle_signals", lambda: None)
     monkeypatch.setattr(sys, "argv", ["inv", "ship"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
