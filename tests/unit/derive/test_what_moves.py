@@ -109,6 +109,7 @@ def holds_nothing(name: str) -> bool:
         "README.md", "versions.yaml", ".ci", ".git", "bench", "docs", "entrypoints", "examples",
         "images/generated", "images/templates", "inv", "pyproject", "requirements", "slipway",
         "tasks", "tests", "CONTRIBUTING", "LICENSE", ".hadolint", ".github", "schema", "CHANGELOG",
+        "SECURITY", ".editorconfig", ".pre-commit",
     ],
 )  # fmt: skip
 def test_a_word_in_what_no_image_holds_moves_no_image(
