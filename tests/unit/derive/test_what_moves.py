@@ -115,18 +115,18 @@ def holds_nothing(name: str) -> bool:
 def test_a_word_in_what_no_image_holds_moves_no_image(
     copy: Path, start: tuple[Checkout, dict[str, BuildInputs]], kind: str
 ) -> None:
-    texts = {
-        copy / name: (ROOT / name).read_text()
+    contents = {
+        copy / name: (ROOT / name).read_bytes()
         for name in FILES
         if name.startswith(kind) and holds_nothing(name)
     }
-    for path, text in texts.items():
-        path.write_text(append(path)(text))
+    for path, content in contents.items():
+        path.write_bytes(content + append(path)("").encode())
     try:
         assert moved_images(copy, start[1]) == {}
     finally:
-        for path, text in texts.items():
-            path.write_text(text)
+        for path, content in contents.items():
+            path.write_bytes(content)
 
 
 def test_every_file_is_of_a_class_that_is_tested() -> None:
