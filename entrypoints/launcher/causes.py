@@ -122,6 +122,21 @@ class LaunchUsageError(LaunchError):
         super().__init__(message, code=USAGE, kind="UsageError")
 
 
+#: A rank that ended with 0 while others were in collectives: what their "connection closed" echoes.
+RANK_ENDED = "RankEnded"
+
+
 def root_cause(candidates: Sequence[Cause]) -> Cause | None:
-    """The root cause: the oldest error that is not merely the echo of another one."""
-    return min(candidates, key=lambda cause: (cause.secondary, -cause.age), default=None)
+    """The root cause: the oldest error that is not merely the echo of another one.
+
+    Of mere echoes, the one nearest to the source is a rank that has left early.
+    """
+    return min(
+        candidates,
+        key=lambda cause: (
+            cause.secondary,
+            cause.kind != RANK_ENDED and cause.secondary,
+            -cause.age,
+        ),
+        default=None,
+    )

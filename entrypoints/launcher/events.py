@@ -48,3 +48,31 @@ def write_failure(path: Path, cause: Cause) -> bool:
         events.emit("failure-file", path=str(path), error=str(error))
         return False
     return True
+
+
+class FailureNote:
+    """A failure file written ahead: what would have ended the job, should it be killed now.
+
+    Taken back when that is not true any more, so that the real cause finds room.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._text = ""
+
+    def write(self, cause: Cause) -> None:
+        """Write, or write anew; what the script has written stands."""
+        self.remove()
+        if self._path is not None and write_failure(self._path, cause):
+            self._text = cause.text() + "\n"
+
+    def remove(self) -> None:
+        """Take the text back, where it is still ours."""
+        if self._path is None or not self._text:
+            return
+        try:
+            if self._path.read_text(encoding="utf-8") == self._text:
+                self._path.unlink()
+        except OSError as error:
+            emit("failure-file", path=str(self._path), error=str(error))
+        self._text = ""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from launcher import events
 from launcher import events as failure
-from launcher.causes import PEER, STOPPED, Cause, LaunchError
+from launcher.causes import HANG, PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
 from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers
 from launcher.plan import Plan
@@ -112,7 +112,8 @@ class MainJob:
         else:
             agreed = self._gate.fail(None if cause is COLLECTING else cause.at(host))
             verdict = (agreed or cause).at(host)
-            code = verdict.code if verdict.host == host else PEER
+            # A hang is the whole job's, on whichever node the odd rank is.
+            code = verdict.code if verdict.host == host or verdict.code == HANG else PEER
         events.emit("failed", code=code, cause=verdict.headline(), detail=verdict.detail)
         if self._plan.context.failure_file is not None:
             failure.write_failure(self._plan.context.failure_file, verdict)

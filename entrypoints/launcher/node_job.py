@@ -30,6 +30,7 @@ from launcher.data import (
     unpack_source,
     warn_of_model,
 )
+from launcher.events import FailureNote
 from launcher.peers import PeerRoute, Peers, master_name
 from launcher.plan import Plan
 from launcher.platforms import (
@@ -41,14 +42,19 @@ from launcher.platforms import (
 )
 from launcher.ranks import (
     DEEPSPEED,
+    HANG_KIND,
+    STACK_SITE,
     ExtensionsCache,
     HangWatch,
     RankLayout,
     RanksEnd,
     RankSupervisor,
+    StallReport,
+    WatchOptions,
     cause_of_bad_stop,
     cause_of_cut,
-    dump_stacks,
+    cause_of_echo,
+    cause_of_hang,
     finished_before_failure,
     hostfile_text,
     layout_ranks,
@@ -69,6 +75,8 @@ class NodeJob:
         self._ranks: RankSupervisor | None = None
         self._hung: Cause | None = None
         self._route: PeerRoute | None = None
+        self._watch: HangWatch | None = None
+        self._note = FailureNote(plan.context.failure_file)
         self._data = JobData(
             plan.data,
             self._topology,
@@ -95,8 +103,19 @@ class NodeJob:
         extra = self._prepare(ranks, agreed)
         self._gate.gather("ready", True, halt=self._halt)
         self._data.watch(agreed, self._settings.number("checkpoint-interval"))
-        outcome = self._train(ranks, extra)
-        return self._finish(outcome, ranks)
+        outcome: RanksEnd | None = None
+        try:
+            outcome = self._train(ranks, extra)
+            return self._finish(outcome, ranks)
+        except CauseError as error:
+            # The others' collectives may have broken off because ranks here had ended.
+            if outcome is not None and outcome.early and error.cause.secondary:
+                raise CauseError(cause_of_echo(error.cause, outcome)) from error
+            raise
+        finally:
+            # Not before: other nodes' ranks may wait for some that have ended here.
+            if self._watch is not None:
+                self._watch.stop()
 
     def _meet(self) -> list[int]:
         """All launchers meet before anything starts; each node's number of ranks."""
@@ -203,6 +222,9 @@ class NodeJob:
     def _train(self, ranks: RankLayout, extra: list[EnvironmentChange]) -> RanksEnd:
         context, plan = self._context, self._plan
         env = apply_changes(context.env, [*plan.changes, *extra])
+        path = env.get("PYTHONPATH", "")
+        # First, so that it is the one that Python takes; it runs the image's own (see there).
+        env["PYTHONPATH"] = f"{STACK_SITE}:{path}" if path else str(STACK_SITE)
         if plan.runner == DEEPSPEED:
             (plan.log_dir / "hostfile").write_text(hostfile_text(ranks), encoding="utf-8")
         cache = ExtensionsCache(Path(env["TORCH_EXTENSIONS_DIR"]))
@@ -225,29 +247,49 @@ class NodeJob:
         )
         events.emit("ranks", first=ranks.first_rank, here=ranks.nproc, world=ranks.world)
         self._ranks.start()
-        watch = self._watch_for_hangs(self._ranks)
+        watch = self._watch = self._watch_ranks(self._ranks, ranks)
         try:
-            return self._ranks.wait(self._halt, self._settings.number("grace"))
+            with self._halt.telling(watch.mark_cut):
+                outcome = self._ranks.wait(self._halt, self._settings.number("grace"))
         finally:
-            if watch is not None:
-                watch.stop()
             cache.close()
+        failed = {cause.rank for cause in outcome.causes if cause.rank >= 0}
+        return replace(outcome, early=tuple(watch.early_ends(failed)))
 
-    def _watch_for_hangs(self, ranks: RankSupervisor) -> HangWatch | None:
-        seconds = self._settings.number("hang-timeout")
-        if not seconds:
-            return None
+    def _watch_ranks(self, supervisor: RankSupervisor, layout: RankLayout) -> HangWatch:
+        settings, plan = self._settings, self._plan
+        hang = float(settings.number("hang-timeout"))
+        after = float(settings.number("wait-report"))
+        options = WatchOptions(
+            after=min(after, hang) if hang else after,
+            hang=hang,
+            stop=settings.text("on-hang") == "stop",
+            stack_dir=plan.scratch / "stacks",
+            report_dir=plan.log_dir / "stalls",
+            gpus=plan.gpus.count > 0,
+        )
 
-        def report(cause: Cause) -> None:
-            self._hung = replace(cause, detail=dump_stacks(ranks.pids()))
-            self._halt.request(self._hung, hard=True)
+        def report(seen: StallReport) -> None:
+            cause = cause_of_hang(seen)
+            self._note.write(cause)
+            if options.stop and seen.kind == HANG_KIND:
+                self._hung = cause
+                self._halt.request(cause, hard=True)
 
-        watch = HangWatch(seconds, lambda: ranks.follower.quiet_since, report)
+        watch = HangWatch(
+            options, layout, self._gate, supervisor.pids, report=report, over=self._resumed
+        )
         watch.start()
         return watch
 
+    def _resumed(self) -> None:
+        """The ranks move again: what the failure file says is not true any more."""
+        self._note.remove()
+        events.emit("resumed", text="the ranks that were waiting have gone on")
+
     def _finish(self, outcome: RanksEnd, ranks: RankLayout) -> int:
         """After the ranks: save what is to be saved, and find the exit code."""
+        self._note.remove()
         stopped = self._halt.cause is not None and not self._halt.hard
         if self._halt.hard or self._hung is not None:
             raise CauseError(cause_of_cut(self._halt.cause, self._hung, outcome))

@@ -107,10 +107,23 @@ OPTIONS = (
     ),
     Option("instance-type", "", "where the platform does not tell, as on Slurm: ml.p5.48xlarge"),
     Option(
-        "hang-timeout",
-        "0",
-        "seconds without output until a job counts as hung; 0: never",
+        "wait-report",
+        "30",
+        "seconds for which ranks wait for another one until that is reported",
         number=True,
+    ),
+    Option(
+        "hang-timeout",
+        "600",
+        "seconds without progress of the rank that others wait for until it counts as hung; "
+        "0: never",
+        number=True,
+    ),
+    Option(
+        "on-hang",
+        "report",
+        "what to do about a hang: report it, or stop the job with 78",
+        choices=("report", "stop"),
     ),
     Option(
         "done-file",

@@ -138,9 +138,6 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
     if gpus.count:
         why = "a failed collective ends its rank (HyperPod recipes)"
         changes.append(unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why))
-    if context.settings.number("hang-timeout"):
-        why = "ranks show their stacks when the job hangs"
-        changes.append(unless_set(env, "PYTHONFAULTHANDLER", "1", why))
     done = context.settings.text("done-file")
     if done:
         changes.append(EnvironmentChange("LAUNCH_DONE_FILE", str(log_dir / done), "--done-file"))

@@ -8,17 +8,19 @@ from launcher import lazy_face
 
 if TYPE_CHECKING:
     from launcher.ranks.extension_cache import ExtensionsCache, cache_variables, local_disk
-    from launcher.ranks.hang_watch import HangWatch, dump_stacks
+    from launcher.ranks.hang_watch import HangWatch, WatchOptions, cause_of_hang
     from launcher.ranks.outcome import (
         RanksEnd,
         cause_of_bad_stop,
         cause_of_cut,
+        cause_of_echo,
         finished_before_failure,
     )
     from launcher.ranks.rank_commands import (
         DEEPSPEED,
         REPORT,
         SHIMS,
+        STACK_SITE,
         TORCHRUN,
         USER_PYTHON,
         RankCommand,
@@ -36,12 +38,15 @@ if TYPE_CHECKING:
         kill_tree,
         send_signal,
     )
+    from launcher.ranks.stall import HANG_KIND, StallReport
     from launcher.ranks.supervisor import RankSupervisor
 
 __all__ = [
     "DEEPSPEED",
+    "HANG_KIND",
     "REPORT",
     "SHIMS",
+    "STACK_SITE",
     "TORCHRUN",
     "USER_PYTHON",
     "ExtensionsCache",
@@ -50,14 +55,17 @@ __all__ = [
     "RankLayout",
     "RankSupervisor",
     "RanksEnd",
+    "StallReport",
+    "WatchOptions",
     "build_rank_commands",
     "cache_variables",
     "catches_signal",
     "cause_of_bad_stop",
     "cause_of_cut",
+    "cause_of_echo",
+    "cause_of_hang",
     "choose_runner",
     "default_nproc",
-    "dump_stacks",
     "find_ranks",
     "find_workers",
     "finished_before_failure",
@@ -72,10 +80,11 @@ __getattr__ = lazy_face(
     __name__,
     {
         "extension_cache": "ExtensionsCache cache_variables local_disk",
-        "hang_watch": "HangWatch dump_stacks",
-        "outcome": "RanksEnd cause_of_bad_stop cause_of_cut finished_before_failure",
+        "hang_watch": "HangWatch WatchOptions cause_of_hang",
+        "stall": "HANG_KIND StallReport",
+        "outcome": "RanksEnd cause_of_bad_stop cause_of_cut cause_of_echo finished_before_failure",
         "rank_commands": (
-            "DEEPSPEED REPORT RankCommand RankLayout SHIMS TORCHRUN USER_PYTHON "
+            "DEEPSPEED REPORT RankCommand RankLayout SHIMS STACK_SITE TORCHRUN USER_PYTHON "
             "build_rank_commands choose_runner default_nproc hostfile_text layout_ranks"
         ),
         "rank_processes": "catches_signal find_ranks find_workers kill_tree send_signal",

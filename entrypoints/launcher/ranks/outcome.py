@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher import causes, events
@@ -15,10 +15,17 @@ def cause_of_cut(halted: Cause | None, hung: Cause | None, outcome: RanksEnd) ->
     """Why ranks were cut short: a hang, the job's verdict, or what this node's own ranks said."""
     own = causes.root_cause([cause for cause in outcome.causes if not cause.secondary])
     if hung is not None:
-        # The ranks have just been made to write their stacks, and died of it.
-        return replace(hung, detail=hung.detail or (own.detail if own else ""))
+        return hung
     assert halted is not None, "ranks are cut short for a reason"
-    return own if own is not None and halted is COLLECTING else halted
+    if halted is not COLLECTING:
+        return halted
+    return own or halted
+
+
+def cause_of_echo(echo: Cause, outcome: RanksEnd) -> Cause:
+    """For a failure that only echoes another: ranks of this node that had ended before, if any."""
+    seen = [*outcome.early, *([] if echo is COLLECTING else [echo])]
+    return causes.root_cause(seen) or echo
 
 
 def finished_before_failure(done: Path | None, ranks: RankLayout, outcome: RanksEnd) -> bool:
@@ -48,8 +55,12 @@ def cause_of_bad_stop(outcome: RanksEnd, grace: int) -> Cause:
 
 @dataclass(frozen=True)
 class RanksEnd:
-    """How this node's ranks ended. `code` is the runner's (first non-zero)."""
+    """How this node's ranks ended. `code` is the runner's (first non-zero).
+
+    `early` names the ranks that ended with 0 before others here failed, or all were stopped.
+    """
 
     code: int
     causes: tuple[Cause, ...] = ()
     killed: bool = False
+    early: tuple[Cause, ...] = ()

@@ -17,6 +17,8 @@ REPORT = "LAUNCH_ELASTIC_REPORT"
 SHIMS = Path(__file__).resolve().parents[2] / "shims"
 #: Scripts that run in the Python of the user's code, not in the launcher's.
 USER_PYTHON = Path(__file__).resolve().parents[1] / "user_python"
+#: Put before PYTHONPATH for the ranks: its sitecustomize lets them show their stacks.
+STACK_SITE = USER_PYTHON / "site"
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,9 @@ def _to_stdout(data: bytes) -> None:
 def _unexplained(code: int, crash: diagnosis.Crash | None) -> Cause:
     """A runner that failed without a word from any rank."""
     if crash is not None:
-        return Cause("RunnerError", crash.message, FAILED, detail=crash.frames)
+        # torchrun's word for our own SIGTERM: its ranks had ended, it waited for other nodes.
+        ended = "SignalException" in crash.message
+        return Cause("RunnerError", crash.message, FAILED, detail=crash.frames, secondary=ended)
     if 192 <= code < 256:
         # deepspeed passes a signal on as a negative exit code, of which a byte is left.
         name = diagnosis.signal_name(256 - code)

@@ -12,7 +12,7 @@ from launcher.checks import FAIL, WARN, Check, node_check, preflight, probe
 from launcher.checks.preflight import NodeFacts
 from launcher.instances import INSTANCES
 from launcher.platforms import local_topology, named
-from launcher.ranks import hang_watch, layout_ranks
+from launcher.ranks import layout_ranks
 
 HEALTHY = NodeFacts(
     instance_type="ml.p5.48xlarge",
@@ -199,19 +199,6 @@ def test_nvidia_smis_health_columns_are_read(
     text: str, found: tuple[float | None, int | None]
 ) -> None:
     assert probe.parse_health(text) == found
-
-
-def test_a_gpu_that_does_not_tell_its_load_counts_as_busy() -> None:
-    assert hang_watch.parse_gpus("0, 100, 81559\n[N/A], [N/A], [N/A]\n") == [
-        (0, 100, 81559),
-        (100, 0, 1),
-    ]
-
-
-def test_a_hang_with_full_memory_suggests_zero_3() -> None:
-    assert "try ZeRO-3" in hang_watch.describe_hang(600, [(0, 80_000, 81_559)])
-    assert "ZeRO" not in hang_watch.describe_hang(600, [(0, 40_000, 81_559)])
-    assert hang_watch.describe_hang(600, []) == "no rank has written anything for 600 s"
 
 
 def test_the_instance_table_holds_the_types_that_the_documents_name() -> None:

@@ -1,0 +1,65 @@
+"""Which of a process's TCP connections get no answer: from /proc/PID/net/tcp and its open files."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from launcher.ranks.rank_processes import PROC
+
+#: Unanswered sendings of one segment: with the kernel's doubling, some seconds.
+RETRIES = 3
+ESTABLISHED, SYN_SENT = "01", "02"
+
+
+def silent_connections(pid: int) -> list[str]:
+    """The remote addresses that have not answered a process for some seconds."""
+    inodes = _socket_inodes(pid)
+    remotes = {
+        remote
+        for inode, state, retries, remote in _connections(pid)
+        if inode in inodes and retries >= RETRIES and state in (ESTABLISHED, SYN_SENT)
+    }
+    return sorted(remotes)
+
+
+def _socket_inodes(pid: int) -> set[str]:
+    inodes: set[str] = set()
+    try:
+        links = list((PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return inodes
+    for link in links:
+        try:
+            target = str(link.readlink())
+        except OSError:
+            continue  # closed meanwhile
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    return inodes
+
+
+def _connections(pid: int) -> Iterator[tuple[str, str, int, str]]:
+    for name in ("tcp", "tcp6"):
+        path = Path(PROC, str(pid), "net", name)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            cells = line.split()
+            if len(cells) > 9:
+                yield cells[9], cells[3], int(cells[6], 16), _address(cells[2])
+
+
+def _address(text: str) -> str:
+    """``0100007F:1F90`` is 127.0.0.1:8080: each four bytes in the machine's own order."""
+    address, port = text.split(":")
+    raw = bytes.fromhex(address)
+    # x86-64 and arm64 are both little-endian.
+    raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+    if len(raw) == 16 and raw[:12] == bytes(10) + b"\xff\xff":
+        raw = raw[12:]
+    host = socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+    return f"{host}:{int(port, 16)}"

@@ -1,0 +1,336 @@
+"""One rank watched from outside: its stack by signal, its state, CPU time and I/O from /proc.
+
+`RankTracker` keeps what the samples have in common: since when a rank stands in one place, and
+since when it shows no progress at all. Progress is another place, I/O, or a child that computes (a
+compiler); CPU time alone is none, because a wait may spin: NCCL's do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launcher.ranks import call_stack, rank_processes
+from launcher.ranks.call_stack import DEBUGGER, OWN, Stack, StackPlace
+
+PROC = rank_processes.PROC
+#: As in user_python/site/sitecustomize.py: the main thread's stack, and all threads' stacks.
+MAIN_SIGNAL, ALL_SIGNAL = signal.SIGRTMAX - 6, signal.SIGRTMAX - 7
+TICKS = os.sysconf("SC_CLK_TCK")
+#: Less I/O between two samples is a heartbeat, not work.
+WORK_BYTES = 16384
+#: A child that uses less of a core is idle.
+CHILD_SHARE = 0.1
+#: faulthandler writes 100 frames a thread at most; a longer text is not its own.
+STACK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ProcessUse:
+    """What a process has used so far: CPU seconds, seconds ready without a CPU, bytes, faults."""
+
+    state: str = "?"
+    cpu: float = 0.0
+    main_cpu: float = 0.0
+    ready: float = 0.0
+    io: int = 0
+    faults: int = 0
+
+
+def read_use(pid: int) -> ProcessUse | None:
+    """From /proc; None when the process has ended. What may not be read counts as 0."""
+    stat = _stat(PROC / str(pid) / "stat")
+    if stat is None or stat[0] in "ZX":
+        return None
+    main = _stat(PROC / str(pid) / "task" / str(pid) / "stat")
+    return ProcessUse(
+        state=stat[0],
+        cpu=(int(stat[11]) + int(stat[12])) / TICKS,
+        main_cpu=(int(main[11]) + int(main[12])) / TICKS if main else 0.0,
+        ready=_ready(pid),
+        io=_io(pid),
+        faults=int(stat[9]),
+    )
+
+
+def _stat(path: Path) -> list[str] | None:
+    """The fields of a stat file from the state on (proc(5): the name before may hold anything)."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def _ready(pid: int) -> float:
+    """Seconds for which the main thread could have run but had no CPU."""
+    try:
+        text = (PROC / str(pid) / "schedstat").read_text(encoding="utf-8")
+        return int(text.split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def _io(pid: int) -> int:
+    try:
+        text = (PROC / str(pid) / "io").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    values = dict(line.split(": ") for line in text.splitlines() if ": " in line)
+    return int(values.get("rchar", 0)) + int(values.get("wchar", 0))
+
+
+def system_call(pid: int) -> str:
+    """Where in the kernel the main thread waits, as far as it may be read: ``futex_wait_queue``."""
+    try:
+        name = (PROC / str(pid) / "wchan").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+    return "" if name in ("0", "") else name
+
+
+def tracer(pid: int) -> int:
+    """The debugger that holds a process; 0 for none."""
+    try:
+        text = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    row = next((line for line in text.splitlines() if line.startswith("TracerPid:")), "")
+    return int(row.split()[1]) if row else 0
+
+
+class StackFile:
+    """A file to which one process writes its stacks on a signal.
+
+    `name` is the process's number in its own PID namespace, where that is another than ours.
+    """
+
+    def __init__(self, directory: Path, pid: int, name: int = 0, *, threads: bool = False) -> None:
+        self.pid = pid
+        self._path = directory / f"{name or pid}{'.threads' if threads else ''}"
+        self._number = ALL_SIGNAL if threads else MAIN_SIGNAL
+        self._asked = False
+
+    def ask(self) -> bool:
+        """Have the stack written; False where that cannot be, or the last one has not come.
+
+        A stopped process keeps signals until it goes on: one is enough. And where there is no
+        handler, the signal would end the process.
+        """
+        try:
+            if self._asked and not self._path.stat().st_size:
+                return False
+            if not rank_processes.catches_signal(self.pid, self._number):
+                return False
+            os.truncate(self._path, 0)
+        except OSError:
+            return False  # no such file: a program that is not Python, or has not begun
+        self._asked = bool(rank_processes.send_signal([self.pid], self._number))
+        return self._asked
+
+    def read(self) -> str:
+        """What has been written since it was asked for."""
+        try:
+            with self._path.open("rb") as file:
+                return file.read(STACK_BYTES).decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+@dataclass
+class RankTracker:
+    """What is known of one rank by its samples."""
+
+    rank: int
+    pid: int
+    file: StackFile
+    stack: Stack = ()
+    place: StackPlace = field(default_factory=lambda: StackPlace(call_stack.UNKNOWN, "", ""))
+    use: ProcessUse = field(default_factory=ProcessUse)
+    gone: bool = False
+    #: Monotonic times: since when it has been in this place; since when without progress.
+    since: float = 0.0
+    idle_since: float = 0.0
+    answered: float = 0.0
+    seen: float = 0.0
+    #: Over the last seconds: share of a core used, share of the time ready without a core.
+    cpu_share: float = 0.0
+    ready_share: float = 0.0
+    child: str = ""
+    #: Samples of the current window of the straggler watch: how many, how many waiting, and where
+    #: the rank was in the others.
+    samples: int = 0
+    waiting: int = 0
+    work: Counter[str] = field(default_factory=Counter)
+    starved: float = 0.0
+    _mark: tuple[float, ProcessUse] | None = None
+    _children: dict[int, tuple[float, int]] = field(default_factory=dict)
+
+    def begin(self, now: float) -> None:
+        """Nothing is known yet."""
+        self.since = self.idle_since = self.answered = self.seen = now
+        use = read_use(self.pid)
+        if use is not None:
+            self.use = use
+            self._mark = (now, use)
+
+    def take(self, now: float, text: str) -> None:
+        """One sample: the stack's text ("" where none came) beside what /proc says."""
+        use = read_use(self.pid)
+        if use is None:
+            # It ended after it was last seen, and before whatever its end has caused.
+            self.gone = True
+            self.since = self.seen
+            return
+        self.seen = now
+        stack = call_stack.parse_stack(text)
+        moved = False
+        if stack:
+            self.answered = now
+            moved = not call_stack.same_place(stack, self.stack)
+            if stack != self.stack:
+                self.place = call_stack.find_place(stack)
+            self.stack = stack
+        if moved:
+            self.since = now
+        if moved or self._worked(use, len(text)):
+            self.idle_since = now
+        self.use = use
+        self._measure(now, use)
+        self._count()
+
+    def _worked(self, use: ProcessUse, own_bytes: int) -> bool:
+        """Whether there was I/O or paging; its own stack's bytes are ours, not the rank's."""
+        paged = use.faults > self.use.faults
+        return paged or use.io - self.use.io - own_bytes > WORK_BYTES
+
+    def _measure(self, now: float, use: ProcessUse) -> None:
+        """Shares over at least two seconds: CPU time is counted in steps of 10 ms."""
+        if self._mark is None:
+            self._mark = (now, use)
+        began, first = self._mark
+        if now - began >= 2.0:
+            self.cpu_share = (use.cpu - first.cpu) / (now - began)
+            self.ready_share = (use.ready - first.ready) / (now - began)
+            self._mark = (now, use)
+
+    def _count(self) -> None:
+        self.samples += 1
+        if self.place.waits:
+            self.waiting += 1
+        else:
+            self.work[self.place.where] += 1
+        if self.ready_share > 0.5:
+            self.starved += 1
+
+    def new_window(self) -> None:
+        """Begin to count anew."""
+        self.samples = self.waiting = 0
+        self.starved = 0.0
+        self.work.clear()
+
+    def look_at_children(self, now: float, seconds: float) -> None:
+        """Whether a program that the rank has started is at work: a compiler, a download.
+
+        A data loader's worker that has the rank's own handlers is part of the rank.
+        """
+        family = rank_processes.descendants(self.pid, rank_processes.process_table())
+        seen: dict[int, tuple[float, int]] = {}
+        self.child = ""
+        for process in family:
+            use = read_use(process.pid)
+            if use is None:
+                continue
+            seen[process.pid] = (use.cpu, use.io)
+            cpu, io = self._children.get(process.pid, (use.cpu, use.io))
+            own = rank_processes.catches_signal(process.pid, MAIN_SIGNAL)
+            busy = use.cpu - cpu > CHILD_SHARE * seconds or use.io - io > WORK_BYTES
+            if busy and not own:
+                self.child = process.name
+                self.idle_since = now
+        self._children = seen
+
+    def row(self, now: float) -> dict[str, object]:
+        """What the other nodes are told; a few hundred bytes."""
+        return {
+            "rank": self.rank,
+            "kind": "gone" if self.gone else self._kind(now),
+            "call": self.place.call[:60],
+            "where": self.place.where[:160],
+            "code": self.place.code[:120],
+            "seconds": round(now - self.since, 1),
+            "idle": round(now - self.idle_since, 1),
+            "doing": self.doing(now),
+        }
+
+    def _kind(self, now: float) -> str:
+        if self.use.state == "T":
+            return "stopped"
+        if self.use.state == "t" or tracer(self.pid):
+            return DEBUGGER
+        if not self.stack or now - self.answered > 10.0:
+            return "silent" if self.stack else call_stack.UNKNOWN
+        return self.place.kind
+
+    def doing(self, now: float) -> str:
+        """In words: what the process does by /proc."""
+        if self.gone:
+            return "its process has ended"
+        state = self.use.state
+        if state == "T":
+            return "stopped by a signal (SIGSTOP)"
+        if state == "t" or tracer(self.pid):
+            return "held by a debugger"
+        if self.place.kind == DEBUGGER:
+            return "in an interactive debugger"
+        if self.child:
+            return f"its child {self.child} is at work"
+        if self.ready_share > 0.5 and self.cpu_share < 0.5:
+            return f"starved of CPU: it had {self.cpu_share:.0%} of a core and was ready to run"
+        call = system_call(self.pid)
+        inside = f" in {call}" if call else ""
+        if state == "D":
+            return f"in an uninterruptible system call{inside}"
+        if self.cpu_share > 0.7:
+            words = "spinning" if now - self.idle_since > 5.0 else "computing"
+            return f"{words}, {self.cpu_share:.0%} of a core"
+        if self.place.kind == OWN and self.place.call == "data loader":
+            return "waits for its data loader's workers"
+        return f"asleep, {self.cpu_share:.0%} of a core{inside}"
+
+
+def rank_number(pid: int) -> int:
+    """The global rank of a process, by its environment; -1 where it does not say."""
+    env = rank_processes.read_environment(pid)
+    text = env.get("RANK") or env.get("OMPI_COMM_WORLD_RANK") or ""
+    return int(text) if text.isdecimal() else -1
+
+
+def answering_process(pid: int, directory: Path) -> int:
+    """The process of a rank that has a stack file: itself, or what a shell wrapper has started."""
+    if (directory / str(pid)).exists():
+        return pid
+    for process in rank_processes.descendants(pid, rank_processes.process_table()):
+        if (directory / str(process.pid)).exists():
+            return process.pid
+    return pid
+
+
+def dump_all_threads(files: dict[str, StackFile], patience: float = 1.0) -> dict[str, str]:
+    """All threads' stacks of each process, as far as they come within `patience` seconds."""
+    asked = {name: file for name, file in files.items() if file.ask()}
+    texts: dict[str, str] = {}
+    deadline = time.monotonic() + patience
+    while asked:
+        time.sleep(0.05)
+        # A dump grows line by line: it is whole when it has not grown since the last look.
+        again = {name: file.read() for name, file in asked.items()}
+        whole = all(text and text == texts.get(name) for name, text in again.items())
+        texts = again
+        if whole or time.monotonic() > deadline:
+            break
+    return texts
