@@ -22,11 +22,11 @@ from slipway.squashfs import (
     DIR,
     REG,
     SYMLINK,
-    CompressionOptions,
     DataPart,
     FileData,
     ImageRules,
     LayerCache,
+    SqshOptions,
     TreeNode,
     dump_layer,
     freeze_tree,
@@ -94,8 +94,8 @@ def run(folder: Path, keys: list[str]) -> dict[str, float]:
         linked = link_image(
             [layer for layer in layers if layer is not None],
             folder / "out.sqsh",
-            CompressionOptions(),
-            ImageRules(all_root=True, readable_depth=5),
+            SqshOptions(),
+            ImageRules(all_root=True, readable=True, writable_depth=15),
         )
         times.append(time.perf_counter() - begun)
         del layers

@@ -17,13 +17,13 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from slipway.squashfs import CompressionOptions
+from slipway.squashfs import SqshOptions
 from tests.support.squashfs_rig import STACKS, Stack, check_stack
 
 _NUMBERS = itertools.count()
 OPTIONS = st.sampled_from(
     [
-        CompressionOptions(name, None, size)
+        SqshOptions(name, None, size)
         for name in ("zstd", "gzip", "lz4", "none")
         for size in (4096, 8192)
     ]
@@ -44,7 +44,7 @@ def main() -> None:
             phases=[Phase.generate, Phase.shrink],
         )
         @given(stack=STACKS, options=OPTIONS)
-        def soak(stack: Stack, options: CompressionOptions) -> None:
+        def soak(stack: Stack, options: SqshOptions) -> None:
             nonlocal layers, names
             layers += len(stack)
             names += sum(map(len, stack))

@@ -9,10 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slipway.core.errors import SlipwayError
+
+
+OnWait = Callable[[str], None]
+"""Hears who holds a lock that is waited for."""
 
 
 class FileLock:
@@ -22,21 +26,60 @@ class FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
-    def share(self) -> None:
+    def share(self, on_wait: OnWait | None = None) -> None:
         """Hold it together with others; waits for one that holds it alone."""
-        fcntl.flock(self.handle, fcntl.LOCK_SH)
+        self._hold(fcntl.LOCK_SH, on_wait)
 
-    def own(self, *, wait: bool = True) -> bool:
+    def own(self, *, wait: bool = True, on_wait: OnWait | None = None) -> bool:
         """Hold it alone. False where that would mean waiting and `wait` is not wanted."""
+        if wait:
+            self._hold(fcntl.LOCK_EX, on_wait)
+            return True
         try:
-            fcntl.flock(self.handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
+    def _hold(self, how: int, on_wait: OnWait | None) -> None:
+        try:
+            fcntl.flock(self.handle, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                on_wait(describe_holders(self.handle))
+            fcntl.flock(self.handle, how)
+
     def release(self) -> None:
         """Let go."""
         os.close(self.handle)
+
+
+def _lock_holders(handle: int) -> list[int]:
+    """The processes that hold a file's lock, as the kernel lists them (proc_locks(5)).
+
+    A process of another PID namespace is listed as 0. By the inode alone: on overlayfs and btrfs the device there is not the one that stat says.
+    """
+    inode = os.fstat(handle).st_ino
+    holders = []
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            holders.append(int(fields[4]))
+    return sorted(set(holders) - {0, os.getpid()})
+
+
+def describe_holders(handle: int) -> str:
+    """Who holds a file's lock: `process 71 (python), which is stopped (...)`, for each."""
+    described = []
+    for pid in _lock_holders(handle):
+        text = f"process {pid}"
+        with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+            text += f" ({name.partition('(')[2]})"
+            if rest.split()[0] in "Tt":
+                text += f", which is stopped (`kill -CONT {pid}` lets it go on)"
+        described.append(text)
+    return " and ".join(described) or "another process"
 
 
 @contextlib.contextmanager

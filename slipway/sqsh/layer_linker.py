@@ -12,9 +12,8 @@ from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.unsquashfs import ExpectedContents
 from slipway.squashfs import (
     DIR,
-    READABLE_DEPTH,
+    WRITABLE_DEPTH,
     CompiledLayer,
-    CompressionOptions,
     ImageContents,
     ImageRules,
     LayerCache,
@@ -50,10 +49,9 @@ def link_layers(
     task: str,
 ) -> SqshContents:
     """Write the image into `path`. Raises SlipwayError, and OSError of `path`'s file system."""
-    settings = CompressionOptions(options.compressor, options.level, options.block_size)
     progress = _Progress(origin, say, task)
-    with compile_layers(cache, origin.layers, settings, progress.layer, progress.cached) as layers:
-        layers = [*layers, config_layer(layers, origin, settings)]
+    with compile_layers(cache, origin.layers, options, progress.layer, progress.cached) as layers:
+        layers = [*layers, config_layer(layers, origin, options)]
 
         def check(contents: ImageContents) -> None:
             say(Event("progress", task, step="verify"))
@@ -62,10 +60,11 @@ def link_layers(
         linked = link(
             layers,
             path,
-            settings,
+            options,
             ImageRules(
                 all_root=True,
-                readable_depth=READABLE_DEPTH,
+                readable=True,
+                writable_depth=WRITABLE_DEPTH,
                 keep_devices=False,
                 mtime=origin.image.created,
             ),
@@ -119,7 +118,7 @@ class _Progress:
 
 
 def config_layer(
-    layers: Sequence[CompiledLayer], origin: SourceImage, options: CompressionOptions
+    layers: Sequence[CompiledLayer], origin: SourceImage, options: SqshOptions
 ) -> CompiledLayer:
     """The layer that goes on top of `layers`.
 

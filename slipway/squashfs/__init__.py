@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     from slipway.squashfs.compile.layer_sources import DirectorySource, Source, TarSource
     from slipway.squashfs.compile.layer_tree import FileData, TreeNode, new_root, put_node
     from slipway.squashfs.compile.layer_writer import LayerWriter
-    from slipway.squashfs.format.options import (
-        READABLE_DEPTH,
-        CompressionOptions,
-        ImageRules,
-        SqshOptions,
-    )
+    from slipway.squashfs.format.options import WRITABLE_DEPTH, ImageRules, SqshOptions
     from slipway.squashfs.format.structures import DIR, REG, SYMLINK
     from slipway.squashfs.link.linker import ImageContents, link_image
     from slipway.squashfs.link.path_lookup import kind_at, resolve_path
@@ -39,11 +34,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_LIMIT",
     "DIR",
-    "READABLE_DEPTH",
     "REG",
     "SYMLINK",
+    "WRITABLE_DEPTH",
     "CompiledLayer",
-    "CompressionOptions",
     "DataPart",
     "DirectorySource",
     "FileChange",
@@ -83,7 +77,7 @@ __getattr__ = lazy_face(
         "compile.layer_sources": "DirectorySource Source TarSource",
         "compile.layer_tree": "FileData TreeNode new_root put_node",
         "compile.layer_writer": "LayerWriter",
-        "format.options": "CompressionOptions ImageRules READABLE_DEPTH SqshOptions",
+        "format.options": "ImageRules SqshOptions WRITABLE_DEPTH",
         "format.structures": "DIR REG SYMLINK",
         "link.linker": "ImageContents link_image",
         "link.path_lookup": "kind_at resolve_path",

@@ -29,10 +29,10 @@ from hypothesis import strategies as st
 from slipway.core import differing_pieces, digests
 from slipway.squashfs import (
     REG,
-    CompressionOptions,
     DirectorySource,
     LayerCache,
     Source,
+    SqshOptions,
     TarSource,
     compile_layers,
     link_image,
@@ -416,7 +416,7 @@ def differences(got: dict[bytes, Fact], wanted: dict[bytes, Fact]) -> list[str]:
     ]
 
 
-def check_stack(stack: Stack, folder: Path, options: CompressionOptions) -> None:
+def check_stack(stack: Stack, folder: Path, options: SqshOptions) -> None:
     """Build a stack both ways, link it, and compare with the kernel's overlay of it."""
     folder.mkdir()
     small = patch.object(digests, "PIECE_BYTES", 3 * BLOCK)  # several in a layer

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.core import FileLock, cpu_count
+from slipway.core import FileLock
 from slipway.squashfs.compile import directory_layer, tar_layer
-from slipway.squashfs.compile.block_writer import BlockWriter
 from slipway.squashfs.compile.compiled_layer import (
     CompiledLayer,
     DataPart,
@@ -30,7 +30,7 @@ from slipway.squashfs.compile.layer_stream import ReadAhead, decompressed_stream
 from slipway.squashfs.compile.layer_tree import TreeNode
 from slipway.squashfs.compile.pack_job import PackedPart, PackJob, pack_job
 from slipway.squashfs.compile.worker_pool import PackPool
-from slipway.squashfs.format import CompressionOptions, LayerError
+from slipway.squashfs.format import LayerError, SqshOptions
 
 PART_BYTES = 128 << 20
 """File bytes of a part: small enough to keep all cores busy, large enough to share fragments.
@@ -38,12 +38,16 @@ It decides the bytes of the result."""
 
 _SMALL_BYTES = 8 << 20
 
+_SPOOL = "contents"
+"""Contents of an archive's files, in a new entry's folder until they are packed."""
+
 
 @dataclass
 class _Build:
-    """A layer directory that is being compiled."""
+    """A layer that is being compiled: its tree, and the jobs that pack its files."""
 
     folder: Path  # the entry's, not yet visible
+    source: Source
     root: TreeNode | None = None
     jobs: list[tuple[list[TreeNode], Future[PackedPart]]] = field(default_factory=list)
 
@@ -52,15 +56,17 @@ class _Build:
 def compile_layers(
     cache: LayerCache,
     sources: Sequence[Source],
-    options: CompressionOptions,
+    options: SqshOptions,
     on_progress: OnProgress = no_progress,
     on_cached: Callable[[str], None] | None = None,
+    on_wait: Callable[[str, str], None] | None = None,
 ) -> Iterator[list[CompiledLayer]]:
     """The compiled layers of `sources`, in the same order, kept in the cache for the block.
 
-    Raises LayerError, CacheError. Whatever was compiled before an error stays cached.
+    `on_wait` hears of a layer that another process holds, and which one that is. Raises
+    LayerError, CacheError. Whatever was compiled before an error stays cached.
     """
-    keys = [options.key(source.digest, source.kind) for source in sources]
+    keys = [options.layer_key(source.digest) for source in sources]
     by_key = dict(zip(keys, sources, strict=True))
     locks: list[FileLock] = []
     layers: dict[str, CompiledLayer] = {}
@@ -70,12 +76,17 @@ def compile_layers(
         for key in sorted(by_key):
             lock = cache.lock(key)
             locks.append(lock)
-            lock.share()
+
+            def waits(holder: str, digest: str = by_key[key].digest) -> None:
+                if on_wait is not None:
+                    on_wait(digest, holder)
+
+            lock.share(waits)
             layer = cache.read(key)
             if layer is None:
                 lock.release()
                 locks[-1] = lock = cache.lock(key)
-                lock.own()
+                lock.own(on_wait=waits)
                 layer = cache.read(key)  # another process may have made it meanwhile
             if layer is None:
                 missing[key] = lock
@@ -102,30 +113,37 @@ def compile_layers(
 def _compile(
     cache: LayerCache,
     wanted: Sequence[tuple[str, Source]],
-    options: CompressionOptions,
+    options: SqshOptions,
     on_made: Callable[[str, CompiledLayer], None],
     on_progress: OnProgress,
 ) -> None:
-    """Make entries. All directories are read first, so that no core waits at a layer's end."""
+    """Make entries. One layer is read while another is packed, so that no core waits at its end."""
     options.codec()  # a missing library is one error here, not one in each process
     with contextlib.ExitStack() as entries, PackPool() as pool:
-        builds: list[tuple[str, _Build, contextlib.ExitStack]] = []
-        for key, source in wanted:
-            if isinstance(source, DirectorySource):
-                entry = entries.enter_context(contextlib.ExitStack())
-                build = _Build(entry.enter_context(cache.make(key)))
-                builds.append((key, build, entry))
-                _read_directory(source, build, pool, options, on_progress)
-            else:
-                with cache.make(key) as folder:
-                    layer = _read_archive(source, folder, options, on_progress)
-                    (folder / INDEX).write_bytes(dump_layer(layer))
-                on_made(key, _load(cache, key))
-        for key, build, entry in builds:
+        builds: deque[tuple[str, _Build, contextlib.ExitStack]] = deque()
+
+        def finish_oldest() -> None:
+            key, build, entry = builds.popleft()
             layer = _assemble(build)
+            (build.folder / _SPOOL).unlink(missing_ok=True)
             (build.folder / INDEX).write_bytes(dump_layer(layer))
             entry.close()
             on_made(key, _load(cache, key))
+
+        for key, source in wanted:
+            if isinstance(source, TarSource):
+                # Unpacked archives take space while they wait: one waits, one is read.
+                while sum(isinstance(build.source, TarSource) for _, build, _ in builds) > 1:
+                    finish_oldest()
+            entry = entries.enter_context(contextlib.ExitStack())
+            build = _Build(entry.enter_context(cache.make(key)), source)
+            builds.append((key, build, entry))
+            if isinstance(source, DirectorySource):
+                _read_directory(source, build, pool, options, on_progress)
+            else:
+                _read_archive(source, build, pool, options, on_progress)
+        while builds:
+            finish_oldest()
 
 
 def _load(cache: LayerCache, key: str) -> CompiledLayer:
@@ -135,59 +153,129 @@ def _load(cache: LayerCache, key: str) -> CompiledLayer:
     return layer
 
 
-def _read_directory(
-    source: DirectorySource,
-    build: _Build,
-    pool: PackPool,
-    options: CompressionOptions,
-    on_progress: OnProgress,
-) -> None:
-    files: list[tuple[bytes, TreeNode]] = []
-    waiting = total = done = 0
-    scanned = False
+class _PartQueue:
+    """Cuts a layer's files into parts, which go to the pool as they fill up.
 
-    def submit() -> None:
-        nonlocal files, waiting
-        part, size = len(build.jobs), waiting
+    `base` is what the places of files count from, see PackJob; `on_packed` hears of bytes done.
+    """
+
+    def __init__(
+        self,
+        build: _Build,
+        base: Path,
+        pool: PackPool,
+        options: SqshOptions,
+        on_packed: Callable[[int], None],
+    ) -> None:
+        self._build = build
+        self._base = bytes(base)
+        self._pool = pool
+        self._options = options
+        self._on_packed = on_packed
+        self._files: list[tuple[bytes | int, TreeNode]] = []
+        self._waiting = 0
+
+    def add(self, place: bytes | int, node: TreeNode) -> None:
+        """The next file."""
+        self._files.append((place, node))
+        self._waiting += node.size
+        if self._waiting >= PART_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Begin to pack what waits."""
+        if not self._files:
+            return
+        part, size = len(self._build.jobs), self._waiting
         job = PackJob(
-            bytes(source.folder),
-            [(path, node.size) for path, node in files],
+            self._base,
+            [(place, node.size) for place, node in self._files],
             part,
-            options.compressor,
-            options.level,
-            options.block_size,
-            build.folder / part_name(part),
+            self._options.compressor,
+            self._options.level,
+            self._options.block_size,
+            self._build.folder / part_name(part),
         )
 
         def finished(future: Future[PackedPart]) -> None:
-            nonlocal done
-            if future.exception() is not None:
-                return
-            done += size
-            on_progress(source.digest, done, total if scanned else 0)
+            if future.exception() is None:
+                self._on_packed(size)
 
         if size < _SMALL_BYTES:  # done sooner than a process has started
             future: Future[PackedPart] = Future()
             future.set_result(pack_job(job))
             future.add_done_callback(finished)
         else:
-            future = pool.submit(job, finished)
-        build.jobs.append(([node for _, node in files], future))
-        files, waiting = [], 0
+            future = self._pool.submit(job, finished)
+        self._build.jobs.append(([node for _, node in self._files], future))
+        self._files, self._waiting = [], 0
+
+
+def _read_directory(
+    source: DirectorySource,
+    build: _Build,
+    pool: PackPool,
+    options: SqshOptions,
+    on_progress: OnProgress,
+) -> None:
+    total = done = 0
+    scanned = False
+
+    def on_packed(size: int) -> None:
+        nonlocal done
+        done += size
+        on_progress(source.digest, done, total if scanned else 0)
+
+    parts = _PartQueue(build, source.folder, pool, options, on_packed)
 
     def on_file(path: bytes, node: TreeNode) -> None:
-        nonlocal waiting, total
-        files.append((path, node))
-        waiting += node.size
+        nonlocal total
         total += node.size
-        if waiting >= PART_BYTES:
-            submit()
+        parts.add(path, node)
 
     on_progress(source.digest, 0, 0)
     build.root = directory_layer.scan_directory(source.folder, on_file)
     scanned = True
-    if files:
-        submit()
+    parts.flush()
+
+
+def _read_archive(
+    source: TarSource,
+    build: _Build,
+    pool: PackPool,
+    options: SqshOptions,
+    on_progress: OnProgress,
+) -> None:
+    """Read all of the archive and check its digest; only then its files are packed."""
+    on_progress(source.digest, 0, source.size)
+    fetched = 0
+
+    def on_bytes(count: int) -> None:
+        del count  # unpacked bytes; the blob's are what has a known total
+        on_progress(source.digest, min(fetched, source.size), source.size)
+
+    def counted(pieces: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal fetched
+        for piece in pieces:
+            fetched += len(piece)
+            yield piece
+
+    path = build.folder / _SPOOL
+    with (
+        path.open("xb", buffering=1 << 20) as sink,
+        ReadAhead(decompressed_stream(counted(source.open())), on_bytes) as stream,
+    ):
+        build.root = tar_layer.read_tar_layer(stream, tar_layer.ContentSpool(sink))
+        digest = f"sha256:{stream.drain()}"
+    if digest != source.digest:
+        raise LayerError(
+            f"the layer's content has digest {digest}, not {source.digest}",
+            cure="The image is damaged or was tampered with: pull or build it again.",
+        )
+    parts = _PartQueue(build, path, pool, options, lambda _: None)
+    for node in tar_layer.files_in_order(build.root):
+        parts.add(node.data.start, node)
+    parts.flush()
 
 
 def _assemble(build: _Build) -> CompiledLayer:
@@ -202,38 +290,4 @@ def _assemble(build: _Build) -> CompiledLayer:
         parts.append(DataPart(build.folder / part_name(number), done.pieces))
         before.append(len(fragments))
         fragments += done.fragments
-    return freeze_tree(build.root, parts, fragments, before)
-
-
-def _read_archive(
-    source: TarSource, folder: Path, options: CompressionOptions, on_progress: OnProgress
-) -> CompiledLayer:
-    on_progress(source.digest, 0, source.size)
-    fetched = 0
-
-    def on_bytes(count: int) -> None:
-        del count  # unpacked bytes; the blob's are what has a known total
-        on_progress(source.digest, fetched, source.size)
-
-    def counted(pieces: Iterable[bytes]) -> Iterator[bytes]:
-        nonlocal fetched
-        for piece in pieces:
-            fetched += len(piece)
-            yield piece
-
-    path = folder / part_name(0)
-    with (
-        ThreadPoolExecutor(cpu_count()) as pool,
-        path.open("xb", buffering=1 << 20) as sink,
-        ReadAhead(decompressed_stream(counted(source.open())), on_bytes) as stream,
-    ):
-        packer = BlockWriter(sink, options.codec(), options.block_size, pool=pool)
-        root = tar_layer.read_tar_layer(stream, packer)
-        pieces = packer.finish()
-        digest = f"sha256:{stream.drain()}"
-    if digest != source.digest:
-        raise LayerError(
-            f"the layer's content has digest {digest}, not {source.digest}",
-            cure="The image is damaged or was tampered with: pull or build it again.",
-        )
-    return freeze_tree(root, [DataPart(path, pieces)], packer.fragments, [0])
+    return freeze_tree(build.root, parts, fragments, before or [0])

@@ -43,8 +43,10 @@ def scan_directory(folder: Path, on_file: OnFile) -> TreeNode:
     base = os.fsencode(folder)
     root = new_root()
     try:
-        _attributes(base, root)
-        root.implied = True
+        # The root's own mode, owner and attributes are the engine's, not the layer's.
+        described = TreeNode(DIR)
+        _attributes(base, described)
+        root.opaque = described.opaque
         _scan(base, root, on_file)
     except OSError as error:
         path = error.filename if error.filename is not None else base

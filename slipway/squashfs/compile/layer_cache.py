@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,33 @@ INDEX, SEAL = "index", "seal"
 _PARTIAL = ".partial"
 
 
+def _is_file_or_nothing(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever is there: a folder with all that is in it, a file, a link itself."""
+    try:
+        folder = stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if folder:
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _unusable(path: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"the layer cache cannot be used: {error.strerror}",
+        where=str(path),
+        cure="Check its permissions, or remove it: layers are compiled again when needed.",
+    )
+
+
 class LayerCache:
     """The layer cache in `folder`, kept below `limit` bytes by `trim`."""
 
@@ -34,11 +62,16 @@ class LayerCache:
         self.folder = folder
         self.limit = limit
         try:
-            (folder / "layers").mkdir(parents=True, exist_ok=True)
-            (folder / "locks").mkdir(exist_ok=True)
+            for name in ("layers", "locks"):
+                below = folder / name
+                if folder.is_dir() and not below.is_dir():
+                    _remove(below)  # a file or a dangling link in the place of our folder
+                below.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(
-                f"the layer cache cannot be made: {error.strerror}", where=str(folder)
+                f"the layer cache cannot be made: {error.strerror}",
+                where=str(folder),
+                cure="Check the folder's permissions, or remove what is in its place.",
             ) from error
 
     def entry(self, key: str) -> Path:
@@ -46,8 +79,14 @@ class LayerCache:
         return self.folder / "layers" / key
 
     def lock(self, key: str) -> FileLock:
-        """The lock of an entry, not held yet."""
-        return FileLock(self.folder / "locks" / key)
+        """The lock of an entry, not held yet; anything else in its place is removed."""
+        path = self.folder / "locks" / key
+        try:
+            if not _is_file_or_nothing(path):
+                _remove(path)
+            return FileLock(path)
+        except OSError as error:
+            raise _unusable(path, error) from error
 
     def read(self, key: str) -> CompiledLayer | None:
         """A whole entry, marked as used now; None where it is missing or damaged.
@@ -56,6 +95,8 @@ class LayerCache:
         """
         entry = self.entry(key)
         try:
+            if not _is_entry(entry):
+                return None
             layer = read_layer((entry / INDEX).read_bytes(), entry)
             if (entry / SEAL).read_text() != _seal(entry):
                 for part in layer.parts:
@@ -73,21 +114,22 @@ class LayerCache:
         """A fresh folder that becomes the entry at the end of the block. Hold its lock alone."""
         entry = self.entry(key)
         partial = entry.with_name(key + _PARTIAL)
-        shutil.rmtree(partial, ignore_errors=True)
         try:
+            _remove(partial)
             partial.mkdir()
             yield partial
             _write_seal(partial)
-            shutil.rmtree(entry, ignore_errors=True)
+            _remove(entry)
             partial.rename(entry)
         except OSError as error:
             raise CacheError(
                 f"the layer cache cannot be written: {error.strerror}",
                 where=str(self.folder),
-                cure="Free some space there (df), or check its permissions.",
+                cure="Free some space there (df), check its permissions, or remove the folder.",
             ) from error
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the error that is on its way says more
+                _remove(partial)
 
     def trim(self, limit: int | None = None) -> list[str]:
         """Remove the entries that were not used for longest until the rest fits; their keys.
@@ -98,9 +140,11 @@ class LayerCache:
         found = []
         for entry in (self.folder / "layers").iterdir():
             with contextlib.suppress(FileNotFoundError):  # removed by another process
-                size = sum(file.stat().st_size for file in entry.iterdir())
-                half = entry.name.endswith(_PARTIAL)
-                found.append((not half, entry.stat().st_mtime_ns, entry, size))
+                info = entry.lstat()
+                folder = stat.S_ISDIR(info.st_mode)
+                size = sum(file.lstat().st_size for file in entry.iterdir()) if folder else 0
+                whole = folder and not entry.name.endswith(_PARTIAL)
+                found.append((whole, info.st_mtime_ns, entry, size))
         total = sum(size for *_, size in found)
         removed = []
         for whole, _, entry, size in sorted(found):
@@ -109,12 +153,21 @@ class LayerCache:
             lock = self.lock(entry.name.removesuffix(_PARTIAL))
             try:
                 if lock.own(wait=False):
-                    shutil.rmtree(entry, ignore_errors=True)
+                    _remove(entry)
                     total -= size
                     removed.append(entry.name)
+            except OSError as error:
+                raise _unusable(entry, error) from error
             finally:
                 lock.release()
         return removed
+
+
+def _is_entry(entry: Path) -> bool:
+    """Whether it is a folder of plain files: nothing leads elsewhere, no pipe keeps us waiting."""
+    return stat.S_ISDIR(entry.lstat().st_mode) and all(
+        stat.S_ISREG(file.lstat().st_mode) for file in entry.iterdir()
+    )
 
 
 def _seal(entry: Path) -> str:

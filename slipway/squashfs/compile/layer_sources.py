@@ -25,7 +25,6 @@ class DirectorySource:
 
     digest: str
     folder: Path
-    kind = "overlay"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class TarSource:
     digest: str
     open: Callable[[], Iterable[bytes]]
     size: int = 0
-    kind = "tar"
 
 
 Source = DirectorySource | TarSource

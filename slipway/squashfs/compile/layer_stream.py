@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
+import lzma
 import queue
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import IO, cast
 
 import zstandard
 
@@ -18,50 +21,117 @@ _AHEAD = 16  # pieces between the threads
 
 
 def decompressed_stream(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """A layer blob as its plain tar: gzip, zstd or plain, told by its first bytes."""
+    """A layer blob as its plain tar: gzip, zstd, xz, bzip2 or plain, told by its first bytes.
+
+    However much a few bytes unpack to, it comes in pieces of at most a mebibyte, or as the plain
+    blob came: what somebody else packed decides no memory of ours. Raises LayerError.
+    """
     source = iter(pieces)
     head = b""
-    while len(head) < 4 and (piece := next(source, None)) is not None:
+    while len(head) < 6 and (piece := next(source, None)) is not None:
         head += piece
     if head[:2] == b"\x1f\x8b":
         yield from _gunzip(head, source)
-    elif head[:4] == b"\x28\xb5\x2f\xfd":
+    elif head[:4] == b"\x28\xb5\x2f\xfd" or _is_skippable_frame(head):
         yield from _unzstd(head, source)
+    elif head[:6] == b"\xfd7zXZ\0":
+        yield from _unpack_members("xz", lzma.LZMADecompressor, head, source)
+    elif head[:3] == b"BZh":
+        yield from _unpack_members("bzip2", bz2.BZ2Decompressor, head, source)
     else:
         yield head
         yield from source
 
 
+def _is_skippable_frame(head: bytes) -> bool:
+    """Whether zstd data begins with a frame that holds no data (zstd:chunked, pzstd)."""
+    return len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
+
+
 def _gunzip(head: bytes, source: Iterator[bytes]) -> Iterator[bytes]:
     """Parallel compressors and eStargz write several members one after the other."""
     stream = zlib.decompressobj(31)
-    begun = True
+    inside = True  # a member has begun and has not ended
     data: bytes | None = head
     try:
         while data is not None:
             while data:
-                if not begun:
-                    stream, begun = zlib.decompressobj(31), True
+                if not inside:
+                    data = data.lstrip(b"\0")  # padding after the last member, as gzip takes it
+                    if not data:
+                        break
+                    stream, inside = zlib.decompressobj(31), True
                 yield stream.decompress(data, _PIECE)
                 data = stream.unconsumed_tail
                 if stream.eof:
-                    data, begun = stream.unused_data, False
+                    data, inside = stream.unused_data, False
+            while inside and (piece := stream.decompress(b"", _PIECE)):
+                yield piece
             data = next(source, None)
     except zlib.error as error:
         raise LayerError(f"the layer's gzip data is damaged: {error}") from error
-    if begun:
+    if inside:
         raise LayerError("the layer's gzip data ends in the middle")
 
 
+class _PieceReader:
+    """Pieces as a file to read from."""
+
+    def __init__(self, head: bytes, source: Iterator[bytes]) -> None:
+        self._rest = memoryview(head)
+        self._source = source
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes, none at the end."""
+        while not self._rest:
+            piece = next(self._source, None)
+            if piece is None:
+                return b""
+            self._rest = memoryview(piece)
+        count = len(self._rest) if size < 0 else size
+        piece, self._rest = bytes(self._rest[:count]), self._rest[count:]
+        return piece
+
+
 def _unzstd(head: bytes, source: Iterator[bytes]) -> Iterator[bytes]:
-    stream = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+    reader = zstandard.ZstdDecompressor().stream_reader(
+        cast("IO[bytes]", _PieceReader(head, source)), read_across_frames=True
+    )
+    try:
+        while piece := reader.read(_PIECE):
+            yield piece
+    except zstandard.ZstdError as error:
+        raise LayerError(f"the layer's zstd data is damaged: {error}") from error
+
+
+def _unpack_members(
+    name: str,
+    begin: Callable[[], lzma.LZMADecompressor] | Callable[[], bz2.BZ2Decompressor],
+    head: bytes,
+    source: Iterator[bytes],
+) -> Iterator[bytes]:
+    """xz and bzip2: what docker took for layers before gzip was the rule."""
+    stream = begin()
     data: bytes | None = head
     try:
         while data is not None:
-            yield stream.decompress(data)
+            if stream.eof and data:
+                stream = begin()
+            while True:
+                yield stream.decompress(data, _PIECE)
+                data = b""
+                if stream.eof:
+                    data = stream.unused_data
+                    if not data:
+                        break
+                    stream = begin()
+                elif stream.needs_input:
+                    break
             data = next(source, None)
-    except zstandard.ZstdError as error:
-        raise LayerError(f"the layer's zstd data is damaged: {error}") from error
+    except (lzma.LZMAError, OSError, ValueError) as error:
+        raise LayerError(f"the layer's {name} data is damaged: {error}") from error
+    if not stream.eof:
+        raise LayerError(f"the layer's {name} data ends in the middle")
 
 
 class ReadAhead:
@@ -109,16 +179,22 @@ class ReadAhead:
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads
             self._queue.put(error)
 
-    def _piece(self, limit: int) -> memoryview:
+    def at_end(self) -> bool:
+        """Whether nothing is left to read."""
         if not self._rest:
             item = self._queue.get()
             if item is None:
                 self._queue.put(None)
-                raise LayerError("the layer's archive ends in the middle")
+                return True
             if isinstance(item, BaseException):
                 raise item
             self._on_bytes(len(item))
             self._rest = memoryview(item)
+        return False
+
+    def _piece(self, limit: int) -> memoryview:
+        if self.at_end():
+            raise LayerError("the layer's archive ends in the middle")
         piece, self._rest = self._rest[:limit], self._rest[limit:]
         return piece
 
@@ -137,6 +213,11 @@ class ReadAhead:
     def skip(self, size: int) -> None:
         """Pass over `size` bytes."""
         while size:
+            size -= len(self._piece(size))
+
+    def skip_padding(self, size: int) -> None:
+        """Pass over `size` bytes, or over what is left of the stream."""
+        while size and not self.at_end():
             size -= len(self._piece(size))
 
     def drain(self) -> str:

@@ -12,6 +12,9 @@ LOWER_LINK = 17
 """Kind of a hard link whose file is not in this layer; `target` is its path."""
 
 
+_LINKS_MAX = 40  # as the kernel's own limit
+
+
 @dataclass(eq=False)
 class FileData:
     """Where a file's content lies in the data of a part."""
@@ -58,15 +61,22 @@ def new_root() -> TreeNode:
 
 
 def split_path(path: bytes) -> list[bytes]:
-    """The names of a path below the root. Raises ValueError where it leaves the root."""
-    names = [name for name in path.split(b"/") if name not in (b"", b".")]
-    for name in names:
+    """The names of a path below the root, cleaned of `.` and `..` without looking at links.
+
+    Raises ValueError where it leaves the root, and for names that no file can have.
+    """
+    names: list[bytes] = []
+    for name in path.split(b"/"):
         if name == b"..":
-            raise ValueError("it leads out of the root")
-        if len(name) >= NAME_MAX:
-            raise ValueError(f"a name of {len(name)} bytes; the most is 255")
-        if b"\0" in name:
-            raise ValueError("a name with a NUL byte")
+            if not names:
+                raise ValueError("it leads out of the root")
+            names.pop()
+        elif name not in (b"", b"."):
+            if len(name) >= NAME_MAX:
+                raise ValueError(f"a name of {len(name)} bytes; the most is 255")
+            if b"\0" in name:
+                raise ValueError("a name with a NUL byte")
+            names.append(name)
     return names
 
 
@@ -104,7 +114,7 @@ def _parent(root: TreeNode, names: list[bytes]) -> TreeNode:
         child = above[-1].children.get(name)
         if child is not None and child.kind == SYMLINK:
             followed += 1
-            if followed > 40:  # as the kernel's own limit
+            if followed > _LINKS_MAX:
                 raise ValueError("too many symbolic links")
             if child.target.startswith(b"/"):
                 above = [root]
@@ -127,8 +137,25 @@ def _describe(there: TreeNode, node: TreeNode) -> None:
 
 
 def find_node(root: TreeNode, path: bytes) -> TreeNode | None:
-    """The node at a path, symbolic links not followed."""
-    node: TreeNode | None = root
-    for name in split_path(path):
-        node = node.children.get(name) if node is not None else None
-    return node
+    """The node at a path; links of this layer are followed on the way, not at its end."""
+    todo, above, followed = list(reversed(split_path(path))), [root], 0
+    while todo:
+        name = todo.pop()
+        if name == b"..":
+            above = above[:-1] or [root]
+            continue
+        child = above[-1].children.get(name)
+        if child is None or not todo:
+            return child
+        if child.kind == SYMLINK:
+            followed += 1
+            if followed > _LINKS_MAX:
+                raise ValueError("too many symbolic links")
+            if child.target.startswith(b"/"):
+                above = [root]
+            todo += [part for part in reversed(child.target.split(b"/")) if part not in (b"", b".")]
+        elif child.kind == DIR:
+            above.append(child)
+        else:
+            return None
+    return above[-1]

@@ -7,7 +7,7 @@ import io
 from slipway.squashfs.compile.block_writer import BlockWriter
 from slipway.squashfs.compile.compiled_layer import CompiledLayer, DataPart, freeze_tree
 from slipway.squashfs.compile.layer_tree import WHITEOUT, TreeNode, new_root, put_node
-from slipway.squashfs.format import DIR, REG, SYMLINK, CompressionOptions
+from slipway.squashfs.format import DIR, REG, SYMLINK, SqshOptions
 
 
 class LayerWriter:
@@ -16,7 +16,7 @@ class LayerWriter:
     Parents that are not named are taken from the layers below. Raises ValueError for bad paths.
     """
 
-    def __init__(self, options: CompressionOptions, mtime: int) -> None:
+    def __init__(self, options: SqshOptions, mtime: int) -> None:
         self._root = new_root()
         self._mtime = mtime
         self._sink = io.BytesIO()

@@ -5,6 +5,7 @@ A job and its answer are pickles behind a four-byte length; both ends are the sa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import struct
@@ -21,10 +22,13 @@ from slipway.squashfs.format import find_codec
 
 @dataclass(frozen=True)
 class PackJob:
-    """Pack files (path below `base`, size) into the new file `output`."""
+    """Pack files into the new file `output`.
+
+    A file is its path below the folder `base`, or its position in the file `base`; and its size.
+    """
 
     base: bytes
-    files: list[tuple[bytes, int]]
+    files: list[tuple[bytes | int, int]]
     part: int
     compressor: str
     level: int | None
@@ -57,12 +61,20 @@ def pack_job(job: PackJob) -> PackedPart:
     files = []
     with job.output.open("xb", buffering=1 << 20) as sink:
         packer = BlockWriter(sink, codec, job.block_size, part=job.part)
-        for path, size in job.files:
-            handle, read = file_reader(job.base + b"/" + path)
-            try:
-                files.append(packer.add(size, read))
-            finally:
-                os.close(handle)
+        with contextlib.ExitStack() as opened:
+            spool: IO[bytes] | None = None
+            for place, size in job.files:
+                if isinstance(place, int):
+                    if spool is None:
+                        spool = opened.enter_context(open(job.base, "rb"))  # noqa: PTH123 - bytes
+                    spool.seek(place)
+                    files.append(packer.add(size, spool.read))
+                    continue
+                handle, read = file_reader(job.base + b"/" + place)
+                try:
+                    files.append(packer.add(size, read))
+                finally:
+                    os.close(handle)
         pieces = packer.finish()
     return PackedPart(files, packer.fragments, pieces)
 

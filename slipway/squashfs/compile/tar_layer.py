@@ -6,20 +6,22 @@ hides all that they have in its directory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import IO
+
 from slipway.squashfs.compile import tar_reader
-from slipway.squashfs.compile.block_writer import BlockWriter
 from slipway.squashfs.compile.layer_sources import MTIME_MAX, xattr_is_kept
-from slipway.squashfs.compile.layer_stream import ReadAhead
 from slipway.squashfs.compile.layer_tree import (
     LOWER_LINK,
     WHITEOUT,
+    FileData,
     TreeNode,
     find_node,
     new_root,
     put_node,
     split_path,
 )
-from slipway.squashfs.compile.tar_reader import TarMember
+from slipway.squashfs.compile.tar_reader import TarMember, TarStream
 from slipway.squashfs.format import (
     BLKDEV,
     CHRDEV,
@@ -40,37 +42,94 @@ _KINDS = {
     tar_reader.DIRECTORY: DIR,
     tar_reader.FIFO: FIFO,
 }
+_PIECE = 1 << 20
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 
 
-def read_tar_layer(stream: ReadAhead, packer: BlockWriter) -> TreeNode:
-    """The tree of a layer; contents go into `packer` as they come. Raises LayerError."""
+class ContentSpool:
+    """The contents of an archive's files, one after the other in a file, to be packed from there.
+
+    An archive has its files in any order, a compiled layer in one: so they wait here until all of
+    them have come.
+    """
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self._sink = sink
+        self._end = 0
+
+    def add(self, stream: TarStream, member: TarMember) -> int:
+        """Take a member's content and padding from the stream; where it begins."""
+        start = self._end
+        segments = member.segments
+        for position, size in [(0, member.stored)] if segments is None else segments:
+            self._sink.seek(start + position)
+            while size:
+                piece = stream.read(min(size, _PIECE))
+                self._sink.write(piece)
+                size -= len(piece)
+        self._end = start + member.size
+        if segments is not None:  # what no segment fills reads as zeros
+            self._sink.truncate(self._end)
+        stream.skip_padding(-member.stored % tar_reader.BLOCK)
+        return start
+
+
+def read_tar_layer(stream: TarStream, spool: ContentSpool) -> TreeNode:
+    """The tree of a layer. Contents go into `spool`: a file's `data.start` is its place there.
+
+    Names are cleaned as Go's filepath.Clean does, without looking at links: `etc/../up` is `up`;
+    what leads out of the root is refused. Raises LayerError.
+    """
     root, groups = new_root(), 0
-    for member in tar_reader.tar_members(stream.read, stream.skip):
-        path = member.name
+    for member in tar_reader.tar_members(stream):
         try:
+            names = split_path(member.name)
+            path = b"/".join(names)
             if member.kind == tar_reader.HARDLINK:
-                stream.skip(member.size + -member.size % tar_reader.BLOCK)
-                groups = _link(root, member, groups)
+                groups = _link(root, path, member, groups)
                 continue
-            head, _, name = path.rstrip(b"/").rpartition(b"/")
+            name = names[-1] if names else b""
             if name.startswith(_WHITEOUT):
-                stream.skip(member.size + -member.size % tar_reader.BLOCK)
-                _hide(root, head, name)
+                tar_reader.skip_content(stream, member)
+                _hide(root, b"/".join(names[:-1]), name)
                 continue
             node = _node(member)
-            if node.kind == REG:
-                # A path that is refused must be refused before its content is stored.
-                split_path(path)
-                node.data = packer.add(member.size, stream.read)
+            if node.kind == REG and node.size:
+                node.data = FileData(start=spool.add(stream, member))
             else:
-                stream.skip(member.size)
-            stream.skip(-member.size % tar_reader.BLOCK)
-            put_node(root, path, node)
+                tar_reader.skip_content(stream, member)
+            if names:
+                put_node(root, path, node)
+            elif node.kind != DIR:
+                raise ValueError("it takes the place of the root")
+            # Else the root itself, which engines do not take from layers either.
         except ValueError as error:
-            text = path.decode(errors="replace")
+            text = member.name.decode(errors="replace")
             raise LayerError(f"{text!r} in the layer's archive: {error}") from error
     return root
+
+
+def files_in_order(root: TreeNode) -> Iterator[TreeNode]:
+    """Each file with content once, in the order in which `scan_directory` gives them.
+
+    So a layer is compiled to the same bytes from its folder and from its archive.
+    """
+    linked: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node.kind != DIR:
+            yield node
+            continue
+        below = []
+        for _, child in sorted(node.children.items()):
+            if child.group:
+                if id(child) in linked:
+                    continue
+                linked.add(id(child))
+            if child.kind == DIR or (child.kind == REG and child.size):
+                below.append(child)
+        stack += reversed(below)
 
 
 def _node(member: TarMember) -> TreeNode:
@@ -86,15 +145,16 @@ def _node(member: TarMember) -> TreeNode:
         if not (0 <= member.major < 1 << 12 and 0 <= member.minor < 1 << 20):
             raise ValueError(f"device {member.major}:{member.minor}")
         size = device_number(member.major, member.minor)
+    described = kind in (REG, DIR)
     return TreeNode(
         kind,
-        member.mode,
+        0o777 if kind == SYMLINK else member.mode,
         member.uid,
         member.gid,
         min(max(member.mtime, 0), MTIME_MAX),
         size,
         member.link if kind == SYMLINK else b"",
-        tuple(sorted((k, v) for k, v in member.xattrs.items() if xattr_is_kept(k))),
+        tuple(sorted((k, v) for k, v in member.xattrs.items() if described and xattr_is_kept(k))),
     )
 
 
@@ -108,17 +168,19 @@ def _hide(root: TreeNode, head: bytes, name: bytes) -> None:
         put_node(root, (head + b"/" + hidden) if head else hidden, TreeNode(WHITEOUT))
 
 
-def _link(root: TreeNode, member: TarMember, groups: int) -> int:
+def _link(root: TreeNode, path: bytes, member: TarMember, groups: int) -> int:
     """Add a hard link; the number of groups of the layer so far."""
+    if not path:
+        raise ValueError("it takes the place of the root")
     target = b"/".join(split_path(member.link))
-    there = find_node(root, target)
-    if there is None:
-        put_node(root, member.name, TreeNode(LOWER_LINK, target=target))
+    node = find_node(root, target)
+    if node is None:
+        put_node(root, path, TreeNode(LOWER_LINK, target=target))
         return groups
-    if there.kind in (DIR, WHITEOUT):
+    if node.kind in (DIR, WHITEOUT):
         raise ValueError("a hard link to a directory or to a removed file")
-    if not there.group and there.kind != LOWER_LINK:
+    if not node.group and node.kind != LOWER_LINK:
         groups += 1
-        there.group = groups
-    put_node(root, member.name, there)
+        node.group = groups
+    put_node(root, path, node)
     return groups

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from slipway.squashfs.format.compressors import IDS, Codec, decompressor, find_codec
     from slipway.squashfs.format.errors import CacheError, LayerError, SquashfsError
     from slipway.squashfs.format.metadata import MetadataReader, MetadataWriter, indexed_table
-    from slipway.squashfs.format.options import CompressionOptions, ImageRules
+    from slipway.squashfs.format.options import ImageRules, SqshOptions
     from slipway.squashfs.format.structures import (
         BLKDEV,
         CHRDEV,
@@ -116,11 +116,11 @@ __all__ = [
     "XATTR_VALUE_APART",
     "CacheError",
     "Codec",
-    "CompressionOptions",
     "ImageRules",
     "LayerError",
     "MetadataReader",
     "MetadataWriter",
+    "SqshOptions",
     "SquashfsError",
     "Superblock",
     "decompressor",
@@ -135,7 +135,7 @@ __getattr__ = lazy_face(
         "compressors": "Codec IDS decompressor find_codec",
         "errors": "CacheError LayerError SquashfsError",
         "metadata": "MetadataReader MetadataWriter indexed_table",
-        "options": "CompressionOptions ImageRules",
+        "options": "SqshOptions ImageRules",
         "structures": (
             "BLKDEV CHRDEV COMPRESSOR_OPTIONS DATA_STORED DEVICE_TAIL DIR DIRECTORY_RUN "
             "DIR_ENTRY DIR_HEADER DIR_INDEX DIR_TAIL DUPLICATES EXPORTABLE EXTENDED FIFO "

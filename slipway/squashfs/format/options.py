@@ -12,53 +12,16 @@ import zstandard
 from slipway.core import UsageError
 from slipway.squashfs.format.compressors import LEVELS, Codec, find_codec
 
-READABLE_DEPTH = 5  # enroot's common::fixperms: find -maxdepth 5
+WRITABLE_DEPTH = 15
+"""Down to which level `enroot import` gives directories u+w; the root is level 0."""
 
-_REVISION = 1
+_REVISION = 2
 """Part of every cache key: raised when the same input would give other bytes."""
 
 
 @dataclass(frozen=True)
-class CompressionOptions:
-    """Compressor (a key of codecs.LEVELS), its level (None: the default) and block size (bytes)."""
-
-    compressor: str = "zstd"
-    level: int | None = 1
-    block_size: int = 1 << 20
-
-    def codec(self) -> Codec:
-        """The codec to write with. Raises SquashfsError where a library is missing."""
-        return find_codec(self.compressor, self.level, self.block_size)
-
-    def key(self, layer: str, source: str) -> str:
-        """Name of the cache entry for a layer (its digest) read from a kind of source.
-
-        The kind counts because archives and directories list files in different orders, and so
-        pack them differently; an image must not depend on which of them was cached first.
-        """
-        library = list(zstandard.ZSTD_VERSION) if self.compressor == "zstd" else []
-        text = json.dumps([_REVISION, layer, source, asdict(self), library], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
-
-
-@dataclass(frozen=True)
-class ImageRules:
-    """What changes on the way into the image.
-
-    `all_root`: every file belongs to 0:0 (as `mksquashfs -all-root`). `readable_depth`: down to
-    so many levels files get u+r and directories u+rw; 0 for as they are. `keep_devices`: device
-    nodes stay. `mtime`: of directories that no layer describes, in seconds.
-    """
-
-    all_root: bool = False
-    readable_depth: int = 0
-    keep_devices: bool = True
-    mtime: int = 0
-
-
-@dataclass(frozen=True)
 class SqshOptions:
-    """Compressor, level and block size (bytes) of a .sqsh.
+    """Compressor (a key of LEVELS), its level (None: the library's) and block size (bytes).
 
     The default is zstd-1 in 1 MiB blocks: a bit more than half the size of enroot's default (lzo),
     and a third less work than zstd-3, which saves another tenth (docs/lab/performance.md has the
@@ -108,3 +71,49 @@ class SqshOptions:
     def as_json(self) -> dict[str, Any]:
         """As plain values, for the sidecar."""
         return asdict(self)
+
+    def codec(self) -> Codec:
+        """The codec to write with. Raises SquashfsError where a library is missing."""
+        return find_codec(self.compressor, self.level, self.block_size)
+
+    def layer_key(self, layer: str) -> str:
+        """Name of the cache entry for a layer, by its digest (the diff id).
+
+        What the layer was read from does not count: folders and archives of the same layer are
+        compiled to the same bytes.
+        """
+        library = list(zstandard.ZSTD_VERSION) if self.compressor == "zstd" else []
+        text = json.dumps([_REVISION, layer, asdict(self), library], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """What changes on the way into the image.
+
+    `all_root`: every file belongs to 0:0 (as `mksquashfs -all-root`). `readable`: everything gets
+    u+rX, as by `chmod -R`: r, and x for directories and for what anybody may execute.
+    `writable_depth`: directories down to this level get u+w; the root is 0, -1 leaves all as they
+    are. `keep_devices`: device nodes stay. `mtime`: of directories that no layer describes, in
+    seconds.
+    """
+
+    all_root: bool = False
+    readable: bool = False
+    writable_depth: int = -1
+    keep_devices: bool = True
+    mtime: int = 0
+
+    def file_mode(self, mode: int) -> int:
+        """The mode of anything but a directory or a symbolic link."""
+        if self.readable:
+            mode |= 0o500 if mode & 0o111 else 0o400
+        return mode
+
+    def directory_mode(self, mode: int, depth: int) -> int:
+        """The mode of a directory so far below the root."""
+        if self.readable:
+            mode |= 0o500
+        if depth <= self.writable_depth:
+            mode |= 0o200
+        return mode

@@ -28,24 +28,20 @@ def basic_inode_rows(
 
     `owner` gives the place of a user or group in the table of them.
     """
-    numbers = _numbers(merged, numbered, rules)
+    numbers = _numbers(merged, numbered)
     found = []
     for number, layer in enumerate(merged.layers):
         chosen = _choose(layer, layout.starts[number], numbers[number])
-        packed = iter(_pack(layer, layout, number, chosen, owner))
+        packed = iter(_pack(layer, layout, number, chosen, rules, owner))
         found.append([next(packed) if inode else None for inode in chosen])
     return found
 
 
-def _numbers(merged: MergedTree, numbered: NumberedInodes, rules: ImageRules) -> list[array[int]]:
-    """Inode numbers of rows in directories where all are neighbours and keep their modes; or 0."""
+def _numbers(merged: MergedTree, numbered: NumberedInodes) -> list[array[int]]:
+    """Inode numbers of rows in directories where all are neighbours; or 0."""
     numbers = [array("I", bytes(4 * layer.rows)) for layer in merged.layers]
     for here in merged.dirs:
-        if (
-            here.span is not None
-            and here.depth >= rules.readable_depth
-            and here not in numbered.special
-        ):
+        if here.span is not None and here not in numbered.special:
             layer, first, end = here.span
             numbers[layer][first:end] = array("I", range(here.first, here.first + end - first))
     return numbers
@@ -76,6 +72,7 @@ def _pack(
     layout: DataLayout,
     number: int,
     chosen: list[int],
+    rules: ImageRules,
     owner: Callable[[int], int],
 ) -> list[bytes]:
     def column(name: str) -> list[int]:
@@ -86,11 +83,13 @@ def _pack(
         places = {value: owner(value) for value in dict.fromkeys(values)}
         return map(places.__getitem__, values)
 
+    modes = column("mode")
+    mended = {mode: rules.file_mode(mode) for mode in set(modes)}
     packed = list(
         map(
             REG_WHOLE.pack,
             repeat(REG),
-            column("mode"),
+            map(mended.__getitem__, modes),
             owners("uid"),
             owners("gid"),
             column("mtime"),

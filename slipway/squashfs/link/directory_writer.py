@@ -1,4 +1,17 @@
-"""One directory's listing, in runs of names that share an inode block."""
+"""One directory's listing, in runs of names that share an inode block, and its index.
+
+A listing is a list of runs. A run has a head (how many names, the metadata block where their
+inodes begin, a base inode number) and up to 256 names, each with its inode's offset in that block
+and its number as a signed difference of 16 bits from the base. So a new run begins where the next
+name's inode lies in another block, where its number is too far away, and at 256 names.
+
+The kernel finds a name by reading the listing from its start, which for a large directory means
+unpacking many metadata blocks of 8 KiB. The index of an extended directory inode spares that: for
+each further block that the listing reaches into, it says where in the listing the first run of
+that block begins, where on disk the block is, and the run's first name. Names are sorted, so the
+kernel takes the last index entry that is not above the name it looks for, and reads from there.
+For that a run must not begin in one block and reach far into the next: runs end at 8 KiB, too.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from slipway.squashfs.format import (
 from slipway.squashfs.link.basic_inodes import basic_inode_rows
 from slipway.squashfs.link.data_layout import DataLayout
 from slipway.squashfs.link.directory_writer import DirectoryWriter
-from slipway.squashfs.link.inode_numbers import find_hard_links, number_inodes
+from slipway.squashfs.link.inode_numbers import HardLinkIndex, number_inodes
 from slipway.squashfs.link.merged_tree import MergedDirectory, MergedTree
 
 Pairs = tuple[tuple[bytes, bytes], ...]
@@ -59,7 +59,6 @@ _COLUMNS = (
     "words",
     "word",
     "xattr",
-    "group",
     "text",
 )
 
@@ -94,12 +93,12 @@ class InodeWriter:
         self._xattrs: dict[Pairs, int] = {}
         self._kinds = [layer.columns["kind"].tobytes() for layer in self._layers]
         self._words = [layer.columns["block_words"].tobytes() for layer in self._layers]
-        self._shared = find_hard_links(merged)
+        self._links = HardLinkIndex(merged)
         self._plain: list[list[bytes | None]] = []
 
     def write(self) -> InodeTables:
         """All inodes. Raises SquashfsError for more owners than the format holds."""
-        numbered = number_inodes(self._merged, self._shared)
+        numbered = number_inodes(self._merged, self._links)
         self._plain = basic_inode_rows(
             self._merged, self._layout, numbered, self._rules, self._owner
         )
@@ -161,20 +160,20 @@ class InodeWriter:
                 if kind == DIR:
                     reference = here.dirs[at].reference
                 else:
-                    reference = self._write_file(here, layer, row, inode)
+                    reference = self._write_file(layer, row, inode)
             references[inode - 1] = reference
             add(name, reference, inode, kind)
         self._finish_directory(here, listing, len(here.dirs), references)
 
-    def _write_file(self, here: MergedDirectory, layer: int, row: int, inode: int) -> int:
+    def _write_file(self, layer: int, row: int, inode: int) -> int:
         """Write the inode of anything but a directory, if it is not there yet; its reference."""
         at = {name: self._layers[layer].columns[name][row] for name in _COLUMNS}
-        shared = self._shared.get((layer, ~at["group"] if at["group"] else row))
+        shared = self._links.find(layer, row)
         if shared is not None and shared.reference >= 0:
             return shared.reference
         kind, mode, size = at["kind"], at["mode"], at["size"]
-        if kind != SYMLINK and here.depth < self._rules.readable_depth:
-            mode |= 0o400
+        if kind != SYMLINK:
+            mode = self._rules.file_mode(mode)
         owners = self._owner(at["uid"]), self._owner(at["gid"])
         attributes = self._attributes(self._layers[layer].xattrs[at["xattr"]])
         links = shared.names if shared is not None else 1
@@ -206,10 +205,7 @@ class InodeWriter:
         layer, row = here.row
         columns = self._layers[layer].columns
         implied = columns["flags"][row] & IMPLIED
-        mode = columns["mode"][row]
-        # The root counts as level 0, its names as level 1 (find -maxdepth).
-        if here.depth <= self._rules.readable_depth and self._rules.readable_depth:
-            mode |= 0o600
+        mode = self._rules.directory_mode(columns["mode"][row], here.depth)
         block, offset, size, index = listing.finish()
         pairs = self._layers[layer].xattrs[columns["xattr"][row]]
         head = (

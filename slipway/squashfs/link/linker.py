@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slipway.core import Piece, cpu_count, hash_chunks
 from slipway.squashfs.compile import CompiledLayer
-from slipway.squashfs.format import CompressionOptions, ImageRules
+from slipway.squashfs.format import ImageRules, SqshOptions
 from slipway.squashfs.link import data_copier
 from slipway.squashfs.link.data_copier import DataPieces
 from slipway.squashfs.link.data_layout import arrange_data
@@ -40,7 +40,7 @@ class LinkResult(ImageContents):
 def link_image(
     layers: Sequence[CompiledLayer],
     output: Path,
-    options: CompressionOptions,
+    options: SqshOptions,
     rules: ImageRules | None = None,
     *,
     on_bytes: Callable[[int, int], None] | None = None,

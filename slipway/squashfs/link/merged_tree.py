@@ -1,7 +1,16 @@
 """Compiled layers -> one merged tree, as overlayfs and the OCI specification define it.
 
 Upper names hide lower ones; directories merge unless the upper one is opaque; a whiteout removes
-a name. Nothing is copied: a directory that only one layer has stays a range of that layer's rows.
+a name. A directory's mode, owner and time are those of the topmost layer that describes it: one
+that is there only as somebody's parent ("implied") describes nothing.
+
+How it is done: the walk goes down from the root with, for each directory, the rows of all layers
+that take part in it, lowest first, beginning at the topmost opaque one. Where only one layer takes
+part, which is so for nearly all of an image, its names are a range of that layer's rows already
+sorted and free of repetitions: the directory keeps that range (`span`), and no name is looked at,
+unless the range holds a whiteout, a link to a lower layer or a device to leave out. Elsewhere the
+layers' names are merged, lowest first, into a list (`items`). `live` marks the rows that the image
+has, which is what decides later whose data is copied.
 """
 
 from __future__ import annotations

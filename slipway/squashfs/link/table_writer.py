@@ -27,9 +27,9 @@ from slipway.squashfs.format import (
     XATTR_NAMESPACES,
     XATTR_TABLE,
     Codec,
-    CompressionOptions,
     ImageRules,
     MetadataWriter,
+    SqshOptions,
     SquashfsError,
     Superblock,
     indexed_table,
@@ -47,7 +47,7 @@ def image_tables(
     tables: InodeTables,
     layout: DataLayout,
     rules: ImageRules,
-    options: CompressionOptions,
+    options: SqshOptions,
     codec: Codec,
 ) -> tuple[bytes, bytes]:
     """What stands before the data, and everything after it. Raises SquashfsError."""
@@ -111,16 +111,17 @@ def _xattr_table(sets: list[Pairs], codec: Codec, position: int) -> tuple[bytes,
     ids = []
     for pairs in sets:
         block, offset = writer.position()
-        data = b""
+        records = []
         for name, value in pairs:
             for number, prefix in enumerate(XATTR_NAMESPACES):
                 if name.startswith(prefix):
                     rest = name[len(prefix) :]
-                    data += XATTR_KEY.pack(number, len(rest)) + rest
-                    data += struct.pack("<I", len(value)) + value
+                    records += [XATTR_KEY.pack(number, len(rest)), rest]
+                    records += [struct.pack("<I", len(value)), value]
                     break
             else:
                 raise SquashfsError(f"squashfs has no place for the attribute {name!r}")
+        data = b"".join(records)
         writer.write(data)
         ids.append(XATTR_ID.pack(block << 16 | offset, len(pairs), len(data)))
     blocks = writer.finish()

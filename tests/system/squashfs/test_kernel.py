@@ -15,9 +15,9 @@ import pytest
 
 from slipway.core import differing_pieces
 from slipway.squashfs import (
-    CompressionOptions,
     DirectorySource,
     LayerCache,
+    SqshOptions,
     compile_layers,
     link_image,
 )
@@ -42,7 +42,7 @@ def kernels_view(image: Path, folder: Path) -> Iterator[Path]:
 def test_the_kernel_finds_every_name_of_a_huge_directory(tmp_path: Path) -> None:
     names = [f"{number:05d}{'-long' * (number % 40)}" for number in range(40_000)]
     data = archive([member(f"d/{name}") for name in names])
-    options = CompressionOptions("zstd", 1, 1 << 17)
+    options = SqshOptions("zstd", 1, 1 << 17)
     with compile_layers(LayerCache(tmp_path / "cache"), [source(data)], options) as layers:
         link_image(layers, tmp_path / "a.sqsh", options)
     with kernels_view(tmp_path / "a.sqsh", tmp_path) as mount:
@@ -62,7 +62,7 @@ def test_the_kernel_reads_files_beyond_4_gib(
     content = os.urandom(3 << 20)
     members = [member("far", data=content), member("tail", data=b"in a fragment")]
     members.append(member("other", tarfile.LNKTYPE, linkname="far"))
-    options = CompressionOptions("zstd", 1, 1 << 17)
+    options = SqshOptions("zstd", 1, 1 << 17)
     with compile_layers(
         LayerCache(tmp_path / "cache"), [source(archive(members))], options
     ) as layers:
@@ -78,7 +78,7 @@ def test_the_kernel_reads_files_beyond_4_gib(
 def test_the_kernel_reads_every_compressor(tmp_path: Path, compressor: str) -> None:
     content = {"text": b"slipway " * 50_000, "noise": os.urandom(300_000), "small": b"x"}
     data = archive([member(name, data=value) for name, value in content.items()])
-    options = CompressionOptions(compressor, None, 1 << 17)
+    options = SqshOptions(compressor, None, 1 << 17)
     with compile_layers(LayerCache(tmp_path / "cache"), [source(data)], options) as layers:
         link_image(layers, tmp_path / "a.sqsh", options)
     with kernels_view(tmp_path / "a.sqsh", tmp_path) as mount:
@@ -112,7 +112,7 @@ def test_sockets_and_sparse_files_of_a_layer_directory_are_kept(tmp_path: Path) 
         stream.truncate(64 << 20)
         stream.seek(32 << 20)
         stream.write(b"island")
-    options = CompressionOptions("zstd", 1, 1 << 20)
+    options = SqshOptions("zstd", 1, 1 << 20)
     with compile_layers(
         LayerCache(tmp_path / "cache"), [DirectorySource("sha256:1", folder)], options
     ) as layers:
@@ -141,7 +141,7 @@ def test_where_blocks_can_be_shared_an_image_takes_no_second_room(tmp_path: Path
     noise = os.urandom(40 << 20)
     lower = archive([member("a", data=noise[: 10 << 20]), member("b", data=noise), member("c")])
     upper = archive([member(".wh.a"), member("new", data=b"new")])
-    options = CompressionOptions("zstd", 1, 1 << 20)
+    options = SqshOptions("zstd", 1, 1 << 20)
     with reflinking_disk(tmp_path) as disk:
         sources = [source(lower), source(upper)]
         with compile_layers(LayerCache(disk / "cache"), sources, options) as layers:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from slipway.squashfs import CompressionOptions
+from slipway.squashfs import SqshOptions
 from tests.support.squashfs_rig import BLOCK, STACKS, Stack, check_stack
 
 _NUMBERS = itertools.count()
@@ -23,5 +23,5 @@ _NUMBERS = itertools.count()
     print_blob=True,
 )
 def test_a_random_stack_links_to_what_overlayfs_shows(stack: Stack, tmp_path: Path) -> None:
-    options = CompressionOptions("zstd", 1, BLOCK)
+    options = SqshOptions("zstd", 1, BLOCK)
     check_stack(stack, tmp_path / str(next(_NUMBERS)), options)

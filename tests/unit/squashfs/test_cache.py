@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -13,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from slipway.squashfs import (
-    CompressionOptions,
     DirectorySource,
     LayerCache,
+    SqshOptions,
     TarSource,
     compile_layers,
 )
@@ -25,7 +27,7 @@ from slipway.squashfs.compile.pack_job import PackJob
 from slipway.squashfs.format.errors import CacheError, LayerError
 from tests.unit.squashfs.test_layers import archive, member, source
 
-OPTIONS = CompressionOptions("zstd", 1, 4096)
+OPTIONS = SqshOptions("zstd", 1, 4096)
 NOISE = os.urandom(50_000)
 
 
@@ -44,7 +46,7 @@ class Counted:
 
     def compile(self, cache: LayerCache) -> Path:
         with compile_layers(cache, [self.source], OPTIONS):
-            return cache.entry(OPTIONS.key(self.source.digest, self.source.kind))
+            return cache.entry(OPTIONS.layer_key(self.source.digest))
 
 
 def test_a_layer_is_compiled_once(tmp_path: Path) -> None:
@@ -77,6 +79,115 @@ def test_a_damaged_entry_is_compiled_again(tmp_path: Path, name: str, harm: str)
     # Without its seal an entry is not taken at its word, but its content may be right.
     assert counted.reads == (1 if name == "seal" and harm != "remove" else 2)
     assert LayerCache(tmp_path).read(entry.name) is not None
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _full_folder(path: Path) -> None:
+    (path / "more").mkdir(parents=True)
+    (path / "more" / "file").write_bytes(b"x")
+
+
+PLANTED = {
+    "file": lambda path: path.write_bytes(b"not a folder"),
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "circular link": lambda path: path.symlink_to(path.name),
+    "link to a folder": lambda path: path.symlink_to("/etc"),
+    "pipe": _pipe,
+    "folder": _full_folder,
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+@pytest.mark.parametrize("place", ["entry", "partial", "lock", "index", "data", "seal"])
+def test_whatever_stands_in_the_place_of_a_file_of_the_cache_is_replaced(
+    tmp_path: Path, planted: str, place: str
+) -> None:
+    counted = Counted()
+    cache = LayerCache(tmp_path)
+    entry = counted.compile(cache)
+    target = {
+        "entry": entry,
+        "partial": entry.with_name(entry.name + ".partial"),
+        "lock": cache.folder / "locks" / entry.name,
+        "index": entry / "index",
+        "data": entry / "00000.data",
+        "seal": entry / "seal",
+    }[place]
+    if place in ("partial", "lock"):
+        shutil.rmtree(entry)
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+    PLANTED[planted](target)
+    counted.compile(cache)
+    assert cache.read(entry.name) is not None
+    assert not entry.is_symlink()
+    # A seal that says something else has the contents hashed, and they are right.
+    assert counted.reads == (1 if (place, planted) == ("seal", "file") else 2)
+
+
+def test_an_entry_that_is_a_link_to_a_whole_one_is_not_believed(tmp_path: Path) -> None:
+    counted = Counted()
+    cache = LayerCache(tmp_path)
+    entry = counted.compile(cache)
+    entry.rename(tmp_path / "elsewhere")
+    entry.symlink_to(tmp_path / "elsewhere")
+    counted.compile(cache)
+    assert counted.reads == 2
+    assert not entry.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["layers", "locks"])
+@pytest.mark.parametrize("planted", ["file", "dangling link", "pipe"])
+def test_the_folders_of_the_cache_are_made_anew(tmp_path: Path, name: str, planted: str) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    PLANTED[planted](folder / name)
+    Counted().compile(LayerCache(folder))
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_trimming_removes_what_is_no_entry(tmp_path: Path, planted: str) -> None:
+    cache = LayerCache(tmp_path)
+    PLANTED[planted](cache.entry("0" * 40))
+    cache.trim(limit=0)
+    assert list((tmp_path / "layers").iterdir()) == []
+    assert Path("/etc/passwd").exists()
+
+
+def test_who_holds_a_layer_is_said_at_once_and_whether_it_is_stopped(tmp_path: Path) -> None:
+    counted = Counted()
+    cache = LayerCache(tmp_path)
+    key = OPTIONS.layer_key(counted.source.digest)
+    code = (
+        "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT);"
+        "fcntl.flock(h, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(cache.folder / "locks" / key)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+        heard: list[tuple[str, str]] = []
+
+        def on_wait(digest: str, who: str) -> None:
+            heard.append((digest, who))
+            holder.kill()
+
+        with compile_layers(cache, [counted.source], OPTIONS, on_wait=on_wait) as layers:
+            assert layers[0].rows == 2
+    assert heard[0][0] == counted.source.digest
+    assert f"process {holder.pid} " in heard[0][1]
+    assert f"stopped (`kill -CONT {holder.pid}`" in heard[0][1]
 
 
 def test_an_entry_that_was_only_copied_is_hashed_and_kept(tmp_path: Path) -> None:

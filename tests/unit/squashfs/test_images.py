@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import random
+import stat
+import subprocess
 import tarfile
 import threading
 import time
@@ -18,10 +21,12 @@ from slipway.core import differing_pieces, pieces_digest
 from slipway.squashfs import (
     DIR,
     REG,
-    CompressionOptions,
+    SYMLINK,
+    WRITABLE_DEPTH,
     FileChange,
     ImageRules,
     LayerCache,
+    SqshOptions,
     TarSource,
     check_image,
     compile_layers,
@@ -59,9 +64,9 @@ MEMBERS = [
 
 
 def make(
-    folder: Path, *layers: list[Member], options: CompressionOptions | None = None, **rules: object
+    folder: Path, *layers: list[Member], options: SqshOptions | None = None, **rules: object
 ) -> tuple[Path, LinkResult]:
-    options = options or CompressionOptions("zstd", 1, 4096)
+    options = options or SqshOptions("zstd", 1, 4096)
     folder.mkdir(exist_ok=True)
     sources = [source(archive(members)) for members in layers]
     output = folder / "image.sqsh"
@@ -73,7 +78,7 @@ def make(
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("images")
     return {
-        name: make(folder / name, MEMBERS, options=CompressionOptions(name, None, 4096))[0]
+        name: make(folder / name, MEMBERS, options=SqshOptions(name, None, 4096))[0]
         for name in ("none", "zstd")
     }
 
@@ -197,15 +202,13 @@ def test_what_stays_between_removed_files_is_where_the_inodes_say(tmp_path: Path
 
 
 def test_rules_give_everything_to_root_make_it_readable_and_drop_devices(tmp_path: Path) -> None:
-    deep = "a/b/c/d/e/f"
     members = [
         member("secret", data=b"s", mode=0o000, uid=5, gid=6),
-        member(deep, tarfile.DIRTYPE, mode=0o500, uid=7),
         member("null", tarfile.CHRTYPE),
         member("a/b/null", tarfile.BLKTYPE),
     ]
     path, linked = make(
-        tmp_path, members, all_root=True, readable_depth=5, keep_devices=False, mtime=77
+        tmp_path, members, all_root=True, readable=True, keep_devices=False, mtime=77
     )
     assert sorted(linked.devices_left_out) == [b"a/b/null", b"null"]
     with open_image(path) as image:
@@ -214,7 +217,34 @@ def test_rules_give_everything_to_root_make_it_readable_and_drop_devices(tmp_pat
     assert {(inode.uid, inode.gid) for inode in inodes.values()} == {(0, 0)}
     assert inodes[b"secret"].mode == 0o400
     assert inodes[b""].mtime == inodes[b"a/b"].mtime == 77
-    assert inodes[deep.encode()].mode == 0o500  # too deep
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["rows in bulk", "one by one"])
+def test_modes_are_those_of_chmod_and_find_at_every_depth(tmp_path: Path, linked: bool) -> None:
+    """Held against the commands that enroot runs, on a tree of all modes and of 18 levels."""
+    root = tmp_path / "tree"
+    folder, below = root, ""
+    members: list[Member] = []
+    for depth, mode in enumerate([0o000, 0o555, 0o700, 0o511, 0o070, 0o1777, 0o2711] * 3):
+        folder, below = folder / f"d{depth}", f"{below}d{depth}/"
+        members.append(member(below.rstrip("/"), tarfile.DIRTYPE, mode=mode))
+        for bits in (0o000, 0o001, 0o010, 0o100, 0o222, 0o444, 0o6711, 0o4000, 0o0644):
+            members.append(member(f"{below}f{bits:o}", data=b"x", mode=bits))
+        members.append(member(f"{below}pipe", tarfile.FIFOTYPE, mode=0o010))
+        members.append(member(f"{below}link", tarfile.SYMTYPE, linkname="f0"))
+        if linked:
+            members.append(member(f"{below}hard", tarfile.LNKTYPE, linkname=f"{below}f1", mode=1))
+    path, _ = make(tmp_path, members, readable=True, writable_depth=WRITABLE_DEPTH)
+    with tarfile.open(fileobj=io.BytesIO(archive(members))) as tar:
+        tar.extractall(root, filter="fully_trusted")
+    subprocess.run(["chmod", "-R", "u+rX", str(root)], check=True)
+    deep = f"find {root} -maxdepth 15 -type d -exec chmod u+w {{}} +"
+    subprocess.run(["sh", "-c", deep], check=True)
+    with open_image(path) as image:
+        for at in image.walk():
+            if at.path and at.inode.kind != SYMLINK:
+                theirs = stat.S_IMODE((root / at.path.decode()).lstat().st_mode)
+                assert at.inode.mode == theirs, at.path
 
 
 def test_hundreds_of_owners_are_kept(tmp_path: Path) -> None:
@@ -228,13 +258,13 @@ def test_hundreds_of_owners_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        CompressionOptions("zstd", 19, 4096),
-        CompressionOptions("lz4", None, 4096),
-        CompressionOptions("zstd", 1, 8192),
+        SqshOptions("zstd", 19, 4096),
+        SqshOptions("lz4", None, 4096),
+        SqshOptions("zstd", 1, 8192),
     ],
 )
 def test_a_diff_is_about_contents_and_not_about_how_they_are_stored(
-    tmp_path: Path, other: CompressionOptions
+    tmp_path: Path, other: SqshOptions
 ) -> None:
     one, _ = make(tmp_path / "one", MEMBERS)
     two, _ = make(tmp_path / "two", MEMBERS, options=other)
@@ -322,7 +352,7 @@ def test_a_file_over_4_gib_of_holes_takes_no_room(tmp_path: Path) -> None:
     hasher = hashlib.sha256()
     for piece in blob():
         hasher.update(piece)
-    options = CompressionOptions("zstd", 1, 1 << 20)
+    options = SqshOptions("zstd", 1, 1 << 20)
     huge = TarSource(f"sha256:{hasher.hexdigest()}", blob)
     with compile_layers(LayerCache(tmp_path), [huge], options) as layers:
         link_image(layers, tmp_path / "huge.sqsh", options)
@@ -353,11 +383,9 @@ def test_an_error_in_the_tables_stops_the_copy_beside_them(
     layer = source(archive([member("f", data=noise(500 * 4096))]))
     with (
         compile_layers(
-            LayerCache(tmp_path / "cache"), [layer], CompressionOptions("none", None, 4096)
+            LayerCache(tmp_path / "cache"), [layer], SqshOptions("none", None, 4096)
         ) as made,
         pytest.raises(SquashfsError, match="no"),
     ):
-        link_image(
-            made, tmp_path / "x.sqsh", CompressionOptions("none", None, 4096), on_bytes=on_bytes
-        )
+        link_image(made, tmp_path / "x.sqsh", SqshOptions("none", None, 4096), on_bytes=on_bytes)
     assert steps[-1][0] < steps[-1][1]

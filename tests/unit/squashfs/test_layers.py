@@ -18,9 +18,9 @@ from slipway.squashfs import (
     REG,
     SYMLINK,
     CompiledLayer,
-    CompressionOptions,
     LayerCache,
     LayerWriter,
+    SqshOptions,
     TarSource,
     TreeNode,
     compile_layers,
@@ -36,7 +36,7 @@ from slipway.squashfs.format.errors import LayerError
 from slipway.squashfs.link.merged_tree import MergedTree
 from slipway.squashfs.link.path_lookup import look_up_path
 
-OPTIONS = CompressionOptions("zstd", 1, 4096)
+OPTIONS = SqshOptions("zstd", 1, 4096)
 
 
 Member = tuple[tarfile.TarInfo, bytes]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core import Piece, PieceHasher, differing_pieces, digests, hash_file, pieces_digest
-from slipway.squashfs import CompressionOptions, LayerCache, compile_layers, link_image
+from slipway.squashfs import LayerCache, SqshOptions, compile_layers, link_image
 from slipway.squashfs.format.structures import Superblock
 from slipway.squashfs.link import data_copier
 from tests.unit.squashfs.test_layers import archive, member, source
@@ -86,7 +86,7 @@ def test_the_digest_is_what_coreutils_print_for_the_lines() -> None:
 def test_a_link_hashes_only_what_is_not_there_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = CompressionOptions("none", None, 4096)
+    options = SqshOptions("none", None, 4096)
     contents = {f"f{number}": os.urandom(8 * 4096) for number in range(8)}
     lower = source(archive([member(name, data=data) for name, data in contents.items()]))
     upper = source(archive([member(".wh.f3"), member("new", data=os.urandom(100))]))
@@ -114,7 +114,7 @@ def test_a_link_hashes_only_what_is_not_there_as_a_whole(
 def test_what_changed_since_it_was_compiled_differs_from_what_is_told_of_the_image(
     tmp_path: Path,
 ) -> None:
-    options = CompressionOptions("none", None, 4096)
+    options = SqshOptions("none", None, 4096)
     data = os.urandom(8 * 4096)
     output = tmp_path / "image.sqsh"
     with compile_layers(
