@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         SlipwayError,
         TreeError,
         UsageError,
+        printable,
     )
     from slipway.core.events import Event, OnEvent, silent
     from slipway.core.file_lock import FileLock, exclusive, lock_is_held, wait_for_lock
@@ -131,6 +132,7 @@ __all__ = [
     "print_fields",
     "print_json",
     "print_table",
+    "printable",
     "read_fstab",
     "read_mount_table",
     "read_pid",
@@ -162,7 +164,7 @@ __getattr__ = lazy_face(
         ),
         "errors": (
             "BadInputError DriftError FAILED INTERRUPTED ProcessError SlipwayError TERMINATED "
-            "TreeError USAGE UsageError"
+            "TreeError USAGE UsageError printable"
         ),
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held wait_for_lock",

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from slipway.core.errors import printable
 from slipway.core.events import Event
 from slipway.core.units import amount, human_seconds
 
@@ -62,6 +63,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line for a person, above the bars."""
+        text = printable(text)
         if self._live:
             self._console.print(text, markup=False)
         else:
@@ -100,7 +102,7 @@ class Reporter:
         if event.task not in self._rows:
             self._rows[event.task] = self._progress.add_task(event.task, total=None, note="")
         step = event.step if len(event.step) <= 60 else event.step[:57] + "..."
-        text = f"{step}  {note}".strip()
+        text = printable(f"{step}  {note}".strip())
         total = event.total or None
         self._progress.update(
             self._rows[event.task], total=total, completed=event.current, note=text
@@ -144,7 +146,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: st
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table, markup=False)
 
 

@@ -10,6 +10,22 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, but for line ends and tabs, as escapes.
+
+    What comes from outside may hold sequences that move the cursor, rewrite lines or change the
+    title; the marks that turn the direction of writing around hide what a name is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in "\n\t"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 class SlipwayError(Exception):
     """An expected failure. Printed as one short paragraph, never as a traceback.
 
@@ -28,7 +44,7 @@ class SlipwayError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n  {self.cure}" if self.cure else text
+        return printable(f"{text}\n  {self.cure}" if self.cure else text)
 
 
 class DriftError(SlipwayError):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from slipway.core.errors import SlipwayError
 
-
 OnWait = Callable[[str], None]
 """Hears who holds a lock that is waited for."""
 

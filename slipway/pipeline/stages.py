@@ -90,7 +90,6 @@ def export_stage(
         options=options,
         force=force,
         on_event=shop.on_event,
-        log=shop.project.logs / f"sqsh-{image.name}.log",
     )
     record = load_record(shop.project, image.name)
     if _stamp(path) == before and record.exported and record.exported.path == str(path):

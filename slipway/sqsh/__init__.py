@@ -1,4 +1,4 @@
-"""An image, from an engine, a registry or an OCI layout -> an enroot-ready .sqsh with its sidecar.
+"""An image, of an engine, a registry, an OCI layout or an archive -> an enroot-ready .sqsh.
 
 What enroot adds and changes is decided here; the bytes are written by the squashfs room.
 """
@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from slipway.sqsh.comparison import ImageExporter
     from slipway.sqsh.export import export_image
     from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
-    from slipway.sqsh.sources.engine_source import find_engine_image, find_overlay_layers
+    from slipway.sqsh.sources.engine_source import find_overlay_layers
     from slipway.sqsh.stored_images import export_stored
 
 __all__ = [
     "ImageExporter",
     "export_image",
     "export_stored",
-    "find_engine_image",
     "find_overlay_layers",
     "read_sidecar",
     "verify_sqsh_file",
@@ -32,7 +31,7 @@ __getattr__ = lazy_face(
         "comparison": "ImageExporter",
         "export": "export_image",
         "sidecar": "read_sidecar verify_sqsh_file",
-        "sources.engine_source": "find_engine_image find_overlay_layers",
+        "sources.engine_source": "find_overlay_layers",
         "stored_images": "export_stored",
     },
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from slipway.core import CredentialsFor, OnEvent, Owner, Project, SlipwayError, silent, this_process
 from slipway.engine import Engine
 from slipway.sqsh import stored_images
-from slipway.sqsh.export import export_image, export_source
+from slipway.sqsh.export import ExportRequest, export_image, export_source
 from slipway.sqsh.stored_images import SCHEMES
 from slipway.squashfs import DEFAULT_LIMIT, layer_cache
 
@@ -32,8 +32,8 @@ class ImageExporter:
 
     @contextmanager
     def opened(self, side: str) -> Iterator[Path]:
-        """The file `side`; or the image `dockerd://NAME`, `registry://...` or `oci:FOLDER` as a
-        .sqsh, for the block.
+        """The file `side`; or an image (`dockerd://NAME`, `registry://...`, `oci:FOLDER`,
+        `docker-archive:FILE`) as a .sqsh, for the block.
 
         Raises SlipwayError where there is no such file or image.
         """
@@ -43,8 +43,8 @@ class ImageExporter:
                 raise SlipwayError(
                     "there is no such file",
                     where=side,
-                    cure="Give a .sqsh, or an image as dockerd://NAME, registry://HOST/REPO@DIGEST"
-                    " or oci:FOLDER.",
+                    cure="Give a .sqsh, or an image as dockerd://NAME, registry://HOST/REPO@DIGEST,"
+                    " oci:FOLDER or docker-archive:FILE.",
                 )
             yield path
             return
@@ -63,8 +63,8 @@ class ImageExporter:
             finally:
                 engine.close()
             return
-        with stored_images.open_stored_image(uri, self.credentials) as image:
-            export_source(image.origin, path, cache=cache, build_id="", on_event=self.on_event)
+        with stored_images.open_stored_image(uri, self.credentials, cache.folder) as image:
+            export_source(image, ExportRequest(path, ""), cache=cache, on_event=self.on_event)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:

@@ -8,7 +8,7 @@ Two differences, both on purpose: a word of ENTRYPOINT or CMD that holds a newli
 from __future__ import annotations
 
 from slipway.core import SlipwayError
-from slipway.sqsh.source_image import ImageConfig
+from slipway.sqsh.image_documents import ImageConfig
 
 RC_LOCAL = (
     "# This file is sourced by /etc/rc when the container starts.\n"
@@ -89,11 +89,25 @@ def environment_file(config: ImageConfig) -> str:
     return "".join(entry + "\n" for entry in config.env)
 
 
+def unmountable_volumes(config: ImageConfig) -> tuple[str, ...]:
+    """Volumes that a line of fstab cannot say: blanks end a field, and `#` begins a comment.
+
+    enroot writes them all the same, and then its container does not start.
+    """
+    return tuple(
+        volume
+        for volume in config.volumes
+        if not volume.isprintable() or any(character in volume for character in " \\#$`\"'")
+    )
+
+
 def fstab_file(config: ImageConfig) -> str:
     """/etc/fstab: each volume is bound onto itself, so that it is writable in the container."""
+    left_out = unmountable_volumes(config)
     return "".join(
         f"${{ENROOT_ROOTFS}}{volume} {volume} none x-create=dir,bind,rw,nosuid,nodev\n"
         for volume in config.volumes
+        if volume not in left_out
     )
 
 

@@ -42,16 +42,18 @@ class SqshContents:
 
 def link_layers(
     cache: LayerCache,
-    origin: SourceImage,
+    image: SourceImage,
     path: Path,
     options: SqshOptions,
     say: Callable[[Event], None],
     task: str,
 ) -> SqshContents:
     """Write the image into `path`. Raises SlipwayError, and OSError of `path`'s file system."""
-    progress = _Progress(origin, say, task)
-    with compile_layers(cache, origin.layers, options, progress.layer, progress.cached) as layers:
-        layers = [*layers, config_layer(layers, origin, options)]
+    progress = _Progress(image, say, task)
+    with compile_layers(
+        cache, image.layers, options, progress.layer, progress.cached, progress.waits
+    ) as layers:
+        layers = [*layers, config_layer(layers, image, options)]
 
         def check(contents: ImageContents) -> None:
             say(Event("progress", task, step="verify"))
@@ -66,7 +68,7 @@ def link_layers(
                 readable=True,
                 writable_depth=WRITABLE_DEPTH,
                 keep_devices=False,
-                mtime=origin.image.created,
+                mtime=image.created,
             ),
             on_bytes=progress.link,
             check=check,
@@ -89,8 +91,8 @@ def _newlines(layers: list[CompiledLayer], path: Path) -> int:
 class _Progress:
     """Bytes of layers and of the link as events, not more often than somebody can read."""
 
-    def __init__(self, origin: SourceImage, say: OnEvent, task: str) -> None:
-        digests = [layer.digest for layer in origin.layers]
+    def __init__(self, image: SourceImage, say: OnEvent, task: str) -> None:
+        digests = [layer.digest for layer in image.layers]
         self._steps = {
             digest: f"layer {digests.index(digest) + 1} of {len(digests)} ({digest[7:19]})"
             for digest in digests
@@ -112,31 +114,35 @@ class _Progress:
         """A layer that was compiled before."""
         self._say(Event("cached", self._task, self._steps[digest]))
 
+    def waits(self, digest: str, holder: str) -> None:
+        """Another process makes the layer. Said at once: that one may never go on."""
+        task = f"{self._task}: {self._steps[digest]} is held by {holder}; waiting"
+        self._say(Event("start", task))
+
     def link(self, done: int, total: int) -> None:
         """Bytes of the image that are written."""
         self._progress("link", done, total)
 
 
 def config_layer(
-    layers: Sequence[CompiledLayer], origin: SourceImage, options: SqshOptions
+    layers: Sequence[CompiledLayer], image: SourceImage, options: SqshOptions
 ) -> CompiledLayer:
     """The layer that goes on top of `layers`.
 
     Raises SlipwayError where the image has a directory in the place of one of enroot's files, or
     an environment that enroot's format cannot hold.
     """
-    image = origin.image
     writer = LayerWriter(options, image.created)
     writer.empty(b"dev")
     if kind_at(layers, b".dockerenv") is not None:
         writer.remove(b".dockerenv")
-    if origin.engine_files:
-        _engine_files(layers, writer)
-    for name, content in sorted(enroot_files.enroot_files(image.config, origin.provenance).items()):
+    _engine_files(layers, writer)
+    for name, content in sorted(enroot_files.enroot_files(image.config, image.provenance).items()):
         path = _place(layers, name.encode())
         if kind_at(layers, path) == DIR:
             raise SlipwayError(
-                f"/{name} is a directory in {image.reference}, and enroot needs a file there"
+                f"/{name} is a directory in {image.reference}, and enroot needs a file there",
+                cure=f"Remove it in the image: `RUN rm -r /{name}`.",
             )
         writer.file(path, content)
     working_dir = resolve_path(layers, image.config.working_dir.encode())

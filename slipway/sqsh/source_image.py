@@ -1,79 +1,57 @@
-"""Where a .sqsh comes from: an image's facts, and its layers as something that can be read."""
+"""An image to export: one immutable value, whatever source it comes from."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import hashlib
+import platform
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-from slipway.engine import EngineError
+from slipway.sqsh.image_documents import ImageConfig
 from slipway.squashfs import Source
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def machine_architecture() -> str:
+    """This machine's, as images name it."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An image to export. `layers` are lowest first.
+    """An image: what is known of it, and its layers as something that can be read, lowest first.
 
-    `provenance` is the URI that enroot would have been given. `engine_files`: the result gets the
-    files that an engine puts into every container, as `enroot import dockerd://` has them.
+    Nothing in the .sqsh depends on the source: `reference`, `id`, `digests` and `digest` go into
+    the sidecar and into the names of files only.
     """
 
-    image: ImageFacts
-    layers: tuple[Source, ...]
-    provenance: str
-    engine_files: bool
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What the engine knows of an image."""
-
-    reference: str
-    id: str
-    digests: tuple[str, ...]
+    reference: str  # what it is called where it comes from
+    id: str  # of its configuration; what the engine calls it where that is not known
+    digests: tuple[str, ...]  # "repository@sha256:..." that registries gave it
+    digest: str  # names its content: of its manifest, else its id
     size: int  # bytes, unpacked
+    architecture: str
     created: int  # seconds since the epoch; 0 where the image does not say
     config: ImageConfig
+    layers: tuple[Source, ...]
 
+    @property
+    def provenance(self) -> str:
+        """Where the image comes from, as /etc/rc says it: the chain id of its layers.
 
-def timestamp_seconds(timestamp: str | None) -> int:
-    """An RFC 3339 time -> whole seconds since the epoch, never below 0; 0 where there is none.
+        opencontainers/image-spec:config.md, "Layer ChainID". Unlike a name, it is the same in an
+        engine, a registry and a file.
+        """
+        chain = ""
+        for layer in self.layers:
+            pair = f"{chain} {layer.digest}".encode()
+            chain = f"sha256:{hashlib.sha256(pair).hexdigest()}" if chain else layer.digest
+        return f"oci-chain-id:{chain}"
 
-    Raises EngineError for any other text. Engines write more decimals than Python 3.10 reads.
-    """
-    if not timestamp:
-        return 0
-    parts = re.fullmatch(r"(.{19})(?:\.\d+)?(Z|[+-]\d\d:\d\d)", timestamp)
-    try:
-        if parts is None:
-            raise ValueError(timestamp)
-        zone = parts[2].replace("Z", "+00:00")
-        return max(0, int(datetime.fromisoformat(f"{timestamp[:19]}{zone}").timestamp()))
-    except ValueError as error:
-        raise EngineError(f"the engine gave {timestamp!r} as a time") from error
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """The parts of an image's config that enroot reads."""
-
-    env: tuple[str, ...] = ()
-    entrypoint: tuple[str, ...] = ()
-    cmd: tuple[str, ...] = ()
-    working_dir: str = ""
-    labels: tuple[tuple[str, str], ...] = ()  # sorted by key
-    volumes: tuple[str, ...] = ()  # sorted
-
-    @classmethod
-    def from_inspect(cls, config: Mapping[str, Any]) -> ImageConfig:
-        """From the `Config` of an image inspection or of an OCI config; any key may be null."""
-        return cls(
-            env=tuple(config.get("Env") or ()),
-            entrypoint=tuple(config.get("Entrypoint") or ()),
-            cmd=tuple(config.get("Cmd") or ()),
-            working_dir=config.get("WorkingDir") or "",
-            labels=tuple(sorted((config.get("Labels") or {}).items())),
-            volumes=tuple(sorted(config.get("Volumes") or {})),
-        )
+    @property
+    def foreign_architecture(self) -> str | None:
+        """What to say of an image that this machine does not run; None where it does."""
+        here = machine_architecture()
+        if self.architecture in ("", here):
+            return None
+        return f"the image is for {self.architecture}, this machine is {here}"

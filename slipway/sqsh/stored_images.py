@@ -1,4 +1,4 @@
-"""What `inv sqsh` does without an engine: export stored images, and check files."""
+"""What `inv sqsh` does without an engine: export images of registries, layouts and archives."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 from slipway.core import CredentialsFor, OnEvent, Project, UsageError, silent
 from slipway.registry import RegistryClient
-from slipway.sqsh.export import export_source
-from slipway.sqsh.sources import StoredImage, layout_image, registry_image
+from slipway.sqsh.export import ExportRequest, export_source
+from slipway.sqsh.source_image import SourceImage
+from slipway.sqsh.sources import archive_image, layout_image, open_archive, registry_image
 from slipway.squashfs import DEFAULT_LIMIT, SqshOptions, layer_cache
 
 _REFERENCE = re.compile(
     r"(?P<host>[^/]+)/(?P<repository>[^@]+?)"
     r"(?::(?P<tag>[^:@/]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_REGISTRY, _LAYOUT = SCHEMES = ("registry://", "oci:")
+_REGISTRY, _LAYOUT = "registry://", "oci:"
+_ARCHIVES = ("docker-archive:", "oci-archive:")
+SCHEMES = (_REGISTRY, _LAYOUT, *_ARCHIVES)
 
 
 def export_stored(
@@ -31,33 +34,36 @@ def export_stored(
     force: bool = False,
     on_event: OnEvent = silent,
 ) -> Path:
-    """Export the image at `registry://...` or `oci:...`; the path of the .sqsh.
+    """Export the image at `registry://...`, `oci:...` or `docker-archive:...`; path of the .sqsh.
 
-    Its name says what it holds: the repository's last part and the manifest's digest.
+    Its name says what it holds: what the image is called, and its manifest's digest.
     """
-    with open_stored_image(uri, credentials) as image:
-        words = re.split(r"[@:]", image.origin.image.reference.rpartition("/")[2])
-        name = next(word for word in words if word not in ("oci", ""))
-        path = (folder or project.sqsh) / f"{name}-{image.digest[7:19]}.sqsh"
-        export_source(
-            image.origin,
-            path,
-            cache=layer_cache(project, cache_limit),
-            options=options,
-            build_id=image.digest.removeprefix("sha256:"),
-            force=force,
-            on_event=on_event,
+    cache = layer_cache(project, cache_limit)
+    with open_stored_image(uri, credentials, cache.folder) as image:
+        path = (folder or project.sqsh) / f"{_file_name(image)}-{image.digest[7:19]}.sqsh"
+        request = ExportRequest(
+            path, image.digest.removeprefix("sha256:"), options or SqshOptions(), force
         )
+        export_source(image, request, cache=cache, on_event=on_event)
     return path
 
 
-@contextmanager
-def open_stored_image(uri: str, credentials: CredentialsFor) -> Iterator[StoredImage]:
-    """The image of `registry://HOST/REPOSITORY@sha256:...` (or `:TAG`) or `oci:DIR`.
+def _file_name(image: SourceImage) -> str:
+    """The last part of what the image is called, without its tag or digest, fit for a file."""
+    name = image.reference.removeprefix(_LAYOUT).partition("@")[0].rpartition("/")[2]
+    name = name.partition(":")[0].removesuffix(".gz").removesuffix(".tar")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "image"
 
-    Layers can be read in the block. Raises UsageError for another kind of URI, RegistryError and
-    SlipwayError.
+
+@contextmanager
+def open_stored_image(uri: str, credentials: CredentialsFor, spool: Path) -> Iterator[SourceImage]:
+    """The image of `registry://HOST/REPOSITORY@sha256:...` (or `:TAG`), `oci:FOLDER`,
+    `docker-archive:FILE` or `oci-archive:FILE`; the last three may have a tag or digest behind.
+
+    Layers can be read in the block; what has to be unpacked for that is kept on `spool`'s file
+    system. Raises UsageError for another kind of URI, RegistryError and SlipwayError.
     """
+    archive = next((scheme for scheme in _ARCHIVES if uri.startswith(scheme)), None)
     if uri.startswith(_REGISTRY):
         found = _REFERENCE.fullmatch(uri.removeprefix(_REGISTRY))
         if found is None or not (found["digest"] or found["tag"]):
@@ -65,14 +71,30 @@ def open_stored_image(uri: str, credentials: CredentialsFor) -> Iterator[StoredI
         with RegistryClient(found["host"], credentials) as registry:
             yield registry_image(registry, found["repository"], found["digest"] or found["tag"])
     elif uri.startswith(_LAYOUT):
-        yield layout_image(Path(uri.removeprefix(_LAYOUT)))
+        path, wanted = _path_and_name(uri.removeprefix(_LAYOUT))
+        yield layout_image(path, wanted)
+    elif archive is not None:
+        path, wanted = _path_and_name(uri.removeprefix(archive))
+        if not path.is_file():
+            raise UsageError("there is no such file", where=str(path))
+        with open_archive(path, spool) as blobs:
+            yield archive_image(blobs, wanted)
     else:
         raise _usage(uri)
+
+
+def _path_and_name(text: str) -> tuple[Path, str]:
+    """`PATH`, `PATH:NAME` or `PATH@DIGEST`: the longest path that exists, and the rest."""
+    ends = [len(text), *sorted((m.start() for m in re.finditer("[:@]", text)), reverse=True)]
+    for end in ends:
+        if text[:end] and Path(text[:end]).exists():
+            return Path(text[:end]), text[end + 1 :]
+    return Path(text), ""
 
 
 def _usage(uri: str) -> UsageError:
     return UsageError(
         f"{uri!r} is not an image to read",
-        cure="Name it as registry://HOST/REPOSITORY@sha256:DIGEST, registry://HOST/REPOSITORY:TAG"
-        " or oci:FOLDER.",
+        cure="Name it as registry://HOST/REPOSITORY@sha256:DIGEST, registry://HOST/REPOSITORY:TAG,"
+        " oci:FOLDER, docker-archive:FILE or oci-archive:FILE.",
     )

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         part_name,
     )
     from slipway.squashfs.compile.compiler import compile_layers
-    from slipway.squashfs.compile.directory_layer import OverlayUnreadableError
     from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, LayerCache, layer_cache
     from slipway.squashfs.compile.layer_sources import DirectorySource, Source, TarSource
+    from slipway.squashfs.compile.layer_stream import decompressed_stream
     from slipway.squashfs.compile.layer_tree import FileData, TreeNode, new_root, put_node
     from slipway.squashfs.compile.layer_writer import LayerWriter
+    from slipway.squashfs.compile.tar_reader import skip_content, tar_members
+    from slipway.squashfs.format.errors import LayerError
     from slipway.squashfs.format.options import WRITABLE_DEPTH, ImageRules, SqshOptions
     from slipway.squashfs.format.structures import DIR, REG, SYMLINK
     from slipway.squashfs.link.linker import ImageContents, link_image
@@ -46,14 +48,15 @@ __all__ = [
     "ImageContents",
     "ImageRules",
     "LayerCache",
+    "LayerError",
     "LayerWriter",
-    "OverlayUnreadableError",
     "Source",
     "SqshOptions",
     "TarSource",
     "TreeNode",
     "check_image",
     "compile_layers",
+    "decompressed_stream",
     "diff_images",
     "dump_layer",
     "freeze_tree",
@@ -65,6 +68,8 @@ __all__ = [
     "part_name",
     "put_node",
     "resolve_path",
+    "skip_content",
+    "tar_members",
 ]
 
 __getattr__ = lazy_face(
@@ -72,11 +77,13 @@ __getattr__ = lazy_face(
     {
         "compile.compiled_layer": "CompiledLayer DataPart dump_layer freeze_tree part_name",
         "compile.compiler": "compile_layers",
-        "compile.directory_layer": "OverlayUnreadableError",
         "compile.layer_cache": "DEFAULT_LIMIT LayerCache layer_cache",
         "compile.layer_sources": "DirectorySource Source TarSource",
+        "compile.layer_stream": "decompressed_stream",
         "compile.layer_tree": "FileData TreeNode new_root put_node",
         "compile.layer_writer": "LayerWriter",
+        "compile.tar_reader": "skip_content tar_members",
+        "format.errors": "LayerError",
         "format.options": "ImageRules SqshOptions WRITABLE_DEPTH",
         "format.structures": "DIR REG SYMLINK",
         "link.linker": "ImageContents link_image",

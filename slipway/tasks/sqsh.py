@@ -7,7 +7,15 @@ from pathlib import Path
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.core import DriftError, Project, Reporter, UsageError, human_bytes, print_json
+from slipway.core import (
+    DriftError,
+    Project,
+    Reporter,
+    UsageError,
+    human_bytes,
+    print_json,
+    printable,
+)
 from slipway.engine import connect
 from slipway.pipeline import Settings, ship_images
 from slipway.registry import credentials_for
@@ -22,7 +30,8 @@ from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, ROOT, SQSH, task_command
         **IMAGE_NAMES,
         **BUILD,
         **SQSH,
-        "from_": "export without an engine: registry://HOST/REPO@sha256:..., or oci:FOLDER",
+        "from_": "export without an engine: registry://HOST/REPO@sha256:..., oci:FOLDER,"
+        " docker-archive:FILE",
     },
 )
 def sqsh_export(
@@ -69,7 +78,8 @@ def sqsh_verify(c: Context, file: str) -> None:
 @task_command(
     help={
         **JSON,
-        "a": "a .sqsh, or dockerd://NAME, registry://HOST/REPO@sha256:..., oci:FOLDER",
+        "a": "a .sqsh, or dockerd://NAME, registry://HOST/REPO@sha256:..., oci:FOLDER,"
+        " docker-archive:FILE",
         "b": "the same; what it has more than A is added",
         "times": "modification times count too",
     }
@@ -77,8 +87,8 @@ def sqsh_verify(c: Context, file: str) -> None:
 def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = False) -> None:
     """What differs between two .sqsh files or images; exit code 2 where something does.
 
-    An image is dockerd://NAME, registry://HOST/REPO@sha256:... or oci:FOLDER, and compared as it
-    would be exported.
+    An image is dockerd://NAME, registry://HOST/REPO@sha256:..., oci:FOLDER or
+    docker-archive:FILE, and compared as it would be exported.
     """
     project, settings = Project.at(ROOT), Settings.of(c.config)
     with Reporter() as reporter:
@@ -120,7 +130,7 @@ def diff_and_report(
 
 def change_line(change: FileChange) -> str:
     """`+ /opt/new  1.2 kB`, `- /opt/old  3 MB`, `~ /etc/x  10 B -> 12 B  (content, mode)`."""
-    path = "/" + change.path.decode(errors="backslashreplace")
+    path = printable("/" + change.path.decode(errors="backslashreplace"))
     if change.before is None:
         return f"+ {path}  {human_bytes(change.after or 0)}"
     if change.after is None:

@@ -1,4 +1,4 @@
-"""Where an image's layers come from: an engine, a registry, an OCI layout.
+"""Where an image's layers come from: an engine, a registry, an OCI layout, an archive.
 
 All give one SourceImage.
 """
@@ -10,29 +10,25 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.sqsh.sources.blobs import StoredImage
-    from slipway.sqsh.sources.engine_source import (
-        container_export,
-        find_engine_image,
-        find_overlay_layers,
-    )
+    from slipway.sqsh.sources.engine_source import find_overlay_layers, open_engine_image
+    from slipway.sqsh.sources.image_archive import archive_image, open_archive
     from slipway.sqsh.sources.oci_layout import layout_image
     from slipway.sqsh.sources.registry_source import registry_image
 
 __all__ = [
-    "StoredImage",
-    "container_export",
-    "find_engine_image",
+    "archive_image",
     "find_overlay_layers",
     "layout_image",
+    "open_archive",
+    "open_engine_image",
     "registry_image",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "blobs": "StoredImage",
-        "engine_source": "container_export find_engine_image find_overlay_layers",
+        "engine_source": "find_overlay_layers open_engine_image",
+        "image_archive": "archive_image open_archive",
         "oci_layout": "layout_image",
         "registry_source": "registry_image",
     },

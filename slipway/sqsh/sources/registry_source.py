@@ -1,7 +1,6 @@
-"""Images outside of any engine: in a registry, or in an OCI layout on disk.
+"""An image in a registry: no engine and no engine's disk takes part.
 
-No engine and no engine's disk takes part: the layers stream from where they are into the layer
-cache. opencontainers/image-spec: manifest.md, config.md, image-layout.md.
+Layers stream from the registry into the layer cache.
 """
 
 from __future__ import annotations
@@ -9,19 +8,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from slipway.registry import RegistryClient
-from slipway.sqsh.sources.blobs import StoredImage, _architecture, _origin
+from slipway.sqsh.image_documents import ImageIndex, parse_manifest
+from slipway.sqsh.source_image import SourceImage
+from slipway.sqsh.sources.blob_store import ImageFinder, StoredManifest, stored_image
 
 
-def registry_image(registry: RegistryClient, repository: str, reference: str) -> StoredImage:
+class RegistryBlobs:
+    """One repository's blobs."""
+
+    def __init__(self, registry: RegistryClient, repository: str) -> None:
+        self._registry = registry
+        self._repository = repository
+        self.where = f"{registry.host}/{repository}"
+
+    def has_blob(self, digest: str) -> bool:
+        """A registry has what its indexes name."""
+        del digest
+        return True
+
+    def blob_stream(self, digest: str) -> Iterator[bytes]:
+        """A blob in pieces, resumed after a cut."""
+        return self._registry.blob_stream(self._repository, digest)
+
+    def manifest_stream(self, digest: str) -> Iterator[bytes]:
+        """A manifest, which the client has bounded and checked."""
+        yield self._registry.manifest(self._repository, digest).raw
+
+
+def registry_image(registry: RegistryClient, repository: str, reference: str) -> SourceImage:
     """An image of a registry, for this machine's architecture where there are several."""
-    manifest = registry.image(repository, reference, architecture=_architecture())
-    content = manifest.json()
-    config = registry.blob(repository, content["config"]["digest"])
-    name = f"{registry.host}/{repository}@{manifest.digest}"
-
-    def open_blob(digest: str) -> Iterator[bytes]:
-        return registry.blob_stream(repository, digest)
-
-    # enroot's own spelling: docker://HOST#REPOSITORY:TAG.
-    provenance = f"docker://{registry.host}#{repository}@{manifest.digest}"
-    return StoredImage(_origin(name, provenance, manifest, config, open_blob), manifest.digest)
+    store = RegistryBlobs(registry, repository)
+    finder = ImageFinder(store)
+    top = registry.manifest(repository, reference)
+    document = parse_manifest(top.raw, f"{store.where}, {top.digest}")
+    if isinstance(document, ImageIndex):
+        image = finder.the_image(document.entries)
+    else:
+        image = StoredManifest(top.digest, document)
+    name = f"{store.where}@{image.digest}"
+    return stored_image(store, image, finder.description(image), name)

@@ -18,6 +18,7 @@ from slipway.squashfs.compile.compiled_layer import (
     freeze_tree,
     part_name,
 )
+from slipway.squashfs.compile.directory_layer import OverlayUnreadableError
 from slipway.squashfs.compile.layer_cache import INDEX, LayerCache
 from slipway.squashfs.compile.layer_sources import (
     DirectorySource,
@@ -138,10 +139,17 @@ def _compile(
             entry = entries.enter_context(contextlib.ExitStack())
             build = _Build(entry.enter_context(cache.make(key)), source)
             builds.append((key, build, entry))
+            archive = source if isinstance(source, TarSource) else source.archive
             if isinstance(source, DirectorySource):
-                _read_directory(source, build, pool, options, on_progress)
-            else:
-                _read_archive(source, build, pool, options, on_progress)
+                try:
+                    _read_directory(source, build, pool, options, on_progress)
+                    continue
+                except OverlayUnreadableError:
+                    if archive is None:
+                        raise
+                    _discard_jobs(build)
+            if archive is not None:
+                _read_archive(archive, build, pool, options, on_progress)
         while builds:
             finish_oldest()
 
@@ -237,6 +245,14 @@ def _read_directory(
     build.root = directory_layer.scan_directory(source.folder, on_file)
     scanned = True
     parts.flush()
+
+
+def _discard_jobs(build: _Build) -> None:
+    """Undo what was packed of a folder that cannot be read to its end."""
+    for number, (_, future) in enumerate(build.jobs):
+        future.result()
+        (build.folder / part_name(number)).unlink()
+    build.jobs.clear()
 
 
 def _read_archive(

@@ -20,14 +20,6 @@ def no_progress(layer: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class DirectorySource:
-    """A layer directory of overlayfs. `digest` names its content (the diff id)."""
-
-    digest: str
-    folder: Path
-
-
-@dataclass(frozen=True)
 class TarSource:
     """A layer archive. `digest` is the sha256 of the plain tar (the diff id), and is checked.
 
@@ -37,6 +29,19 @@ class TarSource:
     digest: str
     open: Callable[[], Iterable[bytes]]
     size: int = 0
+
+
+@dataclass(frozen=True)
+class DirectorySource:
+    """A layer directory of overlayfs. `digest` names its content (the diff id).
+
+    `archive`, where there is one, is read instead of a folder that overlayfs alone can make sense
+    of (redirects, metadata-only copies).
+    """
+
+    digest: str
+    folder: Path
+    archive: TarSource | None = None
 
 
 Source = DirectorySource | TarSource

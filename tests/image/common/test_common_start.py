@@ -8,7 +8,7 @@ import pytest
 from testinfra.host import Host  # type: ignore[import-untyped]
 
 from slipway.sqsh.enroot_files import enroot_files
-from slipway.sqsh.source_image import ImageConfig
+from slipway.sqsh.image_documents import ImageConfig
 from slipway.verify.expectations import CheckedImage
 from slipway.verify.plugin import Launch
 

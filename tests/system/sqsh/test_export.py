@@ -31,7 +31,7 @@ from slipway.engine.errors import EngineDiedError
 from slipway.sqsh import export_image
 from slipway.sqsh.enroot_files import enroot_files
 from slipway.sqsh.sidecar import Sidecar, verify_sqsh
-from slipway.sqsh.source_image import ImageConfig
+from slipway.sqsh.image_documents import ImageConfig
 from slipway.squashfs import LayerCache, SqshOptions
 from tests.support.sqsh_trees import (
     CAPABILITY,

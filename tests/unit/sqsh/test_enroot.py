@@ -16,7 +16,7 @@ from slipway.sqsh.enroot_files import (
     quote_value,
     rc_script,
 )
-from slipway.sqsh.source_image import ImageConfig
+from slipway.sqsh.image_documents import ImageConfig
 
 UTF8 = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 # What an argument of a process can hold: anything but NUL.

@@ -71,9 +71,7 @@ USED = len(WHOLE.rstrip(b"\0")) + 511 & ~511
     [
         pytest.param(WHOLE[:USED], id="no block of zeros"),
         pytest.param(WHOLE[: USED + 512], id="one block of zeros"),
-        pytest.param(
-            WHOLE[:USED] + bytes(1024) + b"garbage", id="more after the end"
-        ),
+        pytest.param(WHOLE[:USED] + bytes(1024) + b"garbage", id="more after the end"),
         pytest.param(
             archive([member("b/c", data=b"y" * 512), member("a", data=b"x" * 700)])[
                 : 3 * 512 + 700
