@@ -56,7 +56,8 @@ class FileLock:
 def _lock_holders(handle: int) -> list[int]:
     """The processes that hold a file's lock, as the kernel lists them (proc_locks(5)).
 
-    A process of another PID namespace is listed as 0. By the inode alone: on overlayfs and btrfs the device there is not the one that stat says.
+    A process of another PID namespace is listed as 0. By the inode alone: on overlayfs and btrfs
+    the device there is not the one that stat says.
     """
     inode = os.fstat(handle).st_ino
     holders = []

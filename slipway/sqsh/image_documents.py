@@ -116,8 +116,9 @@ class JsonFields:
 
     def time(self, key: str) -> int:
         """An RFC 3339 time as seconds, see `timestamp_seconds`."""
+        text = self.text(key)
         try:
-            return timestamp_seconds(self.text(key))
+            return timestamp_seconds(text)
         except ImageMetadataError:
             self.fail(key, "is not a time")
 
@@ -282,7 +283,7 @@ class ImageDescription:
     diff_ids: tuple[str, ...]
 
 
-def parse_config(raw: bytes, where: str) -> ImageDescription:
+def parse_image_config(raw: bytes, where: str) -> ImageDescription:
     """An image's configuration. Raises ImageMetadataError."""
     document = parse_document(raw, where, CONFIG_MAX)
     rootfs = document.object("rootfs")

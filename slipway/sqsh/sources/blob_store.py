@@ -15,7 +15,7 @@ from slipway.sqsh.image_documents import (
     ImageIndex,
     ImageManifest,
     ImageMetadataError,
-    parse_config,
+    parse_image_config,
     parse_manifest,
 )
 from slipway.sqsh.source_image import SourceImage, machine_architecture
@@ -158,7 +158,7 @@ class ImageFinder:
         """An image's configuration."""
         digest = image.manifest.config.digest
         raw = read_small(self._store.blob_stream(digest), digest, CONFIG_MAX, self._store.where)
-        return parse_config(raw, f"{self._store.where}, {digest}")
+        return parse_image_config(raw, f"{self._store.where}, {digest}")
 
 
 def matches_name(name: str, wanted: str) -> bool:

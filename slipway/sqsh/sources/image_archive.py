@@ -24,7 +24,7 @@ from slipway.sqsh.image_documents import (
     ImageDescription,
     ImageIndex,
     ImageMetadataError,
-    parse_config,
+    parse_image_config,
     parse_list,
     parse_manifest,
 )
@@ -262,7 +262,7 @@ def _docker_image(
     for image in unique.values():
         config = blobs.small(image.config_name, CONFIG_MAX)
         digest = digest_of(config)
-        description = parse_config(config, f"{blobs.where}, {image.config_name}")
+        description = parse_image_config(config, f"{blobs.where}, {image.config_name}")
         if diff_ids is not None and description.diff_ids != diff_ids:
             continue
         if wanted and not any(matches_name(name, wanted) for name in (digest, *image.names)):

@@ -30,8 +30,8 @@ from slipway.engine import (
 from slipway.engine.errors import EngineDiedError
 from slipway.sqsh import export_image
 from slipway.sqsh.enroot_files import enroot_files
-from slipway.sqsh.sidecar import Sidecar, verify_sqsh
 from slipway.sqsh.image_documents import ImageConfig
+from slipway.sqsh.sidecar import Sidecar, verify_sqsh
 from slipway.squashfs import LayerCache, SqshOptions
 from tests.support.sqsh_trees import (
     CAPABILITY,
@@ -51,10 +51,16 @@ CACHE = LayerCache(
 ENROOT_FILES = {b"etc/rc", b"etc/rc.local", b"etc/environment", b"etc/fstab"}
 
 
-@pytest.fixture(params=[False, True], ids=["linked", "streamed"])
-def stream(request: pytest.FixtureRequest) -> bool:
-    """Both ways from an engine to a .sqsh."""
+@pytest.fixture(params=[True, False], ids=["in place", "saved"])
+def in_place(request: pytest.FixtureRequest) -> bool:
+    """Both ways from an engine to its layers."""
     return bool(request.param)
+
+
+@pytest.fixture
+def cache(in_place: bool, tmp_path: Path) -> LayerCache:
+    """Of its own where layers are to come from what the engine saves."""
+    return CACHE if in_place else LayerCache(tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +90,16 @@ def export_containers(engine: Engine) -> list[str]:
     return [container["Id"] for container in found]
 
 
-def run_export(engine: Engine, reference: str, destination: Path, **more: object) -> Sidecar:
-    return export_image(engine, reference, destination, cache=CACHE, build_id="b" * 64, **more)  # type: ignore[arg-type]
+def run_export(
+    engine: Engine, reference: str, destination: Path, cache: LayerCache = CACHE, **more: object
+) -> Sidecar:
+    return export_image(engine, reference, destination, cache=cache, build_id="b" * 64, **more)  # type: ignore[arg-type]
 
 
 def test_a_sqsh_holds_the_engines_root_file_system_with_enroots_changes_and_no_others(
-    engine: Engine, odd_image: str, tmp_path: Path, stream: bool
+    engine: Engine, odd_image: str, tmp_path: Path, in_place: bool, cache: LayerCache
 ) -> None:
-    made = run_export(engine, odd_image, tmp_path / "a.sqsh", stream=stream)
+    made = run_export(engine, odd_image, tmp_path / "a.sqsh", cache=cache, in_place=in_place)
     ours = describe(unpack(tmp_path / "a.sqsh", tmp_path / "ours"))
     theirs = describe(engine_rootfs(engine, odd_image, tmp_path / "theirs"))
 
@@ -107,7 +115,7 @@ def test_a_sqsh_holds_the_engines_root_file_system_with_enroots_changes_and_no_o
         kind, mode, _, _, mtime, *rest = theirs[path]
         expected_mode = readable.get(path, mode)
         expected_mtime = mtime if mtime == OLD else imported
-        if path in (b"etc", b"opt") and not stream:
+        if path in (b"etc", b"opt"):
             expected_mtime = OLD  # the engine touches them in every container, not in the layer
         assert ours[path] == (kind, expected_mode, 0, 0, expected_mtime, *rest), path
     assert ours[b"opt/ping"][-1] == {"security.capability": CAPABILITY}
@@ -115,9 +123,9 @@ def test_a_sqsh_holds_the_engines_root_file_system_with_enroots_changes_and_no_o
 
 
 def test_the_files_of_enroot_are_those_of_the_images_config(
-    engine: Engine, odd_image: str, tmp_path: Path, stream: bool
+    engine: Engine, odd_image: str, tmp_path: Path, in_place: bool, cache: LayerCache
 ) -> None:
-    run_export(engine, odd_image, tmp_path / "a.sqsh", stream=stream)
+    run_export(engine, odd_image, tmp_path / "a.sqsh", cache=cache, in_place=in_place)
     root = unpack(tmp_path / "a.sqsh", tmp_path / "root")
     config = ImageConfig(
         env=("GREETING=hello",),
@@ -127,7 +135,8 @@ def test_the_files_of_enroot_are_those_of_the_images_config(
         labels=(("who", "me"),),
         volumes=("/scratch",),
     )
-    for path, content in enroot_files(config, f"dockerd://{odd_image}").items():
+    (layer,) = engine.client.images.get(odd_image).attrs["RootFS"]["Layers"]
+    for path, content in enroot_files(config, f"oci-chain-id:{layer}").items():
         assert (root / path).read_bytes() == content
         assert stat.S_IMODE((root / path).lstat().st_mode) == 0o644
     assert (root / "opt/ml/code").is_dir()
@@ -177,14 +186,12 @@ def test_every_compressor_gives_the_same_tree(
 
 
 def test_the_same_image_gives_the_same_bytes_and_a_sidecar_that_fits(
-    engine: Engine, odd_image: str, tmp_path: Path, stream: bool
+    engine: Engine, odd_image: str, tmp_path: Path, in_place: bool, cache: LayerCache
 ) -> None:
     fresh = LayerCache(tmp_path / "cache")
-    first = run_export(engine, odd_image, tmp_path / "a.sqsh", stream=stream)
+    first = run_export(engine, odd_image, tmp_path / "a.sqsh", cache=cache, in_place=in_place)
     time.sleep(1.1)  # the engine's times have whole seconds
-    second = export_image(
-        engine, odd_image, tmp_path / "b.sqsh", cache=fresh, build_id="b" * 64, stream=stream
-    )
+    second = run_export(engine, odd_image, tmp_path / "b.sqsh", fresh, in_place=not in_place)
     assert (tmp_path / "a.sqsh").read_bytes() == (tmp_path / "b.sqsh").read_bytes()
     assert first == second == verify_sqsh(tmp_path / "a.sqsh") == verify_sqsh(tmp_path / "b.sqsh")
     assert first.image_id == engine.client.images.get(odd_image).id
@@ -209,16 +216,14 @@ def test_a_second_export_does_nothing_and_another_image_is_not_overwritten(
     assert forced.reference == tiny_base
 
 
-def test_progress_log_and_what_was_left_out_are_told(
+def test_progress_and_what_was_left_out_are_told(
     engine: Engine, odd_image: str, tmp_path: Path
 ) -> None:
     events: list[Event] = []
-    log = tmp_path / "export.log"
-    run_export(engine, odd_image, tmp_path / "a.sqsh", on_event=events.append, log=log, stream=True)
+    run_export(engine, odd_image, tmp_path / "a.sqsh", on_event=events.append)
     assert events[0].kind == "start"
     assert events[-1].kind == "done"
     assert "/opt/node" in events[-1].text
-    assert "tar2sqfs" in log.read_text()
 
 
 def test_an_image_that_is_not_there_is_said_with_the_cure(engine: Engine, tmp_path: Path) -> None:
@@ -268,12 +273,12 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_full_disk_leaves_no_half_file_and_no_container(
-    engine: Engine, large_image: str, tmp_path: Path, stream: bool
+    engine: Engine, large_image: str, tmp_path: Path, in_place: bool, cache: LayerCache
 ) -> None:
     # The estimate (image x 0.45) fits into 32 MB, the incompressible image does not.
     with small_disk(tmp_path, 32 << 20) as folder:
         with pytest.raises(SlipwayError, match="No space left on device") as raised:
-            run_export(engine, large_image, folder / "a.sqsh", stream=stream)
+            run_export(engine, large_image, folder / "a.sqsh", cache=cache, in_place=in_place)
         assert str(folder) in str(raised.value)
         assert names(folder) == []
     assert export_containers(engine) == []
@@ -319,7 +324,7 @@ def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
         victims = [pid]
 
         def kill_engine(event: Event) -> None:
-            if event.step == "pack" and victims:
+            if event.step.startswith("layer") and victims:
                 os.kill(victims.pop(), signal.SIGKILL)
 
         folder = tmp_path / "out"
@@ -329,9 +334,9 @@ def test_an_engine_that_dies_is_said_and_leaves_no_half_file(
                 own,
                 "slipway.test/large:1",
                 folder / "a.sqsh",
-                options=SqshOptions("xz", None),
+                LayerCache(tmp_path / "cache"),
                 on_event=kill_engine,
-                stream=True,
+                in_place=False,
             )
         assert names(folder) == []
     finally:
@@ -354,7 +359,7 @@ url, reference, destination, cache = sys.argv[1:]
 engine = connect(Project.at(Path.cwd()), url)
 try:
     export_image(engine, reference, Path(destination), cache=LayerCache(Path(cache)), build_id="b",
-           options=SqshOptions("xz", None), stream=True,
+           options=SqshOptions("xz", None), in_place=False,
            on_event=lambda event: print(event.kind, event.step, flush=True))
 except KeyboardInterrupt:
     sys.exit(130)
@@ -364,10 +369,12 @@ finally:
 
 
 @contextmanager
-def halfway(engine: Engine, reference: str, destination: Path) -> Iterator[subprocess.Popen[str]]:
+def halfway(
+    engine: Engine, reference: str, destination: Path, cache: Path
+) -> Iterator[subprocess.Popen[str]]:
     """An export by another process (xz: slow), caught while it packs."""
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, engine.url, reference, str(destination), str(CACHE.folder)],
+        [sys.executable, "-c", WORKER, engine.url, reference, str(destination), str(cache)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=CHECKOUT,
@@ -375,7 +382,7 @@ def halfway(engine: Engine, reference: str, destination: Path) -> Iterator[subpr
     assert worker.stdout is not None
     with worker.stdout:
         lines = iter(worker.stdout.readline, "")
-        assert "progress pack\n" in lines
+        assert any(line.startswith("progress layer") for line in lines)
         assert names(destination.parent) != []
         assert not destination.exists()
         try:
@@ -388,24 +395,28 @@ def halfway(engine: Engine, reference: str, destination: Path) -> Iterator[subpr
 def test_ctrl_c_leaves_no_file_and_no_container(
     engine: Engine, large_image: str, tmp_path: Path
 ) -> None:
-    with halfway(engine, large_image, tmp_path / "a.sqsh") as worker:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with halfway(engine, large_image, folder / "a.sqsh", tmp_path / "cache") as worker:
         worker.send_signal(signal.SIGINT)
         assert worker.wait(30) == 130
-    assert names(tmp_path) == []
+    assert names(folder) == []
+    assert names(tmp_path / "cache") == ["layers", "locks"]
     assert export_containers(engine) == []
 
 
 def test_what_a_killed_run_left_is_cleaned_by_the_next(
     engine: Engine, large_image: str, tmp_path: Path
 ) -> None:
-    destination = tmp_path / "a.sqsh"
-    with halfway(engine, large_image, destination) as worker:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    destination = folder / "a.sqsh"
+    with halfway(engine, large_image, destination, tmp_path / "cache") as worker:
         worker.kill()
         worker.wait(30)
-        left = names(tmp_path)
-        assert len(left) == 1
-        assert len(export_containers(engine)) == 1
-    run_export(engine, large_image, destination)
-    assert names(tmp_path) == ["a.sqsh", "a.sqsh.json"]
+        assert len(names(folder)) == 1
+    run_export(engine, large_image, destination, LayerCache(tmp_path / "cache"))
+    assert names(folder) == ["a.sqsh", "a.sqsh.json"]
+    assert names(tmp_path / "cache") == ["layers", "locks"]
     assert export_containers(engine) == []
     verify_sqsh(destination)
