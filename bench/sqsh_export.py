@@ -34,8 +34,8 @@ from unittest.mock import patch
 from bench.sqsh_images import make
 from slipway.core import Project
 from slipway.engine import Engine, connect
-from slipway.sqsh import export_image, find_engine_image, find_overlay_layers
-from slipway.squashfs import DirectorySource, LayerCache, SqshOptions
+from slipway.sqsh import export_image, find_overlay_layers
+from slipway.squashfs import LayerCache, SqshOptions
 from slipway.squashfs.link import data_copier, linker
 
 ENROOT_DEFAULT = ["-comp", "lzo", "-noD"]
@@ -71,14 +71,11 @@ class Bench:
         self.mksquashfs(folder, options, way)
 
     def overlay(self, image: str) -> None:
-        origin = find_overlay_layers(self.engine, find_engine_image(self.engine, image))
-        assert origin is not None
-        folders = [
-            str(layer.folder) for layer in origin.layers if isinstance(layer, DirectorySource)
-        ]
+        folders = find_overlay_layers(self.engine, image)
+        assert folders is not None
         mount = self.work / "mount"
         mount.mkdir(exist_ok=True)
-        stack = f"ro,lowerdir={':'.join(reversed(folders))}"
+        stack = f"ro,lowerdir={':'.join(map(str, reversed(folders)))}"
         subprocess.run(["mount", "-t", "overlay", "-o", stack, "overlay", str(mount)], check=True)
         try:
             options = ["-comp", "zstd", "-Xcompression-level", str(self.level), "-b", "1M"]

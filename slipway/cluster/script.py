@@ -123,7 +123,7 @@ def write_script(
         _refuse_others(path)
         write_atomic(path, data, mode=0o755)
     build_id = current_build_id(image)
-    if build_id[:12] not in Path(file.path).name:
+    if not file.is_build(build_id):
         notes = (
             f"{Path(file.path).name} is not the build that the matrix gives now"
             f" ({build_id[:12]}): `./inv sqsh {image.name}` exports that",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.cluster import option_values
@@ -14,11 +14,18 @@ from slipway.sqsh import read_sidecar
 @dataclass(frozen=True)
 class SqshFile:
     """A .sqsh on the cluster. Where size (bytes) and digest (of its pieces) are not known here, its
-    sidecar on the cluster tells them to the job."""
+    sidecar on the cluster tells them to the job. `build_id`: of its sidecar, where one was read."""
 
     path: str
     size: int | None = None
     digest: str | None = None
+    build_id: str | None = field(default=None, compare=False)
+
+    def is_build(self, build_id: str) -> bool:
+        """Whether it holds this build: as its sidecar says, else as its name does."""
+        if self.build_id is not None:
+            return self.build_id == build_id
+        return build_id[:12] in Path(self.path).name
 
 
 def newest_sqsh(project: Project, image: str) -> SqshFile:
@@ -43,7 +50,7 @@ def sqsh_on_cluster(project: Project, image: str, path: str) -> SqshFile:
     for place in (Path(path), project.sqsh / Path(path).name):
         found = read_sidecar(place)
         if found is not None:
-            return SqshFile(path, found.size, found.digest)
+            return SqshFile(path, found.size, found.digest, found.build_id)
     exported = load_record(project, image).exported
     if exported is not None and Path(exported.path).name == Path(path).name:
         return SqshFile(path, exported.size, exported.digest)

@@ -40,7 +40,6 @@ TOOLS = (
     ),
     HostTool("runc", "runc", "the embedded engine", "runc"),
     HostTool("mmdebstrap", "mmdebstrap", "the root file system of the local base"),
-    HostTool("tar2sqfs", "squashfs-tools-ng", "writing .sqsh files", "squashfs-tools-ng"),
     HostTool("unsquashfs", "squashfs-tools", "verifying .sqsh files", "squashfs-tools"),
     HostTool(
         "docker-registry",

@@ -1,10 +1,10 @@
-"""The host tools that make and read squashfs: tar2sqfs (squashfs-tools-ng) and unsquashfs."""
+"""unsquashfs, the host tool that reads squashfs: a second pair of eyes on what we wrote."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core import SlipwayError
@@ -13,10 +13,10 @@ from slipway.squashfs import SqshOptions
 
 def find_tool(name: str) -> str:
     """Path of a host tool. Raises SlipwayError where it is not installed."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise SlipwayError(f"the host tool {name} is not installed", cure="Run `./inv setup`.")
-    return found
+    return path
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,10 @@ def check_sqsh_tables(path: Path, written: ExpectedContents, options: SqshOption
     return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExpectedContents:
-    """What the new stream holds. `entries` counts paths below the root, `inodes` files."""
+    """What the new file holds. `entries` counts paths below the root, `inodes` files."""
 
     entries: int = 0
     inodes: int = 1  # the root
     newlines: int = 0  # in all paths together; listings have one line more for each
-    nodes_left_out: list[bytes] = field(default_factory=list)  # device nodes outside dev/

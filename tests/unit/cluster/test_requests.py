@@ -203,6 +203,20 @@ def test_a_sidecar_that_can_be_read_here_is_believed_first(
     assert sqsh_file.sqsh_on_cluster(project, PYTORCH, shared.path) == shared
 
 
+def test_which_build_a_file_is_goes_by_its_sidecar_and_only_else_by_its_name(
+    project: Project, tmp_path: Path
+) -> None:
+    renamed = beside(tmp_path / "fsx" / "renamed.sqsh", 9)
+    known = sqsh_file.sqsh_on_cluster(project, PYTORCH, renamed.path)
+    assert known.build_id is not None
+    assert known.is_build(known.build_id)
+    assert not known.is_build("0" * 64)
+    misnamed = beside(tmp_path / "fsx" / f"x-{'0' * 12}.sqsh", 9)
+    assert not sqsh_file.sqsh_on_cluster(project, PYTORCH, misnamed.path).is_build("0" * 64)
+    assert SqshFile(f"/fsx/x-{'0' * 12}.sqsh").is_build("0" * 64)
+    assert not SqshFile("/fsx/x.sqsh").is_build("0" * 64)
+
+
 @pytest.mark.parametrize("bad", ["image.sqsh", "/fsx/image", "/fsx/a b.sqsh", "docker://x.sqsh"])
 def test_a_sqsh_is_an_absolute_path_that_pyxis_takes_for_a_file(project: Project, bad: str) -> None:
     with pytest.raises(UsageError):

@@ -28,9 +28,9 @@ def test_every_tool_is_missing_on_an_empty_path(tmp_path: Path) -> None:
 
 
 def test_a_tool_on_the_path_is_not_missing(tmp_path: Path) -> None:
-    _program(tmp_path, "tar2sqfs")
-    assert BY_NAME["tar2sqfs"] not in host_tools.missing_tools(str(tmp_path))
-    assert BY_NAME["unsquashfs"] in host_tools.missing_tools(str(tmp_path))
+    _program(tmp_path, "unsquashfs")
+    assert BY_NAME["unsquashfs"] not in host_tools.missing_tools(str(tmp_path))
+    assert BY_NAME["runc"] in host_tools.missing_tools(str(tmp_path))
 
 
 def test_packages_are_installed_once_without_recommends_after_one_update() -> None:
@@ -43,10 +43,10 @@ def test_packages_are_installed_once_without_recommends_after_one_update() -> No
 
 
 def test_without_root_the_error_has_the_apt_command_to_type() -> None:
-    error = host_tools.manual_commands([BY_NAME["tar2sqfs"], BY_NAME["dockerd"]], apt=True)
+    error = host_tools.manual_commands([BY_NAME["unsquashfs"], BY_NAME["dockerd"]], apt=True)
     assert error.cure == (
         "sudo apt-get update && "
-        "sudo apt-get install -y --no-install-recommends docker.io squashfs-tools-ng"
+        "sudo apt-get install -y --no-install-recommends docker.io squashfs-tools"
     )
 
 
