@@ -19,7 +19,14 @@ from slipway.core import Project, sha256_file, tree_sha256
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.launcher_layer import launcher_key
 from slipway.matrix import Image, Tool
-from slipway.records import BUILD, Locks, PythonLock, build_recipe_key, python_lock_keys
+from slipway.records import (
+    BUILD,
+    Locks,
+    PythonLock,
+    build_recipe_key,
+    python_lock_keys,
+    sdist_build_key,
+)
 
 ARCHITECTURE = "amd64"
 """The one architecture of the bases in the matrix today."""
@@ -121,6 +128,17 @@ def _pins_hash(lock: PythonLock) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
+def _recipe(closure: PythonLock, python: str, locks: Locks, common: SharedInputs) -> str:
+    """How the sdists of a closure become wheels; "" where it has none."""
+    sdists = [pin for pin in closure.pins if pin.source]
+    own = [
+        _pins_hash(lock)
+        for pin in sdists
+        if (lock := locks.python.get(sdist_build_key(pin, python))) is not None
+    ]
+    return " ".join([common.wheels, *own]) if sdists else ""
+
+
 def build_inputs(
     project: Project,
     image: Image,
@@ -145,13 +163,13 @@ def build_inputs(
         for tool in tools
         if image.addon(tool.name)
     }
-    built = {
-        name
+    recipes = {
+        name: recipe
         for name, closure in closures.items()
-        if closure and any(p.source for p in closure.pins)
+        if closure and (recipe := _recipe(closure, image.base.facts.python, locks, common))
     }
     installed = {
-        name: " ".join([pins, common.installer, common.wheels if name in built else ""])
+        name: " ".join([pins, common.installer, recipes.get(name, "")])
         for name, pins in python.items()
     }
     return BuildInputs(
@@ -163,7 +181,7 @@ def build_inputs(
         addons={a.name: f"{a.version or 'unknown'} ({a.action})" for a in image.addons},
         python=python,
         tools=binaries,
-        wheels=common.wheels if built else "",
+        wheels=" ".join(sorted({*recipes.values()})),
         layers=layer_keys(
             dockerfile,
             digest or image.base.tag,

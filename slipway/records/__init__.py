@@ -31,7 +31,13 @@ if TYPE_CHECKING:
         write_python_lock,
         write_tool_lock,
     )
-    from slipway.records.lock_keys import BUILD, base_lock_key, python_lock_keys
+    from slipway.records.lock_keys import (
+        BUILD,
+        base_lock_key,
+        build_requirements,
+        python_lock_keys,
+        sdist_build_key,
+    )
     from slipway.records.locks import (
         BaseLock,
         Locks,
@@ -62,6 +68,7 @@ __all__ = [
     "base_lock_key",
     "base_lock_path",
     "build_recipe_key",
+    "build_requirements",
     "build_script",
     "describe_lock_changes",
     "load_locks",
@@ -72,6 +79,7 @@ __all__ = [
     "python_lock_path",
     "python_lock_text",
     "save_record",
+    "sdist_build_key",
     "tool_lock_path",
     "wheel_fits",
     "write_base_lock",
@@ -90,7 +98,7 @@ __getattr__ = lazy_face(
             "base_lock_path load_locks python_lock_path python_lock_text tool_lock_path "
             "write_base_lock write_python_lock write_tool_lock"
         ),
-        "lock_keys": "BUILD base_lock_key python_lock_keys",
+        "lock_keys": "BUILD base_lock_key build_requirements python_lock_keys sdist_build_key",
         "locks": "BaseLock Locks Pin PythonLock ToolFile ToolLock describe_lock_changes",
         "wheel_tags": "GLIBC MACHINES pins_of platform_tags wheel_fits",
     },

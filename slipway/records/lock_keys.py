@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 from slipway.matrix import Addon, Base, Image
-from slipway.records.locks import BaseLock
+from slipway.records.locks import BaseLock, Pin, PythonLock
 
 BUILD = "build"
 """pip, and what builds wheels from sdists: the same for every base."""
@@ -46,6 +47,18 @@ def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Ad
         key += "_" + "+".join(_readable(requirement) for requirement in addon.requirements)
         found.append((addon, key))
     return tuple(found)
+
+
+def sdist_build_key(pin: Pin, python: str) -> str:
+    """The lock of what one sdist builds with on one Python, where `BUILD` is not enough for it."""
+    return f"{BUILD}_{pin.name}-{pin.version}_py{python.replace('.', '')}"
+
+
+def build_requirements(
+    pin: Pin, python: str, closures: Mapping[str, PythonLock]
+) -> PythonLock | None:
+    """What a pin that is an sdist builds with: a lock of its own, else the one for all."""
+    return closures.get(sdist_build_key(pin, python), closures.get(BUILD))
 
 
 def _readable(requirement: str) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from slipway.core import CredentialsFor, SlipwayError, UsageError
-from slipway.engine import Engine, find_image_id, run_once
 from slipway.matrix import Base, image_uri
 from slipway.records import BaseLock
 from slipway.registry import (
@@ -38,16 +36,6 @@ _REASONS: tuple[tuple[type[SlipwayError], str], ...] = (
 )
 
 _CONFIG = ("Env", "Entrypoint", "Cmd", "User", "WorkingDir", "Labels")
-
-_LIST_PACKAGES = """
-import importlib.metadata, json
-found = {}
-for distribution in importlib.metadata.distributions():
-    name = distribution.metadata["Name"]
-    if name:
-        found.setdefault(name, distribution.version)
-print(json.dumps(found))
-"""
 
 
 class BaseLookup:
@@ -122,21 +110,3 @@ def merge_base_lock(old: BaseLock | None, new: BaseLock) -> BaseLock:
         return old
     same = old.digest == new.digest
     return dataclasses.replace(new, packages=old.packages if same else None)
-
-
-def read_packages(engine: Engine, reference: str, interpreter: str) -> dict[str, str] | None:
-    """The Python distributions inside an image that the engine has, None where it does not.
-
-    Raises SlipwayError where the interpreter does not run in it.
-    """
-    if find_image_id(engine, reference) is None:
-        return None
-    done = run_once(
-        engine, reference, [interpreter, "-c", _LIST_PACKAGES], entrypoint=[], timeout_s=300
-    )
-    if done.exit_code != 0:
-        raise SlipwayError(
-            f"{interpreter} does not run in {reference}: {done.stderr.decode(errors='replace')}",
-            cure="Correct `python` of the base's family in versions.yaml.",
-        )
-    return dict(sorted(json.loads(done.stdout).items()))

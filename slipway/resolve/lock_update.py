@@ -23,12 +23,14 @@ from slipway.records import (
     load_locks,
     python_lock_keys,
     python_lock_path,
+    sdist_build_key,
     tool_lock_path,
     write_base_lock,
     write_python_lock,
     write_tool_lock,
 )
-from slipway.resolve.base_lookup import BaseLookup, merge_base_lock, read_packages
+from slipway.resolve.base_lookup import BaseLookup, merge_base_lock
+from slipway.resolve.build_requirements import read_build_requires, sdist_build_want, sdists_of
 from slipway.resolve.pip_settings import read_pip_settings
 from slipway.resolve.python_locks import (
     ClosureRequest,
@@ -38,7 +40,14 @@ from slipway.resolve.python_locks import (
     update_closure,
 )
 from slipway.resolve.uv import NoSolutionError, Resolver, ResolveRequest
-from slipway.wheels import ARCHITECTURES, TOOL_PYTHON, fetch_wheels, no_cpu_torch, tool_binary
+from slipway.wheels import (
+    ARCHITECTURES,
+    TOOL_PYTHON,
+    fetch_wheels,
+    no_cpu_torch,
+    read_packages,
+    tool_binary,
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,12 @@ def update_locks(
         if want.key in chosen:
             settle(want)
 
+    for pin, version in sdists_of(matrix.images, base_locks, dict(python)):
+        requires = read_build_requires(project, pin, version)
+        own = sdist_build_want(pin, version, requires, python[BUILD_KEY].pins)
+        if own is not None:
+            settle(own)
+
     tools = dict(old.tools)
     for tool in matrix.tools.values():
         known_tool = old.tools.get(tool.name)
@@ -170,6 +185,10 @@ def _needed(matrix: Matrix, locks: Locks) -> Locks:
     keys = {BUILD_KEY} | {base_lock_key(base) for base in matrix.bases if base.registry is None}
     for image in matrix.images:
         keys |= {key for _, key in _keys(image, locks.bases)}
+    keys |= {
+        sdist_build_key(pin, version)
+        for pin, version in sdists_of(matrix.images, locks.bases, locks.python)
+    }
     return Locks(
         {name: lock for name, lock in locks.bases.items() if name in bases},
         {key: lock for key, lock in locks.python.items() if key in keys},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,10 @@ from slipway.core import SlipwayError
 from slipway.matrix import Base, Image
 from slipway.records import BUILD, GLIBC, BaseLock, Pin, PythonLock, base_lock_key, python_lock_keys
 from slipway.resolve.base_stubs import stub_is_usable
-from slipway.resolve.uv import ResolveRequest
+from slipway.resolve.uv import NoSolutionError, ResolveRequest
+
+_RULE = "wheels first"
+"""How files are chosen. Locks that were made by another rule are made again."""
 
 BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel")
 
@@ -45,6 +49,7 @@ class ClosureRequest:
     asked: tuple[str, ...]
     settings: tuple[LockSetting, ...]  # all the bases that share it
     below: str | None = None
+    wheels_only: bool = False  # nothing of it may have to be built
 
 
 def present_on(base: Base, lock: BaseLock | None) -> dict[str, str]:
@@ -117,9 +122,15 @@ def update_closure(
         present = {**setting.present, **{pin.name: pin.version for pin in below}}
         preferred = tuple({**{pin.name: pin for pin in before}, **found}.values())
         question = ResolveRequest(
-            want.asked, setting.python, "amd64", present, preferred, setting.on
+            want.asked,
+            setting.python,
+            "amd64",
+            present,
+            preferred,
+            setting.on,
+            (":all:",) if want.wheels_only else (),
         )
-        for pin in resolver.resolve(question):
+        for pin in resolve_with_wheels(resolver, question):
             if found.setdefault(pin.name, pin) != pin:
                 raise SlipwayError(
                     f"{want.key}: {setting.on} needs {pin.name} {pin.version}, the other bases "
@@ -131,11 +142,32 @@ def update_closure(
     return PythonLock(want.key, want.addon, pins, want.asked, given)
 
 
+def resolve_with_wheels(resolver: Resolves, question: ResolveRequest) -> tuple[Pin, ...]:
+    """The pins of a question, with a wheel wherever some version that fits has one.
+
+    The newest release of a package may have dropped the wheels for an old Python: then its sdist
+    has to be compiled in a base that need not have what that takes, where the release before it
+    installs as it is. So each package that came out as an sdist is asked for again as a wheel, and
+    stays an sdist only where no version with a wheel fits.
+    """
+    pins = resolver.resolve(question)
+    refused: set[str] = set()
+    while built := sorted({pin.name for pin in pins if pin.source} - refused):
+        name, *_ = built
+        narrower = dataclasses.replace(question, wheels_only=(*question.wheels_only, name))
+        try:
+            pins = resolver.resolve(narrower)
+            question = narrower
+        except NoSolutionError:
+            refused.add(name)
+    return pins
+
+
 def _given(want: ClosureRequest, below: tuple[Pin, ...]) -> str:
     """Hash over everything but the requirements that decides a closure."""
     settings = sorted([s.python, *_versions(s.present)] for s in want.settings)
     lower = _versions({pin.name: pin.version for pin in below})
-    content = json.dumps([GLIBC, settings, lower], separators=(",", ":"))
+    content = json.dumps([GLIBC, _RULE, settings, lower], separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -35,6 +35,7 @@ class ResolveRequest:
     present: Mapping[str, str] = field(default_factory=dict)
     before: tuple[Pin, ...] = ()
     on: str = ""  # the base, for messages
+    wheels_only: tuple[str, ...] = ()  # packages of which no sdist will do; ":all:" is every one
     closure: bool = True  # False: only what is asked for, without its dependencies
 
 
@@ -83,6 +84,8 @@ class Resolver:
         command += ["--python-platform", f"{machine}-manylinux_2_{GLIBC}"]
         command += ["--constraints", str(folder / "constraints.txt")]
         command += ["--build-constraints", str(folder / "build-constraints.txt")]
+        for name in question.wheels_only:
+            command += ["--only-binary", name]
         if not question.closure:
             command.append("--no-deps")
         if self.settings.no_index:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.wheels.base_packages import read_packages
     from slipway.wheels.image_context import make_image_context
     from slipway.wheels.tool_wheels import ARCHITECTURES, TOOL_PYTHON, tool_binary
     from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, no_cpu_torch
@@ -18,12 +19,14 @@ __all__ = [
     "fetch_wheels",
     "make_image_context",
     "no_cpu_torch",
+    "read_packages",
     "tool_binary",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "base_packages": "read_packages",
         "image_context": "make_image_context",
         "tool_wheels": "ARCHITECTURES TOOL_PYTHON tool_binary",
         "wheelhouse": "NotOfferedError fetch_wheels no_cpu_torch",

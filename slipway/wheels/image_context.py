@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from slipway.core import OnEvent, Project, SlipwayError, sha256_file, silent
 from slipway.engine import ContextFile, Engine
 from slipway.matrix import Image, Matrix
-from slipway.records import BUILD, Locks, Pin, PythonLock, python_lock_keys, python_lock_text
+from slipway.records import (
+    BUILD,
+    Locks,
+    Pin,
+    PythonLock,
+    build_requirements,
+    python_lock_keys,
+    python_lock_text,
+)
+from slipway.wheels.base_packages import read_packages
 from slipway.wheels.tool_wheels import fetch_tool
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels
@@ -34,10 +46,11 @@ def make_image_context(
     files: list[ContextFile] = []
     keys = python_lock_keys(image, locks.bases.get(image.base.name))
     if keys:
+        closures = [_locked(locks, key, f"{addon.name} of {image.name}") for addon, key in keys]
         builder = _builder(project, engine, image, base_reference, locks, on_event)
-        for addon, key in keys:
-            lock = _locked(locks, key, f"{addon.name} of {image.name}")
-            files += _addon_files(project, builder, lock, on_event)
+        kept = _kept_by_base(engine, image, base_reference, locks, closures)
+        for lock in closures:
+            files += _addon_files(project, builder, lock, kept, on_event)
     for tool in matrix.tools.values():
         if image.addon(tool.name):
             if tool.name not in locks.tools:
@@ -45,6 +58,30 @@ def make_image_context(
             path = fetch_tool(project, tool, locks.tools[tool.name], ARCHITECTURE, on_event)
             files.append(ContextFile(f"tools/{tool.name}", path, 0o755))
     return tuple(files)
+
+
+def _kept_by_base(
+    engine: Engine,
+    image: Image,
+    base_reference: str,
+    locks: Locks,
+    closures: Sequence[PythonLock],
+) -> frozenset[str]:
+    """Distributions that the base has and keeps, whatever is locked: no wheel of them is needed.
+
+    Asked of the base itself where a lock does not know its packages and something would have to be
+    built: what the base brings compiled may not build in it at all.
+    """
+    base_lock = locks.bases.get(image.base.name)
+    present: Mapping[str, str] | None = base_lock.packages if base_lock else None
+    if present is None and any(pin.source for lock in closures for pin in lock.pins):
+        present = read_packages(engine, base_reference, image.base.family.python)
+    movable = {*image.base.moves}
+    for addon in image.addons:
+        if addon.action == "replace":
+            movable |= {Requirement(text).name for text in addon.requirements}
+    names = {str(canonicalize_name(name)) for name in present or ()}
+    return frozenset(names - {str(canonicalize_name(name)) for name in movable})
 
 
 def _builder(
@@ -59,16 +96,30 @@ def _builder(
     python = image.base.facts.python
     tools = tools_of(fetch_wheels(project, recipe.pins, python, ARCHITECTURE, on_event))
     interpreter = image.base.family.python
+    own = {
+        pin: closure
+        for _, key in python_lock_keys(image, locks.bases.get(image.base.name))
+        for pin in locks.python[key].pins
+        if pin.source
+        and (closure := build_requirements(pin, python, locks.python)) is not None
+        and closure is not recipe
+    }
     return WheelBuilder(
-        project, engine, base_reference, interpreter, python, ARCHITECTURE, tools, recipe
+        project, engine, base_reference, interpreter, python, ARCHITECTURE, tools, recipe, own
     )
 
 
 def _addon_files(
-    project: Project, builder: WheelBuilder, lock: PythonLock, on_event: OnEvent
+    project: Project,
+    builder: WheelBuilder,
+    lock: PythonLock,
+    kept: frozenset[str],
+    on_event: OnEvent,
 ) -> list[ContextFile]:
     folder = f"python/{lock.addon}"
-    pins, wheels = with_wheels(project, builder, lock.pins, on_event)
+    wanted = [pin for pin in lock.pins if pin.name not in kept]
+    pins, wheels = with_wheels(project, builder, wanted, on_event)
+    pins += [pin for pin in lock.pins if pin.name in kept]  # named, so that the log says `kept`
     text = python_lock_text(dataclasses.replace(lock, pins=tuple(pins)))
     pip = next(tool for tool in builder.tools if tool.name.startswith("pip-"))
     return [

@@ -10,8 +10,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.core import (
@@ -33,6 +33,7 @@ from slipway.records import (
     build_script,
     wheel_fits,
 )
+from slipway.wheels.wheelhouse import fetch_wheels
 
 _TIMEOUT_S = 1800.0
 _TASK = "build wheels"
@@ -43,6 +44,7 @@ class WheelBuilder:
     """Where wheels are built: a container of `base`, by the interpreter that training uses.
 
     `tools` are the wheels of the build requirements (pip, setuptools, wheel), `recipe` their lock.
+    `own` has the lock of an sdist that builds with something else, by its pin.
     """
 
     project: Project
@@ -53,28 +55,36 @@ class WheelBuilder:
     arch: str
     tools: tuple[Path, ...]
     recipe: PythonLock
+    own: Mapping[Pin, PythonLock] = field(default_factory=dict)
 
     def wheel(self, pin: Pin, sdist: Path, on_event: OnEvent = silent) -> Path:
         """The wheel of one sdist, from the cache where it is whole there.
 
         Raises SlipwayError with the end of the build's output, which is kept as a log.
         """
-        place = self._place(sdist)
+        place = self._place(pin, sdist)
         with wait_for_lock(place.with_suffix(".lock")):
             if found := self._cached(place):
                 return found
             on_event(Event("start", _TASK, f"{pin.name} {pin.version}"))
             try:
-                built = self._build(pin, sdist, place)
+                built = self._build(pin, sdist, place, self._tools(pin, on_event))
             except SlipwayError as error:
                 on_event(Event("failed", _TASK, f"{pin.name} {pin.version}", error.what))
                 raise
             on_event(Event("done", _TASK, f"{pin.name} {pin.version}", built.name))
             return built
 
-    def _place(self, sdist: Path) -> Path:
+    def _tools(self, pin: Pin, on_event: OnEvent) -> tuple[Path, ...]:
+        """The wheels that one sdist is built with."""
+        if pin not in self.own:
+            return self.tools
+        files = fetch_wheels(self.project, self.own[pin].pins, self.python, self.arch, on_event)
+        return tools_of(files)
+
+    def _place(self, pin: Pin, sdist: Path) -> Path:
         """The folder of all wheels of an sdist that this recipe builds."""
-        recipe = build_recipe_key(self.project, self.recipe.pins)
+        recipe = build_recipe_key(self.project, self.own.get(pin, self.recipe).pins)
         key = hashlib.sha256(f"{sha256_file(sdist)} {recipe}".encode()).hexdigest()
         return self.project.cache / "built" / key[:32]
 
@@ -88,14 +98,14 @@ class WheelBuilder:
             wheel.unlink()
         return None
 
-    def _build(self, pin: Pin, sdist: Path, place: Path) -> Path:
+    def _build(self, pin: Pin, sdist: Path, place: Path, tools: Sequence[Path]) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=place) as name:
             inside, out = Path(name, "in"), Path(name, "out")
             inside.mkdir()
             out.mkdir()
             script = build_script(self.project)
-            for file in (script, sdist, *self.tools):
+            for file in (script, sdist, *tools):
                 _link(file, inside / file.name)
             command = [self.interpreter, f"/slipway-in/{script.name}"]
             command += [f"/slipway-in/{sdist.name}", "/slipway-in", "/slipway-out"]

@@ -11,10 +11,9 @@ from typing import Any
 
 from slipway.core import Project
 from slipway.engine import Engine, run_once
-from slipway.resolve.base_lookup import read_packages
 from slipway.resolve.pip_settings import read_pip_settings
 from slipway.resolve.uv import Resolver, ResolveRequest
-from slipway.wheels import fetch_wheels
+from slipway.wheels import fetch_wheels, read_packages
 from tests.support.launcher.containers import Fleet, Running
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -16,8 +16,7 @@ from slipway.local_base import ensure_local_base
 from slipway.matrix import Image, Matrix, load_matrix
 from slipway.pipeline.image_builds import launcher_context
 from slipway.records import BUILD, Pin, load_locks
-from slipway.resolve.base_lookup import read_packages
-from slipway.wheels import fetch_wheels, make_image_context
+from slipway.wheels import fetch_wheels, make_image_context, read_packages
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 
 PYTHON = "/opt/venv/bin/python"
