@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Reference,
         Registry,
         Tool,
+        WaitingBase,
         explain_image,
         past_support,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "Reference",
     "Registry",
     "Tool",
+    "WaitingBase",
     "ecr_host",
     "explain_image",
     "image_tag",
@@ -62,7 +64,9 @@ __getattr__ = lazy_face(
         "consistency": "AXIS",
         "image_tags": "image_tag repository_name tag_stem",
         "load": "load_matrix select_images",
-        "model": "Addon Base Image Matrix Reference Registry Tool explain_image past_support",
+        "model": (
+            "Addon Base Image Matrix Reference Registry Tool WaitingBase explain_image past_support"
+        ),
         "references": "LOCAL_REGISTRY ecr_host image_uri is_public region_suffixes",
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from packaging.version import Version
 
@@ -10,7 +10,7 @@ from slipway.core import UsageError, did_you_mean
 from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.model import Device, Facts
 from slipway.matrix.references import region_suffixes
-from slipway.matrix.schema import AddonEntry, FlavourEntry, SeriesEntry
+from slipway.matrix.schema import AddonEntry, FlavourEntry, RegistryEntry, SeriesEntry
 from slipway.matrix.tag_grammars import ParsedTag, disagreements, parse_tag
 from slipway.matrix.yaml_file import Path, Problem
 
@@ -30,6 +30,7 @@ def check_consistency(source: MatrixEntries) -> None:
     for name, reference in source.references.items():
         path: Path = ("references", name)
         source.unknown((*path, "registry"), "registries", "registry", reference.registry)
+        _without(source, path, reference.registry, reference.without)
         _parsed(source, (*path, "tag"), reference.grammar, reference.tag)
     _unused(source)
 
@@ -38,15 +39,20 @@ def facts_of(series: SeriesEntry, device: Device) -> Facts:
     """The facts of a series' GPU or CPU bases: CPU twins have no CUDA."""
     stated = series.facts
     return Facts(
-        torch=stated.torch,
-        python=stated.python,
-        os=stated.os,
+        torch=stated.torch or "",
+        python=stated.python or "",
+        os=stated.os or "",
         device=device,
         cuda=stated.cuda if device == "gpu" else None,
         torch_cuda=stated.torch_cuda if device == "gpu" else None,
         transformers=stated.transformers,
         smp=stated.smp,
     )
+
+
+def waits(series: SeriesEntry) -> bool:
+    """Whether too little is known of a series to build on it."""
+    return bool(series.unknown)
 
 
 def flavours_of(series: SeriesEntry) -> dict[str, FlavourEntry]:
@@ -80,6 +86,37 @@ def _registry(source: MatrixEntries, name: str) -> None:
                 what = f"{region} is here twice: account {holder[region]} has it already"
                 source.problems.append(Problem(path, what, "a region has one account: keep one"))
             holder.setdefault(region, account)
+    entry = source.registries[name]
+    for group, regions in entry.region_groups.items():
+        for index, region in enumerate(regions):
+            if region not in holder:
+                what = f"{region!r} of group {group!r} is no region of {name}'s accounts"
+                path = ("registries", name, "region_groups", group, index)
+                source.problems.append(Problem(path, what, "remove it, or give its account"))
+    for repository, words in entry.without.items():
+        _without(source, ("registries", name), name, words, repository)
+
+
+def regions_without(registry: RegistryEntry, words: Sequence[str]) -> set[str]:
+    """The regions that `without` names, by themselves or by a group of the registry."""
+    return {region for word in words for region in registry.region_groups.get(word, [word])}
+
+
+def _without(
+    source: MatrixEntries, path: Path, name: str | None, words: Sequence[str], key: str = ""
+) -> None:
+    """What `without` names has to be a region of the registry, or one of its groups."""
+    registry = source.registries.get(name or "")
+    if registry is None:
+        return  # reported, or a base of our own, which is in no region
+    regions = {region for listed in registry.accounts.values() for region in listed}
+    known = regions | registry.region_groups.keys()
+    for index, word in enumerate(words):
+        if word not in known:
+            place = (*path, "without", *([key] if key else []), index)
+            what = f"{word!r} is no region of {name} and no group of regions"
+            cure = f"groups are {', '.join(registry.region_groups) or 'none'}"
+            source.problems.append(Problem(place, f"{what}{did_you_mean(word, known)}", cure))
 
 
 def _series(source: MatrixEntries, name: str, series: SeriesEntry) -> None:
@@ -90,6 +127,8 @@ def _series(source: MatrixEntries, name: str, series: SeriesEntry) -> None:
         what = f"{name}: a base of our own (grammar local) has no registry, any other has one"
         source.problems.append(Problem(path, what, "add or remove `registry`"))
     source.unknown((*path, "family"), "families", "family", series.family)
+    _without(source, path, series.registry, series.without)
+    _unknown_facts(source, path, series)
     _carries(source, (*path, "carries"), series.carries)
     for flavour, entry in flavours_of(series).items():
         _carries(source, (*path, "flavours", flavour, "carries"), entry.carries)
@@ -98,6 +137,8 @@ def _series(source: MatrixEntries, name: str, series: SeriesEntry) -> None:
         devices.add(device)
         place = (*path, "flavours", flavour, device)
         for fact, said, stated in _disagreements(source, place, series, flavour, device, tag):
+            if fact in series.unknown:
+                continue
             what = f"tag {tag} says {fact} {said}, but {stated} is stated"
             cure = f"correct the tag, or {_stated_where(fact)}"
             source.problems.append(Problem(place, what, cure))
@@ -114,11 +155,33 @@ def _disagreements(
     if parsed is None:
         return []
     found = disagreements(parsed, facts_of(series, device), flavour)
-    if parsed.device != device:  # then CUDA differs too, but that is not the mistake
+    if parsed.device not in (None, device):  # then CUDA differs too, but that is not the mistake
         return [one for one in found if one[0] == "device"]
     if device == "gpu" and series.facts.cuda is None:  # `_cuda` says so
         return [one for one in found if one[0] != "cuda"]
     return found
+
+
+_FACTS = ("torch", "python", "os")
+
+
+def _unknown_facts(source: MatrixEntries, path: Path, series: SeriesEntry) -> None:
+    """A fact is stated or asked for, never both and never neither."""
+    stated = {key for key, value in series.facts.model_dump().items() if value is not None}
+    for fact in _FACTS:
+        if fact not in stated and fact not in series.unknown:
+            what = f"`{fact}` is missing from {'.'.join(map(str, path))}.facts"
+            cure = f"add `{fact}: ...`, or the question to `unknown`: the series then waits"
+            source.problems.append(Problem((*path, "facts"), what, cure))
+    possible = {*type(series.facts).model_fields, *source.names("addons")}
+    for fact in series.unknown:
+        place = (*path, "unknown", fact)
+        if fact in stated:
+            what = f"`{fact}` is unknown here, and stated in `facts`"
+            source.problems.append(Problem(place, what, "keep one of the two"))
+        elif fact not in possible:
+            what = f"{fact!r} is no fact and no add-on{did_you_mean(fact, possible)}"
+            source.problems.append(Problem(place, what, f"one of {', '.join(sorted(possible))}"))
 
 
 def _stated_where(fact: str) -> str:
@@ -133,10 +196,12 @@ def _cuda(source: MatrixEntries, path: Path, series: SeriesEntry, *, has_gpu: bo
         if facts.cuda or facts.torch_cuda or series.cuda_mismatch:
             what = "CUDA is stated, but no base of this series has a GPU"
             source.problems.append(Problem((*path, "facts"), what, "remove it, or add a `gpu` tag"))
-    elif not (facts.cuda and facts.torch_cuda):
+    elif not all(getattr(facts, fact) or fact in series.unknown for fact in ("cuda", "torch_cuda")):
         what = "a series with a `gpu` tag states both `cuda` (nvcc) and `torch_cuda`"
         cure = 'add what is missing, as torch_cuda: "13.0"'
         source.problems.append(Problem((*path, "facts"), what, cure))
+    elif waits(series):
+        return
     elif facts.cuda != facts.torch_cuda and not series.cuda_mismatch:
         what = f"the toolkit is CUDA {facts.cuda} but torch was built with {facts.torch_cuda}"
         cure = "if that is so, say why in `cuda_mismatch`"

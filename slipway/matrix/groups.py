@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from string import Formatter
 
+from packaging.version import Version
+
 from slipway.core import did_you_mean
 from slipway.matrix.addons import decide_addons, read_tool
-from slipway.matrix.consistency import AXIS
+from slipway.matrix.consistency import AXIS, waits
 from slipway.matrix.entries import MatrixEntries
-from slipway.matrix.model import Base, Image, Platform
+from slipway.matrix.model import Addon, Base, Image, Platform
 from slipway.matrix.schema import ExcludeEntry, GroupEntry
 from slipway.matrix.yaml_file import Path, Problem
 
@@ -78,9 +80,10 @@ def _chosen(
     source: MatrixEntries, path: Path, group: GroupEntry, bases: Mapping[str, Base]
 ) -> list[Base]:
     """The bases that a group's globs match, each once, in the file's order."""
+    waiting = {series for series, entry in source.bases.items() if waits(entry)}
     perhaps = [
         f"{series}-{flavour}-{device}"
-        for series in source.broken["bases"]
+        for series in source.broken["bases"] | waiting
         for flavour in ("sagemaker", "ec2")
         for device in ("gpu", "cpu")
     ]
@@ -141,19 +144,43 @@ def _image(
         decide_addons(addon, settings, base, platform, version)
         for addon, settings in source.addons.items()
     )
+    addons = [addon for addon in decided if addon is not None]
+    axes = {name for name, settings in source.addons.items() if settings.version == "axis"}
+    for addon in addons:
+        if addon.name in axes - {AXIS}:
+            continue  # reported, and so no version of it means anything
+        _not_lowered(source, path, entry, name, base, addon)
     yield Image(
         name=name,
         group=group,
         base=base,
         platform=platform,
         addons=(
-            *(addon for addon in decided if addon is not None),
+            *addons,
             *(read_tool(key, settings) for key, settings in source.tools.items()),
         ),
         size_budget_mb=entry.size_budget_mb,
         aliases=aliases,
         repository=entry.repository,
     )
+
+
+def _not_lowered(
+    source: MatrixEntries, path: Path, group: GroupEntry, image: str, base: Base, addon: Addon
+) -> None:
+    """Versions are compared: an image with less than its base carries needs a reason."""
+    has = base.carries.get(addon.name)
+    if addon.action != "replace" or has is None or addon.version is None:
+        return
+    if Version(addon.version) >= Version(has):
+        return
+    if any(
+        rule.addon == addon.name and fnmatchcase(base.name, rule.bases) for rule in group.downgrade
+    ):
+        return
+    what = f"{image} would lower {addon.name} from {has}, which {base.name} carries, to"
+    cure = f"exclude it, or say why: `downgrade: [{{addon: {addon.name}, because: ...}}]`"
+    source.problems.append(Problem(path, f"{what} {addon.version}", cure))
 
 
 def _templates_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> bool:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 
 from slipway.core import BadInputError, SlipwayError, UsageError, did_you_mean
-from slipway.matrix.consistency import check_consistency, facts_of, flavours_of, tags_of
+from slipway.matrix.consistency import (
+    check_consistency,
+    facts_of,
+    flavours_of,
+    regions_without,
+    tags_of,
+    waits,
+)
 from slipway.matrix.entries import MatrixEntries, read_entries
 from slipway.matrix.groups import expand_images
-from slipway.matrix.model import Base, Family, Image, Matrix, Reference, Registry, Tool
+from slipway.matrix.model import (
+    Base,
+    Family,
+    Image,
+    Matrix,
+    Reference,
+    Registry,
+    Tool,
+    WaitingBase,
+)
 from slipway.matrix.yaml_file import Problem, YamlFile, read_yaml
 
 
@@ -86,11 +103,48 @@ def expand_matrix(source: MatrixEntries) -> Matrix | None:
         repository_prefix=source.head.repository_prefix,
         references=MappingProxyType(
             {
-                name: Reference(name, registries[e.registry], e.repository, e.tag, e.because)
+                name: Reference(
+                    name,
+                    _narrowed(source, registries[e.registry], e.repository, e.without),
+                    e.repository,
+                    e.tag,
+                    e.because,
+                )
                 for name, e in source.references.items()
             }
         ),
+        waiting=tuple(_waiting(source, registries)),
     )
+
+
+def _narrowed(
+    source: MatrixEntries, registry: Registry, repository: str, without: Sequence[str] = ()
+) -> Registry:
+    """The registry as far as it has one repository, and of it one version: fewer regions."""
+    entry = source.registries[registry.name]
+    words = [*entry.without.get(repository, ()), *without]
+    if not words:
+        return registry
+    missing = regions_without(entry, words)
+    accounts = {r: a for r, a in registry.accounts.items() if r not in missing}
+    return replace(registry, accounts=MappingProxyType(accounts), without=tuple(sorted(missing)))
+
+
+def _waiting(source: MatrixEntries, registries: Mapping[str, Registry]) -> Iterator[WaitingBase]:
+    """The bases of which a fact is asked for."""
+    for series, entry in source.bases.items():
+        registry = registries.get(entry.registry or "")
+        if registry is None or not waits(entry):
+            continue
+        for flavour, device, tag in tags_of(entry):
+            yield WaitingBase(
+                f"{series}-{flavour}-{device}",
+                _narrowed(source, registry, entry.repository, entry.without),
+                entry.repository,
+                tag,
+                entry.grammar,
+                MappingProxyType(dict(entry.unknown)),
+            )
 
 
 def _bases(source: MatrixEntries, registries: Mapping[str, Registry]) -> dict[str, Base]:
@@ -105,6 +159,10 @@ def _bases(source: MatrixEntries, registries: Mapping[str, Registry]) -> dict[st
         if family is None or (entry.registry and registry is None):
             source.broken["bases"].add(series)  # already reported
             continue
+        if waits(entry):
+            continue  # until what is asked for is stated
+        if registry is not None:
+            registry = _narrowed(source, registry, entry.repository, entry.without)
         for flavour, device, tag in tags_of(entry):
             carries = {**entry.carries, **flavours_of(entry)[flavour].carries}
             name = f"{series}-{flavour}-{device}"

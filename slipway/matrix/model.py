@@ -27,6 +27,8 @@ class Registry:
     accounts: Mapping[str, str]  # region -> twelve-digit account
     public: str | None = None  # host/prefix that serves some repositories without a login
     public_repositories: tuple[str, ...] = ()  # those that it serves
+    # regions of the accounts that lack what this value was narrowed to: one repository or base
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,18 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class WaitingBase:
+    """A base that is published, and of which too little is known to build on it."""
+
+    name: str
+    registry: Registry
+    repository: str
+    tag: str
+    grammar: str
+    questions: Mapping[str, str]  # what is not known -> what has to be answered
+
+
+@dataclass(frozen=True)
 class Matrix:
     """All of versions.yaml, checked and expanded."""
 
@@ -142,6 +156,7 @@ class Matrix:
     default_image: str
     repository_prefix: str
     references: Mapping[str, Reference] = field(default_factory=dict)
+    waiting: tuple[WaitingBase, ...] = ()
 
 
 def past_support(base: Base, on: date) -> str | None:

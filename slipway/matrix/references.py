@@ -83,7 +83,7 @@ def image_uri(
     else:
         account = registry.accounts.get(region)
         if account is None:
-            raise _not_in_region(registry, region)
+            raise _not_in_region(registry, region, f"{repository}:{tag}")
         host = login = ecr_host(account, region)
         path = repository
     pinned = f"@{digest}" if digest else ""
@@ -107,8 +107,11 @@ def _public(registry: Registry, repository: str) -> tuple[str, str, None]:
     return host, f"{prefix}/{repository}" if prefix else repository, None
 
 
-def _not_in_region(registry: Registry, region: str) -> UsageError:
+def _not_in_region(registry: Registry, region: str, image: str) -> UsageError:
     near = did_you_mean(region, registry.accounts)
+    if region in registry.without:
+        what = f"registry {registry.name!r} is in {region}, but no source lists {image} there"
+        return UsageError(what, cure=f"it is in {_listed(registry.accounts)}")
     if region in region_suffixes():
         what = f"registry {registry.name!r} does not exist in {region}"
     else:

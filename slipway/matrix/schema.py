@@ -103,6 +103,8 @@ class RegistryEntry(Entry):
 
     accounts: dict[Account, list[str]]
     public: PublicEntry | None = None
+    region_groups: dict[str, list[str]] = {}
+    without: dict[Repository, list[str]] = {}
 
 
 class FamilyEntry(Entry):
@@ -117,11 +119,14 @@ class FamilyEntry(Entry):
 
 
 class FactsEntry(Entry):
-    """What is true of a series; `cuda` and `torch_cuda` of its GPU bases only."""
+    """What is true of a series; `cuda` and `torch_cuda` of its GPU bases only.
 
-    torch: Exact
-    python: Annotated[str, _pattern(r"^3\.[0-9]+$")]
-    os: Annotated[str, _pattern("^[a-z0-9.]+$")]
+    `torch`, `python` and `os` are always stated, or stand in the series' `unknown`.
+    """
+
+    torch: Exact | None = None
+    python: Annotated[str, _pattern(r"^3\.[0-9]+$")] | None = None
+    os: Annotated[str, _pattern("^[a-z0-9.]+$")] | None = None
     cuda: Cuda | None = None
     torch_cuda: Cuda | None = None
     transformers: Exact | None = None
@@ -155,6 +160,8 @@ class SeriesEntry(Entry):
     carries: dict[str, Carried] = {}
     end_of_patch: date | None = None
     unverified: dict[str, Prose] = {}
+    unknown: dict[str, Prose] = {}
+    without: list[str] = []
     flavours: FlavoursEntry
 
 
@@ -195,6 +202,14 @@ class ExcludeEntry(Entry):
     because: Prose
 
 
+class DowngradeEntry(Entry):
+    """Cells of a group that may have less than the base carries, and why."""
+
+    bases: Text = "*"
+    addon: Text
+    because: Prose
+
+
 class GroupEntry(Entry):
     """One of `images`."""
 
@@ -206,6 +221,7 @@ class GroupEntry(Entry):
     aliases: dict[str, Text] = {}
     size_budget_mb: Annotated[int, Field(gt=0)]
     exclude: list[ExcludeEntry] = []
+    downgrade: list[DowngradeEntry] = []
 
 
 class ReferenceEntry(Entry):
@@ -216,6 +232,7 @@ class ReferenceEntry(Entry):
     grammar: Text
     tag: Text
     because: Prose
+    without: list[str] = []
 
 
 SECTIONS: Mapping[str, type[Entry]] = {

@@ -17,9 +17,15 @@ from packaging.version import Version
 from slipway.core import UsageError
 from slipway.matrix.model import Device, Facts
 
-__all__ = ["GRAMMARS", "ParsedTag", "disagreements", "format_tag", "parse_tag"]
+__all__ = ["FREE", "GRAMMARS", "ParsedTag", "disagreements", "format_tag", "parse_tag"]
 
 Found = Mapping[str, "str | None"]
+
+FREE = "free"
+"""The grammar of tags that follow none: nothing is read from them, so all that is true of such an
+image is stated, and checked inside it."""
+
+_FREE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)  # OCI distribution, tags
 
 _TORCH = r"(?P<torch>\d+\.\d+\.\d+)"
 _MOVING_TORCH = r"(?P<torch>\d+\.\d+(?P<patch>\.\d+)?)"
@@ -34,7 +40,7 @@ class ParsedTag:
     """What a tag says. None: this tag does not say."""
 
     grammar: str
-    device: Device
+    device: Device | None
     torch: str | None = None  # "2.13.0", or "2.13" in a tag that moves with the patch version
     python: str | None = None  # "3.12"
     cuda: str | None = None  # "13.0"
@@ -261,9 +267,12 @@ def parse_tag(grammar: str, tag: str) -> ParsedTag:
 
     Raises UsageError for a grammar that does not exist and for a tag that it does not produce.
     """
+    if grammar == FREE:
+        return _parse_free(tag)
     rules = GRAMMARS.get(grammar)
     if rules is None:
-        raise UsageError(f"no tag grammar {grammar!r}", cure=f"there are {', '.join(GRAMMARS)}")
+        known = ", ".join([*GRAMMARS, FREE])
+        raise UsageError(f"no tag grammar {grammar!r}", cure=f"there are {known}")
     match = rules.pattern.fullmatch(tag)
     if match is None:
         others = [name for name, other in GRAMMARS.items() if other.pattern.fullmatch(tag)]
@@ -273,6 +282,14 @@ def parse_tag(grammar: str, tag: str) -> ParsedTag:
             cure=f"its tags are {rules.shape}, as {rules.example}{hint}",
         )
     return rules.read(match.groupdict())
+
+
+def _parse_free(tag: str) -> ParsedTag:
+    if not _FREE_TAG.fullmatch(tag):
+        raise UsageError(
+            f"{tag!r} cannot be a tag", cure="letters, digits, `_`, `.` and `-`, at most 128"
+        )
+    return ParsedTag(FREE, device=None)
 
 
 def format_tag(parsed: ParsedTag) -> str:

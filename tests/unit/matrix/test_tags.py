@@ -45,7 +45,7 @@ def matrix() -> Matrix:
         ("smp-2.5-hyperpod", "2.5.1-py311-cu124-ubuntu22.04-hyperpod-dsnone-3f9ac1d27be0"),
         (
             "huggingface-1.13-sagemaker",
-            "1.13.1-py39-cu117-ubuntu20.04-sagemaker-dsnone-3f9ac1d27be0",
+            "1.13.1-py39-cu117-ubuntu20.04-sagemaker-ds0.15.2-3f9ac1d27be0",
         ),
         ("local-ds0.19.8", "2.13.0-py311-cpu-debian12-sagemaker-ds0.19.8-3f9ac1d27be0"),
     ],

@@ -55,6 +55,7 @@ DLC = {
     "eu-south-2": "503227376785.dkr.ecr.eu-south-2.amazonaws.com",
     "il-central-1": "780543022126.dkr.ecr.il-central-1.amazonaws.com",
     "me-central-1": "914824155844.dkr.ecr.me-central-1.amazonaws.com",
+    "me-west-1": "124382933778.dkr.ecr.me-west-1.amazonaws.com",
     "me-south-1": "217643126080.dkr.ecr.me-south-1.amazonaws.com",
     "mx-central-1": "637423239942.dkr.ecr.mx-central-1.amazonaws.com",
     "cn-north-1": "727897471807.dkr.ecr.cn-north-1.amazonaws.com.cn",

@@ -276,5 +276,5 @@ def test_a_base_without_a_known_end_says_nothing_about_it(matrix: Matrix) -> Non
 
 def test_the_serving_image_is_pointed_to(matrix: Matrix) -> None:
     lmi = matrix.references["lmi"]
-    assert (lmi.repository, lmi.tag) == ("djl-inference", "0.36.0-lmi28.0.0-cu130")
+    assert (lmi.repository, lmi.tag) == ("djl-inference", "0.38.0-lmi29.0.0-cu130")
     assert lmi.registry.name == "dlc"
