@@ -67,8 +67,11 @@ def markdown_table(images: Sequence[Image]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def describe_image(matrix: Matrix, image: Image, on: date) -> dict[str, Any]:
-    """`explain` plus all that a person wants to know: reasons, names, where the base can be had."""
+def describe_image(matrix: Matrix, image: Image, on: date, region: str = "") -> dict[str, Any]:
+    """`explain` plus all that a person wants to know: reasons, names, where the base can be had.
+
+    With `region` only there. Raises UsageError where the base is not in it.
+    """
     base = image.base
     return {
         **explain_image(image),
@@ -83,16 +86,16 @@ def describe_image(matrix: Matrix, image: Image, on: date) -> dict[str, Any]:
         "unverified": dict(base.unverified),
         "end_of_patch": base.end_of_patch.isoformat() if base.end_of_patch else None,
         "support": past_support(base, on),
-        "base_uris": _uris(base.registry, base.repository, base.tag),
+        "base_uris": _uris(base.registry, base.repository, base.tag, region),
     }
 
 
-def describe_reference(reference: Reference) -> dict[str, Any]:
-    """An upstream image that is only pointed to."""
+def describe_reference(reference: Reference, region: str = "") -> dict[str, Any]:
+    """An upstream image that is only pointed to; `region` as in `describe_image`."""
     return {
         "name": reference.name,
         "because": reference.because,
-        "uris": _uris(reference.registry, reference.repository, reference.tag),
+        "uris": _uris(reference.registry, reference.repository, reference.tag, region),
     }
 
 
@@ -120,10 +123,12 @@ def ci_jobs(images: Sequence[Image]) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def _uris(registry: Registry | None, name: str, tag: str) -> Mapping[str, str]:
+def _uris(registry: Registry | None, name: str, tag: str, region: str = "") -> Mapping[str, str]:
     """Where a reference can be had: "public" where there is a mirror, then every region."""
     if registry is None:
         return {}
+    if region:
+        return {region: image_uri(registry, region, name, tag).reference}
     regions = sorted(registry.accounts)
     places: list[str | None] = [None, *regions] if is_public(registry, name) else [*regions]
     return {place or "public": image_uri(registry, place, name, tag).reference for place in places}

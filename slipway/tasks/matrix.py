@@ -9,7 +9,7 @@ from typing import Any
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.core import print_json, print_table
+from slipway.core import print_json, print_table, say
 from slipway.derive import ci_jobs, describe_image, describe_reference, table_rows
 from slipway.matrix import explain_image, select_images
 from slipway.pipeline import Checkout
@@ -20,18 +20,21 @@ from slipway.verify import capabilities_of
 @task_command(positional=[], help={**IMAGE_NAMES, **JSON})
 def matrix_list(c: Context, names: list[str], json: bool = False) -> None:
     """The images of the matrix."""
-    images = select_images(Checkout.at(ROOT).matrix, names)
+    matrix = Checkout.at(ROOT).matrix
+    images = select_images(matrix, names)
     if json:
         print_json([explain_image(image) for image in images])
     else:
         headers, *rows = table_rows(images, date.today())
         print_table(headers, rows, title=f"{len(images)} images")
+        for base in () if names else matrix.waiting:
+            say(f"waits: {base.name}: {' '.join(base.questions.values())}")
 
 
-@task_command(positional=[], help=IMAGE_NAMES)
-def matrix_show(c: Context, names: list[str]) -> None:
-    """One cell with everything derived from it (as JSON), or where the serving image is (lmi)."""
-    print_json(show_matrix(Checkout.at(ROOT), names, date.today()))
+@task_command(positional=[], help={**IMAGE_NAMES, "region": "Only the URI in this AWS region."})
+def matrix_show(c: Context, names: list[str], region: str = "") -> None:
+    """One cell with everything derived from it (as JSON), or where a serving image is (lmi)."""
+    print_json(show_matrix(Checkout.at(ROOT), names, date.today(), region))
 
 
 @task_command(positional=[], help=IMAGE_NAMES)
@@ -44,16 +47,21 @@ ns = Collection("matrix", show=matrix_show, json=matrix_json)
 ns.add_task(matrix_list, "list", default=True)
 
 
-def show_matrix(house: Checkout, names: Sequence[str], today: date) -> list[dict[str, Any]]:
-    """Cells, and images that are only pointed to, with everything derived from them."""
+def show_matrix(
+    house: Checkout, names: Sequence[str], today: date, region: str = ""
+) -> list[dict[str, Any]]:
+    """Cells, and images that are only pointed to, with everything derived from them.
+
+    With `region` only the URI there. Raises UsageError where one of them is not in the region.
+    """
     references = house.matrix.references
-    pointed = [describe_reference(references[name]) for name in names if name in references]
+    pointed = [describe_reference(references[n], region) for n in names if n in references]
     cells = [name for name in names if name not in references]
     images = select_images(house.matrix, cells) if cells or not pointed else ()
     decided = house.inputs(images)
     return pointed + [
         {
-            **describe_image(house.matrix, image, today),
+            **describe_image(house.matrix, image, today, region),
             "build_id": decided[image.name].build_id,
             "checks": [capability.name for capability in capabilities_of(image)],
         }

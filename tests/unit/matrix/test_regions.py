@@ -32,7 +32,7 @@ def test_a_repository_is_not_in_the_regions_that_it_lacks(tmp_path: Path) -> Non
     assert new.registry is not None
     assert set(old.registry.accounts) == {"us-east-1", "us-west-2"}
     assert set(new.registry.accounts) == {"us-east-1", "us-west-2", "cn-north-1"}
-    with pytest.raises(UsageError, match="no source lists pytorch-training:2.8.0") as caught:
+    with pytest.raises(UsageError, match="no source lists pytorch-training") as caught:
         image_uri(old.registry, "cn-north-1", old.repository, old.tag)
     assert "us-east-1, us-west-2" in (caught.value.cure or "")
 
