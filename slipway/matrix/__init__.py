@@ -12,12 +12,15 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.matrix.consistency import AXIS
+    from slipway.matrix.currency import CurrencyFinding, compare_with_tables, is_left_out
+    from slipway.matrix.currency_edit import edit_versions, entry_block
     from slipway.matrix.image_tags import image_tag, repository_name, tag_stem
     from slipway.matrix.load import load_matrix, select_images
     from slipway.matrix.model import (
         Addon,
         Base,
         Image,
+        LeftOut,
         Matrix,
         Reference,
         Registry,
@@ -33,25 +36,34 @@ if TYPE_CHECKING:
         is_public,
         region_suffixes,
     )
+    from slipway.matrix.upstream_tables import TRAINING_TABLES, published_images
 
 __all__ = [
     "AXIS",
     "LOCAL_REGISTRY",
+    "TRAINING_TABLES",
     "Addon",
     "Base",
+    "CurrencyFinding",
     "Image",
+    "LeftOut",
     "Matrix",
     "Reference",
     "Registry",
     "Tool",
     "WaitingBase",
+    "compare_with_tables",
     "ecr_host",
+    "edit_versions",
+    "entry_block",
     "explain_image",
     "image_tag",
     "image_uri",
+    "is_left_out",
     "is_public",
     "load_matrix",
     "past_support",
+    "published_images",
     "region_suffixes",
     "repository_name",
     "select_images",
@@ -62,11 +74,15 @@ __getattr__ = lazy_face(
     __name__,
     {
         "consistency": "AXIS",
+        "currency": "CurrencyFinding compare_with_tables is_left_out",
+        "currency_edit": "edit_versions entry_block",
         "image_tags": "image_tag repository_name tag_stem",
         "load": "load_matrix select_images",
         "model": (
-            "Addon Base Image Matrix Reference Registry Tool WaitingBase explain_image past_support"
+            "Addon Base Image LeftOut Matrix Reference Registry Tool WaitingBase "
+            "explain_image past_support"
         ),
         "references": "LOCAL_REGISTRY ecr_host image_uri is_public region_suffixes",
+        "upstream_tables": "TRAINING_TABLES published_images",
     },
 )

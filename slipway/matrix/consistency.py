@@ -173,7 +173,7 @@ def _unknown_facts(source: MatrixEntries, path: Path, series: SeriesEntry) -> No
             what = f"`{fact}` is missing from {'.'.join(map(str, path))}.facts"
             cure = f"add `{fact}: ...`, or the question to `unknown`: the series then waits"
             source.problems.append(Problem((*path, "facts"), what, cure))
-    possible = {*type(series.facts).model_fields, *source.names("addons")}
+    possible = {*type(series.facts).model_fields, *source.names("addons"), "family"}
     for fact in series.unknown:
         place = (*path, "unknown", fact)
         if fact in stated:

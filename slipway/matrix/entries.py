@@ -22,6 +22,7 @@ from slipway.matrix.schema import (
     FamilyEntry,
     GroupEntry,
     Head,
+    LeftOutEntry,
     ReferenceEntry,
     RegistryEntry,
     SeriesEntry,
@@ -42,6 +43,7 @@ class MatrixEntries:
     tools: dict[str, ToolEntry] = field(default_factory=dict)
     images: dict[str, GroupEntry] = field(default_factory=dict)
     references: dict[str, ReferenceEntry] = field(default_factory=dict)
+    left_out: dict[str, LeftOutEntry] = field(default_factory=dict)
     broken: dict[str, set[str]] = field(default_factory=lambda: {name: set() for name in SECTIONS})
     problems: list[Problem] = field(default_factory=list)
 

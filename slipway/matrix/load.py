@@ -23,6 +23,7 @@ from slipway.matrix.model import (
     Base,
     Family,
     Image,
+    LeftOut,
     Matrix,
     Reference,
     Registry,
@@ -114,6 +115,9 @@ def expand_matrix(source: MatrixEntries) -> Matrix | None:
             }
         ),
         waiting=tuple(_waiting(source, registries)),
+        left_out=tuple(
+            LeftOut(name, e.table, e.versions, e.because) for name, e in source.left_out.items()
+        ),
     )
 
 
@@ -143,6 +147,8 @@ def _waiting(source: MatrixEntries, registries: Mapping[str, Registry]) -> Itera
                 entry.repository,
                 tag,
                 entry.grammar,
+                series,
+                facts_of(entry, device),
                 MappingProxyType(dict(entry.unknown)),
             )
 

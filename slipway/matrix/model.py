@@ -142,7 +142,19 @@ class WaitingBase:
     repository: str
     tag: str
     grammar: str
+    series: str
+    facts: Facts  # what is known; "" for what is asked
     questions: Mapping[str, str]  # what is not known -> what has to be answered
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Versions of an upstream table that are not in the matrix on purpose."""
+
+    name: str
+    table: str  # a glob
+    versions: str  # a version specifier; "" for the whole table
+    because: str
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,7 @@ class Matrix:
     repository_prefix: str
     references: Mapping[str, Reference] = field(default_factory=dict)
     waiting: tuple[WaitingBase, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def past_support(base: Base, on: date) -> str | None:

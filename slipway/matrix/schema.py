@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Literal
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -235,6 +236,22 @@ class ReferenceEntry(Entry):
     without: list[str] = []
 
 
+def _specifier(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        raise _fail(f"{text!r} names no versions", 'as "<2.6" or "==2.3.*"') from None
+    return text
+
+
+class LeftOutEntry(Entry):
+    """One of `left_out`."""
+
+    table: Text
+    versions: Annotated[str, AfterValidator(_specifier)] = ""
+    because: Prose
+
+
 SECTIONS: Mapping[str, type[Entry]] = {
     "registries": RegistryEntry,
     "families": FamilyEntry,
@@ -243,5 +260,6 @@ SECTIONS: Mapping[str, type[Entry]] = {
     "tools": ToolEntry,
     "images": GroupEntry,
     "references": ReferenceEntry,
+    "left_out": LeftOutEntry,
 }
-OPTIONAL_SECTIONS = frozenset({"tools", "references"})
+OPTIONAL_SECTIONS = frozenset({"tools", "references", "left_out"})

@@ -7,13 +7,30 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.resolve.currency_report import CurrencyReport, check_currency
+    from slipway.resolve.image_tables import (
+        PACKAGE,
+        ImageTables,
+        fetch_image_tables,
+        read_image_tables,
+    )
     from slipway.resolve.lock_update import update_locks
 
-__all__ = ["update_locks"]
+__all__ = [
+    "PACKAGE",
+    "CurrencyReport",
+    "ImageTables",
+    "check_currency",
+    "fetch_image_tables",
+    "read_image_tables",
+    "update_locks",
+]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "currency_report": "CurrencyReport check_currency",
+        "image_tables": "ImageTables PACKAGE fetch_image_tables read_image_tables",
         "lock_update": "update_locks",
     },
 )

@@ -9,10 +9,11 @@ from typing import Any
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.core import print_json, print_table, say
+from slipway.core import DriftError, Project, print_json, print_table, say
 from slipway.derive import ci_jobs, describe_image, describe_reference, table_rows
 from slipway.matrix import explain_image, select_images
 from slipway.pipeline import Checkout
+from slipway.resolve import PACKAGE, check_currency, fetch_image_tables
 from slipway.tasks.cli import IMAGE_NAMES, JSON, ROOT, task_command
 from slipway.verify import capabilities_of
 
@@ -43,7 +44,28 @@ def matrix_json(c: Context, names: list[str]) -> None:
     print_json(ci_jobs(select_images(Checkout.at(ROOT).matrix, names)))
 
 
-ns = Collection("matrix", show=matrix_show, json=matrix_json)
+@task_command(
+    help={
+        "write": "Edit versions.yaml: new series wait with their questions, references move.",
+        "release": "Compare with this release of sagemaker-core and not with the newest.",
+        **JSON,
+    },
+)
+def matrix_currency(c: Context, write: bool = False, release: str = "", json: bool = False) -> None:
+    """What AWS's own image tables have that versions.yaml does not, or has otherwise."""
+    upstream = fetch_image_tables(release)
+    report = check_currency(Project.at(ROOT), upstream.tables, date.today(), write=write)
+    if json:
+        print_json({"package": f"{PACKAGE} {upstream.version}", **report.as_json()})
+    else:
+        say(f"compared with the image tables of {PACKAGE} {upstream.version}")
+        for line in report.lines():
+            print(line)
+    if report.is_behind:
+        raise DriftError("versions.yaml is behind", cure="`./inv matrix.currency --write`")
+
+
+ns = Collection("matrix", show=matrix_show, json=matrix_json, currency=matrix_currency)
 ns.add_task(matrix_list, "list", default=True)
 
 

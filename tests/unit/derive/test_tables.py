@@ -123,7 +123,7 @@ def test_a_cell_described_has_reasons_names_and_every_place_of_the_base(matrix: 
     assert cell["base_uris"]["us-gov-west-1"] == (
         f"442386744353.dkr.ecr.us-gov-west-1.amazonaws.com/{tag}"
     )
-    assert len(cell["base_uris"]) == 1 + 44
+    assert len(cell["base_uris"]) == 1 + 38
 
 
 def test_a_base_on_no_mirror_has_no_public_place(matrix: Matrix) -> None:
@@ -131,7 +131,8 @@ def test_a_base_on_no_mirror_has_no_public_place(matrix: Matrix) -> None:
     assert len(smp["base_uris"]) == 17
     hf = describe_image(matrix, image_of(matrix, "huggingface-2.9-sagemaker-ds0.19.8"), TODAY)
     assert "public" not in hf["base_uris"]
-    assert hf["base_uris"]["eu-central-2"].startswith("380420809688.dkr.ecr.eu-central-2.")
+    assert hf["base_uris"]["eu-south-1"].startswith("692866216735.dkr.ecr.eu-south-1.")
+    assert "eu-central-2" not in hf["base_uris"], "no source lists it there"
 
 
 def test_a_base_of_our_own_is_in_no_registry(matrix: Matrix) -> None:
@@ -141,7 +142,7 @@ def test_a_base_of_our_own_is_in_no_registry(matrix: Matrix) -> None:
 def test_the_serving_image_is_shown_with_its_uri_in_every_region(matrix: Matrix) -> None:
     shown = describe_reference(matrix.references["lmi"])
     assert shown["uris"]["eusc-de-east-1"] == (
-        "204133271717.dkr.ecr.eusc-de-east-1.amazonaws.eu/djl-inference:0.36.0-lmi28.0.0-cu130"
+        "204133271717.dkr.ecr.eusc-de-east-1.amazonaws.eu/djl-inference:0.38.0-lmi29.0.0-cu130"
     )
     assert "public" not in shown["uris"]
 
