@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from invoke.context import Context
 
-from slipway.core import Project, SlipwayError, UsageError, tree_files
-from slipway.pipeline.host_tools import HostTool
-from slipway.pipeline.host_tools import set_up_host as prepare
+from slipway.core import Project, SlipwayError, Terminated, UsageError, tree_files
+from slipway.pipeline.host_tools import HostTool, set_up_host
 
 TEST_TOOLS = (
     HostTool("mkfs.ext4", "e2fsprogs", "small disks for the system tests", "e2fsprogs"),
@@ -21,6 +24,10 @@ TEST_TOOLS = (
     HostTool("pgrep", "procps", "looking for what a test left running", "procps-ng"),
 )
 """What only the system tests need."""
+
+SECOND_HALF = ("cluster", "examples", "launcher")
+"""Folders of tests/system that run beside the others: about half of the time, nearly all of it
+spent waiting for Slurm and for ranks."""
 
 SHELL_SCRIPTS = ("inv", ".ci/run", "images/local", "entrypoints")
 
@@ -61,11 +68,51 @@ def run_test_suite(c: Context, project: Project, only: str = "", k: str = "") ->
         if "lint" in chosen:
             for command in lint_commands(project):
                 _call(c, command)
-        folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
-        if "system" in chosen:
-            prepare(TEST_TOOLS)
-        if folders:
-            _call(c, [sys.executable, "-m", "pytest", *folders, *(["-k", k] if k else [])])
+    folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
+    if "system" in chosen:
+        set_up_host(TEST_TOOLS)
+    if k or "system" not in chosen:
+        _end(_pytest(project, *folders, *(["-k", k] if k else [])).wait())
+        return
+    _side_by_side(project, folders)
+
+
+def _side_by_side(project: Project, folders: Sequence[str]) -> None:
+    """Two halves at once, each with an engine of its own: what they do most is to wait."""
+    others = [f"tests/system/{name}" for name in SECOND_HALF]
+    log = project.logs / "test-second-half.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    state = os.environ.get("SLIPWAY_TEST_STATE") or str(project.state / "test")
+    with log.open("wb") as stream:
+        halves = [
+            _pytest(project, *others, state=f"{state}-2", stdout=stream),
+            _pytest(project, *folders, *(f"--ignore={name}" for name in others)),
+        ]
+        try:
+            codes = [half.wait() for half in halves]
+        except KeyboardInterrupt as interrupt:
+            for half in halves:
+                if isinstance(interrupt, Terminated):  # Ctrl-C reaches them by the terminal
+                    half.send_signal(signal.SIGINT)
+                half.wait()
+            raise
+    sys.stdout.flush()
+    sys.stdout.buffer.write(log.read_bytes())
+    sys.stdout.buffer.flush()
+    _end(*codes)
+
+
+def _pytest(
+    project: Project, *arguments: str, state: str = "", stdout: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    env = {**os.environ, **({"SLIPWAY_TEST_STATE": state} if state else {})}
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.Popen(command, cwd=project.root, env=env, stdout=stdout)
+
+
+def _end(*codes: int) -> None:
+    if any(codes):
+        raise SlipwayError(f"`python -m pytest ...` failed (exit code {max(codes)})")
 
 
 def _call(c: Context, command: Sequence[str]) -> None:
