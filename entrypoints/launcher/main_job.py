@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from launcher import events
 from launcher import events as failure
-from launcher.causes import HANG, PEER, STOPPED, Cause, LaunchError
+from launcher.causes import HANG, OK, PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
 from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers
 from launcher.plan import Plan
@@ -91,6 +91,8 @@ class MainJob:
     def _work(self) -> None:
         try:
             code = self._life.run()
+            if code == OK:
+                self._write_success()
         except LaunchError as error:
             code = self._failed(error.cause)
         except Exception as error:
@@ -99,6 +101,13 @@ class MainJob:
             raise
         self._gate.leave()
         self._inbox.put(lambda: code)
+
+    def _write_success(self) -> None:
+        """An empty file beside where the failure would be, as sagemaker-training leaves it."""
+        failure_file = self._plan.context.failure_file
+        if failure_file is not None:
+            failure_file.parent.mkdir(parents=True, exist_ok=True)
+            failure_file.with_name("success").touch()
 
     def _failed(self, cause: Cause) -> int:
         """Tell the others, learn what the whole job failed of, and write that down."""
@@ -116,6 +125,7 @@ class MainJob:
             code = verdict.code if verdict.host == host or verdict.code == HANG else PEER
         events.emit("failed", code=code, cause=verdict.headline(), detail=verdict.detail)
         if self._plan.context.failure_file is not None:
+            self._plan.context.failure_file.with_name("success").unlink(missing_ok=True)
             failure.write_failure(self._plan.context.failure_file, verdict)
         return code
 

@@ -201,6 +201,8 @@ class NodeJob:
         uri = archive_uri(context.env, context.hyperparameters, context.ml.code)
         if uri:
             unpack_source(self._data.s3(), uri, context.ml.code)
+        if context.cwd == context.ml.code:
+            # In local mode the code is there without an archive, and its requirements as well.
             install_requirements(context.python, context.ml.code, context.script, self._halt)
 
     def _pre_command(self) -> None:

@@ -38,6 +38,7 @@ from launcher.ranks import (
     cache_variables,
     choose_runner,
     default_nproc,
+    is_node_command,
     layout_ranks,
     local_disk,
 )
@@ -73,7 +74,7 @@ def plan_launch(context: Context) -> Plan:
     expected = archive_uri(context.env, context.hyperparameters, context.ml.code)
     contexts.need_script(context, to_come=bool(expected) and context.platform == SAGEMAKER)
     settings = context.settings
-    runner = choose_runner(settings.text("runner"), context.script)
+    runner = choose_runner(settings.text("runner"), context.script, context.cwd)
     gpus = count_gpus(context.env)
     asked = settings.text("nproc")
     nproc = default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
@@ -132,12 +133,13 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
     ]
     if SECRET_VARIABLE in env:
         changes.append(EnvironmentChange(SECRET_VARIABLE, None, "for the launchers alone"))
-    if context.script.endswith(".sh"):
-        why = "a torchrun in the script can not fail without our knowing"
-        changes.append(EnvironmentChange("PATH", f"{SHIMS}:{env.get('PATH', os.defpath)}", why))
+    why = "a torchrun that the script starts can not fail without our knowing"
+    changes.append(EnvironmentChange("PATH", f"{SHIMS}:{env.get('PATH', os.defpath)}", why))
     if gpus.count:
         why = "a failed collective ends its rank (HyperPod recipes)"
         changes.append(unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why))
+    why = "a rank that a signal ends shows where it was (SIGSEGV, SIGBUS, SIGFPE, SIGABRT)"
+    changes.append(unless_set(env, "PYTHONFAULTHANDLER", "1", why))
     done = context.settings.text("done-file")
     if done:
         changes.append(EnvironmentChange("LAUNCH_DONE_FILE", str(log_dir / done), "--done-file"))
@@ -145,8 +147,8 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
         why = "sagemaker-training's contract with scripts"
         values = sagemaker_variables(
             context.ml,
-            topology,
             context.hyperparameters,
+            env,
             gpus=gpus.count,
             script=context.script,
             args=context.args,
@@ -191,6 +193,7 @@ def planned_commands(plan: Plan, ranks: RankLayout) -> list[RankCommand]:
         args=context.args,
         log_dir=plan.log_dir,
         max_restarts=context.settings.number("max-restarts"),
+        command=is_node_command(context.script, context.cwd),
     )
 
 

@@ -13,6 +13,16 @@ from typing import Any
 
 SAGEMAKER_PREFIX = "sagemaker_"
 LAUNCH_PREFIX = "launch_"
+#: What sagemaker-training keeps to itself (params.py, SAGEMAKER_HYPERPARAMETERS): settings of the
+#: platform and of the service, a tuning job's metric among them. No script is given them.
+PLATFORM_HYPERPARAMETERS = frozenset(
+    {
+        *("sagemaker_program", "sagemaker_submit_directory", "sagemaker_region"),
+        *("sagemaker_enable_cloudwatch_metrics", "sagemaker_container_log_level"),
+        *("sagemaker_job_name", "sagemaker_s3_output"),
+        *("default_user_module_name", "_tuning_objective_metric"),
+    }
+)
 
 
 def decode_hyperparameters(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,9 +40,22 @@ def _decode_one(value: Any) -> Any:
 
 
 def script_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What belongs to the training script: not sagemaker_*, not launch_*."""
+    """What belongs to the training script: not the platform's own, not launch_*."""
     hidden = (SAGEMAKER_PREFIX, LAUNCH_PREFIX)
-    return {key: value for key, value in hyperparameters.items() if not key.startswith(hidden)}
+    return {
+        key: value
+        for key, value in hyperparameters.items()
+        if not key.startswith(hidden) and key not in PLATFORM_HYPERPARAMETERS
+    }
+
+
+def framework_parameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The estimator's settings for its framework (sagemaker_mpi_enabled and the like)."""
+    return {
+        key: value
+        for key, value in hyperparameters.items()
+        if key.startswith(SAGEMAKER_PREFIX) and key not in PLATFORM_HYPERPARAMETERS
+    }
 
 
 def to_arguments(hyperparameters: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         choose_runner,
         default_nproc,
         hostfile_text,
+        is_node_command,
         layout_ranks,
     )
     from launcher.ranks.rank_processes import (
@@ -70,6 +71,7 @@ __all__ = [
     "find_workers",
     "finished_before_failure",
     "hostfile_text",
+    "is_node_command",
     "kill_tree",
     "layout_ranks",
     "local_disk",
@@ -85,7 +87,8 @@ __getattr__ = lazy_face(
         "outcome": "RanksEnd cause_of_bad_stop cause_of_cut cause_of_echo finished_before_failure",
         "rank_commands": (
             "DEEPSPEED REPORT RankCommand RankLayout SHIMS STACK_SITE TORCHRUN USER_PYTHON "
-            "build_rank_commands choose_runner default_nproc hostfile_text layout_ranks"
+            "build_rank_commands choose_runner default_nproc hostfile_text is_node_command "
+            "layout_ranks"
         ),
         "rank_processes": "catches_signal find_ranks find_workers kill_tree send_signal",
         "supervisor": "RankSupervisor",

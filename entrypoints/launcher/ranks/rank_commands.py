@@ -87,11 +87,34 @@ def layout_ranks(
     )
 
 
-def choose_runner(runner: str, script: str) -> str:
+def choose_runner(runner: str, script: str, cwd: Path = Path()) -> str:
     """Resolve "auto": shell scripts start once per node, Python scripts under torchrun."""
     if runner != "auto":
         return runner
-    return PYTHON if script.endswith(".sh") else TORCHRUN
+    return PYTHON if is_node_command(script, cwd) else TORCHRUN
+
+
+def is_node_command(script: str, cwd: Path = Path()) -> bool:
+    """Whether a script is a program of its own, and not Python: a .sh, or by its first line.
+
+    One that has yet to be fetched is taken for what sagemaker-training takes it for: anything but
+    a .py is a command.
+    """
+    if not script or script.endswith((".py", ".sh")):
+        return script.endswith(".sh")
+    try:
+        with (cwd / script).open("rb") as file:
+            text = file.read(1 << 20)
+    except OSError:
+        return True
+    first = text.split(b"\n", 1)[0]
+    if first.startswith(b"#!"):
+        return b"python" not in first
+    try:
+        compile(text, script, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return True
+    return False
 
 
 def default_nproc(runner: str, gpus: int) -> int:
@@ -108,13 +131,18 @@ def build_rank_commands(
     args: Sequence[str],
     log_dir: Path,
     max_restarts: int = 0,
+    command: bool = False,
 ) -> list[RankCommand]:
-    """What to execute on this node. UsageError where the runner cannot do what was asked."""
+    """What to execute on this node. UsageError where the runner cannot do what was asked.
+
+    `command`: the script is a program of its own (`is_node_command`).
+    """
+    command = command or script.endswith(".sh")
     if runner == PYTHON:
         if max_restarts:
             raise LaunchUsageError("--max-restarts needs the torchrun runner")
-        return _python(ranks, python, script, args, log_dir)
-    if script.endswith(".sh"):
+        return _python(ranks, python, script, args, log_dir, command)
+    if command:
         raise LaunchUsageError(f"{runner} starts Python scripts; run {script} with --runner python")
     if runner == TORCHRUN:
         return [_torchrun(ranks, python, script, args, log_dir, max_restarts)]
@@ -197,22 +225,44 @@ def _deepspeed(
 
 
 def _python(
-    ranks: RankLayout, python: str, script: str, args: Sequence[str], log_dir: Path
+    ranks: RankLayout,
+    python: str,
+    script: str,
+    args: Sequence[str],
+    log_dir: Path,
+    command: bool,
 ) -> list[RankCommand]:
-    if not script.endswith(".sh"):
+    report = {REPORT: str(log_dir / "elastic.json")}
+    if not command:
+        # Such a script may start torchrun by itself, too (os.system): see shims/torchrun.
         return [
-            RankCommand((python, "-u", script, *args), _rank_env(ranks, n), ranks.first_rank + n)
+            RankCommand(
+                (python, "-u", script, *args),
+                {**_rank_env(ranks, n), **report},
+                ranks.first_rank + n,
+            )
             for n in range(ranks.nproc)
         ]
     # A script for a whole node, which starts ranks itself: it is none, and a torchrun in it must
     # not find a rank's variables. Failures of that torchrun are written down (shims/torchrun).
-    report = {REPORT: str(log_dir / "elastic.json")}
     return [
         RankCommand(
-            ("/bin/bash", script, *args), {**_node_env(ranks), **report}, ranks.first_rank + n
+            (*_node_command(script), *args), {**_node_env(ranks), **report}, ranks.first_rank + n
         )
         for n in range(ranks.nproc)
     ]
+
+
+def _node_command(script: str) -> tuple[str, ...]:
+    """A .sh is bash's, executable or not; anything else starts by its own first line.
+
+    Archives lose the right to execute on their way from some machines, so it is given; a program
+    without a first line of that kind is the shell's (execve fails with ENOEXEC, sh goes on).
+    """
+    if script.endswith(".sh"):
+        return "/bin/bash", script
+    path = script if script.startswith("/") else f"./{script}"
+    return "/bin/sh", "-c", '[ -x "$0" ] || chmod u+x "$0"; exec "$0" "$@"', path
 
 
 def _node_env(ranks: RankLayout) -> dict[str, str]:

@@ -202,15 +202,14 @@ class RankSupervisor:
             for index, command in enumerate(self._commands)
             if command.rank >= 0
         ]
-        try:
-            rows = json.loads((self._log_dir / "elastic.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return exits
-        # Counted as the log files are: the c10d rendezvous numbers nodes by its own lights.
-        return exits + [
-            diagnosis.Exit(self._first_rank + int(row["local_rank"]), int(row["exitcode"]))
-            for row in rows
-        ]
+        for report in sorted(self._log_dir.glob("elastic*.json")):
+            _, *starter = report.name[: -len(".json")].split(".")
+            for row in json.loads(report.read_text(encoding="utf-8")):
+                # Counted as the log files are: the c10d rendezvous numbers nodes by its own lights.
+                # A torchrun that a rank has started is that rank's failure.
+                rank = int(starter[0]) if starter else self._first_rank + int(row["local_rank"])
+                exits.append(diagnosis.Exit(rank, int(row["exitcode"])))
+        return exits
 
 
 def _to_stdout(data: bytes) -> None:

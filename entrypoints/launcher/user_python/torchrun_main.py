@@ -30,7 +30,13 @@ def main() -> None:
     # A directory of ours on sys.path would shadow the user's modules of the same name.
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if str(Path(entry).resolve()) != here]
+    if "LAUNCH_ELASTIC_REPORT" not in os.environ:
+        importlib.import_module("torch.distributed.run").main()
+        return
     report = Path(os.environ["LAUNCH_ELASTIC_REPORT"])
+    if os.environ.get("RANK", "").isdecimal():
+        # Started by a rank, whose own runner's report this is not to replace.
+        report = report.with_name(f"{report.stem}.{os.environ['RANK']}{report.suffix}")
     errors = importlib.import_module("torch.distributed.elastic.multiprocessing.errors")
     run = importlib.import_module("torch.distributed.run")
     try:
