@@ -7,23 +7,13 @@ from datetime import date
 from invoke.collection import Collection
 from invoke.context import Context
 
+from slipway import derive, pipeline
 from slipway.core import DriftError, Project, print_json, print_table, say
-from slipway.derive import expected_files, find_drift, write_generated
-from slipway.pipeline import (
-    Checkout,
-    Settings,
-    check_machine,
-    lock_images,
-    plan_images,
-    raise_for,
-    run_test_suite,
-    set_up_host,
-    ship_images,
-)
 from slipway.tasks import (
     BUILD,
     IMAGE_NAMES,
     JSON,
+    NAMES,
     REGION,
     ROOT,
     SQSH,
@@ -41,29 +31,29 @@ from slipway.tasks import (
 @task_command()
 def setup(c: Context) -> None:
     """Install the host tools that are missing (as root on Debian; else prints the commands)."""
-    set_up_host()
+    pipeline.set_up_host()
 
 
 @task_command(help=JSON)
 def doctor(c: Context, json: bool = False) -> None:
     """Check this machine, with the cure for everything that is not right."""
-    checks = check_machine(ROOT, c.config)
+    checks = pipeline.check_machine(ROOT, c.config)
     if json:
         print_json([check.as_json() for check in checks])
     else:
         print_table(("", "check", "found"), [check.row() for check in checks])
-    raise_for(checks)
+    pipeline.raise_for(checks)
 
 
 @task_command(help={"check": "write nothing: print what differs and exit 2"})
 def generate(c: Context, check: bool = False) -> None:
     """Write the Dockerfiles and docs/images.md from versions.yaml."""
-    house = Checkout.at(ROOT)
-    files = expected_files(house.project, house.matrix, house.locks)
+    checkout = pipeline.Checkout.at(ROOT)
+    files = derive.expected_files(checkout.project, checkout.matrix, checkout.locks)
     if not check:
-        written, removed = write_generated(house.project, files)
+        written, removed = derive.write_generated(checkout.project, files)
         say(f"{len(files)} files: {written} written, {removed} removed")
-    elif differences := find_drift(house.project, files):
+    elif differences := derive.find_drift(checkout.project, files):
         print("".join(differences), end="")
         raise DriftError(
             f"{len(differences)} generated files differ from what versions.yaml gives",
@@ -73,6 +63,7 @@ def generate(c: Context, check: bool = False) -> None:
 
 @task_command(
     positional=[],
+    images=NAMES,
     help={
         **IMAGE_NAMES,
         **REGION,
@@ -90,14 +81,16 @@ def lock(
     pull: bool = False,
 ) -> None:
     """Record base digests, resolve the Python add-ons with hashes, and hash the tools."""
-    settings = Settings.of(c.config, region=region)
-    lock_images(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
+    settings = pipeline.Settings.of(c.config, region=region)
+    pipeline.lock_images(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
 
 
-@task_command(positional=[], help={**IMAGE_NAMES, **JSON, **REGION})
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON, **REGION})
 def plan(c: Context, names: list[str], region: str = "", json: bool = False) -> None:
     """What a build would do to each image, and why; logins and disk that it needs."""
-    report = plan_images(ROOT, Settings.of(c.config, region=region), names, date.today())
+    report = pipeline.plan_images(
+        ROOT, pipeline.Settings.of(c.config, region=region), names, date.today()
+    )
     if json:
         print_json(report.as_json())
     else:
@@ -106,18 +99,25 @@ def plan(c: Context, names: list[str], region: str = "", json: bool = False) -> 
             say(line)
 
 
-@task_command(positional=[], help={**IMAGE_NAMES, **BUILD})
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD})
 def build(
     c: Context, names: list[str], region: str = "", jobs: int = 0, unlocked: bool = False
 ) -> None:
     """Build images in the engine."""
-    settings = Settings.of(c.config, region=region, jobs=jobs)
-    ship_images(ROOT, settings, names, ("build",), unlocked=unlocked)
+    settings = pipeline.Settings.of(c.config, region=region, jobs=jobs)
+    request = pipeline.ShipRequest(("build",), unlocked=unlocked)
+    pipeline.ship_images(ROOT, settings, names, request)
 
 
 @task_command(
     positional=[],
-    help={**IMAGE_NAMES, **BUILD, "why": "print which checks would run, and why; run none"},
+    images=NAMES,
+    help={
+        **IMAGE_NAMES,
+        **BUILD,
+        "only": "only checks whose names match, as pytest's -k: launch, 's5cmd or torch'",
+        "why": "print which checks would run, and why; run none",
+    },
 )
 def verify(
     c: Context,
@@ -125,18 +125,20 @@ def verify(
     region: str = "",
     jobs: int = 0,
     unlocked: bool = False,
+    only: str = "",
     why: bool = False,
 ) -> None:
     """Build, then check inside a container that the image is what the matrix says."""
     if why:
-        for line in matrix.explain_name(Checkout.at(ROOT), names):
+        for line in matrix.explain_name(pipeline.Checkout.at(ROOT), names):
             print(line)
         return
-    settings = Settings.of(c.config, region=region, jobs=jobs)
-    ship_images(ROOT, settings, names, ("build", "verify"), unlocked=unlocked)
+    settings = pipeline.Settings.of(c.config, region=region, jobs=jobs)
+    request = pipeline.ShipRequest(("build", "verify"), unlocked=unlocked, only=only)
+    pipeline.ship_images(ROOT, settings, names, request)
 
 
-@task_command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET})
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **TARGET})
 def push(
     c: Context,
     names: list[str],
@@ -146,11 +148,12 @@ def push(
     target: str = "",
 ) -> None:
     """Build and verify, then push under the immutable tag."""
-    settings = Settings.of(c.config, region=region, jobs=jobs, target=target)
-    ship_images(ROOT, settings, names, ("build", "verify", "push"), unlocked=unlocked)
+    settings = pipeline.Settings.of(c.config, region=region, jobs=jobs, target=target)
+    request = pipeline.ShipRequest(("build", "verify", "push"), unlocked=unlocked)
+    pipeline.ship_images(ROOT, settings, names, request)
 
 
-@task_command(positional=[], help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON})
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON})
 def ship(
     c: Context,
     names: list[str],
@@ -164,7 +167,7 @@ def ship(
     json: bool = False,
 ) -> None:
     """All of it: set up, generate, build, verify, export and push; says what it made."""
-    settings = Settings.of(
+    settings = pipeline.Settings.of(
         c.config,
         region=region,
         jobs=jobs,
@@ -172,14 +175,15 @@ def ship(
         sqsh_dir=output,
         sqsh_compression=compression,
     )
-    steps = ("setup", "generate", "build", "verify", "sqsh", "push")
-    ship_images(ROOT, settings, names, steps, unlocked=unlocked, force=force, as_json=json)
+    stages = ("setup", "generate", "build", "verify", "sqsh", "push")
+    request = pipeline.ShipRequest(stages, unlocked=unlocked, force=force, as_json=json)
+    pipeline.ship_images(ROOT, settings, names, request)
 
 
 @task_command(help={"only": "unit, system or lint", "k": "pytest's -k"})
 def test(c: Context, only: str = "", k: str = "") -> None:
     """Lint, types, drift, unit tests, and system tests on a real engine and registry."""
-    run_test_suite(c, Project.at(ROOT), only, k)
+    pipeline.run_test_suite(c, Project.at(ROOT), only, k)
 
 
 ns = Collection(setup, doctor, generate, lock, plan, build, verify, push, ship, test)

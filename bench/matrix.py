@@ -52,15 +52,15 @@ def pure(versions: Path, count: int) -> dict[str, float]:
     matrix = load_matrix(versions)
     loaded = time.perf_counter()
     project = Project(ROOT, ROOT / ".slipway")
-    house = Checkout(project, matrix, load_locks(project))
+    checkout = Checkout(project, matrix, load_locks(project))
     images = matrix.images[:count]
     assert len(images) == count, f"only {len(images)} images"
     tools = tuple(matrix.tools.values())
     before = time.perf_counter()
     for image in images:
-        render_dockerfile(image, house.locks, tools, project.templates)
+        render_dockerfile(image, checkout.locks, tools, project.templates)
     rendered = time.perf_counter()
-    house.plan(images, house.inputs(images), date(2026, 1, 1))
+    checkout.plan(images, checkout.inputs(images), checkout.records(images), date(2026, 1, 1))
     planned = time.perf_counter()
     return {
         "import": imported - started,

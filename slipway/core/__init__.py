@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from slipway.core.events import Event, OnEvent, silent
     from slipway.core.file_lock import FileLock, exclusive, lock_is_held, wait_for_lock
     from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
-    from slipway.core.interrupts import Terminated, handle_signals
+    from slipway.core.interrupts import Terminated, handle_signals, interrupt_exit_code
     from slipway.core.mounts import (
         DiskSpace,
         Mount,
@@ -118,6 +118,7 @@ __all__ = [
     "hash_file",
     "human_bytes",
     "human_seconds",
+    "interrupt_exit_code",
     "is_executable",
     "lock_is_held",
     "measure",
@@ -169,7 +170,7 @@ __getattr__ = lazy_face(
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held wait_for_lock",
         "files": "commit partial_file remove_leftovers write_atomic",
-        "interrupts": "Terminated handle_signals",
+        "interrupts": "Terminated handle_signals interrupt_exit_code",
         "mounts": (
             "DiskSpace Mount disk_space free_bytes mount_of mounts_under nearest_existing "
             "parse_fstab parse_mountinfo read_fstab read_mount_table"

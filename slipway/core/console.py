@@ -9,16 +9,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from types import TracebackType
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from slipway.core.errors import printable
 from slipway.core.events import Event
 from slipway.core.units import amount, human_seconds
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 PIPE_WIDTH = 500
 """Columns when stdout is not a terminal: no cell is cut or wrapped, so grep and awk work."""
@@ -31,24 +29,14 @@ class Reporter:
     """Shows events. Use as a context manager; `on_event` may be called from any thread."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._live = self._console.is_terminal
+        self._progress = _live_progress() if sys.stderr.isatty() else None
         self._lock = threading.Lock()
         self._rows: dict[str, TaskID] = {}
         self._step_start: dict[tuple[str, str], float] = {}
         self._last_line: dict[str, float] = {}
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-        )
 
     def __enter__(self) -> Reporter:
-        if self._live:
+        if self._progress:
             self._progress.start()
         return self
 
@@ -58,14 +46,14 @@ class Reporter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live:
+        if self._progress:
             self._progress.stop()
 
     def say(self, text: str) -> None:
         """One line for a person, above the bars."""
         text = printable(text)
-        if self._live:
-            self._console.print(text, markup=False)
+        if self._progress:
+            self._progress.console.print(text, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -79,13 +67,13 @@ class Reporter:
             if event.kind == "log":
                 return  # in the log file
             note = amount(event, now - started) or event.text
-            if self._live:
-                self._row(event, note)
+            if self._progress:
+                self._row(self._progress, event, note)
             if event.kind in ("done", "failed") and not event.step:
                 took = human_seconds(now - self._step_start.get((event.task, ""), now))
                 mark = "done" if event.kind == "done" else "FAILED"
                 self.say(f"{event.task}: {mark} in {took}{': ' + event.text if event.text else ''}")
-            elif not self._live:
+            elif not self._progress:
                 self._plain(event, note, now)
 
     def _forget(self, task: str) -> None:
@@ -94,19 +82,17 @@ class Reporter:
             del self._step_start[key]
         self._last_line.pop(task, None)
 
-    def _row(self, event: Event, note: str) -> None:
+    def _row(self, progress: Progress, event: Event, note: str) -> None:
         if event.kind in ("done", "failed") and not event.step:
             if event.task in self._rows:
-                self._progress.remove_task(self._rows.pop(event.task))
+                progress.remove_task(self._rows.pop(event.task))
             return
         if event.task not in self._rows:
-            self._rows[event.task] = self._progress.add_task(event.task, total=None, note="")
+            self._rows[event.task] = progress.add_task(event.task, total=None, note="")
         step = event.step if len(event.step) <= 60 else event.step[:57] + "..."
         text = printable(f"{step}  {note}".strip())
         total = event.total or None
-        self._progress.update(
-            self._rows[event.task], total=total, completed=event.current, note=text
-        )
+        progress.update(self._rows[event.task], total=total, completed=event.current, note=text)
 
     def _plain(self, event: Event, note: str, now: float) -> None:
         label = f"{event.task}: {event.step}" if event.step else event.task
@@ -121,6 +107,22 @@ class Reporter:
             self.say(f"{label} FAILED")
 
 
+def _live_progress() -> Progress:
+    """A line a running thing, gone when it is done. rich is imported when it is needed."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    )
+
+
 def print_fields(value: Any, *, as_json: bool) -> None:
     """Print a status dataclass."""
     assert is_dataclass(value)
@@ -129,18 +131,24 @@ def print_fields(value: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(fields)
     else:
-        print_table(("", ""), [(name, _word(field)) for name, field in fields.items()])
+        print_table(("", ""), [(name, _field_text(field)) for name, field in fields.items()])
 
 
-def _word(value: Any) -> str:
+def _field_text(value: Any) -> str:
     """A field for a person."""
-    if value is None or isinstance(value, bool):
-        return {None: "-", True: "yes", False: "no"}[value]
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return str(value["host"] if isinstance(value, dict) else value)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table on stdout; its lines are cut to the terminal's width, never elsewhere."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     table = Table(title=title or None, box=None, pad_edge=False, title_justify="left")
     for header in headers:

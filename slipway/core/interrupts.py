@@ -14,6 +14,8 @@ import signal
 import threading
 from types import FrameType
 
+from slipway.core.errors import INTERRUPTED, TERMINATED
+
 _WAKING = signal.SIGURG  # ignored by all that do not ask for it
 _SECONDS = 0.05
 _TRIES = 100
@@ -59,3 +61,8 @@ def handle_signals() -> None:
             handled.clear()
 
     threading.Thread(target=watch, name="interrupts", daemon=True).start()
+
+
+def interrupt_exit_code(interrupt: KeyboardInterrupt) -> int:
+    """What a program ends with that was interrupted so: 128 and the number of the signal."""
+    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.local_base.base_image import ensure_local_base, local_base_id
+    from slipway.local_base.base_image import ensure_local_base
+    from slipway.local_base.recipe import local_base_id
 
 __all__ = ["ensure_local_base", "local_base_id"]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "base_image": "ensure_local_base local_base_id",
+        "base_image": "ensure_local_base",
+        "recipe": "local_base_id",
     },
 )

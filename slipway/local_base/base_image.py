@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -14,9 +13,6 @@ from slipway.core import (
     SlipwayError,
     anonymous,
     exclusive,
-    is_executable,
-    sha256_file,
-    tree_files,
 )
 from slipway.engine import (
     BuildRequest,
@@ -28,36 +24,15 @@ from slipway.engine import (
     inspect_image,
 )
 from slipway.local_base import apt
+from slipway.local_base.recipe import local_base_id
 from slipway.local_base.rootfs import CODENAME, make_rootfs, rootfs_id, rootfs_is_there
 from slipway.matrix import LOCAL_REGISTRY, Base
-from slipway.records import PythonLock, base_lock_key, load_locks, python_lock_text
+from slipway.records import PythonLock, python_lock_text
 from slipway.wheels import NotOfferedError, fetch_wheels, no_cpu_torch
 
 RECIPE_LABEL = "io.slipway.local-base"
 DEBIAN_REGISTRY = "SLIPWAY_DEBIAN_REGISTRY"
 """Environment variable: where the fallback takes `debian` from, "docker.io/library" by default."""
-
-
-def local_base_id(project: Project, base: Base) -> str:
-    """Hash over everything that decides the base: images/local and the pinned wheels. Pure.
-
-    Debian's own updates are not in it: a base stays what it is until the recipe changes.
-    """
-    lock = load_locks(project).python.get(base_lock_key(base))
-    pins = [f"{p.name} {p.version} {p.hashes}" for p in lock.pins] if lock else ["unlocked"]
-    facts = f"{base.facts.torch} {base.facts.python} {base.family.python}"
-    recipe = "\n".join([*_recipe_files(project), rootfs_id(project), *pins, facts])
-    return f"sha256:{hashlib.sha256(recipe.encode()).hexdigest()}"
-
-
-def _recipe_files(project: Project) -> list[str]:
-    """Name and hash of each file of the recipe. What packages.txt lists is in `rootfs_id`, so that
-    a comment in it moves nothing; a document is not part of what is made."""
-    return [
-        f"{path.name} {int(is_executable(path))} {sha256_file(path)}"
-        for path in tree_files(project.local_base)
-        if path.name != "packages.txt" and path.suffix != ".md"
-    ]
 
 
 def local_base_reference(base: Base) -> str:
@@ -69,23 +44,31 @@ def ensure_local_base(
     project: Project,
     engine: Engine,
     base: Base,
+    lock: PythonLock | None,
     on_event: OnEvent,
-    log: Path,
     credentials: CredentialsFor = anonymous,
 ) -> str:
     """Have the base in the engine and give its reference; does nothing where it is there already.
+
+    `lock` pins its wheels.
 
     Needs the network for Debian packages and wheels that are not in the cache, and no registry
     unless mmdebstrap is missing. Raises SlipwayError: no CPU build of torch is offered, packages
     cannot be fetched, the engine fails.
     """
-    name, recipe = local_base_reference(base), local_base_id(project, base)
+    name, recipe = local_base_reference(base), local_base_id(project, base, lock)
     task = f"base {base.name}"
     if _recipe_of(engine, name) == recipe:
         on_event(Event("cached", task))
         return name
+    if lock is None:
+        raise SlipwayError(
+            f"the wheels of {base.name} are not locked",
+            where=str(project.locks),
+            cure="Run `./inv lock`.",
+        )
+    log = project.logs / f"base-{base.name}.log"
     with exclusive(project.cache / "local-base.lock", f"make {base.name}"):
-        lock = _locked(project, base)
         wheels = _wheels(project, base, lock, on_event)
         rootfs = _rootfs_image(project, engine, on_event, log, credentials)
         build_image(
@@ -111,17 +94,6 @@ def _recipe_of(engine: Engine, name: str) -> str | None:
         return None
     labels = inspect_image(engine, name)["Config"].get("Labels") or {}
     return labels.get(RECIPE_LABEL)
-
-
-def _locked(project: Project, base: Base) -> PythonLock:
-    lock = load_locks(project).python.get(base_lock_key(base))
-    if lock is None:
-        raise SlipwayError(
-            f"the wheels of {base.name} are not locked",
-            where=str(project.locks),
-            cure="Run `./inv lock`.",
-        )
-    return lock
 
 
 def _wheels(project: Project, base: Base, lock: PythonLock, on_event: OnEvent) -> list[Path]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.matrix.consistency import AXIS
     from slipway.matrix.currency import CurrencyFinding, compare_with_tables, is_left_out
     from slipway.matrix.currency_edit import edit_versions, entry_block
     from slipway.matrix.image_tags import image_tag, repository_name, tag_stem
-    from slipway.matrix.load import load_matrix, select_images
+    from slipway.matrix.load import load_matrix
     from slipway.matrix.model import (
+        AXIS,
         Addon,
         Base,
         Image,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         WaitingBase,
         explain_image,
         past_support,
+        select_images,
     )
     from slipway.matrix.references import (
         LOCAL_REGISTRY,
@@ -73,14 +74,13 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "consistency": "AXIS",
         "currency": "CurrencyFinding compare_with_tables is_left_out",
         "currency_edit": "edit_versions entry_block",
         "image_tags": "image_tag repository_name tag_stem",
-        "load": "load_matrix select_images",
+        "load": "load_matrix",
         "model": (
-            "Addon Base Image LeftOut Matrix Reference Registry Tool WaitingBase "
-            "explain_image past_support"
+            "AXIS Addon Base Image LeftOut Matrix Reference Registry Tool WaitingBase "
+            "explain_image past_support select_images"
         ),
         "references": "LOCAL_REGISTRY ecr_host image_uri is_public region_suffixes",
         "upstream_tables": "TRAINING_TABLES published_images",

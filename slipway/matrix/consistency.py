@@ -8,14 +8,11 @@ from packaging.version import Version
 
 from slipway.core import UsageError, did_you_mean
 from slipway.matrix.entries import MatrixEntries
-from slipway.matrix.model import Device, Facts
+from slipway.matrix.model import AXIS, Device, Facts
 from slipway.matrix.references import region_suffixes
 from slipway.matrix.schema import AddonEntry, FlavourEntry, RegistryEntry, SeriesEntry
 from slipway.matrix.tag_grammars import ParsedTag, disagreements, parse_tag
 from slipway.matrix.yaml_file import Path, Problem
-
-AXIS = "deepspeed"
-"""The add-on whose version is an axis of every group of images."""
 
 
 def check_consistency(source: MatrixEntries) -> None:

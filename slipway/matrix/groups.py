@@ -11,9 +11,9 @@ from packaging.version import Version
 
 from slipway.core import did_you_mean
 from slipway.matrix.addons import decide_addons, read_tool
-from slipway.matrix.consistency import AXIS, waits
+from slipway.matrix.consistency import waits
 from slipway.matrix.entries import MatrixEntries
-from slipway.matrix.model import Addon, Base, Image, Platform
+from slipway.matrix.model import AXIS, Addon, Base, Image, Platform
 from slipway.matrix.schema import ExcludeEntry, GroupEntry
 from slipway.matrix.yaml_file import Path, Problem
 

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 
 from slipway.core import UsageError
-from slipway.matrix.consistency import AXIS
-from slipway.matrix.model import Image, Platform
+from slipway.matrix.model import AXIS, Image, Platform
 
 _TAG = re.compile(
     r"(?P<torch>[0-9]+(?:\.[0-9a-z]+)+)-py(?P<python>[0-9][0-9]{1,2})-(?:cu(?P<cuda>[0-9]{3})|cpu)"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 
-from slipway.core import BadInputError, SlipwayError, UsageError, did_you_mean
+from slipway.core import BadInputError, SlipwayError, UsageError
 from slipway.matrix.consistency import (
     check_consistency,
     facts_of,
@@ -22,7 +21,6 @@ from slipway.matrix.groups import expand_images
 from slipway.matrix.model import (
     Base,
     Family,
-    Image,
     LeftOut,
     Matrix,
     Reference,
@@ -191,22 +189,3 @@ def _bases(source: MatrixEntries, registries: Mapping[str, Registry]) -> dict[st
                 unverified=MappingProxyType(dict(entry.unverified)),
             )
     return found
-
-
-def select_images(matrix: Matrix, patterns: Sequence[str]) -> tuple[Image, ...]:
-    """The images that any of the names or globs match, each once, in the matrix' order.
-
-    No pattern means all. Raises UsageError for a pattern that matches nothing, with near names.
-    """
-    names = [image.name for image in matrix.images]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(
-                f"no image {pattern!r}{did_you_mean(pattern, names)}",
-                cure=f"`inv matrix` lists all {len(names)}; globs work, as 'pytorch-2.13-*'",
-            )
-    return tuple(
-        image
-        for image in matrix.images
-        if not patterns or any(fnmatchcase(image.name, pattern) for pattern in patterns)
-    )

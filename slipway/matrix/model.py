@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from types import MappingProxyType
@@ -13,6 +13,9 @@ Platform = Literal["sagemaker", "hyperpod"]
 Device = Literal["gpu", "cpu"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
+
+AXIS = "deepspeed"
+"""The add-on whose version is an axis of every group of images."""
 
 
 def _nothing() -> Mapping[str, str]:
@@ -210,3 +213,22 @@ def explain_image(image: Image) -> dict[str, Any]:
             for addon in image.addons
         ],
     }
+
+
+def select_images(matrix: Matrix, patterns: Sequence[str]) -> tuple[Image, ...]:
+    """The images that any of the names or globs match, each once, in the matrix' order.
+
+    No pattern means all. Raises UsageError for a pattern that matches nothing, with near names.
+    """
+    names = [image.name for image in matrix.images]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(
+                f"no image {pattern!r}{did_you_mean(pattern, names)}",
+                cure=f"`inv matrix` lists all {len(names)}; globs work, as 'pytorch-2.13-*'",
+            )
+    return tuple(
+        image
+        for image in matrix.images
+        if not patterns or any(fnmatchcase(image.name, pattern) for pattern in patterns)
+    )

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from slipway.pipeline.plan_report import plan_images
     from slipway.pipeline.relock import lock_images
     from slipway.pipeline.settings import Settings
-    from slipway.pipeline.ship import ship_images
+    from slipway.pipeline.ship import ShipRequest, ship_images
     from slipway.pipeline.test_suite import run_test_suite
 
 __all__ = [
     "Checkout",
     "Settings",
+    "ShipRequest",
     "check_machine",
     "lock_images",
     "plan_images",
@@ -40,7 +41,7 @@ __getattr__ = lazy_face(
         "plan_report": "plan_images",
         "relock": "lock_images",
         "settings": "Settings",
-        "ship": "ship_images",
+        "ship": "ShipRequest ship_images",
         "test_suite": "run_test_suite",
     },
 )

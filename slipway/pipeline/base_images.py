@@ -1,30 +1,73 @@
-"""Bases of images: by which reference they are known, and having them in the engine."""
+"""The first descent of a build: bases, by which reference they are known, and in the engine."""
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
+
+from slipway.core import SlipwayError
 from slipway.engine import find_image_id, pull_image
 from slipway.local_base import ensure_local_base
 from slipway.matrix import LOCAL_REGISTRY, Base, image_uri
 from slipway.pipeline.context import PipelineContext
+from slipway.records import base_lock_key
 
 
-def base_reference(shop: PipelineContext, base: Base) -> str:
+def base_reference(context: PipelineContext, base: Base) -> str:
     """Where the base is, with its digest where that is recorded."""
     if base.registry is None:
         return f"{LOCAL_REGISTRY}/{base.repository}:{base.tag}"
-    lock = shop.locks.bases.get(base.name)
+    lock = context.locks.bases.get(base.name)
     digest = lock.digest if lock else None
-    return image_uri(base.registry, shop.region, base.repository, base.tag, digest).reference
+    return image_uri(base.registry, context.region, base.repository, base.tag, digest).reference
 
 
-def ensure_base(shop: PipelineContext, base: Base) -> str:
-    """Have the base in the engine; gives its reference there."""
-    if base.registry is None:
-        log = shop.project.logs / f"base-{base.name}.log"
-        return ensure_local_base(
-            shop.project, shop.engine, base, shop.on_event, log, shop.credentials
-        )
-    reference = base_reference(shop, base)
-    if find_image_id(shop.engine, reference) is None:
-        pull_image(shop.engine, reference, credentials=shop.credentials, on_event=shop.on_event)
-    return reference
+class BaseImages:
+    """The bases of one run. Each is brought into the engine once, by whoever needs it first.
+
+    Any thread may ask. A base that could not be had fails each image that stands on it with the
+    same error, and is not tried again.
+    """
+
+    def __init__(self, context: PipelineContext) -> None:
+        self._context = context
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._lock = threading.Lock()
+        self._references: dict[str, str] = {}
+        self._failures: dict[str, SlipwayError] = {}
+
+    def ensure(self, base: Base) -> str:
+        """Have the base in the engine; gives its reference there."""
+        with self._lock:
+            lock = self._locks[base.name]
+        with lock:
+            if failure := self._failures.get(base.name):
+                raise failure
+            if base.name not in self._references:
+                try:
+                    self._references[base.name] = self._bring(base)
+                except SlipwayError as error:
+                    self._failures[base.name] = error
+                    raise
+            return self._references[base.name]
+
+    def _bring(self, base: Base) -> str:
+        context = self._context
+        if base.registry is None:
+            return ensure_local_base(
+                context.project,
+                context.engine,
+                base,
+                context.locks.python.get(base_lock_key(base)),
+                context.on_event,
+                context.credentials,
+            )
+        reference = base_reference(context, base)
+        if find_image_id(context.engine, reference) is None:
+            pull_image(
+                context.engine,
+                reference,
+                credentials=context.credentials,
+                on_event=context.on_event,
+            )
+        return reference

@@ -11,7 +11,7 @@ from slipway.core import Project
 from slipway.derive import BuildInputs, PlanStep, build_inputs, plan_steps, shared_inputs
 from slipway.local_base import local_base_id
 from slipway.matrix import Image, Matrix, load_matrix
-from slipway.records import Locks, load_locks, load_record
+from slipway.records import ImageRecord, Locks, base_lock_key, load_locks, load_record
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Checkout:
         common = shared_inputs(self.project, self.locks)
         tools = tuple(self.matrix.tools.values())
         own = {i.base.name: i.base for i in images if i.base.registry is None}
-        local_ids = {name: local_base_id(self.project, base) for name, base in own.items()}
+        local_ids = {
+            name: local_base_id(self.project, base, self.locks.python.get(base_lock_key(base)))
+            for name, base in own.items()
+        }
         return {
             image.name: build_inputs(
                 self.project, image, self.locks, tools, common, local_ids.get(image.base.name)
@@ -45,9 +48,16 @@ class Checkout:
         """The build id that the matrix and the locks give an image now."""
         return self.inputs([image])[image.name].build_id
 
+    def records(self, images: Sequence[Image]) -> dict[str, ImageRecord]:
+        """What was made of each image so far."""
+        return {image.name: load_record(self.project, image.name) for image in images}
+
     def plan(
-        self, images: Sequence[Image], decided: Mapping[str, BuildInputs], today: date
+        self,
+        images: Sequence[Image],
+        inputs: Mapping[str, BuildInputs],
+        records: Mapping[str, ImageRecord],
+        today: date,
     ) -> tuple[PlanStep, ...]:
         """One step an image."""
-        made = {image.name: load_record(self.project, image.name) for image in images}
-        return plan_steps(images, decided, made, self.locks.bases, today)
+        return plan_steps(images, inputs, records, self.locks.bases, today)

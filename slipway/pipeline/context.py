@@ -6,14 +6,18 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from slipway import registry
 from slipway.core import CredentialsFor, OnEvent, Project, Reporter, UsageError
 from slipway.engine import Engine, connect
 from slipway.matrix import Matrix
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.records import Locks
-from slipway.registry import Target, credentials_for, find_ecr_target, start_local_registry
+
+if TYPE_CHECKING:
+    from slipway.registry import Target
 
 
 @dataclass(frozen=True)
@@ -33,33 +37,33 @@ class PipelineContext:
     cancel: threading.Event = field(default_factory=threading.Event)
 
 
-def push_target(house: Checkout, settings: Settings) -> Target:
+def push_target(checkout: Checkout, settings: Settings) -> Target:
     """The registry to push to; the local one is started when it does not run."""
     if settings.target == "local":
-        return start_local_registry(house.project, settings.registry_port)
+        return registry.start_local_registry(checkout.project, settings.registry_port)
     if settings.region is None:
         raise UsageError(
             "a push to ECR needs a region", cure="Give --region, or set slipway.region."
         )
-    return find_ecr_target(settings.region)
+    return registry.find_ecr_target(settings.region)
 
 
 @contextlib.contextmanager
 def pipeline_context(
-    house: Checkout, settings: Settings, target: Target | None = None
+    checkout: Checkout, settings: Settings, target: Target | None = None
 ) -> Iterator[tuple[PipelineContext, Reporter]]:
     """An engine, and progress on the terminal, for as long as the block runs."""
-    engine = connect(house.project, settings.engine)
+    engine = connect(checkout.project, settings.engine)
     try:
         with Reporter() as reporter:
             yield (
                 PipelineContext(
-                    project=house.project,
-                    matrix=house.matrix,
-                    locks=house.locks,
+                    project=checkout.project,
+                    matrix=checkout.matrix,
+                    locks=checkout.locks,
                     engine=engine,
                     region=settings.region,
-                    credentials=credentials_for([target] if target else []),
+                    credentials=registry.credentials_for([target] if target else []),
                     on_event=reporter.on_event,
                 ),
                 reporter,

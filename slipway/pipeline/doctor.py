@@ -95,19 +95,19 @@ def _engine(root: Path, settings: Settings) -> list[MachineCheck]:
 
 
 def _matrix(root: Path) -> list[MachineCheck]:
-    house = Checkout.at(root)
-    files = expected_files(house.project, house.matrix, house.locks)
-    differ = len(find_drift(house.project, files))
+    checkout = Checkout.at(root)
+    files = expected_files(checkout.project, checkout.matrix, checkout.locks)
+    differ = len(find_drift(checkout.project, files))
     checks = [
         MachineCheck("wrong", "generated files", f"{differ} differ", "Run `./inv generate`.")
         if differ
         else MachineCheck("ok", "generated files", f"all {len(files)} as versions.yaml gives them")
     ]
-    bases, locks, today = house.matrix.bases, house.locks.bases, date.today()
+    bases, locks, today = checkout.matrix.bases, checkout.locks.bases, date.today()
     past = [base.name for base in bases if past_support(base, today)]
     if past:
         checks.append(MachineCheck("note", "past support", _some(past, len(bases))))
-    used = {image.base.name: image.base for image in house.matrix.images}
+    used = {image.base.name: image.base for image in checkout.matrix.images}
     open_ones = [
         name
         for name, base in sorted(used.items())

@@ -1,4 +1,4 @@
-"""Answers that change nothing: the plan, one cell, why a check runs, what is running."""
+"""`inv plan`: what a build would do and why, and what it needs from outside. Changes nothing."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class PlanReport:
 
 def plan_images(root: Path, settings: Settings, names: Sequence[str], today: date) -> PlanReport:
     """The plan for the images named (all by default). Needs no Docker, no AWS, no network."""
-    house = Checkout.at(root)
-    images = select_images(house.matrix, names)
-    steps = house.plan(images, house.inputs(images), today)
+    checkout = Checkout.at(root)
+    images = select_images(checkout.matrix, names)
+    steps = checkout.plan(images, checkout.inputs(images), checkout.records(images), today)
     todo = [step for step in steps if step.action != "up to date"]
     logins: set[str] = set()
     unreachable: set[Note] = set()
@@ -84,11 +84,11 @@ def plan_images(root: Path, settings: Settings, names: Sequence[str], today: dat
             unreachable.add(Note(base.name, f"cannot be reached {where}"))
         else:
             logins |= {uri.login_host} if uri.login_host else set()
-    status = daemon_status(house.project)
+    status = daemon_status(checkout.project)
     return PlanReport(
         steps,
         tuple(sorted(logins)),
         tuple(sorted(unreachable)),
-        disk_need(steps, house.locks.bases),
+        disk_need(steps, checkout.locks.bases),
         free_bytes(status.data_root),
     )

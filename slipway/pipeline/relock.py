@@ -29,19 +29,19 @@ def lock_images(
     Packages inside a base are read where an engine has it; `pull` fetches it for that. Raises
     DriftError when `check` finds a difference.
     """
-    house = Checkout.at(root)
-    images = select_images(house.matrix, names)
-    with exclusive(house.project.state / "lock", "lock"), Reporter() as reporter:
+    checkout = Checkout.at(root)
+    images = select_images(checkout.matrix, names)
+    with exclusive(checkout.project.state / "lock", "lock"), Reporter() as reporter:
         try:
-            engine = connect(house.project, settings.engine, start=pull)
+            engine = connect(checkout.project, settings.engine, start=pull)
         except EngineUnavailableError:
             if pull:
                 raise
             engine = None
         try:
             report = update_locks(
-                house.project,
-                house.matrix,
+                checkout.project,
+                checkout.matrix,
                 images,
                 region=settings.region,
                 credentials=credentials_for(),

@@ -1,29 +1,22 @@
-"""The steps after a build, each done only when it is not done already; and what they made."""
+"""The stages after a build, each done only when it is not done already."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from slipway import registry, sqsh, squashfs, verify
 from slipway.core import SlipwayError
-from slipway.matrix import Image, image_tag, repository_name
-from slipway.pipeline.base_images import ensure_base
+from slipway.matrix import image_tag, repository_name
+from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.context import PipelineContext
-from slipway.pipeline.settings import PullPermissions
-from slipway.records import (
-    BuildRecord,
-    ExportRecord,
-    PushRecord,
-    VerifyRecord,
-    load_record,
-    save_record,
-)
-from slipway.registry import RegistryClient, Target, prepare_repository, push_image
-from slipway.sqsh import export_image
-from slipway.squashfs import LayerCache, SqshOptions
-from slipway.verify import suite_hash, verify_image
+from slipway.pipeline.image_run import ImageRun, StageResult
+from slipway.pipeline.settings import Settings
+from slipway.records import ExportRecord, PushRecord, VerifyRecord
+
+if TYPE_CHECKING:
+    from slipway.registry import Target
 
 
 class VerificationFailedError(SlipwayError):
@@ -31,22 +24,29 @@ class VerificationFailedError(SlipwayError):
 
 
 def verify_stage(
-    shop: PipelineContext, image: Image, built: BuildRecord, *, again: bool = False
+    context: PipelineContext, bases: BaseImages, run: ImageRun, *, again: bool, only: str = ""
 ) -> StageResult:
-    """Run the image's checks unless exactly this image has passed exactly these checks."""
-    record = load_record(shop.project, image.name)
-    suite = suite_hash(shop.project, image)
-    old = record.verified
-    if old and not again and (old.image_id, old.suite) == (built.image_id, suite):
+    """Run the image's checks unless exactly this image has passed exactly these checks.
+
+    `only` runs those whose names match; that they pass is recorded nowhere.
+    """
+    image, built, old = run.image, run.built, run.record.verified
+    suite = verify.suite_hash(context.project, image, context.locks)
+    if old and not again and not only and (old.image_id, old.suite) == (built.image_id, suite):
         return StageResult("verify", False, 0.0, f"{old.passed} checks passed earlier")
-    log = shop.project.logs / f"verify-{image.name}.log"
-    report = verify_image(
-        shop.project,
-        shop.engine,
-        image,
-        built.reference,
-        ensure_base(shop, image.base),
-        on_event=shop.on_event,
+    log = context.project.logs / f"verify-{image.name}.log"
+    report = verify.verify_image(
+        context.project,
+        context.engine,
+        verify.VerifyRequest(
+            image,
+            built.reference,
+            bases.ensure(image.base),
+            context.locks,
+            context.matrix.tools,
+            only,
+        ),
+        on_event=context.on_event,
         log=log,
     )
     if report.failures:
@@ -55,84 +55,80 @@ def verify_stage(
             + "\n  - ".join(report.failures),
             cure=f"The whole report is in {log}. Nothing was exported or pushed.",
         )
+    passed = f"{report.passed} check{'s' if report.passed != 1 else ''} passed"
+    if only:
+        return StageResult("verify", True, report.seconds, f"{passed} (--only {only})")
     new = VerifyRecord(built.image_id, suite, report.passed, report.deselected_gpu, report.seconds)
-    save_record(shop.project, image.name, dataclasses.replace(record, verified=new))
+    run.save(context.project, verified=new)
     needs_gpu = f", {new.deselected} need a GPU and were NOT run" if new.deselected else ""
-    return StageResult("verify", True, new.seconds, f"{new.passed} checks passed{needs_gpu}")
-
-
-def sqsh_path(shop: PipelineContext, image: Image, built: BuildRecord, folder: Path | None) -> Path:
-    """Where an image's .sqsh goes. Like a tag, the name says which build it is, and never moves:
-    a job that runs from a file must not find another build in it after a requeue."""
-    return (folder or shop.project.sqsh) / f"{image.name}-{built.build_id[:12]}.sqsh"
+    return StageResult("verify", True, new.seconds, f"{passed}{needs_gpu}")
 
 
 def export_stage(
-    shop: PipelineContext,
-    image: Image,
-    built: BuildRecord,
-    cache: LayerCache,
-    options: SqshOptions,
-    *,
-    folder: Path | None = None,
-    force: bool = False,
+    context: PipelineContext, run: ImageRun, settings: Settings, *, force: bool
 ) -> StageResult:
-    """Export the image's .sqsh unless it is there already."""
-    path = sqsh_path(shop, image, built, folder)
-    before = _stamp(path)
+    """Export the image's .sqsh unless it is there already.
+
+    Like a tag, its name says which build it is, and never moves: a job that runs from a file must
+    not find another build in it after a requeue.
+    """
+    built = run.built
+    folder = settings.sqsh_dir or context.project.sqsh
+    path = folder / f"{run.image.name}-{built.build_id[:12]}.sqsh"
+    before = _file_identity(path)
     started = time.monotonic()
-    sidecar = export_image(
-        shop.engine,
+    sidecar = sqsh.export_image(
+        context.engine,
         built.reference,
         path,
-        cache=cache,
+        cache=squashfs.layer_cache(context.project, settings.sqsh_cache),
         build_id=built.build_id,
-        options=options,
+        options=settings.sqsh_options,
         force=force,
-        on_event=shop.on_event,
+        on_event=context.on_event,
     )
-    record = load_record(shop.project, image.name)
-    if _stamp(path) == before and record.exported and record.exported.path == str(path):
+    fresh = _file_identity(path) != before
+    old = run.record.exported
+    if not fresh and old and old.path == str(path):
         return StageResult("sqsh", False, 0.0, str(path))
     seconds = time.monotonic() - started
     new = ExportRecord(built.image_id, str(path), sidecar.digest, sidecar.size, seconds)
-    save_record(shop.project, image.name, dataclasses.replace(record, exported=new))
-    return StageResult("sqsh", _stamp(path) != before, seconds, str(path))
+    run.save(context.project, exported=new)
+    return StageResult("sqsh", fresh, seconds, str(path))
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _file_identity(path: Path) -> tuple[int, int] | None:
     """Tells one file at `path` from another that replaces it."""
     if not path.exists():
         return None
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def push_stage(
-    shop: PipelineContext,
-    image: Image,
-    built: BuildRecord,
-    target: Target,
-    sharing: PullPermissions,
+    context: PipelineContext, run: ImageRun, settings: Settings, target: Target
 ) -> StageResult:
     """Push the image unless the target has it already under its immutable tag."""
-    record = load_record(shop.project, image.name)
-    name = repository_name(image, shop.matrix.repository_prefix)
+    image, built = run.image, run.built
+    name = repository_name(image, context.matrix.repository_prefix)
     tag = image_tag(image, built.build_id)
-    old = record.pushed.get(target.name)
+    old = run.record.pushed.get(target.name)
     if old and old.image_id == built.image_id:
-        with RegistryClient(target.host, shop.credentials) as registry:
-            if registry.head(name, tag) == old.digest:
+        with registry.RegistryClient(target.host, context.credentials) as client:
+            if client.head(name, tag) == old.digest:
                 return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
-    prepare_repository(target, name, consumers=sharing.consumers, sagemaker=sharing.sagemaker)
-    result = push_image(
-        shop.engine,
+    sharing = settings.sharing
+    registry.prepare_repository(
+        target, name, consumers=sharing.consumers, sagemaker=sharing.sagemaker
+    )
+    result = registry.push_image(
+        context.engine,
         built.reference,
         target,
         name,
         tag,
-        credentials=shop.credentials,
-        on_event=shop.on_event,
+        credentials=context.credentials,
+        on_event=context.on_event,
     )
     new = PushRecord(
         built.image_id,
@@ -142,16 +138,5 @@ def push_stage(
         result.size_bytes,
         result.seconds,
     )
-    entry = {**record.pushed, target.name: new}
-    save_record(shop.project, image.name, dataclasses.replace(record, pushed=entry))
+    run.save(context.project, pushed={**run.record.pushed, target.name: new})
     return StageResult("push", not result.already, new.seconds, f"{new.uri}@{new.digest}")
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """One step's result. `fresh`: done now, rather than found done."""
-
-    name: str
-    fresh: bool
-    seconds: float
-    detail: str

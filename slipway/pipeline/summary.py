@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from shlex import quote
 from typing import Any
 
-from slipway.core import (
-    Project,
-    SlipwayError,
-    human_bytes,
-    human_seconds,
-    print_json,
-    print_table,
-    say,
-)
-from slipway.matrix import Image
-from slipway.pipeline.stages import StageResult
-from slipway.records import ImageRecord, load_record
+from slipway.core import human_bytes, human_seconds, print_json, print_table, say
+from slipway.engine import DEFAULT_URL
+from slipway.pipeline.image_run import ImageRun
+from slipway.records import ImageRecord
 
 
-@dataclass
-class ImageRun:
-    """What one image's run made, step by step."""
+def next_commands(
+    name: str, record: ImageRecord, stages: Sequence[str], engine_url: str
+) -> list[str]:
+    """What a person would do next with what was made of image `name`; each can be pasted.
 
-    image: Image
-    steps: list[StageResult] = field(default_factory=list)
-    failure: SlipwayError | None = None
-
-
-def next_commands(name: str, record: ImageRecord, steps: Sequence[str]) -> list[str]:
-    """What a person would do next with what was made of image `name`."""
+    An engine that is not where the docker command looks by itself (the embedded one, a remote one)
+    is named in DOCKER_HOST.
+    """
+    docker = "docker" if engine_url == DEFAULT_URL else f"DOCKER_HOST={quote(engine_url)} docker"
     commands = []
-    if record.built and "build" in steps:
-        commands.append(f"docker run --rm -it {record.built.reference} bash")
-    if record.exported and "sqsh" in steps:
-        commands.append(f"./inv slurm.script {name} --nodes 2 --instance TYPE -- train.py")
-    if "push" in steps:
+    if record.built and "build" in stages:
+        commands.append(f"{docker} run --rm -it {record.built.reference} bash")
+    if record.exported and "sqsh" in stages:
+        script = f"./inv slurm.script {name} --nodes 2 --instance ml.p5.48xlarge"
+        commands.append(f"{script} --sqsh {quote(record.exported.path)} -- train.py")
+    if "push" in stages:
         commands += [
-            f"docker pull {pushed.uri.rpartition(':')[0]}@{pushed.digest}"
+            f"{docker} pull {pushed.uri.rpartition(':')[0]}@{pushed.digest}"
             for pushed in record.pushed.values()
         ]
     return commands
@@ -58,40 +50,38 @@ def _facts(record: ImageRecord) -> list[str]:
     return facts
 
 
-def runs_json(project: Project, made: ImageRun) -> dict[str, Any]:
+def run_json(run: ImageRun) -> dict[str, Any]:
     """One image's run for a program."""
     return {
-        "image": made.image.name,
-        "steps": [asdict(done) for done in made.steps],
-        "failure": str(made.failure) if made.failure else None,
-        "record": asdict(load_record(project, made.image.name)),
+        "image": run.image.name,
+        "steps": [asdict(step) for step in run.steps],
+        "failure": str(run.failure) if run.failure else None,
+        "record": asdict(run.record),
     }
 
 
-def show_runs(project: Project, made: Sequence[ImageRun], seconds: float, *, as_json: bool) -> None:
+def show_runs(runs: Sequence[ImageRun], seconds: float, *, engine_url: str, as_json: bool) -> None:
     """Print the summary of a run."""
     if as_json:
-        print_json([runs_json(project, entry) for entry in made])
+        print_json([run_json(run) for run in runs])
         return
     rows = [
         (
-            entry.image.name,
-            done.name,
-            human_seconds(done.seconds) if done.fresh else "done before",
-            done.detail,
+            run.image.name,
+            step.name,
+            human_seconds(step.seconds) if step.fresh else "done before",
+            step.detail,
         )
-        for entry in made
-        for done in entry.steps
+        for run in runs
+        for step in run.steps
     ]
     if rows:
         print_table(("image", "step", "took", "result"), rows)
-    for entry in made:
-        if entry.failure is None:
-            record = load_record(project, entry.image.name)
-            for line in _facts(record):
+    for run in runs:
+        if run.failure is None:
+            for line in _facts(run.record):
                 say(line)
-            for command in next_commands(
-                entry.image.name, record, [done.name for done in entry.steps]
-            ):
+            stages = [step.name for step in run.steps]
+            for command in next_commands(run.image.name, run.record, stages, engine_url):
                 say(f"next: {command}")
-    say(f"{len(made)} image{'s' if len(made) != 1 else ''} in {human_seconds(seconds)}")
+    say(f"{len(runs)} image{'s' if len(runs) != 1 else ''} in {human_seconds(seconds)}")

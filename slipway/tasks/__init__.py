@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, REGION, ROOT, SQSH, TARGET, task_command
+    from slipway.tasks.commands import (
+        BUILD,
+        IMAGE_NAMES,
+        JSON,
+        NAMES,
+        REGION,
+        ROOT,
+        SQSH,
+        TARGET,
+        task_command,
+    )
     from slipway.tasks.matrix import explain_name
 
 __all__ = [
     "BUILD",
     "IMAGE_NAMES",
     "JSON",
+    "NAMES",
     "REGION",
     "ROOT",
     "SQSH",
@@ -25,7 +36,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "cli": "BUILD IMAGE_NAMES JSON REGION ROOT SQSH TARGET task_command",
+        "commands": "BUILD IMAGE_NAMES JSON NAMES REGION ROOT SQSH TARGET task_command",
         "matrix": "explain_name",
     },
 )

@@ -6,52 +6,24 @@ Plain ``invoke`` works as well, with ``--names``.
 
 from __future__ import annotations
 
-import functools
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
-from invoke.parser.argument import Argument
 from invoke.program import Program
-from invoke.tasks import Task
-from invoke.tasks import task as invoke_task
 
 from slipway import __version__
-from slipway.core import (
-    FAILED,
-    INTERRUPTED,
-    TERMINATED,
-    USAGE,
-    SlipwayError,
-    Terminated,
-    handle_signals,
-)
+from slipway.core import USAGE, did_you_mean, handle_signals, interrupt_exit_code
+from slipway.tasks.commands import NAMES, ROOT, after_dashes
+from slipway.tasks.completion import SCRIPTS, TaskWords, complete_words, list_image_names
 
-ROOT = Path(__file__).parents[2]
-IMAGE_NAMES = {
-    "names": "image names or globs, e.g. 'pytorch-2.1*-sagemaker-*'; given as plain words"
-}
-JSON = {"json": "machine-readable on stdout; text for people goes to stderr"}
-REGION = {"region": "AWS region to take bases from and push to (default: the public mirror)"}
-BUILD = {
-    **REGION,
-    "jobs": "builds at a time",
-    "unlocked": "build also on bases that no lock pins",
-}
-TARGET = {"target": "registry to push to: local or ecr"}
-SQSH = {
-    "output": "folder for the .sqsh",
-    "compression": "of the .sqsh: zstd-1 (default), zstd-LEVEL, gzip, lzo, lz4, xz or none",
-    "force": "overwrite a .sqsh of another build, or of other options",
-}
-
-NAMES = "names"
 #: Tasks whose words after ``--`` are another program's, with an example of them.
 HANDS_ON = {"slurm.script": "train.py --epochs 3"}
+_HELP = ("--help", "-h")
 
 
 def positional_names(tokens: list[str], contexts: Any) -> list[str]:
@@ -78,12 +50,36 @@ def positional_names(tokens: list[str], contexts: Any) -> list[str]:
     return result
 
 
-def _cure(error: ParseError) -> str:
-    task = error.context.name if error.context else None
-    if task in HANDS_ON:
-        example = f"... -- {HANDS_ON[task]}"
-        return f"See `./inv --help {task}`. A script and its arguments go after --: {example}"
-    return "See `./inv --list`."
+def task_to_explain(tokens: list[str], contexts: Any) -> str | None:
+    """The task that `--help` or `-h` among its words asks about.
+
+    invoke takes the word for the value of a required argument ("no image '--help'").
+    """
+    task: str | None = None
+    flags: Any = {}
+    wants_value = False
+    for token in tokens:
+        if wants_value:
+            wants_value = False
+        elif token in contexts:
+            task, flags = token, contexts[token].flags
+        elif task and token in _HELP and token not in flags:
+            return task
+        elif token.startswith("-"):
+            name, has_value, _ = token.partition("=")
+            wants_value = name in flags and flags[name].takes_value and not has_value
+    return None
+
+
+def suggest_word(text: str, known_words: Iterable[str]) -> str:
+    """For invoke's "No idea what 'shp' is!": ` (did you mean ship?)`, or the tasks of a family."""
+    unknown = re.fullmatch(r"No idea what '(.*)' is!", text)
+    if unknown is None:
+        return ""
+    word, known = unknown[1], sorted(known_words)
+    if family := [name for name in known if name.startswith(f"{word}.")]:
+        return f" (there are {', '.join(family)})"
+    return did_you_mean(word, known)
 
 
 class InvConfig(Config):
@@ -104,21 +100,44 @@ class InvProgram(Program):
     def __init__(self, **options: Any) -> None:
         super().__init__(config_class=InvConfig, **options)
 
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Parse invoke's own arguments, and answer those that need no task."""
+        dont_write_bytecode = sys.dont_write_bytecode
+        self.normalize_argv(argv)
+        self.parse_core_args()
+        if shell := self.args["print-completion-script"].value:
+            if shell not in SCRIPTS:
+                raise Exit(
+                    f"inv: no completion for {shell!r}\n  Give one of {', '.join(SCRIPTS)}.", USAGE
+                )
+            print(SCRIPTS[shell], end="")
+            raise Exit
+        super().parse_core(argv)
+        # invoke keeps Python from caching what it compiles, for the sake of tasks.py; here nearly
+        # all modules are imported after it has said so, and would be compiled at each call.
+        sys.dont_write_bytecode = dont_write_bytecode
+
     def parse_tasks(self) -> None:
         """Parse tasks and their arguments; a parse error exits with the usage code."""
         contexts = self._make_parser().contexts
+        if self.args.complete.value:
+            self._print_completion(contexts)
+            raise Exit
+        if task := task_to_explain(self.core.unparsed, contexts):
+            self.core.unparsed = []
+            self.args.help.set_value(task, cast=False)
         self.core.unparsed = positional_names(self.core.unparsed, contexts)
         try:
             super().parse_tasks()
         except ParseError as error:
-            raise Exit(f"inv: {error}\n  {_cure(error)}", USAGE) from error
+            raise self._usage_error(error, contexts) from error
 
     def parse_cleanup(self) -> None:
         """Answer --help and --list; help for what is no task exits with the usage code."""
         try:
             super().parse_cleanup()
         except ParseError as error:
-            raise Exit(f"inv: {error}\n  {_cure(error)}", USAGE) from error
+            raise self._usage_error(error, self.parser.contexts) from error
 
     def no_tasks_given(self) -> None:
         """Show the tasks, which say more than invoke's own options do."""
@@ -133,57 +152,26 @@ class InvProgram(Program):
         except ParseError as error:
             raise Exit(f"inv: {error}\n  See `./inv --help`.", USAGE) from error
 
+    def _usage_error(self, error: ParseError, contexts: Any) -> Exit:
+        task = error.context.name if error.context else None
+        flags = error.context.flags if error.context else {}
+        near = suggest_word(str(error), [*contexts, *contexts.aliases, *flags])
+        cure = f"See `./inv --help {task}`, or `./inv --list`." if task else "See `./inv --list`."
+        if task in HANDS_ON:
+            cure += f" A script and its arguments go after --: ... -- {HANDS_ON[task]}"
+        return Exit(f"inv: {error}{near}\n  {cure}", USAGE)
 
-class DocumentedTask(Task[Callable[..., None]]):
-    """A task that keeps its help: invoke's own gives each text to the first parser made of it."""
-
-    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """The task's arguments, with their texts."""
-        texts = dict(self.help)
-        try:
-            return super().get_arguments(ignore_unknown_help=ignore_unknown_help)
-        finally:
-            self.help = texts
-
-
-def task_command(
-    *, repeatable: Sequence[str] = (), **options: Any
-) -> Callable[[Callable[..., None]], Any]:
-    """`invoke.task`, with expected failures turned into one paragraph and an exit code.
-
-    `repeatable` names the arguments that may be given several times.
-    """
-
-    def decorate(body: Callable[..., None]) -> Any:
-        @functools.wraps(body)
-        def run(*args: Any, **kwargs: Any) -> None:
-            try:
-                body(*args, **kwargs)
-            except SlipwayError as error:
-                task = body.__name__.replace("_", ".")
-                raise Exit(f"inv {task}: {error}", error.exit_code) from error
-            except KeyboardInterrupt as interrupt:
-                text = "interrupted: nothing half-made was kept"
-                raise Exit(text, _exit_code(interrupt)) from interrupt
-            except BrokenPipeError as closed:
-                # `inv matrix | head`: the reader has what it wanted. Python would complain again
-                # when it flushes stdout at exit (docs.python.org/3/library/signal.html, SIGPIPE).
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise Exit(code=FAILED) from closed
-
-        names = [NAMES] if NAMES in body.__annotations__ else []
-        return invoke_task(klass=DocumentedTask, iterable=[*names, *repeatable], **options)(run)
-
-    return decorate
-
-
-def after_dashes(argv: Sequence[str]) -> list[str]:
-    """The words after the first ``--``, as they were given.
-
-    invoke has them, too (`Context.remainder`), but joined by blanks into one string.
-    """
-    words = list(argv)
-    return words[words.index("--") + 1 :] if "--" in words else []
+    def _print_completion(self, contexts: Any) -> None:
+        """For the shell: what the last word after `--` may become."""
+        _program, *words = after_dashes(self.argv) or [""]
+        tasks: dict[str, TaskWords] = {}
+        for name in [*contexts, *contexts.aliases]:
+            argument = getattr(self.collection[name], "image_argument", "")
+            images = {"": 0, NAMES: None}.get(argument, 1)
+            tasks[name] = TaskWords(contexts[name].flags, images)
+        core_flags = self.initial_context.flags
+        for word in complete_words(words, tasks, core_flags, list_image_names(ROOT)):
+            print(word)
 
 
 def main() -> None:
@@ -194,12 +182,8 @@ def main() -> None:
     except SystemExit as end:
         # Before a task has begun, invoke itself ends with 1.
         if isinstance(end.__context__, KeyboardInterrupt):
-            sys.exit(_exit_code(end.__context__))
+            sys.exit(interrupt_exit_code(end.__context__))
         raise
-
-
-def _exit_code(interrupt: KeyboardInterrupt) -> int:
-    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -5,27 +5,27 @@ from __future__ import annotations
 from invoke.collection import Collection
 from invoke.context import Context
 
+from slipway import engine
 from slipway.core import Project, print_fields, say
-from slipway.engine import daemon_status, start_daemon, stop_daemon
-from slipway.tasks.cli import JSON, ROOT, task_command
+from slipway.tasks.commands import JSON, ROOT, task_command
 
 
 @task_command()
 def engine_start(c: Context) -> None:
     """Start the embedded engine and print its URL."""
-    print(start_daemon(Project.at(ROOT)))
+    print(engine.start_daemon(Project.at(ROOT)))
 
 
 @task_command()
 def engine_stop(c: Context) -> None:
     """Stop the embedded engine; its images stay."""
-    say("stopped" if stop_daemon(Project.at(ROOT)) else "it was not running")
+    say("stopped" if engine.stop_daemon(Project.at(ROOT)) else "it was not running")
 
 
 @task_command(help=JSON)
 def engine_status(c: Context, json: bool = False) -> None:
     """Whether the embedded engine runs, and where its data is."""
-    print_fields(daemon_status(Project.at(ROOT)), as_json=json)
+    print_fields(engine.daemon_status(Project.at(ROOT)), as_json=json)
 
 
 ns = Collection("engine", start=engine_start, stop=engine_stop, status=engine_status)

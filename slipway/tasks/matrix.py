@@ -9,39 +9,37 @@ from typing import Any
 from invoke.collection import Collection
 from invoke.context import Context
 
+from slipway import derive, matrix, pipeline, resolve, verify
 from slipway.core import DriftError, Project, print_json, print_table, say
-from slipway.derive import ci_jobs, describe_image, describe_reference, table_rows
-from slipway.matrix import explain_image, select_images
-from slipway.pipeline import Checkout
-from slipway.resolve import PACKAGE, check_currency, fetch_image_tables
-from slipway.tasks.cli import IMAGE_NAMES, JSON, ROOT, task_command
-from slipway.verify import capabilities_of
+from slipway.tasks.commands import IMAGE_NAMES, JSON, NAMES, ROOT, task_command
 
 
-@task_command(positional=[], help={**IMAGE_NAMES, **JSON})
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON})
 def matrix_list(c: Context, names: list[str], json: bool = False) -> None:
     """The images of the matrix."""
-    matrix = Checkout.at(ROOT).matrix
-    images = select_images(matrix, names)
+    checkout = pipeline.Checkout.at(ROOT)
+    images = matrix.select_images(checkout.matrix, names)
     if json:
-        print_json([explain_image(image) for image in images])
+        print_json([matrix.explain_image(image) for image in images])
     else:
-        headers, *rows = table_rows(images, date.today())
+        headers, *rows = derive.table_rows(images, date.today())
         print_table(headers, rows, title=f"{len(images)} images")
-        for base in () if names else matrix.waiting:
+        for base in () if names else checkout.matrix.waiting:
             say(f"waits: {base.name}: {' '.join(base.questions.values())}")
 
 
-@task_command(positional=[], help={**IMAGE_NAMES, "region": "Only the URI in this AWS region."})
+@task_command(
+    positional=[], images=NAMES, help={**IMAGE_NAMES, "region": "Only the URI in this AWS region."}
+)
 def matrix_show(c: Context, names: list[str], region: str = "") -> None:
     """One cell with everything derived from it (as JSON), or where a serving image is (lmi)."""
-    print_json(show_matrix(Checkout.at(ROOT), names, date.today(), region))
+    print_json(show_matrix(pipeline.Checkout.at(ROOT), names, date.today(), region))
 
 
-@task_command(positional=[], help=IMAGE_NAMES)
+@task_command(positional=[], images=NAMES, help=IMAGE_NAMES)
 def matrix_json(c: Context, names: list[str]) -> None:
     """The CI job matrix: {"include": [...]}."""
-    print_json(ci_jobs(select_images(Checkout.at(ROOT).matrix, names)))
+    print_json(derive.ci_jobs(matrix.select_images(pipeline.Checkout.at(ROOT).matrix, names)))
 
 
 @task_command(
@@ -53,12 +51,12 @@ def matrix_json(c: Context, names: list[str]) -> None:
 )
 def matrix_currency(c: Context, write: bool = False, release: str = "", json: bool = False) -> None:
     """What AWS's own image tables have that versions.yaml does not, or has otherwise."""
-    upstream = fetch_image_tables(release)
-    report = check_currency(Project.at(ROOT), upstream.tables, date.today(), write=write)
+    upstream = resolve.fetch_image_tables(release)
+    report = resolve.check_currency(Project.at(ROOT), upstream.tables, date.today(), write=write)
     if json:
-        print_json({"package": f"{PACKAGE} {upstream.version}", **report.as_json()})
+        print_json({"package": f"{resolve.PACKAGE} {upstream.version}", **report.as_json()})
     else:
-        say(f"compared with the image tables of {PACKAGE} {upstream.version}")
+        say(f"compared with the image tables of {resolve.PACKAGE} {upstream.version}")
         for line in report.lines():
             print(line)
     if report.is_behind:
@@ -70,33 +68,34 @@ ns.add_task(matrix_list, "list", default=True)
 
 
 def show_matrix(
-    house: Checkout, names: Sequence[str], today: date, region: str = ""
+    checkout: pipeline.Checkout, names: Sequence[str], today: date, region: str = ""
 ) -> list[dict[str, Any]]:
     """Cells, and images that are only pointed to, with everything derived from them.
 
     With `region` only the URI there. Raises UsageError where one of them is not in the region.
     """
-    references = house.matrix.references
-    pointed = [describe_reference(references[n], region) for n in names if n in references]
+    references = checkout.matrix.references
+    pointed = [derive.describe_reference(references[n], region) for n in names if n in references]
     cells = [name for name in names if name not in references]
-    images = select_images(house.matrix, cells) if cells or not pointed else ()
-    decided = house.inputs(images)
+    images = matrix.select_images(checkout.matrix, cells) if cells or not pointed else ()
+    decided = checkout.inputs(images)
     return pointed + [
         {
-            **describe_image(house.matrix, image, today, region),
+            **derive.describe_image(checkout.matrix, image, today, region),
             "build_id": decided[image.name].build_id,
-            "checks": [capability.name for capability in capabilities_of(image)],
+            "checks": [capability.name for capability in verify.capabilities_of(image)],
         }
         for image in images
     ]
 
 
-def explain_name(house: Checkout, names: Sequence[str]) -> list[str]:
+def explain_name(checkout: pipeline.Checkout, names: Sequence[str]) -> list[str]:
     """Which checks run on each image, and the fact behind each."""
     lines = []
-    for image in select_images(house.matrix, names):
+    for image in matrix.select_images(checkout.matrix, names):
         lines.append(f"{image.name}:")
         lines += [
-            f"  {capability.name:<20} {capability.because}" for capability in capabilities_of(image)
+            f"  {capability.name:<20} {capability.because}"
+            for capability in verify.capabilities_of(image)
         ]
     return lines

@@ -7,12 +7,12 @@ import sys
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway.cluster import ScriptRequest, write_script
-from slipway.pipeline import Checkout
-from slipway.tasks.cli import ROOT, after_dashes, task_command
+from slipway import cluster, pipeline
+from slipway.tasks.commands import ROOT, after_dashes, task_command
 
 
 @task_command(
+    images="name",
     repeatable=("mount", "env", "launch", "sbatch", "srun"),
     help={
         "name": "the image",
@@ -57,7 +57,7 @@ def slurm_script(
     srun: list[str] = [],  # noqa: B006
 ) -> None:
     """Write an sbatch file: inv slurm.script NAME --nodes 2 --instance TYPE -- SCRIPT ARGS..."""
-    request = ScriptRequest(
+    request = cluster.ScriptRequest(
         nodes=nodes,
         instance=instance,
         words=tuple(after_dashes(sys.argv)),
@@ -75,11 +75,11 @@ def slurm_script(
         sbatch=tuple(sbatch),
         srun=tuple(srun),
     )
-    write_script(
+    cluster.write_script(
         ROOT,
         name,
         request,
-        current_build_id=Checkout.at(ROOT).build_id_of,
+        current_build_id=pipeline.Checkout.at(ROOT).build_id_of,
         sqsh=sqsh,
         output=output,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from invoke.collection import Collection
 from invoke.context import Context
 
+from slipway import engine, pipeline, registry, sqsh, squashfs
 from slipway.core import (
     DriftError,
     Project,
@@ -16,16 +17,12 @@ from slipway.core import (
     print_json,
     printable,
 )
-from slipway.engine import connect
-from slipway.pipeline import Settings, ship_images
-from slipway.registry import credentials_for
-from slipway.sqsh import ImageExporter, export_stored, verify_sqsh_file
-from slipway.squashfs import FileChange, diff_images
-from slipway.tasks.cli import BUILD, IMAGE_NAMES, JSON, ROOT, SQSH, task_command
+from slipway.tasks.commands import BUILD, IMAGE_NAMES, JSON, NAMES, ROOT, SQSH, task_command
 
 
 @task_command(
     positional=[],
+    images=NAMES,
     help={
         **IMAGE_NAMES,
         **BUILD,
@@ -46,7 +43,7 @@ def sqsh_export(
     from_: str = "",
 ) -> None:
     """Build, then export an enroot-ready .sqsh with its .json sidecar."""
-    settings = Settings.of(
+    settings = pipeline.Settings.of(
         c.config, region=region, jobs=jobs, sqsh_dir=output, sqsh_compression=compression
     )
     if from_:
@@ -54,10 +51,10 @@ def sqsh_export(
             raise UsageError("--from names the image itself", cure="Leave out the image names.")
         project = Project.at(ROOT)
         with Reporter() as reporter:
-            path = export_stored(
+            path = sqsh.export_stored(
                 project,
                 from_,
-                credentials_for(),
+                registry.credentials_for(),
                 cache_limit=settings.sqsh_cache,
                 options=settings.sqsh_options,
                 folder=settings.sqsh_dir,
@@ -66,7 +63,8 @@ def sqsh_export(
             )
         print(path)
     else:
-        ship_images(ROOT, settings, names, ("build", "sqsh"), unlocked=unlocked, force=force)
+        request = pipeline.ShipRequest(("build", "sqsh"), unlocked=unlocked, force=force)
+        pipeline.ship_images(ROOT, settings, names, request)
 
 
 @task_command(help={"file": "the .sqsh"})
@@ -90,12 +88,12 @@ def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = Fals
     An image is dockerd://NAME, registry://HOST/REPO@sha256:..., oci:FOLDER or
     docker-archive:FILE, and compared as it would be exported.
     """
-    project, settings = Project.at(ROOT), Settings.of(c.config)
+    project, settings = Project.at(ROOT), pipeline.Settings.of(c.config)
     with Reporter() as reporter:
-        exporter = ImageExporter(
+        exporter = sqsh.ImageExporter(
             project,
-            lambda: connect(project, settings.engine),
-            credentials_for(),
+            lambda: engine.connect(project, settings.engine),
+            registry.credentials_for(),
             settings.sqsh_cache,
             reporter.on_event,
         )
@@ -109,15 +107,15 @@ ns.add_task(sqsh_export, "export", default=True)
 def verify_and_report(path: Path) -> None:
     """`inv sqsh.verify FILE`."""
     with Reporter() as reporter:
-        verify_sqsh_file(path, reporter.on_event)
+        sqsh.verify_sqsh_file(path, reporter.on_event)
 
 
 def diff_and_report(
-    exporter: ImageExporter, before: str, after: str, *, times: bool, as_json: bool
+    exporter: sqsh.ImageExporter, before: str, after: str, *, times: bool, as_json: bool
 ) -> None:
     """`inv sqsh.diff A B`. Raises DriftError where the two differ, after telling how."""
     with exporter.opened(before) as first, exporter.opened(after) as second:
-        changes = diff_images(first, second, times=times)
+        changes = squashfs.diff_images(first, second, times=times)
     if as_json:
         print_json([change_json(change) for change in changes])
     else:
@@ -128,7 +126,7 @@ def diff_and_report(
         raise DriftError(f"{len(changes)} paths differ, {grown:+,} bytes of content in all")
 
 
-def change_line(change: FileChange) -> str:
+def change_line(change: squashfs.FileChange) -> str:
     """`+ /opt/new  1.2 kB`, `- /opt/old  3 MB`, `~ /etc/x  10 B -> 12 B  (content, mode)`."""
     path = printable("/" + change.path.decode(errors="backslashreplace"))
     if change.before is None:
@@ -141,7 +139,7 @@ def change_line(change: FileChange) -> str:
     return f"~ {path}  {sizes}  ({', '.join(change.what)})"
 
 
-def change_json(change: FileChange) -> dict[str, object]:
+def change_json(change: squashfs.FileChange) -> dict[str, object]:
     """For programs; a path that is not UTF-8 has its bytes as backslash escapes."""
     return {
         "kind": change.kind,

@@ -11,14 +11,14 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.verify.capabilities import capabilities_of
-    from slipway.verify.image_checks import suite_hash, verify_image
+    from slipway.verify.image_checks import VerifyRequest, suite_hash, verify_image
 
-__all__ = ["capabilities_of", "suite_hash", "verify_image"]
+__all__ = ["VerifyRequest", "capabilities_of", "suite_hash", "verify_image"]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "capabilities": "capabilities_of",
-        "image_checks": "suite_hash verify_image",
+        "image_checks": "VerifyRequest suite_hash verify_image",
     },
 )

@@ -13,11 +13,11 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from slipway.core import Project, SlipwayError
+from slipway.core import SlipwayError
 from slipway.derive import environment_of, labels_of
 from slipway.engine import Engine, find_image_id, inspect_image
-from slipway.matrix import Image, explain_image, load_matrix
-from slipway.records import Locks, load_locks, python_lock_keys
+from slipway.matrix import Image, Tool, explain_image
+from slipway.records import Locks, python_lock_keys
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _PRIVATE_FILES = (".netrc", ".aws/credentials", ".pypirc", ".docker/config.json")
@@ -117,17 +117,24 @@ def private_files(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def expectations_of(
-    project: Project, engine: Engine, image: Image, reference: str, base_reference: str
+    engine: Engine,
+    image: Image,
+    references: tuple[str, str],
+    locks: Locks,
+    all_tools: Mapping[str, Tool],
 ) -> CheckedImage:
-    """Gather what the checks need. Raises SlipwayError where the image or base is not there."""
+    """Gather what the checks need. Raises SlipwayError where the image or base is not there.
+
+    `references`: of the image and of its base, in the engine.
+    """
+    reference, base_reference = references
     ids = {name: find_image_id(engine, name) for name in (reference, base_reference)}
     for name, found in ids.items():
         if found is None:
             raise SlipwayError(f"the engine has no image {name}", cure="Build it: `./inv build`.")
-    locks = load_locks(project)
     architecture = inspect_image(engine, reference)["Architecture"]
     tools = {}
-    for name, tool in load_matrix(project.versions).tools.items():
+    for name, tool in all_tools.items():
         if image.addon(name):
             lock = locks.tools.get(name)
             file = lock.files.get(architecture) if lock else None

@@ -7,17 +7,42 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import Event, OnEvent, Project, SlipwayError, silent, tree_files, tree_sha256
+from slipway.core import (
+    Event,
+    OnEvent,
+    Project,
+    SlipwayError,
+    UsageError,
+    silent,
+    tree_files,
+    tree_sha256,
+)
 from slipway.engine import Engine, engine_died, remove_stale_containers, sdk_errors
-from slipway.matrix import Image, explain_image
-from slipway.records import load_locks
+from slipway.matrix import Image, Tool, explain_image
+from slipway.records import Locks
 from slipway.verify.capabilities import capabilities_of
 from slipway.verify.check_process import run_checks
 from slipway.verify.expectations import expectations_of, may_come, may_move
 from slipway.verify.plugin import TESTINFRA
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """What to check: an image in the engine, the base that it was built on, and what pins both.
+
+    `only` chooses checks by name, as pytest's -k does; empty for all.
+    """
+
+    image: Image
+    reference: str
+    base_reference: str
+    locks: Locks
+    tools: Mapping[str, Tool]
+    only: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +55,9 @@ class VerifyReport:
     seconds: float
     junit: Path
     failures: tuple[str, ...]
+
+
+_BAD_PATTERN, _NOTHING_CHOSEN = 4, 5  # pytest's exit codes
 
 
 def check_folders(project: Project, image: Image) -> list[Path]:
@@ -48,7 +76,7 @@ def check_folders(project: Project, image: Image) -> list[Path]:
     return found
 
 
-def suite_hash(project: Project, image: Image) -> str:
+def suite_hash(project: Project, image: Image, locks: Locks) -> str:
     """Hash over the checks of an image and what they expect: the same hash, the same verdict."""
     digest = hashlib.sha256()
     for folder in [*check_folders(project, image), project.root / "slipway" / "verify"]:
@@ -59,7 +87,7 @@ def suite_hash(project: Project, image: Image) -> str:
     expected = {
         "cell": explain_image(image),
         "may_move": may_move(image),
-        "may_come": may_come(image, load_locks(project)),
+        "may_come": may_come(image, locks),
         "size_budget_mb": image.size_budget_mb,
     }
     digest.update(json.dumps(expected, sort_keys=True).encode())
@@ -75,24 +103,25 @@ def has_gpu(engine: Engine) -> bool:
 def verify_image(
     project: Project,
     engine: Engine,
-    image: Image,
-    reference: str,
-    base_reference: str,
+    request: VerifyRequest,
     *,
     on_event: OnEvent = silent,
     log: Path,
     timeout_s: float = 3600,
 ) -> VerifyReport:
-    """Check that `reference` is what the matrix says of `image`; what failed is in the report.
+    """Check that an image is what the matrix says of it; what failed is in the report.
 
     `log` gets pytest's whole output, a JUnit file comes beside it. Raises SlipwayError where the
     checks could not run at all, or took longer than `timeout_s`.
     """
+    image = request.image
     task = f"verify {image.name}"
     started = time.monotonic()
     chosen = check_folders(project, image)
     remove_stale_containers(engine)
-    subject = expectations_of(project, engine, image, reference, base_reference)
+    subject = expectations_of(
+        engine, image, (request.reference, request.base_reference), request.locks, request.tools
+    )
     log.parent.mkdir(parents=True, exist_ok=True)
     junit = log.with_suffix(".xml")
     on_event(Event("start", task))
@@ -109,7 +138,14 @@ def verify_image(
             "--durations=12",
         ]
         command += ["--slipway-gpu"] if has_gpu(engine) else []
+        command += ["-k", request.only] if request.only else []
         heard, code = run_checks(command, chosen, project.root, log, timeout_s, task, on_event)
+    if request.only and code in (_NOTHING_CHOSEN, _BAD_PATTERN):
+        on_event(Event("failed", task))
+        raise UsageError(
+            f"no check of {image.name} matches {request.only!r}",
+            cure=f"`./inv verify {image.name} --why` lists what is checked, {log} all names.",
+        )
     if heard.failures and not engine.answers():
         raise engine_died(engine, f"checking {image.name}")
     unheard = heard.passed + len(heard.failures) < heard.total

@@ -18,7 +18,7 @@ from slipway.core import Project
 from slipway.derive import environment_of, labels_of
 from slipway.engine import Engine, import_rootfs
 from slipway.matrix import Image, load_matrix
-from slipway.pipeline.image_builds import launcher_context
+from slipway.pipeline.build_requests import launcher_context
 from slipway.records import (
     Pin,
     PythonLock,

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import docker
-import requests
-from docker.errors import DockerException
+if TYPE_CHECKING:
+    import docker
 
 from slipway.core import disk_space
 
@@ -41,6 +40,9 @@ def release_space(client: docker.DockerClient, data_root: Path) -> None:
 
     For an engine of our own only; whatever a build runs on now is left alone.
     """
+    import requests  # with a client at hand both are loaded; a status takes neither
+    from docker.errors import DockerException
+
     api = client.api
     (data_root / _NAME).unlink(missing_ok=True)
     # Best effort: the caller is about to raise the error that matters, the full disk.

@@ -20,7 +20,7 @@ from slipway.local_base.apt import ca_bundle
 from slipway.local_base.base_image import DEBIAN_REGISTRY, local_base_request
 from slipway.local_base.rootfs import make_rootfs, remove_stale_rootfs
 from slipway.matrix import Base, load_matrix
-from slipway.records import base_lock_key, load_locks, write_python_lock
+from slipway.records import base_lock_key, load_locks
 from tests.system.conftest import CHECKOUT
 
 
@@ -34,8 +34,8 @@ def base() -> Base:
 
 @pytest.fixture(scope="module")
 def local_base(engine: Engine, shared_project: Project, base: Base) -> str:
-    log = shared_project.logs / "local-base.log"
-    return ensure_local_base(shared_project, engine, base, silent, log)
+    lock = load_locks(shared_project).python[base_lock_key(base)]
+    return ensure_local_base(shared_project, engine, base, lock, silent)
 
 
 def sh(engine: Engine, image: str, script: str) -> str:
@@ -108,8 +108,10 @@ def test_the_second_time_nothing_is_done(
 ) -> None:
     before = find_image_id(engine, local_base)
     events: list[Event] = []
-    log = shared_project.logs / "again.log"
-    assert ensure_local_base(shared_project, engine, base, events.append, log) == local_base
+    log = shared_project.logs / f"base-{base.name}.log"
+    log.unlink(missing_ok=True)
+    lock = load_locks(shared_project).python[base_lock_key(base)]
+    assert ensure_local_base(shared_project, engine, base, lock, events.append) == local_base
     assert find_image_id(engine, local_base) == before
     assert [event.kind for event in events] == ["cached"]
     assert not log.exists()
@@ -119,19 +121,17 @@ def test_its_id_is_that_of_the_recipe_and_of_the_pins(
     local_base: str, engine: Engine, base: Base, tmp_path: Path
 ) -> None:
     recipe = Project.at(CHECKOUT)
-    first = local_base_id(recipe, base)
+    lock = load_locks(recipe).python[base_lock_key(base)]
+    first = local_base_id(recipe, base, lock)
     assert inspect_image(engine, local_base)["Config"]["Labels"]["io.slipway.local-base"] == first
 
     copy = Project(tmp_path, tmp_path / "state")
     subprocess.run(["cp", "-a", str(recipe.root / "images"), str(tmp_path)], check=True)
-    assert local_base_id(copy, base) == first
-    lock = load_locks(copy).python[base_lock_key(base)]
-    write_python_lock(copy, replace(lock, pins=lock.pins[1:]))
-    assert local_base_id(copy, base) != first
-    write_python_lock(copy, lock)
+    assert local_base_id(copy, base, lock) == first
+    assert local_base_id(copy, base, replace(lock, pins=lock.pins[1:])) != first
     dockerfile = copy.local_base / "Dockerfile"
     dockerfile.write_text(dockerfile.read_text() + "\nENV A=b\n")
-    assert local_base_id(copy, base) != first
+    assert local_base_id(copy, base, lock) != first
 
 
 def test_a_mirror_behind_a_dead_proxy_fails_with_the_log_and_leaves_nothing(

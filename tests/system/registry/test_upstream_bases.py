@@ -24,6 +24,7 @@ from slipway.engine import (
 )
 from slipway.local_base import ensure_local_base
 from slipway.matrix import load_matrix
+from slipway.records import base_lock_key, load_locks
 from tests.support.clones import Clone
 
 pytest_plugins = ["tests.support.registry.fixtures"]
@@ -66,8 +67,8 @@ def packages(engine: Engine, image: str, python: str) -> dict[str, str]:
 def local_base(engine: Engine, shared_project: Project) -> str:
     """The embedded default base, in the engine."""
     (base,) = (b for b in load_matrix(shared_project.versions).bases if b.registry is None)
-    log = shared_project.logs / "local-base.log"
-    return ensure_local_base(shared_project, engine, base, silent, log)
+    lock = load_locks(shared_project).python[base_lock_key(base)]
+    return ensure_local_base(shared_project, engine, base, lock, silent)
 
 
 def publish(

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import Event, OnEvent, SlipwayError, silent
+from slipway.core import Event, OnEvent, SlipwayError, UsageError, silent
 from slipway.engine import OWNER_LABEL, Engine
-from slipway.verify import verify_image
+from slipway.matrix import load_matrix
+from slipway.records import load_locks
+from slipway.verify import VerifyRequest, verify_image
 from slipway.verify.image_checks import VerifyReport
 from tests.support.verify_images import (
     BASE_PACKAGES,
@@ -43,8 +45,13 @@ def run(
 ) -> VerifyReport:
     log = tmp_path / "verify.log"
     return verify_image(
-        case.project, engine, case.image, reference, case.base, on_event=on_event, log=log
+        case.project, engine, request_of(case, reference), on_event=on_event, log=log
     )
+
+
+def request_of(case: Case, reference: str, only: str = "") -> VerifyRequest:
+    matrix, locks = load_matrix(case.project.versions), load_locks(case.project)
+    return VerifyRequest(case.image, reference, case.base, locks, matrix.tools, only)
 
 
 def failed_checks(report: VerifyReport) -> set[str]:
@@ -227,6 +234,19 @@ def test_an_image_that_is_not_there_is_said(engine: Engine, case: Case, tmp_path
         run(engine, case, "slipway.test/absent:1", tmp_path)
 
 
+def test_a_pattern_chooses_checks_and_one_that_matches_none_is_wrong_usage(
+    engine: Engine, case: Case, good: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "verify.log"
+    report = verify_image(
+        case.project, engine, request_of(case, good, "version_of_python"), log=log
+    )
+    assert (report.passed, report.failed, report.deselected_gpu) == (1, 0, 0)
+    for pattern in ("no_such_check", "not ("):
+        with pytest.raises(UsageError, match=r"no check of .* matches"):
+            verify_image(case.project, engine, request_of(case, good, pattern), log=log)
+
+
 def test_checks_that_take_too_long_are_ended_and_leave_no_container(
     engine: Engine, case: Case, good: str, tmp_path: Path
 ) -> None:
@@ -234,9 +254,7 @@ def test_checks_that_take_too_long_are_ended_and_leave_no_container(
         verify_image(
             case.project,
             engine,
-            case.image,
-            good,
-            case.base,
+            request_of(case, good),
             log=tmp_path / "verify.log",
             timeout_s=4,
         )
@@ -247,17 +265,20 @@ WORKER = """
 import sys
 from pathlib import Path
 from slipway.core import interrupts
-from slipway.engine.client import connect
-from slipway.matrix.load import load_matrix
-from slipway.core.paths import Project
-from slipway.verify.image_checks import verify_image
+from slipway.core import Project
+from slipway.engine import connect
+from slipway.matrix import load_matrix
+from slipway.records import load_locks
+from slipway.verify import VerifyRequest, verify_image
 interrupts.handle_signals()  # as `inv` does
 root, url, reference, base, log = sys.argv[1:]
 project = Project.at(Path(root))
-image = next(i for i in load_matrix(project.versions).images if i.name == "local-ds0.19.8")
+matrix = load_matrix(project.versions)
+image = next(i for i in matrix.images if i.name == "local-ds0.19.8")
 engine = connect(project, url)
 try:
-    verify_image(project, engine, image, reference, base, log=Path(log),
+    request = VerifyRequest(image, reference, base, load_locks(project), matrix.tools)
+    verify_image(project, engine, request, log=Path(log),
            on_event=lambda event: print(event.kind, event.current, flush=True))
 except KeyboardInterrupt:
     sys.exit(130)

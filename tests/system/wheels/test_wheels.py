@@ -14,8 +14,8 @@ from slipway.engine import BuildRequest, Engine, inspect_image, run_once
 from slipway.engine import build_image as build
 from slipway.local_base import ensure_local_base
 from slipway.matrix import Image, Matrix, load_matrix
-from slipway.pipeline.image_builds import launcher_context
-from slipway.records import BUILD, Pin, load_locks
+from slipway.pipeline.build_requests import launcher_context
+from slipway.records import BUILD, Pin, base_lock_key, load_locks
 from slipway.wheels import fetch_wheels, make_image_context, read_packages
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 
@@ -30,8 +30,8 @@ def matrix(shared_project: Project) -> Matrix:
 @pytest.fixture(scope="module")
 def local_base(engine: Engine, shared_project: Project, matrix: Matrix) -> str:
     (base,) = (base for base in matrix.bases if base.registry is None)
-    log = shared_project.logs / "local-base.log"
-    return ensure_local_base(shared_project, engine, base, silent, log)
+    lock = load_locks(shared_project).python[base_lock_key(base)]
+    return ensure_local_base(shared_project, engine, base, lock, silent)
 
 
 def builder(project: Project, engine: Engine, base: str, wheels_of: Project) -> WheelBuilder:

@@ -15,6 +15,7 @@ from slipway.verify.expectations import CheckedImage, ToolFact, may_come, may_mo
 from slipway.verify.image_checks import check_folders
 
 CHECKOUT = Path(__file__).parents[3]
+LOCKS = Locks({}, {}, {})
 IMAGES = {image.name: image for image in load_matrix(CHECKOUT / "versions.yaml").images}
 
 
@@ -94,30 +95,30 @@ def test_the_suites_hash_follows_the_checks_and_what_runs_them(
     tmp_path: Path, changed: str
 ) -> None:
     project = suite(tmp_path)
-    before = suite_hash(project, IMAGES["local"])
-    assert suite_hash(project, IMAGES["local"]) == before
+    before = suite_hash(project, IMAGES["local"], LOCKS)
+    assert suite_hash(project, IMAGES["local"], LOCKS) == before
     (tmp_path / changed).write_text("def test(): assert False\n")
-    assert suite_hash(project, IMAGES["local"]) != before
+    assert suite_hash(project, IMAGES["local"], LOCKS) != before
 
 
 def test_the_suites_hash_follows_what_the_image_must_be_and_what_is_allowed(
     tmp_path: Path,
 ) -> None:
     project, image = suite(tmp_path), IMAGES["local"]
-    before = suite_hash(project, image)
-    assert suite_hash(project, replace(image, size_budget_mb=1)) != before
+    before = suite_hash(project, image, LOCKS)
+    assert suite_hash(project, replace(image, size_budget_mb=1), LOCKS) != before
     moved = replace(image, base=replace(image.base, moves={"protobuf": "because"}))
-    assert suite_hash(project, moved) != before
+    assert suite_hash(project, moved, LOCKS) != before
     (tmp_path / "tests" / "image" / "allowed.yaml").write_text("- {pattern: x}\n")
-    assert suite_hash(project, image) != before
+    assert suite_hash(project, image, LOCKS) != before
 
 
 def test_checks_of_other_capabilities_do_not_change_the_suites_hash(tmp_path: Path) -> None:
     project = suite(tmp_path)
-    before = suite_hash(project, IMAGES["local"])
+    before = suite_hash(project, IMAGES["local"], LOCKS)
     (tmp_path / "tests" / "image" / "gpu").mkdir()
     (tmp_path / "tests" / "image" / "gpu" / "test_gpu_x.py").write_text("")
-    assert suite_hash(project, IMAGES["local"]) == before
+    assert suite_hash(project, IMAGES["local"], LOCKS) == before
 
 
 def locks_of(image: Image, *more: str) -> Locks:

@@ -1,0 +1,46 @@
+"""What a run knows of one image: its record, read once, and what each stage made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from slipway.core import Project, SlipwayError
+from slipway.matrix import Image
+from slipway.records import BuildRecord, ImageRecord, save_record
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage's result. `fresh`: done now, rather than found done."""
+
+    name: str
+    fresh: bool
+    seconds: float
+    detail: str
+
+
+@dataclass
+class ImageRun:
+    """One image on its way: handed from stage to stage, each of which adds its result.
+
+    `record` is what the plan has read; a stage that makes something replaces it here and on disk.
+    Only one run works in a checkout at a time, so nobody else changes it meanwhile.
+    """
+
+    image: Image
+    record: ImageRecord
+    steps: list[StageResult] = field(default_factory=list)
+    failure: SlipwayError | None = None
+
+    @property
+    def built(self) -> BuildRecord:
+        """The build that the later stages work on."""
+        assert self.record.built is not None
+        return self.record.built
+
+    def save(self, project: Project, **made: Any) -> None:
+        """Record what a stage made, by the fields of ImageRecord."""
+        self.record = dataclasses.replace(self.record, **made)
+        save_record(project, self.image.name, self.record)
