@@ -37,7 +37,8 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
             os.fsync(handle)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where a parent is a file, there is nothing to remove
+            partial.unlink(missing_ok=True)
         raise SlipwayError(
             f"cannot write {path}: {error.strerror}",
             cure="Check free space (df), permissions and whether the file system is read-only.",

@@ -10,7 +10,8 @@ from pathlib import Path
 from slipway.core import Project
 from slipway.derive import BuildInputs, PlanStep, build_inputs, plan_steps, shared_inputs
 from slipway.local_base import local_base_id
-from slipway.matrix import Image, Matrix, load_matrix
+from slipway.matrix import Image, Matrix
+from slipway.pipeline.matrix_cache import read_matrix
 from slipway.records import ImageRecord, Locks, base_lock_key, load_locks, load_record
 
 
@@ -26,7 +27,7 @@ class Checkout:
     def at(cls, root: Path) -> Checkout:
         """Load versions.yaml and images/lock; raises BadInputError with every error found."""
         project = Project.at(root)
-        return cls(project, load_matrix(project.versions), load_locks(project))
+        return cls(project, read_matrix(project), load_locks(project))
 
     def inputs(self, images: Sequence[Image]) -> dict[str, BuildInputs]:
         """What decides the content of each image."""

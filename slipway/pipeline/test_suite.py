@@ -22,6 +22,8 @@ TEST_TOOLS = (
     HostTool("node", "nodejs", "a linter of workflows for the system tests", "nodejs"),
     HostTool("npm", "npm", "a linter of workflows for the system tests", "npm"),
     HostTool("pgrep", "procps", "looking for what a test left running", "procps-ng"),
+    HostTool("zsh", "zsh", "trying its completion", "zsh"),
+    HostTool("fish", "fish", "trying its completion", "fish"),
 )
 """What only the system tests need."""
 

@@ -27,6 +27,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_partial(
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_parent_that_is_a_file_is_an_error_with_a_cure(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for inside in ("record.json", "deeper/record.json"):
+        with pytest.raises(SlipwayError, match="cannot write"):
+            write_atomic(tmp_path / "file" / inside, "new")
+
+
 def make_tree(root: Path) -> Path:
     (root / "a").mkdir(parents=True)
     (root / "a" / "one.sh").write_text("echo 1\n")

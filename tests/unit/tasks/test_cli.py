@@ -131,3 +131,59 @@ def test_an_expected_failure_is_one_paragraph_with_its_exit_code(
     assert "Traceback" not in printed
     if kind != "interrupt":
         assert printed == "inv fail: /data: the disk is full\n  Free some space.\n"
+
+
+def usage(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The complaint about words that make no command."""
+    with pytest.raises(SystemExit) as ended:
+        InvProgram(namespace=tasks.ns, name="Slipway", binary="inv").run(["inv", *words])
+    assert ended.value.code == 3
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["shp"], "did you mean ship?"),
+        (["biuld", "local"], "did you mean build?"),
+        (["storage.moev"], "storage.move"),
+        (["slurm.scrpt"], "slurm.script"),
+        (["storage"], "there are storage.move, storage.prune, storage.restore, storage.status"),
+        (["ship", "--regoin", "us-west-2"], "did you mean --region?"),
+        (["slurm.script", "local", "--node", "2"], "--nodes"),
+        (["doctor", "--jsn"], "did you mean --json?"),
+        (["--help", "shp"], "did you mean ship?"),
+    ],
+    ids=str,
+)
+def test_what_is_nearly_right_is_suggested(
+    words: list[str], near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert near in usage(capsys, *words)
+
+
+def test_nonsense_suggests_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean" not in usage(capsys, "xyzzy")
+
+
+@pytest.mark.parametrize("name", sorted(tasks.ns.task_names))
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_a_task_is_help_wherever_it_stands(
+    name: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ([name, flag], [flag, name]):
+        with pytest.raises(SystemExit) as ended:
+            InvProgram(namespace=tasks.ns, name="Slipway", binary="inv").run(["inv", *words])
+        assert not ended.value.code
+        assert f"[--core-opts] {name} " in capsys.readouterr().out
+
+
+def test_a_short_flag_is_chosen_and_means_the_same_everywhere() -> None:
+    meanings: dict[str, set[str]] = {}
+    for context in tasks.ns.to_contexts():
+        for argument in context.args.values():
+            for short in argument.nicknames:
+                meanings.setdefault(short, set()).add(argument.names[0])
+    assert meanings == {"j": {"jobs"}, "o": {"output"}, "y": {"yes"}}
+    core = InvProgram(name="Slipway", binary="inv").initial_context.flags
+    assert {f"-{short}" for short in meanings} & set(core) == set()
