@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from slipway.matrix.currency_edit import edit_versions, entry_block
     from slipway.matrix.image_tags import image_tag, repository_name, tag_stem
     from slipway.matrix.load import load_matrix
+    from slipway.matrix.matrix_cache import read_matrix
     from slipway.matrix.model import (
         AXIS,
         Addon,
@@ -65,6 +66,7 @@ __all__ = [
     "load_matrix",
     "past_support",
     "published_images",
+    "read_matrix",
     "region_suffixes",
     "repository_name",
     "select_images",
@@ -78,6 +80,7 @@ __getattr__ = lazy_face(
         "currency_edit": "edit_versions entry_block",
         "image_tags": "image_tag repository_name tag_stem",
         "load": "load_matrix",
+        "matrix_cache": "read_matrix",
         "model": (
             "AXIS Addon Base Image LeftOut Matrix Reference Registry Tool WaitingBase "
             "explain_image past_support select_images"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, Literal
+
+from slipway.core import UsageError, did_you_mean
 
 Action = Literal["keep", "install", "replace"]
 Platform = Literal["sagemaker", "hyperpod"]

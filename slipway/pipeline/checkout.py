@@ -10,8 +10,7 @@ from pathlib import Path
 from slipway.core import Project
 from slipway.derive import BuildInputs, PlanStep, build_inputs, plan_steps, shared_inputs
 from slipway.local_base import local_base_id
-from slipway.matrix import Image, Matrix
-from slipway.pipeline.matrix_cache import read_matrix
+from slipway.matrix import Image, Matrix, read_matrix
 from slipway.records import ImageRecord, Locks, base_lock_key, load_locks, load_record
 
 

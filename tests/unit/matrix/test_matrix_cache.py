@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway import matrix as matrix_room
 from slipway.core import BadInputError, Project
-from slipway.matrix import Matrix, load_matrix
-from slipway.pipeline.matrix_cache import read_matrix
+from slipway.matrix import Matrix, load_matrix, read_matrix
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +30,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(path)
         return load_matrix(path)
 
-    monkeypatch.setattr(matrix_room, "load_matrix", load)
+    monkeypatch.setattr(load, "load_matrix", load)
     return seen
 
 

@@ -19,11 +19,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from slipway import matrix as matrix_room
 from slipway.core import Project, SlipwayError, write_atomic
-from slipway.matrix import Matrix
+from slipway.matrix.model import Matrix
 
-_ROOM = Path(__file__).parents[1] / "matrix"
+_ROOM = Path(__file__).parent
 _KEY_LENGTH = hashlib.sha256().digest_size
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -59,7 +58,9 @@ def read_matrix(project: Project) -> Matrix:
     key = _key(project)
     matrix = _cached(path, key)
     if matrix is None:
-        matrix = matrix_room.load_matrix(project.versions)
+        from slipway.matrix.load import load_matrix  # brings in YAML and the schemas
+
+        matrix = load_matrix(project.versions)
         buffer = BytesIO(key)
         buffer.seek(len(key))
         _MatrixPickler(buffer).dump(matrix)
