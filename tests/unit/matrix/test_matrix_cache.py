@@ -30,7 +30,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(path)
         return load_matrix(path)
 
-    monkeypatch.setattr(load, "load_matrix", load)
+    monkeypatch.setattr(load_module, "load_matrix", load)
     return seen
 
 
