@@ -26,11 +26,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every time that versions.yaml is really read."""
     seen: list[Path] = []
 
-    def load(path: Path) -> Matrix:
+    def record(path: Path) -> Matrix:
         seen.append(path)
         return load_matrix(path)
 
-    monkeypatch.setattr(load_module, "load_matrix", load)
+    monkeypatch.setattr("slipway.matrix.load.load_matrix", record)
     return seen
 
 
