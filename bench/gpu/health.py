@@ -13,7 +13,7 @@ from launcher.causes import PREFLIGHT
 from launcher.instances import find_instance
 
 RUNS = 2
-FIGURES = re.compile(r"([\d.e+]+) TFLOP/s, all-reduce ([\d.e+]+) GB/s")
+FIGURES = re.compile(r"([\d.e+]+) TFLOP/s sustained.*, all-reduce ([\d.e+]+) GB/s")
 #: Of the lowest figure seen on healthy GPUs: scatter between machines is below a fifth, and a
 #: throttled GPU or a lost NVLink costs more than that.
 FLOOR_SHARE = 0.8

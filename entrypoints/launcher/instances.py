@@ -30,7 +30,7 @@ class Instance:
 
     `rdma` says whether EFA reads and writes GPU memory directly. The floors are what the full
     preflight calls unfit below, 0 where there is no figure: `nvlink_floor` the bus bandwidth of
-    an all-reduce inside one node in GB/s, `gemm_floor` the bf16 product of each GPU in TFLOP/s.
+    an all-reduce inside one node in GB/s, `gemm_floor` what a bf16 product sustains on each GPU in TFLOP/s.
     """
 
     gpus: int
@@ -41,7 +41,7 @@ class Instance:
 
 
 _P4 = Instance(8, 4, rdma=True, nvlink_floor=170)
-_P5 = Instance(8, 32, rdma=True, nvlink_floor=260, gemm_floor=600)
+_P5 = Instance(8, 32, rdma=True, nvlink_floor=260, gemm_floor=540)
 
 INSTANCES: dict[str, Instance] = {
     "p4d.24xlarge": _P4,

@@ -6,7 +6,7 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def _results(out: Path) -> list[dict[str, object]]:
 
 
 def judge_node(results: Sequence[dict[str, object]], kind: str, nodes: int) -> list[Check]:
-    """What the figures say."""
+    """What the figures say: first against the neighbours, then against the type's floors."""
     instance = find_instance(kind)
     slowest = instance.gemm_floor if instance else 0
     # Between nodes, and with nobody to add up with, bandwidth says nothing about NVLink.
@@ -136,12 +136,15 @@ def judge_node(results: Sequence[dict[str, object]], kind: str, nodes: int) -> l
     for row, speed in zip(results, speeds):
         name = f"rank {row['rank']}"
         bandwidth = float(str(row["busbw_gbs"]))
-        seen = f"{row['device']}: {speed:g} TFLOP/s, all-reduce {bandwidth:g} GB/s"
+        seen = (
+            f"{row['device']}: {speed:g} TFLOP/s sustained{_load_state(row)}, "
+            f"all-reduce {bandwidth:g} GB/s"
+        )
         if not row["finite"]:
             rows.append(Check(name, FAIL, f"{seen}; a matrix product holds NaN or infinity"))
         elif not row["sum_right"]:
             rows.append(Check(name, FAIL, f"{seen}; an all-reduce gave a wrong sum"))
-        elif row["device"] != "cpu" and speed < SLOW_SHARE * statistics.median(speeds):
+        elif row["device"] != "cpu" and speed < SLOW_SHARE * statistics.median_high(speeds):
             rows.append(Check(name, FAIL, f"{seen}; far slower than its neighbours"))
         elif speed < slowest:
             rows.append(Check(name, FAIL, f"{seen}; a healthy {kind} passes {slowest} TFLOP/s"))
@@ -150,6 +153,33 @@ def judge_node(results: Sequence[dict[str, object]], kind: str, nodes: int) -> l
         else:
             rows.append(Check(name, OK, seen))
     return rows
+
+
+#: Bits of clocks_event_reasons.active (nvml.h, nvmlClocksEventReason...).
+_HELD_BACK = {
+    0x4: "power limit",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "heat (software)",
+    0x40: "heat (hardware)",
+    0x80: "power brake",
+}
+
+
+def _load_state(row: Mapping[str, object]) -> str:
+    """`` (690 of 700 W, 1410 of 1980 MHz, 61 C, held back by: power limit)``."""
+    if "watts" not in row:
+        return ""
+    text = (
+        f" ({row['watts']} of {row['watts_limit']} W, {row['sm_mhz']} of {row['sm_mhz_most']} MHz, "
+        f"{row['celsius']} C"
+    )
+    try:
+        bits = int(str(row["held_back"]), 16)
+    except ValueError:
+        return f"{text})"
+    reasons = [name for bit, name in _HELD_BACK.items() if bits & bit]
+    return f"{text}, held back by: {', '.join(reasons)})" if reasons else f"{text})"
 
 
 def timed(began: float) -> Check:

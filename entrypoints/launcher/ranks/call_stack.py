@@ -46,6 +46,12 @@ _DEBUGGER_FILES = re.compile(
 _WAITING_CALL = re.compile(
     r"\.(wait|item|cpu|tolist|numpy|synchronize|nonzero|wait_stream)\(|\.to\(\s*['\"]cpu"
 )
+#: How far above a waiting line its collective is looked for.
+LOOK_BACK_LINES = 60
+_COLLECTIVE_CALL = re.compile(
+    r"[\w.]*\b(all_reduce|all_gather\w*|reduce_scatter\w*|all_to_all\w*|broadcast\w*|barrier"
+    r"|gather|scatter\w*|reduce|send|recv|backward)\([^()]*"
+)
 _LIBRARY = re.compile(
     r"/(site-packages|dist-packages)/|/lib(64)?/python\d[\d.]*/|^<frozen |^<string>$|^<__array"
 )
@@ -106,13 +112,15 @@ class StackPlace:
     """What a rank does, by its stack.
 
     `call` is the collective, or the function that waits; `where` the innermost line of the user's
-    own code, `code` what that line says.
+    own code, `code` what that line says. Collectives on GPUs return at once and are waited for
+    later: `after` is the last one that the script's text has before a line that waits.
     """
 
     kind: str
     call: str
     where: str
     code: str = ""
+    after: str = ""
 
     @property
     def waits(self) -> bool:
@@ -127,7 +135,8 @@ def find_place(stack: Stack) -> StackPlace:
     user = next((frame for frame in stack if not _LIBRARY.search(frame.file)), stack[-1])
     code = source_line(user)
     kind, call = _classify(stack)
-    return StackPlace(kind, call, user.text(), code)
+    after = collective_before(user) if kind == DEVICE else ""
+    return StackPlace(kind, call, user.text(), code, after)
 
 
 def _classify(stack: Stack) -> tuple[str, str]:
@@ -164,6 +173,18 @@ def _find_collective(stack: Stack) -> str:
         elif not _PASSING_FILES.search(frame.file):
             break
     return call
+
+
+def collective_before(frame: StackFrame) -> str:
+    """``dist.all_reduce(data) in line 49``: the nearest at or above a line, in its function."""
+    for number in range(frame.line, max(0, frame.line - LOOK_BACK_LINES), -1):
+        text = source_line(StackFrame(frame.file, number, ""))
+        match = _COLLECTIVE_CALL.search(text)
+        if match:
+            return f"{match[0]}) in line {number}"
+        if number < frame.line and text.startswith(("def ", "async def ", "class ")):
+            break
+    return ""
 
 
 def source_line(frame: StackFrame) -> str:

@@ -262,6 +262,7 @@ class RankTracker:
             "call": self.place.call[:60],
             "where": self.place.where[:160],
             "code": self.place.code[:120],
+            "after": self.place.after[:120],
             "seconds": round(now - self.since, 1),
             "idle": round(now - self.idle_since, 1),
             "doing": self.doing(now),

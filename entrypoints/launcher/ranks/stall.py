@@ -40,6 +40,7 @@ class RankRow:
     seconds: float
     idle: float
     doing: str
+    after: str = ""
     network: str = ""
     memory: tuple[int, int] | None = None
     busy: int = -1
@@ -55,7 +56,8 @@ class RankRow:
         if self.kind == COLLECTIVE:
             return f"{self.call} at {self.where}"
         if self.kind in (DEVICE, BACKWARD):
-            return f"a wait for collectives or its GPU ({self.call}) at {self.where}"
+            after = f" after {self.after}" if self.after else ""
+            return f"{self.call}{after} at {self.where}"
         return f"at {self.where}" if self.where else "at an unknown line"
 
 
@@ -73,6 +75,7 @@ def row_from_wire(data: Mapping[str, Any]) -> RankRow:
             seconds=float(data["seconds"]),
             idle=float(data["idle"]),
             doing=str(data["doing"])[:160],
+            after=str(data.get("after", ""))[:120],
             network=str(data.get("network", ""))[:160],
             memory=(int(memory[0]), int(memory[1])) if memory else None,
             busy=int(data.get("busy", -1)),
@@ -108,7 +111,9 @@ def judge_stall(rows: Sequence[RankRow], *, after: float, hang: float) -> StallR
     odd, why = _odd_ones(rows, waiting)
     if not waiting:
         # Nobody waits for anybody: only if none has made any progress is that worth a word.
-        frozen = [row for row in rows if row.idle >= after and row.kind != DEBUGGER]
+        frozen = [
+            row for row in rows if min(row.idle, row.seconds) >= after and row.kind != DEBUGGER
+        ]
         if not rows or len(frozen) < len(rows):
             return None
         odd, why = frozen, "no rank makes progress"
@@ -140,6 +145,9 @@ def _odd_ones(rows: Sequence[RankRow], waiting: Sequence[RankRow]) -> tuple[list
     odd = [row for row in rows if not row.waits]
     if odd:
         return odd, "which has not come to it"
+    early = [row for row in rows if row.call in _ENDINGS and row.kind == COLLECTIVE]
+    if 0 < len(early) <= len(rows) / 2:
+        return early, "which is in another call"
     moving = [row for row in rows if row not in waiting]
     groups = Counter((row.call, row.where) for row in rows if row.kind == COLLECTIVE)
     if len(groups) > 1:
@@ -155,13 +163,10 @@ def _odd_ones(rows: Sequence[RankRow], waiting: Sequence[RankRow]) -> tuple[list
 
 
 def _other_group(rows: Sequence[RankRow], groups: Counter[tuple[str, str]]) -> list[RankRow]:
-    """Those who are not where most are; of two equal halves, those who are at the end already."""
+    """Those who are not where most are; of two equal halves nobody knows who is right."""
     (first, most), *others = groups.most_common()
     if others[0][1] == most:
-        tied = [place for place, count in groups.items() if count == most]
-        first = min(tied, key=lambda place: place[0] in _ENDINGS)
-        if all(place[0] not in _ENDINGS for place in tied):
-            return [row for row in rows if row.kind == COLLECTIVE]
+        return [row for row in rows if row.kind == COLLECTIVE]
     return [row for row in rows if row.kind == COLLECTIVE and (row.call, row.where) != first]
 
 

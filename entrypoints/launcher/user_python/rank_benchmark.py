@@ -10,11 +10,21 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import statistics
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 ROUNDS = 5
+#: Until the clock stands: windows of so many seconds that differ by less than a share, at most so
+#: many; then the windows that count.
+SETTLE_WINDOW, SETTLE_SHARE, SETTLE_MOST = 0.5, 0.02, 12
+WINDOW, WINDOWS = 1.0, 5
+STATE = (
+    "power.draw", "power.limit", "clocks.sm", "clocks.max.sm", "clocks_event_reasons.active",
+    "temperature.gpu",
+)  # fmt: skip
 #: Large enough for NVLink's bandwidth, not its latency (NVIDIA/nccl-tests#212: 256 MiB is not), and
 #: small enough for GPUs of 16 GB and for nodes on 5 Gbit/s.
 MESSAGE_BYTES = 1 << 30
@@ -30,14 +40,13 @@ def main() -> None:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    teraflops, finite = measure_gemm(torch, device, cuda)
+    gemm = measure_gemm(torch, device, cuda)
     (out / f"arrived.{rank}").touch()
     dist.init_process_group("nccl" if cuda else "gloo")
     result = {
         "rank": rank,
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "teraflops": round(teraflops, 2),
-        "finite": finite,
+        **gemm,
         **measure_all_reduce(torch, dist, device, cuda, world),
     }
     dist.destroy_process_group()
@@ -46,16 +55,72 @@ def main() -> None:
     beside.replace(out / f"result.{rank}.json")
 
 
-def measure_gemm(torch: Any, device: Any, cuda: bool) -> tuple[float, bool]:
-    """(TFLOP/s of a bf16 product, whether it holds no NaN); a sick GPU shows in either."""
+def measure_gemm(torch: Any, device: Any, cuda: bool) -> dict[str, Any]:
+    """What a bf16 product sustains in TFLOP/s, and whether it holds no NaN; a sick GPU shows.
+
+    A GPU that was idle has to raise its clock first, and one under load lowers it again when its
+    power or heat reaches the limit: five products after one warm-up are 7 ms of that climb. So:
+    load until two windows in a row agree, then the median of windows of a second each.
+    """
     size = 8192 if cuda else 256
     left = torch.randn(size, size, device=device).bfloat16()
+    window = (SETTLE_WINDOW, WINDOW) if cuda else (0.01, 0.02)
+    _window(torch, left, cuda, window[0])
+    settling = [_window(torch, left, cuda, window[0])]
+    while len(settling) < SETTLE_MOST:
+        settling.append(_window(torch, left, cuda, window[0]))
+        if abs(settling[-1] - settling[-2]) < SETTLE_SHARE * settling[-2]:
+            break
+    seen = []
+    state: dict[str, Any] = {}
+    for number in range(WINDOWS):
+        # Asked for while the GPU is at work: afterwards it says what it does at rest.
+        state = gpu_state(device) if cuda and number == WINDOWS - 1 else state
+        seen.append(_window(torch, left, cuda, window[1]))
     product = left @ left
+    return {
+        "teraflops": round(statistics.median(seen), 2),
+        "windows": [round(speed, 1) for speed in seen],
+        "settling": [round(speed, 1) for speed in settling],
+        "finite": bool(torch.isfinite(product).all()),
+        **state,
+    }
+
+
+def _window(torch: Any, left: Any, cuda: bool, seconds: float) -> float:
+    """TFLOP/s of products for about so many seconds; the queue of the GPU never runs empty."""
+    size, batch, count = left.shape[0], 20 if cuda else 1, 0
     began = _clock(torch, cuda)
-    for _ in range(ROUNDS):
-        product = left @ left
-    seconds = _clock(torch, cuda) - began
-    return 2 * size**3 * ROUNDS / seconds / 1e12, bool(torch.isfinite(product).all())
+    event = None
+    while time.perf_counter() - began < seconds:
+        for _ in range(batch):
+            left @ left
+        count += batch
+        if cuda:
+            # One batch ahead: the clock above then counts what the GPU has done.
+            if event is not None:
+                event.synchronize()
+            event = torch.cuda.Event()
+            event.record()
+    return float(2 * size**3 * count / (_clock(torch, cuda) - began) / 1e12)
+
+
+def gpu_state(device: Any) -> dict[str, Any]:
+    """Power, clock and what holds the clock back, as nvidia-smi says under load; {} without it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    name = visible[device.index] if device.index < len(visible) else ""
+    argv = ["nvidia-smi", f"--id={name.strip() or device.index}"]
+    argv += [f"--query-gpu={','.join(STATE)}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    cells = [cell.strip() for cell in answer.stdout.strip().split(",")]
+    if answer.returncode or len(cells) != len(STATE):
+        return {}
+    return dict(
+        zip(("watts", "watts_limit", "sm_mhz", "sm_mhz_most", "held_back", "celsius"), cells)
+    )
 
 
 def measure_all_reduce(

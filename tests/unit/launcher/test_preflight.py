@@ -116,7 +116,7 @@ def figures(rank: int, **change: object) -> dict[str, object]:
         ({"finite": False}, "holds NaN"),
         ({"sum_right": False}, "wrong sum"),
         ({"teraflops": 300.0}, "far slower than its neighbours"),
-        ({"teraflops": 560.0}, "a healthy p5.48xlarge passes 600 TFLOP/s"),
+        ({"teraflops": 520.0}, "a healthy p5.48xlarge passes 540 TFLOP/s"),
         ({"busbw_gbs": 45.0}, "a healthy p5.48xlarge passes 260 GB/s"),
     ],
 )
@@ -127,9 +127,36 @@ def test_a_sick_gpu_is_told_by_its_figures(change: dict[str, object], said: str)
     assert said in checks[2].text
 
 
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+@pytest.mark.parametrize("kind", ["", "p5.48xlarge"])
+def test_a_gpu_held_to_three_fifths_of_its_neighbours_is_named(ranks: int, kind: str) -> None:
+    results = [*(figures(r) for r in range(ranks - 1)), figures(ranks - 1, teraflops=420.0)]
+    checks = node_check.judge_node(results, kind, nodes=1)
+    assert [check.name for check in checks if check.level == FAIL] == [f"rank {ranks - 1}"]
+    assert "far slower than its neighbours" in checks[-1].text
+
+
+@pytest.mark.parametrize("speeds", [(804.0, 622.0), (741.0, 641.0, 700.0, 622.0)])
+def test_what_healthy_cards_have_sustained_passes(speeds: tuple[float, ...]) -> None:
+    results = [figures(rank, teraflops=speed) for rank, speed in enumerate(speeds)]
+    assert {c.level for c in node_check.judge_node(results, "p5.48xlarge", 1)} == {preflight.OK}
+
+
+def test_power_clock_and_what_holds_the_clock_back_are_shown() -> None:
+    state = {
+        "watts": "698.1", "watts_limit": "700.00", "sm_mhz": "1410", "sm_mhz_most": "1980",
+        "held_back": "0x0000000000000004", "celsius": "61",
+    }  # fmt: skip
+    (check,) = node_check.judge_node([figures(0, **state)], "", nodes=1)
+    words = "698.1 of 700.00 W, 1410 of 1980 MHz, 61 C, held back by: power limit"
+    assert words in check.text
+    (check,) = node_check.judge_node([figures(0, **{**state, "held_back": "[N/A]"})], "", nodes=1)
+    assert "61 C)" in check.text
+
+
 @pytest.mark.parametrize("kind", ["p5.48xlarge", "ml.p5e.48xlarge", "p5en.48xlarge"])
 def test_gpus_that_are_all_slow_alike_fail(kind: str) -> None:
-    results = [figures(rank, teraflops=560.0) for rank in range(8)]
+    results = [figures(rank, teraflops=520.0) for rank in range(8)]
     assert {check.level for check in node_check.judge_node(results, kind, nodes=1)} == {FAIL}
 
 
