@@ -30,7 +30,8 @@ class Instance:
 
     `rdma` says whether EFA reads and writes GPU memory directly. The floors are what the full
     preflight calls unfit below, 0 where there is no figure: `nvlink_floor` the bus bandwidth of
-    an all-reduce inside one node in GB/s, `gemm_floor` what a bf16 product sustains on each GPU in TFLOP/s.
+    an all-reduce inside one node in GB/s, `gemm_floor` what a bf16
+    product sustains on each GPU in TFLOP/s.
     """
 
     gpus: int
