@@ -48,8 +48,10 @@ def open_engine_image(
         diff_ids = tuple(layer.digest for layer in image.layers)
         image = replace(image, layers=tuple(saved.layers(diff_ids)))
         if in_place and engine.url.startswith("unix:"):
-            local = (_containerd_image if engine.containerd_store else _overlay_image)(
-                engine, image
+            local = (
+                containerd_image(containerd_roots(engine.data_root), image)
+                if engine.containerd_store
+                else _overlay_image(engine, image)
             )
             image = local or image
         yield image
@@ -114,10 +116,10 @@ def _in_folders(layers: tuple[Source, ...], folders: list[Path]) -> tuple[Source
     )
 
 
-def _containerd_image(engine: Engine, image: SourceImage) -> SourceImage | None:
-    """The image as containerd's root on this machine has it; None where it cannot be read."""
+def containerd_image(roots: list[Path], image: SourceImage) -> SourceImage | None:
+    """The image as containerd has it below one of its roots; None where that cannot be read."""
     diff_ids = tuple(layer.digest for layer in image.layers)
-    for root in containerd_roots(engine.data_root):
+    for root in roots:
         stored = _content_image(root, image, diff_ids)
         found = stored or image
         folders = snapshot_folders(root, diff_ids)
