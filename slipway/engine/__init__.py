@@ -13,12 +13,18 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.engine.buildkit.build import BuildRequest, build_image
     from slipway.engine.buildkit.build_context import ContextFile
-    from slipway.engine.client import Engine, connect
+    from slipway.engine.client import Engine, EngineKind, connect, engine_info, engine_kind
     from slipway.engine.containers import (
         OWNER_LABEL,
         remove_container,
         remove_stale_containers,
         run_once,
+    )
+    from slipway.engine.docker_settings import (
+        DockerEndpoint,
+        docker_endpoint,
+        docker_folder,
+        read_docker_json,
     )
     from slipway.engine.embedded.daemon import daemon_status, start_daemon, stop_daemon
     from slipway.engine.endpoint import DEFAULT_URL, ping
@@ -32,20 +38,27 @@ __all__ = [
     "OWNER_LABEL",
     "BuildRequest",
     "ContextFile",
+    "DockerEndpoint",
     "Engine",
     "EngineError",
+    "EngineKind",
     "EngineUnavailableError",
     "TransferError",
     "build_image",
     "connect",
     "daemon_status",
+    "docker_endpoint",
+    "docker_folder",
     "engine_died",
+    "engine_info",
+    "engine_kind",
     "find_image_id",
     "import_rootfs",
     "inspect_image",
     "ping",
     "pull_image",
     "push_image_layers",
+    "read_docker_json",
     "remove_container",
     "remove_stale_containers",
     "run_once",
@@ -60,8 +73,9 @@ __getattr__ = lazy_face(
     {
         "buildkit.build": "BuildRequest build_image",
         "buildkit.build_context": "ContextFile",
-        "client": "Engine connect",
+        "client": "Engine EngineKind connect engine_info engine_kind",
         "containers": "OWNER_LABEL remove_container remove_stale_containers run_once",
+        "docker_settings": "DockerEndpoint docker_endpoint docker_folder read_docker_json",
         "embedded.daemon": "daemon_status start_daemon stop_daemon",
         "endpoint": "DEFAULT_URL ping",
         "errors": "EngineError EngineUnavailableError TransferError",

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import docker
 import requests
-from docker.context import ContextAPI
-from docker.errors import DockerException
-from docker.utils import kwargs_from_env
 
 from slipway.core import Project
+from slipway.engine.docker_settings import DockerEndpoint, docker_endpoint
 from slipway.engine.embedded import daemon_status, start_daemon
-from slipway.engine.endpoint import _UNIX, ANSWER_S, DEFAULT_URL, _plain, ping
+from slipway.engine.endpoint import _UNIX, ANSWER_S, ping
 from slipway.engine.errors import EngineUnavailableError
 
 # Seconds. The SDK's default of 60 is too short for commit, save and prune of large images
 # (ansible/ansible-container#147).
 _TIMEOUT_S = 3600
 _OLDEST = (20, 10)
+_USE_EMBEDDED = (
+    "use the embedded engine, as root (`slipway.engine: embedded` in invoke.yaml, or "
+    "INVOKE_SLIPWAY_ENGINE=embedded)"
+)
+
+EngineKind = Literal["Docker", "rootless Docker", "Docker Desktop", "Podman"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Engine:
     api_version: str
     data_root: str
     containerd_store: bool
+    kind: EngineKind = "Docker"
 
     def close(self) -> None:
         """Close the client's sockets; the daemon goes on."""
@@ -59,29 +65,21 @@ class Engine:
 def connect(project: Project, choice: str = "auto", *, start: bool = True) -> Engine:
     """The engine for `choice`: "auto", "embedded" or a URL (unix:///..., tcp://...).
 
-    "auto" takes what the docker CLI would take (DOCKER_HOST, the CLI's context, the default
-    socket) if it answers; otherwise the embedded engine, which is started if need be. A daemon
-    that DOCKER_HOST names and that does not answer is an error: the user chose it, and building on
-    another disk instead would surprise. With `start` False nothing is started: an embedded
-    engine counts only if it runs. Raises EngineUnavailableError with the cure.
+    "auto" takes what the docker CLI would take (docker_settings); only where nothing names a
+    daemon, and none answers on the default socket, the embedded engine, which is started if need
+    be. A daemon that a setting names and that does not answer is an error: the user chose it, and
+    building on another disk instead would surprise. With `start` False nothing is started: an
+    embedded engine counts only if it runs. Raises EngineUnavailableError with the cure.
     """
     if choice == "embedded":
         return _embedded(project, start)
     if choice != "auto":
-        return _attach({"base_url": choice}, embedded=False)
+        return _attach(DockerEndpoint(choice, "slipway.engine"), embedded=False)
+    endpoint = docker_endpoint()
+    if endpoint.named_by:
+        return _attach(endpoint, embedded=False)
     try:
-        named = kwargs_from_env()
-        chosen = {**ContextAPI.kwargs_from_context(), **named}
-    except DockerException as error:  # certificates or a context that are not there
-        raise EngineUnavailableError(
-            f"the Docker settings of this environment are wrong: {error}",
-            cure="Correct or unset DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and "
-            "DOCKER_CONTEXT.",
-        ) from error
-    if "base_url" in named:
-        return _attach(named, embedded=False)
-    try:
-        return _attach(chosen, embedded=False)
+        return _attach(endpoint, embedded=False)
     except EngineUnavailableError as unavailable:
         try:
             return _embedded(project, start)
@@ -95,17 +93,50 @@ def connect(project: Project, choice: str = "auto", *, start: bool = True) -> En
 
 def _embedded(project: Project, start: bool) -> Engine:
     if start:
-        return _attach({"base_url": start_daemon(project)}, embedded=True)
+        return _attach(DockerEndpoint(start_daemon(project)), embedded=True)
     found = daemon_status(project)
     if not found.running:
         raise EngineUnavailableError(
             "the embedded engine does not run", where=found.url, cure="`./inv engine.start`"
         )
-    return _attach({"base_url": found.url}, embedded=True)
+    return _attach(DockerEndpoint(found.url), embedded=True)
 
 
-def _attach(how: Mapping[str, Any], *, embedded: bool) -> Engine:
-    url = _plain(str(how.get("base_url") or DEFAULT_URL))
+def _attach(endpoint: DockerEndpoint, *, embedded: bool) -> Engine:
+    client, version, info = _ask(endpoint)
+    try:
+        kind = engine_kind(version, info)
+        number = str(version.get("Version") or "unknown")
+        _check_kind(kind, number, endpoint.url)
+        client.api.timeout = _TIMEOUT_S
+        store = ["driver-type", "io.containerd.snapshotter.v1"]
+        return Engine(
+            client=client,
+            url=endpoint.url,
+            embedded=embedded,
+            version=number,
+            api_version=str(client.api.api_version),
+            data_root=str(info.get("DockerRootDir") or ""),
+            containerd_store=store in (info.get("DriverStatus") or []),
+            kind=kind,
+        )
+    except BaseException:
+        client.close()
+        raise
+
+
+def engine_info(url: str) -> Mapping[str, Any]:
+    """What the daemon at a URL says about itself. Raises EngineUnavailableError."""
+    client, _, info = _ask(DockerEndpoint(url))
+    client.close()
+    return info
+
+
+def _ask(
+    endpoint: DockerEndpoint,
+) -> tuple[docker.DockerClient, Mapping[str, Any], Mapping[str, Any]]:
+    """A client, with the answers to the first two questions. Raises EngineUnavailableError."""
+    url = endpoint.url
     if url.startswith("ssh:"):
         raise EngineUnavailableError(
             "engines behind ssh:// are not supported",
@@ -114,43 +145,59 @@ def _attach(how: Mapping[str, Any], *, embedded: bool) -> Engine:
             "then set DOCKER_HOST=unix:///tmp/docker.sock",
         )
     if url.startswith(_UNIX) and (silence := ping(url.removeprefix(_UNIX))) is not None:
-        raise _unavailable(url, silence)
+        raise _unavailable(endpoint, silence)
+    options = endpoint.client_options()
+    client = None
     try:
-        client = docker.DockerClient(**{**how, "base_url": url}, timeout=int(ANSWER_S))
-    except DockerException as error:
-        raise _unavailable(url, str(error)) from error
-    try:
+        client = docker.DockerClient(**options, timeout=int(ANSWER_S))
         version, info = client.version(), client.info()
-    except (DockerException, requests.RequestException) as error:
-        client.close()
-        raise _unavailable(url, str(error)) from error
-    client.api.timeout = _TIMEOUT_S
-    number = str(version["Version"])
-    if _numbers(number) < _OLDEST:
-        client.close()
+        if not isinstance(version, dict) or not isinstance(info, dict):
+            raise TypeError("it does not answer as a Docker daemon does")
+    except Exception as error:  # the SDK lets out what its parts raise: each means "not usable"
+        if client is not None:
+            client.close()
+        raise _unavailable(endpoint, f"{error}" or type(error).__name__) from error
+    return client, version, info
+
+
+def engine_kind(version: Mapping[str, Any], info: Mapping[str, Any]) -> EngineKind:
+    """What answers on a Docker socket, by its own words (`GET /version`, `GET /info`)."""
+    parts = [part for part in version.get("Components") or () if isinstance(part, dict)]
+    if any("podman" in str(part.get("Name")).lower() for part in parts):
+        return "Podman"
+    platform = version.get("Platform")
+    named = str(platform.get("Name") if isinstance(platform, dict) else "")
+    if "Docker Desktop" in (named, str(info.get("OperatingSystem"))) or "Desktop" in named:
+        return "Docker Desktop"
+    if "name=rootless" in (info.get("SecurityOptions") or ()):
+        return "rootless Docker"
+    return "Docker"
+
+
+def _check_kind(kind: EngineKind, number: str, url: str) -> None:
+    if kind == "Podman":
         raise EngineUnavailableError(
-            f"Docker {number} is too old: BuildKit sessions need 20.10",
+            f"this is Podman {number}, not Docker: it has no BuildKit, which builds need",
             where=url,
-            cure="Upgrade it, or use the embedded engine (`--engine embedded`).",
+            cure=f"Name a Docker daemon in DOCKER_HOST, or {_USE_EMBEDDED}.",
         )
-    store = ["driver-type", "io.containerd.snapshotter.v1"]
-    return Engine(
-        client=client,
-        url=url,
-        embedded=embedded,
-        version=number,
-        api_version=client.api.api_version,
-        data_root=str(info["DockerRootDir"]),
-        containerd_store=store in (info.get("DriverStatus") or []),
-    )
+    if _numbers(number) < _OLDEST:
+        raise EngineUnavailableError(
+            f"{kind} {number} is too old: BuildKit sessions need 20.10",
+            where=url,
+            cure=f"Upgrade it, or {_USE_EMBEDDED}.",
+        )
 
 
 def _numbers(version: str) -> tuple[int, int]:
-    major, minor = [*version.split("."), "", ""][:2]
-    return int(major) if major.isdigit() else 0, int(minor) if minor.isdigit() else 0
+    """Major and minor; a version that has none (a daemon built from source) counts as new."""
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else _OLDEST
 
 
-def _unavailable(url: str, text: str) -> EngineUnavailableError:
+def _unavailable(endpoint: DockerEndpoint, text: str) -> EngineUnavailableError:
+    url = endpoint.url
+    correct = f"correct {endpoint.named_by}" if endpoint.named_by else "name another in DOCKER_HOST"
     if "Permission denied" in text:
         return EngineUnavailableError(
             "this user may not use the Docker daemon",
@@ -162,11 +209,10 @@ def _unavailable(url: str, text: str) -> EngineUnavailableError:
         return EngineUnavailableError(
             "no Docker daemon answers",
             where=url,
-            cure="Start it (`sudo systemctl start docker`), correct DOCKER_HOST, "
-            "or use the embedded engine (`--engine embedded`, as root).",
+            cure=f"Start it (`sudo systemctl start docker`), {correct}, or {_USE_EMBEDDED}.",
         )
     return EngineUnavailableError(
         f"the Docker daemon cannot be used: {text}",
         where=url,
-        cure="`docker info` or the daemon's log tell more.",
+        cure=f"{correct[0].upper()}{correct[1:]}; `docker info` or the daemon's log tell more.",
     )

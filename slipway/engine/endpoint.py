@@ -26,8 +26,3 @@ def ping(path: str | Path, *, timeout_s: float = ANSWER_S) -> str | None:
         except OSError as error:
             return error.strerror or str(error)
     return None if b" 200 " in said else f"it said {said!r}"
-
-
-def _plain(url: str) -> str:
-    """docker-py's own spellings of a URL back in the docker CLI's."""
-    return url.replace("http+unix://", "unix://", 1)

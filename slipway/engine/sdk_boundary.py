@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+import urllib3
 from docker.errors import APIError, DockerException
 
-from slipway.core import disk_space, human_bytes
+from slipway.core import SlipwayError, disk_space, human_bytes
 from slipway.engine.client import Engine
 from slipway.engine.errors import DiskFullError, EngineDiedError, EngineError, is_full
 
 GONE = (DockerException, requests.RequestException)
 """What the SDK raises when the connection breaks; APIError, an answer, must be caught before."""
+_CONNECTION = (
+    requests.ConnectionError,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.ProtocolError,
+    http.client.HTTPException,
+    ConnectionError,
+)
 
 
 def engine_died(engine: Engine, doing: str) -> EngineDiedError:
@@ -35,15 +44,29 @@ def sdk_answer(error: APIError) -> str:
 
 @contextmanager
 def sdk_errors(engine: Engine, doing: str) -> Iterator[None]:
-    """Raise EngineError, DiskFullError or EngineDiedError for what the SDK raises inside."""
+    """Raise EngineError, DiskFullError or EngineDiedError for whatever the SDK raises inside.
+
+    The SDK lets out what its parts raise: requests', urllib3's and http.client's errors, and bare
+    ones where an answer is not what it expects.
+    """
     try:
         yield
+    except SlipwayError:
+        raise
     except APIError as error:
         if is_full(sdk_answer(error)):
             raise disk_full(engine, doing) from error
         raise EngineError(f"{doing} failed: {sdk_answer(error)}", where=engine.url) from error
-    except GONE as error:
-        raise engine_died(engine, doing) from error
+    except Exception as error:
+        if isinstance(error, _CONNECTION) or not engine.answers():
+            raise engine_died(engine, doing) from error
+        text = str(error).strip() or type(error).__name__
+        raise EngineError(
+            f"{doing} failed: {text}",
+            where=engine.url,
+            cure="The daemon answers, but not as Docker's API has it: `docker version` and its "
+            "log tell more.",
+        ) from error
 
 
 def disk_full(engine: Engine, doing: str) -> DiskFullError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-PATHS = ("ENROOT_RUNTIME_PATH", "ENROOT_DATA_PATH", "ENROOT_CACHE_PATH", "ENROOT_TEMP_PATH")
+DATA_PATH = "ENROOT_DATA_PATH"
+PATHS = ("ENROOT_RUNTIME_PATH", DATA_PATH, "ENROOT_CACHE_PATH", "ENROOT_TEMP_PATH")
 SQUASH = "ENROOT_SQUASH_OPTIONS"
 EXIT_ON_ERROR = "-exit-on-error"
 

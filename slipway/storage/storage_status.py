@@ -30,6 +30,7 @@ from slipway.storage.disks import (
 from slipway.storage.docker import DockerInstallation, engine_of_installation, find_installation
 from slipway.storage.errors import StorageError
 from slipway.storage.move import DockerDaemon, MoveJournal, move_at_work
+from slipway.storage.text_files import read_text_file
 
 _EXPANSION = re.compile(r"\$(?:\{|\(|[A-Za-z])")
 Wanted = tuple[str, Path, str, int | None, str]
@@ -214,7 +215,7 @@ def enroot_locations(room: DockerDaemon) -> Iterator[Wanted]:
     """enroot's four folders, where enroot is configured."""
     if not room.machine.enroot_conf.exists():
         return
-    text = room.machine.enroot_conf.read_text()
+    text = read_text_file(room.machine.enroot_conf).text
     better = DataPlaces(Path("/")).enroot(None)
     for key in enroot_conf.PATHS:
         configured = enroot_conf.conf_value(text, key)

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
         DEFAULT_ROOT,
         configured_root,
         parse_daemon_json,
+        read_daemon_json,
         with_containerd_root,
         with_data_root,
     )
     from slipway.storage.docker.containerd import current_root
     from slipway.storage.docker.daemon_flags import conflicting_flags
+    from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES, remapped_roots
     from slipway.storage.docker.data_path import own_data_path, repoint
     from slipway.storage.docker.installation import (
         DockerInstallation,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     )
     from slipway.storage.docker.inventory import (
         IN_FILES,
+        DataFolders,
         DockerInventory,
         daemon_at_rest,
         lost_objects,
@@ -40,7 +43,9 @@ __all__ = [
     "CONTAINERD",
     "DEFAULT_ROOT",
     "DOCKER",
+    "DOCKERS_NAMESPACES",
     "IN_FILES",
+    "DataFolders",
     "DockerInstallation",
     "DockerInventory",
     "EmbeddedService",
@@ -58,6 +63,8 @@ __all__ = [
     "objects_since",
     "own_data_path",
     "parse_daemon_json",
+    "read_daemon_json",
+    "remapped_roots",
     "repoint",
     "run_trial_container",
     "service_from_json",
@@ -70,17 +77,20 @@ __getattr__ = lazy_face(
     __name__,
     {
         "config_files": (
-            "DEFAULT_ROOT configured_root parse_daemon_json with_containerd_root with_data_root"
+            "DEFAULT_ROOT configured_root parse_daemon_json read_daemon_json "
+            "with_containerd_root with_data_root"
         ),
         "containerd": "current_root",
         "daemon_flags": "conflicting_flags",
+        "data_folder": "DOCKERS_NAMESPACES remapped_roots",
         "data_path": "own_data_path repoint",
         "installation": (
             "DockerInstallation choose_daemon engine_of_installation find_installation "
             "installation_key"
         ),
         "inventory": (
-            "DockerInventory IN_FILES daemon_at_rest lost_objects objects_since take_inventory"
+            "DataFolders DockerInventory IN_FILES daemon_at_rest lost_objects objects_since "
+            "take_inventory"
         ),
         "service": "EmbeddedService Service service_from_json",
         "systemd": "CONTAINERD DOCKER drop_in",

@@ -1,4 +1,4 @@
-"""dockerd's configuration file: read, and one key changed with all others left as they are."""
+"""dockerd's and containerd's files: read, and one key changed with all others left as they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from slipway.core import UsageError
 from slipway.storage.errors import StorageError
+from slipway.storage.text_files import read_text_file
 
 DEFAULT_CONFIG = "/etc/containerd/config.toml"
 DEFAULT_ROOT = "/var/lib/containerd"
@@ -31,9 +32,16 @@ def parse_daemon_json(text: str, path: Path) -> dict[str, Any]:
             cure="Correct it by hand; nothing was changed. Two objects one after the other come "
             "from scripts that append to the file: merge them into one.",
         ) from error
+    except RecursionError as error:
+        raise UsageError("this is nested too deeply", where=f"{path}:1") from error
     if not isinstance(config, dict):
         raise UsageError("this is JSON, but not an object", where=f"{path}:1")
     return config
+
+
+def read_daemon_json(path: Path) -> dict[str, Any]:
+    """The settings of the file there; none where there is no file. Raises UsageError."""
+    return parse_daemon_json(read_text_file(path, wide=True).text, path)
 
 
 def with_data_root(text: str, path: Path, root: Path | None) -> str:

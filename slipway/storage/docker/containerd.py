@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slipway.core import child_processes, command_line, find_process
 from slipway.storage.docker import config_files, daemon_process
 from slipway.storage.docker.daemon_flags import parse_flags
 from slipway.storage.docker.daemon_process import DaemonProcess
+from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
+from slipway.storage.text_files import read_text_file
 
 _SOCKET = "/run/containerd/containerd.sock"
-_DOCKERS_OWN = ("moby", "plugins.moby")
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,15 @@ class Containerd:
 
 
 def containerd_of(
-    machine: Machine, dockerd: DaemonProcess, flags: Mapping[str, str]
+    machine: Machine,
+    dockerd: DaemonProcess,
+    settings: Mapping[str, Any],
+    own: Collection[str],
 ) -> Containerd | None:
     """The containerd that this dockerd uses and did not start itself."""
     if any(_is_containerd(child) for child in child_processes(dockerd.pid)):
         return None
-    address = Path(flags.get("containerd") or machine.at(_SOCKET))
+    address = Path(str(settings.get("containerd") or machine.at(_SOCKET)))
     pid = daemon_process.listener(address)
     if pid is None:
         raise StorageError(
@@ -54,13 +59,15 @@ def containerd_of(
             where=str(address),
             cure="A socket that systemd activates is not supported here: start containerd itself.",
         )
-    return _described(machine, daemon_process.describe_process("containerd", pid, address), address)
+    return _described(
+        machine, daemon_process.describe_process("containerd", pid, address), address, own
+    )
 
 
 def is_stopped(machine: Machine) -> Containerd:
     """The system's containerd, from its configuration file alone."""
     config = machine.containerd_toml.resolve()
-    text = config.read_text() if config.exists() else ""
+    text = read_text_file(config).text
     root = config_files.configured_root(text) or config_files.DEFAULT_ROOT
     socket = machine.at(_SOCKET)
     return Containerd(socket, Path(root).resolve(), config, False, _others(socket), None)
@@ -77,7 +84,9 @@ def current_root(address: Path) -> Path:
     return Path(flags.get("root") or effective_root(found.command[0], Path(config)))
 
 
-def _described(machine: Machine, found: DaemonProcess, address: Path) -> Containerd:
+def _described(
+    machine: Machine, found: DaemonProcess, address: Path, own: Collection[str]
+) -> Containerd:
     flags = parse_flags(found.command[1:])
     config = Path(flags.get("config") or machine.containerd_toml).resolve()
     root = flags.get("root") or effective_root(found.command[0], config)
@@ -86,7 +95,7 @@ def _described(machine: Machine, found: DaemonProcess, address: Path) -> Contain
         root=Path(root).resolve(),
         config=config,
         root_flag="root" in flags,
-        others=_others(address),
+        others=_others(address, own),
         process=found,
     )
 
@@ -99,6 +108,7 @@ def effective_root(program: str, config: Path) -> str:
         [program, "--config", str(config), "config", "dump"],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     root = config_files.configured_root(done.stdout)
@@ -117,7 +127,7 @@ def _is_containerd(pid: int) -> bool:
     return _program(pid) == "containerd"
 
 
-def _others(address: Path) -> tuple[str, ...]:
+def _others(address: Path, own: Collection[str] = DOCKERS_NAMESPACES) -> tuple[str, ...]:
     """Namespaces with running containers, from the shims' command lines.
 
     A shim carries `-namespace NAME -address SOCKET`
@@ -133,4 +143,4 @@ def _others(address: Path) -> tuple[str, ...]:
         pairs = dict(itertools.pairwise(words))
         if pairs.get("-address") == str(address) and "-namespace" in pairs:
             found.add(pairs["-namespace"])
-    return tuple(sorted(found.difference(_DOCKERS_OWN)))
+    return tuple(sorted(found.difference(own)))

@@ -94,7 +94,8 @@ def describe_process(name: str, pid: int, listens: Path) -> DaemonProcess:
         raise StorageError(f"only root may look at {name} (pid {pid})", cure="Use sudo.")
     if not same_namespace(pid):
         raise StorageError(
-            f"{name} (pid {pid}) runs in another mount namespace: in a container, or rootless",
+            f"{name} (pid {pid}) runs in another mount namespace: in a container, rootless, or "
+            "by a unit with PrivateMounts, ProtectSystem or the like",
             cure="Move its data where it runs; its paths mean something else here.",
         )
     program = (folder / "exe").readlink()

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import docker
-from docker.context import ContextAPI
-from docker.errors import DockerException
-from docker.utils import kwargs_from_env
+from typing import Any
 
 from slipway.core import Project, UsageError
-from slipway.engine import DEFAULT_URL, Engine, connect, daemon_status, ping
-from slipway.storage.docker import config_files, containerd, daemon_process, data_path
+from slipway.engine import (
+    DEFAULT_URL,
+    Engine,
+    connect,
+    daemon_status,
+    docker_endpoint,
+    engine_info,
+    ping,
+)
+from slipway.storage.docker import (
+    config_files,
+    containerd,
+    daemon_process,
+    data_path,
+    setup_checks,
+)
 from slipway.storage.docker.containerd import Containerd
 from slipway.storage.docker.daemon_flags import parse_flags
+from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES
+from slipway.storage.docker.inventory import DataFolders
 from slipway.storage.docker.service import EmbeddedService, ProcessService, Service
 from slipway.storage.docker.systemd import (
     CONTAINERD,
@@ -53,6 +64,16 @@ class DockerInstallation:
     systemd: bool
     service: Callable[[bool], Service]
     """The service; the argument tells whether its containerd is to be stopped as well."""
+    own_namespaces: tuple[str, ...] = DOCKERS_NAMESPACES
+    problem: StorageError | None = None
+    """Why this set-up cannot be moved; None for a plain one."""
+
+    @property
+    def folders(self) -> DataFolders:
+        """Where its data is; a containerd that others work with keeps its own."""
+        separate = self.containerd
+        root = separate.root if separate and not separate.others else None
+        return DataFolders(self.data_root, root, self.own_namespaces)
 
     @property
     def name(self) -> str:
@@ -76,18 +97,14 @@ def choose_daemon(choice: str, machine: Machine) -> str:
         return choice
     url = choice
     if choice == "auto":
-        try:
-            named = {**ContextAPI.kwargs_from_context(), **kwargs_from_env()}
-        except DockerException as error:
-            raise UsageError(
-                f"the Docker settings of this environment are wrong: {error}"
-            ) from error
-        url = _plain(str(named.get("base_url") or DEFAULT_URL))
+        endpoint = docker_endpoint()
+        url = endpoint.url
         if url == DEFAULT_URL:
             url = machine.docker_url
-            installed = machine.systemd and machine.has_unit(DOCKER)
-            if ping(url.removeprefix(_UNIX)) is not None and not installed:
-                return "embedded"
+        installed = machine.systemd and machine.has_unit(DOCKER)
+        answers = endpoint.named_by or ping(url.removeprefix(_UNIX)) is None
+        if not answers and not installed:
+            return "embedded"
     if not url.startswith(_UNIX):
         raise UsageError(
             "only a Docker on this machine can be looked after",
@@ -95,11 +112,6 @@ def choose_daemon(choice: str, machine: Machine) -> str:
             cure="Run this on the machine where it runs, or name its unix socket.",
         )
     return url
-
-
-def _plain(url: str) -> str:
-    """docker-py's own spelling of a URL back in the docker CLI's."""
-    return url.replace("http+unix://", _UNIX, 1)
 
 
 def find_installation(project: Project, url: str, machine: Machine) -> DockerInstallation:
@@ -142,19 +154,18 @@ def _embedded(project: Project) -> DockerInstallation:
 
 
 def _by_systemd(machine: Machine, url: str) -> DockerInstallation:
-    found = show_unit(DOCKER, "MainPID", "ExecStart", "Environment")
+    found = show_unit(DOCKER, "MainPID", "ExecStart", "Environment", "EnvironmentFiles")
     pid = int(found.get("MainPID") or 0)
     if pid:
         socket = Path(url.removeprefix(_UNIX))
         return _system(
             machine, url, daemon_process.describe_process("dockerd", pid, socket), systemd=True
         )
-    # Stopped: the command as the unit has it, with its variables not filled in.
-    command = found.get("ExecStart", "").partition("argv[]=")[2].partition(" ;")[0].split()
-    flags = parse_flags(command[1:])
-    config = Path(flags.get("config-file") or machine.daemon_json).resolve()
-    settings = config_files.parse_daemon_json(config.read_text(), config) if config.exists() else {}
-    root = Path(flags.get("data-root") or settings.get("data-root") or DEFAULT_ROOT).resolve()
+    flags = parse_flags(setup_checks.unit_command(found, machine)[1:])
+    config, settings = _configuration(machine, flags)
+    root = Path(str(settings.get("data-root") or machine.at(DEFAULT_ROOT))).resolve()
+    separate = containerd.is_stopped(machine) if machine.has_unit(CONTAINERD) else None
+    units = (DOCKER, CONTAINERD) if separate else (DOCKER,)
     return DockerInstallation(
         url=url,
         embedded=False,
@@ -164,9 +175,33 @@ def _by_systemd(machine: Machine, url: str) -> DockerInstallation:
         config=config,
         flags=flags,
         tmp=None,
-        containerd=containerd.is_stopped(machine) if machine.has_unit(CONTAINERD) else None,
+        containerd=separate,
         systemd=True,
         service=lambda also: SystemdService.find(containerd=also),
+        own_namespaces=_own_namespaces(settings),
+        problem=setup_checks.userns_problem((), settings)
+        or setup_checks.shared_daemon_problem(
+            machine, None, config, root, separate.socket if separate else None
+        )
+        or setup_checks.unit_problem(*units),
+    )
+
+
+def _configuration(machine: Machine, flags: dict[str, str]) -> tuple[Path, dict[str, Any]]:
+    """The configuration file, and its settings with those of the command line.
+
+    dockerd refuses a setting that is in both, so that none is covered.
+    """
+    config = Path(flags.get("config-file") or machine.daemon_json).resolve()
+    return config, {**config_files.read_daemon_json(config), **flags}
+
+
+def _own_namespaces(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """containerd's namespaces that are this Docker's (moby/moby: --containerd-namespace)."""
+    containers, plugins = DOCKERS_NAMESPACES
+    return (
+        str(settings.get("containerd-namespace") or containers),
+        str(settings.get("containerd-plugins-namespace") or plugins),
     )
 
 
@@ -174,15 +209,16 @@ def _system(
     machine: Machine, url: str, dockerd: daemon_process.DaemonProcess, *, systemd: bool
 ) -> DockerInstallation:
     flags = parse_flags(dockerd.command[1:])
-    config = Path(flags.get("config-file") or machine.daemon_json).resolve()
-    with closing(docker.DockerClient(base_url=url)) as client:
-        info = client.info()
+    config, settings = _configuration(machine, flags)
+    info = engine_info(url)
     if "name=rootless" in (info.get("SecurityOptions") or ()):
         raise StorageError(
             "this is a rootless Docker; only the one that root runs can be moved", where=url
         )
     root = Path(info["DockerRootDir"]).resolve()
-    separate = containerd.containerd_of(machine, dockerd, flags)
+    own = _own_namespaces(settings)
+    separate = containerd.containerd_of(machine, dockerd, settings, own)
+    units = (DOCKER, CONTAINERD) if separate else (DOCKER,)
     tmp = dockerd.environment.get("DOCKER_TMPDIR")
 
     def service(also: bool) -> Service:
@@ -203,6 +239,12 @@ def _system(
         containerd=separate,
         systemd=systemd,
         service=service,
+        own_namespaces=own,
+        problem=setup_checks.userns_problem(info.get("SecurityOptions") or (), settings)
+        or setup_checks.shared_daemon_problem(
+            machine, dockerd.pid, config, root, separate.socket if separate else None
+        )
+        or (setup_checks.unit_problem(*units) if systemd else None),
     )
 
 

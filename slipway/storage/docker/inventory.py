@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slipway.engine import Engine, sdk_errors
+from slipway.storage.docker import data_folder
 
 IN_FILES = ("overlay2", "overlayfs", "overlay", "fuse-overlayfs", "native", "vfs", "aufs")
 """Storage drivers (and snapshotters) whose layers are plain folders."""
+_SHOWN = 5
+_NO_TAG = "<none>:<none>"
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,10 @@ class DockerInventory:
     """Images by id with their names, volumes by name, containers by id with their names.
 
     `running` are the ids of containers that run; `transient` those of them that `--rm` removes
-    when they stop.
+    when they stop. `own_images` are the names of images that no registry gave and Slipway did not
+    build. `swarm` says that the daemon is in one; secrets, configs and services are known on its
+    managers, while they run. `namespaces` are those of containerd that are not Docker's, with what
+    they hold; `foreign` are names of files in the roots that neither program put there.
     """
 
     driver: str
@@ -28,6 +33,15 @@ class DockerInventory:
     containers: Mapping[str, str]
     running: tuple[str, ...]
     transient: tuple[str, ...] = ()
+    own_images: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    swarm: bool = False
+    secrets: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For the journal."""
@@ -35,15 +49,10 @@ class DockerInventory:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DockerInventory:
-        """From the journal."""
-        return cls(
-            driver=data["driver"],
-            images={image: tuple(names) for image, names in data["images"].items()},
-            volumes=tuple(data["volumes"]),
-            containers=data["containers"],
-            running=tuple(data["running"]),
-            transient=tuple(data["transient"]),
-        )
+        """From the journal; one of an earlier version of Slipway names fewer kinds."""
+        lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+        images = {image: tuple(names) for image, names in data["images"].items()}
+        return cls(**{**data, **lists, "images": images})
 
     def names(self, ids: tuple[str, ...]) -> str:
         """Containers as a person knows them."""
@@ -51,15 +60,77 @@ class DockerInventory:
 
     @property
     def irreplaceable(self) -> str:
-        """What cannot be made again by pulling or building; empty where there is none."""
-        counts = ((len(self.volumes), "volumes"), (len(self.containers), "containers"))
-        return " and ".join(f"{count} {what}" for count, what in counts if count)
+        """What exists nowhere else, so that no pull or build makes it again; empty if nothing."""
+        inside = (
+            _counted("secret", self.secrets),
+            _counted("config", self.configs),
+            _counted("service", self.services),
+        )
+        held = _joined(inside)
+        parts = (
+            _counted("volume", self.volumes),
+            _counted("container", self.containers.values()),
+            _counted("image of no registry", self.own_images, "images of no registry"),
+            _counted("network", self.networks),
+            _counted("plugin", self.plugins),
+            f"membership in a swarm{f' ({held})' if held else ''}" if self.swarm else "",
+            *(f"containerd namespace {name} ({what})" for name, what in self.namespaces.items()),
+            _counted("other file", self.foreign),
+        )
+        return _joined(parts)
+
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """Names by kind, of all that is compared by name alone."""
+        return {
+            "volume": self.volumes,
+            "network": self.networks,
+            "plugin": self.plugins,
+            "swarm": ("this node's membership",) if self.swarm else (),
+            "secret": self.secrets,
+            "config": self.configs,
+            "service": self.services,
+            "containerd namespace": tuple(self.namespaces),
+            "file": self.foreign,
+        }
 
 
-def take_inventory(engine: Engine) -> DockerInventory:
-    """List everything. Raises EngineError."""
-    api = engine.client.api
-    with sdk_errors(engine, "listing images, volumes and containers"):
+def _counted(what: str, names: Iterable[str], plural: str = "") -> str:
+    """`2 volumes (a, b)`; of many, the first few."""
+    listed = sorted(names)
+    more = ", ..." if len(listed) > _SHOWN else ""
+    noun = what if len(listed) == 1 else plural or f"{what}s"
+    return f"{len(listed)} {noun} ({', '.join(listed[:_SHOWN])}{more})" if listed else ""
+
+
+def _joined(parts: Iterable[str]) -> str:
+    given = [part for part in parts if part]
+    return " and ".join(filter(None, (", ".join(given[:-1]), *given[-1:])))
+
+
+@dataclass(frozen=True)
+class DataFolders:
+    """The folders whose content is asked for: dockerd's root, and a separate containerd's."""
+
+    docker: Path
+    containerd: Path | None = None
+    own_namespaces: tuple[str, ...] = data_folder.DOCKERS_NAMESPACES
+
+    def contents(self) -> dict[str, Any]:
+        """What only the files tell, as fields of a DockerInventory. Raises StorageError."""
+        roots = [self.docker, *([self.containerd] if self.containerd else [])]
+        namespaces: dict[str, str] = {}
+        for root in roots:
+            namespaces |= data_folder.container_namespaces(root, self.own_namespaces)
+        foreign = data_folder.foreign_entries(self.docker)
+        if self.containerd:
+            foreign += data_folder.foreign_entries(self.containerd, containerd=True)
+        return {"namespaces": namespaces, "foreign": tuple(sorted(foreign))}
+
+
+def take_inventory(engine: Engine, folders: DataFolders | None = None) -> DockerInventory:
+    """List everything, with `folders` also what only their files tell. Raises SlipwayError."""
+    api: Any = engine.client.api  # the SDK types some of these calls, and not others
+    with sdk_errors(engine, "listing what is in the daemon"):
         images = api.images(all=True)
         volumes = api.volumes()["Volumes"] or []
         containers = api.containers(all=True)
@@ -69,14 +140,38 @@ def take_inventory(engine: Engine) -> DockerInventory:
             for container in running
             if api.inspect_container(container)["HostConfig"]["AutoRemove"]
         ]
-        driver = str(api.info()["Driver"])
+        networks = [n["Name"] for n in api.networks() if n.get("Scope") != "swarm"]
+        plugins = [plugin["Name"] for plugin in api.plugins()]
+        info = api.info()
+        swarm = info.get("Swarm") or {}
+        managed = bool(swarm.get("ControlAvailable"))
+        kept: dict[str, Any] = {
+            "secrets": [s["Spec"]["Name"] for s in api.secrets()] if managed else [],
+            "configs": [c["Spec"]["Name"] for c in api.configs()] if managed else [],
+            "services": [s["Spec"]["Name"] for s in api.services()] if managed else [],
+        }
+    own = [
+        name
+        for image in images
+        if not image.get("RepoDigests")
+        for name in data_folder.own_image_names(image["RepoTags"] or (), image.get("Labels"))
+        if name != _NO_TAG
+    ]
     return DockerInventory(
-        driver=driver,
+        driver=str(info["Driver"]),
         images={i["Id"]: tuple(sorted(i["RepoTags"] or ())) for i in images},
         volumes=tuple(sorted(volume["Name"] for volume in volumes)),
         containers={c["Id"]: _name(c) for c in containers},
         running=tuple(sorted(running)),
         transient=tuple(sorted(transient)),
+        own_images=tuple(sorted(own)),
+        networks=tuple(sorted(set(networks).difference(data_folder.PREDEFINED_NETWORKS))),
+        plugins=tuple(sorted(plugins)),
+        swarm=swarm.get("LocalNodeState", "inactive") not in ("", "inactive"),
+        secrets=tuple(sorted(kept["secrets"])),
+        configs=tuple(sorted(kept["configs"])),
+        services=tuple(sorted(kept["services"])),
+        **(folders.contents() if folders else {}),
     )
 
 
@@ -85,29 +180,28 @@ def _name(container: Mapping[str, Any]) -> str:
     return str(names[0]).lstrip("/")
 
 
-def daemon_at_rest(data_root: Path) -> DockerInventory | None:
-    """What a data-root of a stopped daemon holds, told from its files; None for an unknown form.
+def daemon_at_rest(folders: DataFolders) -> DockerInventory | None:
+    """What a stopped daemon holds, told from its files; None for an unknown form.
 
     moby/moby keeps image configurations under image/DRIVER/imagedb, and one folder for each volume
     and container. With the containerd image store only containerd knows the images.
     """
-    drivers = sorted(path.name for path in data_root.glob("image/*") if path.is_dir())
+    root = folders.docker
+    drivers = sorted(path.name for path in root.glob("image/*") if path.is_dir())
     if len(drivers) != 1:
         return None
-    content = data_root / "image" / drivers[0] / "imagedb/content/sha256"
-    names: dict[str, list[str]] = {f"sha256:{path.name}": [] for path in content.glob("*")}
-    repositories = data_root / "image" / drivers[0] / "repositories.json"
-    if repositories.exists():
-        for tags in json.loads(repositories.read_text())["Repositories"].values():
-            for name, image in tags.items():
-                if "@" not in name and image in names:
-                    names[image].append(name)
+    names, own = data_folder.images_at_rest(root, drivers[0])
     return DockerInventory(
         driver=drivers[0],
         images={image: tuple(sorted(tags)) for image, tags in names.items()},
-        volumes=tuple(sorted(p.name for p in data_root.glob("volumes/*") if p.is_dir())),
-        containers={p.name: p.name[:12] for p in data_root.glob("containers/*") if p.is_dir()},
+        volumes=tuple(sorted(p.name for p in root.glob("volumes/*") if p.is_dir())),
+        containers={p.name: p.name[:12] for p in root.glob("containers/*") if p.is_dir()},
         running=(),
+        own_images=own,
+        networks=data_folder.networks_at_rest(root),
+        plugins=data_folder.plugins_at_rest(root),
+        swarm=data_folder.swarm_at_rest(root),
+        **folders.contents(),
     )
 
 
@@ -122,7 +216,9 @@ def lost_objects(before: DockerInventory, after: DockerInventory) -> tuple[str, 
         else:
             gone = set(tags) - set(after.images[image])
             lost += [f"the name {tag} of an image" for tag in sorted(gone)]
-    lost += [f"volume {name}" for name in before.volumes if name not in after.volumes]
+    now = after.kinds()
+    for kind, names in before.kinds().items():
+        lost += [f"{kind} {name}" for name in names if name not in now[kind]]
     lost += [
         f"container {name}"
         for container, name in before.containers.items()

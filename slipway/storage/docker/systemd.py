@@ -7,6 +7,7 @@ Requires= or BindsTo=) are started again with it. Read systemd.unit(5), systemd.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,13 +30,14 @@ def systemctl(*arguments: str, check: bool = True) -> str:
     """Run systemctl; raises StorageError with what it says where it fails and `check` is set."""
     command = ["systemctl", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise StorageError("systemctl is not on PATH") from error
+    output = os.fsdecode(done.stdout)
     if check and done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()
+        said = os.fsdecode(done.stderr or done.stdout).strip()
         raise StorageError(f"`{' '.join(command)}` failed: {said}")
-    return done.stdout
+    return output
 
 
 def show_unit(unit: str, *properties: str) -> dict[str, str]:

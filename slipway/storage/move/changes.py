@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.storage import enroot_conf
@@ -20,10 +21,13 @@ from slipway.storage.docker import (
     with_data_root,
 )
 from slipway.storage.machine import Machine
-from slipway.storage.move.edits import FileEdit, edit_file
+from slipway.storage.move.edits import FileEdit, edit_file, edit_text
+from slipway.storage.text_files import read_text_file
 
 _SHARED = "/fsx"  # where HyperPod mounts FSx for Lustre: good for enroot's cache, for nothing else
 _SHARED_MODE = 0o1777
+_SHOWN = 3
+_EXPANSION = re.compile(r"\$(?:\([^)]*\)|\{[^}]*\}|\w+)")
 
 # containerd's file last but one, dockerd's last: who restarts them in the middle of it all finds
 # whole data on either side.
@@ -37,6 +41,7 @@ class ConfigChanges:
     roots: tuple[tuple[str, Path, Path, Path], ...]
     edits: tuple[FileEdit, ...]
     folders: tuple[tuple[Path, int], ...] = ()
+    notes: tuple[str, ...] = ()  # what stays where it is, and why
     scratch: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,18 +62,22 @@ def config_changes(
     roots: list[tuple[str, Path, Path, Path]] = []
     edits: list[FileEdit] = []
     if subject.data_root != places.docker:
-        edit = edit_file("docker", subject.config, None)
-        text = with_data_root(_text(edit), edit.path, places.docker)
-        edits.append(replace(edit, after=text.encode()))
+        edit = edit_text(
+            "docker", subject.config, lambda text, path: with_data_root(text, path, places.docker)
+        )
+        edits.append(edit)
         roots.append(("docker", subject.at_rest, places.docker, edit.path))
     if containerd and subject.containerd and subject.containerd.root != places.containerd:
-        edit = edit_file("containerd", subject.containerd.config, None)
-        text = with_containerd_root(_text(edit), places.containerd)
-        edits.append(replace(edit, after=text.encode()))
+        edit = edit_text(
+            "containerd",
+            subject.containerd.config,
+            lambda text, _: with_containerd_root(text, places.containerd),
+        )
+        edits.append(edit)
         roots.append(("containerd", subject.containerd.root, places.containerd, edit.path))
     if subject.systemd:
         edits += _units(target.mount.target, places, machine, containerd=containerd)
-    enroot, folders = _enroot(places, profile, machine)
+    enroot, folders, notes = _enroot(places, profile, machine)
     edits += enroot
     moved_tmp = subject.tmp is not None and not subject.systemd
     return ConfigChanges(
@@ -79,13 +88,10 @@ def config_changes(
             if edit.before != edit.after
         ),
         folders=folders,
+        notes=notes,
         scratch=() if places.docker_tmp.exists() else (places.docker_tmp,),
         environment={"DOCKER_TMPDIR": str(places.docker_tmp)} if moved_tmp else {},
     )
-
-
-def _text(edit: FileEdit) -> str:
-    return (edit.before or b"").decode()
 
 
 def _embedded(subject: DockerInstallation, places: DataPlaces) -> ConfigChanges:
@@ -114,12 +120,46 @@ def _units(disk: Path, places: DataPlaces, machine: Machine, *, containerd: bool
 
 def _enroot(
     places: DataPlaces, profile: Profile, machine: Machine
-) -> tuple[list[FileEdit], tuple[tuple[Path, int], ...]]:
+) -> tuple[list[FileEdit], tuple[tuple[Path, int], ...], tuple[str, ...]]:
+    """enroot's folders on the disk; its containers, which nothing makes again, stay in theirs.
+
+    What `enroot create` unpacked, and somebody may have changed since, is named by its path in
+    users' homes and scripts. Runtime, cache and temporary files are made again by themselves.
+    """
     if not machine.enroot_conf.exists():
-        return [], ()
+        return [], (), ()
     shared = machine.at(_SHARED)
     cache = shared / "enroot" if profile.name == "hyperpod" and is_mounted(shared) else None
-    edit = edit_file("enroot", machine.enroot_conf, None)
-    text = enroot_conf.conf_with_values(_text(edit), places.enroot(cache))
+    wanted = places.enroot(cache)
+    configured = enroot_conf.conf_value(
+        read_text_file(machine.enroot_conf).text, enroot_conf.DATA_PATH
+    )
+    notes: tuple[str, ...] = ()
+    moves = configured != wanted[enroot_conf.DATA_PATH]
+    if moves and (containers := enroot_containers(machine, configured)):
+        del wanted[enroot_conf.DATA_PATH]
+        listed = ", ".join(str(path) for path in containers[:_SHOWN])
+        more = f" and {len(containers) - _SHOWN} more" if len(containers) > _SHOWN else ""
+        notes = (
+            f"enroot's containers stay where they are, and so does {enroot_conf.DATA_PATH}: "
+            f"{listed}{more}",
+        )
+    edit = edit_text(
+        "enroot", machine.enroot_conf, lambda text, _: enroot_conf.conf_with_values(text, wanted)
+    )
     folders = tuple((folder, _SHARED_MODE) for folder in places.enroot_folders(cache))
-    return [replace(edit, after=text.encode())], folders
+    return [edit], folders, notes
+
+
+def enroot_containers(machine: Machine, configured: str | None) -> tuple[Path, ...]:
+    """Root file systems that `enroot create` made, for all users (NVIDIA/enroot:enroot.in).
+
+    `configured` is ENROOT_DATA_PATH, in which the user's shell fills in names; without it the
+    data is below XDG_DATA_HOME, which is .local/share in a home.
+    """
+    if configured is None:
+        patterns = [f"{home}/.local/share/enroot" for home in ("root", "home/*", "home/*/*")]
+    else:
+        patterns = [_EXPANSION.sub("*", configured).strip("/")]
+    found = (path for pattern in patterns for path in machine.root.glob(f"{pattern}/*"))
+    return tuple(sorted(path for path in found if path.is_dir()))

@@ -70,7 +70,7 @@ def _check(machine: Machine, journal: MoveJournal, *, moved: bool) -> None:
             _check_root(journal, root, connected, moved=moved)
         before = journal.before
         if before is not None:
-            now = take_inventory(connected)
+            now = take_inventory(connected, journal.folders_in_use(moved=moved))
             if now.driver != before.driver and before.driver in IN_FILES:
                 raise StorageError(
                     f"the daemon uses the storage driver {now.driver} now, not {before.driver}"

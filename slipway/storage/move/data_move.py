@@ -140,10 +140,10 @@ def move_inventory(
 ) -> tuple[DockerInventory | None, bool]:
     """What the daemon has, and whether its images are in containerd; None where it cannot tell."""
     if not found.running:
-        return daemon_at_rest(found.data_root), False
+        return daemon_at_rest(found.folders), False
     connected = engine_of_installation(found, project)
     try:
-        return take_inventory(connected), connected.containerd_store
+        return take_inventory(connected, found.folders), connected.containerd_store
     finally:
         connected.close()
 
@@ -174,10 +174,11 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
     for kept in journal.kept:
         if kept.holds:
             raise StorageError(
-                f"{kept.holds} are only there: the move to a fresh place left them behind",
+                f"only there: {kept.holds}",
                 where=str(kept.path),
-                cure="Go back with `./inv storage.restore` and take them along with --mode copy, "
-                "or remove the folder by hand.",
+                cure="Have Docker use that folder again and take it along with --mode copy "
+                "(after a move to a fresh place: `./inv storage.restore` first), or remove the "
+                "folder by hand.",
             )
         if found.data_root.is_relative_to(kept.path):
             raise StorageError("this is in use", where=str(kept.path))

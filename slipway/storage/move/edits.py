@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from slipway.storage.docker import (
     with_containerd_root,
     with_data_root,
 )
+from slipway.storage.text_files import decode_text
 
 Kind = Literal["docker", "containerd", "enroot", "unit", "link"]
 
@@ -73,8 +74,11 @@ class FileEdit:
         now = self.current()
         if now == self.after or now is None or self.kind in ("link", "unit"):
             return FileEdit(self.kind, self.path, now, self.before, self.mode)
-        text = _BACK[self.kind](now.decode(), (self.before or b"").decode(), self.path)
-        return FileEdit(self.kind, self.path, now, text.encode(), self.mode)
+        wide = self.kind == "docker"
+        current = decode_text(now, self.path, wide=wide)
+        before = decode_text(self.before, self.path, wide=wide)
+        text = _BACK[self.kind](current.text, before.text, self.path)
+        return FileEdit(self.kind, self.path, now, current.encode(text), self.mode)
 
     def as_json(self) -> dict[str, Any]:
         """For the journal."""
@@ -119,6 +123,13 @@ def _encode(content: bytes | None) -> str | None:
 
 def _decode(text: str | None) -> bytes | None:
     return None if text is None else base64.b64decode(text)
+
+
+def edit_text(kind: Kind, path: Path, change: Callable[[str, Path], str]) -> FileEdit:
+    """An edit that changes a file's text, in the encoding that it has. Raises UsageError."""
+    edit = edit_file(kind, path, None)
+    current = decode_text(edit.before, edit.path, wide=kind == "docker")
+    return replace(edit, after=current.encode(change(current.text, edit.path)))
 
 
 def edit_file(kind: Kind, path: Path, after: bytes | None) -> FileEdit:

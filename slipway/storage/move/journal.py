@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slipway.core import TreeSize
-from slipway.storage.docker import DockerInventory, own_data_path
+from slipway.storage.docker import (
+    DOCKERS_NAMESPACES,
+    DataFolders,
+    DockerInventory,
+    own_data_path,
+)
 from slipway.storage.move.edits import FileEdit
 
 Phase = Literal[
@@ -108,7 +113,10 @@ class MoveJournal:
     clear: tuple[Path, ...] = ()  # folders that an earlier move made, removed at the end if empty
     ours: tuple[Path, ...] = ()  # trees that were made, removed on the way back
     kept: tuple[KeptFolder, ...] = ()
+    left_behind: str = ""  # what exists only in the old roots once the new ones are in use
+    notes: tuple[str, ...] = ()  # for the person who reads the plan
     keep_new: bool = False  # on the way back
+    own_namespaces: tuple[str, ...] = DOCKERS_NAMESPACES
     boot: str = ""
 
     @property
@@ -120,6 +128,12 @@ class MoveJournal:
     def carries(self) -> bool:
         """Whether everything of before is to be there afterwards."""
         return self.kind == "restore" or any(root.copy for root in self.roots)
+
+    def folders_in_use(self, *, moved: bool) -> DataFolders:
+        """Where the roots of this move are, after it or before."""
+        used = {root.name: root.new if moved else root.old for root in self.roots}
+        docker = used.get("docker", used.get("engine", Path("/nonexistent")))
+        return DataFolders(docker, used.get("containerd"), self.own_namespaces)
 
     def at(self, phase: Phase, **changes: Any) -> MoveJournal:
         """The same in another phase."""

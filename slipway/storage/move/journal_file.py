@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core import TreeSize, lock_is_held, sync_folder, write_atomic
-from slipway.storage.docker import DockerInventory, installation_key
+from slipway.storage.docker import DOCKERS_NAMESPACES, DockerInventory, installation_key
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move.edits import FileEdit
@@ -109,6 +109,8 @@ def _from_json(data: dict[str, Any]) -> MoveJournal:
             "before": DockerInventory.from_json(data["before"]) if data["before"] else None,
             "made": tuple(Path(path) for path in data["made"]),
             "clear": tuple(Path(path) for path in data["clear"]),
+            "notes": tuple(data.get("notes", ())),
+            "own_namespaces": tuple(data.get("own_namespaces", DOCKERS_NAMESPACES)),
             "ours": tuple(Path(path) for path in data["ours"]),
             "kept": tuple(KeptFolder(Path(kept["path"]), kept["holds"]) for kept in data["kept"]),
         }

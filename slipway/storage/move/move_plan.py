@@ -13,7 +13,7 @@ from slipway.storage.docker import (
     DockerInstallation,
     DockerInventory,
     conflicting_flags,
-    parse_daemon_json,
+    read_daemon_json,
 )
 from slipway.storage.errors import StorageError
 from slipway.storage.move.changes import ConfigChanges
@@ -32,7 +32,7 @@ class MoveOptions:
 
 
 def mode_of(options: MoveOptions, before: DockerInventory | None) -> Mode:
-    """`fresh` where everything can be made again, `copy` where there are volumes or containers."""
+    """`copy` where something exists nowhere else, or nobody can tell; else `fresh`."""
     if options.mode:
         return options.mode
     return "fresh" if before is not None and not before.irreplaceable else "copy"
@@ -40,10 +40,11 @@ def mode_of(options: MoveOptions, before: DockerInventory | None) -> Mode:
 
 def check_config(subject: DockerInstallation) -> None:
     """Refuse what would keep the daemon from starting again. Raises UsageError, StorageError."""
+    if subject.problem is not None:
+        raise subject.problem
     if subject.config is None:
         return
-    text = subject.config.read_text() if subject.config.exists() else ""
-    config = parse_daemon_json(text, subject.config)
+    config = read_daemon_json(subject.config)
     wanted = {**config, "data-root": ""}
     if both := conflicting_flags(wanted, subject.flags):
         raise StorageError(
@@ -126,7 +127,7 @@ def make_move_journal(
     lost = before.irreplaceable if before and not copy else ""
     if options.delete_old and lost:
         raise UsageError(
-            f"--delete-old would delete {lost} that --mode fresh leaves behind",
+            f"--delete-old would delete what --mode fresh leaves behind: {lost}",
             cure="Use --mode copy, or leave out --delete-old.",
         )
     return MoveJournal(
@@ -147,6 +148,9 @@ def make_move_journal(
         before=before,
         delete_old=options.delete_old,
         kept=kept,
+        left_behind=lost,
+        notes=change.notes,
+        own_namespaces=subject.folders.own_namespaces,
     )
 
 

@@ -94,9 +94,12 @@ def _reversed(
             cure="Stop them, or have them stopped and started again with --stop.",
         )
     there = [root.old.exists() for root in journal.roots]
-    before = now
+    before, left_behind = now, ""
+    if all(there) and journal.roots and not (journal.before and now):
+        left_behind = "what was made since the move"
     if all(there) and journal.before and now:
         since = objects_since(journal.before, now)
+        left_behind = ", ".join(since)
         if since and not agree(f"made since the move, and not there after it: {', '.join(since)}"):
             raise StorageError("nothing was changed")
         # What a move to a fresh place stopped did not run since: there it is not.
@@ -136,6 +139,8 @@ def _reversed(
         scratch=(),
         environment={},
         before=before,
+        left_behind=left_behind,
+        notes=(),
         delete_old=False,
         made=(),
         clear=journal.made,

@@ -79,6 +79,8 @@ def move_summary(journal: MoveJournal, profile: Profile) -> tuple[str, ...]:
     total = sum(root.size.bytes for root in journal.roots)
     free = disk_space(journal.disk).free
     lines = [f"{human_bytes(total)} of data, {human_bytes(free)} free on {journal.disk}"]
-    if journal.before and not journal.carries and journal.before.irreplaceable:
-        lines.append(f"{journal.before.irreplaceable} stay behind: use --mode copy to take them")
-    return (*lines, *profile.notes)
+    if journal.before and journal.carries and journal.before.irreplaceable:
+        lines.append(f"goes along, for it exists nowhere else: {journal.before.irreplaceable}")
+    if journal.left_behind:
+        lines.append(f"stays behind: {journal.left_behind}; use --mode copy to take it along")
+    return (*lines, *journal.notes, *profile.notes)

@@ -114,8 +114,7 @@ class Transaction:
         in_use = {root.new for root in self.journal.roots}
         left = [kept for kept in self.journal.kept if kept.path not in in_use]
         if not self.journal.delete_old:
-            before = self.journal.before
-            only_there = before.irreplaceable if before and not self.journal.carries else ""
+            only_there = self.journal.left_behind
             left += [
                 KeptFolder(root.old, only_there) for root in self.journal.roots if root.old.exists()
             ]

@@ -71,7 +71,7 @@ def _clean_up(journal: MoveJournal, *, keep_new: bool) -> tuple[KeptFolder, ...]
     news = {root.new for root in journal.roots}
     for path in journal.ours:
         if keep_new and path in news:
-            left.append(KeptFolder(path))
+            left.append(KeptFolder(path, "what the daemon made while it used this folder"))
             continue
         try:
             remove_tree(path)

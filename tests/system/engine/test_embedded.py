@@ -28,9 +28,9 @@ def own(project: Project) -> Iterator[Project]:
 START = """
 import sys
 from pathlib import Path
-from slipway.engine import embedded
+from slipway.engine import start_daemon
 from slipway.core.paths import Project
-print(embedded.start(Project(Path(sys.argv[1]), Path(sys.argv[2]))))
+print(start_daemon(Project(Path(sys.argv[1]), Path(sys.argv[2]))))
 """
 
 

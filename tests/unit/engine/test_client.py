@@ -34,7 +34,7 @@ def test_a_socket_that_is_not_there_is_named_with_the_ways_out(project: Project)
     assert error.where == "unix:///nowhere/docker.sock"
     assert error.cure is not None
     assert "systemctl start docker" in error.cure
-    assert "--engine embedded" in error.cure
+    assert "INVOKE_SLIPWAY_ENGINE=embedded" in error.cure
 
 
 def test_a_port_on_which_nobody_listens_is_named(project: Project) -> None:

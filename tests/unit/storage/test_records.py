@@ -15,6 +15,7 @@ from slipway.storage import Machine, StorageError
 from slipway.storage.docker import data_path, trial_container
 from slipway.storage.docker.data_path import repoint
 from slipway.storage.docker.inventory import (
+    DataFolders,
     DockerInventory,
     daemon_at_rest,
     lost_objects,
@@ -62,12 +63,12 @@ def test_a_stopped_daemons_images_volumes_and_containers_are_read_from_its_files
     (tmp_path / "volumes/v").mkdir(parents=True)
     (tmp_path / "volumes/metadata.db").touch()
     (tmp_path / "containers/c0ffee").mkdir(parents=True)
-    found = daemon_at_rest(tmp_path)
+    found = daemon_at_rest(DataFolders(tmp_path))
     assert found == DockerInventory(
         "overlay2", {"sha256:aa": ("one:1",)}, ("v",), {"c0ffee": "c0ffee"}, ()
     )
-    assert found.irreplaceable == "1 volumes and 1 containers"
-    assert daemon_at_rest(tmp_path / "volumes") is None
+    assert found.irreplaceable == "1 volume (v) and 1 container (c0ffee)"
+    assert daemon_at_rest(DataFolders(tmp_path / "volumes")) is None
 
 
 def journal(machine: Machine, **changes: object) -> MoveJournal:

@@ -1,0 +1,146 @@
+"""What lies in a data-root or a containerd root, told from its files alone.
+
+The layout is moby's (moby/moby:daemon/daemon.go and its neighbours, 20.10 to 29) and containerd's.
+What can be made again (layers, build cache, temporary files) is passed over; the rest exists only
+here. Whatever neither of the two programs put there counts as somebody's own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from slipway.storage.docker.bolt_file import BoltFile
+from slipway.storage.errors import StorageError
+
+DOCKERS_NAMESPACES = ("moby", "plugins.moby")
+PREDEFINED_NETWORKS = ("bridge", "host", "none", "ingress", "docker_gwbridge")
+"""Made by every daemon, or by joining a swarm."""
+
+_NETWORK_KEY = b"docker/network/v1.0/network/"
+_METADATA = "io.containerd.metadata.v1.bolt/meta.db"
+_CONTAINERDS = ("", "containerd", "containerd/daemon")
+"""Below a root: containerd's own, the embedded engine's, the one that dockerd starts itself."""
+_COUNTED = ("images", "containers", "leases", "sandboxes")  # buckets of a namespace
+
+_DOCKERS = (
+    *("buildkit", "builder", "containerd", "containerd-opt", "containers", "engine-id", "image"),
+    *("network", "nuke-graph-directory.sh", "plugins", "rootfs", "runtimes", "slipway-reserve"),
+    *("swarm", "tmp", "tmp-old", "trust", "volumes", "lost+found"),
+    *("aufs", "btrfs", "devicemapper", "fuse-overlayfs", "overlay", "overlay2", "overlayfs"),
+    *("vfs", "windowsfilter", "zfs"),
+)
+_CONTAINERDS_OWN = re.compile(r"io\.containerd\..*|tmpmounts|lost\+found|opt|bin|lib")
+_REMAPPED = re.compile(r"\d+\.\d+")  # UID.GID: the data of a daemon with user namespaces
+
+
+def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) -> dict[str, str]:
+    """Namespaces in the containerd roots at or below `root` that are not Docker's, by content.
+
+    Raises StorageError where they cannot be told: then nobody knows what a deletion would take.
+    """
+    found: dict[str, str] = {}
+    for below in _CONTAINERDS:
+        path = root / below / _METADATA
+        if not path.exists():
+            continue
+        database = BoltFile(path)
+        for key, _ in database.bucket(b"v1"):
+            name = key.decode(errors="replace")
+            if name in own or name == "version":
+                continue
+            counts = {
+                what: sum(1 for _ in database.bucket(b"v1", key, what.encode()))
+                for what in _COUNTED
+            }
+            listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+            if listed:
+                found[name] = listed
+    return found
+
+
+def foreign_entries(root: Path, *, containerd: bool = False) -> tuple[str, ...]:
+    """Names in a root that neither dockerd nor containerd gave; empty folders do not count."""
+    strange = []
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        known = _CONTAINERDS_OWN.fullmatch(path.name) if containerd else path.name in _DOCKERS
+        empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+        if not known and not empty:
+            strange.append(path.name)
+    return tuple(strange)
+
+
+def remapped_roots(root: Path) -> tuple[str, ...]:
+    """Folders of daemons with user namespaces in a data-root (moby: UID.GID)."""
+    return tuple(name for name in foreign_entries(root) if _REMAPPED.fullmatch(name))
+
+
+def networks_at_rest(data_root: Path) -> tuple[str, ...]:
+    """User-defined networks of a stopped daemon (moby/moby:libnetwork, datastore)."""
+    path = data_root / "network/files/local-kv.db"
+    if not path.exists():
+        return ()
+    names = []
+    for key, value in BoltFile(path).bucket(b"libnetwork"):
+        if key.startswith(_NETWORK_KEY):
+            # Eight bytes of libkv's own come before the JSON.
+            record = _json(value[value.find(b"{") :], path)
+            if record.get("scope") != "swarm":
+                names.append(str(record.get("name")))
+    return tuple(sorted(set(names).difference(PREDEFINED_NETWORKS)))
+
+
+def plugins_at_rest(data_root: Path) -> tuple[str, ...]:
+    """Managed plugins of a stopped daemon (moby/moby:plugin/v2)."""
+    paths = sorted(data_root.glob("plugins/*/config.json"))
+    records = [_json(path.read_bytes(), path).get("plugin") or {} for path in paths]
+    return tuple(sorted(str(record.get("Name")) for record in records))
+
+
+def swarm_at_rest(data_root: Path) -> bool:
+    """Whether a stopped daemon is a member of a swarm (moby/moby:daemon/cluster)."""
+    return any((data_root / "swarm" / name).exists() for name in ("docker-state.json", "raft"))
+
+
+def images_at_rest(data_root: Path, driver: str) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Names by image id of a stopped daemon, and the names of images that no registry gave."""
+    store = data_root / "image" / driver
+    content = store / "imagedb/content/sha256"
+    names: dict[str, list[str]] = {f"sha256:{path.name}": [] for path in content.glob("*")}
+    pulled: Counter[str] = Counter()
+    path = store / "repositories.json"
+    repositories = _json(path.read_bytes(), path).get("Repositories", {}) if path.exists() else {}
+    for tags in repositories.values():
+        for name, image in tags.items():
+            if image in names and "@" in name:
+                pulled[image] += 1
+            elif image in names:
+                names[image].append(name)
+    own = []
+    for image, tags in names.items():
+        if tags and not pulled[image]:
+            config = content / image.removeprefix("sha256:")
+            labels = (_json(config.read_bytes(), config).get("config") or {}).get("Labels")
+            own += own_image_names(tags, labels)
+    return names, tuple(sorted(own))
+
+
+def own_image_names(tags: Collection[str], labels: Mapping[str, str] | None) -> list[str]:
+    """The names of an image that only a person can make again: not one that Slipway builds."""
+    if any(label.startswith("io.slipway.") for label in labels or ()):
+        return []
+    return [tag for tag in tags if not tag.startswith("slipway.local/")]
+
+
+def _json(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise StorageError(f"not a record of Docker's: {error}", where=str(path)) from error
+    if not isinstance(record, dict):
+        raise StorageError("not a record of Docker's", where=str(path))
+    return record

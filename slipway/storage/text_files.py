@@ -1,0 +1,76 @@
+"""Configuration files of other programs as text and back, byte for byte where nothing changed.
+
+dockerd takes the encoding of daemon.json from a byte order mark, and UTF-8 without one
+(moby/moby:daemon/config, getConflictFreeConfiguration, 23.0 and newer). A file without a mark may
+hold any bytes, in a comment or a string: they go through as they are (PEP 383).
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core import UsageError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file's text, with what is needed to write another one in the same way."""
+
+    text: str
+    mark: bytes = b""
+    encoding: str = "utf-8"
+
+    def encode(self, text: str) -> bytes:
+        """Another text as this file has its own."""
+        if not self.mark:
+            return text.encode("utf-8", "surrogateescape")
+        return self.mark + text.encode(self.encoding)
+
+
+def decode_text(data: bytes | None, path: Path, *, wide: bool = False) -> TextFile:
+    """A file's bytes as text; None is an empty file.
+
+    `wide`: its program reads UTF-16. Raises UsageError, with the line, for what it cannot read.
+    """
+    data = data or b""
+    for mark, encoding in _MARKS:
+        if not data.startswith(mark):
+            continue
+        if encoding != "utf-8" and not wide:
+            raise UsageError(
+                "this is UTF-16, which its program does not read",
+                where=f"{path}:1",
+                cure="Save it as UTF-8; nothing was changed.",
+            )
+        body = data[len(mark) :]
+        try:
+            return TextFile(body.decode(encoding), mark, encoding)
+        except UnicodeDecodeError as error:
+            before = body[: error.start].decode(encoding, "replace")
+            raise UsageError(
+                f"this is not {encoding.upper()}, as its first bytes promise",
+                where=f"{path}:{before.count(chr(10)) + 1}",
+                cure="Save it as UTF-8; nothing was changed.",
+            ) from error
+    return TextFile(data.decode("utf-8", "surrogateescape"))
+
+
+def read_text_file(path: Path, *, wide: bool = False) -> TextFile:
+    """A file as text; one that is missing is empty. Raises UsageError."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    except OSError as error:
+        raise UsageError(
+            f"this cannot be read: {error.strerror}", where=str(path), cure="Use sudo."
+        ) from error
+    return decode_text(data, path, wide=wide)
