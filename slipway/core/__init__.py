@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         SlipwayError,
         TreeError,
         UsageError,
+        error_text,
         printable,
     )
     from slipway.core.events import Event, OnEvent, silent
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
         this_process,
         wait_until,
     )
+    from slipway.core.redaction import RedactingStream, redact, remember_secret
     from slipway.core.trees import TreeSize, measure, remove_tree, sync, sync_folder
     from slipway.core.units import did_you_mean, human_bytes, human_seconds
 
@@ -94,6 +96,7 @@ __all__ = [
     "PieceHasher",
     "ProcessError",
     "Project",
+    "RedactingStream",
     "Reporter",
     "SlipwayError",
     "Terminated",
@@ -110,6 +113,7 @@ __all__ = [
     "differing_pieces",
     "disk_space",
     "end_process",
+    "error_text",
     "exclusive",
     "find_process",
     "free_bytes",
@@ -137,6 +141,8 @@ __all__ = [
     "read_fstab",
     "read_mount_table",
     "read_pid",
+    "redact",
+    "remember_secret",
     "remove_leftovers",
     "remove_tree",
     "say",
@@ -165,7 +171,7 @@ __getattr__ = lazy_face(
         ),
         "errors": (
             "BadInputError DriftError FAILED INTERRUPTED ProcessError SlipwayError TERMINATED "
-            "TreeError USAGE UsageError printable"
+            "TreeError USAGE UsageError error_text printable"
         ),
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held wait_for_lock",
@@ -180,6 +186,7 @@ __getattr__ = lazy_face(
             "Owner child_processes command_line cpu_count end_process find_process read_pid "
             "spawn start_time this_process wait_until"
         ),
+        "redaction": "RedactingStream redact remember_secret",
         "trees": "TreeSize measure remove_tree sync sync_folder",
         "units": "did_you_mean human_bytes human_seconds",
     },

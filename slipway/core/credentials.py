@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from slipway.core.redaction import remember_secret
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,12 @@ class Credentials:
 
     username: str
     secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep the secret out of everything that is shown from now on, encoded or not."""
+        remember_secret(self.secret)
+        login = f"{self.username}:{self.secret}".encode()
+        remember_secret(base64.b64encode(login).decode())
 
 
 CredentialsFor = Callable[[str], Credentials | None]

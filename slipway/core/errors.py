@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from slipway.core.redaction import redact
+
 DONE = 0
 FAILED = 1
 DRIFT = 2
@@ -26,6 +28,15 @@ def printable(text: str) -> str:
     )
 
 
+def error_text(error: BaseException) -> str:
+    """What an exception says, fit to be shown; its class where it says nothing, or cannot."""
+    try:
+        text = str(error).strip()
+    except Exception:  # noqa: BLE001  some libraries' exceptions fail to describe themselves
+        text = ""
+    return redact(printable(text)) or type(error).__name__
+
+
 class SlipwayError(Exception):
     """An expected failure. Printed as one short paragraph, never as a traceback.
 
@@ -44,7 +55,7 @@ class SlipwayError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return printable(f"{text}\n  {self.cure}" if self.cure else text)
+        return redact(printable(f"{text}\n  {self.cure}" if self.cure else text))
 
 
 class DriftError(SlipwayError):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import docker
 import requests
 
-from slipway.core import Project
+from slipway.core import Project, error_text
 from slipway.engine.docker_settings import DockerEndpoint, docker_endpoint
 from slipway.engine.embedded import daemon_status, start_daemon
 from slipway.engine.endpoint import _UNIX, ANSWER_S, ping
@@ -20,6 +20,7 @@ from slipway.engine.errors import EngineUnavailableError
 # (ansible/ansible-container#147).
 _TIMEOUT_S = 3600
 _OLDEST = (20, 10)
+_SCHEMES = ("unix", "tcp", "http", "https")
 _USE_EMBEDDED = (
     "use the embedded engine, as root (`slipway.engine: embedded` in invoke.yaml, or "
     "INVOKE_SLIPWAY_ENGINE=embedded)"
@@ -144,6 +145,14 @@ def _ask(
             cure="Forward its socket: `ssh -NL /tmp/docker.sock:/var/run/docker.sock HOST`, "
             "then set DOCKER_HOST=unix:///tmp/docker.sock",
         )
+    scheme, given, address = url.partition("://")
+    if scheme not in _SCHEMES or not given or not address:
+        raise EngineUnavailableError(
+            "this is not the address of an engine",
+            where=url or "(empty)",
+            cure=f"Correct {endpoint.named_by or 'DOCKER_HOST'}: unix:///path/of.sock or "
+            "tcp://host:port.",
+        )
     if url.startswith(_UNIX) and (silence := ping(url.removeprefix(_UNIX))) is not None:
         raise _unavailable(endpoint, silence)
     options = endpoint.client_options()
@@ -156,7 +165,7 @@ def _ask(
     except Exception as error:  # the SDK lets out what its parts raise: each means "not usable"
         if client is not None:
             client.close()
-        raise _unavailable(endpoint, f"{error}" or type(error).__name__) from error
+        raise _unavailable(endpoint, error_text(error)) from error
     return client, version, info
 
 

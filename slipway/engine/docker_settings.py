@@ -74,7 +74,9 @@ def docker_endpoint(environ: Mapping[str, str] | None = None) -> DockerEndpoint:
         given = environ.get("DOCKER_CERT_PATH")
         folder = Path(given) if given else docker_folder(environ)
         tls = folder if (verify or given) and not host.startswith("unix:") else None
-        return DockerEndpoint(host, "DOCKER_HOST", tls, verify)
+        # As the CLI reads an address without a scheme.
+        url = host if "://" in host else f"tcp://{host}"
+        return DockerEndpoint(url, "DOCKER_HOST", tls, verify)
     folder = docker_folder(environ)
     name, named_by = environ.get(_CONTEXT, ""), _CONTEXT
     if not name:

@@ -11,7 +11,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException
 
-from slipway.core import SlipwayError, disk_space, human_bytes
+from slipway.core import SlipwayError, disk_space, error_text, human_bytes, printable, redact
 from slipway.engine.client import Engine
 from slipway.engine.errors import DiskFullError, EngineDiedError, EngineError, is_full
 
@@ -39,7 +39,7 @@ def engine_died(engine: Engine, doing: str) -> EngineDiedError:
 
 def sdk_answer(error: APIError) -> str:
     """What the daemon said when it refused."""
-    return str(error.explanation or error).strip()
+    return redact(printable(str(error.explanation or error).strip()))
 
 
 @contextmanager
@@ -60,9 +60,8 @@ def sdk_errors(engine: Engine, doing: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, _CONNECTION) or not engine.answers():
             raise engine_died(engine, doing) from error
-        text = str(error).strip() or type(error).__name__
         raise EngineError(
-            f"{doing} failed: {text}",
+            f"{doing} failed: {error_text(error)}",
             where=engine.url,
             cure="The daemon answers, but not as Docker's API has it: `docker version` and its "
             "log tell more.",

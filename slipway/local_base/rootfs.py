@@ -18,6 +18,7 @@ from slipway.core import (
     SlipwayError,
     mounts_under,
     read_mount_table,
+    redact,
     sha256_file,
     this_process,
 )
@@ -148,7 +149,7 @@ def _run(command: list[str], environment: dict[str, str], on_event: OnEvent, log
         assert process.stdout
         try:
             for line in process.stdout:
-                file.write(line)
+                file.write(redact(line))
                 tail = [*tail, line.strip()][-6:]
                 if stage := _STAGE.match(line):
                     on_event(Event("progress", task, stage["text"].rstrip(".")))

@@ -9,7 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Event, OnEvent, Project, Reporter, UsageError, print_json, print_table, say
+from slipway.core import (
+    Event,
+    OnEvent,
+    Project,
+    Reporter,
+    UsageError,
+    print_json,
+    print_table,
+    redact,
+    say,
+)
 from slipway.storage.move import KeptFolder, MoveJournal, PlannedMove, move_steps, move_summary
 from slipway.storage.storage_status import StorageStatus, status_notes
 
@@ -99,7 +109,7 @@ def show_move_progress(project: Project, doing: str) -> Iterator[OnEvent]:
 
         def on_event(event: Event) -> None:
             if event.kind != "progress":
-                log.write(_line(event))
+                log.write(redact(_line(event)))
                 log.flush()
             if event.kind == "start" and event.step:
                 reporter.say(f"{event.task}: {event.step}")

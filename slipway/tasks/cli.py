@@ -10,14 +10,20 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO, cast
 
 from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 from slipway import __version__
-from slipway.core import USAGE, did_you_mean, handle_signals, interrupt_exit_code
+from slipway.core import (
+    USAGE,
+    RedactingStream,
+    did_you_mean,
+    handle_signals,
+    interrupt_exit_code,
+)
 from slipway.tasks.commands import NAMES, ROOT, after_dashes
 from slipway.tasks.completion import SCRIPTS, TaskWords, complete_words, list_image_names
 
@@ -177,6 +183,9 @@ class InvProgram(Program):
 def main() -> None:
     """Entry point of ``./inv``."""
     handle_signals()
+    # Whatever prints, a traceback too: nothing that is secret leaves.
+    sys.stdout = cast("TextIO", RedactingStream(sys.stdout))
+    sys.stderr = cast("TextIO", RedactingStream(sys.stderr))
     try:
         InvProgram(name="Slipway", binary="inv", version=__version__).run(sys.argv)
     except SystemExit as end:

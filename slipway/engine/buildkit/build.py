@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from slipway.core import CredentialsFor, OnEvent
+from slipway.core import CredentialsFor, OnEvent, redact
 from slipway.engine.buildkit import build_context, trace
 from slipway.engine.buildkit.build_context import ContextFile, check_context_paths, context_tar
 from slipway.engine.buildkit.build_result import BuildResult, build_result
@@ -176,7 +176,7 @@ class BuildLog:
     def write(self, text: str) -> None:
         """Add text; it is on disk after `flush`."""
         with self._errors():
-            self._file.write(text)
+            self._file.write(redact(text))
 
     def flush(self) -> None:
         """Hand everything to the operating system, so that `tail -f` shows it."""

@@ -114,3 +114,79 @@ def test_ecr_hosts_are_not_looked_up_there(home: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", "/nonexistent")
     with pytest.raises(NoCredentialsError):
         credentials_for()(host)
+
+
+BROKEN = {
+    "auths": [[], 7, "x", True],
+    "credHelpers": [[], 7, "x"],
+    "credsStore": [7, ["x"], {"a": 1}, "../../bin/sh"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, vs in BROKEN.items() for v in vs])
+def test_a_part_of_another_type_is_named_with_its_file(home: Path, key: str, value: object) -> None:
+    write(home, **{key: value})
+    with pytest.raises(NoCredentialsError, match=f"cannot be read: {key}") as caught:
+        credentials_for()(HOST)
+    assert caught.value.where == str(home / "config.json")
+
+
+def test_an_entry_that_is_broken_concerns_its_own_host_only(home: Path) -> None:
+    write(
+        home,
+        auths={
+            "broken.example": {"auth": 7},
+            "null.example": None,
+            HOST: {"username": "me", "password": "secret-word"},
+            f"https://{HOST}/v1/": auth("old:old"),
+            "https://index.docker.io/v1/": auth("hub:p"),
+        },
+        credHelpers={"other.example": []},
+    )
+    logins = credentials_for()
+    assert logins(HOST) == Credentials("me", "secret-word")
+    assert logins("null.example") is None
+    assert logins("docker.io") == Credentials("hub", "p")
+    with pytest.raises(NoCredentialsError, match=r"auths\.broken\.example\.auth is not base64"):
+        logins("broken.example")
+
+
+@pytest.mark.parametrize("text", ["{", '{"auths": {},}', "[]", "\x00"])
+def test_a_file_that_is_no_json_object_is_named_with_its_line(home: Path, text: str) -> None:
+    (home / "config.json").write_text(text)
+    with pytest.raises(NoCredentialsError) as caught:
+        credentials_for()(HOST)
+    assert caught.value.where == f"{home / 'config.json'}:1"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo rubbish",
+        "echo '{}'",
+        "echo '[]'",
+        "echo 'null'",
+        """echo '{"Username": 7, "Secret": "MARKED-secret"}'""",
+        "printf '\\377\\376'",
+        "echo password=MARKED-secret >&2; exit 3",
+        "kill -9 $$",
+    ],
+)
+def test_a_helpers_rubbish_is_said_without_what_it_holds(
+    home: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    helper(home, monkeypatch, script)
+    write(home, credsStore="test")
+    with pytest.raises(NoCredentialsError, match="credsStore") as caught:
+        credentials_for()(HOST)
+    assert "MARKED-secret" not in str(caught.value)
+
+
+def test_a_helper_that_is_no_program_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = home / "docker-credential-test"
+    path.write_bytes(b"\x7fELF")
+    path.chmod(0o755)
+    write(home, credsStore="test")
+    monkeypatch.setenv("PATH", f"{home}:/usr/bin:/bin")
+    with pytest.raises(NoCredentialsError, match="does not run"):
+        credentials_for()(HOST)
