@@ -6,6 +6,7 @@ a command line that only tells how it was called.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -37,6 +38,7 @@ def house(tmp_path: Path) -> Path:
     root = tmp_path / "a house"
     (root / "slipway" / "tasks").mkdir(parents=True)
     (root / "slipway" / "__init__.py").touch()
+    (root / "slipway" / "tasks" / "__init__.py").touch()
     (root / "slipway" / "tasks" / "cli.py").write_text(CLI)
     (root / "requirements.lock").write_text(locked("six"))
     shutil.copy(ROOT / "inv", root / "inv")
@@ -122,3 +124,66 @@ def test_a_python_without_venv_is_an_error_with_a_cure(house: Path, tmp_path: Pa
     assert done.returncode == 1
     assert "cannot make virtual environments" in done.stderr
     assert "apt-get install python3-venv" in done.stderr
+
+
+ELSEWHERE = {
+    "places": {
+        "PIP_USER": "1",
+        "PIP_TARGET": "/nowhere/target",
+        "PIP_PREFIX": "/nowhere/prefix",
+        "PIP_ROOT": "/nowhere/root",
+        "PYTHONUSERBASE": "/nowhere/user",
+    },
+    "versions": {"PIP_CONSTRAINT": "constraints.txt", "PIP_REQUIREMENT": "none.txt"},
+    "builds": {
+        "PIP_PYTHON": "/usr/bin/python3",
+        "PIP_NO_BINARY": ":all:",
+        "PIP_DRY_RUN": "1",
+        "PIP_PLATFORM": "win32",
+    },
+    "pip.conf": {"PIP_CONFIG_FILE": "pip.conf"},
+    "another home": {"PYTHONHOME": "/nowhere"},
+    "a search path": {"PYTHONPATH": "shadow", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"},
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_settings_for_another_python_or_place_neither_break_nor_divert_it(
+    house: Path, name: str
+) -> None:
+    (house / "constraints.txt").write_text("six==1.0\n")
+    (house / "pip.conf").write_text(
+        "[global]\nuser = true\n[install]\ntarget = /nowhere\nconstraint = constraints.txt\n"
+    )
+    (house / "shadow").mkdir()
+    (house / "shadow" / "six.py").write_text("raise SystemExit('the wrong six')\n")
+    done = run(house, **ELSEWHERE[name])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["six"]
+    assert not Path("/nowhere").exists()
+    # And what it made is whole without the setting.
+    again = run(house)
+    assert again.returncode == 0, again.stderr
+    assert "making" not in again.stderr
+
+
+def test_an_environment_that_does_not_work_is_not_called_made(house: Path) -> None:
+    cli = house / "slipway" / "tasks" / "cli.py"
+    cli.write_text("import a_module_that_is_not_there\n")
+    done = run(house)
+    assert done.returncode == 1
+    assert "does not work" in done.stderr
+    cli.write_text(CLI)
+    again = run(house)
+    assert again.returncode == 0, again.stderr
+    assert "making" in again.stderr
+
+
+def test_a_folder_that_is_no_environment_is_never_replaced(house: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "home"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years")
+    done = run(house, SLIPWAY_VENV=str(mine))
+    assert done.returncode == 1
+    assert "is no virtual environment" in done.stderr
+    assert (mine / "thesis.tex").read_text() == "years"
