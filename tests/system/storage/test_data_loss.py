@@ -36,7 +36,7 @@ def add_namespace(made: Box) -> str:
 
 def add_network(made: Box) -> str:
     with made.engine() as engine:
-        engine.client.api.create_network("mine", driver="macvlan", internal=True)
+        engine.client.api.create_network("mine", driver="bridge", internal=True)
     return "1 network (mine)"
 
 
