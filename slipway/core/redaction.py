@@ -1,8 +1,8 @@
 """What may be shown: text without secrets.
 
-One filter, for the edge where text leaves (terminal, logs) and for the words of errors. A secret is known by where it stands (a URL's password, an
-Authorization header, a field called token) or by its value: what the environment holds under a
-name that says so.
+One filter, for the edge where text leaves (terminal, logs) and for the words of errors. A secret is
+known by where it stands (a URL's password, an Authorization header, a field called token) or by its
+value: what the environment holds under a name that says so, and what was read from a file.
 """
 
 from __future__ import annotations

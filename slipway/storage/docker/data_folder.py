@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from slipway.storage.docker.bolt_file import BoltFile
+from slipway.storage.docker.bolt_database import BoltDatabase
 from slipway.storage.errors import StorageError
 
 DOCKERS_NAMESPACES = ("moby", "plugins.moby")
@@ -48,7 +48,7 @@ def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) 
         path = root / below / _METADATA
         if not path.exists():
             continue
-        database = BoltFile(path)
+        database = BoltDatabase(path)
         for key, _ in database.bucket(b"v1"):
             name = key.decode(errors="replace")
             if name in own or name == "version":
@@ -85,7 +85,7 @@ def networks_at_rest(data_root: Path) -> tuple[str, ...]:
     if not path.exists():
         return ()
     names = []
-    for key, value in BoltFile(path).bucket(b"libnetwork"):
+    for key, value in BoltDatabase(path).bucket(b"libnetwork"):
         if key.startswith(_NETWORK_KEY):
             # Eight bytes of libkv's own come before the JSON.
             record = _json(value[value.find(b"{") :], path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
 
-from slipway.storage.docker.bolt_file import _fnv
+from slipway.storage.docker.bolt_database import _fnv
 
 Bucket = Mapping[bytes, Union[bytes, "Bucket"]]
 PAGE = 4096

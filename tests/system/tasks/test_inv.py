@@ -157,7 +157,7 @@ def test_settings_for_another_python_or_place_neither_break_nor_divert_it(
     )
     (house / "shadow").mkdir()
     (house / "shadow" / "six.py").write_text("raise SystemExit('the wrong six')\n")
-    done = run(house, **ELSEWHERE[name])
+    done = run(house, cwd=house, **ELSEWHERE[name])
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["six"]
     assert not Path("/nowhere").exists()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.storage import Machine, MoveOptions, StorageError
-from slipway.storage.docker.bolt_file import BoltFile
+from slipway.storage.docker.bolt_database import BoltDatabase
 from slipway.storage.docker.data_folder import container_namespaces, foreign_entries
 from slipway.storage.docker.inventory import (
     DataFolders,
@@ -33,7 +33,7 @@ BUCKETS: st.SearchStrategy[Bucket] = st.recursive(
 )
 
 
-def read(database: BoltFile, content: Bucket, *names: bytes) -> None:
+def read(database: BoltDatabase, content: Bucket, *names: bytes) -> None:
     """Every bucket of the database has what was written."""
     found = dict(database.bucket(*names))
     assert sorted(found) == sorted(content)
@@ -51,8 +51,8 @@ def test_a_bolt_database_is_read_whatever_its_shape(
 ) -> None:
     path = tmp_path_factory.mktemp("bolt") / "db"
     write_bolt(path, content, inline=inline, leaf=leaf)
-    read(BoltFile(path), content)
-    assert list(BoltFile(path).bucket(b"not there", b"below")) == []
+    read(BoltDatabase(path), content)
+    assert list(BoltDatabase(path).bucket(b"not there", b"below")) == []
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "metas", "pages"])
@@ -69,7 +69,7 @@ def test_a_damaged_database_is_an_error_and_not_empty(tmp_path: Path, damage: st
         }[damage]
     )
     with pytest.raises(StorageError, match="bolt database"):
-        list(BoltFile(path).bucket(b"v1", b"k8s.io", b"images"))
+        list(BoltDatabase(path).bucket(b"v1", b"k8s.io", b"images"))
 
 
 def docker_root(root: Path) -> None:

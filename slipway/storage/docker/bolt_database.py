@@ -25,7 +25,7 @@ _PAGE_SIZES = tuple(1 << bits for bits in range(9, 17))
 _DEPTH = 64  # of pages: a whole database has a handful
 
 
-class BoltFile:
+class BoltDatabase:
     """A bolt database in memory. Raises StorageError for a file that is none."""
 
     def __init__(self, path: Path) -> None:
