@@ -60,7 +60,13 @@ class DockerInventory:
 
     @property
     def irreplaceable(self) -> str:
-        """What exists nowhere else, so that no pull or build makes it again; empty if nothing."""
+        """What exists nowhere else, images of no registry among it; empty where nothing does."""
+        own = _counted("image of no registry", self.own_images, "images of no registry")
+        return _joined((self.unique, own))
+
+    @property
+    def unique(self) -> str:
+        """What no pull and no build makes again; empty where there is nothing of that kind."""
         inside = (
             _counted("secret", self.secrets),
             _counted("config", self.configs),
@@ -70,7 +76,6 @@ class DockerInventory:
         parts = (
             _counted("volume", self.volumes),
             _counted("container", self.containers.values()),
-            _counted("image of no registry", self.own_images, "images of no registry"),
             _counted("network", self.networks),
             _counted("plugin", self.plugins),
             f"membership in a swarm{f' ({held})' if held else ''}" if self.swarm else "",

@@ -35,7 +35,10 @@ def mode_of(options: MoveOptions, before: DockerInventory | None) -> Mode:
     """`copy` where something exists nowhere else, or nobody can tell; else `fresh`."""
     if options.mode:
         return options.mode
-    return "fresh" if before is not None and not before.irreplaceable else "copy"
+    if before is None or before.unique:
+        return "copy"
+    # Images of no registry are built again by who built them, from the old place if need be.
+    return "copy" if options.delete_old and before.own_images else "fresh"
 
 
 def check_config(subject: DockerInstallation) -> None:

@@ -99,7 +99,6 @@ def _reversed(
         left_behind = "what was made since the move"
     if all(there) and journal.before and now:
         since = objects_since(journal.before, now)
-        left_behind = ", ".join(since)
         if since and not agree(f"made since the move, and not there after it: {', '.join(since)}"):
             raise StorageError("nothing was changed")
         # What a move to a fresh place stopped did not run since: there it is not.

@@ -160,7 +160,9 @@ def test_what_exists_nowhere_else_is_named_copied_and_missed(tmp_path: Path, wha
     assert found is not None
     assert plain is not None
     assert found.irreplaceable == what
-    assert mode_of(MoveOptions(), found) == "copy"
+    alone = "image" not in what  # the others stay in the old place, where they can be built from
+    assert mode_of(MoveOptions(), found) == ("copy" if alone else "fresh")
+    assert mode_of(MoveOptions(delete_old=True), found) == "copy"
     assert len(lost_objects(found, plain)) == 1
     assert objects_since(plain, found) == lost_objects(found, plain)
     assert DockerInventory.from_json(json.loads(json.dumps(found.as_json()))) == found
