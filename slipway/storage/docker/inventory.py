@@ -61,26 +61,26 @@ class DockerInventory:
     @property
     def irreplaceable(self) -> str:
         """What exists nowhere else, images of no registry among it; empty where nothing does."""
-        own = _counted("image of no registry", self.own_images, "images of no registry")
+        own = _counted(self.own_images, "images of no registry")
         return _joined((self.unique, own))
 
     @property
     def unique(self) -> str:
         """What no pull and no build makes again; empty where there is nothing of that kind."""
         inside = (
-            _counted("secret", self.secrets),
-            _counted("config", self.configs),
-            _counted("service", self.services),
+            _counted(self.secrets, "secrets"),
+            _counted(self.configs, "configs"),
+            _counted(self.services, "services"),
         )
         held = _joined(inside)
         parts = (
-            _counted("volume", self.volumes),
-            _counted("container", self.containers.values()),
-            _counted("network", self.networks),
-            _counted("plugin", self.plugins),
+            _counted(self.volumes, "volumes", named=False),
+            _counted(self.containers.values(), "containers", named=False),
+            _counted(self.networks, "networks"),
+            _counted(self.plugins, "plugins"),
             f"membership in a swarm{f' ({held})' if held else ''}" if self.swarm else "",
             *(f"containerd namespace {name} ({what})" for name, what in self.namespaces.items()),
-            _counted("other file", self.foreign),
+            _counted(self.foreign, "other files"),
         )
         return _joined(parts)
 
@@ -99,12 +99,12 @@ class DockerInventory:
         }
 
 
-def _counted(what: str, names: Iterable[str], plural: str = "") -> str:
-    """`2 volumes (a, b)`; of many, the first few."""
+def _counted(names: Iterable[str], plural: str, *, named: bool = True) -> str:
+    """`2 networks (a, b)`; of many, the first few names."""
     listed = sorted(names)
     more = ", ..." if len(listed) > _SHOWN else ""
-    noun = what if len(listed) == 1 else plural or f"{what}s"
-    return f"{len(listed)} {noun} ({', '.join(listed[:_SHOWN])}{more})" if listed else ""
+    shown = f" ({', '.join(listed[:_SHOWN])}{more})" if named else ""
+    return f"{len(listed)} {plural}{shown}" if listed else ""
 
 
 def _joined(parts: Iterable[str]) -> str:

@@ -81,6 +81,10 @@ def move_summary(journal: MoveJournal, profile: Profile) -> tuple[str, ...]:
     lines = [f"{human_bytes(total)} of data, {human_bytes(free)} free on {journal.disk}"]
     if journal.before and journal.carries and journal.before.irreplaceable:
         lines.append(f"goes along, for it exists nowhere else: {journal.before.irreplaceable}")
+    if journal.before and journal.before.volumes:
+        lines.append(f"volumes: {', '.join(journal.before.volumes)}")
+    if journal.before and journal.before.containers:
+        lines.append(f"containers: {', '.join(sorted(journal.before.containers.values()))}")
     if journal.left_behind:
         lines.append(f"stays behind: {journal.left_behind}; use --mode copy to take it along")
     return (*lines, *journal.notes, *profile.notes)

@@ -37,7 +37,7 @@ def add_namespace(made: Box) -> str:
 def add_network(made: Box) -> str:
     with made.engine() as engine:
         engine.client.api.create_network("mine", driver="bridge", internal=True)
-    return "1 network (mine)"
+    return "1 networks (mine)"
 
 
 def add_swarm(made: Box) -> str:
@@ -46,12 +46,12 @@ def add_swarm(made: Box) -> str:
         api.init_swarm(advertise_addr="127.0.0.1", listen_addr="127.0.0.1:0")
         api.create_secret("password", b"x")
         api.create_config("settings", b"y")
-    return "membership in a swarm (1 secret (password) and 1 config (settings))"
+    return "membership in a swarm (1 secrets (password) and 1 configs (settings))"
 
 
 def add_file(made: Box) -> str:
     (made.data_root / "backup.tar").write_text("mine")
-    return "1 other file (backup.tar)"
+    return "1 other files (backup.tar)"
 
 
 KINDS = {"namespace": add_namespace, "network": add_network, "swarm": add_swarm, "file": add_file}
@@ -91,13 +91,13 @@ def test_what_a_fresh_move_left_behind_is_never_deleted(bare: Box) -> None:
     add_file(bare)
     with bare.disk() as disk:
         move(bare, disk.place, mode="fresh")
-        with pytest.raises(StorageError, match=r"only there: 1 other file \(backup\.tar\)"):
+        with pytest.raises(StorageError, match=r"only there: 1 other files \(backup\.tar\)"):
             delete_kept(room_of(bare), print)
         assert (bare.data_root / "backup.tar").exists()
         restore(bare)
 
 
-def test_what_was_made_since_a_move_is_named_before_going_back_and_stays_on_its_disk(
+def test_what_was_made_since_a_move_is_named_and_stays_on_its_disk(
     bare: Box,
 ) -> None:
     with bare.disk() as disk:

@@ -131,15 +131,15 @@ def add_file(relative: str) -> Callable[[Path], None]:
 
 
 KINDS = {
-    "1 volume (v)": lambda root: (root / "volumes/v").mkdir(),
-    "1 container (c0ffee)": lambda root: (root / "containers/c0ffee").mkdir(),
-    "1 image of no registry (made:1)": add_own_image,
-    "1 network (mine)": add_network,
-    "1 plugin (vieux/sshfs:latest)": add_plugin,
+    "1 volumes": lambda root: (root / "volumes/v").mkdir(),
+    "1 containers": lambda root: (root / "containers/c0ffee").mkdir(),
+    "1 images of no registry (made:1)": add_own_image,
+    "1 networks (mine)": add_network,
+    "1 plugins (vieux/sshfs:latest)": add_plugin,
     "membership in a swarm": add_file("swarm/docker-state.json"),
     "containerd namespace k8s.io (2 images, 1 leases)": add_namespace,
-    "1 other file (backup.tar)": add_file("backup.tar"),
-    "1 other file (100000.100000)": add_file("100000.100000/volumes/x"),  # user namespaces
+    "1 other files (backup.tar)": add_file("backup.tar"),
+    "1 other files (100000.100000)": add_file("100000.100000/volumes/x"),  # user namespaces
 }
 
 
@@ -160,7 +160,9 @@ def test_what_exists_nowhere_else_is_named_copied_and_missed(tmp_path: Path, wha
     assert found is not None
     assert plain is not None
     assert found.irreplaceable == what
-    alone = "image" not in what  # the others stay in the old place, where they can be built from
+    alone = (
+        "no registry" not in what
+    )  # the others stay in the old place, where they can be built from
     assert mode_of(MoveOptions(), found) == ("copy" if alone else "fresh")
     assert mode_of(MoveOptions(delete_old=True), found) == "copy"
     assert len(lost_objects(found, plain)) == 1
@@ -182,7 +184,7 @@ def test_a_swarm_managers_secrets_are_named_and_compared() -> None:
     plain = DockerInventory("overlay2", {}, (), {}, ())
     manager = replace(plain, swarm=True, secrets=("a", "b"), configs=("c",), services=("s",))
     assert manager.irreplaceable == (
-        "membership in a swarm (2 secrets (a, b), 1 config (c) and 1 service (s))"
+        "membership in a swarm (2 secrets (a, b), 1 configs (c) and 1 services (s))"
     )
     assert lost_objects(manager, plain) == (
         "swarm this node's membership",

@@ -67,7 +67,7 @@ def test_a_stopped_daemons_images_volumes_and_containers_are_read_from_its_files
     assert found == DockerInventory(
         "overlay2", {"sha256:aa": ("one:1",)}, ("v",), {"c0ffee": "c0ffee"}, ()
     )
-    assert found.irreplaceable == "1 volume (v) and 1 container (c0ffee)"
+    assert found.irreplaceable == "1 volumes and 1 containers"
     assert daemon_at_rest(DataFolders(tmp_path / "volumes")) is None
 
 
