@@ -18,7 +18,7 @@ from typing import Any
 from slipway.core import Project, sha256_file, tree_sha256
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.launcher_layer import launcher_key
-from slipway.matrix import Image, Tool
+from slipway.matrix import Addon, Image, Tool
 from slipway.records import (
     BUILD,
     Locks,
@@ -128,6 +128,11 @@ def _pins_hash(lock: PythonLock) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
+def _addon_words(addon: Addon) -> str:
+    """What `plan` says of an add-on: its version, or what it asks for, and what happens to it."""
+    return f"{addon.version or ' '.join(addon.requirements) or 'unknown'} ({addon.action})"
+
+
 def _recipe(closure: PythonLock, python: str, locks: Locks, common: SharedInputs) -> str:
     """How the sdists of a closure become wheels; "" where it has none."""
     sdists = [pin for pin in closure.pins if pin.source]
@@ -178,7 +183,7 @@ def build_inputs(
         templates=common.templates,
         installer=common.installer if python else "",
         launcher=common.launcher,
-        addons={a.name: f"{a.version or 'unknown'} ({a.action})" for a in image.addons},
+        addons={addon.name: _addon_words(addon) for addon in image.addons},
         python=python,
         tools=binaries,
         wheels=" ".join(sorted({*recipes.values()})),

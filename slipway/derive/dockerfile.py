@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import textwrap
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def dockerfile_quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+def environment_value(text: str) -> str:
+    """A value of ENV: as it is where it is one word to a Dockerfile, else quoted."""
+    return text if re.fullmatch(r"[A-Za-z0-9_./:@%+,=-]+", text) else dockerfile_quoted(text)
+
+
 def comment_lines(text: str) -> str:
     """`text` as Dockerfile comment lines."""
     return textwrap.fill(text, 100, initial_indent="# ", subsequent_indent="# ")
@@ -36,6 +42,7 @@ def _template(folder: Path) -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = dockerfile_quoted
+    environment.filters["value"] = environment_value
     environment.filters["comment"] = comment_lines
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     return environment.get_template("Dockerfile.j2")
@@ -95,14 +102,22 @@ def labels_of(image: Image, locks: Locks) -> dict[str, str]:
             explain_image(image), sort_keys=True, separators=(",", ":")
         ),
     }
+    for addon in image.addons:
+        labels |= addon.labels
     if lock and lock.digest:
         labels["org.opencontainers.image.base.digest"] = lock.digest
     return labels
 
 
+def _titled(addon: Addon) -> str:
+    if addon.action == "keep" and addon.version is None:
+        return f"{addon.name} (version of the base)"
+    return addon.title
+
+
 def render_dockerfile(image: Image, locks: Locks, tools: tuple[Tool, ...], templates: Path) -> str:
     """The Dockerfile of one image."""
-    layers = [f"{a.name} {a.version or '(version of the base)'} ({a.action})" for a in image.addons]
+    layers = [f"{_titled(a)} ({a.action})" for a in image.addons]
     return _template(templates).render(
         image=image,
         facts=image.base.facts,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from slipway.matrix.model import Addon, Base, Platform
-from slipway.matrix.schema import AddonEntry, ToolEntry
+from slipway.matrix.schema import AddonEntry, OnlyEntry, ToolEntry
 
 
 def decide_addons(
@@ -17,6 +19,18 @@ def decide_addons(
 
     `version` is the axis' value where the add-on's version is an axis, None for "none".
     """
+    if entry.version is None:
+        if entry.platforms is not None and platform not in entry.platforms:
+            return None
+        return Addon(
+            name,
+            "install",
+            None,
+            entry.because,
+            tuple(entry.requires),
+            MappingProxyType(dict(entry.env)),
+            MappingProxyType(dict(entry.labels)),
+        )
     wanted = version if entry.version == "axis" else entry.version
     carried = name in base.carries
     if not carried:
@@ -29,6 +43,7 @@ def decide_addons(
             entry.because,
             (_pin(name, wanted), *(_pin(*extra) for extra in entry.with_.items())),
             MappingProxyType(dict(entry.env)),
+            MappingProxyType(dict(entry.labels)),
         )
     has = base.carries[name]
     reason = _replaced(entry, has, wanted)
@@ -36,6 +51,24 @@ def decide_addons(
         return Addon(name, "keep", has, f"the base carries {has or 'it'}")
     because = f"the base carries {has or 'a version that is not known'}: {reason}"
     return Addon(name, "replace", wanted, because, (_pin(name, wanted),))
+
+
+def is_for(only: OnlyEntry | None, image: str, group: str, base: Base) -> bool:
+    """Whether an add-on is for an image: every condition that is stated holds."""
+    if only is None:
+        return True
+    names = (
+        (image, only.images),
+        (group, only.groups),
+        (base.name, only.bases),
+        (base.family.name, only.families),
+    )
+    return (
+        all(not globs or any(fnmatchcase(name, glob) for glob in globs) for name, globs in names)
+        and only.device in (None, base.facts.device)
+        and SpecifierSet(only.torch).contains(base.facts.torch)
+        and SpecifierSet(only.python).contains(base.facts.python)
+    )
 
 
 def read_tool(name: str, entry: ToolEntry) -> Addon:

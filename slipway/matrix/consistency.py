@@ -236,6 +236,23 @@ def _shared_tags(source: MatrixEntries) -> None:
 
 def _addon(source: MatrixEntries, name: str, addon: AddonEntry) -> None:
     path: Path = ("addons", name)
+    if addon.version is None:
+        if not (addon.requires or addon.env or addon.labels):
+            what = f"{name} adds nothing"
+            cure = "state `version`, `requires`, `env` or `labels`"
+            source.problems.append(Problem(path, what, cure))
+        if (
+            addon.with_
+            or addon.replace_below
+            or any(name in b.carries for b in source.bases.values())
+        ):
+            what = f"{name} has no `version`, and nothing that is kept or replaced is without one"
+            source.problems.append(Problem(path, what, "state its version, as version: 5.1.4"))
+        return
+    if addon.requires:
+        what = f"{name} has both `version` and `requires`"
+        cure = "use `with` for what comes along, or leave `version` out"
+        source.problems.append(Problem((*path, "requires"), what, cure))
     if (addon.version == "axis") != (name == AXIS):
         what = f"`version: axis` is for {AXIS}, whose versions `images` lists; others pin one"
         source.problems.append(Problem((*path, "version"), what, "as version: 5.1.4"))

@@ -10,7 +10,7 @@ from string import Formatter
 from packaging.version import Version
 
 from slipway.core import did_you_mean
-from slipway.matrix.addons import decide_addons, read_tool
+from slipway.matrix.addons import decide_addons, is_for, read_tool
 from slipway.matrix.consistency import waits
 from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.model import AXIS, Addon, Base, Image, Platform
@@ -143,6 +143,7 @@ def _image(
     decided = (
         decide_addons(addon, settings, base, platform, version)
         for addon, settings in source.addons.items()
+        if is_for(settings.only, name, group, base)
     )
     addons = [addon for addon in decided if addon is not None]
     axes = {name for name, settings in source.addons.items() if settings.version == "axis"}

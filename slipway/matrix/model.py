@@ -96,6 +96,12 @@ class Addon:
     because: str
     requirements: tuple[str, ...] = ()  # what pip is asked for, in order
     env: Mapping[str, str] = field(default_factory=_nothing)
+    labels: Mapping[str, str] = field(default_factory=_nothing)
+
+    @property
+    def title(self) -> str:
+        """Name, and version where it is of one."""
+        return f"{self.name} {self.version}" if self.version else self.name
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Literal
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -49,7 +50,14 @@ def _account(text: str) -> str:
     return text
 
 
+def _single_lines(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        if not value.isprintable():
+            raise _fail(f"the value of {name} is more than a line of text", "keep it on one line")
+
+
 def _environment(env: Mapping[str, str]) -> Mapping[str, str]:
+    _single_lines(env)
     for name in env:
         if not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
             raise _fail(f"{name!r} cannot name an environment variable", "as PYTHONUNBUFFERED")
@@ -173,10 +181,56 @@ class ReplaceEntry(Entry):
     because: Prose
 
 
-class AddonEntry(Entry):
-    """One of `addons`."""
+def _specifier(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        raise _fail(f"{text!r} names no versions", 'as "<2.6" or "==2.3.*"') from None
+    return text
 
-    version: Annotated[str, AfterValidator(lambda text: _exact_or("axis", text))]
+
+def _requirement(text: str) -> str:
+    try:
+        parsed = Requirement(text)
+    except InvalidRequirement:
+        raise _fail(f"{text!r} is not a requirement", 'as "transformers[torch]>=5,<6"') from None
+    if parsed.url is not None:
+        raise _fail(
+            f"{text!r} names a place and no version: nothing of it could be locked for others",
+            "publish it to an index that pip knows, and name it with its version",
+        )
+    return text
+
+
+def _labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    _single_lines(labels)
+    for name in labels:
+        if not re.fullmatch(r"[a-z0-9]+([.\-/_][a-z0-9]+)*", name):
+            raise _fail(f"{name!r} cannot name a label", "as com.example.team")
+        if name.startswith(("org.opencontainers.image.", "io.slipway.")):
+            raise _fail(f"{name} is written by Slipway", "choose a name of your own domain")
+    return labels
+
+
+class OnlyEntry(Entry):
+    """The images that an add-on is for. A key that is not there matches everything."""
+
+    images: list[Text] = []
+    groups: list[Text] = []
+    bases: list[Text] = []
+    families: list[Text] = []
+    device: Literal["gpu", "cpu"] | None = None
+    torch: Annotated[str, AfterValidator(_specifier)] = ""
+    python: Annotated[str, AfterValidator(_specifier)] = ""
+
+
+class AddonEntry(Entry):
+    """One of `addons`: a package of its own name and `version`, or `requires`, or settings only."""
+
+    version: Annotated[str, AfterValidator(lambda text: _exact_or("axis", text))] | None = None
+    requires: list[Annotated[str, AfterValidator(_requirement)]] = []
+    labels: Annotated[dict[str, str], AfterValidator(_labels)] = {}
+    only: OnlyEntry | None = None
     because: Prose
     platforms: list[Platform] | None = None
     with_: dict[str, Exact] = Field(default={}, alias="with")
@@ -234,14 +288,6 @@ class ReferenceEntry(Entry):
     tag: Text
     because: Prose
     without: list[str] = []
-
-
-def _specifier(text: str) -> str:
-    try:
-        SpecifierSet(text)
-    except InvalidSpecifier:
-        raise _fail(f"{text!r} names no versions", 'as "<2.6" or "==2.3.*"') from None
-    return text
 
 
 class LeftOutEntry(Entry):
