@@ -90,9 +90,14 @@ def _script(
     env: Mapping[str, str],
     hyperparameters: Mapping[str, Any],
 ) -> tuple[str, tuple[str, ...]]:
-    """The script, and its arguments: the command line's, else the hyperparameters."""
+    """The script, and its arguments: the command line's, else the hyperparameters.
+
+    A script alone on the command line is SDK v3's way to name it: its arguments are the
+    hyperparameters all the same.
+    """
     if words:
-        return words[0], tuple(words[1:])
+        given = tuple(to_arguments(script_hyperparameters(hyperparameters)))
+        return words[0], tuple(words[1:]) or given
     script = (
         settings.text("script")
         or env.get("SAGEMAKER_PROGRAM")

@@ -25,8 +25,10 @@ from launcher.platforms import (
     network_warnings,
     read_network_stack,
     sagemaker_variables,
+    script_hyperparameters,
     slurm_changes,
     stale_variables,
+    to_arguments,
     unless_set,
     visible_ids,
 )
@@ -91,6 +93,7 @@ def plan_launch(context: Context) -> Plan:
     kind, nodes = instance_type(context), context.topology.nodes
     table = network_variables(context.env, kind, stack, nodes) if profile else []
     warnings = network_warnings(context.env, kind, stack, nodes) if profile else []
+    warnings += _unpassed_hyperparameters(context)
     topology = context.topology
     return Plan(
         context=context,
@@ -110,6 +113,18 @@ def plan_launch(context: Context) -> Plan:
             context.hyperparameters,
         ),
     )
+
+
+def _unpassed_hyperparameters(context: Context) -> list[str]:
+    """A warning where the command line's arguments stand in for the hyperparameters."""
+    values = script_hyperparameters(context.hyperparameters)
+    if context.platform != SAGEMAKER or not values or list(context.args) == to_arguments(values):
+        return []
+    return [
+        f"the script is given its arguments after --, not the hyperparameters "
+        f"({', '.join(sorted(values))}), which it finds in SM_HPS; name the script alone to have "
+        "them passed"
+    ]
 
 
 def instance_type(context: Context) -> str:

@@ -30,6 +30,28 @@ _ABORT = re.compile(
 _NO_EXCEPTION = "terminate called without an active exception"
 _LEFT_OPEN = "(no torch.distributed.destroy_process_group() at the script's end?)"
 
+#: An exit of Python's without a traceback. A file that is no Python, or can not be read; argparse.
+_SYNTAX = re.compile(
+    r'^  File "(?P<file>.+)", line (?P<line>\d+)\n(?:^.*\n){0,4}?'
+    r"^(?P<error>(?:Syntax|Indentation|Tab)Error: .*)$",
+    re.MULTILINE,
+)
+_UNREADABLE = re.compile(
+    r"^\S*: (?P<error>can't (?:open file|find '__main__' module).*)$", re.MULTILINE
+)
+_ARGPARSE = re.compile(r"^(?P<error>[^\s:][^:\n]*: error: .*)$", re.MULTILINE)
+#: Of the last line, which may be anything.
+LAST_LINE_CHARS = 300
+_FATAL = "Fatal Python error: "
+#: The thread that crashed, which faulthandler writes among all others, the main thread last.
+_CURRENT_THREAD = re.compile(
+    r"^Current thread .*\(most recent call first\):\n(?:  .*\n?)+", re.MULTILINE
+)
+#: Signals of a defect in native code, for which faulthandler writes where Python was.
+_CRASH_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+)
+
 #: What a healthy rank says when another one has gone away (gloo, NCCL, TCPStore).
 _SECONDARY = re.compile(
     r"Connection closed by peer|Connection reset by peer|Connection refused|Broken pipe"
@@ -57,6 +79,15 @@ class Exit:
 
 
 @dataclass(frozen=True)
+class LastWords:
+    """What a rank without a traceback wrote at its end: the message, and the lines before it."""
+
+    message: str
+    lines: str
+    certain: bool = False
+
+
+@dataclass(frozen=True)
 class Crash:
     """How a rank's log ends. `age` is seconds since the log was last written."""
 
@@ -67,16 +98,64 @@ class Crash:
 
 def read_crash(path: Path) -> Crash | None:
     """The traceback, or an abort's words, at the end of a log file; None when there is none."""
+    text = _tail(path)
+    found = parse_crash(text) if text else None
+    if found is None:
+        return None
+    try:
+        written = path.stat().st_mtime
+    except OSError:
+        return None
+    return Crash(*found, age=max(0.0, time.time() - written))
+
+
+def _tail(path: Path) -> str:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-        written = path.stat().st_mtime
+            return file.read().decode("utf-8", errors="replace")
     except OSError:
+        return ""
+
+
+def parse_last_words(text: str) -> LastWords | None:
+    """What a rank said that ended without a traceback; None where it said nothing at all.
+
+    Python reports a syntax error and a script that it can not open so, argparse a wrong argument;
+    of sys.exit("text") only the text is left, as the last line.
+    """
+    text = _RANK_PREFIX.sub("", text).rstrip()
+    syntax = _last_match(_SYNTAX, text)
+    if syntax:
+        message = f"{syntax['error']} ({syntax['file']}, line {syntax['line']})"
+        return LastWords(message, syntax[0], certain=True)
+    for pattern in (_UNREADABLE, _ARGPARSE):
+        match = _last_match(pattern, text)
+        if match:
+            return LastWords(match["error"], match[0], certain=True)
+    lines = [line for line in text[-2000:].splitlines() if line.strip()]
+    if not lines:
         return None
-    found = parse_crash(text)
-    return Crash(*found, age=max(0.0, time.time() - written)) if found else None
+    return LastWords(lines[-1].strip()[:LAST_LINE_CHARS], "\n".join(lines[-10:]))
+
+
+def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last one, if no more than a few lines follow it: warnings at exit, not a whole run."""
+    matches = list(pattern.finditer(text))
+    return matches[-1] if matches and text.count("\n", matches[-1].end()) <= 10 else None
+
+
+def _last_words(paths: Sequence[Path]) -> LastWords | None:
+    """Of a rank's files: a message that says what it is, else what stands on stderr, else stdout.
+
+    sys.exit("text") goes to stderr, where runners keep that apart.
+    """
+    said = [(path.name != "stderr.log", parse_last_words(_tail(path))) for path in paths]
+    ordered = sorted(
+        ((not words.certain, late, words) for late, words in said if words), key=lambda x: x[:2]
+    )
+    return ordered[0][2] if ordered else None
 
 
 def parse_crash(text: str) -> tuple[str, str] | None:
@@ -92,7 +171,11 @@ def parse_crash(text: str) -> tuple[str, str] | None:
         words = " ".join(abort[0].split())
         if words == _NO_EXCEPTION:
             words = f"{words} {_LEFT_OPEN}"
-        return words, text[abort.start() :][:ABORT_CHARS].rstrip()
+        rest = text[abort.start() :]
+        current = _CURRENT_THREAD.search(rest)
+        if abort["python"] and current and current.end() > ABORT_CHARS:
+            rest = f"{words}\n\n{current[0]}"
+        return words, rest[:ABORT_CHARS].rstrip()
     if start < 0:
         return None
     block: list[str] = []
@@ -123,7 +206,13 @@ def causes_of_exits(
     if harvest:
         for rank in crashes:
             failed.setdefault(rank, FAILED)
-    return [_cause(rank, code, crashes.get(rank), oom_kills) for rank, code in failed.items()]
+    files: dict[int, list[Path]] = {}
+    for path, rank in logs.items():
+        files.setdefault(rank, []).append(path)
+    return [
+        _cause(rank, code, crashes.get(rank), files.get(rank, []), oom_kills)
+        for rank, code in failed.items()
+    ]
 
 
 def _crashes(logs: Mapping[Path, int]) -> dict[int, Crash]:
@@ -135,16 +224,34 @@ def _crashes(logs: Mapping[Path, int]) -> dict[int, Crash]:
     return found
 
 
-def _cause(rank: int, code: int, crash: Crash | None, oom_kills: int) -> Cause:
+def _cause(
+    rank: int, code: int, crash: Crash | None, files: Sequence[Path], oom_kills: int
+) -> Cause:
     age = crash.age if crash else 0.0
     if code < 0 and not (crash and -code == signal.SIGABRT):
         name = signal_name(-code)
         oom = f", the kernel killed for memory (oom_kill +{oom_kills})" if oom_kills else ""
         # Ranks that we or their runner ended are no cause of anything.
         ended = -code == signal.SIGTERM
-        return Cause("RankKilled", f"killed by {name}{oom}", FAILED, rank=rank, secondary=ended)
+        fatal = crash is not None and crash.message.startswith(_FATAL) and -code in _CRASH_SIGNALS
+        stack = crash.frames if crash and fatal else ""
+        place = _innermost_frame(stack)
+        text = f"killed by {name}{oom}{f' in {place}' if place else ''}"
+        return Cause(
+            "RankKilled",
+            text,
+            FAILED,
+            rank=rank,
+            age=age if fatal else 0.0,
+            detail=stack,
+            secondary=ended,
+        )
     if crash is None:
-        return Cause("TrainingError", f"exit code {code}, no traceback", code, rank=rank)
+        words = _last_words(files)
+        if words is None:
+            return Cause("TrainingError", f"exit code {code}, no traceback", code, rank=rank)
+        text = words.message if words.certain else f"exit code {code}: {words.message}"
+        return Cause("TrainingError", text, code, rank=rank, detail=words.lines)
     return Cause(
         "TrainingError",
         crash.message,
@@ -154,6 +261,13 @@ def _cause(rank: int, code: int, crash: Crash | None, oom_kills: int) -> Cause:
         detail=crash.frames,
         secondary=bool(_SECONDARY.search(crash.message)),
     )
+
+
+def _innermost_frame(stack: str) -> str:
+    """Where the crashing thread was, of a dump of faulthandler's: 'train.py, line 3 in step'."""
+    thread = _CURRENT_THREAD.search(stack)
+    match = re.search(r'^  File "(.+)", line (\d+) in (.+)$', thread[0] if thread else "", re.M)
+    return f"{match[1]}, line {match[2]} in {match[3]}" if match else ""
 
 
 def is_ending_ranks(runner_log: Path) -> bool:
