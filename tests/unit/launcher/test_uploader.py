@@ -26,7 +26,8 @@ class Meeting(LonePeers):
         self.shared.setdefault("peers", {})[node] = self
 
     def gather(self, name: str, value: Any, **_: Any) -> list[Any]:
-        barrier: threading.Barrier = self.shared["barrier"]
+        # One barrier a name: a node's threads gather at the same time, each something else.
+        barrier: threading.Barrier = self.shared.setdefault(f"barrier {name}", threading.Barrier(2))
         self.shared.setdefault(name, [None, None])[self.node] = value
         barrier.wait(20)
         values = list(self.shared[name])
@@ -82,7 +83,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pair(tmp_path: Path, *stores: Store) -> list[Uploader]:
-    shared = {"barrier": threading.Barrier(2)}
+    shared: dict[str, Any] = {}
     return [
         Uploader(
             store,
