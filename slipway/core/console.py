@@ -83,7 +83,7 @@ class Reporter:
         self._last_line.pop(task, None)
 
     def _row(self, progress: Progress, event: Event, note: str) -> None:
-        if event.kind in ("done", "failed") and not event.step:
+        if event.kind in ("done", "failed", "cached") and not event.step:
             if event.task in self._rows:
                 progress.remove_task(self._rows.pop(event.task))
             return

@@ -72,7 +72,7 @@ class Project:
 
     @property
     def records(self) -> Path:
-        """What was made, one folder an image: build, verify, sqsh and push records."""
+        """What was made, one JSON file an image: build, verify, sqsh and push records."""
         return self.state / "images"
 
     @property

@@ -49,7 +49,7 @@ def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[st
                 image.name,
                 image.base.facts.torch,
                 image.base.facts.python,
-                image.base.facts.torch_cuda or "cpu",
+                _cuda(image.base),
                 image.base.facts.os,
                 _short(image.addon(AXIS)),
                 _short(image.addon("sagemaker-training")),
@@ -139,6 +139,15 @@ def _support(base: Base, on: date | None) -> str:
         return "-"
     over = past_support(base, on) if on else None
     return over or base.end_of_patch.isoformat()
+
+
+def _cuda(base: Base) -> str:
+    """The toolkit's version, as in the base's tag; torch's own where it was built for another."""
+    facts = base.facts
+    if facts.cuda is None:
+        return facts.torch_cuda or "cpu"
+    differs = facts.torch_cuda and facts.torch_cuda != facts.cuda
+    return f"{facts.cuda} (torch {facts.torch_cuda})" if differs else facts.cuda
 
 
 def _short(addon: Addon | None) -> str:

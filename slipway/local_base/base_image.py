@@ -67,6 +67,24 @@ def ensure_local_base(
             where=str(project.locks),
             cure="Run `./inv lock`.",
         )
+    on_event(Event("start", task))
+    try:
+        _make_base(project, engine, base, lock, on_event, credentials)
+    except BaseException:
+        on_event(Event("failed", task))
+        raise
+    on_event(Event("done", task))
+    return name
+
+
+def _make_base(
+    project: Project,
+    engine: Engine,
+    base: Base,
+    lock: PythonLock,
+    on_event: OnEvent,
+    credentials: CredentialsFor,
+) -> None:
     log = project.logs / f"base-{base.name}.log"
     with exclusive(project.cache / "local-base.lock", f"make {base.name}"):
         wheels = _wheels(project, base, lock, on_event)
@@ -76,17 +94,16 @@ def ensure_local_base(
             BuildRequest(
                 dockerfile=(project.local_base / "Dockerfile").read_text("utf-8"),
                 context=_context(project, lock, wheels),
-                tags=(name,),
+                tags=(local_base_reference(base),),
                 build_args={"ROOTFS": rootfs},
-                labels={RECIPE_LABEL: recipe},
+                labels={RECIPE_LABEL: local_base_id(project, base, lock)},
                 secrets={},
             ),
-            task=task,
+            task=f"base {base.name}",
             credentials=credentials,
             on_event=on_event,
             log=log,
         )
-    return name
 
 
 def _recipe_of(engine: Engine, name: str) -> str | None:
@@ -117,14 +134,17 @@ def _rootfs_image(
         with tar.open("rb") as stream:
             import_rootfs(engine, stream, name)
     else:
+        task = "root file system"
+        on_event(Event("start", task))
         build_image(
             engine,
             local_base_request(project, name),
-            task="root file system",
+            task=task,
             credentials=credentials,
             on_event=on_event,
             log=log.with_name(f"{log.stem}-rootfs.log"),
         )
+        on_event(Event("done", task))
     return name
 
 

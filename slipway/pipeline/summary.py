@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from shlex import quote
+from shutil import which
 from typing import Any
 
 from slipway.core import human_bytes, human_seconds, print_json, print_table, say
@@ -22,13 +23,14 @@ def next_commands(
     is named in DOCKER_HOST.
     """
     docker = "docker" if engine_url == DEFAULT_URL else f"DOCKER_HOST={quote(engine_url)} docker"
+    has_docker = which("docker") is not None  # Slipway itself needs no such program
     commands = []
-    if record.built and "build" in stages:
+    if record.built and "build" in stages and has_docker:
         commands.append(f"{docker} run --rm -it {record.built.reference} bash")
     if record.exported and "sqsh" in stages:
         script = f"./inv slurm.script {name} --nodes 2 --instance ml.p5.48xlarge"
         commands.append(f"{script} --sqsh {quote(record.exported.path)} -- train.py")
-    if "push" in stages:
+    if "push" in stages and has_docker:
         commands += [
             f"{docker} pull {pushed.uri.rpartition(':')[0]}@{pushed.digest}"
             for pushed in record.pushed.values()

@@ -1,0 +1,42 @@
+"""What comes next is told by commands that work when they are pasted."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from slipway.engine import DEFAULT_URL
+from slipway.pipeline import summary
+from slipway.records import BuildRecord, ExportRecord, ImageRecord, PushRecord
+from tests.unit.docs.test_docs import exit_code
+
+RECORD = ImageRecord(
+    built=BuildRecord("abc", {}, "sagemaker-slipway/local:1", "sha256:1", 1, 1.0),
+    exported=ExportRecord("sha256:1", "/a folder/local.sqsh", "sha256:2", 1, 1.0),
+    pushed={"local": PushRecord("sha256:1", "127.0.0.1:5055/x:1", "sha256:3", "m", 1, 1.0)},
+)
+STAGES = ("build", "sqsh", "push")
+
+
+@pytest.mark.parametrize("url", [DEFAULT_URL, "unix:///a folder/engine.sock", "tcp://host:2376"])
+def test_docker_is_told_where_the_engine_is(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "which", lambda program: f"/usr/bin/{program}")
+    run, _script, pull = summary.next_commands("local", RECORD, STAGES, url)
+    for command in (run, pull):
+        words = shlex.split(command)
+        environment = [f"DOCKER_HOST={url}"] if url != DEFAULT_URL else []
+        assert words[: len(environment) + 1] == [*environment, "docker"]
+    assert pull.endswith("127.0.0.1:5055/x@sha256:3")
+
+
+def test_without_a_docker_program_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "which", lambda _program: None)
+    (script,) = summary.next_commands("local", RECORD, STAGES, DEFAULT_URL)
+    assert script.startswith("./inv slurm.script local ")
+    assert exit_code(script) == 0
+    assert "--sqsh '/a folder/local.sqsh'" in script
+
+
+def test_only_what_was_done_has_a_next() -> None:
+    assert summary.next_commands("local", RECORD, ("verify",), DEFAULT_URL) == []
