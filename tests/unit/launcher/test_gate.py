@@ -341,8 +341,12 @@ def test_a_gate_that_says_nothing_any_more_is_lost(
         monkeypatch.setattr(wire, "DEAF_SECONDS", 1.0)
         assert first._server is not None
         monkeypatch.setattr(first._server, "_look", lambda _: None)  # its sign of life
-        with pytest.raises(PeerError, match="lost"):
+        # A slow machine may have node 0 miss a word of its own before node 1 does.
+        with pytest.raises(PeerError):
             second.gather("x", 1)
+        verdict = second.fail(None)
+        assert verdict is not None
+        assert "lost" in verdict.headline()
 
 
 def channels() -> tuple[wire.Channel, wire.Channel]:
