@@ -207,7 +207,7 @@ class _Blob:
             size += len(piece)
             if size > self.descriptor.size:
                 raise LayerError(
-                    f"{digest} is longer than its {self.descriptor.size} bytes",
+                    f"{digest} does not have its digest: it is longer than it should be",
                     where=self.store.where,
                 )
             hasher.update(piece)
