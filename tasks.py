@@ -25,6 +25,7 @@ from slipway.tasks import (
     sqsh,
     storage,
     task_command,
+    task_page,
 )
 
 
@@ -47,16 +48,17 @@ def doctor(c: Context, json: bool = False) -> None:
 
 @task_command(help={"check": "write nothing: print what differs and exit 2"})
 def generate(c: Context, check: bool = False) -> None:
-    """Write the Dockerfiles and docs/images.md from versions.yaml."""
+    """Write what is derived: Dockerfiles, docs/images.md, docs/tasks.md."""
     checkout = pipeline.Checkout.at(ROOT)
     files = derive.expected_files(checkout.project, checkout.matrix, checkout.locks)
+    files[checkout.project.root / "docs" / "tasks.md"] = task_page(ns)
     if not check:
         written, removed = derive.write_generated(checkout.project, files)
         say(f"{len(files)} files: {written} written, {removed} removed")
     elif differences := derive.find_drift(checkout.project, files):
         print("".join(differences), end="")
         raise DriftError(
-            f"{len(differences)} generated files differ from what versions.yaml gives",
+            f"{len(differences)} generated files differ from what they are made of",
             cure="Run `./inv generate` and commit the result.",
         )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         task_command,
     )
     from slipway.tasks.matrix import explain_name
+    from slipway.tasks.task_page import task_page
 
 __all__ = [
     "BUILD",
@@ -31,6 +32,7 @@ __all__ = [
     "TARGET",
     "explain_name",
     "task_command",
+    "task_page",
 ]
 
 __getattr__ = lazy_face(
@@ -38,5 +40,6 @@ __getattr__ = lazy_face(
     {
         "commands": "BUILD IMAGE_NAMES JSON NAMES REGION ROOT SQSH TARGET task_command",
         "matrix": "explain_name",
+        "task_page": "task_page",
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from invoke.collection import Collection
@@ -11,8 +12,10 @@ from invoke.context import Context
 
 import tasks
 from slipway.core import DriftError, SlipwayError, interrupts
-from slipway.tasks import cli, task_command
+from slipway.tasks import cli, task_command, task_page
 from slipway.tasks.cli import InvProgram
+
+ROOT = Path(__file__).parents[3]
 
 SEEN: list[object] = []
 
@@ -187,3 +190,12 @@ def test_a_short_flag_is_chosen_and_means_the_same_everywhere() -> None:
     assert meanings == {"j": {"jobs"}, "o": {"output"}, "y": {"yes"}}
     core = InvProgram(name="Slipway", binary="inv").initial_context.flags
     assert {f"-{short}" for short in meanings} & set(core) == set()
+
+
+def test_the_page_of_tasks_has_every_task_and_argument_and_is_what_is_committed() -> None:
+    page = task_page(tasks.ns)
+    for context in tasks.ns.to_contexts():
+        assert f"\n## {context.name}\n" in page
+        for flag in context.flags:
+            assert flag == "--names" or f"`{flag}`" in page
+    assert page == (ROOT / "docs" / "tasks.md").read_text()
