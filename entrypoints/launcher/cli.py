@@ -34,6 +34,7 @@ usage: launch COMMAND [OPTIONS] [-- SCRIPT ARGS...]
   upload      DIR S3: upload a directory, verified
   verify      DIR S3 or S3 DIR: compare sizes; anything missing is printed
   once-per-node -- CMD: of all ranks on a node one runs it, the others wait for its result
+  stacks      [JOB]: print where every rank on this machine stands now; harms nothing
   topology    print the nodes of this job and which one this is
   plan        print what would be started here, and why; starts nothing
   help        this text
@@ -189,7 +190,14 @@ def _once(words: Sequence[str], env: Mapping[str, str]) -> int:
     return once.run_once_per_node(parse_flags(words)[1], env)
 
 
+def _stacks(words: Sequence[str], env: Mapping[str, str]) -> int:
+    from launcher.ranks import print_stacks
+
+    return print_stacks(words, env)
+
+
 COMMANDS: dict[str, Command] = {
+    "stacks": _stacks,
     "train": _train,
     "toolkit": _toolkit,
     "topology": _topology,

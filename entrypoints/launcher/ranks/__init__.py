@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         kill_tree,
         send_signal,
     )
+    from launcher.ranks.show_stacks import print_stacks
     from launcher.ranks.stall import HANG_KIND, StallReport
     from launcher.ranks.supervisor import RankSupervisor
 
@@ -75,6 +76,7 @@ __all__ = [
     "kill_tree",
     "layout_ranks",
     "local_disk",
+    "print_stacks",
     "send_signal",
 ]
 
@@ -83,14 +85,17 @@ __getattr__ = lazy_face(
     {
         "extension_cache": "ExtensionsCache cache_variables local_disk",
         "hang_watch": "HangWatch WatchOptions cause_of_hang",
-        "stall": "HANG_KIND StallReport",
-        "outcome": "RanksEnd cause_of_bad_stop cause_of_cut cause_of_echo finished_before_failure",
+        "outcome": (
+            "RanksEnd cause_of_bad_stop cause_of_cut cause_of_echo finished_before_failure"
+        ),
         "rank_commands": (
             "DEEPSPEED REPORT RankCommand RankLayout SHIMS STACK_SITE TORCHRUN USER_PYTHON "
             "build_rank_commands choose_runner default_nproc hostfile_text is_node_command "
             "layout_ranks"
         ),
         "rank_processes": "catches_signal find_ranks find_workers kill_tree send_signal",
+        "show_stacks": "print_stacks",
+        "stall": "HANG_KIND StallReport",
         "supervisor": "RankSupervisor",
     },
 )

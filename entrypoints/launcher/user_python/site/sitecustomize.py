@@ -43,8 +43,8 @@ def register_stacks(env: os._Environ[str]) -> None:
             file = os.open(f"{directory}/{os.getpid()}{suffix}", flags, 0o600)
         except OSError:
             return  # no launcher that watches
-        # What is restored when the interpreter ends, and what a program inherits that a rank
-        # executes: a signal that comes then must not end it, which is the default action.
+        # What faulthandler restores when the interpreter ends: a signal that comes then must not
+        # end the rank, which is the default action.
         signal.signal(number, signal.SIG_IGN)
         faulthandler.register(number, file=file, all_threads=all_threads, **options)
 

@@ -1,0 +1,225 @@
+"""Ranks watched from outside, on real processes without torch: what the watch says and does."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.peers import LonePeers
+from launcher.ranks import STACK_SITE, HangWatch, RankLayout, StallReport, WatchOptions
+from launcher.ranks import show_stacks as stacks
+from launcher.ranks.rank_sample import ALL_SIGNAL, MAIN_SIGNAL, read_use
+
+#: A stand-in for torch.distributed: what counts is the file that a frame is in.
+C10D = """
+import time
+def all_reduce(data):
+    while True:
+        time.sleep(60)
+"""
+SCRIPT = """
+import os, signal, sys, time
+sys.path.insert(0, {site!r})
+kind, rank = sys.argv[1], int(os.environ["RANK"])
+print("begun", flush=True)
+def work():
+    if kind == "asleep":
+        time.sleep(600)
+    if kind == "spinning":
+        while True:
+            pass
+    if kind == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if kind == "exit":
+        sys.exit(0)
+if rank == 1:
+    work()
+from torch.distributed.distributed_c10d import all_reduce
+all_reduce(1)
+"""
+
+
+@contextmanager
+def ranks_of(tmp_path: Path, kind: str, number: int = 2) -> Iterator[list[subprocess.Popen[str]]]:
+    site = tmp_path / "site-packages"
+    (site / "torch" / "distributed").mkdir(parents=True)
+    for folder in (site / "torch", site / "torch" / "distributed"):
+        (folder / "__init__.py").touch()
+    (site / "torch" / "distributed" / "distributed_c10d.py").write_text(C10D, encoding="utf-8")
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.format(site=str(site)), encoding="utf-8")
+    (tmp_path / "stacks").mkdir()
+    env = {
+        **os.environ, "PYTHONPATH": str(STACK_SITE), "LAUNCH_SCRATCH": str(tmp_path),
+        "LAUNCH_JOB_ID": tmp_path.name, "WORLD_SIZE": str(number),
+    }  # fmt: skip
+    ranks = []
+    try:
+        for rank in range(number):
+            rank_env = {**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            argv = [sys.executable, str(script), kind]
+            process = subprocess.Popen(argv, env=rank_env, stdout=subprocess.PIPE, text=True)
+            ranks.append(process)
+        for process in ranks:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+        yield ranks
+    finally:
+        for process in ranks:
+            process.kill()
+            process.communicate()
+
+
+def until(what: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+@contextmanager
+def watching(
+    tmp_path: Path, ranks: list[subprocess.Popen[str]], hang: float
+) -> Iterator[list[StallReport]]:
+    layout = RankLayout(0, (len(ranks),), ("h0",), "127.0.0.1", 1, "job")
+    options = WatchOptions(1.0, hang, False, tmp_path / "stacks", tmp_path / "stalls")
+    reports: list[StallReport] = []
+    watch = HangWatch(
+        options, layout, LonePeers(), lambda: [r.pid for r in ranks if r.poll() is None],
+        report=reports.append, over=lambda: None,
+    )  # fmt: skip
+    watch.start()
+    try:
+        yield reports
+    finally:
+        watch.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("asleep", "`time.sleep(600)`"),
+        ("spinning", "in work"),
+        ("stopped", "stopped by a signal"),
+        ("exit", "has ended"),
+    ],
+)
+def test_the_rank_that_others_wait_for_is_named_and_hangs(
+    tmp_path: Path, kind: str, words: str
+) -> None:
+    # The watch has to see a rank before it can know that it has gone.
+    with ranks_of(tmp_path, kind if kind != "exit" else "asleep") as ranks:
+        with watching(tmp_path, ranks, 2.0) as reports:
+            if kind == "exit":
+                until(lambda: (tmp_path / "stacks" / f"{ranks[1].pid}").exists())
+                until(lambda: reports)
+                reports.clear()
+                ranks[1].kill()
+                ranks[1].wait()
+                until(lambda: any("has ended" in report.text for report in reports))
+            until(lambda: any(report.kind == "hang" for report in reports))
+        last = reports[-1]
+        assert last.ranks == (1,)
+        assert "all_reduce at train.py:" in last.text
+        assert words in last.text
+        folders = sorted((tmp_path / "stalls").iterdir())
+        names = sorted(path.name for path in folders[-1].iterdir())
+        assert names == ["0-odd-rank1.txt", "rank0.txt"]
+        assert "all_reduce" in (folders[-1] / "rank0.txt").read_text(encoding="utf-8")
+
+
+def test_stacks_are_printed_from_outside_and_harm_nothing(tmp_path: Path) -> None:
+    with ranks_of(tmp_path, "asleep") as ranks:
+        until(lambda: len(stacks.find_watched(tmp_path.name)) == 2)
+        output = io.StringIO()
+        for _ in range(20):
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                assert stacks.print_stacks([tmp_path.name, "--json"], {}) == 0
+        rows: list[dict[str, Any]] = json.loads(output.getvalue())
+        assert [row["rank"] for row in rows] == [0, 1]
+        assert "in all_reduce" in rows[0]["stacks"]
+        assert "in work" in rows[1]["stacks"]
+        assert [process.poll() for process in ranks] == [None, None]
+
+
+def test_no_ranks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stacks.print_stacks([tmp_path.name], {}) == 1
+    assert "run here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [MAIN_SIGNAL, ALL_SIGNAL])
+def test_a_signal_that_comes_while_a_rank_ends_is_ignored(tmp_path: Path, number: int) -> None:
+    (tmp_path / "stacks").mkdir()
+    script = "print('begun', flush=True); input()"
+    env = {
+        **os.environ, "PYTHONPATH": str(STACK_SITE), "LAUNCH_SCRATCH": str(tmp_path),
+        "RANK": "0", "LOCAL_RANK": "0",
+    }  # fmt: skip
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], env=env, **pipes) as rank:
+        assert rank.stdin is not None
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "begun\n"
+        rank.stdin.write("\n")
+        rank.stdin.flush()
+        while rank.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rank.pid, number)
+            # Each one interrupts the rank: without a pause it would not come to its end.
+            time.sleep(0.001)
+        assert rank.returncode == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["-E"], ["-I"]])
+def test_the_images_own_sitecustomize_runs_as_without_ours(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "sitecustomize.py").write_text("import sys; print('own', __name__)\n", "utf-8")
+    code = "import sys; print(sys.path[1:], 'sitecustomize' in sys.modules)"
+
+    def run(path: str, **extra: str) -> str:
+        env = {**os.environ, "PYTHONPATH": path, **extra}
+        argv = [sys.executable, *flags, "-c", code]
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout
+
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "LAUNCH_SCRATCH": str(tmp_path)}
+    assert run(f"{STACK_SITE}:{own}", **rank) == run(str(own))
+
+
+def test_a_failing_sitecustomize_fails_as_without_ours(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("raise RuntimeError('own')\n", "utf-8")
+    for path in (str(tmp_path), f"{STACK_SITE}:{tmp_path}"):
+        env = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(
+            [sys.executable, "-c", "print('went on')"], env=env, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (0, "went on\n")
+        assert "RuntimeError: own" in done.stderr
+
+
+def test_what_a_process_uses_is_read() -> None:
+    use = read_use(os.getpid())
+    assert use is not None
+    assert use.state == "R"
+    assert use.cpu > 0
+    with subprocess.Popen(["sleep", "60"]) as process:
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: (read_use(process.pid) or use).state == "T")
+        process.kill()
+        process.wait()
+        assert read_use(process.pid) is None
