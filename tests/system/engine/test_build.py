@@ -238,7 +238,7 @@ from pathlib import Path
 from slipway.core import interrupts
 from slipway.engine.client import connect
 from slipway.core.paths import Project
-from tests.system.engine_builds import request, run_build, when_says
+from tests.support.engine_builds import request, run_build, when_says
 
 interrupts.handle_signals()  # as `inv` does
 root, state, base, tag, log = sys.argv[1:]
