@@ -153,7 +153,8 @@ def sums_up(slurm: SlurmCluster, name: str, runtime: str) -> None:
         "cpus": int(slurm.run("nproc", node="n1")),  # not one
         "unbuffered": "yes",  # the image says 1
         "secret": "from the shell",
-        "path": None,
+        # Not the submitting shell's: the folder by which ranks tell where they stand.
+        "path": "/opt/entrypoints/launcher/user_python/site",
         "data": "abc",
     }
     assert reports(job) == [wanted, wanted]
