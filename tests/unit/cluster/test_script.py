@@ -524,7 +524,8 @@ def end(shell: Shell, left: int | None, none: str = "NONE", **env: str) -> Done:
         (900, {"STEP_CODE": "145"}, True),  # one node was told to stop, and nobody told the job
         (None, {"STEP_CODE": "145"}, True),
         (900, {"STEP_CODE": "145", "SEND": "TERM"}, False),  # scancel
-        (900, {"STEP_CODE": "145", "SLURM_RESTART_COUNT": "2"}, False),
+        (900, {"STEP_CODE": "145", "SLURM_RESTART_COUNT": "2"}, True),  # after two lost nodes
+        (900, {"STEP_CODE": "145", "SLURM_RESTART_COUNT": "4"}, False),
         (250, {"STEP_CODE": "255"}, True),
         (900, {"STEP_CODE": "255"}, False),
         (250, {"STEP_CODE": "1"}, False),
