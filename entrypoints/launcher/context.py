@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,17 @@ from launcher.platforms import (
     slurm_topology,
     to_arguments,
 )
+from launcher.script_command import ScriptCommand, read_script_command
 
 SAGEMAKER, SLURM, LOCAL = "sagemaker", "slurm", "local"
 
 
 @dataclass(frozen=True)
 class Context:
-    """What this launch is about, before anything has been looked at or started."""
+    """What this launch is about, before anything has been looked at or started.
+
+    `module`: `script` is the name of a module (python -m).
+    """
 
     platform: str
     settings: LaunchOptions
@@ -43,6 +47,7 @@ class Context:
     args: tuple[str, ...]
     cwd: Path
     python: str
+    module: bool = False
 
     @property
     def failure_file(self) -> Path | None:
@@ -67,9 +72,9 @@ def gather_context(
     raw = read_json(ml.config / "hyperparameters.json") if platform == SAGEMAKER else {}
     hyperparameters = decode_hyperparameters(raw)
     settings = options.resolve_options(flags, env, hyperparameters)
-    script, args = _script(settings, words, env, hyperparameters)
+    script = _script(settings, words, env, hyperparameters)
     to_come = bool(archive_uri(env, hyperparameters, ml.code))
-    path, cwd = locate_script(script, platform, ml, to_come=to_come)
+    path, cwd = locate_script(script.script, platform, ml, to_come=to_come, module=script.module)
     return Context(
         platform=platform,
         settings=settings,
@@ -78,9 +83,10 @@ def gather_context(
         hyperparameters=hyperparameters,
         topology=find_topology(platform, settings, env, ml, hyperparameters),
         script=path,
-        args=args,
+        args=script.args,
         cwd=cwd,
-        python=sys.executable,
+        python=script.python or sys.executable,
+        module=script.module,
     )
 
 
@@ -89,24 +95,27 @@ def _script(
     words: Sequence[str],
     env: Mapping[str, str],
     hyperparameters: Mapping[str, Any],
-) -> tuple[str, tuple[str, ...]]:
+) -> ScriptCommand:
     """The script, and its arguments: the command line's, else the hyperparameters.
 
     A script alone on the command line is SDK v3's way to name it: its arguments are the
     hyperparameters all the same.
     """
+    given = tuple(to_arguments(script_hyperparameters(hyperparameters)))
     if words:
-        given = tuple(to_arguments(script_hyperparameters(hyperparameters)))
-        return words[0], tuple(words[1:]) or given
+        command = read_script_command(words, os.path.isfile)
+        return replace(command, args=command.args or given)
     script = (
         settings.text("script")
         or env.get("SAGEMAKER_PROGRAM")
         or str(hyperparameters.get("sagemaker_program") or "")
     )
-    return script, tuple(to_arguments(script_hyperparameters(hyperparameters)))
+    return ScriptCommand(script, given)
 
 
-def locate_script(script: str, platform: str, ml: MlDir, *, to_come: bool) -> tuple[str, Path]:
+def locate_script(
+    script: str, platform: str, ml: MlDir, *, to_come: bool, module: bool = False
+) -> tuple[str, Path]:
     """The script's path, and the directory to start it in.
 
     A relative script on SageMaker is looked for where SDK v2 and SDK v3 put the source directory,
@@ -116,6 +125,9 @@ def locate_script(script: str, platform: str, ml: MlDir, *, to_come: bool) -> tu
     here = Path.cwd()
     if not script or Path(script).is_absolute() or platform != SAGEMAKER:
         return script, here
+    if module:
+        codes = [place for place in (ml.code, ml.data / "code") if place.is_dir()]
+        return script, codes[0] if codes else here
     for directory in (ml.code, ml.data / "code", here):
         if (directory / script).is_file():
             return script, directory
@@ -156,5 +168,7 @@ def need_script(context: Context, *, to_come: bool) -> None:
             "this job names no training script. Give it after -- (launch sagemaker -- train.py), "
             "or as LAUNCH_SCRIPT, or as the hyperparameter sagemaker_program"
         )
+    if context.module:
+        return  # the user's Python finds it, or says that it does not
     if not to_come and not (context.cwd / context.script).is_file():
         raise LaunchUsageError(f"there is no script {context.script} in {context.cwd}")

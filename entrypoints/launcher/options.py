@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,17 +91,11 @@ def parse_flags(argv: Sequence[str], *, words: int = 0) -> tuple[dict[str, str],
 def resolve_options(
     flags: Mapping[str, str], env: Mapping[str, str], hyperparameters: Mapping[str, Any]
 ) -> LaunchOptions:
-    """Merge the sources; UsageError for an unknown LAUNCH_* or launch_*, or a bad value."""
-    _refuse_unknown(
-        (name for name in env if name.startswith(ENV_PREFIX) and name not in EXPORTED),
-        [option.env for option in OPTIONS],
-        "environment variable",
-    )
-    _refuse_unknown(
-        (name for name in hyperparameters if name.startswith(HYPER_PREFIX)),
-        [option.hyper for option in OPTIONS],
-        "hyperparameter",
-    )
+    """Merge the sources; UsageError for an unknown launch_* hyperparameter, or a bad value."""
+    known = [option.hyper for option in OPTIONS]
+    for name in sorted(hyperparameters):
+        if name.startswith(HYPER_PREFIX) and name not in known:
+            raise LaunchUsageError(f"unknown hyperparameter {name}{_nearest(name, known)}")
     return LaunchOptions({o.name: _pick(o, flags, env, hyperparameters) for o in OPTIONS})
 
 
@@ -193,10 +187,18 @@ def _find(name: str, prefix: str) -> Option:
     )
 
 
-def _refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> None:
-    for name in sorted(names):
-        if name not in known:
-            raise LaunchUsageError(f"unknown {what} {name}{_nearest(name, known)}")
+def unknown_variables(env: Mapping[str, str]) -> list[str]:
+    """A warning for each LAUNCH_* variable that is none of ours.
+
+    No error: other programs have such names, too (LAUNCH_EDITOR).
+    """
+    known = [option.env for option in OPTIONS]
+    names = sorted(name for name in env if name.startswith(ENV_PREFIX))
+    return [
+        f"{name} in the environment is no option of the launcher{_nearest(name, known)}"
+        for name in names
+        if name not in known and name not in EXPORTED
+    ]
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

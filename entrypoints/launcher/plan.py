@@ -15,6 +15,7 @@ from typing import Any
 from launcher import context as contexts
 from launcher.context import SAGEMAKER, Context
 from launcher.data import TransferPlan, archive_uri, plan_transfers
+from launcher.options import unknown_variables
 from launcher.peers import SECRET_VARIABLE, JobKey, derive_job_key, secret_warnings
 from launcher.platforms import (
     EnvironmentChange,
@@ -94,6 +95,7 @@ def plan_launch(context: Context) -> Plan:
     table = network_variables(context.env, kind, stack, nodes) if profile else []
     warnings = network_warnings(context.env, kind, stack, nodes) if profile else []
     warnings += _unpassed_hyperparameters(context)
+    warnings += unknown_variables(context.env)
     topology = context.topology
     return Plan(
         context=context,
@@ -206,6 +208,7 @@ def planned_commands(plan: Plan, ranks: RankLayout) -> list[RankCommand]:
         python=context.python,
         script=context.script,
         args=context.args,
+        module=context.module,
         log_dir=plan.log_dir,
         max_restarts=context.settings.number("max-restarts"),
         command=is_node_command(context.script, context.cwd),

@@ -2,6 +2,9 @@
 
 Files rather than pipes: a rank never blocks on us, its output survives whatever happens, and the
 last traceback can be read back when it has died. All runners end up with the same picture.
+
+What is printed is what the file holds, byte for byte, but for the rank before each line and an end
+for a last line that has none. Carriage returns are bytes like others.
 """
 
 from __future__ import annotations
@@ -14,14 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from launcher import events
+
 #: torchrun: <log dir>/<run id>_<random>/attempt_<n>/<local rank>/{stdout,stderr}.log
 _TORCHRUN = re.compile(r"/attempt_(\d+)/(\d+)/(?:stdout|stderr)\.log$")
 #: Ours, and DeepSpeed's --enable_each_rank_log (<time>_rank<global rank>.log).
 _RANKED = re.compile(r"rank(\d+)\.log$")
 
 POLL_SECONDS = 0.1
-PROGRESS_SECONDS = 2.0
-LINE_BYTES = 64 * 1024
+PROGRESS_SECONDS = 30.0
+PROGRESS_CHARS = 200
+PART_BYTES = 256 * 1024
 
 
 def rank_logs(log_dir: Path, first_rank: int) -> dict[Path, int]:
@@ -38,51 +44,82 @@ def rank_logs(log_dir: Path, first_rank: int) -> dict[Path, int]:
 
 
 class _Tail:
-    """One file: what has been read, and the line that is not finished yet."""
+    """One file: up to where it has been printed, and up to where there is no line's end.
+
+    The file is the buffer: a line is printed once it is whole, however long it is, and until then
+    two numbers are all that is kept of it.
+    """
 
     def __init__(self, path: Path, rank: int) -> None:
         self._path = path
-        self.file: BinaryIO = path.open("rb")
-        self.prefix = f"[r{rank}] ".encode() if rank >= 0 else b""
-        self.rest = b""
-        self.shown_progress = 0.0
+        self._rank = rank
+        self._file: BinaryIO = path.open("rb")
+        self._prefix = f"[r{rank}] ".encode() if rank >= 0 else b""
+        self._printed = self._looked = 0
+        self._next_progress = time.monotonic() + PROGRESS_SECONDS
 
-    def read(self) -> tuple[list[bytes], bool]:
-        """Complete new lines, and whether the file has grown."""
-        chunk = self.file.read(LINE_BYTES)
-        if not chunk and self._begun_anew():
-            chunk = self.file.read(LINE_BYTES)
-        if not chunk:
-            return [], False
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
-        if len(self.rest) > LINE_BYTES:
-            lines.append(self.rest)
-            self.rest = b""
-        shown = [self.prefix + line.rsplit(b"\r", 1)[-1] + b"\n" for line in lines]
-        # A progress bar rewrites one line with \r for hours; show where it stands now and then.
-        if b"\r" in self.rest and time.monotonic() - self.shown_progress > PROGRESS_SECONDS:
-            self.shown_progress = time.monotonic()
-            done, self.rest = self.rest.rsplit(b"\r", 1)
-            shown.append(self.prefix + done.rsplit(b"\r", 1)[-1] + b"\n")
-        return shown, True
-
-    def _begun_anew(self) -> bool:
-        """torchrun deletes and reuses a rank's file when another node made it start again."""
-        try:
-            new, old = self._path.stat(), os.fstat(self.file.fileno())
-        except FileNotFoundError:
+    def read(self, write: Callable[[bytes], object]) -> bool:
+        """Print what is complete of the next part; whether the file had grown."""
+        part = self._part(self._looked, PART_BYTES)
+        if not part and self._begun_anew(write):
+            part = self._part(self._looked, PART_BYTES)
+        if not part:
             return False
-        if new.st_ino == old.st_ino and old.st_size >= self.file.tell():
-            return False
-        self.file.close()
-        self.file = self._path.open("rb")
-        self.rest = b""
+        end = part.rfind(b"\n") + 1
+        if end:
+            self._print_to(self._looked + end, write)
+            self._next_progress = time.monotonic() + PROGRESS_SECONDS
+        self._looked += len(part)
+        if b"\r" in part[end:]:
+            self._tell_progress(part[end:])
         return True
 
-    def finish(self) -> list[bytes]:
-        """The unfinished last line."""
-        self.file.close()
-        return [self.prefix + self.rest.rsplit(b"\r", 1)[-1] + b"\n"] if self.rest else []
+    def _part(self, at: int, size: int) -> bytes:
+        self._file.seek(at)
+        return self._file.read(size)
+
+    def _print_to(self, end: int, write: Callable[[bytes], object]) -> None:
+        """Everything up to `end`, every line with its rank before it and nothing else changed."""
+        begins = True
+        while self._printed < end:
+            part = self._part(self._printed, min(PART_BYTES, end - self._printed))
+            if not part:
+                return  # truncated under our hands
+            self._printed += len(part)
+            body, last = (part[:-1], b"\n") if part.endswith(b"\n") else (part, b"")
+            head = self._prefix if begins else b""
+            write(head + body.replace(b"\n", b"\n" + self._prefix) + last)
+            begins = bool(last)
+
+    def _tell_progress(self, part: bytes) -> None:
+        """A progress bar rewrites one line for hours: as an event, where it stands now and then."""
+        if time.monotonic() < self._next_progress:
+            return
+        self._next_progress = time.monotonic() + PROGRESS_SECONDS
+        states = [state for state in part.split(b"\r") if state.strip()]
+        if states:
+            text = states[-1][:PROGRESS_CHARS].decode("utf-8", errors="replace")
+            events.emit("progress", rank=self._rank, text=text)
+
+    def _begun_anew(self, write: Callable[[bytes], object]) -> bool:
+        """torchrun deletes and reuses a rank's file when another node made it start again."""
+        try:
+            new, old = self._path.stat(), os.fstat(self._file.fileno())
+        except FileNotFoundError:
+            return False
+        if new.st_ino == old.st_ino and old.st_size >= self._looked:
+            return False
+        self.finish(write)
+        self._file = self._path.open("rb")
+        self._printed = self._looked = 0
+        return True
+
+    def finish(self, write: Callable[[bytes], object]) -> None:
+        """The unfinished last line, with an end so that other ranks' lines do not go on in it."""
+        if self._printed < self._looked:
+            self._print_to(self._looked, write)
+            write(b"\n")
+        self._file.close()
 
 
 class Follower:
@@ -111,7 +148,7 @@ class Follower:
         self._thread.join()
         self.look()
         for tail in self._tails.values():
-            self._print(tail.finish())
+            tail.finish(self._write)
 
     def _follow(self) -> None:
         while not self._done.wait(POLL_SECONDS):
@@ -126,12 +163,6 @@ class Follower:
         while grown:
             grown = False
             for tail in self._tails.values():
-                lines, more = tail.read()
-                grown = grown or more
-                self._print(lines)
+                grown = tail.read(self._write) or grown
             if grown:
                 self.quiet_since = time.monotonic()
-
-    def _print(self, lines: list[bytes]) -> None:
-        if lines:
-            self._write(b"".join(lines))

@@ -132,33 +132,47 @@ def build_rank_commands(
     log_dir: Path,
     max_restarts: int = 0,
     command: bool = False,
+    module: bool = False,
 ) -> list[RankCommand]:
     """What to execute on this node. UsageError where the runner cannot do what was asked.
 
-    `command`: the script is a program of its own (`is_node_command`).
+    `command`: the script is a program of its own (`is_node_command`). `module`: `script` is the
+    name of a module.
     """
-    command = command or script.endswith(".sh")
-    if runner == PYTHON:
-        if max_restarts:
-            raise LaunchUsageError("--max-restarts needs the torchrun runner")
-        return _python(ranks, python, script, args, log_dir, command)
+    if max_restarts and runner != TORCHRUN:
+        raise LaunchUsageError("--max-restarts needs the torchrun runner")
+    command = not module and (command or script.endswith(".sh"))
+    # A script may start torchrun by itself, too (os.system): see shims/torchrun.
+    report = {REPORT: str(log_dir / "elastic.json")}
+    if runner == PYTHON and command:
+        return _node_scripts(ranks, script, args, report)
     if command:
         raise LaunchUsageError(f"{runner} starts Python scripts; run {script} with --runner python")
+    script_argv = [*(("-m",) if module else ()), script, *args]
+    if runner == PYTHON:
+        return [
+            RankCommand(
+                (python, "-u", *script_argv), {**_rank_env(ranks, n), **report}, ranks.first_rank + n
+            )
+            for n in range(ranks.nproc)
+        ]
     if runner == TORCHRUN:
-        return [_torchrun(ranks, python, script, args, log_dir, max_restarts)]
-    if max_restarts:
-        raise LaunchUsageError("--max-restarts needs the torchrun runner")
-    return [_deepspeed(ranks, python, script, args, log_dir)]
+        return [_torchrun(ranks, python, script_argv, log_dir, max_restarts)]
+    return [_deepspeed(ranks, python, script_argv, log_dir)]
 
 
 def _torchrun(
     ranks: RankLayout,
     python: str,
-    script: str,
-    args: Sequence[str],
+    script_argv: Sequence[str],
     log_dir: Path,
     max_restarts: int,
 ) -> RankCommand:
+    """torchrun's own command line.
+
+    A -- before the script: argparse looks at every word for its own options, even behind the
+    script, and ends with "ambiguous option" where one abbreviates several of them (--log).
+    """
     # torchrun_main.py is torchrun's own main, plus a record of every failed rank's real exit code.
     argv = [python, str(USER_PYTHON / "torchrun_main.py")]
     env = {REPORT: str(log_dir / "elastic.json")}
@@ -182,8 +196,11 @@ def _torchrun(
             f"--master_port={ranks.port}",
         ]
     argv += [f"--rdzv_id={ranks.run_id}", f"--max_restarts={max_restarts}"]
-    argv += [f"--log_dir={log_dir}", "--redirects=3", script, *args]
-    return RankCommand(tuple(argv), env)
+    argv += [f"--log_dir={log_dir}", "--redirects=3"]
+    if script_argv[0] == "-m":
+        argv.append("-m")
+        script_argv = script_argv[1:]
+    return RankCommand((*argv, "--", *script_argv), env)
 
 
 def hostfile_text(ranks: RankLayout) -> str:
@@ -211,8 +228,14 @@ def _slots(ranks: RankLayout) -> list[list[int]]:
 
 
 def _deepspeed(
-    ranks: RankLayout, python: str, script: str, args: Sequence[str], log_dir: Path
+    ranks: RankLayout, python: str, script_argv: Sequence[str], log_dir: Path
 ) -> RankCommand:
+    """deepspeed's own command line.
+
+    Two times --, because two argparsers read the script's words: the runner's, which takes the
+    first -- for its own and hands the second one on to deepspeed.launcher.launch as if it were the
+    script.
+    """
     argv = [python, "-m", "deepspeed.launcher.runner", "--no_ssh"]
     argv += [f"--hostfile={log_dir / 'hostfile'}", f"--node_rank={ranks.node_rank}"]
     argv += [f"--master_addr={ranks.master}", f"--master_port={ranks.port}"]
@@ -220,29 +243,16 @@ def _deepspeed(
     if slots[ranks.node_rank] != list(range(ranks.nproc)):
         listed = (",".join(map(str, numbers)) for numbers in slots)
         argv.append(f"--include={'@'.join(map(':'.join, zip(ranks.hosts, listed)))}")
-    argv += [f"--enable_each_rank_log={log_dir}", script, *args]
-    return RankCommand(tuple(argv), {})
+    argv += [f"--enable_each_rank_log={log_dir}"]
+    if script_argv[0] == "-m":
+        argv.append("--module")
+        script_argv = script_argv[1:]
+    return RankCommand((*argv, "--", "--", *script_argv), {})
 
 
-def _python(
-    ranks: RankLayout,
-    python: str,
-    script: str,
-    args: Sequence[str],
-    log_dir: Path,
-    command: bool,
+def _node_scripts(
+    ranks: RankLayout, script: str, args: Sequence[str], report: Mapping[str, str]
 ) -> list[RankCommand]:
-    report = {REPORT: str(log_dir / "elastic.json")}
-    if not command:
-        # Such a script may start torchrun by itself, too (os.system): see shims/torchrun.
-        return [
-            RankCommand(
-                (python, "-u", script, *args),
-                {**_rank_env(ranks, n), **report},
-                ranks.first_rank + n,
-            )
-            for n in range(ranks.nproc)
-        ]
     # A script for a whole node, which starts ranks itself: it is none, and a torchrun in it must
     # not find a rank's variables. Failures of that torchrun are written down (shims/torchrun).
     return [

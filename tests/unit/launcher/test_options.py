@@ -40,7 +40,6 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     ("flags", "env", "hyper", "said"),
     [
         (["--granc", "5"], {}, {}, "unknown option --granc; did you mean grace?"),
-        ([], {"LAUNCH_NPROCS": "5"}, {}, "LAUNCH_NPROCS; did you mean LAUNCH_NPROC?"),
         ([], {}, {"launch_runer": "x"}, "launch_runer; did you mean launch_runner?"),
         (["--zzzz=1"], {}, {}, "unknown option --zzzz; `launch help` lists all options"),
         (["--grace"], {}, {}, "--grace needs a value"),
