@@ -1,9 +1,14 @@
-"""The process that stays PID 1: it forwards signals and reaps, and nothing else can break it.
+"""The processes above the launcher: they forward signals and reap, and nothing else breaks them.
 
 A container's PID 1 has no default signal actions, so a program that does not care never sees
 SIGTERM (aws/sagemaker-training-toolkit#125, #173), and orphans stay zombies. The launcher proper
 runs in a child of this process; where something else is PID 1 (SageMaker SDK v3, Slurm) this
 process asks the kernel to hand it the orphans of its own tree instead.
+
+There are two of them, one below the other, alike: whichever of the three processes is killed
+(kill -9), one that is left notices at once and ends everything below it, so that no rank goes on
+holding a GPU. Each also lets its neighbours go on when they are stopped (SIGSTOP): a rank must not
+be able to make a job hang for ever by stopping its launcher. (A shell's Ctrl-Z is left alone.)
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from launcher.ranks import kill_tree
+from launcher.ranks import kill_tree, stopped_without_terminal
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -26,6 +31,11 @@ FORWARDED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip
 
+#: How often the process above is looked at.
+LOOK_SECONDS = 2.0
+#: The processes of this module that this one is below of.
+_OWN: list[int] = []
+
 
 def run_as_init(main: Callable[[], int]) -> int:
     """Run `main` in a child and return its exit code (128 + signal when it was killed).
@@ -33,6 +43,12 @@ def run_as_init(main: Callable[[], int]) -> int:
     When `main` has ended, whatever it left running is killed: no exit code is reported while a
     rank still holds a GPU.
     """
+    return _run_below(lambda: _run_below(main))
+
+
+def _run_below(main: Callable[[], int]) -> int:
+    """One of the two."""
+    above = os.getppid()
     if os.getpid() != 1:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
     blocked = {*FORWARDED, signal.SIGCHLD}
@@ -40,9 +56,11 @@ def run_as_init(main: Callable[[], int]) -> int:
     parent = os.getpid()
     child = os.fork()
     if child == 0:
+        _OWN.append(parent)
         _become_launcher(main, parent, before)
-    code = _watch(child, blocked)
+    code = _watch(child, blocked, above)
     kill_tree(os.getpid())
+    _let_go_on(above)  # it has a code to pass on
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return code
 
@@ -70,15 +88,27 @@ def _become_launcher(
         os._exit(code)
 
 
-def _watch(child: int, awaited: set[signal.Signals]) -> int:
+def _watch(child: int, awaited: set[signal.Signals], above: int) -> int:
+    """Until the child has ended, or whoever started this process is gone without a word."""
     while True:
-        number = signal.sigwait(awaited)
-        if number != signal.SIGCHLD:
-            os.kill(child, number)
+        got = signal.sigtimedwait(awaited, LOOK_SECONDS)
+        if os.getppid() != above and above in _OWN:
+            return 128 + signal.SIGKILL  # nobody is left to be answered
+        if got is None:
+            _let_go_on(above)
+        elif got.si_signo != signal.SIGCHLD:
+            os.kill(child, got.si_signo)
             continue
         code = _reap(child)
         if code is not None:
             return code
+
+
+def _let_go_on(above: int) -> None:
+    """Wake the process above, if it is one of ours and was stopped by no terminal."""
+    if above in _OWN and stopped_without_terminal(above):
+        with suppress(ProcessLookupError):
+            os.kill(above, signal.SIGCONT)
 
 
 def _reap(child: int) -> int | None:
@@ -86,12 +116,15 @@ def _reap(child: int) -> int | None:
     code = None
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
         except ChildProcessError:
             return code
         if pid == 0:
             return code
-        if pid == child:
+        if os.WIFSTOPPED(status):
+            if pid == child and os.WSTOPSIG(status) == signal.SIGSTOP:
+                os.kill(child, signal.SIGCONT)
+        elif pid == child:
             code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 

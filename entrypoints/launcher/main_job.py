@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from launcher.causes import HANG, OK, PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
 from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers
 from launcher.plan import Plan
-from launcher.ranks import catches_signal, send_signal
+from launcher.ranks import catches_signal, kill_tree, send_signal
 from launcher.stop_request import SignalInbox, StopRequest
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -27,6 +28,7 @@ class MainJob:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._above = os.getppid()
         self._halt = StopRequest()
         self._topology = plan.context.topology
         self._gate: Peers = self._choose_peers()
@@ -58,6 +60,10 @@ class MainJob:
             while True:
                 for item in self._inbox.get():
                     if isinstance(item, int):
+                        if os.getppid() != self._above:
+                            # Both processes above were killed, which left this signal.
+                            kill_tree(os.getpid())
+                            return 128 + signal.SIGKILL
                         self._signalled(item)
                         continue
                     code = item()

@@ -28,6 +28,7 @@ from launcher.ranks import (
     find_workers,
     kill_tree,
     send_signal,
+    wake_stopped,
 )
 from launcher.stop_request import SignalInbox
 
@@ -117,6 +118,7 @@ class _Train:
             self._deadline = self._deadline or time.monotonic() + self._grace
             number = signal.SIGTERM
             told = send_signal(ranks or [self._process.pid], number)
+            wake_stopped(os.getppid())
         else:
             told = send_signal([p for p in ranks if catches_signal(p, number)], number)
         events.emit("signal", signal=signal.Signals(number).name, told=told)

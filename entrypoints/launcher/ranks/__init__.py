@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         find_workers,
         kill_tree,
         send_signal,
+        stopped_without_terminal,
+        wake_stopped,
     )
     from launcher.ranks.show_stacks import print_stacks
     from launcher.ranks.stall import HANG_KIND, StallReport
@@ -78,6 +80,8 @@ __all__ = [
     "local_disk",
     "print_stacks",
     "send_signal",
+    "stopped_without_terminal",
+    "wake_stopped",
 ]
 
 __getattr__ = lazy_face(
@@ -93,7 +97,10 @@ __getattr__ = lazy_face(
             "build_rank_commands choose_runner default_nproc hostfile_text is_node_command "
             "layout_ranks"
         ),
-        "rank_processes": "catches_signal find_ranks find_workers kill_tree send_signal",
+        "rank_processes": (
+            "catches_signal find_ranks find_workers kill_tree send_signal "
+            "stopped_without_terminal wake_stopped"
+        ),
         "show_stacks": "print_stacks",
         "stall": "HANG_KIND StallReport",
         "supervisor": "RankSupervisor",

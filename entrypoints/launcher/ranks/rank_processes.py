@@ -25,6 +25,7 @@ class RankProcess:
     pid: int
     parent: int
     name: str
+    state: str = ""
 
 
 def process_table() -> dict[int, RankProcess]:
@@ -41,7 +42,7 @@ def process_table() -> dict[int, RankProcess]:
         name = text[text.index("(") + 1 : text.rindex(")")]
         state, parent = text[text.rindex(")") + 2 :].split()[:2]
         if state not in ("Z", "X"):
-            table[int(entry.name)] = RankProcess(int(entry.name), int(parent), name)
+            table[int(entry.name)] = RankProcess(int(entry.name), int(parent), name, state)
     return table
 
 
@@ -87,6 +88,25 @@ def catches_signal(pid: int, number: int) -> bool:
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) >> (number - 1) & 1)
     return False
+
+
+def stopped_without_terminal(pid: int) -> bool:
+    """Whether a process is stopped (SIGSTOP) and no terminal's shell can have done it (Ctrl-Z)."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    state, _, _, _, terminal = text[text.rindex(")") + 2 :].split()[:5]
+    return state == "T" and terminal == "0"
+
+
+def wake_stopped(root: int) -> list[int]:
+    """SIGCONT to everything stopped below `root`; which ones. A stopped process hears no SIGTERM.
+
+    One that a debugger holds (state t) is left to it.
+    """
+    stopped = [p.pid for p in descendants(root, process_table()) if p.state == "T"]
+    return send_signal(stopped, signal.SIGCONT)
 
 
 def find_ranks(root: int) -> list[int]:

@@ -145,6 +145,9 @@ class RankSupervisor:
         until = time.monotonic() + (FAILURE_SECONDS if halt.hard else grace)
         if deadline is None:
             told = self.signal(signal.SIGTERM)
+            woken = rank_processes.wake_stopped(self._tree)
+            if woken:
+                events.emit("woken", pids=woken, why="stopped processes hear no SIGTERM")
             events.emit("stopping", ranks=len(told), seconds=round(until - time.monotonic()))
         return until if deadline is None else min(until, deadline)
 
