@@ -51,7 +51,7 @@ def _run_below(main: Callable[[], int]) -> int:
     above = os.getppid()
     if os.getpid() != 1:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    blocked = {*FORWARDED, signal.SIGCHLD}
+    blocked = {*FORWARDED, signal.SIGCHLD, signal.SIGALRM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     parent = os.getpid()
     child = os.fork()
@@ -89,19 +89,28 @@ def _become_launcher(
 
 
 def _watch(child: int, awaited: set[signal.Signals], above: int) -> int:
-    """Until the child has ended, or whoever started this process is gone without a word."""
-    while True:
-        got = signal.sigtimedwait(awaited, LOOK_SECONDS)
-        if os.getppid() != above and above in _OWN:
-            return 128 + signal.SIGKILL  # nobody is left to be answered
-        if got is None:
-            _let_go_on(above)
-        elif got.si_signo != signal.SIGCHLD:
-            os.kill(child, got.si_signo)
-            continue
-        code = _reap(child)
-        if code is not None:
-            return code
+    """Until the child has ended, or whoever started this process is gone without a word.
+
+    The clock is a signal, too: Python's sigtimedwait returns noise when a stop (SIGSTOP) outlasts
+    its time.
+    """
+    signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+    try:
+        while True:
+            number = signal.sigwait(awaited)
+            if os.getppid() != above and above in _OWN:
+                return 128 + signal.SIGKILL  # nobody is left to be answered
+            if number == signal.SIGALRM:
+                _let_go_on(above)
+            elif number != signal.SIGCHLD:
+                os.kill(child, number)
+                continue
+            code = _reap(child)
+            if code is not None:
+                return code
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # one may be pending, and would kill
 
 
 def _let_go_on(above: int) -> None:

@@ -13,7 +13,7 @@ from launcher.causes import HANG, OK, PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
 from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers
 from launcher.plan import Plan
-from launcher.ranks import catches_signal, kill_tree, send_signal
+from launcher.ranks import catches_signal, kill_tree, send_signal, stopped_without_terminal
 from launcher.stop_request import SignalInbox, StopRequest
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -21,6 +21,8 @@ PASSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 #: After the ranks' grace: to upload and verify what they saved. SageMaker kills after 120 s.
 UPLOAD_SECONDS = 15
+#: How often the process above is looked at: a rank may have stopped it (SIGSTOP).
+LOOK_SECONDS = 2.0
 
 
 class MainJob:
@@ -58,7 +60,10 @@ class MainJob:
         threading.Thread(target=self._work, name="job", daemon=True).start()
         with self._halt.telling(lambda: self._inbox.put(self._stop_requested)):
             while True:
-                for item in self._inbox.get():
+                items = self._inbox.get(LOOK_SECONDS)
+                if not items and stopped_without_terminal(self._above):
+                    send_signal([self._above], signal.SIGCONT)
+                for item in items:
                     if isinstance(item, int):
                         if os.getppid() != self._above:
                             # Both processes above were killed, which left this signal.

@@ -77,7 +77,8 @@ def plan_launch(context: Context) -> Plan:
     expected = archive_uri(context.env, context.hyperparameters, context.ml.code)
     contexts.need_script(context, to_come=bool(expected) and context.platform == SAGEMAKER)
     settings = context.settings
-    runner = choose_runner(settings.text("runner"), context.script, context.cwd)
+    script = "" if context.module else context.script  # a module is Python
+    runner = choose_runner(settings.text("runner"), script, context.cwd)
     gpus = count_gpus(context.env)
     asked = settings.text("nproc")
     nproc = default_nproc(runner, gpus.count) if asked == "auto" else int(asked)

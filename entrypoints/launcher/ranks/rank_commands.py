@@ -152,7 +152,9 @@ def build_rank_commands(
     if runner == PYTHON:
         return [
             RankCommand(
-                (python, "-u", *script_argv), {**_rank_env(ranks, n), **report}, ranks.first_rank + n
+                (python, "-u", *script_argv),
+                {**_rank_env(ranks, n), **report},
+                ranks.first_rank + n,
             )
             for n in range(ranks.nproc)
         ]
