@@ -7,8 +7,9 @@ process asks the kernel to hand it the orphans of its own tree instead.
 
 There are two of them, one below the other, alike: whichever of the three processes is killed
 (kill -9), one that is left notices at once and ends everything below it, so that no rank goes on
-holding a GPU. Each also lets its neighbours go on when they are stopped (SIGSTOP): a rank must not
-be able to make a job hang for ever by stopping its launcher. (A shell's Ctrl-Z is left alone.)
+holding a GPU; where it is the topmost, the ranks may save before. Each also lets its neighbours go
+on when they are stopped (SIGSTOP): a rank must not be able to make a job hang for ever by stopping
+its launcher. (A shell's Ctrl-Z is left alone.)
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _become_launcher(
 
 
 def _watch(child: int, awaited: set[signal.Signals], above: int) -> int:
-    """Until the child has ended, or whoever started this process is gone without a word.
+    """Until the child has ended. When the process above is killed, a SIGTERM comes (PDEATHSIG).
 
     The clock is a signal, too: Python's sigtimedwait returns noise when a stop (SIGSTOP) outlasts
     its time.
@@ -98,8 +99,6 @@ def _watch(child: int, awaited: set[signal.Signals], above: int) -> int:
     try:
         while True:
             number = signal.sigwait(awaited)
-            if os.getppid() != above and above in _OWN:
-                return 128 + signal.SIGKILL  # nobody is left to be answered
             if number == signal.SIGALRM:
                 _let_go_on(above)
             elif number != signal.SIGCHLD:

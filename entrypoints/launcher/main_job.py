@@ -61,8 +61,8 @@ class MainJob:
         with self._halt.telling(lambda: self._inbox.put(self._stop_requested)):
             while True:
                 items = self._inbox.get(LOOK_SECONDS)
-                if not items and stopped_without_terminal(self._above):
-                    send_signal([self._above], signal.SIGCONT)
+                if not items:
+                    self._wake_above()
                 for item in items:
                     if isinstance(item, int):
                         if os.getppid() != self._above:
@@ -75,7 +75,12 @@ class MainJob:
                     if code is not None:
                         if self._deadline is not None:
                             self._deadline.cancel()
+                        self._wake_above()  # it has a code to pass on
                         return code
+
+    def _wake_above(self) -> None:
+        if stopped_without_terminal(self._above):
+            send_signal([self._above], signal.SIGCONT)
 
     def _signalled(self, number: int) -> None:
         name = signal.Signals(number).name
