@@ -25,7 +25,7 @@ from launcher.platforms import (
     slurm_topology,
     to_arguments,
 )
-from launcher.script_command import ScriptCommand, read_script_command
+from launcher.ranks import ScriptCommand, read_script_command
 
 SAGEMAKER, SLURM, LOCAL = "sagemaker", "slurm", "local"
 

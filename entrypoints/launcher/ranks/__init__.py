@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         stopped_without_terminal,
         wake_stopped,
     )
+    from launcher.ranks.script_command import ScriptCommand, read_script_command
     from launcher.ranks.show_stacks import print_stacks
     from launcher.ranks.stall import HANG_KIND, StallReport
     from launcher.ranks.supervisor import RankSupervisor
@@ -59,6 +60,7 @@ __all__ = [
     "RankLayout",
     "RankSupervisor",
     "RanksEnd",
+    "ScriptCommand",
     "StallReport",
     "WatchOptions",
     "build_rank_commands",
@@ -79,6 +81,7 @@ __all__ = [
     "layout_ranks",
     "local_disk",
     "print_stacks",
+    "read_script_command",
     "send_signal",
     "stopped_without_terminal",
     "wake_stopped",
@@ -101,6 +104,7 @@ __getattr__ = lazy_face(
             "catches_signal find_ranks find_workers kill_tree send_signal "
             "stopped_without_terminal wake_stopped"
         ),
+        "script_command": "ScriptCommand read_script_command",
         "show_stacks": "print_stacks",
         "stall": "HANG_KIND StallReport",
         "supervisor": "RankSupervisor",

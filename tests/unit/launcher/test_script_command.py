@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from launcher.causes import LaunchUsageError
 from launcher.options import unknown_variables
 from launcher.platforms import local_topology
-from launcher.ranks import build_rank_commands, layout_ranks
-from launcher.script_command import ScriptCommand, read_script_command
+from launcher.ranks import (
+    ScriptCommand,
+    build_rank_commands,
+    layout_ranks,
+    read_script_command,
+)
 
 #: The runners' own options, as their parsers have them (torch 2.13: torch/distributed/run.py;
 #: DeepSpeed 0.19: deepspeed/launcher/runner.py and launch.py). name: whether it takes a value.
