@@ -55,6 +55,10 @@ class TreeNode:
     children: dict[bytes, TreeNode] = field(default_factory=dict)
 
 
+WHITEOUT_PREFIX = b".wh."
+"""Before the name of a file of the layers below that this layer hides (OCI image layer spec)."""
+
+
 def new_root() -> TreeNode:
     """The root of a layer that does not describe it itself."""
     return TreeNode(DIR, 0o755, implied=True)
@@ -72,11 +76,14 @@ def split_path(path: bytes) -> list[bytes]:
                 raise ValueError("it leads out of the root")
             names.pop()
         elif name not in (b"", b"."):
-            if len(name) >= NAME_MAX:
-                raise ValueError(f"a name of {len(name)} bytes; the most is 255")
             if b"\0" in name:
                 raise ValueError("a name with a NUL byte")
             names.append(name)
+    for name in names:
+        # A whiteout says the name of a file after its prefix, so that it may be longer than one.
+        hidden = name.removeprefix(WHITEOUT_PREFIX) if name is names[-1] else name
+        if len(hidden) >= NAME_MAX:
+            raise ValueError(f"a name of {len(hidden)} bytes; the most is 255")
     return names
 
 

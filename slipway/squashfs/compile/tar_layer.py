@@ -14,6 +14,7 @@ from slipway.squashfs.compile.layer_sources import MTIME_MAX, xattr_is_kept
 from slipway.squashfs.compile.layer_tree import (
     LOWER_LINK,
     WHITEOUT,
+    WHITEOUT_PREFIX,
     FileData,
     TreeNode,
     find_node,
@@ -43,7 +44,7 @@ _KINDS = {
     tar_reader.FIFO: FIFO,
 }
 _PIECE = 1 << 20
-_WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
+_OPAQUE = b".wh..wh..opq"
 
 
 class ContentSpool:
@@ -89,7 +90,7 @@ def read_tar_layer(stream: TarStream, spool: ContentSpool) -> TreeNode:
                 groups = _link(root, path, member, groups)
                 continue
             name = names[-1] if names else b""
-            if name.startswith(_WHITEOUT):
+            if name.startswith(WHITEOUT_PREFIX):
                 tar_reader.skip_content(stream, member)
                 _hide(root, b"/".join(names[:-1]), name)
                 continue
@@ -162,7 +163,7 @@ def _hide(root: TreeNode, head: bytes, name: bytes) -> None:
     if name == _OPAQUE:
         put_node(root, head, TreeNode(DIR, 0o755, implied=True, opaque=True))
     elif not name.startswith(b".wh..wh."):  # other marks are aufs's own business
-        hidden = name[len(_WHITEOUT) :]
+        hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in (b"", b".", b".."):
             raise ValueError("a whiteout of nothing")
         put_node(root, (head + b"/" + hidden) if head else hidden, TreeNode(WHITEOUT))

@@ -35,7 +35,7 @@ def host() -> Iterator[Box]:
 @pytest.fixture
 def filled(host: Box, monkeypatch: pytest.MonkeyPatch) -> Box:
     """A filled Docker, which the tasks take for the one that the settings name."""
-    monkeypatch.setattr(storage, "_room", lambda _: room_of(host))
+    monkeypatch.setattr(storage, "_daemon", lambda _: room_of(host))
     return host
 
 

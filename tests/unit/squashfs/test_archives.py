@@ -418,3 +418,23 @@ def test_many_attributes_on_one_file_are_kept(tmp_path: Path) -> None:
     with open_image(path) as image:
         inode = next(entry.inode for entry in image.walk() if entry.path == b"f")
         assert inode.xattr is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "fits"),
+    [
+        (b"a/" + b"n" * 255, True),
+        (b"a/" + b"n" * 256, False),
+        (b"a/.wh." + b"n" * 255, True),  # the file that it hides has a name of 255 bytes
+        (b"a/.wh." + b"n" * 256, False),
+        (b".wh." + b"n" * 255 + b"/a", False),
+    ],
+)
+def test_a_name_fits_where_a_file_can_have_it_or_a_whiteout_can_hide_it(
+    path: bytes, fits: bool
+) -> None:
+    if fits:
+        assert split_path(path)
+        return
+    with pytest.raises(ValueError, match="the most is 255"):
+        split_path(path)
