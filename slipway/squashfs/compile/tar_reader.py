@@ -11,9 +11,11 @@ attributes are `SCHILY.xattr.` pax records (opencontainers/image-spec:layer.md).
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Protocol
 
 from slipway.squashfs.format import LayerError
@@ -27,6 +29,7 @@ _LAYOUT = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
 _XATTR = b"SCHILY.xattr."
 _SPARSE = b"GNU.sparse."
 _HEADER_MAX = 16 << 20  # bytes of one pax header; xattrs are far smaller
+_TIME_DIGITS = 19  # of whole seconds; 64 bits hold no more
 _SIZE_MAX = 1 << 60
 
 
@@ -196,10 +199,14 @@ def _read_sparse_map(stream: TarStream, member: TarMember) -> None:
 
 
 def _seconds(text: bytes) -> int:
-    whole, _, fraction = text.partition(b".")
-    seconds = int(whole)
-    # -0.5 lies in the second before 0.
-    return seconds - 1 if text.startswith(b"-") and fraction.strip(b"0") else seconds
+    """Whole seconds of a decimal, rounded down. Python's tarfile writes floats, as in `5e-324`."""
+    try:
+        value = Decimal(text.decode("ascii"))
+    except (InvalidOperation, UnicodeDecodeError) as error:
+        raise ValueError(f"the time {text[:40]!r}") from error
+    if not value.is_finite() or value.adjusted() > _TIME_DIGITS:
+        raise ValueError(f"the time {text[:40]!r}")
+    return math.floor(value)
 
 
 def _read_pax(data: bytes) -> dict[bytes, bytes]:

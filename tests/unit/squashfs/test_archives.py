@@ -30,6 +30,7 @@ from slipway.squashfs import (
     link_image,
     open_image,
 )
+from slipway.squashfs.compile import tar_reader
 from slipway.squashfs.compile.layer_stream import decompressed_stream
 from slipway.squashfs.compile.layer_tree import split_path
 from slipway.squashfs.format.errors import LayerError
@@ -438,3 +439,24 @@ def test_a_name_fits_where_a_file_can_have_it_or_a_whiteout_can_hide_it(
         return
     with pytest.raises(ValueError, match="the most is 255"):
         split_path(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (b"1", 1),
+        (b"-1.5", -2),
+        (b"-0.1", -1),
+        (b"1700000000.999999999", 1700000000),
+        (b"5e-324", 0),  # str() of the smallest float, as Python's tarfile writes it
+        (b"1.7e9", 1700000000),
+    ],
+)
+def test_a_time_of_a_pax_record_is_rounded_down(text: bytes, seconds: int) -> None:
+    assert tar_reader._seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"nan", b"sNaN", b"inf", b"\xff", b"1e999999999999"])
+def test_a_time_that_is_none_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match="the time"):
+        tar_reader._seconds(text)
