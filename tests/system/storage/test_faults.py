@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -336,6 +337,11 @@ def test_what_was_made_on_the_new_place_after_a_cut_off_start_is_kept_there_by_r
     assert [kept.path for kept in done.kept] == [left]
     assert (left / "volumes" / "made-on-the-new-place").is_dir()
     assert shared.is_as_before()
-    with room_of(shared.box).locked("test"):
+    # It is nowhere else, so that no task removes it.
+    with (
+        room_of(shared.box).locked("test"),
+        pytest.raises(StorageError, match="only there"),
+    ):
         delete_kept(room_of(shared.box), lambda _: None)
-    assert not left.exists()
+    assert (left / "volumes" / "made-on-the-new-place").is_dir()
+    shutil.rmtree(left)
