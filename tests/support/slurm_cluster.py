@@ -165,7 +165,12 @@ class Submitted:
     def end(self) -> dict[str, str]:
         """What Slurm says of it once it has ended for good."""
         going = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")
-        wait(lambda: self.facts()["JobState"] not in going, lambda: self.told, every=0.5)
+        # A controller that is busy with a lost node may answer nothing for once.
+        wait(
+            lambda: self.facts().get("JobState", going[0]) not in going,
+            lambda: self.told,
+            every=0.5,
+        )
         return self.facts()
 
     def limit(self, left: int) -> None:
