@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -40,6 +41,8 @@ _SAYS: Mapping[Phase, str] = {
     "deleting": "deleting the old data",
     "done": "done",
 }
+
+_STARTED = "somebody started the daemon during the copy"
 
 _TELL_BYTES = 500_000  # folders of small files come by the thousand
 
@@ -185,19 +188,34 @@ class Transaction:
             resume = root.partial in self.journal.ours and root.partial.exists()
             self._note_ours(root.partial)
             on_bytes = self._bytes(f"copy {root.old}", root.size.bytes)
-            copy_tree(root.old, root.partial, on_bytes, resume=resume)
+            with self._daemon_stays_stopped():
+                copy_tree(root.old, root.partial, on_bytes, resume=resume)
+
+    @contextmanager
+    def _daemon_stays_stopped(self) -> Iterator[None]:
+        """A daemon that runs makes and removes files, so it is named first, whatever else fails."""
+        try:
+            yield
+        except (StorageError, OSError) as error:
+            if self._daemon_was_started():
+                raise StorageError(f"{_STARTED}: {error}") from error
+            raise
+        self._nobody_started_it()
+
+    def _daemon_was_started(self) -> bool:
+        return self._restarts and self.service.running()
 
     def _nobody_started_it(self) -> None:
-        if self._restarts and self.service.running():
-            raise StorageError("somebody started the daemon during the copy")
+        if self._daemon_was_started():
+            raise StorageError(_STARTED)
 
     def _verify(self) -> None:
-        self._nobody_started_it()
         for root in self._copied:
             if root.partial.exists():
-                compare_trees(
-                    root.old, root.partial, self._bytes(f"compare {root.new}", root.size.bytes)
-                )
+                with self._daemon_stays_stopped():
+                    compare_trees(
+                        root.old, root.partial, self._bytes(f"compare {root.new}", root.size.bytes)
+                    )
 
     def _place(self) -> None:
         self._still_mounted()

@@ -248,11 +248,19 @@ def test_a_second_move_at_the_same_time_is_refused(shared: Shared, disk: Disk) -
     assert shared.is_as_before()
 
 
+@pytest.mark.parametrize("copy_fails", [False, True])
 def test_somebody_who_starts_the_daemon_during_the_copy_gets_it_back(
-    shared: Shared, disk: Disk
+    shared: Shared, disk: Disk, copy_fails: bool
 ) -> None:
+    """Named also where the copy fails first: a daemon that runs takes files from under it."""
+
+    def start() -> None:
+        shared.box.start()
+        if copy_fails:
+            fill_up(disk)
+
     with pytest.raises(MoveFailedError, match="somebody started the daemon"):
-        move(shared.box, disk.place, mode="copy", on_event=when_copying(shared.box.start))
+        move(shared.box, disk.place, mode="copy", on_event=when_copying(start))
     assert shared.is_as_before()
 
 
