@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.engine.buildkit.build import BuildRequest, build_image
+    from slipway.engine.buildkit.build import BuildAttempt, BuildRequest, build_image
     from slipway.engine.buildkit.build_context import ContextFile
     from slipway.engine.client import Engine, EngineKind, connect, engine_info, engine_kind
     from slipway.engine.containers import (
+        BARE,
         OWNER_LABEL,
+        ContainerOptions,
         remove_container,
         remove_stale_containers,
         run_once,
@@ -34,9 +36,12 @@ if TYPE_CHECKING:
     from slipway.engine.transfer import import_rootfs, pull_image, push_image_layers
 
 __all__ = [
+    "BARE",
     "DEFAULT_URL",
     "OWNER_LABEL",
+    "BuildAttempt",
     "BuildRequest",
+    "ContainerOptions",
     "ContextFile",
     "DockerEndpoint",
     "Engine",
@@ -71,10 +76,11 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "buildkit.build": "BuildRequest build_image",
+        "buildkit.build": "BuildAttempt BuildRequest build_image",
         "buildkit.build_context": "ContextFile",
         "client": "Engine EngineKind connect engine_info engine_kind",
-        "containers": "OWNER_LABEL remove_container remove_stale_containers run_once",
+        "containers": "BARE OWNER_LABEL ContainerOptions remove_container remove_stale_containers "
+        "run_once",
         "docker_settings": "DockerEndpoint docker_endpoint docker_folder read_docker_json",
         "embedded.daemon": "daemon_status start_daemon stop_daemon",
         "endpoint": "DEFAULT_URL ping",

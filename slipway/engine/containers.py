@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -32,39 +32,53 @@ class RunResult:
     stderr: bytes
 
 
+@dataclass(frozen=True)
+class ContainerOptions:
+    """What a command in a container has around it.
+
+    `entrypoint` None keeps the image's own, () runs the command bare. `mounts` binds host paths to
+    container paths, read-only unless the host path is in `writable`.
+    """
+
+    entrypoint: Sequence[str] | None = None
+    network: Literal["none", "host"] = "none"
+    mounts: Mapping[Path, str] = field(default_factory=dict)
+    writable: Collection[Path] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+BARE = ContainerOptions(entrypoint=())
+"""The command alone, without the image's ENTRYPOINT."""
+
+
 def run_once(
     engine: Engine,
     image: str,
     command: Sequence[str],
+    options: ContainerOptions = ContainerOptions(),
     *,
-    entrypoint: Sequence[str] | None = None,
-    network: Literal["none", "host"] = "none",
-    mounts: Mapping[Path, str] | None = None,
-    writable: Collection[Path] = (),
-    env: Mapping[str, str] | None = None,
     timeout_s: float,
 ) -> RunResult:
     """Run a command in a fresh container and remove it, also on Ctrl-C and on timeout.
 
-    `entrypoint` None keeps the image's own, [] runs `command` bare. `mounts` binds host paths to
-    container paths, read-only unless the host path is in `writable`. Raises EngineError when the
-    command takes longer than `timeout_s`, or cannot be started.
+    Raises EngineError when the command takes longer than `timeout_s`, or cannot be started.
     """
+    entrypoint = options.entrypoint
     binds = [
-        Mount(target, str(source), type="bind", read_only=source not in writable)
-        for source, target in (mounts or {}).items()
+        Mount(target, str(source), type="bind", read_only=source not in options.writable)
+        for source, target in options.mounts.items()
     ]
     api = engine.client.api
     with sdk_errors(engine, f"running {' '.join(command)} in {image}"):
         host_config = api.create_host_config(
-            network_mode=network, mounts=binds, init=False, log_config=_LOG
+            network_mode=options.network, mounts=binds, init=False, log_config=_LOG
         )
         container = api.create_container(
             image,
             command=list(command),
             # The API takes [""] as "no entrypoint"; an empty list would keep the image's.
             entrypoint=None if entrypoint is None else list(entrypoint) or [""],
-            environment=dict(env or {}),
+            environment=dict(options.env),
             labels={OWNER_LABEL: str(this_process())},
             host_config=host_config,
         )["Id"]

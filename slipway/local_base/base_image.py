@@ -15,6 +15,7 @@ from slipway.core import (
     exclusive,
 )
 from slipway.engine import (
+    BuildAttempt,
     BuildRequest,
     ContextFile,
     Engine,
@@ -99,10 +100,12 @@ def _make_base(
                 labels={RECIPE_LABEL: local_base_id(project, base, lock)},
                 secrets={},
             ),
-            task=f"base {base.name}",
-            credentials=credentials,
-            on_event=on_event,
-            log=log,
+            BuildAttempt(
+                task=f"base {base.name}",
+                credentials=credentials,
+                on_event=on_event,
+                log=log,
+            ),
         )
 
 
@@ -139,10 +142,12 @@ def _rootfs_image(
         build_image(
             engine,
             local_base_request(project, name),
-            task=task,
-            credentials=credentials,
-            on_event=on_event,
-            log=log.with_name(f"{log.stem}-rootfs.log"),
+            BuildAttempt(
+                task=task,
+                credentials=credentials,
+                on_event=on_event,
+                log=log.with_name(f"{log.stem}-rootfs.log"),
+            ),
         )
         on_event(Event("done", task))
     return name

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from slipway.core import Event, SlipwayError, UsageError, human_bytes
 from slipway.derive import BuildInputs, is_locked
-from slipway.engine import build_image, find_image_id, inspect_image
+from slipway.engine import BuildAttempt, build_image, find_image_id, inspect_image
 from slipway.matrix import Image
 from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.build_requests import build_request
@@ -92,11 +92,13 @@ def _build(
     image_id = build_image(
         context.engine,
         request,
-        task=task,
-        credentials=context.credentials,
-        on_event=context.on_event,
-        log=context.project.logs / f"build-{image.name}.log",
-        cancel=context.cancel,
+        BuildAttempt(
+            task=task,
+            credentials=context.credentials,
+            on_event=context.on_event,
+            log=context.project.logs / f"build-{image.name}.log",
+            cancel=context.cancel,
+        ),
     )
     size = int(inspect_image(context.engine, image_id)["Size"])
     seconds = time.monotonic() - started

@@ -12,7 +12,7 @@ from slipway.matrix import select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.registry import credentials_for
-from slipway.resolve import update_locks
+from slipway.resolve import LockOptions, update_locks
 
 
 def lock_images(
@@ -43,13 +43,8 @@ def lock_images(
                 checkout.project,
                 checkout.matrix,
                 images,
-                region=settings.region,
-                credentials=credentials_for(),
-                engine=engine,
-                check=check,
-                upgrade=upgrade,
-                pull=pull,
-                on_event=reporter.on_event,
+                LockOptions(settings.region, credentials_for(), engine, pull, upgrade, check),
+                reporter.on_event,
             )
         finally:
             if engine:

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
         fetch_image_tables,
         read_image_tables,
     )
-    from slipway.resolve.lock_update import update_locks
+    from slipway.resolve.lock_update import LockOptions, update_locks
 
 __all__ = [
     "PACKAGE",
     "CurrencyReport",
     "ImageTables",
+    "LockOptions",
     "check_currency",
     "fetch_image_tables",
     "read_image_tables",
@@ -31,6 +32,6 @@ __getattr__ = lazy_face(
     {
         "currency_report": "CurrencyReport check_currency",
         "image_tables": "ImageTables PACKAGE fetch_image_tables read_image_tables",
-        "lock_update": "update_locks",
+        "lock_update": "LockOptions update_locks",
     },
 )

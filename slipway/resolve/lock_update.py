@@ -67,43 +67,50 @@ class LockReport:
         return bool(self.changes)
 
 
+@dataclass(frozen=True)
+class LockOptions:
+    """Where bases are asked for, and what is done with the answers.
+
+    `engine` lets packages be read from bases that it has; `pull` has it fetch them for that.
+    `upgrade` takes the newest versions where pins would still do; `check` writes nothing.
+    """
+
+    region: str | None
+    credentials: CredentialsFor
+    engine: Engine | None = None
+    pull: bool = False
+    upgrade: bool = False
+    check: bool = False
+
+
 def update_locks(
     project: Project,
     matrix: Matrix,
     images: Sequence[Image],
-    *,
-    region: str | None,
-    credentials: CredentialsFor,
-    engine: Engine | None = None,
-    check: bool = False,
-    upgrade: bool = False,
-    pull: bool = False,
+    options: LockOptions,
     on_event: OnEvent = silent,
 ) -> LockReport:
-    """Bring the locks of `images` up to date; with `check`, only say what would change.
+    """Bring the locks of `images` up to date, or only say what would change.
 
-    `engine` lets packages be read from bases that it has; `pull` has it fetch them for that.
-    `upgrade` takes the newest versions where pins would still do. Locks that no image of the
-    matrix needs are removed. Raises SlipwayError for a conflict; then nothing was written.
+    Locks that no image of the matrix needs are removed. Raises SlipwayError for a conflict; then
+    nothing was written.
     """
     old = load_locks(project)
     resolver = Resolver(read_pip_settings(), project.cache / "uv")
     bases = {base.name: base for base in _bases(images)}
     base_locks = dict(old.bases)
-    asker = BaseLookup(region, credentials)
+    asker = BaseLookup(options.region, options.credentials)
     for base in bases.values():
         on_event(Event("progress", "lock", f"base {base.name}"))
         if base.registry is not None:
             known = merge_base_lock(old.bases.get(base.name), asker.resolve(base))
-            base_locks[base.name] = _with_packages(
-                base, known, engine, region, credentials, pull, on_event
-            )
+            base_locks[base.name] = _with_packages(base, known, options, on_event)
 
     python = dict(old.python)
 
     def settle(want: ClosureRequest) -> PythonLock:
         on_event(Event("progress", "lock", want.key))
-        python[want.key] = update_closure(want, python, resolver, upgrade=upgrade)
+        python[want.key] = update_closure(want, python, resolver, upgrade=options.upgrade)
         return python[want.key]
 
     settle(build_want(matrix.bases))
@@ -125,12 +132,12 @@ def update_locks(
     tools = dict(old.tools)
     for tool in matrix.tools.values():
         known_tool = old.tools.get(tool.name)
-        if upgrade or not known_tool or known_tool.wheel != tool.wheel:
+        if options.upgrade or not known_tool or known_tool.wheel != tool.wheel:
             on_event(Event("progress", "lock", tool.name))
             tools[tool.name] = lock_tool(project, resolver, tool)
 
     new = _needed(matrix, Locks(base_locks, python, tools))
-    if not check:
+    if not options.check:
         _write(project, old, new)
     return LockReport(
         changes=tuple(describe_lock_changes(old, new)),
@@ -151,21 +158,14 @@ def _bases(images: Iterable[Image]) -> list[Base]:
     return list({image.base.name: image.base for image in images}.values())
 
 
-def _with_packages(
-    base: Base,
-    lock: BaseLock,
-    engine: Engine | None,
-    region: str | None,
-    credentials: CredentialsFor,
-    pull: bool,
-    on_event: OnEvent,
-) -> BaseLock:
+def _with_packages(base: Base, lock: BaseLock, options: LockOptions, on_event: OnEvent) -> BaseLock:
     """The lock with the packages of exactly this digest, if the engine has it or may fetch it."""
+    engine, region = options.engine, options.region
     if base.registry is None or engine is None or lock.digest is None or lock.packages:
         return lock
     uri = image_uri(base.registry, region, base.repository, base.tag, lock.digest)
-    if pull:
-        pull_image(engine, uri.reference, credentials=credentials, on_event=on_event)
+    if options.pull:
+        pull_image(engine, uri.reference, credentials=options.credentials, on_event=on_event)
     packages = read_packages(engine, uri.reference, base.family.python)
     return BaseLock(**{**vars(lock), "packages": packages})
 

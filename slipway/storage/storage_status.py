@@ -82,7 +82,6 @@ def inspect_storage(room: DockerDaemon, profile_name: str) -> StorageStatus:
     """Look at everything; changes and starts nothing. Raises UsageError for an unknown profile."""
     chosen = profile(profile_name, room.machine)
     mounted = read_mount_table()
-    places: list[DataLocation] = []
     found: DockerInstallation | None = None
     try:
         found = find_installation(room.project, room.url, room.machine)
@@ -97,13 +96,12 @@ def inspect_storage(room: DockerDaemon, profile_name: str) -> StorageStatus:
     anchor = found.data_root if found else Path("/")
     needed = max((used or 0 for _, _, _, used, _ in wanted), default=0)
     ranked = candidate_disks(chosen, room.machine, anchor, needed)
-    for what, path, note, used, there in wanted:
-        places.append(locate_data(what, path, note, used, there, mounted, ranked))
+    locations = tuple(locate_data(data, mounted, ranked) for data in wanted)
     journal, told = _last_move(room)
     return StorageStatus(
         profile=chosen.name,
         daemon=daemon,
-        places=tuple(places),
+        places=locations,
         candidates=ranked,
         move=told,
         unfinished=journal is not None and not journal.over,
@@ -253,15 +251,10 @@ def _used(path: Path) -> int | None:
 
 
 def locate_data(
-    what: str,
-    path: Path,
-    note: str,
-    used: int | None,
-    below: str,
-    mounted: tuple[Mount, ...],
-    ranked: tuple[Candidate, ...],
+    data: Wanted, mounted: tuple[Mount, ...], ranked: tuple[Candidate, ...]
 ) -> DataLocation:
     """With its disk, and with the first of the ranked disks that is better."""
+    what, path, note, used, below = data
     mount = home_of(nearest_existing(path).resolve(), mounted)
     free = disk_space(path).free
     best = next((c for c in ranked if c.mount.device != mount.device and c.space.free > free), None)

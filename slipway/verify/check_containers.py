@@ -122,49 +122,55 @@ def container_contents(
     return found
 
 
-def launch_job(
-    engine: Engine,
-    image: str,
-    command: Sequence[str],
-    *,
-    files: Mapping[str, bytes],
-    folders: Sequence[str] = (),
-    env: Mapping[str, str],
-    collect: Sequence[str],
-    timeout_s: float,
-) -> LaunchedJob:
+@dataclass(frozen=True)
+class LaunchRequest:
+    """A job: its command, its surroundings, and the seconds in which it has to end.
+
+    `files` and empty `folders` are put into the container before it starts; the files below
+    `collect` are read after its end.
+    """
+
+    command: Sequence[str]
+    files: Mapping[str, bytes]
+    folders: Sequence[str]
+    env: Mapping[str, str]
+    collect: Sequence[str]
+    timeout_s: float
+
+
+def launch_job(engine: Engine, image: str, request: LaunchRequest) -> LaunchedJob:
     """Start `image` through its own ENTRYPOINT and wait for its end. Raises TimeoutError.
 
     One host of a SageMaker job: its name is algo-1, which resolves; there is no other network.
-    `files` and empty `folders` are put into the container before it starts; the files below
-    `collect` are read after its end.
     """
     api = engine.client.api
     with sdk_errors(engine, f"starting {image}"):
         container = api.create_container(
             image,
-            command=list(command),
+            command=list(request.command),
             hostname=HOST,
-            environment=dict(env),
+            environment=dict(request.env),
             labels={OWNER_LABEL: str(this_process())},
             host_config=api.create_host_config(
                 network_mode="none", extra_hosts={HOST: "127.0.0.1"}
             ),
         )["Id"]
         try:
-            if files or folders:
-                api.put_archive(container, "/", _archive(files, folders))
+            if request.files or request.folders:
+                api.put_archive(container, "/", _archive(request.files, request.folders))
             api.start(container)
             try:
-                code = int(api.wait(container, timeout=math.ceil(timeout_s))["StatusCode"])
+                code = int(api.wait(container, timeout=math.ceil(request.timeout_s))["StatusCode"])
             except (requests.ReadTimeout, requests.ConnectionError) as error:
                 if not engine.answers():
                     raise
                 log = api.logs(container).decode(errors="replace")
-                raise TimeoutError(f"it did not end within {timeout_s:g} s:\n{log}") from error
+                raise TimeoutError(
+                    f"it did not end within {request.timeout_s:g} s:\n{log}"
+                ) from error
             log = api.logs(container).decode(errors="replace")
             collected: dict[str, bytes] = {}
-            for path in collect:
+            for path in request.collect:
                 collected |= _collect(engine, container, path)
             return LaunchedJob(code, log, collected)
         finally:

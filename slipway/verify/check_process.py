@@ -58,14 +58,13 @@ def _short(message: str) -> str:
 
 def run_checks(
     command: list[str],
-    chosen: list[Path],
     root: Path,
     log: Path,
     timeout_s: float,
     task: str,
     on_event: OnEvent,
 ) -> tuple[CheckLog, int]:
-    """Run `command`, a pytest with our plugin, on the `chosen` folders; its exit code.
+    """Run `command`, a pytest with our plugin, in `root`; its exit code.
 
     What it prints goes to `log`. Raises SlipwayError when it takes longer than `timeout_s`.
     """
@@ -73,7 +72,7 @@ def run_checks(
     heard = CheckLog(task, on_event)
     with os.fdopen(reading) as stream, log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, f"--slipway-report={writing}", *map(str, chosen)],
+            [*command, f"--slipway-report={writing}"],
             cwd=root,
             env={**os.environ, "PYTHONPATH": str(root)},
             stdin=subprocess.DEVNULL,

@@ -117,7 +117,6 @@ def verify_image(
     image = request.image
     task = f"verify {image.name}"
     started = time.monotonic()
-    chosen = check_folders(project, image)
     remove_stale_containers(engine)
     subject = expectations_of(
         engine, image, (request.reference, request.base_reference), request.locks, request.tools
@@ -139,7 +138,8 @@ def verify_image(
         ]
         command += ["--slipway-gpu"] if has_gpu(engine) else []
         command += ["-k", request.only] if request.only else []
-        heard, code = run_checks(command, chosen, project.root, log, timeout_s, task, on_event)
+        command += [str(folder) for folder in check_folders(project, image)]
+        heard, code = run_checks(command, project.root, log, timeout_s, task, on_event)
     if request.only and code in (_NOTHING_CHOSEN, _BAD_PATTERN):
         on_event(Event("failed", task))
         raise UsageError(

@@ -201,16 +201,10 @@ def launched(engine: Engine, subject: CheckedImage, pytestconfig: pytest.Config)
         collect: Sequence[str] = (),
         timeout_s: float = 120,
     ) -> LaunchedJob:
-        done = check_containers.launch_job(
-            engine,
-            subject.image_id,
-            command,
-            files=files or {},
-            folders=folders,
-            env=env or {},
-            collect=collect,
-            timeout_s=timeout_s,
+        request = check_containers.LaunchRequest(
+            command, files or {}, folders, env or {}, collect, timeout_s
         )
+        done = check_containers.launch_job(engine, subject.image_id, request)
         if done.exit_code == 0:
             found = find_log_complaints(done.log, allowed, date.today())
             assert not found, "a start that succeeded complains:\n" + "\n".join(found)

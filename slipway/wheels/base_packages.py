@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from slipway.core import SlipwayError
-from slipway.engine import Engine, find_image_id, run_once
+from slipway.engine import BARE, Engine, find_image_id, run_once
 
 _LIST_PACKAGES = """
 import importlib.metadata, json
@@ -25,9 +25,7 @@ def read_packages(engine: Engine, reference: str, interpreter: str) -> dict[str,
     """
     if find_image_id(engine, reference) is None:
         return None
-    done = run_once(
-        engine, reference, [interpreter, "-c", _LIST_PACKAGES], entrypoint=[], timeout_s=300
-    )
+    done = run_once(engine, reference, [interpreter, "-c", _LIST_PACKAGES], BARE, timeout_s=300)
     if done.exit_code != 0:
         raise SlipwayError(
             f"{interpreter} does not run in {reference}: {done.stderr.decode(errors='replace')}",

@@ -24,7 +24,7 @@ from slipway.core import (
     wait_for_lock,
     write_atomic,
 )
-from slipway.engine import Engine, run_once
+from slipway.engine import ContainerOptions, Engine, run_once
 from slipway.records import (
     BUILD_ENVIRONMENT,
     Pin,
@@ -113,10 +113,12 @@ class WheelBuilder:
                 self.engine,
                 self.base,
                 command,
-                entrypoint=[],
-                mounts={inside: "/slipway-in", out: "/slipway-out"},
-                writable=[out],
-                env=BUILD_ENVIRONMENT,
+                ContainerOptions(
+                    entrypoint=(),
+                    mounts={inside: "/slipway-in", out: "/slipway-out"},
+                    writable=[out],
+                    env=BUILD_ENVIRONMENT,
+                ),
                 timeout_s=_TIMEOUT_S,
             )
             log = self.project.logs / f"wheel-{pin.name}-{pin.version}-py{self.python}.log"

@@ -16,7 +16,7 @@ from slipway.core import (
     find_process,
     silent,
 )
-from slipway.engine import BuildRequest, ContextFile, Engine, build_image
+from slipway.engine import BuildAttempt, BuildRequest, ContextFile, Engine, build_image
 
 TASK = "build of a test"
 
@@ -48,11 +48,13 @@ def run_build(
     return build_image(
         engine,
         wanted,
-        task=TASK,
-        credentials=credentials,
-        on_event=on_event,
-        log=log,
-        cancel=cancel,
+        BuildAttempt(
+            task=TASK,
+            credentials=credentials,
+            on_event=on_event,
+            log=log,
+            cancel=cancel,
+        ),
     )
 
 

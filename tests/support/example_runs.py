@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core import Project
-from slipway.engine import Engine, run_once
+from slipway.engine import ContainerOptions, Engine, run_once
 from slipway.resolve.pip_settings import read_pip_settings
 from slipway.resolve.uv import Resolver, ResolveRequest
 from slipway.wheels import fetch_wheels, read_packages
@@ -56,9 +56,9 @@ class Packages:
             engine,
             image,
             [PYTHON, "-m", "pip", "install", *options, *files],
-            entrypoint=[],
-            mounts={made.wheels: WHEELS, made.site: SITE},
-            writable=[made.site],
+            ContainerOptions(
+                entrypoint=(), mounts={made.wheels: WHEELS, made.site: SITE}, writable=[made.site]
+            ),
             timeout_s=300,
         )
         assert done.exit_code == 0, done.stderr

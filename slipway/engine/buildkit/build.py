@@ -55,33 +55,41 @@ class BuildRequest:
     target: str | None = None
 
 
-def build_image(
-    engine: Engine,
-    request: BuildRequest,
-    *,
-    task: str,
-    credentials: CredentialsFor,
-    on_event: OnEvent,
-    log: Path,
-    cancel: threading.Event | None = None,
-) -> str:
+@dataclass(frozen=True)
+class BuildAttempt:
+    """One attempt at a build.
+
+    `task` names it in events and errors; `credentials` is asked when a base is pulled; all output
+    goes to `log`. Setting `cancel` ends it.
+    """
+
+    task: str
+    credentials: CredentialsFor
+    on_event: OnEvent
+    log: Path
+    cancel: threading.Event | None = None
+
+
+def build_image(engine: Engine, request: BuildRequest, attempt: BuildAttempt) -> str:
     """Build the image and return its id ("sha256:...").
 
-    `task` names the build in events and errors; `credentials` is asked when a base is pulled; all
-    output goes to `log`. Setting `cancel`, or Ctrl-C, closes the connection, at which the daemon
-    stops the build and tags nothing. Raises BuildFailedError, BuildCancelledError,
-    DiskFullError, EngineDiedError, or EngineError for a request that no engine takes.
+    Cancelling, or Ctrl-C, closes the connection, at which the daemon stops the build and tags
+    nothing. Raises BuildFailedError, BuildCancelledError, DiskFullError, EngineDiedError, or
+    EngineError for a request that no engine takes.
     """
+    task, log, cancel = attempt.task, attempt.log, attempt.cancel
     build_context.check_dockerfile(request.dockerfile)
     files = (ContextFile(_DOCKERFILE, request.dockerfile.encode()), *request.context)
     check_context_paths(files)
     with (
         BuildLog(log) as file,
-        closing(Session(engine, secrets=request.secrets, credentials=credentials)) as session,
+        closing(
+            Session(engine, secrets=request.secrets, credentials=attempt.credentials)
+        ) as session,
         closing(dial_engine(engine)) as sock,
         _cut_off(sock, cancel),
     ):
-        progress = BuildProgress(task, on_event, file)
+        progress = BuildProgress(task, attempt.on_event, file)
         path = f"/v{engine.api_version}/build?{_query(engine, request, session.id)}"
         outcome = _exchange(sock, path, context_tar(files), progress)
         outcome.credentials_failure = session.failure

@@ -14,7 +14,16 @@ import uuid
 from pathlib import Path
 
 from slipway.core import write_atomic
-from slipway.engine import Engine, EngineError, import_rootfs, inspect_image, run_once, sdk_errors
+from slipway.engine import (
+    BARE,
+    ContainerOptions,
+    Engine,
+    EngineError,
+    import_rootfs,
+    inspect_image,
+    run_once,
+    sdk_errors,
+)
 from slipway.storage.errors import StorageError
 
 _EXIT_CODE = 42
@@ -81,8 +90,7 @@ def _run_in(engine: Engine, image: str, binary: bytes, folder: Path) -> str:
             engine,
             image,
             [_PROGRAM],
-            entrypoint=[],
-            mounts={path: _PROGRAM},
+            ContainerOptions(entrypoint=(), mounts={path: _PROGRAM}),
             timeout_s=_TIMEOUT_S,
         )
     finally:
@@ -101,7 +109,7 @@ def _run_own(engine: Engine, binary: bytes) -> str:
     reference = f"slipway.local/trial:{uuid.uuid4().hex[:12]}"
     import_rootfs(engine, buffer, reference)
     try:
-        done = run_once(engine, reference, [_PROGRAM], entrypoint=[], timeout_s=_TIMEOUT_S)
+        done = run_once(engine, reference, [_PROGRAM], BARE, timeout_s=_TIMEOUT_S)
     finally:
         with sdk_errors(engine, "removing the trial image"):
             engine.client.api.remove_image(reference, force=True)

@@ -101,7 +101,6 @@ def plan_move(
         wait_s=0.0 if dry_run else WAIT_S,
         on_wait=lambda place: say(f"waiting for {place} to be mounted"),
     )
-    kept = last.kept if last else ()
     also = move_plan.moves_containerd(found, containerd_store=containerd_store)
     change = config_changes(
         found, DataPlaces(looked.disk), looked, chosen, room.machine, containerd=also
@@ -110,11 +109,8 @@ def plan_move(
         found,
         looked,
         change,
-        before,
-        sizes,
+        move_plan.DataToMove(before, sizes, also, last.kept if last else ()),
         dataclasses.replace(options, mode=mode),
-        containerd=also,
-        kept=kept,
     )
     if journal is not None:
         size = TreeSize(needed, sum(root.size.entries for root in journal.roots if root.copy))

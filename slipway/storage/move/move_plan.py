@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,28 +95,36 @@ def check_driver(before: DockerInventory | None, mode: Mode) -> None:
         )
 
 
+@dataclass(frozen=True)
+class DataToMove:
+    """What a daemon has before a move.
+
+    `inventory` is None where nothing is known of it, `sizes` are of its folders by their paths,
+    `kept` is what earlier moves left behind; with `containerd` a separate one goes along.
+    """
+
+    inventory: DockerInventory | None
+    sizes: Mapping[Path, TreeSize]
+    containerd: bool
+    kept: tuple[KeptFolder, ...] = ()
+
+
 def make_move_journal(
     subject: DockerInstallation,
     target: TargetDisk,
     change: ConfigChanges,
-    before: DockerInventory | None,
-    sizes: dict[Path, TreeSize],
+    data: DataToMove,
     options: MoveOptions,
-    *,
-    containerd: bool,
-    kept: tuple[KeptFolder, ...] = (),
 ) -> MoveJournal | None:
-    """The move as a journal that has not begun; None where everything is there already.
-
-    `containerd`: a separate one goes along.
-    """
+    """The move as a journal that has not begun; None where everything is there already."""
+    before, containerd = data.inventory, data.containerd
     copy = mode_of(options, before) == "copy"
     roots = tuple(
         DataRoot(
             name=name,
             old=old,
             new=new,
-            size=sizes.get(old, TreeSize()),
+            size=data.sizes.get(old, TreeSize()),
             copy=copy,
             adopt=not copy and _is_data(new),
             file=file,
@@ -126,7 +135,7 @@ def make_move_journal(
     if not roots and not change.edits:
         return None
     for root in roots:
-        _check_new(root, kept)
+        _check_new(root, data.kept)
     lost = before.irreplaceable if before and not copy else ""
     if options.delete_old and lost:
         raise UsageError(
@@ -150,7 +159,7 @@ def make_move_journal(
         containerd=subject.containerd.socket if containerd and subject.containerd else None,
         before=before,
         delete_old=options.delete_old,
-        kept=kept,
+        kept=data.kept,
         left_behind=lost,
         notes=change.notes,
         own_namespaces=subject.folders.own_namespaces,

@@ -9,7 +9,7 @@ import stat
 import tarfile
 from pathlib import Path
 
-from slipway.engine import Engine, import_rootfs, run_once
+from slipway.engine import BARE, Engine, import_rootfs, run_once
 from tests.support.tiny import rootfs_tar
 
 LOWER, UPPER = "slip/lower:1", "slip/upper:1"
@@ -81,7 +81,7 @@ def run_sleeper(engine: Engine, name: str = "sleeper") -> str:
 def seen(engine: Engine) -> dict[str, object]:
     """What a user sees: names, ids, and what is inside."""
     api = engine.client.api
-    inside = run_once(engine, UPPER, ["/bin/sh", "-c", LOOK], entrypoint=[], timeout_s=60)
+    inside = run_once(engine, UPPER, ["/bin/sh", "-c", LOOK], BARE, timeout_s=60)
     assert inside.exit_code == 0, inside.stderr
     return {
         "images": sorted((i["Id"], *(i["RepoTags"] or ())) for i in api.images()),

@@ -15,6 +15,7 @@ import pytest
 from slipway.core import Project, wait_until
 from slipway.engine import (
     OWNER_LABEL,
+    ContainerOptions,
     Engine,
     EngineError,
     find_image_id,
@@ -46,8 +47,7 @@ def test_environment_and_entrypoint_are_those_that_were_asked_for(
         engine,
         tiny_base,
         ["-c", 'echo "$A"'],
-        entrypoint=["sh"],
-        env={"A": "b  c"},
+        ContainerOptions(entrypoint=["sh"], env={"A": "b  c"}),
         timeout_s=60,
     )
     assert result.stdout == b"b  c\n"
@@ -65,8 +65,7 @@ def test_mounts_are_read_only_unless_they_are_said_to_be_writable(
         engine,
         tiny_base,
         ["sh", "-c", script],
-        mounts={closed: "/c", opened: "/o"},
-        writable={opened},
+        ContainerOptions(mounts={closed: "/c", opened: "/o"}, writable={opened}),
         timeout_s=60,
     )
     assert result.stdout == b"seenseen"

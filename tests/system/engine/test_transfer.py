@@ -18,6 +18,7 @@ import pytest
 
 from slipway.core import Credentials, CredentialsFor, Event, Project, anonymous, silent
 from slipway.engine import (
+    BARE,
     Engine,
     TransferError,
     connect,
@@ -223,7 +224,7 @@ def test_an_import_has_its_files_and_its_changes(engine: Engine) -> None:
     config = inspect_image(engine, name)["Config"]
     assert find_image_id(engine, name) == image
     assert (config["Entrypoint"], config["Labels"]) == (["/bin/cat"], {"io.slipway.x": "y"})
-    assert run_once(engine, name, ["/bin/true"], entrypoint=[], timeout_s=60).exit_code == 0
+    assert run_once(engine, name, ["/bin/true"], BARE, timeout_s=60).exit_code == 0
 
 
 def test_an_import_of_what_is_no_tar_is_an_error(engine: Engine) -> None:

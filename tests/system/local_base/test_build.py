@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from slipway.core import Event, Project, SlipwayError, anonymous, silent
-from slipway.engine import ContextFile, Engine, build_image, find_image_id, inspect_image, run_once
+from slipway.engine import (
+    BuildAttempt,
+    ContainerOptions,
+    ContextFile,
+    Engine,
+    build_image,
+    find_image_id,
+    inspect_image,
+    run_once,
+)
 from slipway.local_base import ensure_local_base, local_base_id
 from slipway.local_base.apt import ca_bundle
 from slipway.local_base.base_image import DEBIAN_REGISTRY, local_base_request
@@ -40,7 +49,9 @@ def local_base(engine: Engine, shared_project: Project, base: Base) -> str:
 
 
 def sh(engine: Engine, image: str, script: str) -> str:
-    done = run_once(engine, image, ["-euc", script], entrypoint=["/bin/sh"], timeout_s=120)
+    done = run_once(
+        engine, image, ["-euc", script], ContainerOptions(entrypoint=["/bin/sh"]), timeout_s=120
+    )
     assert done.exit_code == 0, done.stderr.decode()
     return done.stdout.decode()
 
@@ -231,10 +242,7 @@ def test_without_mmdebstrap_the_same_packages_go_on_an_ordinary_debian_image(
     made = build_image(
         engine,
         replace(request, context=(*request.context, uncached)),
-        task="root file system",
-        credentials=anonymous,
-        on_event=silent,
-        log=tmp_path / "debian.log",
+        BuildAttempt("root file system", anonymous, silent, tmp_path / "debian.log"),
     )
     monkeypatch.undo()
     assert "g++ is already the newest version" in (tmp_path / "debian.log").read_text()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slipway.core import Project, anonymous, silent
-from slipway.engine import BuildRequest, Engine, build_image, import_rootfs
+from slipway.engine import BuildAttempt, BuildRequest, Engine, build_image, import_rootfs
 from slipway.prune import removals
 from slipway.records import BaseLock, ExportRecord, ImageRecord, Locks, save_record
 from tests.support.storage.box import Box, box
@@ -111,10 +111,7 @@ def test_an_image_goes_only_after_the_images_built_on_it(
             labels={},
             secrets={},
         ),
-        task="above",
-        credentials=anonymous,
-        on_event=silent,
-        log=tmp_path / "log",
+        BuildAttempt("above", anonymous, silent, tmp_path / "log"),
     )
     steps = {step.what: step for step in removals.plan_removals(project, engine, NONE, 0)}
     assert steps["build cache"].size > 0

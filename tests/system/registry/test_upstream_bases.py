@@ -14,7 +14,9 @@ import pytest
 
 from slipway.core import Project, anonymous, silent
 from slipway.engine import (
+    BuildAttempt,
     BuildRequest,
+    ContainerOptions,
     ContextFile,
     Engine,
     build_image,
@@ -58,7 +60,9 @@ print(json.dumps({d.name.lower().replace("_", "-"): d.version
 
 def packages(engine: Engine, image: str, python: str) -> dict[str, str]:
     found: dict[str, str] = json.loads(
-        run_once(engine, image, ["-c", PACKAGES], entrypoint=[python], timeout_s=120).stdout
+        run_once(
+            engine, image, ["-c", PACKAGES], ContainerOptions(entrypoint=[python]), timeout_s=120
+        ).stdout
     )
     return found
 
@@ -89,10 +93,7 @@ def publish(
             labels={},
             secrets={},
         ),
-        task=f"publish {name[1]}",
-        credentials=anonymous,
-        on_event=silent,
-        log=Path("/dev/null"),
+        BuildAttempt(f"publish {name[1]}", anonymous, silent, Path("/dev/null")),
     )
     digest = push_image_layers(engine, reference, credentials=anonymous, on_event=silent)
     engine.client.images.remove(reference)  # a builder does not have it yet

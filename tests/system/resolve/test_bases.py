@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from slipway.core import Project, anonymous, silent
-from slipway.engine import BuildRequest, ContextFile, Engine, build_image, push_image_layers
+from slipway.engine import (
+    BuildAttempt,
+    BuildRequest,
+    ContextFile,
+    Engine,
+    build_image,
+    push_image_layers,
+)
 from slipway.matrix import Base, Matrix, Registry
 from slipway.matrix.model import Family
 from slipway.records import BaseLock, load_locks
 from slipway.registry.manifests import SCHEMA2
-from slipway.resolve import update_locks
+from slipway.resolve import LockOptions, update_locks
 from slipway.resolve.base_lookup import resolve_base
 from tests.support.lock_samples import addon, base, image, wheel
 from tests.support.registry.images import unique
@@ -49,10 +56,12 @@ def publish(engine: Engine, tiny_base: str, upstream: Base, packages: str) -> st
             labels={"com.amazonaws.ml.engines": "true"},
             secrets={},
         ),
-        task="publish",
-        credentials=anonymous,
-        on_event=silent,
-        log=Path(os.devnull),
+        BuildAttempt(
+            task="publish",
+            credentials=anonymous,
+            on_event=silent,
+            log=Path(os.devnull),
+        ),
     )
     digest = push_image_layers(engine, reference, credentials=anonymous, on_event=silent)
     engine.client.images.remove(reference)  # whoever locks has not pulled it
@@ -107,10 +116,7 @@ def test_packages_are_read_out_of_the_base_and_a_moved_digest_has_them_read_agai
             project,
             matrix,
             matrix.images,
-            region=None,
-            credentials=anonymous,
-            engine=engine,
-            pull=pull,
+            LockOptions(None, anonymous, engine, pull=pull),
         ).changes
 
     first = publish(engine, tiny_base, upstream, '{"torch": "2.8.0"}')

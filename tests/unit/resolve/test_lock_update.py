@@ -11,7 +11,7 @@ import pytest
 from slipway.core import Project, SlipwayError, anonymous
 from slipway.matrix import Base, Image, Matrix, Registry, Tool
 from slipway.records import load_locks, python_lock_path
-from slipway.resolve import update_locks
+from slipway.resolve import LockOptions, update_locks
 from slipway.resolve.lock_update import LockReport
 from slipway.resolve.python_locks import addon_wants
 from tests.support.lock_samples import addon, base, image, sdist, wheel
@@ -56,9 +56,8 @@ def matrix(*images: Image) -> Matrix:
 
 
 def run(project: Project, of: Matrix, *, check: bool = False, upgrade: bool = False) -> LockReport:
-    return update_locks(
-        project, of, of.images, region=None, credentials=anonymous, check=check, upgrade=upgrade
-    )
+    options = LockOptions(None, anonymous, check=check, upgrade=upgrade)
+    return update_locks(project, of, of.images, options)
 
 
 SHARED = matrix(
@@ -133,7 +132,7 @@ def test_a_new_addon_version_is_drift_and_its_old_closure_goes(
 def test_locking_one_image_leaves_the_locks_of_others(links: Path, project: Project) -> None:
     run(project, SHARED)
     before = load_locks(project)
-    update_locks(project, SHARED, SHARED.images[:1], region=None, credentials=anonymous)
+    update_locks(project, SHARED, SHARED.images[:1], LockOptions(None, anonymous))
     assert load_locks(project) == before
 
 
