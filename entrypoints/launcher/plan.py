@@ -37,6 +37,7 @@ from launcher.ranks import (
     SHIMS,
     RankCommand,
     RankLayout,
+    RankProgram,
     build_rank_commands,
     cache_variables,
     choose_runner,
@@ -206,13 +207,15 @@ def planned_commands(plan: Plan, ranks: RankLayout) -> list[RankCommand]:
     return build_rank_commands(
         plan.runner,
         ranks,
+        RankProgram(
+            context.script,
+            context.args,
+            context.module,
+            is_node_command(context.script, context.cwd),
+        ),
         python=context.python,
-        script=context.script,
-        args=context.args,
-        module=context.module,
         log_dir=plan.log_dir,
         max_restarts=context.settings.number("max-restarts"),
-        command=is_node_command(context.script, context.cwd),
     )
 
 

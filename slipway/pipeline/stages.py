@@ -80,11 +80,8 @@ def export_stage(
     sidecar = sqsh.export_image(
         context.engine,
         built.reference,
-        path,
+        sqsh.ExportRequest(path, built.build_id, settings.sqsh_options, force),
         cache=squashfs.layer_cache(context.project, settings.sqsh_cache),
-        build_id=built.build_id,
-        options=settings.sqsh_options,
-        force=force,
         on_event=context.on_event,
     )
     fresh = _file_identity(path) != before

@@ -11,12 +11,13 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.sqsh.comparison import ImageExporter
-    from slipway.sqsh.export import export_image
+    from slipway.sqsh.export import ExportRequest, export_image
     from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
     from slipway.sqsh.sources.engine_source import find_overlay_layers
     from slipway.sqsh.stored_images import export_stored
 
 __all__ = [
+    "ExportRequest",
     "ImageExporter",
     "export_image",
     "export_stored",
@@ -29,7 +30,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "comparison": "ImageExporter",
-        "export": "export_image",
+        "export": "ExportRequest export_image",
         "sidecar": "read_sidecar verify_sqsh_file",
         "sources.engine_source": "find_overlay_layers",
         "stored_images": "export_stored",

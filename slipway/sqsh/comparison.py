@@ -59,7 +59,8 @@ class ImageExporter:
             engine = self.engine()
             try:
                 name = uri.removeprefix(_ENGINE)
-                export_image(engine, name, path, cache=cache, build_id="", on_event=self.on_event)
+                request = ExportRequest(path, "")
+                export_image(engine, name, request, cache=cache, on_event=self.on_event)
             finally:
                 engine.close()
             return

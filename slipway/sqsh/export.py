@@ -46,25 +46,21 @@ class ExportRequest:
 def export_image(
     engine: Engine,
     image_reference: str,
-    destination: Path,
+    request: ExportRequest,
     *,
     cache: LayerCache,
-    build_id: str,
-    options: SqshOptions | None = None,
-    force: bool = False,
     on_event: OnEvent = silent,
     in_place: bool = True,
 ) -> Sidecar:
-    """Write what ``enroot import`` gives for an engine's image to `destination`.
+    """Write what ``enroot import`` gives for an engine's image to the destination of `request`.
 
     Each layer is compiled once (into `cache`), from the engine's own folders where they can be
     read, else from what the engine sends (always so where not `in_place`); the image is linked
-    from compiled layers. `destination` and its sidecar appear only when they are whole and
+    from compiled layers. The destination and its sidecar appear only when they are whole and
     checked. A destination that holds this image, build and options already is left as it is; one
     that holds anything else is refused unless `force`. The same image gives the same bytes from
     every source. Raises SlipwayError; nothing half-made stays.
     """
-    request = ExportRequest(destination, build_id, options or SqshOptions(), force)
     remove_stale_containers(engine)  # earlier versions made some for their exports
     with open_engine_image(engine, image_reference, cache.folder, in_place=in_place) as image:
         return export_source(image, request, cache=cache, on_event=on_event)

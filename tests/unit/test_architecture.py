@@ -44,6 +44,25 @@ LOOK_BEHIND = {
     "bench/gate.py": "it speaks for a thousand launchers, byte by byte",
 }
 MOST_MODULES = 15
+MOST_ARGUMENTS = 6
+#: Functions with more arguments, with the reason.
+MANY_ARGUMENTS = {
+    "slurm_script": "each is a flag of the task",
+    "sqsh_export": "each is a flag of the task",
+    "storage_move": "each is a flag of the task",
+    **dict.fromkeys(
+        (
+            "send_blob",
+            "request",
+            "once",
+            "ensure_repository",
+            "push_image",
+            "make_image_context",
+            "export_stored",
+        ),
+        "still to be cut",
+    ),
+}
 #: Folders with more modules, with the reason.
 LARGE_FOLDERS: dict[str, str] = {}
 
@@ -204,3 +223,16 @@ def test_helpers_of_tests_import_no_test() -> None:
             ):
                 wrong.append(f"{path.relative_to(ROOT)}: {node.module}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_function_with_many_arguments_takes_an_options_object(program: str) -> None:
+    long = {}
+    for path in modules(program):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name not in MANY_ARGUMENTS:
+                arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+                count = len([a for a in arguments if a.arg not in ("self", "cls")])
+                if count > MOST_ARGUMENTS:
+                    long[f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"] = count
+    assert not long

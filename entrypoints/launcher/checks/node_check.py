@@ -19,7 +19,14 @@ from launcher.data import S3
 from launcher.instances import find_instance
 from launcher.plan import Plan
 from launcher.platforms import RESTRICTIONS, apply_changes
-from launcher.ranks import TORCHRUN, USER_PYTHON, RankLayout, RankSupervisor, build_rank_commands
+from launcher.ranks import (
+    TORCHRUN,
+    USER_PYTHON,
+    RankLayout,
+    RankProgram,
+    RankSupervisor,
+    build_rank_commands,
+)
 from launcher.stop_request import StopRequest
 
 #: A GPU this far below its neighbours' median is throttled or ill.
@@ -71,9 +78,8 @@ def measured_checks(
     commands = build_rank_commands(
         TORCHRUN,
         ranks,
+        RankProgram(str(USER_PYTHON / "rank_benchmark.py")),
         python=plan.context.python,
-        script=str(USER_PYTHON / "rank_benchmark.py"),
-        args=(),
         log_dir=out,
     )
     env = {

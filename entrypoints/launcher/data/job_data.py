@@ -16,7 +16,7 @@ from launcher.data.resume import RemoteCheckpoint
 from launcher.data.s3 import S3, S3Error
 from launcher.data.transfer import SentFiles, send_directory
 from launcher.data.transfer_plan import TransferPlan
-from launcher.data.uploader import Uploader
+from launcher.data.uploader import UploadedFolder, Uploader
 from launcher.peers import Peers
 from launcher.platforms import Topology
 from launcher.stop_request import StopRequest
@@ -170,11 +170,10 @@ class JobData:
         self._uploader = Uploader(
             self._polite(),
             self._gate,
+            UploadedFolder(
+                plan.checkpoint_dir, self._target(plan.checkpoint_uri), plan.rule, agreed.known
+            ),
             node=self._topology.node_rank,
-            root=plan.checkpoint_dir,
-            target=self._target(plan.checkpoint_uri),
-            rule=plan.rule,
-            known=agreed.known,
         )
         self._uploader.start(interval)
 

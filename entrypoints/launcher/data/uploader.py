@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,35 +40,36 @@ TRIES = 3
 Value = TypeVar("Value")
 
 
-class Uploader:
-    """One per node, for one attempt of a job. `target` is its S3 prefix, the same on all nodes.
+@dataclass(frozen=True)
+class UploadedFolder:
+    """The folder of checkpoints on this node, and where each complete one of it goes.
 
-    `known` are the checkpoints that are in S3 already (an earlier attempt's).
+    `target` is an S3 prefix, the same on all nodes; `rule` says when a checkpoint is complete;
+    `known` are those that are in S3 already (an earlier attempt's).
     """
 
-    def __init__(
-        self,
-        s3: S3,
-        gate: Peers,
-        *,
-        node: int,
-        root: Path,
-        target: str,
-        rule: str,
-        known: Iterable[str] = (),
-    ) -> None:
+    root: Path
+    target: str
+    rule: str
+    known: Iterable[str] = ()
+
+
+class Uploader:
+    """One per node, for one attempt of a job."""
+
+    def __init__(self, s3: S3, gate: Peers, folder: UploadedFolder, *, node: int) -> None:
         self._s3 = s3
         self._gate = gate
         self._node = node
-        self._root = root
-        self._target = target
-        self._rule = rule
+        self._root = folder.root
+        self._target = folder.target
+        self._rule = folder.rule
         self._work: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._ranks_ended = threading.Event()
         self._threads: list[threading.Thread] = []
         # Node 0's memory; the others do as they are told.
-        earlier = set(known)
-        present = checkpoints.is_complete(root, rule)
+        earlier = set(folder.known)
+        present = checkpoints.is_complete(folder.root, folder.rule)
         self._done = {item.name: item.stamp for item in present if item.name in earlier}
         self._tries: dict[tuple[str, int], int] = {}
         gate.topics[TOPIC] = self._work.put

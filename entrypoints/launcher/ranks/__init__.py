@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         USER_PYTHON,
         RankCommand,
         RankLayout,
+        RankProgram,
         build_rank_commands,
         choose_runner,
         default_nproc,
@@ -58,6 +59,7 @@ __all__ = [
     "HangWatch",
     "RankCommand",
     "RankLayout",
+    "RankProgram",
     "RankSupervisor",
     "RanksEnd",
     "ScriptCommand",
@@ -97,8 +99,8 @@ __getattr__ = lazy_face(
         ),
         "rank_commands": (
             "DEEPSPEED REPORT RankCommand RankLayout SHIMS STACK_SITE TORCHRUN USER_PYTHON "
-            "build_rank_commands choose_runner default_nproc hostfile_text is_node_command "
-            "layout_ranks"
+            "RankProgram build_rank_commands choose_runner default_nproc hostfile_text "
+            "is_node_command layout_ranks"
         ),
         "rank_processes": (
             "catches_signal find_ranks find_workers kill_tree send_signal "

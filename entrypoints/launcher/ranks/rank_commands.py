@@ -122,26 +122,33 @@ def default_nproc(runner: str, gpus: int) -> int:
     return 1 if runner == PYTHON else max(1, gpus)
 
 
+@dataclass(frozen=True)
+class RankProgram:
+    """What ranks run: a Python script, a module by its name, or a program of its own.
+
+    `command` says the latter (`is_node_command`).
+    """
+
+    script: str
+    args: Sequence[str] = ()
+    module: bool = False
+    command: bool = False
+
+
 def build_rank_commands(
     runner: str,
     ranks: RankLayout,
+    program: RankProgram,
     *,
     python: str,
-    script: str,
-    args: Sequence[str],
     log_dir: Path,
     max_restarts: int = 0,
-    command: bool = False,
-    module: bool = False,
 ) -> list[RankCommand]:
-    """What to execute on this node. UsageError where the runner cannot do what was asked.
-
-    `command`: the script is a program of its own (`is_node_command`). `module`: `script` is the
-    name of a module.
-    """
+    """What to execute on this node. UsageError where the runner cannot do what was asked."""
+    script, args, module = program.script, program.args, program.module
     if max_restarts and runner != TORCHRUN:
         raise LaunchUsageError("--max-restarts needs the torchrun runner")
-    command = not module and (command or script.endswith(".sh"))
+    command = not module and (program.command or script.endswith(".sh"))
     # A script may start torchrun by itself, too (os.system): see shims/torchrun.
     report = {REPORT: str(log_dir / "elastic.json")}
     if runner == PYTHON and command:

@@ -12,7 +12,7 @@ import pytest
 from slipway.core import DriftError, Owner, Project, SlipwayError, anonymous, this_process
 from slipway.engine import Engine, connect, import_rootfs
 from slipway.registry import RegistryClient
-from slipway.sqsh import ImageExporter, export_image, export_stored
+from slipway.sqsh import ExportRequest, ImageExporter, export_image, export_stored
 from slipway.squashfs import layer_cache
 from slipway.tasks.sqsh import diff_and_report
 from tests.support.registry.images import unique
@@ -56,7 +56,7 @@ def test_a_file_and_the_image_that_it_was_exported_from_do_not_differ(
     folder, _ = layout(tmp_path / "layout")
     name = image(engine, "own", file=b"content")
     own = tmp_path / "own.sqsh"
-    export_image(engine, name, own, cache=layer_cache(exporter.project), build_id="b")
+    export_image(engine, name, ExportRequest(own, "b"), cache=layer_cache(exporter.project))
     pairs = [(str(own), f"dockerd://{name}")]
     for uri in (stored, f"oci:{folder}"):
         pairs.append((str(export_stored(exporter.project, uri, anonymous)), uri))

@@ -10,6 +10,7 @@ from launcher.causes import LaunchUsageError
 from launcher.platforms import Gpus, count_gpus, local_topology
 from launcher.ranks import (
     RankLayout,
+    RankProgram,
     build_rank_commands,
     choose_runner,
     default_nproc,
@@ -32,9 +33,8 @@ def build(
     made = build_rank_commands(
         runner,
         ranks,
+        RankProgram(script, ARGS),
         python="/py",
-        script=script,
-        args=ARGS,
         log_dir=Path("/logs"),
         max_restarts=restarts,
     )
@@ -94,7 +94,7 @@ def test_deepspeed_starts_without_ssh_on_the_hosts_of_its_hostfile() -> None:
 
 def test_the_python_runner_numbers_ranks_over_unlike_nodes() -> None:
     made = build_rank_commands(
-        "python", two_nodes(1, 2, 3), python="/py", script="t.py", args=ARGS, log_dir=Path("/l")
+        "python", two_nodes(1, 2, 3), RankProgram("t.py", ARGS), python="/py", log_dir=Path("/l")
     )
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
     assert [[command.env[name] for name in names] for command in made] == [
@@ -111,7 +111,7 @@ def test_a_shell_script_is_run_once_per_node_by_bash() -> None:
     one = two_nodes(0, 1, 1)
     assert build("python", one, script="train.sh") == [["/bin/bash", "train.sh", *ARGS]]
     (command,) = build_rank_commands(
-        "python", one, python="/py", script="t.sh", args=(), log_dir=Path("/logs")
+        "python", one, RankProgram("t.sh", ()), python="/py", log_dir=Path("/logs")
     )
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(command.env)
     assert (command.env["NODE_RANK"], command.env["NNODES"]) == ("0", "2")

@@ -16,6 +16,7 @@ from launcher.causes import LaunchUsageError
 from launcher.options import unknown_variables
 from launcher.platforms import local_topology
 from launcher.ranks import (
+    RankProgram,
     ScriptCommand,
     build_rank_commands,
     layout_ranks,
@@ -123,11 +124,9 @@ def test_everything_after_the_script_reaches_it_through_the_runners_parsers(
         (command,) = build_rank_commands(
             runner,
             ranks,
+            RankProgram("t.py", words, module),
             python="/py",
-            script="t.py",
-            args=words,
             log_dir=Path("/logs"),
-            module=module,
         )
         at = 2 if runner == "torchrun" else 3  # after the runner's own program
         lines.append(list(command.argv[at:]))

@@ -13,7 +13,7 @@ from launcher.causes import UPLOAD_UNVERIFIED, LaunchError
 from launcher.data import S3, checkpoints, transfer, uploader
 from launcher.data.s3 import S3Object
 from launcher.data.transfer import TransferResult
-from launcher.data.uploader import Uploader
+from launcher.data.uploader import UploadedFolder, Uploader
 from launcher.peers import LonePeers
 
 
@@ -88,10 +88,8 @@ def pair(tmp_path: Path, *stores: Store) -> list[Uploader]:
         Uploader(
             store,
             Meeting(shared, node),
+            UploadedFolder(tmp_path / str(node), "s3://b/j/0", "auto"),
             node=node,
-            root=tmp_path / str(node),
-            target="s3://b/j/0",
-            rule="auto",
         )
         for node, store in enumerate(stores)
     ]

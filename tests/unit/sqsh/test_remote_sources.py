@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from slipway.core import Project, SlipwayError, anonymous
-from slipway.sqsh import export_image, export_stored
+from slipway.sqsh import ExportRequest, export_image, export_stored
 from slipway.sqsh.sources import engine_source
 from slipway.squashfs import LayerCache
 from tests.unit.sqsh.test_sources import (
@@ -133,7 +133,7 @@ def test_what_an_engine_saves_gives_the_same_bytes_and_is_asked_for_once(
     cache = LayerCache(tmp_path / "cache")
     for name in ("a", "b"):  # the second finds its layers in the cache
         path = tmp_path / f"{name}.sqsh"
-        export_image(engine, "me/image:1", path, cache=cache, build_id="b")  # type: ignore[arg-type]
+        export_image(engine, "me/image:1", ExportRequest(path, "b"), cache=cache)  # type: ignore[arg-type]
         assert path.read_bytes() == plain
     assert engine.saves == 1
     assert {entry.name for entry in cache.folder.iterdir()} == {"layers", "locks"}
@@ -160,6 +160,6 @@ def test_an_engine_that_answers_wrongly_is_said(
     engine = engine_of(monkeypatch, archive, inspection)
     cache = LayerCache(tmp_path / "cache")
     with pytest.raises(SlipwayError, match=words):
-        export_image(engine, "x", tmp_path / "a.sqsh", cache=cache, build_id="b")  # type: ignore[arg-type]
+        export_image(engine, "x", ExportRequest(tmp_path / "a.sqsh", "b"), cache=cache)  # type: ignore[arg-type]
     assert not (tmp_path / "a.sqsh").exists()
     assert list((cache.folder / "layers").iterdir()) == []
