@@ -1,17 +1,19 @@
 """How long the pure work takes for a large matrix, and a `ship` that finds everything done.
 
-    .venv/bin/python bench/matrix.py                 # 1,000 images
+    .venv/bin/python bench/matrix.py                 # 2,000 images over five axes
     .venv/bin/python bench/matrix.py --no-ship       # the pure part only
 
 Medians of `--runs` runs, each in a process of its own, so that imports and memory count as they do
-for a user; peak memory is the largest resident set of any run. The matrix is the real one with its
-DeepSpeed axes made longer. The no-op `ship` needs one finished `./inv ship` before it.
+for a user; peak memory is the largest resident set of any run. The matrix is the real one, every
+group of which varies over base, platform, DeepSpeed and two more add-ons. The no-op `ship` needs
+one finished `./inv ship` before it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -22,17 +24,26 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from slipway.matrix import load_matrix
+
 ROOT = Path(__file__).parents[1]
 
 
 def enlarged(path: Path, count: int) -> None:
-    """Write the real versions.yaml with DeepSpeed axes long enough for at least `count` images."""
+    """Write the real versions.yaml with five axes a group and at least `count` images."""
     yaml = YAML()
     data: Any = yaml.load((ROOT / "versions.yaml").read_text())
-    groups = [g for g in data["images"].values() if "{deepspeed}" in g["name"]]
-    for number in range(count // 20):
-        for group in groups:
-            group["deepspeed"].append(f"0.50.{number}")
+    for name in ("first", "second"):
+        data["addons"][name] = {"version": "axis", "because": "the benchmark varies over it"}
+    cells = count // len(load_matrix(ROOT / "versions.yaml").images) + 1
+    for group in data["images"].values():
+        side = math.isqrt(cells) + 1
+        group["axes"]["first"] = [f"1.0.{number}" for number in range(side)]
+        group["axes"]["second"] = ["none", *(f"2.{number}" for number in range(side - 1))]
+        more = "-a{first}-b{second}"
+        group["name"] += more
+        group["aliases"] = {alias + more: cells for alias, cells in group["aliases"].items()}
+    data["default"] = "local-ds0.19.8-a1.0.0-bnone"
     with path.open("w") as stream:
         yaml.dump(data, stream)
 
@@ -44,7 +55,6 @@ def pure(versions: Path, count: int) -> dict[str, float]:
 
     from slipway.core import Project
     from slipway.derive import render_dockerfile
-    from slipway.matrix import load_matrix
     from slipway.pipeline import Checkout
     from slipway.records import load_locks
 
@@ -90,7 +100,7 @@ def child(arguments: list[str]) -> tuple[float, int, str]:
 def main() -> None:
     """Run everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-ship", action="store_true")
     parser.add_argument("--pure", type=Path, help=argparse.SUPPRESS)

@@ -77,7 +77,8 @@ class BuildInputs:
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, for a record."""
-        return dataclasses.asdict(self)
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {name: v if isinstance(v, str) else dict(v) for name, v in values.items()}
 
 
 def shared_inputs(project: Project, locks: Locks | None = None) -> SharedInputs:

@@ -27,6 +27,7 @@ def environment_value(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9_./:@%+,=-]+", text) else dockerfile_quoted(text)
 
 
+@functools.lru_cache(maxsize=1024)  # the same reason stands in many images
 def comment_lines(text: str) -> str:
     """`text` as Dockerfile comment lines."""
     return textwrap.fill(text, 100, initial_indent="# ", subsequent_indent="# ")
@@ -80,12 +81,10 @@ def install_command(image: Image, addon: Addon) -> list[str]:
 
 
 def environment_of(image: Image) -> dict[str, str]:
-    """ENV of the image beyond what its add-ons state."""
+    """ENV of the image beyond what its add-ons always bring."""
     environment = {"PYTHONUNBUFFERED": "1"}
-    if image.base.cuda_mismatch and image.addon("deepspeed"):
-        # DeepSpeed compares the toolkit's minor version with torch's own and refuses to compile
-        # (deepspeedai/DeepSpeed:op_builder/builder.py, assert_no_cuda_mismatch).
-        environment["DS_SKIP_CUDA_CHECK"] = "1"
+    for addon in image.addons:
+        environment |= addon.mismatch_env
     return environment
 
 

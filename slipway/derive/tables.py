@@ -9,7 +9,6 @@ from typing import Any
 
 from slipway.core import UsageError
 from slipway.matrix import (
-    AXIS,
     Addon,
     Base,
     Image,
@@ -33,17 +32,9 @@ def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[st
 
     The last column is the date on which patches of the base end; with a day, what that means then.
     """
+    packages = _packages(images)
     return [
-        (
-            "image",
-            "torch",
-            "python",
-            "cuda",
-            "os",
-            "deepspeed",
-            "sagemaker-training",
-            "end of patch",
-        ),
+        ("image", "torch", "python", "cuda", "os", *packages, "end of patch"),
         *(
             (
                 image.name,
@@ -51,13 +42,24 @@ def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[st
                 image.base.facts.python,
                 _cuda(image.base),
                 image.base.facts.os,
-                _short(image.addon(AXIS)),
-                _short(image.addon("sagemaker-training")),
+                *(_short(image.addon(name)) for name in packages),
                 _support(image.base, on),
             )
             for image in images
         ),
     ]
+
+
+def _packages(images: Sequence[Image]) -> list[str]:
+    """The add-ons of one version, those first that some group varies over."""
+    varied = {axis.addon for image in images for axis in image.axes}
+    names = {
+        addon.name: addon.name not in varied
+        for image in images
+        for addon in image.addons
+        if addon.kind == "package"
+    }
+    return sorted(names, key=names.__getitem__)
 
 
 def markdown_table(images: Sequence[Image]) -> str:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from slipway.matrix.load import load_matrix
     from slipway.matrix.matrix_cache import read_matrix
     from slipway.matrix.model import (
-        AXIS,
         Addon,
+        AxisValue,
         Base,
         Image,
         LeftOut,
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from slipway.matrix.upstream_tables import TRAINING_TABLES, published_images
 
 __all__ = [
-    "AXIS",
     "LOCAL_REGISTRY",
     "TRAINING_TABLES",
     "Addon",
+    "AxisValue",
     "Base",
     "CurrencyFinding",
     "Image",
@@ -82,7 +82,7 @@ __getattr__ = lazy_face(
         "load": "load_matrix",
         "matrix_cache": "read_matrix",
         "model": (
-            "AXIS Addon Base Image LeftOut Matrix Reference Registry Tool WaitingBase "
+            "Addon AxisValue Base Image LeftOut Matrix Reference Registry Tool WaitingBase "
             "explain_image past_support select_images"
         ),
         "references": "LOCAL_REGISTRY ecr_host image_uri is_public region_suffixes",

@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from slipway.core import UsageError, did_you_mean
 from slipway.matrix.entries import MatrixEntries
-from slipway.matrix.model import AXIS, Device, Facts
+from slipway.matrix.model import Device, Facts
 from slipway.matrix.references import region_suffixes
 from slipway.matrix.schema import AddonEntry, FlavourEntry, RegistryEntry, SeriesEntry
 from slipway.matrix.tag_grammars import ParsedTag, disagreements, parse_tag
@@ -253,12 +253,19 @@ def _addon(source: MatrixEntries, name: str, addon: AddonEntry) -> None:
         what = f"{name} has both `version` and `requires`"
         cure = "use `with` for what comes along, or leave `version` out"
         source.problems.append(Problem((*path, "requires"), what, cure))
-    if (addon.version == "axis") != (name == AXIS):
-        what = f"`version: axis` is for {AXIS}, whose versions `images` lists; others pin one"
-        source.problems.append(Problem((*path, "version"), what, "as version: 5.1.4"))
-        return
     bound = addon.replace_below
-    if bound and addon.version != "axis" and Version(addon.version) < Version(bound.version):
+    if addon.version == "axis":
+        if bound:
+            what = f"{name} is what `axes` of a group say, so nothing is replaced below a bound"
+            cure = "leave `replace_below` out, or pin a version"
+            source.problems.append(Problem((*path, "replace_below"), what, cure))
+        varied = any(name in group.axes.addons for group in source.images.values())
+        if not varied and not source.broken["images"]:
+            what = f"no group of `images` varies over {name}"
+            cure = f"list versions under `axes` of a group, as {name}: [1.2.3, none], or pin one"
+            source.problems.append(Problem((*path, "version"), what, cure))
+        return
+    if bound and Version(addon.version) < Version(bound.version):
         what = f"{name} {addon.version} would itself be replaced: it is below {bound.version}"
         cure = "raise `version`, or lower `replace_below`"
         source.problems.append(Problem((*path, "version"), what, cure))

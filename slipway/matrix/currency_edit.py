@@ -23,8 +23,6 @@ _QUESTIONS = {
     "cuda": "which CUDA toolkit (nvcc) is in the image for GPUs?",
     "torch_cuda": "which CUDA was its torch built with?",
     "family": "are the package manager, the paths and the user still those of {family}?",
-    "deepspeed": "which DeepSpeed does it carry, if any?",
-    "sagemaker-training": "which version does it carry?",
 }
 _GRAMMARS = {
     "pytorch-training": "dlc-classic",
@@ -101,11 +99,12 @@ def _with_series(text: str, matrix: Matrix, image: PublishedImage) -> str | None
     if entry_block(text, "bases", name):
         return None  # another version of a series that is there: which of the two, a person says
     above = min(same or blocks, key=lambda match: match.start())
-    lines = _series_lines(name, image, newest.family.name, _without(matrix, image))
+    lines = _series_lines(matrix, name, image, newest.family.name)
     return text[: above.start()] + lines + text[above.start() :]
 
 
-def _series_lines(name: str, image: PublishedImage, family: str, without: Sequence[str]) -> str:
+def _series_lines(matrix: Matrix, name: str, image: PublishedImage, family: str) -> str:
+    without = _without(matrix, image)
     facts = dict(image.facts)
     if facts["torch"].count(".") < 2:
         del facts["torch"]  # a tag that moves with the patch release
@@ -114,6 +113,8 @@ def _series_lines(name: str, image: PublishedImage, family: str, without: Sequen
         for key, value in facts.items()
     )
     asked = {key: text for key, text in _QUESTIONS.items() if key not in facts}
+    carried = sorted({addon for base in matrix.bases for addon in base.carries})
+    asked |= {addon: f"which {addon} does it carry, if any?" for addon in carried}
     lines = [
         f"  {name}:",
         "    registry: dlc",

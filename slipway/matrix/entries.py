@@ -177,6 +177,8 @@ def _keys(model: type[BaseModel], inside: Path) -> set[str]:
 def _inner(annotation: Any, part: str | int) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         names = {info.alias or name: info for name, info in annotation.model_fields.items()}
+        if str(part) not in names:  # of a model that takes names which only the file knows
+            return typing.get_args(annotation.__annotations__["__pydantic_extra__"])[-1]
         annotation = names[str(part)].annotation
         if typing.get_origin(annotation) in (Union, types.UnionType):
             return next(arg for arg in typing.get_args(annotation) if arg is not type(None))

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from string import Formatter
 
 from packaging.version import Version
 
-from slipway.core import did_you_mean
-from slipway.matrix.addons import decide_addons, is_for, read_tool
+from slipway.core import UsageError, did_you_mean
+from slipway.matrix.addons import AxisChoice, decide_addon, is_for, read_tool
+from slipway.matrix.cells import (
+    FIXED_AXES,
+    NONE,
+    PLAIN_FIELDS,
+    Cell,
+    axis_label,
+    axis_value,
+    cells_of,
+)
 from slipway.matrix.consistency import waits
 from slipway.matrix.entries import MatrixEntries
-from slipway.matrix.model import AXIS, Addon, Base, Image, Platform
-from slipway.matrix.schema import ExcludeEntry, GroupEntry
+from slipway.matrix.image_tags import image_tag, parse_image_tag
+from slipway.matrix.model import Addon, Base, Image
+from slipway.matrix.schema import CellsEntry, GroupEntry
 from slipway.matrix.yaml_file import Path, Problem
 
-_FIELDS = ("series", "minor", "torch", "flavour", "device", "platform", "deepspeed")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 _ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
 
@@ -26,12 +35,12 @@ def expand_images(source: MatrixEntries, bases: Mapping[str, Base]) -> dict[str,
     """Every image by name. What does not fit is added to the source's problems."""
     images: dict[str, Image] = {}
     aliases: dict[tuple[str, str], str] = {}
-    for name in source.images:
+    for name, group in source.images.items():
         for image in _group(source, name, bases):
             path: Path = ("images", name)
             if image.name in images:
                 what = f"{name} makes image {image.name!r}, which {images[image.name].group} makes"
-                cure = f"make `name` tell them apart; it may use {_braced()}"
+                cure = f"make `name` tell them apart; it may use {_braced(group)}"
                 source.problems.append(Problem((*path, "name"), what, cure))
                 continue
             images[image.name] = image
@@ -39,7 +48,7 @@ def expand_images(source: MatrixEntries, bases: Mapping[str, Base]) -> dict[str,
                 holder = aliases.setdefault((image.repository, alias), image.name)
                 if holder != image.name:
                     what = f"alias {alias!r} of {image.name} is {holder}'s in {image.repository!r}"
-                    cure = "an alias is one image's: give it to one DeepSpeed version, or reword it"
+                    cure = "an alias is one image's: give it to one version, or reword it"
                     source.problems.append(Problem((*path, "aliases"), what, cure))
     complete = not any(source.broken[section] for section in ("bases", "addons", "images"))
     if source.head and complete and source.head.default not in images:
@@ -51,29 +60,64 @@ def expand_images(source: MatrixEntries, bases: Mapping[str, Base]) -> dict[str,
 
 def _group(source: MatrixEntries, name: str, bases: Mapping[str, Base]) -> list[Image]:
     group, path = source.images[name], ("images", name)
-    if not _templates_hold(source, path, group):
+    if not (_axes_hold(source, path, group) and _templates_hold(source, path, group)):
         source.broken["images"].add(name)
         return []
     chosen = _chosen(source, path, group, bases)
     used: set[int] = set()
+    lowered: set[int] = set()
     images: list[Image] = []
-    for base in chosen:
-        for value in group.deepspeed:
-            for platform in group.platforms:
-                hits = [
-                    index
-                    for index, rule in enumerate(group.exclude)
-                    if _excluded(rule, base, value, platform)
-                ]
-                used.update(hits)
-                if not hits:
-                    images += _image(source, name, base, value, platform)
+    for cell in cells_of(group.axes, chosen):
+        hits = [i for i, rule in enumerate(group.exclude) if cell.is_meant(rule.conditions)]
+        used.update(hits)
+        if not hits:
+            images += _image(source, name, cell, lowered)
     if not source.broken["bases"]:
-        for index in sorted(set(range(len(group.exclude))) - used):
-            what = f"this exclude of {name} matches no image"
-            cure = "remove it, or correct what it matches"
-            source.problems.append(Problem((*path, "exclude", index), what, cure))
+        _all_used(source, (*path, "exclude"), group.exclude, used)
+        _all_used(source, (*path, "downgrade"), group.downgrade, lowered)
     return images
+
+
+def _all_used(
+    source: MatrixEntries, path: Path, rules: Sequence[CellsEntry], used: set[int]
+) -> None:
+    _, name, key = path
+    for index in sorted(set(range(len(rules))) - used):
+        what = f"this {key} of {name} matches no image"
+        source.problems.append(
+            Problem((*path, index), what, "remove it, or correct what it matches")
+        )
+
+
+def _axes_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> bool:
+    """Whether every axis is one, and every rule speaks of axes that the group has."""
+    before = len(source.problems)
+    labels: dict[str, str] = {}
+    for addon in group.axes.addons:
+        place = (*path, "axes", addon)
+        entry = source.addons.get(addon)
+        if source.unknown(place, "addons", "add-on", addon) or entry is None:
+            continue
+        if entry.version is None:
+            what = f"{addon} has no version of its own that a group could vary over"
+            source.problems.append(Problem(place, what, "give it one: `version: axis`"))
+        label = axis_label(addon, entry.tag)
+        if not label or label in labels:
+            what = f"{addon} and {labels.get(label, 'nothing')} are {label!r} in a tag"
+            cure = f"give one of them another word: `tag: ...` of {addon}"
+            source.problems.append(Problem(place, what, cure))
+        labels[label] = addon
+    axes = (*FIXED_AXES, *group.axes.addons)
+    for key, rules in (("exclude", group.exclude), ("downgrade", group.downgrade)):
+        for index, rule in enumerate(rules):
+            known = {*axes, *type(rule).model_fields}
+            for word in rule.conditions:
+                if word not in axes:
+                    what = f"unknown key {word!r}{did_you_mean(word, known)}"
+                    cure = f"known here: {', '.join(sorted(known))}"
+                    source.problems.append(Problem((*path, key, index, word), what, cure))
+    whole = group.axes.addons.keys() <= source.addons.keys()  # a broken add-on is reported
+    return len(source.problems) == before and whole
 
 
 def _chosen(
@@ -87,52 +131,30 @@ def _chosen(
         for flavour in ("sagemaker", "ec2")
         for device in ("gpu", "cpu")
     ]
-    for index, glob in enumerate(group.bases):
+    globs = group.axes.base
+    for index, glob in enumerate(globs):
         if not any(fnmatchcase(base, glob) for base in (*bases, *perhaps)):
             what = f"{glob!r} matches no base{did_you_mean(glob, bases)}"
             cure = "bases are named <series>-<sagemaker|ec2>-<gpu|cpu>"
-            source.problems.append(Problem((*path, "bases", index), what, cure))
-    return [
-        base for name, base in bases.items() if any(fnmatchcase(name, glob) for glob in group.bases)
-    ]
+            source.problems.append(Problem((*path, "axes", "base", index), what, cure))
+    return [base for name, base in bases.items() if any(fnmatchcase(name, glob) for glob in globs)]
 
 
-def _excluded(rule: ExcludeEntry, base: Base, deepspeed: str, platform: Platform) -> bool:
-    return (
-        fnmatchcase(base.name, rule.bases)
-        and rule.deepspeed in (None, deepspeed)
-        and rule.platform in (None, platform)
-    )
-
-
-def _image(
-    source: MatrixEntries, group: str, base: Base, deepspeed: str, platform: Platform
-) -> Iterator[Image]:
-    entry, path = source.images[group], ("images", group)
-    version = None if deepspeed == "none" else deepspeed
-    if version is None and AXIS in base.carries:
-        what = f"{base.name} carries DeepSpeed {base.carries[AXIS]}, so `none` cannot be true of it"
-        cure = "list the version that it carries, or exclude the base"
-        source.problems.append(Problem((*path, "deepspeed"), what, cure))
-        return
-    if version is not None and AXIS not in source.names("addons"):
-        what = f"{group} lists DeepSpeed versions, but `addons` has no {AXIS}"
-        source.problems.append(Problem((*path, "deepspeed"), what, "add it, or list [none]"))
-        return
-    values = {
-        "series": base.series,
-        "minor": ".".join(base.facts.torch.split(".")[:2]),
-        "torch": base.facts.torch,
-        "flavour": base.flavour,
-        "device": base.facts.device,
-        "platform": platform,
-        "deepspeed": deepspeed,
-    }
-    name = entry.name.format(**values)
+def _image(source: MatrixEntries, group: str, cell: Cell, lowered: set[int]) -> Iterator[Image]:
+    """The image of one cell, none where it cannot be; `lowered` gets the rules that it needs."""
+    entry, path, base = source.images[group], ("images", group), cell.base
+    for axis, version in cell.versions.items():
+        if version == NONE and axis in base.carries:
+            what = f"{base.name} carries {axis} {base.carries[axis]}, so `none` cannot be true"
+            cure = "list the version that it carries, or exclude the base"
+            source.problems.append(Problem((*path, "axes", axis), f"{what} of it", cure))
+            return
+    fields = cell.fields()
+    name = entry.name.format(**fields)
     aliases = tuple(
-        template.format(**values)
-        for template, for_version in entry.aliases.items()
-        if for_version in ("all", deepspeed)
+        template.format(**fields)
+        for template, conditions in entry.aliases.items()
+        if cell.is_meant(conditions)
     )
     for key, text, legal in [("name", name, _NAME), *(("aliases", a, _ALIAS) for a in aliases)]:
         if not legal.fullmatch(text):
@@ -140,46 +162,68 @@ def _image(
             cure = "use lower-case letters, digits, dots and dashes"
             source.problems.append(Problem((*path, key), what, cure))
             return
-    decided = (
-        decide_addons(addon, settings, base, platform, version)
-        for addon, settings in source.addons.items()
-        if is_for(settings.only, name, group, base)
-    )
-    addons = [addon for addon in decided if addon is not None]
-    axes = {name for name, settings in source.addons.items() if settings.version == "axis"}
+    addons = list(_addons(source, group, name, cell))
     for addon in addons:
-        if addon.name in axes - {AXIS}:
-            continue  # reported, and so no version of it means anything
-        _not_lowered(source, path, entry, name, base, addon)
-    yield Image(
+        _not_lowered(source, path, name, (cell, addon), lowered)
+    image = Image(
         name=name,
         group=group,
         base=base,
-        platform=platform,
-        addons=(
-            *addons,
-            *(read_tool(key, settings) for key, settings in source.tools.items()),
-        ),
+        platform=cell.platform,
+        addons=(*addons, *(read_tool(key, settings) for key, settings in source.tools.items())),
         size_budget_mb=entry.size_budget_mb,
         aliases=aliases,
         repository=entry.repository,
+        axes=tuple(
+            axis_value(key, settings.tag, cell.versions[key])
+            for key, settings in source.addons.items()
+            if key in cell.versions
+        ),
     )
+    try:
+        parse_image_tag(image_tag(image, "0" * 12))
+    except UsageError as error:
+        cure = "shorten `tag` of its add-ons, or vary over fewer of them"
+        source.problems.append(Problem((*path, "axes"), f"{name}: {error.what}", cure))
+        return
+    yield image
+
+
+def _addons(source: MatrixEntries, group: str, image: str, cell: Cell) -> Iterator[Addon]:
+    """The add-ons of a cell, in the file's order. What it is named for has to be in it."""
+    for name, entry in source.addons.items():
+        version = cell.versions.get(name)
+        choice = AxisChoice(None if version == NONE else version) if version else None
+        meant = is_for(entry.only, image, group, cell.base)
+        addon = decide_addon(name, entry, cell.base, cell.platform, choice) if meant else None
+        if addon is not None:
+            yield addon
+        elif choice is not None and choice.version is not None:
+            what = f"{image} is named for {name} {choice.version}, which is not for it"
+            cure = f"exclude it, or widen `only` and `platforms` of {name}"
+            source.problems.append(Problem(("images", group, "axes", name), what, cure))
 
 
 def _not_lowered(
-    source: MatrixEntries, path: Path, group: GroupEntry, image: str, base: Base, addon: Addon
+    source: MatrixEntries, path: Path, image: str, place: tuple[Cell, Addon], lowered: set[int]
 ) -> None:
     """Versions are compared: an image with less than its base carries needs a reason."""
-    has = base.carries.get(addon.name)
+    cell, addon = place
+    has = cell.base.carries.get(addon.name)
     if addon.action != "replace" or has is None or addon.version is None:
         return
     if Version(addon.version) >= Version(has):
         return
-    if any(
-        rule.addon == addon.name and fnmatchcase(base.name, rule.bases) for rule in group.downgrade
-    ):
+    group = source.images[str(path[1])]
+    rules = [
+        index
+        for index, rule in enumerate(group.downgrade)
+        if rule.addon == addon.name and cell.is_meant(rule.conditions)
+    ]
+    lowered.update(rules)
+    if rules:
         return
-    what = f"{image} would lower {addon.name} from {has}, which {base.name} carries, to"
+    what = f"{image} would lower {addon.name} from {has}, which {cell.base.name} carries, to"
     cure = f"exclude it, or say why: `downgrade: [{{addon: {addon.name}, because: ...}}]`"
     source.problems.append(Problem(path, f"{what} {addon.version}", cure))
 
@@ -187,24 +231,35 @@ def _not_lowered(
 def _templates_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> bool:
     """Whether `name` and `aliases` can be filled in; reports where not."""
     places = [((*path, "name"), group.name), *(((*path, "aliases", a), a) for a in group.aliases)]
+    fields = (*PLAIN_FIELDS, *group.axes.addons)
     before = len(source.problems)
     for place, template in places:
         try:
             parts = list(Formatter().parse(template))
         except ValueError as error:
-            source.problems.append(Problem(place, f"{template!r}: {error}", f"as {_braced()}"))
+            cure = f"as {_braced(group)}"
+            source.problems.append(Problem(place, f"{template!r}: {error}", cure))
             continue
         for _, key, spec, conversion in parts:
-            if key is not None and (key not in _FIELDS or spec or conversion):
-                what = f"{template!r} uses {{{key}}}{did_you_mean(key, _FIELDS)}"
-                source.problems.append(Problem(place, what, f"there are {_braced()}"))
-    for template, version in group.aliases.items():
-        if version != "all" and version not in group.deepspeed:
-            what = f"alias {template!r} is for DeepSpeed {version}, which this group does not make"
-            cure = f"one of {', '.join(group.deepspeed)}, or `all`"
-            source.problems.append(Problem((*path, "aliases", template), what, cure))
+            if key is not None and (key not in fields or spec or conversion):
+                what = f"{template!r} uses {{{key}}}{did_you_mean(key, fields)}"
+                source.problems.append(Problem(place, what, f"there are {_braced(group)}"))
+    versions: dict[str, Sequence[str]] = {"platform": group.axes.platform, **group.axes.addons}
+    for template, conditions in group.aliases.items():
+        for axis, value in conditions.items():
+            values = versions.get(axis)
+            place = (*path, "aliases", template, axis)
+            if values is None and axis != "base":
+                what = f"alias {template!r} is for {axis}, which this group does not vary over"
+                axes = ", ".join((*FIXED_AXES, *group.axes.addons))
+                source.problems.append(Problem(place, what, f"one of {axes}, or `all`"))
+            elif values is not None and value not in values:
+                what = f"alias {template!r} is for {axis} {value}, which this group does not make"
+                source.problems.append(
+                    Problem(place, what, f"one of {', '.join(values)}, or `all`")
+                )
     return len(source.problems) == before
 
 
-def _braced() -> str:
-    return ", ".join(f"{{{field}}}" for field in _FIELDS)
+def _braced(group: GroupEntry) -> str:
+    return ", ".join(f"{{{field}}}" for field in (*PLAIN_FIELDS, *group.axes.addons))

@@ -6,13 +6,15 @@ import re
 from dataclasses import dataclass
 
 from slipway.core import UsageError
-from slipway.matrix.model import AXIS, Image, Platform
+from slipway.matrix.model import Image, Platform
 
+_VERSION = r"[0-9]+(?:\.[0-9a-z]+)*(?:_[0-9a-z.]+)?"
 _TAG = re.compile(
     r"(?P<torch>[0-9]+(?:\.[0-9a-z]+)+)-py(?P<python>[0-9][0-9]{1,2})-(?:cu(?P<cuda>[0-9]{3})|cpu)"
     r"-(?P<os>[a-z][a-z0-9.]*)-(?P<platform>sagemaker|hyperpod)"
-    r"-ds(?P<deepspeed>none|[0-9]+(?:\.[0-9a-z]+)+)-(?P<build>[0-9a-f]{12})"
+    rf"(?P<addons>(?:-[a-z]{{1,16}}?(?:none|{_VERSION}))*)-(?P<build>[0-9a-f]{{12}})"
 )
+_ADDON = re.compile(rf"([a-z]{{1,16}}?)(?:none|({_VERSION}))")
 _LONGEST = 128  # of an OCI tag: opencontainers/distribution-spec:spec.md
 
 
@@ -25,7 +27,7 @@ class ImageTag:
     cuda: str | None
     os: str
     platform: Platform
-    deepspeed: str | None
+    addons: tuple[tuple[str, str | None], ...]  # what the group varies over: label, version
     build: str  # the first twelve digits of the build id
 
     @property
@@ -33,11 +35,17 @@ class ImageTag:
         """All but the build: the same for every build of an image."""
         cuda = f"cu{self.cuda.replace('.', '')}" if self.cuda else "cpu"
         python = self.python.replace(".", "")
-        deepspeed = self.deepspeed or "none"
-        return f"{self.torch}-py{python}-{cuda}-{self.os}-{self.platform}-ds{deepspeed}"
+        addons = [f"{label}{taggable(version or 'none')}" for label, version in self.addons]
+        parts = [self.torch, f"py{python}", cuda, self.os, self.platform, *addons]
+        return "-".join(parts)
 
     def __str__(self) -> str:
         return f"{self.stem}-{self.build}"
+
+
+def taggable(version: str) -> str:
+    """A version as a tag can have it: no `+` before the local part."""
+    return version.replace("+", "_")
 
 
 def parse_image_tag(tag: str) -> ImageTag:
@@ -46,7 +54,8 @@ def parse_image_tag(tag: str) -> ImageTag:
     if match is None or len(tag) > _LONGEST:
         raise UsageError(
             f"{tag!r} is not a tag of a Slipway image",
-            cure="those are {torch}-py{NNN}-{cuNNN|cpu}-{os}-{platform}-ds{version|none}-{build}",
+            cure="those are {torch}-py{NNN}-{cuNNN|cpu}-{os}-{platform}[-{add-on}{version|none}]"
+            "-{build}",
         )
     python, cuda = match["python"], match["cuda"]
     return ImageTag(
@@ -55,9 +64,15 @@ def parse_image_tag(tag: str) -> ImageTag:
         cuda=f"{cuda[:2]}.{cuda[2:]}" if cuda else None,
         os=match["os"],
         platform="sagemaker" if match["platform"] == "sagemaker" else "hyperpod",
-        deepspeed=None if match["deepspeed"] == "none" else match["deepspeed"],
+        addons=tuple(_addon(part) for part in match["addons"].split("-")[1:]),
         build=match["build"],
     )
+
+
+def _addon(part: str) -> tuple[str, str | None]:
+    match = _ADDON.fullmatch(part)
+    assert match  # it is a piece of what _TAG matched
+    return match[1], match[2] and match[2].replace("_", "+")
 
 
 def image_tag(image: Image, build_id: str) -> str:
@@ -70,19 +85,24 @@ def tag_stem(image: Image) -> str:
     return _tag(image, "").stem
 
 
+def is_too_long(image: Image) -> bool:
+    """Whether a registry would refuse the image's tags."""
+    return len(image_tag(image, "0" * 12)) > _LONGEST
+
+
 def repository_name(image: Image, prefix: str) -> str:
     """Our repository of an image; why the default prefix has "sagemaker" in it: versions.yaml."""
     return f"{prefix}/{image.repository}"
 
 
 def _tag(image: Image, build: str) -> ImageTag:
-    facts, deepspeed = image.base.facts, image.addon(AXIS)
+    facts = image.base.facts
     return ImageTag(
         torch=facts.torch,
         python=facts.python,
         cuda=facts.torch_cuda,
         os=facts.os,
         platform=image.platform,
-        deepspeed=deepspeed.version if deepspeed else None,
+        addons=tuple((axis.label, axis.version) for axis in image.axes),
         build=build,
     )

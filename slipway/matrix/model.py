@@ -14,11 +14,10 @@ from slipway.core import UsageError, did_you_mean
 Action = Literal["keep", "install", "replace"]
 Platform = Literal["sagemaker", "hyperpod"]
 Device = Literal["gpu", "cpu"]
+AddonKind = Literal["package", "packages", "settings", "tool"]
+"""`package`: one Python package of the add-on's name; `packages`: what it asks for."""
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
-
-AXIS = "deepspeed"
-"""The add-on whose version is an axis of every group of images."""
 
 
 def _nothing() -> Mapping[str, str]:
@@ -97,6 +96,9 @@ class Addon:
     requirements: tuple[str, ...] = ()  # what pip is asked for, in order
     env: Mapping[str, str] = field(default_factory=_nothing)
     labels: Mapping[str, str] = field(default_factory=_nothing)
+    kind: AddonKind = "package"
+    # ENV for a base whose toolkit is not the one that torch was built with
+    mismatch_env: Mapping[str, str] = field(default_factory=_nothing)
 
     @property
     def title(self) -> str:
@@ -105,8 +107,17 @@ class Addon:
 
 
 @dataclass(frozen=True)
+class AxisValue:
+    """Which version of an add-on one cell has, where its group varies over it."""
+
+    addon: str
+    label: str  # what stands before the version in a tag, "ds"
+    version: str | None  # None: the cell is the one without it
+
+
+@dataclass(frozen=True)
 class Image:
-    """One cell of the matrix: a base x add-on versions x a platform."""
+    """One cell of the matrix: a base x a platform x add-on versions."""
 
     name: str
     group: str  # the image family it was expanded from
@@ -116,6 +127,7 @@ class Image:
     size_budget_mb: int  # what the add-ons together may add to the base
     aliases: tuple[str, ...] = ()
     repository: str = ""  # our own repository, without the prefix
+    axes: tuple[AxisValue, ...] = ()  # the add-ons that its group varies over, in the file's order
 
     def addon(self, name: str) -> Addon | None:
         """The add-on of this name, None where the image does not have it."""

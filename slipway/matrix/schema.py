@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from slipway.matrix.model import Platform
@@ -39,6 +47,18 @@ def _exact(text: str) -> str:
 
 def _exact_or(word: str, text: str) -> str:
     return text if text == word else _exact(text)
+
+
+def _release(text: str) -> str:
+    """One exact version of a package: a build of its own may have a local part."""
+    public, plus, local = text.partition("+")
+    if plus and not re.fullmatch("[a-z0-9]+([.][a-z0-9]+)*", local):
+        raise _fail(f"{text!r} is not one exact version", "as 2.8.3+cu130torch2.13")
+    return _exact(public) and text
+
+
+def _release_or(word: str, text: str) -> str:
+    return text if text == word else _release(text)
 
 
 def _account(text: str) -> str:
@@ -82,7 +102,7 @@ AbsolutePath = Annotated[str, _pattern("^/[^ ]*$")]
 Repository = Annotated[str, _pattern(r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
 Cuda = Annotated[str, _pattern(r"^[0-9]{2}\.[0-9]$")]
 Carried = Annotated[str, AfterValidator(lambda text: _exact_or("unknown", text))]
-DeepSpeed = Annotated[str, AfterValidator(lambda text: _exact_or("none", text))]
+AxisVersion = Annotated[str, AfterValidator(lambda text: _release_or("none", text))]
 Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 
 
@@ -224,10 +244,18 @@ class OnlyEntry(Entry):
     python: Annotated[str, AfterValidator(_specifier)] = ""
 
 
+class MismatchEntry(Entry):
+    """What an add-on needs on a base whose CUDA toolkit is not the one of its torch."""
+
+    env: Environment
+    because: Prose
+
+
 class AddonEntry(Entry):
     """One of `addons`: a package of its own name and `version`, or `requires`, or settings only."""
 
-    version: Annotated[str, AfterValidator(lambda text: _exact_or("axis", text))] | None = None
+    version: Annotated[str, AfterValidator(lambda text: _release_or("axis", text))] | None = None
+    tag: Annotated[str, _pattern("^[a-z]{1,16}$")] | None = None
     requires: list[Annotated[str, AfterValidator(_requirement)]] = []
     labels: Annotated[dict[str, str], AfterValidator(_labels)] = {}
     only: OnlyEntry | None = None
@@ -236,6 +264,7 @@ class AddonEntry(Entry):
     with_: dict[str, Exact] = Field(default={}, alias="with")
     env: Environment = {}
     replace_below: ReplaceEntry | None = None
+    on_cuda_mismatch: MismatchEntry | None = None
 
 
 class ToolEntry(Entry):
@@ -248,32 +277,74 @@ class ToolEntry(Entry):
     because: Prose
 
 
-class ExcludeEntry(Entry):
-    """Cells of a group that are not built. A key that is not there matches everything."""
+class CellsEntry(Entry):
+    """Some cells of a group, by the values of its axes. What is not named matches everything."""
 
-    bases: Text = "*"
-    deepspeed: DeepSpeed | None = None
-    platform: Platform | None = None
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str] = Field(init=False)
+
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """Axis -> the value that a cell has to have: a glob for `base` and `platform`."""
+        return self.__pydantic_extra__
+
+
+class ExcludeEntry(CellsEntry):
+    """Cells that are not built."""
+
     because: Prose
 
 
-class DowngradeEntry(Entry):
-    """Cells of a group that may have less than the base carries, and why."""
+class DowngradeEntry(CellsEntry):
+    """Cells that may have less of an add-on than the base carries, and why."""
 
-    bases: Text = "*"
     addon: Text
     because: Prose
+
+
+class AxesEntry(Entry):
+    """What a group varies over: the first two, and any add-on of one version by its name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[list[AxisVersion], Field(min_length=1)]] = Field(
+        init=False
+    )
+
+    base: Annotated[list[Text], Field(min_length=1)]
+    platform: Annotated[list[Platform], Field(min_length=1)]
+
+    @property
+    def addons(self) -> Mapping[str, list[str]]:
+        """Add-on -> its versions; "none" for a cell without it."""
+        return self.__pydantic_extra__
+
+
+def _all_cells(value: Any) -> Any:
+    return {} if value == "all" else value
+
+
+CellValues = Annotated[
+    dict[str, str],
+    BeforeValidator(_all_cells),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "all"},
+                {"type": "object", "additionalProperties": {"type": "string"}},
+            ]
+        }
+    ),
+]
+"""The cells that an alias is for: `all`, or the values of axes."""
 
 
 class GroupEntry(Entry):
     """One of `images`."""
 
     repository: Repository
-    bases: Annotated[list[Text], Field(min_length=1)]
-    deepspeed: Annotated[list[DeepSpeed], Field(min_length=1)]
-    platforms: Annotated[list[Platform], Field(min_length=1)]
+    axes: AxesEntry
     name: Text
-    aliases: dict[str, Text] = {}
+    aliases: dict[str, CellValues] = {}
     size_budget_mb: Annotated[int, Field(gt=0)]
     exclude: list[ExcludeEntry] = []
     downgrade: list[DowngradeEntry] = []

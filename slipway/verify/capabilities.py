@@ -13,6 +13,7 @@ class Capability:
 
     name: str
     because: str
+    own_checks: bool = True  # False: what any add-on claims is checked with every image
 
     @property
     def folder(self) -> str:
@@ -29,13 +30,13 @@ def capabilities_of(image: Image) -> tuple[Capability, ...]:
         Capability(facts.device, f"the base is for {facts.device}"),
     ]
     for addon in image.addons:
-        if addon.action == "install" and addon.version is None:
-            continue  # checked with every image: tests/image/common
-        version = addon.version or "(version of the base)"
-        found.append(Capability(addon.name, f"add-on {addon.name} {version}: {addon.action}"))
-    if image.base.cuda_mismatch and image.addon("deepspeed"):
-        because = f"CUDA toolkit {facts.cuda} is not torch's {facts.torch_cuda}"
-        found.append(Capability("deepspeed-ops", because))
+        version = addon.version or ("(version of the base)" if addon.action == "keep" else "")
+        because = f"add-on {' '.join(filter(None, (addon.name, version)))}: {addon.action}"
+        found.append(Capability(addon.name, because, own_checks=False))
+        if addon.mismatch_env:
+            because = f"CUDA toolkit {facts.cuda} is not torch's {facts.torch_cuda}"
+            name = f"{addon.name}-cuda-mismatch"
+            found.append(Capability(name, because, own_checks=False))
     if facts.transformers:
         found.append(Capability("transformers", f"facts: transformers {facts.transformers}"))
     if facts.smp:

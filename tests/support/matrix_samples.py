@@ -77,6 +77,7 @@ addons:
     replace_below: {version: 5.1.4, because: older ones pass hyperparameters through a shell}
   deepspeed:
     version: axis
+    tag: ds
     because: the base has none
 
 tools:
@@ -90,19 +91,21 @@ tools:
 images:
   sagemaker:
     repository: pytorch
-    bases: ["pytorch-*-sagemaker-gpu"]
-    deepspeed: [0.19.2, 0.19.8]
-    platforms: [sagemaker]
+    axes:
+      base: ["pytorch-*-sagemaker-gpu"]
+      deepspeed: [0.19.2, 0.19.8]
+      platform: [sagemaker]
     name: "{series}-{platform}-ds{deepspeed}"
-    aliases: {"{minor}-{platform}": 0.19.8}
+    aliases: {"{minor}-{platform}": {deepspeed: 0.19.8}}
     size_budget_mb: 350
     exclude:
-      - {bases: pytorch-2.8-*, deepspeed: 0.19.2, because: one is enough}
+      - {base: pytorch-2.8-*, deepspeed: 0.19.2, because: one is enough}
   hyperpod:
     repository: pytorch
-    bases: [pytorch-2.13-ec2-gpu]
-    deepspeed: [0.19.8]
-    platforms: [hyperpod]
+    axes:
+      base: [pytorch-2.13-ec2-gpu]
+      deepspeed: [0.19.8]
+      platform: [hyperpod]
     name: "{series}-{platform}-ds{deepspeed}"
     size_budget_mb: 150
 """

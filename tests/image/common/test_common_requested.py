@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from testinfra.host import Host  # type: ignore[import-untyped]
 
 from slipway.verify.expectations import CheckedImage
 from slipway.verify.findings import Distributions
@@ -23,10 +24,11 @@ print("IMPORTED")
 
 
 def asked(subject: CheckedImage) -> Iterator[Requirement]:
-    """What add-ons without a version of their own ask for."""
+    """What the add-ons ask for, and what the base is said to carry."""
     for addon in subject.cell["addons"]:
-        if addon["version"] is None and addon["action"] == "install":
-            yield from map(Requirement, addon["requirements"])
+        yield from map(Requirement, addon["requirements"])
+        if addon["action"] == "keep" and addon["version"]:
+            yield Requirement(f"{addon['name']}=={addon['version']}")
 
 
 def test_every_package_that_was_asked_for_is_there_in_a_version_that_was_asked_for(
@@ -49,3 +51,8 @@ def test_every_package_that_was_asked_for_can_be_imported(
     names = json.dumps([canonicalize_name(wanted.name) for wanted in asked(subject)])
     code = MODULES.replace("sys.argv[1]", repr(names))
     assert "IMPORTED" in run_python(code)
+
+
+def test_every_tool_is_the_locked_file_in_its_place(host: Host, subject: CheckedImage) -> None:
+    there = {name: host.file(tool.path).sha256sum for name, tool in subject.tools.items()}
+    assert there == {name: tool.sha256 for name, tool in subject.tools.items()}

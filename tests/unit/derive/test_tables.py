@@ -98,7 +98,7 @@ def test_the_resolved_cell_is_the_same_in_every_process(matrix: Matrix) -> None:
         ("end_of_patch: 2026-08-06", "end_of_patch: 2028-01-01"),
         ("because: no base carries it", "because: reworded"),
         ("size_budget_mb: 350", "size_budget_mb: 351"),
-        ('aliases: {"{minor}-{platform}": 0.19.8}', "aliases: {}"),
+        ('aliases: {"{minor}-{platform}": {deepspeed: 0.19.8}}', "aliases: {}"),
         ('"727897471807": [cn-north-1]', '"727897471807": [cn-northwest-1]'),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_group_of_regions_names_regions_of_the_registry(tmp_path: Path) -> Non
 def test_a_series_of_which_a_fact_is_asked_waits_and_no_group_takes_it(tmp_path: Path) -> None:
     text = changed(
         (EIGHT, f"{EIGHT}    unknown: {{deepspeed: which one does it carry?}}\n"),
-        ("      - {bases: pytorch-2.8-*, deepspeed: 0.19.2, because: one is enough}\n", ""),
+        ("      - {base: pytorch-2.8-*, deepspeed: 0.19.2, because: one is enough}\n", ""),
         ("    exclude:\n", ""),
         ("default: pytorch-2.8-sagemaker", "default: pytorch-2.13-sagemaker"),
     )
@@ -97,7 +97,7 @@ def test_an_image_with_less_than_its_base_carries_needs_a_reason(
         f"pytorch-2.13-sagemaker-ds{version} would lower deepspeed from 0.19.2, which "
         f"pytorch-2.13-sagemaker-gpu carries, to {version}"
     ]
-    said = "    downgrade: [{bases: pytorch-2.13-*, addon: deepspeed, because: a customer asks}]\n"
+    said = "    downgrade: [{base: pytorch-2.13-*, addon: deepspeed, because: a customer asks}]\n"
     allowed = lower.replace("    exclude:\n", f"{said}    exclude:\n")
     assert image_of(loaded(tmp_path, allowed), f"pytorch-2.13-sagemaker-ds{version}")
 

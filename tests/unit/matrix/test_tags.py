@@ -66,6 +66,8 @@ def test_every_images_tag_is_legal_and_parses_back(matrix: Matrix) -> None:
 
 NUMBER = st.integers(0, 99).map(str)
 VERSION = st.lists(NUMBER, min_size=2, max_size=4).map(".".join)
+LOCAL = st.builds("{}+cu{}torch{}".format, VERSION, NUMBER, VERSION)
+LABEL = st.from_regex(r"[a-z]{1,9}", fullmatch=True)
 TAGS = st.builds(
     ImageTag,
     torch=VERSION,
@@ -73,13 +75,13 @@ TAGS = st.builds(
     cuda=st.none() | st.builds(lambda a, b: f"{a}.{b}", st.integers(10, 99), st.integers(0, 9)),
     os=st.from_regex(r"[a-z]{2,12}[0-9]{0,4}(\.[0-9]{2})?", fullmatch=True),
     platform=st.sampled_from(["sagemaker", "hyperpod"]),
-    deepspeed=st.none() | VERSION,
+    addons=st.lists(st.tuples(LABEL, st.none() | VERSION | LOCAL), max_size=3).map(tuple),
     build=st.text("0123456789abcdef", min_size=12, max_size=12),
 )
 
 
 @settings(deadline=None)
-@given(TAGS)
+@given(TAGS.filter(lambda tag: len(str(tag)) <= 128))
 def test_a_tag_survives_being_written_and_read(tag: ImageTag) -> None:
     assert parse_image_tag(str(tag)) == tag
     assert LEGAL.fullmatch(str(tag))

@@ -51,8 +51,8 @@ def test_an_image_is_checked_for_its_platform_its_device_and_what_is_in_it() -> 
 
 
 def test_a_cuda_mismatch_asks_for_an_operator_to_be_compiled() -> None:
-    assert "deepspeed-ops" in names("pytorch-2.13-sagemaker-ds0.19.8")
-    assert "deepspeed-ops" not in names("pytorch-2.12-sagemaker-ds0.19.8")
+    assert "deepspeed-cuda-mismatch" in names("pytorch-2.13-sagemaker-ds0.19.8")
+    assert "deepspeed-cuda-mismatch" not in names("pytorch-2.12-sagemaker-ds0.19.8")
 
 
 def test_every_choice_says_the_fact_behind_it() -> None:
@@ -61,8 +61,8 @@ def test_every_choice_says_the_fact_behind_it() -> None:
     }
     assert because["deepspeed"] == "add-on deepspeed 0.19.8: replace"
     assert because["sagemaker"] == "platform: sagemaker"
-    assert "13.3" in because["deepspeed-ops"]
-    assert "13.0" in because["deepspeed-ops"]
+    assert "13.3" in because["deepspeed-cuda-mismatch"]
+    assert "13.0" in because["deepspeed-cuda-mismatch"]
 
 
 def test_a_folder_is_a_name_that_python_can_import() -> None:
@@ -83,9 +83,20 @@ def suite(folder: Path) -> Project:
 
 def test_a_claim_without_a_check_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     project = suite(tmp_path)
-    (tmp_path / "tests" / "image" / "s5cmd" / "test_s5cmd_x.py").unlink()
-    with pytest.raises(SlipwayError, match=r"image/s5cmd: local has s5cmd .*no check"):
+    (tmp_path / "tests" / "image" / "sagemaker" / "test_sagemaker_x.py").unlink()
+    with pytest.raises(SlipwayError, match=r"image/sagemaker: local has sagemaker .*no check"):
         check_folders(project, IMAGES["local"])
+
+
+def test_an_addon_without_checks_of_its_own_is_checked_as_any_other(tmp_path: Path) -> None:
+    project = suite(tmp_path)
+    (tmp_path / "tests" / "image" / "s5cmd" / "test_s5cmd_x.py").unlink()
+    assert [path.name for path in check_folders(project, IMAGES["local"])] == [
+        "common",
+        "sagemaker",
+        "cpu",
+        "sagemaker_training",
+    ]
 
 
 @pytest.mark.parametrize(

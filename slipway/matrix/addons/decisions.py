@@ -1,0 +1,106 @@
+"""What happens to an add-on on a base: keep, install or replace, and why. Pure."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from slipway.matrix.model import Addon, AddonKind, Base, Platform
+from slipway.matrix.schema import AddonEntry, OnlyEntry, ToolEntry
+
+
+@dataclass(frozen=True)
+class AxisChoice:
+    """What the cell says of an add-on that its group varies over; `version` None for "none"."""
+
+    version: str | None
+
+
+def decide_addon(
+    name: str,
+    entry: AddonEntry,
+    base: Base,
+    platform: Platform,
+    choice: AxisChoice | None = None,
+) -> Addon | None:
+    """The add-on in an image of `base` on `platform`; None where it is neither there nor wanted.
+
+    With a `choice` the image has exactly that version; without one the entry's own rules hold.
+    """
+    if entry.platforms is not None and platform not in entry.platforms and name not in base.carries:
+        return None
+    decided = _decided(name, entry, base, choice)
+    if decided is None or not (entry.on_cuda_mismatch and base.cuda_mismatch):
+        return decided
+    return replace(decided, mismatch_env=MappingProxyType(dict(entry.on_cuda_mismatch.env)))
+
+
+def _decided(name: str, entry: AddonEntry, base: Base, choice: AxisChoice | None) -> Addon | None:
+    env, labels = MappingProxyType(dict(entry.env)), MappingProxyType(dict(entry.labels))
+    if entry.version is None:
+        kind: AddonKind = "packages" if entry.requires else "settings"
+        asked = tuple(entry.requires)
+        return Addon(name, "install", None, entry.because, asked, env, labels, kind)
+    own = None if entry.version == "axis" else entry.version
+    wanted = choice.version if choice else own
+    if name not in base.carries:
+        if wanted is None:
+            return None
+        pins = (_pin(name, wanted), *(_pin(*extra) for extra in entry.with_.items()))
+        return Addon(name, "install", wanted, entry.because, pins, env, labels)
+    has = base.carries[name]
+    reason = _replaced(entry, has, wanted, choice)
+    if reason is None or wanted is None:
+        return Addon(name, "keep", has, f"the base carries {has or 'it'}")
+    because = f"the base carries {has or 'a version that is not known'}: {reason}"
+    return Addon(name, "replace", wanted, because, (_pin(name, wanted),))
+
+
+def is_for(only: OnlyEntry | None, image: str, group: str, base: Base) -> bool:
+    """Whether an add-on is for an image: every condition that is stated holds."""
+    if only is None:
+        return True
+    names = (
+        (image, only.images),
+        (group, only.groups),
+        (base.name, only.bases),
+        (base.family.name, only.families),
+    )
+    return (
+        all(not globs or any(fnmatchcase(name, glob) for glob in globs) for name, globs in names)
+        and only.device in (None, base.facts.device)
+        and _specifier(only.torch).contains(base.facts.torch)
+        and _specifier(only.python).contains(base.facts.python)
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _specifier(text: str) -> SpecifierSet:
+    return SpecifierSet(text)
+
+
+def read_tool(name: str, entry: ToolEntry) -> Addon:
+    """A binary in an image: always put there, by hash."""
+    return Addon(name, "install", entry.version, entry.because, kind="tool")
+
+
+def _replaced(
+    entry: AddonEntry, has: str | None, wanted: str | None, choice: AxisChoice | None
+) -> str | None:
+    """Why what the base carries does not stay, None where it does."""
+    if choice is not None:
+        same = has is not None and wanted is not None and Version(has) == Version(wanted)
+        return None if same else f"this image is for {wanted}"
+    bound = entry.replace_below
+    if bound and (has is None or Version(has) < Version(bound.version)):
+        return bound.because
+    return None
+
+
+def _pin(name: str, version: str) -> str:
+    return f"{name}=={version}"
