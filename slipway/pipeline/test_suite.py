@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +31,8 @@ TEST_TOOLS = (
 SECOND_HALF = ("cluster", "examples", "launcher")
 """Folders of tests/system that run beside the others: about half of the time, nearly all of it
 spent waiting for Slurm and for ranks."""
+
+DURATIONS = ("--durations=15", "--durations-min=5")
 
 SHELL_SCRIPTS = ("inv", ".ci/run", "images/local", "entrypoints")
 
@@ -61,7 +64,7 @@ def lint_commands(project: Project) -> list[list[str]]:
 
 
 def run_test_suite(c: Context, project: Project, only: str = "", k: str = "") -> None:
-    """Run the parts that `only` names (all of them by default); the first that fails ends it."""
+    """Run the parts that `only` names (all by default); lint that fails ends it."""
     parts = {"lint", "unit", "system"}
     if only and only not in parts:
         raise UsageError(f"there is no part {only!r}", cure=f"One of {', '.join(sorted(parts))}.")
@@ -70,36 +73,45 @@ def run_test_suite(c: Context, project: Project, only: str = "", k: str = "") ->
         if "lint" in chosen:
             for command in lint_commands(project):
                 _call(c, command)
-    folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
     if "system" in chosen:
         set_up_host(TEST_TOOLS)
-    if k or "system" not in chosen:
+    if "system" in chosen and not k:
+        _side_by_side(project, unit="unit" in chosen)
+    elif chosen != {"lint"}:
+        folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
         _end(_pytest(project, *folders, *(["-k", k] if k else [])).wait())
-        return
-    _side_by_side(project, folders)
 
 
-def _side_by_side(project: Project, folders: Sequence[str]) -> None:
-    """Two halves at once, each with an engine of its own: what they do most is to wait."""
-    others = [f"tests/system/{name}" for name in SECOND_HALF]
-    log = project.logs / "test-second-half.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+def _side_by_side(project: Project, unit: bool) -> None:
+    """Unit tests and two halves of the system tests at once, each half with its own engine.
+
+    What they do most is to wait. What the first half prints is seen at once, the rest at the end.
+    """
+    second = [f"tests/system/{name}" for name in SECOND_HALF]
     state = os.environ.get("SLIPWAY_TEST_STATE") or str(project.state / "test")
-    with log.open("wb") as stream:
-        halves = [
-            _pytest(project, *others, state=f"{state}-2", stdout=stream),
-            _pytest(project, *folders, *(f"--ignore={name}" for name in others)),
+    lanes = {"test-second-half": ([*second, *DURATIONS], f"{state}-2")}
+    if unit:
+        lanes["test-unit"] = (["tests/unit"], state)
+    project.logs.mkdir(parents=True, exist_ok=True)
+    logs = [project.logs / f"{name}.log" for name in lanes]
+    with ExitStack() as stack:
+        started = [
+            _pytest(project, *words, state=place, stdout=stack.enter_context(log.open("wb")))
+            for log, (words, place) in zip(logs, lanes.values(), strict=True)
         ]
+        first = ["tests/system", *(f"--ignore={folder}" for folder in second), *DURATIONS]
+        started.append(_pytest(project, *first, state=state))
         try:
-            codes = [half.wait() for half in halves]
+            codes = [lane.wait() for lane in started]
         except KeyboardInterrupt as interrupt:
-            for half in halves:
+            for lane in started:
                 if isinstance(interrupt, Terminated):  # Ctrl-C reaches them by the terminal
-                    half.send_signal(signal.SIGINT)
-                half.wait()
+                    lane.send_signal(signal.SIGINT)
+                lane.wait()
             raise
     sys.stdout.flush()
-    sys.stdout.buffer.write(log.read_bytes())
+    for log in logs:
+        sys.stdout.buffer.write(log.read_bytes())
     sys.stdout.buffer.flush()
     _end(*codes)
 
