@@ -109,8 +109,8 @@ def differing_pieces(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | N
             position += piece.size
         pool = ThreadPoolExecutor(cpu_count())
         try:
-            found = pool.map(lambda span: _hash(handle, *span), spans)
-            for piece, span, there in zip(pieces, spans, found, strict=True):
+            digests = pool.map(lambda span: _hash(handle, *span), spans)
+            for piece, span, there in zip(pieces, spans, digests, strict=True):
                 if there != piece:
                     return span
         finally:
@@ -145,13 +145,13 @@ def sha256_file(path: Path) -> str:
 
 def tree_files(root: Path) -> list[Path]:
     """Regular files below `root`, sorted by path, without caches and hidden files."""
-    found = []
+    files = []
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
         if path.is_file() and not hidden and path.suffix != ".pyc":
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def is_executable(path: Path) -> bool:

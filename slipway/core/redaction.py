@@ -43,14 +43,14 @@ def remember_secret(value: str) -> None:
 
 def secret_values(environ: Mapping[str, str]) -> frozenset[str]:
     """The values in an environment that its names call secret, and passwords in its URLs."""
-    found: set[str] = set()
+    secrets: set[str] = set()
     for name, value in environ.items():
         if _SECRET_NAME.search(name) and not _NOT_SECRET.search(name):
-            found.update({value, value.strip(), *value.split()})
+            secrets.update({value, value.strip(), *value.split()})
         for login in _URL_LOGIN.finditer(value):
             password = login[2].partition(":")[2]
-            found.update({login[2], password, unquote(password)})
-    return frozenset(value for value in found if len(value) >= _SHORTEST)
+            secrets.update({login[2], password, unquote(password)})
+    return frozenset(value for value in secrets if len(value) >= _SHORTEST)
 
 
 def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
@@ -64,8 +64,8 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     return text
 
 
-def _hide_second(found: re.Match[str]) -> str:
-    return found[0] if found[2].startswith((HIDDEN, "$")) else f"{found[1]}{HIDDEN}"
+def _hide_second(match: re.Match[str]) -> str:
+    return match[0] if match[2].startswith((HIDDEN, "$")) else f"{match[1]}{HIDDEN}"
 
 
 class RedactingStream:

@@ -31,8 +31,8 @@ def measure(root: Path) -> TreeSize:
     device = None
     while folders:
         try:
-            with os.scandir(folders.pop()) as found:
-                for entry in found:
+            with os.scandir(folders.pop()) as listing:
+                for entry in listing:
                     status = entry.stat(follow_symlinks=False)
                     device = device or status.st_dev
                     if status.st_dev != device:

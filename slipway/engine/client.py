@@ -95,12 +95,12 @@ def connect(project: Project, choice: str = "auto", *, start: bool = True) -> En
 def _embedded(project: Project, start: bool) -> Engine:
     if start:
         return _attach(DockerEndpoint(start_daemon(project)), embedded=True)
-    found = daemon_status(project)
-    if not found.running:
+    status = daemon_status(project)
+    if not status.running:
         raise EngineUnavailableError(
-            "the embedded engine does not run", where=found.url, cure="`./inv engine.start`"
+            "the embedded engine does not run", where=status.url, cure="`./inv engine.start`"
         )
-    return _attach(DockerEndpoint(found.url), embedded=True)
+    return _attach(DockerEndpoint(status.url), embedded=True)
 
 
 def _attach(endpoint: DockerEndpoint, *, embedded: bool) -> Engine:
@@ -200,8 +200,8 @@ def _check_kind(kind: EngineKind, number: str, url: str) -> None:
 
 def _numbers(version: str) -> tuple[int, int]:
     """Major and minor; a version that has none (a daemon built from source) counts as new."""
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else _OLDEST
+    match = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else _OLDEST
 
 
 def _unavailable(endpoint: DockerEndpoint, text: str) -> EngineUnavailableError:

@@ -22,7 +22,7 @@ def ping(path: str | Path, *, timeout_s: float = ANSWER_S) -> str | None:
         try:
             sock.connect(str(path))
             sock.sendall(b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            said = sock.recv(64)
+            answer = sock.recv(64)
         except OSError as error:
             return error.strerror or str(error)
-    return None if b" 200 " in said else f"it said {said!r}"
+    return None if b" 200 " in answer else f"it said {answer!r}"

@@ -102,13 +102,13 @@ def import_rootfs(
     """
     repository, tag = parse_repository_tag(reference)
     with _transfer(engine, reference):
-        said = engine.client.api.import_image_from_stream(
+        answer = engine.client.api.import_image_from_stream(
             iter(lambda: tar_stream.read(1 << 20), b""),
             repository=repository,
             tag=tag or "latest",
             changes=list(changes),
         )
-        _follow(engine, reference, _objects(said), lambda _: None)
+        _follow(engine, reference, _objects(answer), lambda _: None)
         return str(inspect_image(engine, reference)["Id"])
 
 
@@ -130,8 +130,8 @@ def load_image_tar(engine: Engine, tar_stream: IO[bytes]) -> tuple[str, ...]:
 
 def _login(credentials: CredentialsFor, reference: str) -> dict[str, Any]:
     # An empty dict is "anonymous"; None would make the SDK look into ~/.docker/config.json.
-    found = credentials(registry_host(reference))
-    return {"username": found.username, "password": found.secret} if found else {}
+    login = credentials(registry_host(reference))
+    return {"username": login.username, "password": login.secret} if login else {}
 
 
 def _follow(
@@ -156,12 +156,12 @@ def _objects(text: str) -> Generator[Any, None, None]:
 
 
 def _error(engine: Engine, reference: str, message: str) -> EngineError:
-    found = diagnose(message)
-    if found.kind == "disk_full":
+    diagnosis = diagnose(message)
+    if diagnosis.kind == "disk_full":
         full = disk_full(engine, f"transferring {reference}")
         return TransferError("disk_full", full.what, retry=False, where=reference, cure=full.cure)
     return TransferError(
-        found.kind, message.strip(), retry=found.retry, where=reference, cure=found.cure
+        diagnosis.kind, message.strip(), retry=diagnosis.retry, where=reference, cure=diagnosis.cure
     )
 
 
@@ -185,8 +185,8 @@ def pushed_digest(line: Mapping[str, Any]) -> str | None:
     Engines with graph drivers tell it twice, as a status and as "aux"; those with the containerd
     store as a status alone.
     """
-    found = _PUSHED.match(str(line.get("status", "")))
-    return found[1] if found else (line.get("aux") or {}).get("Digest")
+    match = _PUSHED.match(str(line.get("status", "")))
+    return match[1] if match else (line.get("aux") or {}).get("Digest")
 
 
 @dataclass

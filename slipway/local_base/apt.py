@@ -68,26 +68,26 @@ def host_sources(codename: str) -> tuple[str, ...]:
 def debian_places(listed: str, codename: str) -> tuple[tuple[Path, int], ...]:
     """(file, number of the entry) of Debian's suites in `apt-get indextargets`."""
     suites = {codename, f"{codename}-updates", f"{codename}-security"}
-    found = []
+    lines = []
     for line in listed.splitlines():
-        place, release, component = line.split()
-        file, _, number = place.rpartition(":")
+        source, release, component = line.split()
+        file, _, number = source.rpartition(":")
         if release in suites and component == "main":
-            found.append((Path(file), int(number)))
-    return tuple(dict.fromkeys(found))
+            lines.append((Path(file), int(number)))
+    return tuple(dict.fromkeys(lines))
 
 
 def source_entries(places: Iterable[tuple[Path, int]]) -> tuple[str, ...]:
     """The text of apt source entries: a line of a .list file, a stanza of a .sources file."""
-    found = []
+    entries = []
     for file, number in places:
         text = file.read_text("utf-8")
         if file.suffix == ".sources":
             stanzas = [part for part in re.split(r"\n\s*\n", _uncommented(text)) if part.strip()]
-            found.append(stanzas[number - 1].strip() + "\n")
+            entries.append(stanzas[number - 1].strip() + "\n")
         else:
-            found.append(text.splitlines()[number - 1].strip() + "\n")
-    return tuple(found)
+            entries.append(text.splitlines()[number - 1].strip() + "\n")
+    return tuple(entries)
 
 
 def split_entries(texts: Sequence[str]) -> tuple[str, str]:
@@ -100,9 +100,9 @@ def split_entries(texts: Sequence[str]) -> tuple[str, str]:
 def ca_bundle(environ: Mapping[str, str]) -> Path | None:
     """The host's certificate authorities, with those of its proxy; None where there are none."""
     named = [environ[key] for key in ("SSL_CERT_FILE", "CURL_CA_BUNDLE") if environ.get(key)]
-    for place in (*named, *_CA_BUNDLES):
-        if Path(place).is_file():
-            return Path(place)
+    for path in (*named, *_CA_BUNDLES):
+        if Path(path).is_file():
+            return Path(path)
     return None
 
 

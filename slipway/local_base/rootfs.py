@@ -85,9 +85,9 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
     return path
 
 
-def remove_stale_rootfs(place: Path) -> None:
+def remove_stale_rootfs(folder: Path) -> None:
     """Remove what killed runs left; what a living process is at work in stays."""
-    for left in place.glob(".*.partial"):
+    for left in folder.glob(".*.partial"):
         owner = Owner.parse(left.name.removeprefix(".").removesuffix(".partial"))
         if owner is None or owner.is_gone:
             _remove(left)

@@ -31,10 +31,10 @@ _SECONDS = {"h": 3600, "d": 86400, "": 86400, "w": 7 * 86400}
 
 def image_age(text: str) -> int:
     """Seconds in `30d`, `12h`, `2w`, or a plain number of days. Raises UsageError."""
-    found = _AGE.fullmatch(text)
-    if found is None:
+    match = _AGE.fullmatch(text)
+    if match is None:
         raise UsageError(f"{text!r} is no age", cure="Say 30d, 12h or 2w.")
-    return int(found[1]) * _SECONDS[found[2]]
+    return int(match[1]) * _SECONDS[match[2]]
 
 
 def plan_removals(
@@ -42,11 +42,11 @@ def plan_removals(
 ) -> tuple[RemovalStep, ...]:
     """The steps in which something can go; `engine` None leaves images out."""
     before = time.time() - older_than
-    found = (
+    steps = (
         *(engine_images.image_steps(engine, locks, before) if engine else ()),
         *project_files.file_steps(project, before),
     )
-    return tuple(step for step in found if step.items)
+    return tuple(step for step in steps if step.items)
 
 
 def remove_steps(steps: Sequence[RemovalStep], say: Callable[[str], None]) -> None:
@@ -87,8 +87,8 @@ def _engine(room: DockerDaemon) -> Iterator[Engine | None]:
 def _free(project: Project, engine: Engine | None) -> int:
     """Free bytes on the disks of the project's state and of the engine, each counted once."""
     places = [project.state, *([Path(engine.data_root)] if engine else [])]
-    devices = {nearest_existing(place).stat().st_dev: place for place in places}
-    return sum(disk_space(place).free for place in devices.values())
+    devices = {nearest_existing(path).stat().st_dev: path for path in places}
+    return sum(disk_space(path).free for path in devices.values())
 
 
 def show_prune(steps: Sequence[RemovalStep], *, as_json: bool) -> None:

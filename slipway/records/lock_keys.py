@@ -42,11 +42,11 @@ def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Ad
     and is shared, whatever is put on top.
     """
     key = lock_scope(image.base, base_lock)
-    found = []
+    keys = []
     for addon in filter(has_layer, image.addons):
         key += "_" + "+".join(_readable(requirement) for requirement in addon.requirements)
-        found.append((addon, key))
-    return tuple(found)
+        keys.append((addon, key))
+    return tuple(keys)
 
 
 def sdist_build_key(pin: Pin, python: str) -> str:

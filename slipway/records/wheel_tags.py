@@ -34,12 +34,12 @@ _toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) el
 def platform_tags(arch: str) -> tuple[str, ...]:
     """Platform tags that every base of `arch` runs, best first."""
     machine = MACHINES[arch]
-    found = []
+    tags = []
     for minor in range(GLIBC, 4, -1):
-        found.append(f"manylinux_2_{minor}_{machine}")
+        tags.append(f"manylinux_2_{minor}_{machine}")
         if minor in _LEGACY:
-            found.append(f"{_LEGACY[minor]}_{machine}")
-    return (*found, f"linux_{machine}")
+            tags.append(f"{_LEGACY[minor]}_{machine}")
+    return (*tags, f"linux_{machine}")
 
 
 @cache
@@ -106,10 +106,10 @@ def _sdist(package: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _files(entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """(file name, "sha256:...") of each artefact that has a hash."""
-    found = []
+    files = []
     for entry in entries:
-        place = str(entry.get("name") or entry.get("url") or entry.get("path"))
+        location = str(entry.get("name") or entry.get("url") or entry.get("path"))
         sha = entry.get("hashes", {}).get("sha256")
         if sha:
-            found.append((unquote(urlsplit(place).path).rpartition("/")[2], f"sha256:{sha}"))
-    return found
+            files.append((unquote(urlsplit(location).path).rpartition("/")[2], f"sha256:{sha}"))
+    return files

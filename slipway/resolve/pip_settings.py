@@ -58,8 +58,8 @@ def _pip(*arguments: str) -> str:
 def default_index(help_text: str) -> str | None:
     """The index that pip uses when none is configured, by its own help."""
     flat = " ".join(help_text.split())
-    found = re.search(r"--index-url <url> [^(]*\(default (\S+?)\)", flat)
-    return found[1] if found else None
+    match = re.search(r"--index-url <url> [^(]*\(default (\S+?)\)", flat)
+    return match[1] if match else None
 
 
 def parse_pip_config(text: str) -> PipSettings:

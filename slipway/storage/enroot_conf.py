@@ -19,9 +19,9 @@ def _line(key: str) -> re.Pattern[str]:
 
 def conf_value(text: str, key: str) -> str | None:
     """The value in force, None where the file leaves enroot's default."""
-    for found in _line(key).finditer(text):
-        if not found["off"]:
-            return found["value"] or ""
+    for match in _line(key).finditer(text):
+        if not match["off"]:
+            return match["value"] or ""
     return None
 
 

@@ -30,7 +30,7 @@ def show_status(status: StorageStatus, *, as_json: bool) -> None:
         print_json(status.as_json())
         return
     headers = ("what", "where", "disk", "used", "free", "better place")
-    print_table(headers, [place.row() for place in status.places])
+    print_table(headers, [location.row() for location in status.places])
     if status.candidates:
         rows = [
             (str(rank), str(c.path), f"{c.mount.source} {c.mount.fstype}", c.reason)
@@ -52,13 +52,13 @@ def show_planned(planned: PlannedMove, *, as_json: bool) -> None:
         if as_json:
             print_json({"steps": []})
         return
-    found = move_steps(journal)
+    steps = move_steps(journal)
     if as_json:
         print_json(
             {
                 "kind": journal.kind,
                 "mode": "copy" if journal.carries else "fresh",
-                "steps": [vars(step) for step in found],
+                "steps": [vars(step) for step in steps],
                 "roots": [
                     {"name": root.name, "old": root.old, "new": root.new, "bytes": root.size.bytes}
                     for root in journal.roots
@@ -67,7 +67,7 @@ def show_planned(planned: PlannedMove, *, as_json: bool) -> None:
             }
         )
         return
-    rows = [(str(number), *step.row()) for number, step in enumerate(found, 1)]
+    rows = [(str(number), *step.row()) for number, step in enumerate(steps, 1)]
     print_table(("", "step", "size", "time"), rows)
     for line in move_summary(journal, planned.profile):
         say(line)

@@ -60,7 +60,7 @@ class StorageStatus:
         return {
             "profile": self.profile,
             "daemon": self.daemon,
-            "places": [asdict(found) for found in self.places],
+            "places": [asdict(location) for location in self.places],
             "candidates": [
                 {
                     "path": candidate.path,
@@ -82,18 +82,18 @@ def inspect_storage(room: DockerDaemon, profile_name: str) -> StorageStatus:
     """Look at everything; changes and starts nothing. Raises UsageError for an unknown profile."""
     chosen = profile(profile_name, room.machine)
     mounted = read_mount_table()
-    found: DockerInstallation | None = None
+    installation: DockerInstallation | None = None
     try:
-        found = find_installation(room.project, room.url, room.machine)
-        daemon = f"{found.name}, {'running' if found.running else 'stopped'}"
+        installation = find_installation(room.project, room.url, room.machine)
+        daemon = f"{installation.name}, {'running' if installation.running else 'stopped'}"
     except SlipwayError as error:
         daemon = f"Docker is not known: {error.what}"
     wanted = [
-        *(docker_locations(found, room) if found else ()),
+        *(docker_locations(installation, room) if installation else ()),
         *enroot_locations(room),
         *slipway_locations(room),
     ]
-    anchor = found.data_root if found else Path("/")
+    anchor = installation.data_root if installation else Path("/")
     needed = max((used or 0 for _, _, _, used, _ in wanted), default=0)
     ranked = candidate_disks(chosen, room.machine, anchor, needed)
     locations = tuple(locate_data(data, mounted, ranked) for data in wanted)
@@ -164,12 +164,12 @@ class DataLocation:
         return (name, str(self.path), disk, used, human_bytes(self.free), better)
 
 
-def docker_locations(found: DockerInstallation, room: DockerDaemon) -> Iterator[Wanted]:
+def docker_locations(installation: DockerInstallation, room: DockerDaemon) -> Iterator[Wanted]:
     """What dockerd and a separate containerd keep."""
     store, cache = "stopped", None
-    if found.running:
+    if installation.running:
         try:
-            connected = engine_of_installation(found, room.project)
+            connected = engine_of_installation(installation, room.project)
         except SlipwayError as error:
             store = error.what
         else:
@@ -180,25 +180,31 @@ def docker_locations(found: DockerInstallation, room: DockerDaemon) -> Iterator[
                 cache = _build_cache(connected)
             finally:
                 connected.close()
-    if found.embedded:
+    if installation.embedded:
         below = str(DataPlaces(Path("/")).embedded(room.project.engine)).lstrip("/")
-        yield ("embedded engine", found.data_root, store, _used(found.data_root), below)
+        yield (
+            "embedded engine",
+            installation.data_root,
+            store,
+            _used(installation.data_root),
+            below,
+        )
     else:
         yield (
             "docker data-root",
-            found.data_root,
+            installation.data_root,
             store,
-            _used(found.data_root),
+            _used(installation.data_root),
             "docker/data-root",
         )
-    if found.containerd:
-        root = found.containerd.root
-        users = ", ".join(found.containerd.others)
+    if installation.containerd:
+        root = installation.containerd.root
+        users = ", ".join(installation.containerd.others)
         note = f"also used by {users}" if users else ""
         yield ("containerd root", root, note, _used(root), "containerd/data-root")
-    tmp = found.tmp or found.data_root / "tmp"
-    yield ("docker tmp", tmp, "" if found.tmp else "in data-root", _used(tmp), "docker/tmp")
-    cache_path = found.data_root / "buildkit"
+    tmp = installation.tmp or installation.data_root / "tmp"
+    yield ("docker tmp", tmp, "" if installation.tmp else "in data-root", _used(tmp), "docker/tmp")
+    cache_path = installation.data_root / "buildkit"
     if cache is not None:
         yield ("BuildKit cache", cache_path, "in data-root", cache, "docker/data-root")
 
@@ -230,10 +236,10 @@ def enroot_locations(room: DockerDaemon) -> Iterator[Wanted]:
 
 def fixed_part(setting: str) -> Path:
     """The folder above the first part of a setting that enroot's shell fills in."""
-    found = _EXPANSION.search(setting)
-    if found is None:
+    match = _EXPANSION.search(setting)
+    if match is None:
         return Path(setting)
-    return Path(setting[: found.start()].rpartition("/")[0] or "/")
+    return Path(setting[: match.start()].rpartition("/")[0] or "/")
 
 
 def slipway_locations(room: DockerDaemon) -> Iterator[Wanted]:

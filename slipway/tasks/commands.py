@@ -94,14 +94,14 @@ def task_command(
                 raise Exit(code=FAILED) from closed
 
         names = [NAMES] if NAMES in body.__annotations__ else []
-        made = invoke_task(
+        wrapped = invoke_task(
             klass=DocumentedTask,
             iterable=[*names, *repeatable],
             auto_shortflags=False,
             **options,
         )(run)
-        made.image_argument = images
-        return made
+        wrapped.image_argument = images
+        return wrapped
 
     return decorate
 

@@ -24,7 +24,7 @@ class Capability:
 def capabilities_of(image: Image) -> tuple[Capability, ...]:
     """What an image claims, and why: all images, its platform, its device, its contents."""
     facts = image.base.facts
-    found = [
+    capabilities = [
         Capability("common", "every image"),
         Capability(image.platform, f"platform: {image.platform}"),
         Capability(facts.device, f"the base is for {facts.device}"),
@@ -32,13 +32,13 @@ def capabilities_of(image: Image) -> tuple[Capability, ...]:
     for addon in image.addons:
         version = addon.version or ("(version of the base)" if addon.action == "keep" else "")
         because = f"add-on {' '.join(filter(None, (addon.name, version)))}: {addon.action}"
-        found.append(Capability(addon.name, because, own_checks=False))
+        capabilities.append(Capability(addon.name, because, own_checks=False))
         if addon.mismatch_env:
             because = f"CUDA toolkit {facts.cuda} is not torch's {facts.torch_cuda}"
             name = f"{addon.name}-cuda-mismatch"
-            found.append(Capability(name, because, own_checks=False))
+            capabilities.append(Capability(name, because, own_checks=False))
     if facts.transformers:
-        found.append(Capability("transformers", f"facts: transformers {facts.transformers}"))
+        capabilities.append(Capability("transformers", f"facts: transformers {facts.transformers}"))
     if facts.smp:
-        found.append(Capability("smp", f"facts: SageMaker Model Parallel {facts.smp}"))
-    return tuple(found)
+        capabilities.append(Capability("smp", f"facts: SageMaker Model Parallel {facts.smp}"))
+    return tuple(capabilities)

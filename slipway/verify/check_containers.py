@@ -103,8 +103,8 @@ def probe_container(
     source = resources.files("slipway.verify.inside").joinpath(f"{script}.py").read_text("utf-8")
     done = execute_in(engine, container, [python, "-I", "-B", "-c", source, *arguments])
     if done.exit_code != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise SlipwayError(f"{python} failed in the image (exit code {done.exit_code}): {said}")
+        output = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise SlipwayError(f"{python} failed in the image (exit code {done.exit_code}): {output}")
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
@@ -113,13 +113,13 @@ def container_contents(
     engine: Engine, container: str, python: str, paths: Sequence[str]
 ) -> dict[str, bytes]:
     """The contents of files in a running container."""
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for start in range(0, len(paths), _PATHS_A_CALL):
         part = probe_container(
             engine, container, python, "contents", *paths[start : start + _PATHS_A_CALL]
         )
-        found |= {path: base64.b64decode(text) for path, text in part.items()}
-    return found
+        contents |= {path: base64.b64decode(text) for path, text in part.items()}
+    return contents
 
 
 @dataclass(frozen=True)
@@ -199,13 +199,13 @@ def _collect(engine: Engine, container: str, path: str) -> dict[str, bytes]:
     except NotFound:
         return {}
     parent = PurePosixPath(path).parent
-    found = {}
+    contents = {}
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
         for entry in tar:
             stream = tar.extractfile(entry) if entry.isreg() else None
             if stream is not None:
-                found[str(parent / entry.name)] = stream.read()
-    return found
+                contents[str(parent / entry.name)] = stream.read()
+    return contents
 
 
 class SdkBackend(BaseBackend):  # type: ignore[misc]

@@ -35,19 +35,19 @@ class CheckLog:
     def listen(self, stream: IO[str]) -> None:
         """Read what slipway.verify.check_process writes, to its end."""
         for line in stream:
-            said = json.loads(line)
-            check = str(said.get("check", "")).removeprefix("tests/image/")
-            if said["what"] == "start":
-                self.total, self.deselected = said["total"], said["deselected"]
-            elif said["what"] == "check":
+            report = json.loads(line)
+            check = str(report.get("check", "")).removeprefix("tests/image/")
+            if report["what"] == "start":
+                self.total, self.deselected = report["total"], report["deselected"]
+            elif report["what"] == "check":
                 self._begun += 1
                 step = check.rpartition("::")[2]
                 event = Event("progress", self._task, step, current=self._begun, total=self.total)
                 self._on_event(event)
-            elif said["what"] == "passed":
+            elif report["what"] == "passed":
                 self.passed += 1
             else:
-                self.failures.append(f"{check}: {_short(said['message'])}")
+                self.failures.append(f"{check}: {_short(report['message'])}")
 
 
 def _short(message: str) -> str:

@@ -77,8 +77,8 @@ class CheckedImage:
     def addon(self, name: str) -> Mapping[str, Any]:
         """One add-on of the cell. Raises KeyError."""
         addons = {addon["name"]: addon for addon in self.cell["addons"]}
-        found: Mapping[str, Any] = addons[name]
-        return found
+        facts: Mapping[str, Any] = addons[name]
+        return facts
 
 
 def _canonical(requirements: tuple[str, ...]) -> list[str]:
@@ -87,11 +87,11 @@ def _canonical(requirements: tuple[str, ...]) -> list[str]:
 
 def may_move(image: Image) -> dict[str, str]:
     """Distributions of the base that the image may change, each with the reason."""
-    found = {str(canonicalize_name(name)): why for name, why in image.base.moves.items()}
+    reasons = {str(canonicalize_name(name)): why for name, why in image.base.moves.items()}
     for addon in image.addons:
         if addon.action == "replace":
-            found |= dict.fromkeys(_canonical(addon.requirements), addon.because)
-    return found
+            reasons |= dict.fromkeys(_canonical(addon.requirements), addon.because)
+    return reasons
 
 
 def may_come(image: Image, locks: Locks) -> tuple[str, ...] | None:
@@ -129,8 +129,8 @@ def expectations_of(
     """
     reference, base_reference = references
     ids = {name: find_image_id(engine, name) for name in (reference, base_reference)}
-    for name, found in ids.items():
-        if found is None:
+    for name, image_id in ids.items():
+        if image_id is None:
             raise SlipwayError(f"the engine has no image {name}", cure="Build it: `./inv build`.")
     architecture = inspect_image(engine, reference)["Architecture"]
     tools = {}

@@ -37,16 +37,16 @@ def load_allowed(path: Path) -> tuple[Allowed, ...]:
 
 def find_log_complaints(log: str, allowed: Sequence[Allowed], today: date) -> list[str]:
     """The lines of `log` that complain and that no entry of `allowed` still excuses."""
-    found = []
+    complaints = []
     for line in log.splitlines():
         if not _COMPLAINT.search(line):
             continue
         known = [entry for entry in allowed if re.search(entry.pattern, line)]
         if not known:
-            found.append(line)
+            complaints.append(line)
         elif all(entry.review_by < today for entry in known):
-            found.append(f"{line}  (allowed until {known[0].review_by}: {known[0].because})")
-    return found
+            complaints.append(f"{line}  (allowed until {known[0].review_by}: {known[0].because})")
+    return complaints
 
 
 @dataclass(frozen=True)

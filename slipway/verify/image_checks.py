@@ -62,7 +62,7 @@ _BAD_PATTERN, _NOTHING_CHOSEN = 4, 5  # pytest's exit codes
 
 def check_folders(project: Project, image: Image) -> list[Path]:
     """The folders of an image's checks. Raises SlipwayError where a claim has no checks."""
-    found = []
+    folders = []
     for capability in capabilities_of(image):
         folder = project.image_tests / capability.folder
         if not list(folder.glob("test_*.py")):
@@ -74,8 +74,8 @@ def check_folders(project: Project, image: Image) -> list[Path]:
                 where=str(folder),
                 cure="Add one: a test_*.py whose tests say what is guaranteed.",
             )
-        found.append(folder)
-    return found
+        folders.append(folder)
+    return folders
 
 
 def suite_hash(project: Project, image: Image, locks: Locks) -> str:

@@ -80,15 +80,15 @@ def engine(pytestconfig: pytest.Config, subject: CheckedImage) -> Iterator[Engin
 @pytest.fixture(scope="session")
 def image_config(engine: Engine, subject: CheckedImage) -> Mapping[str, Any]:
     """The image's config: Env, Entrypoint, Cmd, User, WorkingDir, Labels."""
-    found: Mapping[str, Any] = engine.client.images.get(subject.image_id).attrs["Config"]
-    return found
+    config: Mapping[str, Any] = engine.client.images.get(subject.image_id).attrs["Config"]
+    return config
 
 
 @pytest.fixture(scope="session")
 def base_config(engine: Engine, subject: CheckedImage) -> Mapping[str, Any]:
     """The base's config."""
-    found: Mapping[str, Any] = engine.client.images.get(subject.base_id).attrs["Config"]
-    return found
+    config: Mapping[str, Any] = engine.client.images.get(subject.base_id).attrs["Config"]
+    return config
 
 
 @pytest.fixture(scope="session")
@@ -206,8 +206,8 @@ def launched(engine: Engine, subject: CheckedImage, pytestconfig: pytest.Config)
         )
         done = check_containers.launch_job(engine, subject.image_id, request)
         if done.exit_code == 0:
-            found = find_log_complaints(done.log, allowed, date.today())
-            assert not found, "a start that succeeded complains:\n" + "\n".join(found)
+            complaints = find_log_complaints(done.log, allowed, date.today())
+            assert not complaints, "a start that succeeded complains:\n" + "\n".join(complaints)
         return done
 
     return launch

@@ -62,13 +62,13 @@ class WheelBuilder:
 
         Raises SlipwayError with the end of the build's output, which is kept as a log.
         """
-        place = self._place(pin, sdist)
-        with wait_for_lock(place.with_suffix(".lock")):
-            if found := self._cached(place):
-                return found
+        folder = self._place(pin, sdist)
+        with wait_for_lock(folder.with_suffix(".lock")):
+            if cached := self._cached(folder):
+                return cached
             on_event(Event("start", _TASK, f"{pin.name} {pin.version}"))
             try:
-                built = self._build(pin, sdist, place, self._tools(pin, on_event))
+                built = self._build(pin, sdist, folder, self._tools(pin, on_event))
             except SlipwayError as error:
                 on_event(Event("failed", _TASK, f"{pin.name} {pin.version}", error.what))
                 raise
@@ -88,8 +88,8 @@ class WheelBuilder:
         key = hashlib.sha256(f"{sha256_file(sdist)} {recipe}".encode()).hexdigest()
         return self.project.cache / "built" / key[:32]
 
-    def _cached(self, place: Path) -> Path | None:
-        for wheel in sorted(place.glob("*.whl")):
+    def _cached(self, folder: Path) -> Path | None:
+        for wheel in sorted(folder.glob("*.whl")):
             if wheel_fits(wheel.name, self.python, self.arch) is None:
                 continue
             noted = wheel.with_name(f"{wheel.name}.sha256")
@@ -98,9 +98,9 @@ class WheelBuilder:
             wheel.unlink()
         return None
 
-    def _build(self, pin: Pin, sdist: Path, place: Path, tools: Sequence[Path]) -> Path:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=place) as name:
+    def _build(self, pin: Pin, sdist: Path, folder: Path, tools: Sequence[Path]) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
             inside, out = Path(name, "in"), Path(name, "out")
             inside.mkdir()
             out.mkdir()
@@ -125,22 +125,22 @@ class WheelBuilder:
             write_atomic(log, done.stdout + done.stderr)
             wheels = list(out.glob("*.whl"))
             if done.exit_code != 0 or len(wheels) != 1:
-                said = (done.stdout + done.stderr).decode(errors="replace").strip()
+                output = (done.stdout + done.stderr).decode(errors="replace").strip()
                 raise SlipwayError(
                     f"the wheel of {pin.name} {pin.version} does not build in {self.base}:\n"
-                    + "\n".join(f"  {line}" for line in said.splitlines()[-8:]),
+                    + "\n".join(f"  {line}" for line in output.splitlines()[-8:]),
                     where=str(log),
                     cure="The base needs a compiler and Python's headers, and images/lock/python "
                     "has to have what the package builds with.",
                 )
-            return _keep(wheels[0], place)
+            return _keep(wheels[0], folder)
 
 
-def _keep(wheel: Path, place: Path) -> Path:
+def _keep(wheel: Path, folder: Path) -> Path:
     """Move a whole wheel into the cache, its hash first: a wheel without one does not count."""
     if wheel.stat().st_uid == os.getuid():
         wheel.chmod(0o644)
-    kept = place / wheel.name
+    kept = folder / wheel.name
     write_atomic(kept.with_name(f"{kept.name}.sha256"), sha256_file(wheel))
     return wheel.replace(kept)
 

@@ -56,8 +56,8 @@ def fetch_wheels(
     and for a file that is not what the lock says.
     """
     wanted = list(pins)
-    found = {pin: cached_wheels(project, pin) for pin in wanted}
-    missing = [pin for pin, path in found.items() if path is None]
+    paths = {pin: cached_wheels(project, pin) for pin in wanted}
+    missing = [pin for pin, path in paths.items() if path is None]
     if missing:
         wheel_folder(project).mkdir(parents=True, exist_ok=True)
         _sweep(wheel_folder(project))
@@ -68,8 +68,8 @@ def fetch_wheels(
             on_event(Event("failed", _TASK, text=error.what))
             raise
         on_event(Event("done", _TASK, text=f"{len(missing)} files"))
-        found.update(fetched)
-    return [path for pin in wanted if (path := found[pin])]
+        paths.update(fetched)
+    return [path for pin in wanted if (path := paths[pin])]
 
 
 def _fetch(
@@ -110,11 +110,11 @@ def _fetch(
                     on_event(_progress(answer))
                 else:
                     answers[answer["name"]] = answer
-            said = process.stderr.read()
+            errors = process.stderr.read()
         except BaseException:
             process.terminate()
             raise
-    _complain(pins, answers, said)
+    _complain(pins, answers, errors)
     return {pin: Path(answers[pin.name]["path"]) for pin in pins}
 
 
@@ -129,11 +129,11 @@ def _progress(answer: dict[str, Any]) -> Event:
     )
 
 
-def _complain(pins: Sequence[Pin], answers: dict[str, dict[str, Any]], said: str) -> None:
+def _complain(pins: Sequence[Pin], answers: dict[str, dict[str, Any]], errors: str) -> None:
     """Raise for what was not fetched, the most telling kind first."""
     failed: dict[str, list[str]] = {}
     for pin in pins:
-        answer = answers.get(pin.name, {"error": "pip", "detail": said.strip()[-500:]})
+        answer = answers.get(pin.name, {"error": "pip", "detail": errors.strip()[-500:]})
         if "error" in answer:
             failed.setdefault(answer["error"], []).append(f"{pin.name}: {answer['detail']}")
     if not failed:
@@ -163,9 +163,9 @@ def _complain(pins: Sequence[Pin], answers: dict[str, dict[str, Any]], said: str
     )
 
 
-def _sweep(place: Path) -> None:
+def _sweep(folder: Path) -> None:
     """Remove what killed fetches left; those of living processes stay."""
-    for path in place.glob(".partial-*"):
+    for path in folder.glob(".partial-*"):
         owner = re.match(r"\.partial-(\d+)-", path.name)
         if owner and not _alive(int(owner[1])):
             path.unlink(missing_ok=True)

@@ -71,11 +71,11 @@ class Session:
 
     def _login(self, message: bytes) -> bytes:
         try:
-            found = self._credentials(_first(message))
+            login = self._credentials(_first(message))
         except Exception as error:
             self.failure = self.failure or error
             raise
-        return encode_field(1, found.username) + encode_field(2, found.secret) if found else b""
+        return encode_field(1, login.username) + encode_field(2, login.secret) if login else b""
 
 
 def _secret(secrets: Mapping[str, bytes], message: bytes) -> bytes:

@@ -25,32 +25,32 @@ from slipway.engine.embedded.layout import EmbeddedPaths
 from slipway.engine.errors import EngineError
 
 
-def remove_mounts(place: EmbeddedPaths, *, grace_s: float = 10.0) -> None:
+def remove_mounts(paths: EmbeddedPaths, *, grace_s: float = 10.0) -> None:
     """End every process of this engine, unmount what it mounted, remove sockets and pid files.
 
     Data, logs and configuration stay. Raises EngineError if something refuses to go.
     """
-    for file, wait in ((place.dockerd_pid, grace_s), (place.containerd_pid, 10.0)):
+    for file, wait in ((paths.dockerd_pid, grace_s), (paths.containerd_pid, 10.0)):
         pid = read_pid(file)
         if pid is not None:
-            _end(pid, place.owns, wait)
+            _end(pid, paths.owns, wait)
 
     def lives_here(pid: int) -> bool:
-        return _lives_in(pid, place.data_root)
+        return _lives_in(pid, paths.data_root)
 
-    for matches in (place.owns, lives_here):
+    for matches in (paths.owns, lives_here):
         for pid in list(find_process(matches)):
             _end(pid, matches, 2.0)
     mounted = read_mount_table()
-    for mount in mounts_under(mounted, place.data_root, place.run):
+    for mount in mounts_under(mounted, paths.data_root, paths.run):
         _unmount(str(mount.target))
-    bound = any(mount.target == place.data_root for mount in mounted)
-    if place.binds_data_root.exists() and bound:
-        _unmount(str(place.data_root))
-    place.dockerd_pid.unlink(missing_ok=True)
-    place.containerd_pid.unlink(missing_ok=True)
-    if place.run.exists():
-        shutil.rmtree(place.run)
+    bound = any(mount.target == paths.data_root for mount in mounted)
+    if paths.binds_data_root.exists() and bound:
+        _unmount(str(paths.data_root))
+    paths.dockerd_pid.unlink(missing_ok=True)
+    paths.containerd_pid.unlink(missing_ok=True)
+    if paths.run.exists():
+        shutil.rmtree(paths.run)
 
 
 def _unmount(point: str) -> None:

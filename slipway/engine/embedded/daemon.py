@@ -71,83 +71,83 @@ def start_daemon(project: Project) -> str:
     search = _environment()["PATH"]
     absent = [name for name in _PROGRAMS if shutil.which(name, path=search) is None]
     check_engine_host(root=os.geteuid() == 0, absent=absent)
-    place = embedded_paths(project)
-    with _lock(place):
-        if _running(place):
-            return place.url
-        cleanup.remove_mounts(place)
-        _start(place)
-    return place.url
+    paths = embedded_paths(project)
+    with _lock(paths):
+        if _running(paths):
+            return paths.url
+        cleanup.remove_mounts(paths)
+        _start(paths)
+    return paths.url
 
 
 def stop_daemon(project: Project) -> bool:
     """Stop the engine and remove what it leaves in the kernel; False if none ran."""
-    place = embedded_paths(project)
-    if not place.home.exists():
+    paths = embedded_paths(project)
+    if not paths.home.exists():
         return False
-    with _lock(place):
-        ran = _running(place)
-        cleanup.remove_mounts(place, grace_s=_STOP_S)
+    with _lock(paths):
+        ran = _running(paths)
+        cleanup.remove_mounts(paths, grace_s=_STOP_S)
         return ran
 
 
 def daemon_status(project: Project) -> EmbeddedStatus:
     """Whether the engine runs and answers, and where its files are. Changes nothing."""
-    place = embedded_paths(project)
-    running = _running(place)
-    pid = read_pid(place.dockerd_pid) if running else None
-    return EmbeddedStatus(running, pid, place.url, place.data_root, place.log)
+    paths = embedded_paths(project)
+    running = _running(paths)
+    pid = read_pid(paths.dockerd_pid) if running else None
+    return EmbeddedStatus(running, pid, paths.url, paths.data_root, paths.log)
 
 
-def _running(place: EmbeddedPaths) -> bool:
+def _running(paths: EmbeddedPaths) -> bool:
     """Both processes are there, are ours, and the daemon answers."""
-    dockerd, containerd = read_pid(place.dockerd_pid), read_pid(place.containerd_pid)
+    dockerd, containerd = read_pid(paths.dockerd_pid), read_pid(paths.containerd_pid)
     if dockerd is None or containerd is None:
         return False
-    if not (place.owns(dockerd) and place.owns(containerd)):
+    if not (paths.owns(dockerd) and paths.owns(containerd)):
         return False
-    return ping(place.socket) is None
+    return ping(paths.socket) is None
 
 
-def _start(place: EmbeddedPaths) -> None:
-    place.create()
-    reserve_space(place.data_root)
+def _start(paths: EmbeddedPaths) -> None:
+    paths.create()
+    reserve_space(paths.data_root)
     try:
-        containerd = spawn(place.containerd_command(), log=place.log, env=_environment())
-        place.containerd_pid.write_text(f"{containerd}\n")
-        _wait(place, containerd, "containerd", place.containerd_socket.is_socket)
+        containerd = spawn(paths.containerd_command(), log=paths.log, env=_environment())
+        paths.containerd_pid.write_text(f"{containerd}\n")
+        _wait(paths, containerd, "containerd", paths.containerd_socket.is_socket)
         # dockerd writes its own pid file, which it wants to find absent.
-        dockerd = spawn(place.dockerd_command(), log=place.log, env=_environment())
-        _wait(place, dockerd, "dockerd", lambda: ping(place.socket) is None)
+        dockerd = spawn(paths.dockerd_command(), log=paths.log, env=_environment())
+        _wait(paths, dockerd, "dockerd", lambda: ping(paths.socket) is None)
     except BaseException as error:  # Ctrl-C too: no half engine stays
-        cleanup.remove_mounts(place)
+        cleanup.remove_mounts(paths)
         if isinstance(error, ProcessError):
             raise EngineUnavailableError(error.what) from error
         raise
 
 
-def _wait(place: EmbeddedPaths, pid: int, name: str, ready: Callable[[], bool]) -> None:
-    wait_until(lambda: ready() or not place.owns(pid), _START_S)
+def _wait(paths: EmbeddedPaths, pid: int, name: str, ready: Callable[[], bool]) -> None:
+    wait_until(lambda: ready() or not paths.owns(pid), _START_S)
     if ready():
         return
-    state = "does not answer" if place.owns(pid) else "stopped at once"
+    state = "does not answer" if paths.owns(pid) else "stopped at once"
     raise EngineUnavailableError(
-        f"the embedded engine's {name} {state}; it says:\n" + place.last_errors(),
-        where=str(place.log),
+        f"the embedded engine's {name} {state}; it says:\n" + paths.last_errors(),
+        where=str(paths.log),
         cure="The embedded engine needs root, cgroups, and an ext4 or xfs disk for its data: "
         "SLIPWAY_STATE moves them to another one.",
     )
 
 
 @contextmanager
-def _lock(place: EmbeddedPaths) -> Iterator[None]:
+def _lock(paths: EmbeddedPaths) -> Iterator[None]:
     """One start or stop at a time; the kernel lets go of it when its holder dies."""
     try:
-        lock = FileLock(place.home / "lock")
+        lock = FileLock(paths.home / "lock")
     except OSError as error:
         raise EngineUnavailableError(
             f"the embedded engine's folder cannot be written: {error.strerror}",
-            where=str(place.home),
+            where=str(paths.home),
             cure="SLIPWAY_STATE moves it to another disk.",
         ) from error
     try:

@@ -77,12 +77,12 @@ class CopyWorker:
             reported += count
             tell_parent({"bytes": count})
 
-        with self._folders(relative) as (source, target), os.scandir(source) as found:
-            here = os.fstat(source).st_dev
-            for entry in found:
+        with self._folders(relative) as (source, target), os.scandir(source) as listing:
+            device = os.fstat(source).st_dev
+            for entry in listing:
                 status = entry.stat(follow_symlinks=False)
                 path = join_path(relative, entry.name)
-                if status.st_dev != here:
+                if status.st_dev != device:
                     raise OSError(errno.EXDEV, "something is mounted there", path)
                 entries += 1
                 if stat.S_ISDIR(status.st_mode):
@@ -116,19 +116,19 @@ class CopyWorker:
                 status = os.lstat(fd_path(source, name))
                 copy_entry(name, status, source, target, lambda _: None, resume=self.resume)
                 size += status.st_blocks * 512
-            made = join_path(self.target, first)
+            path = join_path(self.target, first)
             for other in others:
-                self._link(made, join_path(self.target, other))
+                self._link(path, join_path(self.target, other))
         return {"bytes": size}
 
-    def _link(self, made: str, other: str) -> None:
+    def _link(self, path: str, other: str) -> None:
         try:
-            os.link(made, other, follow_symlinks=False)
+            os.link(path, other, follow_symlinks=False)
         except FileExistsError:
             if not self.resume:
                 raise
             os.unlink(other)
-            os.link(made, other, follow_symlinks=False)
+            os.link(path, other, follow_symlinks=False)
 
     def compare(self, relative: str) -> dict[str, Any]:
         """Compare one folder's entries on both sides."""
@@ -188,29 +188,29 @@ class FolderComparison:
 
 def compare_folder(relative: str, source: int, target: int) -> FolderComparison:
     """Compare two open folders that are at `relative` in their trees."""
-    found = FolderComparison()
+    comparison = FolderComparison()
     names = set(os.listdir(source))
     for name in sorted(set(os.listdir(target)) - names):
-        found.wrong.append((join_path(relative, name), "is only in the copy"))
+        comparison.wrong.append((join_path(relative, name), "is only in the copy"))
     for name in sorted(names):
         path = join_path(relative, name)
         try:
             ours, theirs = os.lstat(fd_path(source, name)), os.lstat(fd_path(target, name))
         except FileNotFoundError:
-            found.wrong.append((path, "is missing in the copy"))
+            comparison.wrong.append((path, "is missing in the copy"))
             continue
-        found.entries += 1
+        comparison.entries += 1
         if reason := _difference(name, ours, theirs, source, target):
-            found.wrong.append((path, reason))
+            comparison.wrong.append((path, reason))
         elif stat.S_ISDIR(ours.st_mode):
-            found.folders.append(path)
+            comparison.folders.append(path)
         elif ours.st_nlink > 1:
-            found.links.append((f"{ours.st_ino}", f"{theirs.st_ino}", path))
+            comparison.links.append((f"{ours.st_ino}", f"{theirs.st_ino}", path))
         if stat.S_ISREG(ours.st_mode):
-            found.bytes += ours.st_size
+            comparison.bytes += ours.st_size
             if _sampled(path, ours.st_size):
-                _compare_content(found, path, ours.st_size, source, target)
-    return found
+                _compare_content(comparison, path, ours.st_size, source, target)
+    return comparison
 
 
 def _difference(
@@ -233,7 +233,7 @@ def _sampled(path: str, size: int) -> bool:
 
 
 def _compare_content(
-    found: FolderComparison, path: str, size: int, source: int, target: int
+    comparison: FolderComparison, path: str, size: int, source: int, target: int
 ) -> None:
     name = os.path.basename(path)  # noqa: PTH119
     places = [(0, size)]
@@ -254,10 +254,10 @@ def _compare_content(
             hashes.append(digest.digest())
         finally:
             os.close(handle)
-    found.hashed += 1
-    found.hashed_bytes += sum(length for _, length in places)
+    comparison.hashed += 1
+    comparison.hashed_bytes += sum(length for _, length in places)
     if hashes[0] != hashes[1]:
-        found.wrong.append((path, "has other content in the copy"))
+        comparison.wrong.append((path, "has other content in the copy"))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def _is_system(mount: Mount, root_device: str) -> bool:
     """The root disk wherever it is mounted, and mount points that belong to the system."""
     if mount.device == root_device:
         return True
-    return any(mount.target.is_relative_to(place) for place in _SYSTEM)
+    return any(mount.target.is_relative_to(folder) for folder in _SYSTEM)
 
 
 def _is_whole(mount: Mount) -> bool:
@@ -56,14 +56,17 @@ def rank_candidates(
     spaces: Mapping[str, DiskSpace],
     preferred: Sequence[Path],
     *,
-    here: Mount,
+    current: Mount,
     needed: int,
 ) -> tuple[Candidate, ...]:
-    """The candidates, best first, for data of `needed` bytes that is on the disk `here` now.
+    """The candidates, best first, for data of `needed` bytes that is on the disk `current` now.
 
     `spaces` goes by device; a device without one is no candidate.
     """
-    now = (_rank(here, preferred), -spaces[here.device].free if here.device in spaces else 0)
+    now = (
+        _rank(current, preferred),
+        -spaces[current.device].free if current.device in spaces else 0,
+    )
     root_device = next((m.device for m in mounted if m.target == Path("/")), "")
     best: dict[str, Mount] = {}
     for mount in mounted:
@@ -73,19 +76,21 @@ def rank_candidates(
             and _is_whole(mount)
             and not _is_system(mount, root_device)
         )
-        if not usable or mount.device == here.device or mount.device not in spaces:
+        if not usable or mount.device == current.device or mount.device not in spaces:
             continue
         # One device may be mounted at several places: prefer the profile's, then the shortest.
         known = best.get(mount.device)
         if known is None or _place(mount, preferred) < _place(known, preferred):
             best[mount.device] = mount
-    found = []
+    candidates = []
     for mount in best.values():
         space = spaces[mount.device]
         if space.free >= with_margin(needed) and (_rank(mount, preferred), -space.free) < now:
-            found.append(Candidate(mount, space, _reason(mount, space, preferred)))
+            candidates.append(Candidate(mount, space, _reason(mount, space, preferred)))
     return tuple(
-        sorted(found, key=lambda c: (_rank(c.mount, preferred), -c.space.free, len(str(c.path))))
+        sorted(
+            candidates, key=lambda c: (_rank(c.mount, preferred), -c.space.free, len(str(c.path)))
+        )
     )
 
 

@@ -53,9 +53,9 @@ def why_unusable(mount: Mount) -> str | None:
     return None
 
 
-def is_mounted(place: Path) -> bool:
+def is_mounted(folder: Path) -> bool:
     """Whether something is mounted at exactly this path."""
-    return any(mount.target == place for mount in read_mount_table())
+    return any(mount.target == folder for mount in read_mount_table())
 
 
 def home_of(path: Path, mounts: Sequence[Mount]) -> Mount:
@@ -67,5 +67,5 @@ def home_of(path: Path, mounts: Sequence[Mount]) -> Mount:
 
 def expected_mount(path: Path, places: Sequence[Path]) -> Path | None:
     """The deepest of `places` (fstab, a profile's disks) that `path` is at or in; "/" is none."""
-    above = [place for place in places if path.is_relative_to(place) and place != Path("/")]
-    return max(above, key=lambda place: len(place.parts), default=None)
+    above = [folder for folder in places if path.is_relative_to(folder) and folder != Path("/")]
+    return max(above, key=lambda folder: len(folder.parts), default=None)

@@ -72,7 +72,7 @@ def candidate_disks(
         mounted,
         spaces,
         preferred_disk(profile, machine),
-        here=home_of(data_root, mounted),
+        current=home_of(data_root, mounted),
         needed=needed,
     )
 
@@ -85,24 +85,24 @@ def choose_disk(
     With `wait` a disk of the profile that this machine has, and that is not mounted yet, is
     waited for. Raises StorageError where there is no better place.
     """
-    for disk, place in zip(profile.disks, preferred_disk(profile, machine), strict=True):
-        if wait and expected_disk(machine, disk) and not is_mounted(place):
-            wait_until(partial(is_mounted, place), WAIT_S, every=0.5)
-        if is_mounted(place):
+    for disk, folder in zip(profile.disks, preferred_disk(profile, machine), strict=True):
+        if wait and expected_disk(machine, disk) and not is_mounted(folder):
+            wait_until(partial(is_mounted, folder), WAIT_S, every=0.5)
+        if is_mounted(folder):
             break
-    found = candidate_disks(profile, machine, data_root, needed)
-    if not found and home_of(data_root, read_mount_table()).target in preferred_disk(
+    candidates = candidate_disks(profile, machine, data_root, needed)
+    if not candidates and home_of(data_root, read_mount_table()).target in preferred_disk(
         profile, machine
     ):
         return None
-    if not found:
+    if not candidates:
         raise StorageError(
             "no other disk here is a better place with room for "
             f"{human_bytes(with_margin(needed))}",
             cure="Attach one, mount it, and name it: `./inv storage.move /its/mount/point`. "
             "`./inv storage.status` lists what there is.",
         )
-    return found[0].path
+    return candidates[0].path
 
 
 def inspect_disk(
@@ -175,13 +175,13 @@ def check_target_disk(target: TargetDisk, old: Sequence[Path], size: TreeSize) -
 
 def try_disk(folder: Path) -> None:
     """Raise StorageError with the first thing that the file system of `folder` cannot do."""
-    place = folder / f".slipway-trial-{os.getpid()}"
+    trial = folder / f".slipway-trial-{os.getpid()}"
     try:
-        place.mkdir(mode=0o700)
+        trial.mkdir(mode=0o700)
         try:
-            _try(place)
+            _try(trial)
         finally:
-            shutil.rmtree(place)
+            shutil.rmtree(trial)
     except OSError as error:
         raise StorageError(
             f"the disk cannot be used: {error.strerror}",
@@ -190,33 +190,33 @@ def try_disk(folder: Path) -> None:
         ) from error
 
 
-def _try(place: Path) -> None:
-    file = place / "file"
+def _try(trial: Path) -> None:
+    file = trial / "file"
     file.write_bytes(b"x")
     os.chown(file, 12345, 12345)
-    os.link(file, place / "link")
+    os.link(file, trial / "link")
     for name in _ATTRIBUTES:
         os.setxattr(file, name, b"1")
-    os.mknod(place / "whiteout", stat.S_IFCHR | 0o600, os.makedev(0, 0))
+    os.mknod(trial / "whiteout", stat.S_IFCHR | 0o600, os.makedev(0, 0))
     for name in ("lower", "upper", "work", "merged"):
-        (place / name).mkdir()
-    (place / "lower" / "gone").touch()
-    _try_overlay(place)
+        (trial / name).mkdir()
+    (trial / "lower" / "gone").touch()
+    _try_overlay(trial)
 
 
-def _try_overlay(place: Path) -> None:
-    options = ",".join(f"{name}dir={place / name}" for name in ("lower", "upper", "work"))
-    merged = place / "merged"
+def _try_overlay(trial: Path) -> None:
+    options = ",".join(f"{name}dir={trial / name}" for name in ("lower", "upper", "work"))
+    merged = trial / "merged"
     mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(merged)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise StorageError(
-            f"no overlay can be mounted there: {done.stderr.strip()}", where=str(place.parent)
+            f"no overlay can be mounted there: {done.stderr.strip()}", where=str(trial.parent)
         )
     try:
         (merged / "gone").unlink()
     finally:
         subprocess.run(["umount", str(merged)], check=True)
-    status = (place / "upper" / "gone").lstat()
+    status = (trial / "upper" / "gone").lstat()
     if not (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
-        raise StorageError("overlayfs makes no whiteouts there", where=str(place.parent))
+        raise StorageError("overlayfs makes no whiteouts there", where=str(trial.parent))

@@ -56,10 +56,10 @@ def with_data_root(text: str, path: Path, root: Path | None) -> str:
 
 
 def _indent(text: str) -> int | str:
-    found = re.search(r"\n([ \t]+)\S", text)
-    if found is None:
+    match = re.search(r"\n([ \t]+)\S", text)
+    if match is None:
         return 2
-    return found[1] if "\t" in found[1] else len(found[1])
+    return match[1] if "\t" in match[1] else len(match[1])
 
 
 def _head(text: str) -> str:
@@ -70,8 +70,8 @@ def _head(text: str) -> str:
 
 def configured_root(text: str) -> str | None:
     """The root that the file (or `containerd config dump`) names, None where it names none."""
-    found = _ROOT.search(_head(text))
-    return (found[1] or found[2]) if found else None
+    match = _ROOT.search(_head(text))
+    return (match[1] or match[2]) if match else None
 
 
 def with_containerd_root(text: str, root: Path) -> str:
@@ -86,9 +86,9 @@ def with_containerd_root(text: str, root: Path) -> str:
     if len(_ROOT.findall(head)) > 1:
         raise StorageError("containerd's configuration names two roots", cure="Remove one of them.")
     for pattern in (_ROOT, _COMMENTED):
-        if found := pattern.search(head):
-            return head[: found.start()] + line + head[found.end() :] + rest
-    if found := _VERSION.search(head):
-        return head[: found.end()] + "\n" + line + head[found.end() :] + rest
+        if match := pattern.search(head):
+            return head[: match.start()] + line + head[match.end() :] + rest
+    if match := _VERSION.search(head):
+        return head[: match.end()] + "\n" + line + head[match.end() :] + rest
     # Without a version line the file is version 1, unless it is new: then say which we write.
     return ("version = 2\n" if not text.strip() else "") + line + "\n" + text

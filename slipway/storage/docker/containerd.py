@@ -78,25 +78,25 @@ def current_root(address: Path) -> Path:
     pid = daemon_process.listener(address)
     if pid is None:
         raise StorageError("containerd does not answer", where=str(address))
-    found = daemon_process.describe_process("containerd", pid, address)
-    flags = parse_flags(found.command[1:])
+    process = daemon_process.describe_process("containerd", pid, address)
+    flags = parse_flags(process.command[1:])
     config = flags.get("config") or config_files.DEFAULT_CONFIG
-    return Path(flags.get("root") or effective_root(found.command[0], Path(config)))
+    return Path(flags.get("root") or effective_root(process.command[0], Path(config)))
 
 
 def _described(
-    machine: Machine, found: DaemonProcess, address: Path, own: Collection[str]
+    machine: Machine, process: DaemonProcess, address: Path, own: Collection[str]
 ) -> Containerd:
-    flags = parse_flags(found.command[1:])
+    flags = parse_flags(process.command[1:])
     config = Path(flags.get("config") or machine.containerd_toml).resolve()
-    root = flags.get("root") or effective_root(found.command[0], config)
+    root = flags.get("root") or effective_root(process.command[0], config)
     return Containerd(
         socket=address,
         root=Path(root).resolve(),
         config=config,
         root_flag="root" in flags,
         others=_others(address, own),
-        process=found,
+        process=process,
     )
 
 
@@ -137,10 +137,10 @@ def _others(address: Path, own: Collection[str] = DOCKERS_NAMESPACES) -> tuple[s
     def is_shim(pid: int) -> bool:
         return _program(pid).startswith("containerd-shim")
 
-    found = set()
+    namespaces = set()
     for pid in find_process(is_shim):
         words = command_line(pid)
         pairs = dict(itertools.pairwise(words))
         if pairs.get("-address") == str(address) and "-namespace" in pairs:
-            found.add(pairs["-namespace"])
-    return tuple(sorted(found.difference(own)))
+            namespaces.add(pairs["-namespace"])
+    return tuple(sorted(namespaces.difference(own)))

@@ -45,17 +45,17 @@ _MERGED = {"runtimes"}  # the one key that may be given in both places
 
 def parse_flags(arguments: Sequence[str]) -> dict[str, str]:
     """Flag name -> value ("" for a flag without one); the last one counts."""
-    found: dict[str, str] = {}
+    flags: dict[str, str] = {}
     for at, word in enumerate(arguments):
         following = arguments[at + 1] if at + 1 < len(arguments) else ""
         value_follows = "" if following.startswith("-") else following
         if word.startswith("--") and len(word) > 2:
             name, given, value = word[2:].partition("=")
-            found[name] = value if given else value_follows
+            flags[name] = value if given else value_follows
         elif word.startswith("-") and len(word) > 1 and word[1] in _SHORT:
             rest = word[2:].removeprefix("=")
-            found[_SHORT[word[1]]] = rest or value_follows
-    return found
+            flags[_SHORT[word[1]]] = rest or value_follows
+    return flags
 
 
 def conflicting_flags(config: Mapping[str, Any], flags: Mapping[str, str]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) 
 
     Raises StorageError where they cannot be told: then nobody knows what a deletion would take.
     """
-    found: dict[str, str] = {}
+    namespaces: dict[str, str] = {}
     for below in _CONTAINERDS:
         path = root / below / _METADATA
         if not path.exists():
@@ -59,8 +59,8 @@ def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) 
             }
             listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
             if listed:
-                found[name] = listed
-    return found
+                namespaces[name] = listed
+    return namespaces
 
 
 def foreign_entries(root: Path, *, containerd: bool = False) -> tuple[str, ...]:

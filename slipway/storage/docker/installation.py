@@ -135,13 +135,13 @@ def find_installation(project: Project, url: str, machine: Machine) -> DockerIns
 
 def _embedded(project: Project) -> DockerInstallation:
     service = EmbeddedService(project)
-    found = daemon_status(project)
+    status = daemon_status(project)
     data = service.data
     at_rest = data.resolve() if data.is_symlink() else data_path.own_data_path(data)
     return DockerInstallation(
-        url=found.url,
+        url=status.url,
         embedded=True,
-        running=found.running,
+        running=status.running,
         data_root=data.resolve(),
         at_rest=at_rest,
         config=None,
@@ -154,14 +154,14 @@ def _embedded(project: Project) -> DockerInstallation:
 
 
 def _by_systemd(machine: Machine, url: str) -> DockerInstallation:
-    found = show_unit(DOCKER, "MainPID", "ExecStart", "Environment", "EnvironmentFiles")
-    pid = int(found.get("MainPID") or 0)
+    unit = show_unit(DOCKER, "MainPID", "ExecStart", "Environment", "EnvironmentFiles")
+    pid = int(unit.get("MainPID") or 0)
     if pid:
         socket = Path(url.removeprefix(_UNIX))
         return _system(
             machine, url, daemon_process.describe_process("dockerd", pid, socket), systemd=True
         )
-    flags = parse_flags(setup_checks.unit_command(found, machine)[1:])
+    flags = parse_flags(setup_checks.unit_command(unit, machine)[1:])
     config, settings = _configuration(machine, flags)
     root = Path(str(settings.get("data-root") or machine.at(DEFAULT_ROOT))).resolve()
     separate = containerd.is_stopped(machine) if machine.has_unit(CONTAINERD) else None

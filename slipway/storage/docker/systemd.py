@@ -35,8 +35,8 @@ def systemctl(*arguments: str, check: bool = True) -> str:
         raise StorageError("systemctl is not on PATH") from error
     output = os.fsdecode(done.stdout)
     if check and done.returncode != 0:
-        said = os.fsdecode(done.stderr or done.stdout).strip()
-        raise StorageError(f"`{' '.join(command)}` failed: {said}")
+        text = os.fsdecode(done.stderr or done.stdout).strip()
+        raise StorageError(f"`{' '.join(command)}` failed: {text}")
     return output
 
 
@@ -62,9 +62,9 @@ class SystemdService:
     @classmethod
     def find(cls, *, containerd: bool) -> SystemdService:
         """What belongs to docker.service and is active now."""
-        found = show_unit(DOCKER, "TriggeredBy", "RequiredBy", "BoundBy", "ConsistsOf")
-        sockets = found.get("TriggeredBy", "").split()
-        others = " ".join(found.get(name, "") for name in ("RequiredBy", "BoundBy", "ConsistsOf"))
+        shown = show_unit(DOCKER, "TriggeredBy", "RequiredBy", "BoundBy", "ConsistsOf")
+        sockets = shown.get("TriggeredBy", "").split()
+        others = " ".join(shown.get(name, "") for name in ("RequiredBy", "BoundBy", "ConsistsOf"))
         dependents = sorted(
             unit
             for unit in set(others.split())
@@ -98,8 +98,8 @@ class SystemdService:
                 systemctl("start", CONTAINERD)
             systemctl("start", *self.sockets, DOCKER)
         except StorageError as error:
-            said = systemctl("status", "--no-pager", "--lines=8", DOCKER, check=False)
-            shown = "\n".join(f"  | {line}" for line in said.strip().splitlines()[-8:])
+            status = systemctl("status", "--no-pager", "--lines=8", DOCKER, check=False)
+            shown = "\n".join(f"  | {line}" for line in status.strip().splitlines()[-8:])
             raise StorageError(f"{error.what}\n{shown}", where=DOCKER) from error
         if self.dependents:
             systemctl("start", *self.dependents)

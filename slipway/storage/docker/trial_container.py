@@ -74,9 +74,12 @@ def _image(engine: Engine, architecture: str) -> str | None:
     best: tuple[int, str] | None = None
     with sdk_errors(engine, "looking for an image to try"):
         for listed in engine.client.api.images():
-            found = inspect_image(engine, listed["Id"])
-            layers = len((found.get("RootFS") or {}).get("Layers") or ())
-            usable = (found.get("Os"), found.get("Architecture")) == ("linux", architecture)
+            inspection = inspect_image(engine, listed["Id"])
+            layers = len((inspection.get("RootFS") or {}).get("Layers") or ())
+            usable = (inspection.get("Os"), inspection.get("Architecture")) == (
+                "linux",
+                architecture,
+            )
             if usable and layers and (best is None or layers > best[0]):
                 best = (layers, str(listed["Id"]))
     return best[1] if best else None

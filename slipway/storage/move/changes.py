@@ -161,5 +161,5 @@ def enroot_containers(machine: Machine, configured: str | None) -> tuple[Path, .
         patterns = [f"{home}/.local/share/enroot" for home in ("root", "home/*", "home/*/*")]
     else:
         patterns = [_EXPANSION.sub("*", configured).strip("/")]
-    found = (path for pattern in patterns for path in machine.root.glob(f"{pattern}/*"))
-    return tuple(sorted(path for path in found if path.is_dir()))
+    folders = (path for pattern in patterns for path in machine.root.glob(f"{pattern}/*"))
+    return tuple(sorted(path for path in folders if path.is_dir()))

@@ -83,15 +83,15 @@ def plan_move(
     chosen = profile(profile_name, room.machine)
     if room.url == "embedded" and not dry_run:
         start_daemon(room.project)
-    found = find_installation(room.project, room.url, room.machine)
-    move_plan.check_config(found)
-    before, containerd_store = move_inventory(found, room.project)
+    installation = find_installation(room.project, room.url, room.machine)
+    move_plan.check_config(installation)
+    before, containerd_store = move_inventory(installation, room.project)
     mode = move_plan.mode_of(options, before)
     move_plan.check_driver(before, mode)
-    sizes = _sizes(found)
+    sizes = _sizes(installation)
     needed = sum(size.bytes for size in sizes.values()) if mode == "copy" else 0
     if disk is None:
-        disk = choose_disk(chosen, room.machine, found.data_root, needed, wait=not dry_run)
+        disk = choose_disk(chosen, room.machine, installation.data_root, needed, wait=not dry_run)
     if disk is None:
         return PlannedMove(None, chosen, None)
     looked = inspect_disk(
@@ -101,12 +101,12 @@ def plan_move(
         wait_s=0.0 if dry_run else WAIT_S,
         on_wait=lambda place: say(f"waiting for {place} to be mounted"),
     )
-    also = move_plan.moves_containerd(found, containerd_store=containerd_store)
+    also = move_plan.moves_containerd(installation, containerd_store=containerd_store)
     change = config_changes(
-        found, DataPlaces(looked.disk), looked, chosen, room.machine, containerd=also
+        installation, DataPlaces(looked.disk), looked, chosen, room.machine, containerd=also
     )
     journal = move_plan.make_move_journal(
-        found,
+        installation,
         looked,
         change,
         move_plan.DataToMove(before, sizes, also, last.kept if last else ()),
@@ -132,22 +132,22 @@ def _unfinished(journal: MoveJournal) -> SlipwayError:
 
 
 def move_inventory(
-    found: DockerInstallation, project: Project
+    installation: DockerInstallation, project: Project
 ) -> tuple[DockerInventory | None, bool]:
     """What the daemon has, and whether its images are in containerd; None where it cannot tell."""
-    if not found.running:
-        return daemon_at_rest(found.folders), False
-    connected = engine_of_installation(found, project)
+    if not installation.running:
+        return daemon_at_rest(installation.folders), False
+    connected = engine_of_installation(installation, project)
     try:
-        return take_inventory(connected, found.folders), connected.containerd_store
+        return take_inventory(connected, installation.folders), connected.containerd_store
     finally:
         connected.close()
 
 
-def _sizes(found: DockerInstallation) -> dict[Path, TreeSize]:
-    sizes = {found.at_rest: measure(found.data_root)}
-    if found.containerd:
-        sizes[found.containerd.root] = measure(found.containerd.root)
+def _sizes(installation: DockerInstallation) -> dict[Path, TreeSize]:
+    sizes = {installation.at_rest: measure(installation.data_root)}
+    if installation.containerd:
+        sizes[installation.containerd.root] = measure(installation.containerd.root)
     return sizes
 
 
@@ -166,7 +166,7 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
     journal = room.journal()
     if journal is None or not journal.over or not journal.kept:
         return ()
-    found = find_installation(room.project, room.url, room.machine)
+    installation = find_installation(room.project, room.url, room.machine)
     for kept in journal.kept:
         if kept.holds:
             raise StorageError(
@@ -176,7 +176,7 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
                 "(after a move to a fresh place: `./inv storage.restore` first), or remove the "
                 "folder by hand.",
             )
-        if found.data_root.is_relative_to(kept.path):
+        if installation.data_root.is_relative_to(kept.path):
             raise StorageError("this is in use", where=str(kept.path))
     if journal.phase == "done":
         # What was there at the time of the move may have been removed since, on purpose.

@@ -76,9 +76,9 @@ class DataRoot:
         """Where the copy is made: it gets its name when it is whole and verified."""
         return self.new.with_name(f"{self.new.name}.partial")
 
-    def called(self, place: Path) -> Path:
+    def called(self, path: Path) -> Path:
         """How the daemon calls one of its places: see slipway.storage.docker.data_path."""
-        return self.file if place == own_data_path(self.file) else place
+        return self.file if path == own_data_path(self.file) else path
 
 
 @dataclass(frozen=True)

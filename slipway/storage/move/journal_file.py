@@ -27,12 +27,12 @@ def journal_folder(machine: Machine, url: str) -> Path:
 
 def begin_journal(machine: Machine, journal: MoveJournal) -> None:
     """Write a new journal; the last finished one is put aside until this one is."""
-    place = journal_folder(machine, journal.url)
-    place.mkdir(parents=True, exist_ok=True)
-    place.chmod(0o700)  # a daemon's environment may hold passwords of proxies
+    folder = journal_folder(machine, journal.url)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # a daemon's environment may hold passwords of proxies
     last = read_journal(machine, journal.url)
-    if last is not None and last.phase == "done" and (place / _CURRENT).exists():
-        (place / _CURRENT).replace(place / _LAST)
+    if last is not None and last.phase == "done" and (folder / _CURRENT).exists():
+        (folder / _CURRENT).replace(folder / _LAST)
     write_journal(machine, journal)
 
 
@@ -41,15 +41,15 @@ def finish_journal(machine: Machine, journal: MoveJournal) -> MoveJournal:
 
     Returns the journal that counts from now on.
     """
-    place = journal_folder(machine, journal.url)
+    folder = journal_folder(machine, journal.url)
     write_journal(machine, journal)
-    if journal.phase == "undone" and (place / _LAST).exists():
-        (place / _LAST).replace(place / _CURRENT)
+    if journal.phase == "undone" and (folder / _LAST).exists():
+        (folder / _LAST).replace(folder / _CURRENT)
         last = read_journal(machine, journal.url)
         assert last is not None
         write_journal(machine, dataclasses.replace(last, kept=journal.kept))
     else:
-        (place / _LAST).unlink(missing_ok=True)
+        (folder / _LAST).unlink(missing_ok=True)
     return journal
 
 
@@ -70,8 +70,8 @@ def write_journal(machine: Machine, journal: MoveJournal) -> None:
 
 def read_journal(machine: Machine, url: str) -> MoveJournal | None:
     """The last move of a daemon, None where there was none. Raises StorageError."""
-    place = journal_folder(machine, url)
-    for path in (place / _CURRENT, place / _LAST):  # the latter alone: killed inside `begin`
+    folder = journal_folder(machine, url)
+    for path in (folder / _CURRENT, folder / _LAST):  # the latter alone: killed inside `begin`
         try:
             data = json.loads(path.read_bytes())
             if data.pop("format") != FORMAT:

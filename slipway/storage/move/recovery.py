@@ -86,8 +86,8 @@ def _reversed(
     room: DockerDaemon, journal: MoveJournal, *, stop: bool, agree: Callable[[str], bool]
 ) -> MoveJournal:
     """A move back: data that is still at the old place is used as it is, other data is copied."""
-    found = find_installation(room.project, room.url, room.machine)
-    now, _ = move_inventory(found, room.project)
+    installation = find_installation(room.project, room.url, room.machine)
+    now, _ = move_inventory(installation, room.project)
     if now and now.running and not stop:
         raise StorageError(
             f"containers are running: {now.names(now.running)}",
@@ -129,7 +129,7 @@ def _reversed(
         journal,
         kind="restore",
         phase="planned",
-        was_running=found.running,
+        was_running=installation.running,
         disk=disk,
         device=device,
         roots=roots,

@@ -35,26 +35,26 @@ def move_steps(journal: MoveJournal) -> tuple[MoveStep, ...]:
     """The plan for a person, in the order in which it is done."""
     stop, start = service_from_json(journal.service).steps()
     before = journal.before
-    found = [MoveStep(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
+    steps = [MoveStep(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
     if before and before.running:
-        found.append(
+        steps.append(
             MoveStep(f"stop containers: {before.names(before.running)}", seconds=_RESTART_S)
         )
-    found.append(MoveStep(stop, seconds=_RESTART_S))
+    steps.append(MoveStep(stop, seconds=_RESTART_S))
     for root in journal.roots:
-        found += _root_steps(root)
-    found += [MoveStep(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
-    found.append(MoveStep(start, seconds=_RESTART_S))
+        steps += _root_steps(root)
+    steps += [MoveStep(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
+    steps.append(MoveStep(start, seconds=_RESTART_S))
     listed = "the daemon's paths"
     if before and journal.carries:
         listed += f", {len(before.images)} images, {len(before.volumes)} volumes"
-    found.append(MoveStep(f"check {listed}, and run one container"))
+    steps.append(MoveStep(f"check {listed}, and run one container"))
     if before and before.running and journal.carries:
-        found.append(MoveStep(f"start containers: {before.names(before.running)}"))
+        steps.append(MoveStep(f"start containers: {before.names(before.running)}"))
     for root in journal.roots:
         verb = "delete" if journal.delete_old else "keep"
-        found.append(MoveStep(f"{verb} {root.old}", bytes=root.size.bytes))
-    return tuple(found)
+        steps.append(MoveStep(f"{verb} {root.old}", bytes=root.size.bytes))
+    return tuple(steps)
 
 
 def _root_steps(root: DataRoot) -> list[MoveStep]:

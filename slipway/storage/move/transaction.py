@@ -156,8 +156,8 @@ class Transaction:
         return any(edit.kind != "enroot" for edit in self.journal.edits)
 
     def _still_mounted(self) -> None:
-        found = mount_of(self.journal.disk, read_mount_table())
-        if found.target != self.journal.disk or found.device != self.journal.device:
+        mount = mount_of(self.journal.disk, read_mount_table())
+        if mount.target != self.journal.disk or mount.device != self.journal.device:
             raise StorageError("the target is not mounted any more", where=str(self.journal.disk))
 
     def _try_disk(self) -> None:
@@ -240,8 +240,8 @@ class Transaction:
         """Make it with what is above it, and note each in the journal first, for the way back."""
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         if missing:
-            made = (*self.journal.made, *reversed(missing))
-            self.journal = replace(self.journal, made=made)
+            known = (*self.journal.made, *reversed(missing))
+            self.journal = replace(self.journal, made=known)
             journal_file.write_journal(self.machine, self.journal)
             folder.mkdir(parents=True)
         if mode != 0o755:

@@ -68,7 +68,7 @@ DATA = mount("/data", "data")
 def best(mounted: list[Mount], free: dict[str, int], here: Mount = ROOT, needed: int = 0) -> str:
     preferred = [Path(disk) for disk in PROFILES["hyperpod"].disks]
     spaces = {device: space(gigabytes) for device, gigabytes in free.items()}
-    ranked = rank_candidates([ROOT, *mounted], spaces, preferred, here=here, needed=needed * GB)
+    ranked = rank_candidates([ROOT, *mounted], spaces, preferred, current=here, needed=needed * GB)
     return " ".join(str(candidate.path) for candidate in ranked)
 
 
