@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +47,7 @@ from launcher.data import (
     skipped_rows,
 )
 from launcher.options import LaunchOptions
+from launcher.platforms import make_place, small_scratch
 from launcher.ranks import RankLayout
 from launcher.stop_request import StopRequest
 
@@ -163,11 +162,11 @@ TRANSFERS: dict[str, Callable[[str, str, LaunchOptions, Mapping[str, str]], int]
 def state_dir(env: Mapping[str, str]) -> Path:
     """Where results are kept: for this launch, else for this run of torchrun, else for the job."""
     if env.get("LAUNCH_SCRATCH"):
-        return Path(env["LAUNCH_SCRATCH"], "once")
+        return make_place(Path(env["LAUNCH_SCRATCH"], "once"), private=1)
     names = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TRAINING_JOB_NAME", "SLURM_JOB_ID")
     scope = "-".join(env.get(name, "") for name in (*names, "SLURM_RESTART_COUNT"))
-    digest = hashlib.sha256(f"{os.getuid()} {scope}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir(), f"launch-once-{digest}")
+    digest = hashlib.sha256(scope.encode()).hexdigest()[:16]
+    return small_scratch(env, f"once-{digest}")
 
 
 def run_once_per_node(command: Sequence[str], env: Mapping[str, str]) -> int:

@@ -92,14 +92,19 @@ class NodeJob:
 
     def run(self) -> int:
         """From meeting the other nodes to the exit code."""
+        try:
+            return self._steps()
+        finally:
+            plans.remove_scratch(self._plan)
+
+    def _steps(self) -> int:
         for text in self._plan.warnings:
             events.emit("warning", text=text)
         procs = self._meet()
         self._preflight()
         agreed = self._agree()
         ranks = self._layout(procs, agreed)
-        for path in {self._plan.log_dir, self._plan.scratch}:
-            plans.fresh_directory(path)
+        plans.make_scratch(self._plan)
         extra = self._prepare(ranks, agreed)
         self._gate.gather("ready", True, halt=self._halt)
         self._data.watch(agreed, self._settings.number("checkpoint-interval"))

@@ -60,6 +60,12 @@ OPTIONS = (
         number=True,
     ),
     Option("dns-wait", "900", "seconds to wait for the other nodes to appear", number=True),
+    Option(
+        "local-dir",
+        "",
+        "folder on a disk of this node for scratch and caches; default: of TMPDIR, NVMe disks, "
+        "/tmp and /var/tmp the one with the most free space that is not memory",
+    ),
     Option("log-dir", "", "where each rank's output is kept; default: under the job's local dir"),
     Option(
         "prefetch",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import shutil
 import socket
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,14 @@ from launcher.peers import SECRET_VARIABLE, JobKey, derive_job_key, secret_warni
 from launcher.platforms import (
     EnvironmentChange,
     Gpus,
+    LocalDisk,
+    choose_disk,
     count_gpus,
+    make_place,
     network_changes,
     network_variables,
     network_warnings,
+    path_word,
     read_network_stack,
     sagemaker_variables,
     script_hyperparameters,
@@ -34,6 +39,7 @@ from launcher.platforms import (
     visible_ids,
 )
 from launcher.ranks import (
+    CACHES,
     SHIMS,
     RankCommand,
     RankLayout,
@@ -44,7 +50,6 @@ from launcher.ranks import (
     default_nproc,
     is_node_command,
     layout_ranks,
-    local_disk,
 )
 
 
@@ -52,7 +57,7 @@ from launcher.ranks import (
 class Plan:
     """The decisions that need no other node: runner, ranks here, environment.
 
-    `log_dir` may be on a shared file system; `scratch` is on this node's own disk.
+    `log_dir` may be on a shared file system; `scratch` is on `disk`, this node's own.
     """
 
     context: Context
@@ -61,6 +66,7 @@ class Plan:
     nproc: int
     log_dir: Path
     scratch: Path
+    disk: LocalDisk
     changes: tuple[EnvironmentChange, ...]
     warnings: tuple[str, ...]
     data: TransferPlan
@@ -84,10 +90,11 @@ def plan_launch(context: Context) -> Plan:
     asked = settings.text("nproc")
     nproc = default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
     own = Path(
-        f"{context.topology.job}-{context.topology.attempt or 0}",
+        path_word(f"{context.topology.job}-{context.topology.attempt or 0}"),
         f"node{context.topology.node_rank}",
     )
-    scratch = Path(tempfile.gettempdir(), "launch") / own
+    disk = choose_disk(context.env, settings.text("local-dir"))
+    scratch = disk.own / own
     log_dir = (
         Path(settings.text("log-dir")).absolute() / own if settings.text("log-dir") else scratch
     )
@@ -98,6 +105,7 @@ def plan_launch(context: Context) -> Plan:
     warnings = network_warnings(context.env, kind, stack, nodes) if profile else []
     warnings += _unpassed_hyperparameters(context)
     warnings += unknown_variables(context.env)
+    warnings += [disk.warning] if disk.warning else []
     topology = context.topology
     return Plan(
         context=context,
@@ -106,7 +114,8 @@ def plan_launch(context: Context) -> Plan:
         nproc=nproc,
         log_dir=log_dir,
         scratch=scratch,
-        changes=(*_changes(context, gpus, log_dir, scratch), *table),
+        disk=disk,
+        changes=(*_changes(context, gpus, log_dir, scratch, disk), *table),
         warnings=tuple(warnings),
         data=plan_transfers(settings, context.args, context.ml.model),
         job_key=derive_job_key(
@@ -136,10 +145,11 @@ def instance_type(context: Context) -> str:
     return context.topology.instance_type or context.settings.text("instance-type")
 
 
-def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list[EnvironmentChange]:
+def _changes(
+    context: Context, gpus: Gpus, log_dir: Path, scratch: Path, disk: LocalDisk
+) -> list[EnvironmentChange]:
     env, topology = context.env, context.topology
     on_slurm = topology.platform == contexts.SLURM
-    home = Path(env.get("HOME") or "/root")
     changes = [
         *stale_variables(env),
         *(slurm_changes(env) if on_slurm else ()),
@@ -148,7 +158,7 @@ def _changes(context: Context, gpus: Gpus, log_dir: Path, scratch: Path) -> list
         EnvironmentChange("LAUNCH_JOB_ID", topology.job, "told to the script"),
         EnvironmentChange("LAUNCH_BACKEND", "nccl" if gpus.count else "gloo", f"{gpus.count} GPUs"),
         EnvironmentChange("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
-        *cache_variables(env, local_disk(), home),
+        *cache_variables(env, disk, context.python),
     ]
     if SECRET_VARIABLE in env:
         changes.append(EnvironmentChange(SECRET_VARIABLE, None, "for the launchers alone"))
@@ -219,15 +229,32 @@ def planned_commands(plan: Plan, ranks: RankLayout) -> list[RankCommand]:
     )
 
 
-def fresh_directory(path: Path) -> Path:
+def make_scratch(plan: Plan) -> None:
+    """The folders of this launch: on the node's disk they are this user's alone."""
+    for path in {plan.log_dir, plan.scratch}:
+        fresh_directory(plan, path)
+    plan.disk.make(CACHES)
+
+
+def remove_scratch(plan: Plan) -> None:
+    """What is of no use after the job: a disk outlives it, and logs are kept where they are."""
+    if plan.scratch != plan.log_dir:
+        shutil.rmtree(plan.scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another node's, on this machine
+            plan.scratch.parent.rmdir()
+
+
+def fresh_directory(plan: Plan, path: Path) -> Path:
     """Create a directory; what an earlier run left there is moved aside, not mixed in."""
+    own = plan.disk.own
+    private = len(path.relative_to(own).parts) + 1 if own in path.parents else 0
+    make_place(path.parent, private=max(private - 1, 0))
     if path.exists() and any(path.iterdir()):
         number = 1
         while path.with_name(f"{path.name}.{number}").exists():
             number += 1
         path.rename(path.with_name(f"{path.name}.{number}"))
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return make_place(path, private=private)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -241,6 +268,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "nproc": plan.nproc,
         "world_size": ranks.world,
         "cwd": str(context.cwd),
+        "disk": {"path": str(plan.disk.path), "why": plan.disk.why},
         "commands": [
             {"argv": list(command.argv), "env": dict(command.env)}
             for command in planned_commands(plan, ranks)
@@ -284,6 +312,7 @@ def plan_text(plan: Plan) -> str:
         f"ranks      {plan.nproc} here, {data['world_size']} in all "
         f"({plan.gpus.count} GPUs, {plan.gpus.source})",
         f"runner     {plan.runner}, in {plan.context.cwd}, logs in {plan.log_dir}",
+        f"disk       {plan.disk.path}: {plan.disk.why}",
     ]
     if topology.nodes > 1:
         port = plan.context.settings.number("gate-port")

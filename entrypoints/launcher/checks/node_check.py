@@ -74,7 +74,7 @@ def measured_checks(
 
     Raises LaunchError 70 naming the rank that did not come, or the first that failed.
     """
-    out = plans.fresh_directory(plan.log_dir.with_name(f"{plan.log_dir.name}-preflight"))
+    out = plans.fresh_directory(plan, plan.log_dir.with_name(f"{plan.log_dir.name}-preflight"))
     commands = build_rank_commands(
         TORCHRUN,
         ranks,

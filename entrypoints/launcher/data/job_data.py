@@ -18,7 +18,7 @@ from launcher.data.transfer import SentFiles, send_directory
 from launcher.data.transfer_plan import TransferPlan
 from launcher.data.uploader import UploadedFolder, Uploader
 from launcher.peers import Peers
-from launcher.platforms import Topology
+from launcher.platforms import Topology, make_place
 from launcher.stop_request import StopRequest
 
 MODEL_WARNING_BYTES = 1 << 30
@@ -166,7 +166,7 @@ class JobData:
         plan = self.plan
         if not plan.checkpoint_uri or plan.checkpoint_dir is None:
             return
-        plan.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        make_place(plan.checkpoint_dir)
         self._uploader = Uploader(
             self._polite(),
             self._gate,

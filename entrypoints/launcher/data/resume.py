@@ -24,7 +24,7 @@ from launcher.data.checkpoints import LATEST, Checkpoint, is_complete
 from launcher.data.object_keys import OWN_PREFIX, map_keys, shown
 from launcher.data.s3 import S3, S3Object
 from launcher.data.transfer import differences, file_size
-from launcher.platforms import natural_key
+from launcher.platforms import make_place, natural_key
 
 NOTES = "_COMPLETE"
 
@@ -218,7 +218,7 @@ def fetch_checkpoint(s3: S3, source: RemoteCheckpoint, root: Path) -> Path:
                 kind="ResumeError",
             )
     # Counted in the file system, not by walking all of the directory's other checkpoints.
-    root.mkdir(parents=True, exist_ok=True)
+    make_place(root)
     todo = [name for name, size in note.files.items() if file_size(paths[name]) != size]
     s3.download((f"{source.target}/{name}", paths[name]) for name in todo)
     have = {name: file_size(path) for name, path in paths.items()}

@@ -18,6 +18,7 @@ from launcher.causes import FETCH_SHORT, NO_SPACE, NOTHING_FETCHED, UPLOAD_UNVER
 from launcher.data.file_tree import read_tree
 from launcher.data.object_keys import OWN_PREFIX, map_keys, shown
 from launcher.data.s3 import S3, S3Error, S3Object
+from launcher.platforms import check_file_owner, make_place
 
 #: Inside a fetched directory: what it holds, written last.
 FETCHED = f"{OWN_PREFIX}fetched.json"
@@ -63,16 +64,17 @@ def sizes(listing: Mapping[str, S3Object]) -> dict[str, int]:
 def directory_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path` (created if need be) against other processes here.
 
-    It may lie in a directory that others write to: a link in its place is not followed, and one
-    that belongs to somebody else is locked as it is.
+    In a directory that others write to, a link in its place is not followed, and one that belongs
+    to somebody else, who could hold it for ever, is refused by name (LaunchError).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_place(path.parent)
     flags = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         file = os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o644)
     except PermissionError:
         file = os.open(path, flags | os.O_RDONLY)
     try:
+        check_file_owner(file, path)
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
@@ -106,7 +108,7 @@ _Wanted = Mapping[str, tuple[S3Object, Path]]
 
 
 def _fetch(s3: S3, source: str, target: Path, everything: _Wanted) -> TransferResult:
-    target.mkdir(parents=True, exist_ok=True)
+    make_place(target)
     note = target / FETCHED
     fingerprint = _fingerprint(source, {key: item for key, (item, _) in everything.items()})
     trusted = _noted(note) == fingerprint

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
         to_arguments,
         truthy,
     )
+    from launcher.platforms.local_disk import LocalDisk, choose_disk, small_scratch
     from launcher.platforms.ml_dir import MlDir, find_ml_dir, read_json
     from launcher.platforms.network_env import (
         network_variables,
         network_warnings,
         read_network_stack,
     )
+    from launcher.platforms.places import check_file_owner, make_place, path_word
     from launcher.platforms.rank_environment import (
         EnvironmentChange,
         apply_changes,
@@ -46,18 +48,23 @@ __all__ = [
     "RESTRICTIONS",
     "EnvironmentChange",
     "Gpus",
+    "LocalDisk",
     "MlDir",
     "Topology",
     "apply_changes",
+    "check_file_owner",
+    "choose_disk",
     "count_gpus",
     "decode_hyperparameters",
     "find_ml_dir",
     "local_topology",
+    "make_place",
     "named",
     "natural_key",
     "network_changes",
     "network_variables",
     "network_warnings",
+    "path_word",
     "preload_hostname",
     "read_json",
     "read_network_stack",
@@ -67,6 +74,7 @@ __all__ = [
     "script_hyperparameters",
     "slurm_changes",
     "slurm_topology",
+    "small_scratch",
     "stale_variables",
     "to_arguments",
     "truthy",
@@ -83,8 +91,10 @@ __getattr__ = lazy_face(
         "hyperparameters": (
             "LAUNCH_PREFIX decode_hyperparameters named script_hyperparameters to_arguments truthy"
         ),
+        "local_disk": "LocalDisk choose_disk small_scratch",
         "ml_dir": "MlDir find_ml_dir read_json",
         "network_env": "network_variables network_warnings read_network_stack",
+        "places": "check_file_owner make_place path_word",
         "rank_environment": (
             "EnvironmentChange apply_changes network_changes route_changes slurm_changes "
             "stale_variables unless_set"

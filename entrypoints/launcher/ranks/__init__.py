@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from launcher import lazy_face
 
 if TYPE_CHECKING:
-    from launcher.ranks.extension_cache import ExtensionsCache, cache_variables, local_disk
+    from launcher.ranks.extension_cache import CACHES, ExtensionsCache, cache_variables
     from launcher.ranks.hang_watch import HangWatch, WatchOptions, cause_of_hang
     from launcher.ranks.outcome import (
         RanksEnd,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from launcher.ranks.supervisor import RankSupervisor
 
 __all__ = [
+    "CACHES",
     "DEEPSPEED",
     "HANG_KIND",
     "REPORT",
@@ -81,7 +82,6 @@ __all__ = [
     "is_node_command",
     "kill_tree",
     "layout_ranks",
-    "local_disk",
     "print_stacks",
     "read_script_command",
     "send_signal",
@@ -92,7 +92,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "extension_cache": "ExtensionsCache cache_variables local_disk",
+        "extension_cache": "CACHES ExtensionsCache cache_variables",
         "hang_watch": "HangWatch WatchOptions cause_of_hang",
         "outcome": (
             "RanksEnd cause_of_bad_stop cause_of_cut cause_of_echo finished_before_failure"

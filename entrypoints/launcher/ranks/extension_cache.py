@@ -3,45 +3,56 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
-import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.platforms import EnvironmentChange, unless_set
+from launcher.platforms import EnvironmentChange, LocalDisk, make_place, unless_set
 
-#: Where instances mount their NVMe disks, largest first in practice; /tmp is on it in SageMaker.
-LOCAL_DISKS = ("/opt/dlami/nvme", "/opt/sagemaker", "/tmp")  # noqa: S108 - a place, not a file
-
-
-def local_disk(candidates: tuple[str, ...] = LOCAL_DISKS) -> Path:
-    """The writable local directory with the most free space."""
-    usable = [Path(name) for name in candidates if os.access(name, os.W_OK)]
-    return max(usable, key=lambda path: shutil.disk_usage(path).free, default=Path("/tmp"))  # noqa: S108
+#: Below a user's own folder on a disk.
+CACHES = "cache"
 
 
-def cache_variables(env: Mapping[str, str], disk: Path, home: Path) -> list[EnvironmentChange]:
-    """Hugging Face, torch extension and Triton caches below `disk`, where the user has no say.
+def cache_variables(
+    env: Mapping[str, str], disk: LocalDisk, python: str
+) -> list[EnvironmentChange]:
+    """Caches of compiled code and of Hugging Face on the node's own disk, unless the user says so.
 
-    The home directory may be one share for all nodes, where builds of eight nodes collide. A
-    Hugging Face cache that is in it already (baked into the image, or a token) stays in use.
+    The home directory may be one share for all nodes, where builds of eight nodes collide, or of
+    another user. A Hugging Face cache that is in it already (baked into the image, or a token)
+    stays in use. Extensions are compiled against one torch, and a disk may outlive a container:
+    each torch has its own.
     """
-    root = disk / "launch-cache"
-    why = "a local disk: not shared between nodes, and fast"
+    root = disk.own / CACHES
+    why = "a cache on this node's disk, this user's alone"
     rows = [
-        unless_set(env, "TORCH_EXTENSIONS_DIR", str(root / "torch_extensions"), why),
+        unless_set(env, "TORCH_EXTENSIONS_DIR", str(root / _torch_word(python)), why),
+        unless_set(env, "TORCHINDUCTOR_CACHE_DIR", str(root / "torchinductor"), why),
         unless_set(env, "TRITON_CACHE_DIR", str(root / "triton"), why),
     ]
-    if not (home / ".cache" / "huggingface").exists():
+    home = env.get("HOME", "")
+    # Not Path.exists: another user's home is a PermissionError to it.
+    if not home or not os.path.exists(f"{home}/.cache/huggingface"):  # noqa: PTH110
         rows.append(unless_set(env, "HF_HOME", str(root / "huggingface"), why))
     return rows
+
+
+def _torch_word(python: str) -> str:
+    """A name for what extensions are compiled against: the interpreter and its torch."""
+    digest = hashlib.sha256(f"{python} {sys.version}".encode())
+    libraries = Path(python).parent.parent / "lib"
+    for path in sorted(libraries.glob("python3*/site-packages/torch/version.py")):
+        digest.update(path.read_bytes())
+    return f"torch_extensions-{digest.hexdigest()[:12]}"
 
 
 class ExtensionsCache:
     """This node's torch extensions directory, in use by this launch until `close`."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        make_place(path)
         self._path = path
         self._users = (path / ".launch-users").open("a")
 

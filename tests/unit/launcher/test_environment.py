@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from launcher.instances import INSTANCES, find_instance
 from launcher.platforms import (
     EnvironmentChange,
+    LocalDisk,
     apply_changes,
     network_changes,
     network_env,
@@ -157,15 +159,33 @@ def test_lightning_is_not_led_to_take_ranks_for_slurm_tasks() -> None:
 
 def test_caches_go_to_the_local_disk_unless_the_home_has_one(tmp_path: Path) -> None:
     env = {"TRITON_CACHE_DIR": "/mine"}
-    disk = tmp_path / "disk"
-    found = apply_changes(env, cache_variables(env, disk, tmp_path))
+    disk = LocalDisk(tmp_path / "disk", "")
+    found = apply_changes(env, cache_variables(env, disk, "/no/bin/python"))
+    cache = f"{disk.path}/launch-{os.geteuid()}/cache/"
+    assert found.pop("TORCH_EXTENSIONS_DIR").startswith(f"{cache}torch_extensions-")
     assert found == {
-        "HF_HOME": f"{disk}/launch-cache/huggingface",
-        "TORCH_EXTENSIONS_DIR": f"{disk}/launch-cache/torch_extensions",
+        "HF_HOME": f"{cache}huggingface",
+        "TORCHINDUCTOR_CACHE_DIR": f"{cache}torchinductor",
         "TRITON_CACHE_DIR": "/mine",
     }
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
-    assert "HF_HOME" not in apply_changes({}, cache_variables({}, disk, tmp_path))
+    at_home = {"HOME": str(tmp_path)}
+    assert "HF_HOME" not in apply_changes({}, cache_variables(at_home, disk, "/no/bin/python"))
+
+
+def test_each_torch_compiles_its_extensions_into_a_folder_of_its_own(tmp_path: Path) -> None:
+    """A disk outlives a container, and torch looks at sources and flags only."""
+    disk, seen = LocalDisk(tmp_path, ""), set()
+    for image, version in (("a", "2.13.0"), ("b", "2.14.0"), ("a", "2.15.0")):
+        python = tmp_path / image / "bin" / "python"
+        torch = tmp_path / image / "lib" / "python3.12" / "site-packages" / "torch"
+        torch.mkdir(parents=True, exist_ok=True)
+        (torch / "version.py").write_text(f"__version__ = '{version}'")
+        env = apply_changes({}, cache_variables({}, disk, str(python)))
+        again = apply_changes({}, cache_variables({}, disk, str(python)))
+        assert env == again
+        seen.add(env["TORCH_EXTENSIONS_DIR"])
+    assert len(seen) == 3
 
 
 def test_locks_of_killed_builds_are_removed_but_not_under_a_running_launch(tmp_path: Path) -> None:
