@@ -13,7 +13,8 @@ from slipway.records import BaseLock, ImageRecord
 
 MOST_NAMES = 6
 
-Action = Literal["build", "rebuild", "up to date"]
+Action = Literal["build", "rebuild", "in the registry", "up to date"]
+"""`in the registry`: the target has this very build, which is taken from there."""
 
 UNPACKED_PER_COMPRESSED = 2.2
 """Disk in the engine for each compressed byte of a base: 4.65 GiB for 2.26 GB pulled with overlay2

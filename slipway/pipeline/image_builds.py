@@ -14,6 +14,7 @@ from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.build_requests import build_request
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
+from slipway.pipeline.shared_images import TargetImages, is_taken, take_shared_image
 from slipway.records import BuildRecord, ImageRecord, save_record
 
 
@@ -42,8 +43,11 @@ def build_images(
     runs: Sequence[ImageRun],
     inputs: Mapping[str, BuildInputs],
     jobs: int,
+    there: TargetImages | None = None,
 ) -> None:
     """Build what is not up to date, `jobs` at a time. One failure never cancels the others.
+
+    What the target has (`there`) is taken from it in place of a build, and of an own build too.
 
     Each run gets the result of its build, or its failure. Images of one base follow each other, and
     the first of them fetches it, so each base is pulled once whatever `jobs` is.
@@ -51,7 +55,8 @@ def build_images(
     ordered = sorted(runs, key=lambda run: (run.image.base.name, run.image.name))
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         futures = [
-            pool.submit(_build_run, context, bases, run, inputs[run.image.name]) for run in ordered
+            pool.submit(_build_run, context, bases, run, inputs[run.image.name], there)
+            for run in ordered
         ]
         try:
             for future in futures:
@@ -62,23 +67,34 @@ def build_images(
 
 
 def _build_run(
-    context: PipelineContext, bases: BaseImages, run: ImageRun, inputs: BuildInputs
+    context: PipelineContext,
+    bases: BaseImages,
+    run: ImageRun,
+    inputs: BuildInputs,
+    there: TargetImages | None,
 ) -> None:
     """Have one image in the engine: its base, its context, the build."""
     if context.cancel.is_set():
         run.failure = SlipwayError("not started: interrupted")
         return
+    shared = there.images.get(run.image.name) if there else None
+    detail = ""
     try:
-        if is_built(context, run, inputs):
+        stands = shared is None or (there is not None and is_taken(run, shared, there.target))
+        if stands and is_built(context, run, inputs):
             run.steps.append(StageResult("build", False, 0.0, run.built.reference))
             return
-        run.record = ImageRecord(built=_build(context, run.image, inputs, bases))
+        if shared is not None:
+            run.record = take_shared_image(context, run.image, inputs, shared)
+            detail = f", taken from {shared.by_digest}"
+        else:
+            run.record = ImageRecord(built=_build(context, run.image, inputs, bases))
     except SlipwayError as error:
         context.on_event(Event("failed", f"build {run.image.name}", text=error.what))
         run.failure = error
         return
     save_record(context.project, run.image.name, run.record)
-    run.steps.append(StageResult("build", True, run.built.seconds, run.built.reference))
+    run.steps.append(StageResult("build", True, run.built.seconds, run.built.reference + detail))
 
 
 def _build(

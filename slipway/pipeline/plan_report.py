@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from slipway import registry
 from slipway.core import SlipwayError, free_bytes, human_bytes
 from slipway.derive import DiskNeed, Note, PlanStep, disk_need, grouped_notes
 from slipway.engine import daemon_status
 from slipway.matrix import image_uri, select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
+from slipway.pipeline.shared_images import find_shared_images
+
+if TYPE_CHECKING:
+    from slipway.registry import Target
 
 
 @dataclass(frozen=True)
@@ -66,14 +72,65 @@ class PlanReport:
         }
 
 
+def _ask_target(
+    checkout: Checkout, settings: Settings, steps: tuple[PlanStep, ...]
+) -> tuple[tuple[PlanStep, ...], Note | None]:
+    """The steps, with what the target has told of those that would build.
+
+    A plan fails for no network: a target that cannot be asked is a note. A local registry that does
+    not run has nothing to say.
+    """
+    todo = {step.image.name: step for step in steps if step.action in ("build", "rebuild")}
+    if not todo:
+        return steps, None
+    try:
+        target = _running_target(checkout, settings)
+        if target is None:
+            return steps, None
+        shared = find_shared_images(
+            [step.image for step in todo.values()],
+            {name: step.build_id for name, step in todo.items()},
+            checkout.matrix,
+            target,
+            registry.credentials_for([target]),
+            registry.RetryPolicy(attempts=1),
+        )
+    except SlipwayError as error:
+        return steps, Note(settings.target, f"the target was not asked ({error.what})")
+    return tuple(
+        dataclasses.replace(
+            step, action="in the registry", because=(shared[step.image.name].by_digest,)
+        )
+        if step.image.name in shared
+        else step
+        for step in steps
+    ), None
+
+
+def _running_target(checkout: Checkout, settings: Settings) -> Target | None:
+    if settings.target == "local":
+        if not checkout.project.registry.is_dir():
+            return None
+        status = registry.local_registry_status(checkout.project)
+        return status.target if status.running else None
+    return registry.find_ecr_target(settings.region) if settings.region else None
+
+
 def plan_images(root: Path, settings: Settings, names: Sequence[str], today: date) -> PlanReport:
-    """The plan for the images named (all by default). Needs no Docker, no AWS, no network."""
+    """The plan for the images named (all by default).
+
+    Needs no Docker, no AWS, no network; a target that can be asked says what it has already.
+    """
     checkout = Checkout.at(root)
     images = select_images(checkout.matrix, names)
-    steps = checkout.plan(images, checkout.inputs(images), checkout.records(images), today)
+    steps, silent_target = _ask_target(
+        checkout,
+        settings,
+        checkout.plan(images, checkout.inputs(images), checkout.records(images), today),
+    )
     todo = [step for step in steps if step.action != "up to date"]
     logins: set[str] = set()
-    unreachable: set[Note] = set()
+    unreachable = {silent_target} if silent_target else set()
     for base in {step.image.base.name: step.image.base for step in todo}.values():
         if base.registry is None:
             continue

@@ -9,8 +9,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slipway import registry
 from slipway.core import SlipwayError, exclusive, free_bytes, human_bytes, say, write_atomic
-from slipway.derive import PlanStep, disk_need, generated_dockerfiles, grouped_notes
+from slipway.derive import BuildInputs, PlanStep, disk_need, generated_dockerfiles, grouped_notes
 from slipway.matrix import Image, select_images
 from slipway.pipeline import stages, summary
 from slipway.pipeline.base_images import BaseImages
@@ -20,6 +21,11 @@ from slipway.pipeline.host_tools import set_up_host
 from slipway.pipeline.image_builds import build_images, require_locked
 from slipway.pipeline.image_run import ImageRun
 from slipway.pipeline.settings import Settings
+from slipway.pipeline.shared_images import (
+    TargetImages,
+    find_shared_images,
+    take_shared_image,
+)
 
 if TYPE_CHECKING:
     from slipway.registry import Target
@@ -94,7 +100,14 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
         with pipeline_context(checkout, settings, target) as (context, reporter):
             check_disk(context, steps)
             bases = BaseImages(context)
-            build_images(context, bases, runs, inputs, settings.jobs)
+            there = None
+            if target:
+                ids = {image.name: inputs[image.name].build_id for image in images}
+                shared = find_shared_images(
+                    images, ids, context.matrix, target, context.credentials
+                )
+                there = TargetImages(target, shared)
+            build_images(context, bases, runs, inputs, settings.jobs, there)
             for run in runs:
                 finish_run(context, bases, run, settings, request, target)
                 if run.failure:
@@ -126,9 +139,36 @@ def finish_run(
             run.steps.append(
                 stages.verify_stage(context, bases, run, again=again, only=request.only)
             )
+        pushed = None
+        if target:
+            # Before the .sqsh: the push decides whose image of this build id it is made of.
+            try:
+                pushed = stages.push_stage(context, run, settings, target)
+            except registry.ImmutableTagError:
+                _take_the_first(context, run, target)
+                if "verify" in request.stages:
+                    run.steps[-1] = stages.verify_stage(context, bases, run, again=False)
+                pushed = stages.push_stage(context, run, settings, target)
         if "sqsh" in request.stages:
             run.steps.append(stages.export_stage(context, run, settings, force=request.force))
-        if target:
-            run.steps.append(stages.push_stage(context, run, settings, target))
+        if pushed:
+            run.steps.append(pushed)
     except SlipwayError as error:
         run.failure = error
+
+
+def _take_the_first(context: PipelineContext, run: ImageRun, target: Target) -> None:
+    """The image that another builder pushed while this one was built, in its place."""
+    image, built = run.image, run.built
+    shared = find_shared_images(
+        [image], {image.name: built.build_id}, context.matrix, target, context.credentials
+    )
+    if image.name not in shared:
+        raise SlipwayError(
+            "the target refused the tag as taken, and has nothing under it",
+            where=target.host,
+            cure="Somebody may be removing images there: run this again.",
+        )
+    inputs = BuildInputs(**built.inputs)
+    run.record = take_shared_image(context, image, inputs, shared[image.name])
+    run.save(context.project)

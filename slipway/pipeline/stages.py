@@ -115,8 +115,14 @@ def push_stage(
             if client.head(name, tag) == old.digest:
                 return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
     sharing = settings.sharing
+    prefix = context.matrix.repository_prefix
+    members = [i for i in context.matrix.images if repository_name(i, prefix) == name]
     registry.prepare_repository(
-        target, name, consumers=sharing.consumers, sagemaker=sharing.sagemaker
+        target,
+        name,
+        consumers=sharing.consumers,
+        sagemaker=sharing.sagemaker,
+        alias_patterns=registry.alias_patterns([a for i in members for a in i.aliases]),
     )
     result = registry.push_image(
         context.engine,
@@ -126,6 +132,7 @@ def push_stage(
         tag,
         credentials=context.credentials,
         on_event=context.on_event,
+        movable=False,  # a build's tag never moves, not in the local registry either
     )
     new = PushRecord(
         built.image_id,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from slipway.registry.ecr_target import find_ecr_target, prepare_repository
     from slipway.registry.errors import (
         ImageMissingError,
+        ImmutableTagError,
         NoCredentialsError,
         NotAuthorisedError,
         RegistryError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CopyResult",
     "ImageMissingError",
+    "ImmutableTagError",
     "Manifest",
     "NoCredentialsError",
     "NotAuthorisedError",
@@ -71,8 +73,9 @@ __getattr__ = lazy_face(
         "distribution.retry": "RetryPolicy",
         "ecr_target": "find_ecr_target prepare_repository",
         "errors": (
-            "ImageMissingError NoCredentialsError NotAuthorisedError RegistryError "
-            "RegistryUnavailableError RepositoryMissingError ThrottledError WrongAccountError"
+            "ImageMissingError ImmutableTagError NoCredentialsError NotAuthorisedError "
+            "RegistryError RegistryUnavailableError RepositoryMissingError ThrottledError "
+            "WrongAccountError"
         ),
         "local": "local_registry_status start_local_registry stop_local_registry",
         "logins": "credentials_for",
