@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import date
+from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -27,6 +29,9 @@ from slipway.tasks import (
     task_command,
     task_page,
 )
+
+if TYPE_CHECKING:
+    from slipway.registry import AliasChange
 
 
 @task_command()
@@ -87,12 +92,13 @@ def lock(
     pipeline.lock_images(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
 
 
-@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON, **REGION})
-def plan(c: Context, names: list[str], region: str = "", json: bool = False) -> None:
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON, **REGION, **TARGET})
+def plan(
+    c: Context, names: list[str], region: str = "", target: str = "", json: bool = False
+) -> None:
     """What a build would do to each image, and why; logins and disk that it needs."""
-    report = pipeline.plan_images(
-        ROOT, pipeline.Settings.of(c.config, region=region), names, date.today()
-    )
+    settings = pipeline.Settings.of(c.config, region=region, target=target)
+    report = pipeline.plan_images(ROOT, settings, names, date.today())
     if json:
         print_json(report.as_json())
     else:
@@ -138,6 +144,53 @@ def verify(
     settings = pipeline.Settings.of(c.config, region=region, jobs=jobs)
     request = pipeline.ShipRequest(("build", "verify"), unlocked=unlocked, only=only)
     pipeline.ship_images(ROOT, settings, names, request)
+
+
+@task_command(
+    help={
+        **JSON,
+        **REGION,
+        **TARGET,
+        "name": "image whose current build the alias shall name",
+        "alias": "one of the aliases that versions.yaml gives the image",
+        "plan": "say what would move, and move nothing",
+    }
+)
+def promote(
+    c: Context,
+    name: str,
+    alias: str,
+    region: str = "",
+    target: str = "",
+    plan: bool = False,
+    json: bool = False,
+) -> None:
+    """Have an alias name the pushed build of an image, by its manifest alone; journalled."""
+    settings = pipeline.Settings.of(c.config, region=region, target=target)
+    _print_changes(
+        [pipeline.promote_image(ROOT, settings, name, alias, plan=plan)], json=json, plan=plan
+    )
+
+
+@task_command(help={**JSON, **REGION, **TARGET, "alias": "alias, or REPOSITORY:ALIAS"})
+def rollback(
+    c: Context, alias: str, region: str = "", target: str = "", json: bool = False
+) -> None:
+    """Have an alias name what it named before its last promotion; journalled."""
+    settings = pipeline.Settings.of(c.config, region=region, target=target)
+    _print_changes([pipeline.rollback_image_alias(ROOT, settings, alias)], json=json, plan=False)
+
+
+def _print_changes(changes: list[AliasChange], *, json: bool, plan: bool) -> None:
+    if json:
+        print_json([asdict(change) for change in changes])
+        return
+    for change in changes:
+        if change.moved:
+            verb = "would move" if plan else "moved"
+            print(f"{change.alias}: {verb} from {change.before or 'nothing'} to {change.after}")
+        else:
+            print(f"{change.alias}: names {change.after} already")
 
 
 @task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **TARGET})
@@ -188,6 +241,8 @@ def test(c: Context, only: str = "", k: str = "") -> None:
     pipeline.run_test_suite(c, Project.at(ROOT), only, k)
 
 
-ns = Collection(setup, doctor, generate, lock, plan, build, verify, push, ship, test)
+ns = Collection(
+    setup, doctor, generate, lock, plan, build, verify, push, ship, promote, rollback, test
+)
 for family in (matrix, sqsh, storage, engine, registry, slurm):
     ns.add_collection(family.ns)

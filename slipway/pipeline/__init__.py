@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.pipeline.aliases import (
+        list_target,
+        mirror_bases,
+        promote_image,
+        rollback_image_alias,
+        show_target_image,
+    )
     from slipway.pipeline.checkout import Checkout
     from slipway.pipeline.doctor import check_machine, raise_for
     from slipway.pipeline.host_tools import set_up_host
@@ -24,17 +31,25 @@ __all__ = [
     "Settings",
     "ShipRequest",
     "check_machine",
+    "list_target",
     "lock_images",
+    "mirror_bases",
     "plan_images",
+    "promote_image",
     "raise_for",
+    "rollback_image_alias",
     "run_test_suite",
     "set_up_host",
     "ship_images",
+    "show_target_image",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "aliases": (
+            "list_target mirror_bases promote_image rollback_image_alias show_target_image"
+        ),
         "checkout": "Checkout",
         "doctor": "check_machine raise_for",
         "host_tools": "set_up_host",

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from slipway.registry.distribution.image_copy import CopyResult, Repository, copy_image
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
-    from slipway.registry.ecr_target import find_ecr_target, prepare_repository
+    from slipway.registry.ecr_target import (
+        check_alias_can_move,
+        find_ecr_target,
+        prepare_repository,
+    )
     from slipway.registry.errors import (
         ImageMissingError,
         ImmutableTagError,
@@ -33,10 +37,23 @@ if TYPE_CHECKING:
     )
     from slipway.registry.logins import credentials_for
     from slipway.registry.manifests import Manifest, choose_manifest, digest_of, media_type_of
+    from slipway.registry.promotion import (
+        AliasChange,
+        AliasMove,
+        Author,
+        alias_journal,
+        alias_patterns,
+        plan_promotion,
+        promote_alias,
+        rollback_alias,
+    )
     from slipway.registry.push import push_image
     from slipway.registry.target import Target
 
 __all__ = [
+    "AliasChange",
+    "AliasMove",
+    "Author",
     "CopyResult",
     "ImageMissingError",
     "ImmutableTagError",
@@ -52,6 +69,9 @@ __all__ = [
     "Target",
     "ThrottledError",
     "WrongAccountError",
+    "alias_journal",
+    "alias_patterns",
+    "check_alias_can_move",
     "choose_manifest",
     "copy_image",
     "credentials_for",
@@ -59,8 +79,11 @@ __all__ = [
     "find_ecr_target",
     "local_registry_status",
     "media_type_of",
+    "plan_promotion",
     "prepare_repository",
+    "promote_alias",
     "push_image",
+    "rollback_alias",
     "start_local_registry",
     "stop_local_registry",
 ]
@@ -71,7 +94,7 @@ __getattr__ = lazy_face(
         "distribution.image_copy": "CopyResult Repository copy_image",
         "distribution.registry_client": "RegistryClient",
         "distribution.retry": "RetryPolicy",
-        "ecr_target": "find_ecr_target prepare_repository",
+        "ecr_target": "check_alias_can_move find_ecr_target prepare_repository",
         "errors": (
             "ImageMissingError ImmutableTagError NoCredentialsError NotAuthorisedError "
             "RegistryError RegistryUnavailableError RepositoryMissingError ThrottledError "
@@ -80,6 +103,10 @@ __getattr__ = lazy_face(
         "local": "local_registry_status start_local_registry stop_local_registry",
         "logins": "credentials_for",
         "manifests": "Manifest choose_manifest digest_of media_type_of",
+        "promotion": (
+            "AliasChange AliasMove Author alias_journal alias_patterns plan_promotion "
+            "promote_alias rollback_alias"
+        ),
         "push": "push_image",
         "target": "Target",
     },

@@ -6,7 +6,14 @@ import os
 from collections.abc import Sequence
 
 from slipway.matrix import ecr_host
-from slipway.registry.ecr import EcrRepository, caller_account, connect_ecr, ensure_repository
+from slipway.registry.ecr import (
+    EcrRepository,
+    caller_account,
+    connect_ecr,
+    ensure_repository,
+    may_tag_move,
+)
+from slipway.registry.errors import ImmutableTagError
 from slipway.registry.logins import private_token
 from slipway.registry.target import Target
 
@@ -52,3 +59,19 @@ def prepare_repository(
         alias_patterns=alias_patterns,
         account=target.account,
     )
+
+
+def check_alias_can_move(target: Target, repository: str, alias: str) -> None:
+    """Raises ImmutableTagError where the repository's settings hold an alias as they hold a build's
+    tag. Before anything is put: an alias that is put once there would stay for ever.
+    """
+    if target.kind != "ecr" or target.region is None:
+        return
+    client = connect_ecr(target.region)
+    if not may_tag_move(client, repository, alias, target.account):
+        raise ImmutableTagError(
+            "all tags of this repository are immutable, and an alias moves",
+            where=f"{target.host}/{repository}:{alias}",
+            cure="Have its tag mutability be IMMUTABLE_WITH_EXCLUSION with a filter that fits the "
+            "alias (aws ecr put-image-tag-mutability); a push makes new repositories so.",
+        )

@@ -1,13 +1,15 @@
-"""`inv registry`: the registry on this machine."""
+"""`inv registry`: the registry on this machine, and what a target has of our images."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from invoke.collection import Collection
 from invoke.context import Context
 
 from slipway import pipeline, registry
-from slipway.core import Project, print_fields, say
-from slipway.tasks.commands import JSON, ROOT, task_command
+from slipway.core import Project, human_bytes, print_fields, print_json, print_table, say
+from slipway.tasks.commands import IMAGE_NAMES, JSON, NAMES, REGION, ROOT, TARGET, task_command
 
 
 @task_command()
@@ -29,4 +31,76 @@ def registry_status(c: Context, json: bool = False) -> None:
     print_fields(registry.local_registry_status(Project.at(ROOT)), as_json=json)
 
 
-ns = Collection("registry", up=registry_up, down=registry_down, status=registry_status)
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON, **REGION, **TARGET})
+def registry_list(
+    c: Context, names: list[str], region: str = "", target: str = "", json: bool = False
+) -> None:
+    """The builds and aliases of our images that the target has."""
+    tags = pipeline.list_target(
+        ROOT, pipeline.Settings.of(c.config, region=region, target=target), names
+    )
+    if json:
+        print_json([asdict(tag) for tag in tags])
+    else:
+        rows = [
+            (tag.repository, tag.tag, tag.kind, tag.digest[:19], ", ".join(tag.images))
+            for tag in tags
+        ]
+        print_table(("repository", "tag", "kind", "digest", "images"), rows)
+
+
+@task_command(
+    help={**JSON, **REGION, **TARGET, "name": "image, whose current build is meant, or NAME@DIGEST"}
+)
+def registry_show(
+    c: Context, name: str, region: str = "", target: str = "", json: bool = False
+) -> None:
+    """One image in the target: its digest and size, the aliases that name it, their journals."""
+    image = pipeline.show_target_image(
+        ROOT, pipeline.Settings.of(c.config, region=region, target=target), name
+    )
+    if json:
+        print_json(asdict(image))
+        return
+    rows = [
+        ("image", image.image),
+        ("uri", f"{image.uri} ({image.media_type})"),
+        ("digest", image.digest),
+        ("size", f"{human_bytes(image.size)} compressed, {image.layers} layers"),
+        ("created", image.created),
+        ("build id", image.build_id),
+    ]
+    for alias, digest in image.aliases.items():
+        names = "this image" if digest == image.digest else digest or "nothing yet"
+        rows.append((f"alias {alias}", names))
+        for move in image.journal[alias]:
+            text = f"{move.number}: {move.action} to {move.after[:19]} by {move.who}, {move.when}"
+            rows.append(("", text))
+    print_table(("what", "value"), rows)
+
+
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON, **REGION, **TARGET})
+def registry_mirror(
+    c: Context, names: list[str], region: str = "", target: str = "", json: bool = False
+) -> None:
+    """Copy the bases of images into the target, blob by blob, once for each digest."""
+    copies = pipeline.mirror_bases(
+        ROOT, pipeline.Settings.of(c.config, region=region, target=target), names
+    )
+    if json:
+        print_json([asdict(copy) for copy in copies])
+    else:
+        for copy in copies:
+            text = "is there" if copy.already else f"{human_bytes(copy.sent)} sent"
+            say(f"{copy.digest}: {text}")
+
+
+ns = Collection(
+    "registry",
+    up=registry_up,
+    down=registry_down,
+    status=registry_status,
+    list=registry_list,
+    show=registry_show,
+    mirror=registry_mirror,
+)

@@ -34,11 +34,14 @@ from slipway.registry.manifests import (
     is_digest,
     media_type_of,
     parse_config,
+    parse_json,
 )
 
 _PIECE = 1 << 20
 
 Access = Literal["pull", "pull,push"]
+MOST_PAGES = 200
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 SMALL_BLOB = 8 << 20
 """Bytes of a blob that is read into memory. Image configurations stay far below."""
 
@@ -123,6 +126,32 @@ class RegistryClient:
         # An answer to HEAD has no body: GET tells why (and renews a login that has expired).
         found = find_manifest(self, repository, reference)
         return found.digest if found else None
+
+    def tags(self, repository: str) -> list[str]:
+        """All tags of a repository, sorted; none where there is no such repository.
+
+        Answers come in pages (OCI distribution specification, "Listing Tags"); a registry without
+        end gets as many pages as the largest ECR repository has.
+        """
+        found: set[str] = set()
+        path = "tags/list"
+        for _ in range(MOST_PAGES):
+            params = {} if "://" in path else {"n": "1000"}
+            response = self.request("GET", repository, path, params=params)
+            if response.status_code == 404:
+                break
+            where = self.name(repository)
+            if response.status_code != 200:
+                raise refusal_error(response.status_code, response.content, where=where)
+            listed = parse_json(response.content, "the list of tags", where).get("tags") or []
+            if not isinstance(listed, list):
+                raise ManifestError("the list of tags is not one", where=where)
+            found |= {tag for tag in listed if isinstance(tag, str) and _TAG.fullmatch(tag)}
+            following = response.links.get("next", {}).get("url")
+            if not following:
+                break
+            path = self._transport.resolve(response.url, following)
+        return sorted(found)
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> str:
         """Store a manifest under a tag or its digest. Returns the digest; putting twice is fine.

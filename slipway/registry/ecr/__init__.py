@@ -13,7 +13,11 @@ if TYPE_CHECKING:
         caller_account,
         connect_ecr,
     )
-    from slipway.registry.ecr.ecr_repository import EcrRepository, ensure_repository
+    from slipway.registry.ecr.ecr_repository import (
+        EcrRepository,
+        ensure_repository,
+        may_tag_move,
+    )
     from slipway.registry.ecr.policies import STAGING
 
 __all__ = [
@@ -24,13 +28,14 @@ __all__ = [
     "caller_account",
     "connect_ecr",
     "ensure_repository",
+    "may_tag_move",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "ecr_client": "access_denied aws_errors caller_account connect_ecr",
-        "ecr_repository": "EcrRepository ensure_repository",
+        "ecr_repository": "EcrRepository ensure_repository may_tag_move",
         "policies": "STAGING",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import re
 from collections.abc import Sequence
@@ -83,6 +84,20 @@ def ensure_repository(
         created,
         tuple(warnings),
     )
+
+
+def may_tag_move(client: ECRClient, name: str, tag: str, account: str | None = None) -> bool:
+    """Whether the repository's settings let a tag move to another image.
+
+    True as well where there is no such repository: one that is made by a push has them right.
+    """
+    settings = _Edge(client, name, account).describe()
+    if settings is None:
+        return True
+    mutability = settings["imageTagMutability"]
+    filters = settings.get("imageTagMutabilityExclusionFilters") or []
+    excepted = any(fnmatch.fnmatchcase(tag, rule["filter"]) for rule in filters)
+    return mutability.startswith("MUTABLE") != (excepted and mutability.endswith("_WITH_EXCLUSION"))
 
 
 class _Edge:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
+import fnmatch
 import http.client
 import json
 import os
@@ -54,6 +56,7 @@ class Door:
     tokens: dict[str, datetime] = field(default_factory=dict)
     issued: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    tagging: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def target(self) -> Target:
@@ -95,6 +98,16 @@ def ecr(upstream: str, api: str) -> Iterator[Door]:
     """An ECR without repositories, whose data is in the registry at `upstream`."""
     door = Door(upstream, api=api)
     create = ECRBackend.create_repository
+    resolve = ECRBackend._resolve_image_tag_mutability
+
+    def resolved(self: ECRBackend, repository: Repository, proposed_image_tag: str) -> list[Any]:
+        """moto takes ECR's wildcards for regular expressions."""
+        filters = repository.image_tag_mutability_exclusion_filters or []
+        translated = copy.copy(repository)
+        translated.image_tag_mutability_exclusion_filters = [
+            {**rule, "filter": fnmatch.translate(rule["filter"])} for rule in filters
+        ]
+        return resolve(self, translated, proposed_image_tag)
 
     def token(self: ECRResponse) -> ActionResult:
         secret, end = door.issue()
@@ -114,6 +127,7 @@ def ecr(upstream: str, api: str) -> Iterator[Door]:
         _served(door),
         patch.object(ECRResponse, "get_authorization_token", token),
         patch.object(ECRBackend, "create_repository", created),
+        patch.object(ECRBackend, "_resolve_image_tag_mutability", resolved),
     ):
         yield door
         ecr_backends[ACCOUNT][REGION].repositories.clear()
@@ -191,6 +205,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise _CutError
         if fault and fault.action == "reset" and not fault.after_bytes:
             raise _CutError
+        # ECR looks at a tag and takes it in one step.
+        tagging = self.command == "PUT" and "/manifests/" in self.path
+        with self.state.tagging if tagging else contextlib.nullcontext():
+            return self._serve_whole(fault)
+
+    def _serve_whole(self, fault: Fault | None) -> int:
         refused = self._refusal()
         if fault and fault.action == "status":
             refused = (fault.status, fault.code, fault.message)
@@ -311,7 +331,12 @@ class _Handler(BaseHTTPRequestHandler):
             upstream.request("GET", path, headers={"Accept": kind})
             raw = upstream.getresponse().read().decode()
         tag = None if match["rest"].startswith("sha256:") else match["rest"]
-        if tag is not None:
+        repository = self.state.repository(match["name"])
+        again = any(
+            tag in image.image_tags and image.image_manifest == raw
+            for image in (repository.images if repository else ())
+        )  # the API refuses that, the registry does not
+        if tag is not None and not again:
             backend = ecr_backends[ACCOUNT][REGION]
             backend.put_image(match["name"], raw, tag, kind, digest)
 

@@ -17,6 +17,7 @@ import pytest
 
 from slipway.core import CredentialsFor, Project, anonymous, silent
 from slipway.engine import Engine, find_image_id
+from slipway.records import load_record
 from slipway.registry import (
     Manifest,
     RegistryClient,
@@ -49,15 +50,21 @@ class Team:
         (made,) = self.clone.json("ship", "local", *self.flags)
         return made  # type: ignore[no-any-return]
 
+    def build(self) -> str:
+        """Build the image and give its reference in the engine."""
+        self.clone.inv("build", "local")
+        built = load_record(Project(self.clone.root, self.clone.state), "local").built
+        assert built is not None
+        return built.reference
+
     def prepare(self) -> tuple[str, str, Manifest]:
         """Repository and tag of the build to come, and another builder's image for it."""
         self.clone.change_launcher("a team")
-        (made,) = self.clone.json("build", "local")
-        built = made["record"]["built"]
-        repository, _, tag = built["reference"].rpartition(":")
+        reference = self.build()
+        repository, _, tag = reference.rpartition(":")
         prepare_repository(self.target, repository)
         push_image(
-            self.engine, built["reference"], self.target, repository, f"seed-{tag[-12:]}",
+            self.engine, reference, self.target, repository, f"seed-{tag[-12:]}",
             credentials=self.credentials, on_event=silent,
         )  # fmt: skip
         with RegistryClient(self.target.host, self.credentials) as registry:
@@ -149,11 +156,9 @@ def test_who_comes_second_at_once_takes_the_image_of_the_first_and_says_so(team:
 
 def test_an_image_of_other_inputs_under_the_tag_is_not_taken(local_team: Team) -> None:
     team = local_team
-    repository, tag, _ = team.prepare()
-    other = team.prepare()[2]  # of other inputs: the launcher has changed meanwhile
-    team.clone.change_launcher("a third one")
-    (made,) = team.clone.json("build", "local")
-    tag = made["record"]["built"]["reference"].rpartition(":")[2]
+    repository, _, other = team.prepare()
+    team.clone.change_launcher("other inputs")
+    tag = team.build().rpartition(":")[2]
     team.other_pushes(repository, tag, other)
     done = team.clone.inv("ship", "local", code=1)
     assert "says that its build id is" in done.stderr

@@ -1,0 +1,243 @@
+"""Builds in the target and the aliases that name them: promote, roll back, list, show, mirror."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from slipway.core import Reporter, UsageError, did_you_mean
+from slipway.matrix import Image, image_tag, image_uri, repository_name, select_images
+from slipway.pipeline.checkout import Checkout
+from slipway.pipeline.context import push_target
+from slipway.pipeline.settings import Settings
+from slipway.registry import (
+    AliasChange,
+    AliasMove,
+    Author,
+    CopyResult,
+    ImageMissingError,
+    RegistryClient,
+    Repository,
+    Target,
+    alias_journal,
+    check_alias_can_move,
+    copy_image,
+    credentials_for,
+    plan_promotion,
+    promote_alias,
+    rollback_alias,
+)
+
+
+@dataclass(frozen=True)
+class TargetTag:
+    """One line of a list: a tag of ours, what it is, the digest, and whose."""
+
+    repository: str
+    tag: str
+    kind: str  # "build", "alias"
+    digest: str
+    images: tuple[str, ...]  # those of the matrix that the tag belongs to
+
+
+@dataclass(frozen=True)
+class TargetImage:
+    """What the target has of an image: one build, the aliases that name it, their journals."""
+
+    image: str
+    uri: str
+    digest: str
+    media_type: str
+    size: int  # bytes, compressed
+    layers: int
+    created: str
+    build_id: str
+    aliases: dict[str, str | None]  # declared alias -> digest that it names
+    journal: dict[str, list[AliasMove]]
+
+
+@contextlib.contextmanager
+def _opened(house: Checkout, settings: Settings) -> Iterator[tuple[Target, RegistryClient]]:
+    target = push_target(house, settings)
+    with RegistryClient(target.host, credentials_for([target])) as client:
+        yield target, client
+
+
+def author() -> Author:
+    """Who runs this, for the journal: the user of a CI job's run, else of this machine."""
+    user = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN")
+    if not user:
+        try:
+            user = f"{getpass.getuser()}@{socket.gethostname()}"
+        except (KeyError, OSError):  # a user without a name
+            user = f"uid{os.getuid()}@{socket.gethostname()}"
+    return Author(user[:200], datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def _one_image(house: Checkout, name: str) -> Image:
+    images = select_images(house.matrix, [name or house.matrix.default_image])
+    if len(images) != 1:
+        raise UsageError(f"{name!r} are {len(images)} images", cure="Name one.")
+    return images[0]
+
+
+def _check_declared(image: Image, alias: str) -> None:
+    if alias not in image.aliases:
+        raise UsageError(
+            f"{image.name} has no alias {alias!r}{did_you_mean(alias, image.aliases)}",
+            cure=f"versions.yaml gives it: {', '.join(image.aliases) or 'none'}.",
+        )
+
+
+def promote_image(
+    root: Path, settings: Settings, name: str, alias: str, *, plan: bool = False
+) -> AliasChange:
+    """Have an alias of an image name its current build.
+
+    Raises UsageError for aliases that versions.yaml does not declare, ImageMissingError where the
+    target does not have the build.
+    """
+    house = Checkout.at(root)
+    image = _one_image(house, name)
+    _check_declared(image, alias)
+    path = repository_name(image, house.matrix.repository_prefix)
+    tag = image_tag(image, house.inputs([image])[image.name].build_id)
+    with _opened(house, settings) as (target, client):
+        repository = Repository(client, path)
+        _require_build(repository, tag, image)
+        check_alias_can_move(target, path, alias)
+        if plan:
+            return plan_promotion(repository, tag, alias)
+        return promote_alias(repository, tag, alias, author())
+
+
+def _require_build(repository: Repository, tag: str, image: Image) -> None:
+    if repository.client.head(repository.path, tag) is None:
+        raise ImageMissingError(
+            "the target does not have this build",
+            where=repository.name(tag),
+            cure=f"Push it first: `./inv push {image.name}`.",
+        )
+
+
+def rollback_image_alias(root: Path, settings: Settings, alias: str) -> AliasChange:
+    """Have an alias name what it named before. An alias of several repositories is
+    REPOSITORY:ALIAS. Raises UsageError for one that no image declares."""
+    house = Checkout.at(root)
+    wanted, _, name = alias.rpartition(":")
+    prefix = house.matrix.repository_prefix
+    paths = {
+        repository_name(image, prefix)
+        for image in house.matrix.images
+        if name in image.aliases
+        and (not wanted or wanted in (image.repository, repository_name(image, prefix)))
+    }
+    if len(paths) != 1:
+        raise UsageError(
+            f"{alias!r} is an alias of {len(paths)} repositories in versions.yaml",
+            cure="Name one: " + ", ".join(f"{path}:{name}" for path in sorted(paths))
+            if paths
+            else "`./inv matrix` names the aliases of each image.",
+        )
+    with _opened(house, settings) as (target, client):
+        path = paths.pop()
+        check_alias_can_move(target, path, name)
+        return rollback_alias(Repository(client, path), name, author())
+
+
+def list_target(root: Path, settings: Settings, names: Sequence[str]) -> list[TargetTag]:
+    """Builds and aliases of the images named (all by default) that the target has."""
+    house = Checkout.at(root)
+    images = select_images(house.matrix, names)
+    found = []
+    with _opened(house, settings) as (_, client):
+        by_path: dict[str, list[Image]] = {}
+        for image in images:
+            by_path.setdefault(repository_name(image, house.matrix.repository_prefix), []).append(
+                image
+            )
+        for path, members in sorted(by_path.items()):
+            for tag in client.tags(path):
+                whose = [i.name for i in members if image_tag(i, "0" * 64)[:-12] == tag[:-12]]
+                aliased = [i.name for i in members if tag in i.aliases]
+                if whose or aliased:
+                    kind = "alias" if aliased else "build"
+                    digest = client.head(path, tag) or "gone"
+                    found.append(TargetTag(path, tag, kind, digest, tuple(aliased or whose)))
+    return found
+
+
+def show_target_image(root: Path, settings: Settings, reference: str) -> TargetImage:
+    """What the target has of NAME's current build, or of NAME@sha256:..., with its aliases.
+
+    Raises ImageMissingError where it has nothing of it.
+    """
+    house = Checkout.at(root)
+    name, _, digest = reference.partition("@")
+    image = _one_image(house, name)
+    path = repository_name(image, house.matrix.repository_prefix)
+    tag = digest or image_tag(image, house.inputs([image])[image.name].build_id)
+    with _opened(house, settings) as (_, client):
+        repository = Repository(client, path)
+        if not digest:
+            _require_build(repository, tag, image)
+        manifest = client.image(path, tag)
+        config = client.config(path, manifest)
+        labels = (config.get("config") or {}).get("Labels") or {}
+        return TargetImage(
+            image=image.name,
+            uri=repository.name(tag),
+            digest=manifest.digest,
+            media_type=manifest.media_type,
+            size=manifest.size,
+            layers=len(manifest.json()["layers"]),
+            created=str(config.get("created") or ""),
+            build_id=str(labels.get("io.slipway.build-id") or ""),
+            aliases={alias: client.head(path, alias) for alias in image.aliases},
+            journal={alias: alias_journal(repository, alias) for alias in image.aliases},
+        )
+
+
+def mirror_bases(root: Path, settings: Settings, names: Sequence[str]) -> list[CopyResult]:
+    """Bring the bases of the images named into the repositories of those images, once a digest.
+
+    Blob by blob from the base's registry to the target, without an engine or disk; a base that is
+    there costs one question. Raises UsageError where a base's digest is not recorded.
+    """
+    house = Checkout.at(root)
+    images = select_images(house.matrix, names or [house.matrix.default_image])
+    wanted: dict[tuple[str, str], tuple[str, str]] = {}
+    for image in images:
+        base = image.base
+        lock = house.locks.bases.get(base.name)
+        if base.registry is None:
+            raise UsageError(f"{base.name} is made by Slipway itself: nothing has it to copy")
+        if lock is None or lock.digest is None:
+            raise UsageError(f"the digest of {base.name} is not recorded", cure="Run `./inv lock`.")
+        uri = image_uri(base.registry, settings.region, base.repository, base.tag, lock.digest)
+        host = uri.host
+        source = uri.reference.partition("/")[2].partition("@")[0].partition(":")[0]
+        path = repository_name(image, house.matrix.repository_prefix)
+        wanted[path, lock.digest] = host, source
+    results = []
+    with _opened(house, settings) as (target, client), Reporter() as reporter:
+        for (path, digest), (host, source) in sorted(wanted.items()):
+            with RegistryClient(
+                host, credentials_for([target]), on_event=reporter.on_event
+            ) as origin:
+                results.append(
+                    copy_image(
+                        Repository(origin, source),
+                        digest,
+                        Repository(client, path),
+                        f"base-{digest[7:19]}",
+                        on_event=reporter.on_event,
+                    )
+                )
+    return results

@@ -1,0 +1,89 @@
+"""`inv promote`, `rollback`, `registry.list`, `show` and `mirror` as run by a user; no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from slipway.core import Project, anonymous
+from slipway.matrix import image_tag, repository_name, select_images
+from slipway.pipeline import Checkout
+from slipway.registry import RegistryClient, start_local_registry, stop_local_registry
+from tests.support.clones import Clone
+from tests.support.registry.images import put_oci_image
+
+NAME = "local-ds0.19.8"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A clone, its local registry, and one image of it."""
+
+    clone: Clone
+    client: RegistryClient
+    path: str
+    aliases: tuple[str, ...]
+
+    def push(self, seed: str) -> tuple[str, str]:
+        """Put something under the tag of the current build; gives tag and digest."""
+        checkout = Checkout.at(self.clone.root)
+        (image,) = select_images(checkout.matrix, [NAME])
+        tag = image_tag(image, checkout.inputs([image])[NAME].build_id)
+        return tag, put_oci_image(self.client, self.path, tag, seed=seed).digest
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    root: Path = tmp_path_factory.mktemp("shelf")
+    clone = Clone.make(root / "clone", root / "state")
+    project = Project(clone.root, clone.state)
+    host = start_local_registry(project, 5855).host
+    matrix = Checkout.at(clone.root).matrix
+    (image,) = select_images(matrix, [NAME])
+    with RegistryClient(host, anonymous) as client:
+        yield Shelf(clone, client, repository_name(image, matrix.repository_prefix), image.aliases)
+    stop_local_registry(project)
+
+
+def test_an_alias_is_promoted_shown_listed_and_rolled_back(shelf: Shelf) -> None:
+    alias = shelf.aliases[-1]
+    clone = shelf.clone
+    missing = clone.inv("promote", NAME, alias, code=1)
+    assert f"./inv push {NAME}" in missing.stderr
+    first_tag, first = shelf.push("one")
+    planned = clone.json("promote", NAME, alias, "--plan")
+    assert planned == [{"alias": alias, "before": None, "after": first, "moved": True}]
+    assert shelf.client.head(shelf.path, alias) is None
+    clone.inv("promote", NAME, alias)
+    assert "already" in clone.inv("promote", NAME, alias).stdout
+    clone.change_launcher("the second build")
+    second_tag, second = shelf.push("two")
+    clone.inv("promote", NAME, alias)
+    shown = clone.json("registry.show", NAME)
+    assert (shown["digest"], shown["aliases"][alias]) == (second, second)
+    assert [move["after"] for move in shown["journal"][alias]] == [first, second]
+    assert clone.json("registry.show", f"{NAME}@{first}")["digest"] == first
+    listed = {row["tag"]: row["kind"] for row in clone.json("registry.list", NAME)}
+    assert listed == {first_tag: "build", second_tag: "build", alias: "alias"}
+    clone.inv("rollback", f"local:{alias}")
+    assert shelf.client.head(shelf.path, alias) == first
+    assert "nothing before" in clone.inv("rollback", f"local:{alias}", code=1).stderr
+    assert alias in clone.inv("registry.show", NAME).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["promote", NAME, "latest"], "has no alias 'latest'"),
+        (["promote", "local-ds0.19.9", "x"], "no image"),
+        (["promote", "local*", "x"], "Name one"),
+        (["rollback", "nothing"], "0 repositories"),
+        (["registry.show", "nothing"], "no image"),
+        (["registry.mirror", NAME], "nothing has it to copy"),
+    ],
+)
+def test_wrong_names_are_exit_code_3(shelf: Shelf, arguments: list[str], told: str) -> None:
+    assert told in shelf.clone.inv(*arguments, code=3).stderr
