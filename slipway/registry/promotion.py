@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from slipway.core import UsageError
-from slipway.registry.distribution.blob_upload import upload_blob
-from slipway.registry.distribution.image_copy import Repository
+from slipway.registry.distribution import Repository, upload_blob
 from slipway.registry.errors import (
     ImageMissingError,
     ImmutableTagError,

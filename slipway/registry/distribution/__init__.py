@@ -11,15 +11,19 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.registry.distribution.auth import forget_credentials
+    from slipway.registry.distribution.blob_upload import upload_blob
+    from slipway.registry.distribution.image_copy import Repository
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
 
-__all__ = ["RegistryClient", "RetryPolicy", "forget_credentials"]
+__all__ = ["RegistryClient", "Repository", "RetryPolicy", "forget_credentials", "upload_blob"]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "auth": "forget_credentials",
+        "blob_upload": "upload_blob",
+        "image_copy": "Repository",
         "registry_client": "RegistryClient",
         "retry": "RetryPolicy",
     },
