@@ -66,6 +66,9 @@ class Reporter:
             started = self._step_start.setdefault((event.task, event.step), now)
             if event.kind == "log":
                 return  # in the log file
+            if event.kind == "notice":
+                self.say(f"{event.task}: {event.text}")
+                return
             note = amount(event, now - started) or event.text
             if self._progress:
                 self._row(self._progress, event, note)

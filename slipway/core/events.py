@@ -12,10 +12,11 @@ class Event:
     """One thing that happened in a piece of long work.
 
     `task` names the whole ("build pytorch-2.13-..."), `step` a part of it (a layer, a Dockerfile
-    step). `current` and `total` are bytes where `unit` is "B", else counts; 0 means not known.
+    step). `current` and `total` are bytes where `unit` is "B", else counts; 0 means not known. A
+    "notice" is a line that a person should read wherever the work is shown.
     """
 
-    kind: Literal["start", "progress", "log", "done", "cached", "failed"]
+    kind: Literal["start", "progress", "log", "notice", "done", "cached", "failed"]
     task: str
     step: str = ""
     text: str = ""

@@ -10,13 +10,6 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.pipeline.aliases import (
-        list_target,
-        mirror_bases,
-        promote_image,
-        rollback_image_alias,
-        show_target_image,
-    )
     from slipway.pipeline.checkout import Checkout
     from slipway.pipeline.doctor import check_machine, raise_for
     from slipway.pipeline.host_tools import set_up_host
@@ -24,6 +17,13 @@ if TYPE_CHECKING:
     from slipway.pipeline.relock import lock_images
     from slipway.pipeline.settings import Settings
     from slipway.pipeline.ship import ShipRequest, ship_images
+    from slipway.pipeline.targets import (
+        list_target,
+        mirror_bases,
+        promote_image,
+        rollback_image_alias,
+        show_target_image,
+    )
     from slipway.pipeline.test_suite import run_test_suite
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "aliases": (
+        "targets": (
             "list_target mirror_bases promote_image rollback_image_alias show_target_image"
         ),
         "checkout": "Checkout",

@@ -14,7 +14,7 @@ from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.build_requests import build_request
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
-from slipway.pipeline.shared_images import TargetImages, is_taken, take_shared_image
+from slipway.pipeline.targets import TargetImages, is_taken, take_shared_image
 from slipway.records import BuildRecord, ImageRecord, save_record
 
 

@@ -16,7 +16,7 @@ from slipway.engine import daemon_status
 from slipway.matrix import image_uri, select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
-from slipway.pipeline.shared_images import find_shared_images
+from slipway.pipeline.targets import find_shared_images
 
 if TYPE_CHECKING:
     from slipway.registry import Target

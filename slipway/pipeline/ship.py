@@ -21,7 +21,7 @@ from slipway.pipeline.host_tools import set_up_host
 from slipway.pipeline.image_builds import build_images, require_locked
 from slipway.pipeline.image_run import ImageRun
 from slipway.pipeline.settings import Settings
-from slipway.pipeline.shared_images import (
+from slipway.pipeline.targets import (
     TargetImages,
     find_shared_images,
     take_shared_image,

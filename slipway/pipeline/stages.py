@@ -13,6 +13,7 @@ from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
+from slipway.pipeline.targets import prepare_image_repository
 from slipway.records import ExportRecord, PushRecord, VerifyRecord
 
 if TYPE_CHECKING:
@@ -114,16 +115,7 @@ def push_stage(
         with registry.RegistryClient(target.host, context.credentials) as client:
             if client.head(name, tag) == old.digest:
                 return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
-    sharing = settings.sharing
-    prefix = context.matrix.repository_prefix
-    members = [i for i in context.matrix.images if repository_name(i, prefix) == name]
-    registry.prepare_repository(
-        target,
-        name,
-        consumers=sharing.consumers,
-        sagemaker=sharing.sagemaker,
-        alias_patterns=registry.alias_patterns([a for i in members for a in i.aliases]),
-    )
+    prepare_image_repository(target, context.matrix, name, settings.sharing, context.on_event)
     result = registry.push_image(
         context.engine,
         built.reference,

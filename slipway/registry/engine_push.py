@@ -99,8 +99,7 @@ def _announce(
     on_event: OnEvent, reference: str, error: TransferError, failures: int, of: int, pause: float
 ) -> None:
     text = f"try {failures + 1} of {of} in {pause:.1f} s: {error.what}"
-    on_event(Event("log", f"push {reference}", "retry", text))
-    on_event(Event("progress", f"push {reference}", "retry", text))
+    on_event(Event("notice", f"push {reference}", "retry", text))
 
 
 def _typed(

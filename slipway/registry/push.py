@@ -68,10 +68,13 @@ def push_image(
     image = LocalImage.of(engine, local_reference)
     on_event(Event("start", task))
     try:
-        with RegistryClient(target.host, credentials, policy=policy) as registry:
+        with RegistryClient(target.host, credentials, policy=policy, on_event=on_event) as registry:
             way = _Way(engine, image, registry, target, repository, credentials, policy)
             free = target.kind == "local" if movable is None else movable
             result = way.go(tag, renamed_archive(on_event, task), movable=free)
+    except ImmutableTagError:
+        on_event(Event("cached", task))  # whether that is a failure is the caller's to say
+        raise
     except SlipwayError:
         on_event(Event("failed", task))
         raise

@@ -197,7 +197,7 @@ class RegistryTransport:
         if seconds >= WORTH_SAYING_S:
             why = "as it asks" if asked else "after a failure"
             text = f"waiting {seconds:.0f} s for {self.host}, {why}"
-            self._on_event(Event("log", f"registry {self.host}", "wait", text))
+            self._on_event(Event("notice", f"registry {self.host}", "wait", text))
         if asked is not None:
             self._gate.hold(seconds)
         else:

@@ -112,14 +112,10 @@ def ecr_team(clone: Clone, engine: Engine, door: Door) -> Team:
     return Team(clone, engine, target, credentials_for([door.target]), flags)
 
 
-@pytest.fixture(params=["local_team", "ecr_team"])
-def team(request: pytest.FixtureRequest) -> Team:
-    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
-
-
 def test_what_is_in_the_registry_is_planned_taken_and_gone_on_from(
-    team: Team, shared_project: Project
+    local_team: Team, shared_project: Project
 ) -> None:
+    team = local_team
     repository, tag, image = team.prepare()
     team.other_pushes(repository, tag, image)
     (shared_project.records / "local.json").unlink()
@@ -135,7 +131,10 @@ def test_what_is_in_the_registry_is_planned_taken_and_gone_on_from(
     assert not any(step["fresh"] for step in again["steps"])
 
 
-def test_who_comes_second_at_once_takes_the_image_of_the_first_and_says_so(team: Team) -> None:
+def test_who_comes_second_at_once_takes_the_image_of_the_first_and_says_so(
+    ecr_team: Team,
+) -> None:
+    team = ecr_team
     repository, tag, image = team.prepare()
     with team.clone.start("ship", "local", *team.flags, "--json") as process:
         assert process.stderr is not None

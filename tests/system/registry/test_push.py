@@ -244,7 +244,7 @@ def test_every_new_try_is_an_event_with_its_reason(
     )  # fmt: skip
     assert {e.task for e in events} == {f"push {door.host}/{repository}:v1"}
     assert (events[0].kind, events[-1].kind) == ("start", "done")
-    assert next(e.text for e in events if e.kind == "log").startswith("try 2 of 6 in ")
+    assert next(e.text for e in events if e.kind == "notice").startswith("try 2 of 6 in ")
 
 
 def test_the_target_and_its_login_come_from_the_api_where_the_environment_moves_it(

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from slipway.core import Reporter, UsageError, did_you_mean
+from slipway.core import OnEvent, Reporter, UsageError, did_you_mean
 from slipway.matrix import Image, image_tag, image_uri, repository_name, select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.context import push_target
 from slipway.pipeline.settings import Settings
+from slipway.pipeline.targets.repositories import prepare_image_repository
 from slipway.registry import (
     AliasChange,
     AliasMove,
@@ -63,10 +64,18 @@ class TargetImage:
 
 
 @contextlib.contextmanager
-def _opened(house: Checkout, settings: Settings) -> Iterator[tuple[Target, RegistryClient]]:
-    target = push_target(house, settings)
-    with RegistryClient(target.host, credentials_for([target])) as client:
-        yield target, client
+def _opened(
+    checkout: Checkout, settings: Settings
+) -> Iterator[tuple[Target, RegistryClient, OnEvent]]:
+    """The target, a client of it, and who is told of its waits and of progress."""
+    target = push_target(checkout, settings)
+    with (
+        Reporter() as reporter,
+        RegistryClient(
+            target.host, credentials_for([target]), on_event=reporter.on_event
+        ) as client,
+    ):
+        yield target, client, reporter.on_event
 
 
 def author() -> Author:
@@ -80,8 +89,8 @@ def author() -> Author:
     return Author(user[:200], datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
-def _one_image(house: Checkout, name: str) -> Image:
-    images = select_images(house.matrix, [name or house.matrix.default_image])
+def _one_image(checkout: Checkout, name: str) -> Image:
+    images = select_images(checkout.matrix, [name or checkout.matrix.default_image])
     if len(images) != 1:
         raise UsageError(f"{name!r} are {len(images)} images", cure="Name one.")
     return images[0]
@@ -103,12 +112,12 @@ def promote_image(
     Raises UsageError for aliases that versions.yaml does not declare, ImageMissingError where the
     target does not have the build.
     """
-    house = Checkout.at(root)
-    image = _one_image(house, name)
+    checkout = Checkout.at(root)
+    image = _one_image(checkout, name)
     _check_declared(image, alias)
-    path = repository_name(image, house.matrix.repository_prefix)
-    tag = image_tag(image, house.inputs([image])[image.name].build_id)
-    with _opened(house, settings) as (target, client):
+    path = repository_name(image, checkout.matrix.repository_prefix)
+    tag = image_tag(image, checkout.inputs([image])[image.name].build_id)
+    with _opened(checkout, settings) as (target, client, _):
         repository = Repository(client, path)
         _require_build(repository, tag, image)
         check_alias_can_move(target, path, alias)
@@ -129,12 +138,12 @@ def _require_build(repository: Repository, tag: str, image: Image) -> None:
 def rollback_image_alias(root: Path, settings: Settings, alias: str) -> AliasChange:
     """Have an alias name what it named before. An alias of several repositories is
     REPOSITORY:ALIAS. Raises UsageError for one that no image declares."""
-    house = Checkout.at(root)
+    checkout = Checkout.at(root)
     wanted, _, name = alias.rpartition(":")
-    prefix = house.matrix.repository_prefix
+    prefix = checkout.matrix.repository_prefix
     paths = {
         repository_name(image, prefix)
-        for image in house.matrix.images
+        for image in checkout.matrix.images
         if name in image.aliases
         and (not wanted or wanted in (image.repository, repository_name(image, prefix)))
     }
@@ -145,7 +154,7 @@ def rollback_image_alias(root: Path, settings: Settings, alias: str) -> AliasCha
             if paths
             else "`./inv matrix` names the aliases of each image.",
         )
-    with _opened(house, settings) as (target, client):
+    with _opened(checkout, settings) as (target, client, _):
         path = paths.pop()
         check_alias_can_move(target, path, name)
         return rollback_alias(Repository(client, path), name, author())
@@ -153,15 +162,15 @@ def rollback_image_alias(root: Path, settings: Settings, alias: str) -> AliasCha
 
 def list_target(root: Path, settings: Settings, names: Sequence[str]) -> list[TargetTag]:
     """Builds and aliases of the images named (all by default) that the target has."""
-    house = Checkout.at(root)
-    images = select_images(house.matrix, names)
+    checkout = Checkout.at(root)
+    images = select_images(checkout.matrix, names)
     found = []
-    with _opened(house, settings) as (_, client):
+    with _opened(checkout, settings) as (_, client, _):
         by_path: dict[str, list[Image]] = {}
         for image in images:
-            by_path.setdefault(repository_name(image, house.matrix.repository_prefix), []).append(
-                image
-            )
+            by_path.setdefault(
+                repository_name(image, checkout.matrix.repository_prefix), []
+            ).append(image)
         for path, members in sorted(by_path.items()):
             for tag in client.tags(path):
                 whose = [i.name for i in members if image_tag(i, "0" * 64)[:-12] == tag[:-12]]
@@ -178,12 +187,12 @@ def show_target_image(root: Path, settings: Settings, reference: str) -> TargetI
 
     Raises ImageMissingError where it has nothing of it.
     """
-    house = Checkout.at(root)
+    checkout = Checkout.at(root)
     name, _, digest = reference.partition("@")
-    image = _one_image(house, name)
-    path = repository_name(image, house.matrix.repository_prefix)
-    tag = digest or image_tag(image, house.inputs([image])[image.name].build_id)
-    with _opened(house, settings) as (_, client):
+    image = _one_image(checkout, name)
+    path = repository_name(image, checkout.matrix.repository_prefix)
+    tag = digest or image_tag(image, checkout.inputs([image])[image.name].build_id)
+    with _opened(checkout, settings) as (_, client, _):
         repository = Repository(client, path)
         if not digest:
             _require_build(repository, tag, image)
@@ -210,12 +219,12 @@ def mirror_bases(root: Path, settings: Settings, names: Sequence[str]) -> list[C
     Blob by blob from the base's registry to the target, without an engine or disk; a base that is
     there costs one question. Raises UsageError where a base's digest is not recorded.
     """
-    house = Checkout.at(root)
-    images = select_images(house.matrix, names or [house.matrix.default_image])
+    checkout = Checkout.at(root)
+    images = select_images(checkout.matrix, names or [checkout.matrix.default_image])
     wanted: dict[tuple[str, str], tuple[str, str]] = {}
     for image in images:
         base = image.base
-        lock = house.locks.bases.get(base.name)
+        lock = checkout.locks.bases.get(base.name)
         if base.registry is None:
             raise UsageError(f"{base.name} is made by Slipway itself: nothing has it to copy")
         if lock is None or lock.digest is None:
@@ -223,21 +232,20 @@ def mirror_bases(root: Path, settings: Settings, names: Sequence[str]) -> list[C
         uri = image_uri(base.registry, settings.region, base.repository, base.tag, lock.digest)
         host = uri.host
         source = uri.reference.partition("/")[2].partition("@")[0].partition(":")[0]
-        path = repository_name(image, house.matrix.repository_prefix)
+        path = repository_name(image, checkout.matrix.repository_prefix)
         wanted[path, lock.digest] = host, source
     results = []
-    with _opened(house, settings) as (target, client), Reporter() as reporter:
+    with _opened(checkout, settings) as (target, client, on_event):
         for (path, digest), (host, source) in sorted(wanted.items()):
-            with RegistryClient(
-                host, credentials_for([target]), on_event=reporter.on_event
-            ) as origin:
+            prepare_image_repository(target, checkout.matrix, path, settings.sharing, on_event)
+            with RegistryClient(host, credentials_for([target]), on_event=on_event) as origin:
                 results.append(
                     copy_image(
                         Repository(origin, source),
                         digest,
                         Repository(client, path),
                         f"base-{digest[7:19]}",
-                        on_event=reporter.on_event,
+                        on_event=on_event,
                     )
                 )
     return results

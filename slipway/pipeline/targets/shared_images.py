@@ -112,7 +112,7 @@ def take_shared_image(
     task = f"build {image.name}"
     context.on_event(Event("start", task))
     text = f"{shared.uri} was built of the same inputs: taken from there"
-    context.on_event(Event("log", task, "registry", text))
+    context.on_event(Event("notice", task, text=text))
     image_id = find_image_id(context.engine, shared.by_digest) or pull_image(
         context.engine, shared.by_digest, credentials=context.credentials, on_event=context.on_event
     )

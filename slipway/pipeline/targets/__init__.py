@@ -1,0 +1,47 @@
+"""What a target has of our images: builds that are taken from it, aliases that name them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.pipeline.targets.aliases import (
+        list_target,
+        mirror_bases,
+        promote_image,
+        rollback_image_alias,
+        show_target_image,
+    )
+    from slipway.pipeline.targets.repositories import prepare_image_repository
+    from slipway.pipeline.targets.shared_images import (
+        TargetImages,
+        find_shared_images,
+        is_taken,
+        take_shared_image,
+    )
+
+__all__ = [
+    "TargetImages",
+    "find_shared_images",
+    "is_taken",
+    "list_target",
+    "mirror_bases",
+    "prepare_image_repository",
+    "promote_image",
+    "rollback_image_alias",
+    "show_target_image",
+    "take_shared_image",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "aliases": (
+            "list_target mirror_bases promote_image rollback_image_alias show_target_image"
+        ),
+        "repositories": "prepare_image_repository",
+        "shared_images": "TargetImages find_shared_images is_taken take_shared_image",
+    },
+)
