@@ -1,4 +1,4 @@
-"""What is derived and committed: Dockerfiles, and the table of images in docs/images.md."""
+"""What is derived and committed: Dockerfiles, the table of docs/images.md, the schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from slipway.core import Project, SlipwayError, write_atomic
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.tables import markdown_table
-from slipway.matrix import Matrix
+from slipway.matrix import SCHEMA_FILE, Matrix, versions_schema
 from slipway.records import Locks
 
 BEGIN = "<!-- BEGIN images: written by `./inv generate` -->"
@@ -43,6 +43,7 @@ def expected_files(project: Project, matrix: Matrix, locks: Locks) -> dict[Path,
     page = project.root / "docs" / "images.md"
     files = generated_dockerfiles(project, matrix, locks)
     files[page] = page_with_table(page.read_text(), markdown_table(matrix.images))
+    files[project.root / SCHEMA_FILE] = versions_schema()
     return files
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.matrix.currency import CurrencyFinding, compare_with_tables, is_left_out
-    from slipway.matrix.currency_edit import edit_versions, entry_block
     from slipway.matrix.image_tags import image_tag, repository_name, tag_stem
+    from slipway.matrix.json_schema import SCHEMA_FILE, versions_schema
     from slipway.matrix.load import load_matrix
     from slipway.matrix.matrix_cache import read_matrix
     from slipway.matrix.model import (
@@ -38,10 +37,19 @@ if TYPE_CHECKING:
         is_public,
         region_suffixes,
     )
-    from slipway.matrix.upstream_tables import TRAINING_TABLES, published_images
+    from slipway.matrix.upstream import (
+        TRAINING_TABLES,
+        CurrencyFinding,
+        compare_with_tables,
+        edit_versions,
+        entry_block,
+        is_left_out,
+        published_images,
+    )
 
 __all__ = [
     "LOCAL_REGISTRY",
+    "SCHEMA_FILE",
     "TRAINING_TABLES",
     "Addon",
     "AxisValue",
@@ -71,14 +79,14 @@ __all__ = [
     "repository_name",
     "select_images",
     "tag_stem",
+    "versions_schema",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "currency": "CurrencyFinding compare_with_tables is_left_out",
-        "currency_edit": "edit_versions entry_block",
         "image_tags": "image_tag repository_name tag_stem",
+        "json_schema": "SCHEMA_FILE versions_schema",
         "load": "load_matrix",
         "matrix_cache": "read_matrix",
         "model": (
@@ -86,6 +94,9 @@ __getattr__ = lazy_face(
             "explain_image past_support select_images"
         ),
         "references": "LOCAL_REGISTRY ecr_host image_uri is_public region_suffixes",
-        "upstream_tables": "TRAINING_TABLES published_images",
+        "upstream": (
+            "TRAINING_TABLES CurrencyFinding compare_with_tables edit_versions entry_block "
+            "is_left_out published_images"
+        ),
     },
 )

@@ -28,45 +28,60 @@ from slipway.matrix.model import (
     Tool,
     WaitingBase,
 )
-from slipway.matrix.yaml_file import Problem, YamlFile, read_yaml
+from slipway.matrix.yaml_file import Problem, YamlFile, merge_files, read_yaml
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Read, check and expand one file.
+    """Read, check and expand versions.yaml and, after it, the files of versions.d beside it.
 
-    Raises BadInputError with all errors of the file, each as ``file:line``, what is wrong and the
+    Raises BadInputError with all errors of all files, each as ``file:line``, what is wrong and the
     cure; UsageError where there is no such file.
     """
+    more = sorted(path.with_suffix(".d").glob("*.y*ml"))
+    files = [_read(path), *map(_read, more)]
+    file = merge_files(files) if more else files[0]
+    source = read_entries(file)
+    check_consistency(source)
+    matrix = expand_matrix(source)
+    if matrix is None:
+        raise _bad(file, source.problems)
+    return matrix
+
+
+def _read(path: Path) -> YamlFile:
+    """One file; what is wrong with it is in its problems."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        problem = Problem(None, "not UTF-8 text", "save the file as UTF-8", line)
-        raise _bad(path, YamlFile(), [problem]) from error
+        shown = str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the working folder is gone
+        shown = str(path)
+    try:
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(
             f"cannot be read: {error.strerror}",
             where=str(path),
             cure="run this in a checkout of the project, which has a versions.yaml",
         ) from error
-    file = read_yaml(text)
-    source = read_entries(file)
-    check_consistency(source)
-    matrix = expand_matrix(source)
-    if matrix is None:
-        raise _bad(path, file, source.problems)
-    return matrix
-
-
-def _bad(path: Path, file: YamlFile, problems: list[Problem]) -> BadInputError:
     try:
-        shown = path.relative_to(Path.cwd())
-    except (ValueError, OSError):  # elsewhere, or the working folder is gone
-        shown = path
+        file = read_yaml(content.decode("utf-8-sig"), shown)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        problem = Problem(None, "not UTF-8 text", "save the file as UTF-8", line)
+        file = YamlFile(name=shown, problems=[problem])
+    if path.suffix != ".yaml":
+        problem = Problem(None, "files of versions.d end in .yaml", f"rename {path.name}", 1)
+        file.problems.append(problem)
+    return file
+
+
+def _bad(file: YamlFile, problems: list[Problem]) -> BadInputError:
     unique = dict.fromkeys(problems)
+    places = [(file.place(problem), problem) for problem in unique]
+    order = list(dict.fromkeys([file.name, *sorted(name for (name, _), _ in places)]))
+    places.sort(key=lambda found: (order.index(found[0][0]), found[0][1]))
     errors: list[SlipwayError] = [
-        UsageError(problem.what, where=f"{shown}:{file.line(problem)}", cure=problem.cure)
-        for problem in sorted(unique, key=file.line)
+        UsageError(problem.what, where=f"{name}:{line}", cure=problem.cure)
+        for (name, line), problem in places
     ]
     return BadInputError(errors)
 

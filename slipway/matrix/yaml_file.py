@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -26,17 +26,28 @@ class Problem:
     what: str
     cure: str
     line: int = 0
+    file: str = ""  # with `line`: which one of several
 
 
 @dataclass
 class YamlFile:
     """The values of one file. `lines` has the line of every key and list item, counted from 1;
-    `texts` has every scalar as it is written, so that a cure can quote it."""
+    `texts` has every scalar as it is written, so that a cure can quote it. Where several files are
+    taken together, `owners` has the file of each of their keys and of their keys' keys."""
 
     data: Any = None
+    name: str = ""
     lines: dict[Path, int] = field(default_factory=lambda: {(): 1})
     texts: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    owners: dict[Path, str] = field(default_factory=dict)
+
+    def place(self, problem: Problem) -> tuple[str, int]:
+        """The file and the line of a problem."""
+        if problem.path is None:
+            return problem.file or self.name, self.line(problem)
+        owner = self.owners.get(problem.path[:2]) or self.owners.get(problem.path[:1])
+        return owner or self.name, self.line(problem)
 
     def line(self, problem: Problem) -> int:
         """Where a problem is: the nearest enclosing thing that the file has."""
@@ -48,13 +59,73 @@ class YamlFile:
         return self.lines[path]
 
 
-def read_yaml(text: str) -> YamlFile:
+def merge_files(files: Sequence[YamlFile]) -> YamlFile:
+    """Several files as one, whose sections are the sections of all; a name twice is a problem."""
+    merged = YamlFile(data={} if any(isinstance(f.data, Mapping) for f in files) else None)
+    merged.name = files[0].name if files else ""
+    for file in files:
+        merged.problems += [
+            replace(problem, path=None, line=file.line(problem), file=file.name)
+            for problem in file.problems
+        ]
+        if not isinstance(file.data, Mapping):
+            if file.data is not None:
+                what = "the file must be a mapping, not something else"
+                merged.problems.append(Problem(None, what, "as addons: {name: ...}", 1, file.name))
+            continue
+        for key, value in file.data.items():
+            _merge_key(merged, file, key, value)
+    return merged
+
+
+def _merge_key(merged: YamlFile, file: YamlFile, key: str, value: Any) -> None:
+    first = key not in merged.data
+    both = isinstance(value, Mapping) and isinstance(merged.data.get(key, {}), Mapping)
+    if not first and not both:
+        merged.problems.append(_again(merged, file, (key,)))
+        return
+    if first:
+        merged.owners[(key,)] = file.name
+        merged.lines[(key,)] = file.lines[(key,)]
+        merged.texts |= {path: text for path, text in file.texts.items() if path == (key,)}
+    if not isinstance(value, Mapping):
+        merged.data[key] = value
+        _take(merged, file, (key,))
+        return
+    entries = merged.data.setdefault(key, {})
+    for name, entry in value.items():
+        path = (key, name)
+        if name in entries:
+            merged.problems.append(_again(merged, file, path))
+            continue
+        entries[name] = entry
+        merged.owners[path] = file.name
+        _take(merged, file, path)
+
+
+def _take(merged: YamlFile, file: YamlFile, path: Path) -> None:
+    """The lines and texts of a key and of all that is below it."""
+    depth = len(path)
+    merged.lines |= {place: line for place, line in file.lines.items() if place[:depth] == path}
+    merged.texts |= {place: text for place, text in file.texts.items() if place[:depth] == path}
+
+
+def _again(merged: YamlFile, file: YamlFile, path: Path) -> Problem:
+    there, line = merged.place(Problem(path, "", ""))
+    what = f"{'.'.join(map(str, path))} is stated here and in {there}:{line}"
+    cure = "keep one of the two: a file of versions.d adds to versions.yaml, it replaces nothing"
+    return Problem(None, what, cure, file.lines[path], file.name)
+
+
+def read_yaml(text: str, name: str = "") -> YamlFile:
     """Read one document; what is wrong with it is in `problems`, never an exception."""
-    file = YamlFile()
+    file = YamlFile(name=name)
     try:
         root = YAML(typ="safe", pure=True).compose(text)
         if root is None:
-            file.problems.append(Problem((), "the file is empty", "restore it from git"))
+            file.problems.append(
+                Problem((), "the file is empty", "restore it from git, or remove it")
+            )
         else:
             file.data = _value(file, root, ())
     except MarkedYAMLError as error:

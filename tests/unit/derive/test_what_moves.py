@@ -106,7 +106,7 @@ def holds_nothing(name: str) -> bool:
 @pytest.mark.parametrize(
     "kind",
     [
-        "README.md", "versions.yaml", ".ci", ".git", "bench", "docs", "entrypoints", "examples",
+        "README.md", "versions", ".ci", ".git", "bench", "docs", "entrypoints", "examples",
         "images/generated", "images/templates", "inv", "pyproject", "requirements", "slipway",
         "tasks", "tests", "CONTRIBUTING", "LICENSE", ".hadolint", ".github", "schema", "CHANGELOG",
         "SECURITY", ".editorconfig", ".pre-commit",

@@ -26,7 +26,7 @@ from slipway.matrix.model import (
     WaitingBase,
     past_support,
 )
-from slipway.matrix.upstream_tables import (
+from slipway.matrix.upstream.upstream_tables import (
     SERVING_TABLES,
     TRAINING_TABLES,
     PublishedImage,

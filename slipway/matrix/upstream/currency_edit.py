@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from packaging.version import Version
 
-from slipway.matrix.currency import CurrencyFinding
 from slipway.matrix.model import Matrix
-from slipway.matrix.upstream_tables import PublishedImage
+from slipway.matrix.upstream.currency import CurrencyFinding
+from slipway.matrix.upstream.upstream_tables import PublishedImage
 
 _QUESTIONS = {
     "torch": "which patch release is it?",
