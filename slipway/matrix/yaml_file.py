@@ -41,6 +41,7 @@ class YamlFile:
     texts: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     owners: dict[Path, str] = field(default_factory=dict)
+    is_empty: bool = False  # comments at most
 
     def place(self, problem: Problem) -> tuple[str, int]:
         """The file and the line of a problem."""
@@ -64,6 +65,8 @@ def merge_files(files: Sequence[YamlFile]) -> YamlFile:
     merged = YamlFile(data={} if any(isinstance(f.data, Mapping) for f in files) else None)
     merged.name = files[0].name if files else ""
     for file in files:
+        if file.is_empty and file is not files[0]:
+            continue  # it adds nothing yet
         merged.problems += [
             replace(problem, path=None, line=file.line(problem), file=file.name)
             for problem in file.problems
@@ -123,9 +126,8 @@ def read_yaml(text: str, name: str = "") -> YamlFile:
     try:
         root = YAML(typ="safe", pure=True).compose(text)
         if root is None:
-            file.problems.append(
-                Problem((), "the file is empty", "restore it from git, or remove it")
-            )
+            file.is_empty = True
+            file.problems.append(Problem((), "the file is empty", "restore it from git"))
         else:
             file.data = _value(file, root, ())
     except MarkedYAMLError as error:

@@ -51,6 +51,12 @@ def test_entries_of_a_file_come_after_those_of_versions_yaml(tmp_path: Path) -> 
     assert matrix.images[:-1] == load_matrix(tmp_path / "upstream.yaml").images
 
 
+def test_a_file_of_comments_adds_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, a_yaml="# addons: {}\n")
+    (tmp_path / "upstream.yaml").write_text(SMALL)
+    assert load_matrix(path) == load_matrix(tmp_path / "upstream.yaml")
+
+
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     split = OURS.index("images:")
     path = write(tmp_path, b_yaml=OURS[:split], a_yaml=OURS[split:])
@@ -90,7 +96,6 @@ def test_two_files_of_ones_own_cannot_have_a_name_twice_either(tmp_path: Path) -
         ("addon: {}\n", "own.yaml:1", "unknown key 'addon' (did you mean addons?)"),
         ("- addons\n", "own.yaml:1", "the file must be a mapping"),
         ("addons: []\n", "own.yaml:1", "addons is stated here and in"),
-        ("", "own.yaml:1", "the file is empty"),
         ("addons:\n  a: {env: {A: b}, because: x}\n  a: {}\n", "own.yaml:3", "'a' is here twice"),
         (OURS.replace("only:", "with: {x: 1.0.0}\n    only:"), "own.yaml:2", "has no `version`"),
     ],
