@@ -38,7 +38,7 @@ _remembered: set[str] = set()
 def remember_secret(value: str) -> None:
     """Hide a value from now on, wherever it stands: a password that was read from a file."""
     if len(value.strip()) >= _SHORTEST:
-        _remembered.update({value, value.strip()})
+        _remembered.update({value, value.strip(), value.encode("unicode_escape").decode()})
 
 
 def secret_values(environ: Mapping[str, str]) -> frozenset[str]:
@@ -47,6 +47,8 @@ def secret_values(environ: Mapping[str, str]) -> frozenset[str]:
     for name, value in environ.items():
         if _SECRET_NAME.search(name) and not _NOT_SECRET.search(name):
             secrets.update({value, value.strip(), *value.split()})
+            # As a library's words quote it: b'abc\\ndef'.
+            secrets.add(value.encode("unicode_escape").decode())
         for login in _URL_LOGIN.finditer(value):
             password = login[2].partition(":")[2]
             secrets.update({login[2], password, unquote(password)})

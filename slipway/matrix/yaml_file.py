@@ -13,6 +13,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from slipway.core import error_text
+
 Path = tuple["str | int", ...]
 
 _WHOLE = re.compile("[0-9]{1,12}")
@@ -133,12 +135,15 @@ def read_yaml(text: str, name: str = "") -> YamlFile:
     except MarkedYAMLError as error:
         file.problems.append(_syntax(error))
     except YAMLError as error:  # a character that YAML does not allow; it has no line
-        reason = str(error).splitlines()[0]
+        reason = error_text(error).splitlines()[0]
         file.problems.append(
             Problem((), f"not YAML: {reason}", "save the file as plain UTF-8 text")
         )
     except RecursionError:
         file.problems.append(Problem((), "nested too deeply", "three or four levels are enough"))
+    except Exception as error:  # noqa: BLE001  the parser's own mistakes
+        what = f"the YAML parser fails at it: {error_text(error)}"
+        file.problems.append(Problem((), what, "write it in plain YAML, or restore it from git"))
     return file
 
 

@@ -10,9 +10,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import boto3
-import botocore.exceptions
-
 from slipway.core import Project, SlipwayError, human_bytes
 from slipway.derive import expected_files, find_drift
 from slipway.engine import EngineUnavailableError, connect
@@ -20,7 +17,7 @@ from slipway.matrix import past_support
 from slipway.pipeline import host_tools
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
-from slipway.registry import local_registry_status
+from slipway.registry import find_aws_credentials, local_registry_status
 
 State = Literal["ok", "note", "wrong"]
 
@@ -134,12 +131,13 @@ def _registry(root: Path) -> MachineCheck:
 
 def _aws() -> MachineCheck:
     try:
-        credentials = boto3.session.Session().get_credentials()
-    except botocore.exceptions.BotoCoreError as error:
-        return MachineCheck("note", "AWS credentials", str(error), "Needed only for private ECR.")
-    if credentials is None:
+        method = find_aws_credentials()
+    except SlipwayError as error:
+        cure = f"{error.cure or ''} Needed only for private ECR.".strip()
+        return MachineCheck("note", "AWS credentials", error.what, cure)
+    if method is None:
         return MachineCheck("note", "AWS credentials", "none", "Needed only for private ECR.")
-    return MachineCheck("ok", "AWS credentials", f"found ({credentials.method})")
+    return MachineCheck("ok", "AWS credentials", f"found ({method})")
 
 
 def check_machine(root: Path, config: Any) -> tuple[MachineCheck, ...]:

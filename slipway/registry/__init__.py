@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from slipway.registry.distribution.image_copy import CopyResult, Repository, copy_image
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
+    from slipway.registry.ecr import find_aws_credentials
     from slipway.registry.ecr_target import (
         check_alias_can_move,
         find_ecr_target,
@@ -76,6 +77,7 @@ __all__ = [
     "copy_image",
     "credentials_for",
     "digest_of",
+    "find_aws_credentials",
     "find_ecr_target",
     "local_registry_status",
     "media_type_of",
@@ -94,6 +96,7 @@ __getattr__ = lazy_face(
         "distribution.image_copy": "CopyResult Repository copy_image",
         "distribution.registry_client": "RegistryClient",
         "distribution.retry": "RetryPolicy",
+        "ecr": "find_aws_credentials",
         "ecr_target": "check_alias_can_move find_ecr_target prepare_repository",
         "errors": (
             "ImageMissingError ImmutableTagError NoCredentialsError NotAuthorisedError "

@@ -19,6 +19,7 @@ from slipway.engine import (
 from slipway.registry.distribution import RetryPolicy, forget_credentials
 from slipway.registry.ecr import access_denied
 from slipway.registry.errors import (
+    SERVER_TROUBLE,
     RepositoryMissingError,
     immutable_tag_error,
     login_refused,
@@ -122,5 +123,5 @@ def _typed(
     if error.kind == "throttled":
         return throttled_error(where, text)
     if error.kind in ("server", "network"):
-        return unavailable_error(where, text)
+        return unavailable_error(where, text, SERVER_TROUBLE if error.kind == "server" else None)
     return error

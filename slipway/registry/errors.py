@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 
 from slipway.core import SlipwayError
 from slipway.registry.hosts import is_loopback
@@ -43,6 +45,10 @@ class ImageMissingError(RegistryError):
 
 class ImmutableTagError(RegistryError):
     """The tag exists with another image, and tags do not move."""
+
+
+class ClockError(RegistryError):
+    """This machine's clock is wrong, so that what it signs or checks is of another time."""
 
 
 class ManifestError(RegistryError):
@@ -140,13 +146,69 @@ def immutable_tag_error(where: str, text: str) -> ImmutableTagError:
     )
 
 
-def unavailable_error(where: str, text: str) -> RegistryUnavailableError:
-    """Nobody answers, or only with server errors."""
+def unavailable_error(where: str, text: str, cure: str | None = None) -> RegistryUnavailableError:
+    """Nobody answers, or only with server errors.
+
+    `cure` None: the way there can be the cause, and nothing more is known.
+    """
     local = is_loopback(where.partition("/")[0])
     return RegistryUnavailableError(
         f"the registry cannot be used now ({text})",
         where=where,
         cure="`inv registry.up` starts the local registry."
         if local
-        else "Check the network and the proxy settings, or try later.",
+        else cure or "Check the network and the proxy settings, or try later.",
     )
+
+
+SERVER_TROUBLE = "It is the server's own trouble, or a proxy's on the way: try later."
+"""The cure for an answer of 500 and more: the network has brought it."""
+
+
+def web_page_error(where: str, page: str) -> RegistryUnavailableError:
+    """Somebody else answers: a captive portal, a proxy that wants a login, a web server."""
+    return RegistryUnavailableError(
+        f"a web page answers in its place ({page_title(page) or 'without a title'})",
+        where=where,
+        cure="Check the host's name. A captive portal or a proxy that wants a login answers like "
+        "this, too: a browser on this network shows it.",
+    )
+
+
+def is_web_page(text: str) -> bool:
+    """Whether an answer's text is HTML."""
+    return (
+        re.match(r"(?is)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype html|html)\b", text)
+        is not None
+    )
+
+
+def page_title(page: str) -> str:
+    """The title of an HTML page, in one line."""
+    found = re.search(r"(?is)<title[^>]*>(.{0,200}?)</title", page)
+    return " ".join(found[1].split()) if found else ""
+
+
+def clock_error(where: str, text: str, ahead: timedelta | None) -> ClockError:
+    """`ahead`: how far this machine's clock is before the server's, None where nobody knows."""
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    wrong = "wrong"
+    if ahead is not None:
+        way = "ahead of" if ahead > timedelta(0) else "behind"
+        wrong = f"{clock_span(ahead)} {way} the server's"
+    return ClockError(
+        f"this machine's clock is {wrong}: it says {now} UTC ({text})",
+        where=where,
+        cure="Set the clock (`timedatectl set-ntp true`, or `date`); the login itself may be good.",
+    )
+
+
+def clock_span(span: timedelta) -> str:
+    """A length of time in words: "2 h 5 min", "40 s"."""
+    seconds = round(abs(span.total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    days, rest = divmod(seconds, 86400)
+    hours, rest = divmod(rest, 3600)
+    parts = [(days, "days"), (hours, "h"), (rest // 60, "min")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count)

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
+from slipway.core import UsageError
+
 PUBLIC_ECR = "public.ecr.aws"
 
 # Docker Hub is named docker.io in references and serves its API elsewhere
@@ -25,6 +27,10 @@ _ECR = re.compile(
 # Dual-stack hosts end in "on.<something>", which partition data does not carry
 # (ECR user guide, "Making requests to Amazon ECR registries").
 _DUAL_STACK = {"aws": "on.aws", "aws-us-gov": "on.aws", "aws-cn": "on.amazonwebservices.com.cn"}
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123, 2.1
+_LONGEST_NAME = 253
+_PORT = re.compile(r"(^|[^:]|\]):[0-9]{1,9}$")
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,34 @@ def parse_ecr_host(host: str) -> EcrHost | None:
     return EcrHost(match["account"], match["region"], partition, bool(match["fips"]), dual)
 
 
+def check_host(host: str) -> None:
+    """Raises UsageError for what cannot be a registry's host[:port]; shows no login in it."""
+    reason = ""
+    name, colon, port = host.rpartition(":") if _PORT.search(host) else (host, "", "")
+    if "@" in host:
+        host, reason = host.rpartition("@")[2], "a login does not belong into it"
+    elif name.startswith("[") or name.count(":") > 1:
+        try:
+            ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            reason = "the part in brackets is no IPv6 address"
+        if not (name.startswith("[") and name.endswith("]")):
+            reason = "an IPv6 address stands in brackets: [::1]:5000"
+    elif not name or len(name) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, name.split("."))):
+        reason = "a name has letters, digits and hyphens, with dots between its parts"
+    if not reason and colon and not 0 < int(port) < 1 << 16:
+        reason = "a port is a number from 1 to 65535"
+    if reason:
+        raise UsageError(
+            f"{host[:100]!r} is no registry's name: {reason}",
+            cure="Name it as HOST/REPOSITORY or HOST:PORT/REPOSITORY; logins are `docker login`'s.",
+        )
+
+
 def is_loopback(host: str) -> bool:
     """Whether host[:port] is this machine: 127.0.0.0/8, ::1 or localhost."""
-    name = host[1 : host.index("]")] if host.startswith("[") else host.rsplit(":", 1)[0]
+    bracketed = host.startswith("[")
+    name = host[1:].partition("]")[0] if bracketed else host.rsplit(":", 1)[0]
     if name == "localhost":
         return True
     try:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from slipway.core import Credentials
 from slipway.registry.docker_logins import docker_login
-from slipway.registry.ecr import aws_errors, connect_ecr
+from slipway.registry.ecr import aws_errors, connect_ecr, find_aws_credentials, make_client
 from slipway.registry.errors import NoCredentialsError, NotAuthorisedError
 from slipway.registry.hosts import PUBLIC_ECR, EcrHost, parse_ecr_host
 from slipway.registry.target import Target
@@ -104,28 +104,26 @@ def private_token(
     )
     with aws_errors("ecr:GetAuthorizationToken", where):
         data = client.get_authorization_token()["authorizationData"][0]
-    return Token(
-        _decoded(data["authorizationToken"]),
-        data["expiresAt"],
-        urlsplit(data["proxyEndpoint"]).netloc,
-    )
+        return Token(
+            _decoded(data["authorizationToken"]),
+            data["expiresAt"],
+            urlsplit(data["proxyEndpoint"]).netloc,
+        )
 
 
 def _public_token() -> Token | None:
     """A token for public.ecr.aws, which is faster with one; None where there is none to have."""
-    import boto3
-
     try:
+        if find_aws_credentials() is None:
+            return None
         with aws_errors("ecr-public:GetAuthorizationToken", PUBLIC_ECR):
-            session = boto3.session.Session()
-            if session.get_credentials() is None:
-                return None
             # The only region of this API (ECR Public user guide, "Registry authentication").
-            data = session.client("ecr-public", region_name="us-east-1").get_authorization_token()
+            client = make_client("ecr-public", "us-east-1")
+            answer = client.get_authorization_token()["authorizationData"]
+            token = _decoded(answer["authorizationToken"])
+            return Token(token, answer["expiresAt"], PUBLIC_ECR)
     except (NoCredentialsError, NotAuthorisedError):
         return None  # anonymous pulls need no rights
-    answer = data["authorizationData"]
-    return Token(_decoded(answer["authorizationToken"]), answer["expiresAt"], PUBLIC_ECR)
 
 
 def _emulated(host: str) -> Token | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO, cast
 
-from invoke.config import Config
+from invoke.config import AmbiguousMergeError, Config
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
@@ -21,6 +21,7 @@ from slipway.core import (
     USAGE,
     RedactingStream,
     did_you_mean,
+    error_text,
     handle_signals,
     interrupt_exit_code,
 )
@@ -98,6 +99,27 @@ class InvConfig(Config):
         except ValueError as error:
             names = ", ".join(sorted(name for name in os.environ if name.startswith("INVOKE_")))
             raise Exit(f"inv: {error}\n  Correct it: one of {names}.", USAGE) from error
+
+    def _load_file(self, prefix: str, absolute: bool = False, merge: bool = True) -> None:
+        """Read one of invoke's files; one that cannot be read, or is no mapping, exits with 3."""
+        try:
+            super()._load_file(prefix, absolute, merge)
+            if not isinstance(getattr(self, f"_{prefix}"), Mapping):
+                raise TypeError("it is no mapping of names to values")
+        except Exception as error:
+            path = getattr(self, f"_{prefix}_path", None) or f"{prefix} configuration"
+            text = "; ".join(error_text(error).split("\n"))
+            raise Exit(f"inv: {path}: {text}\n  Correct or remove the file.", USAGE) from error
+
+    def merge(self) -> None:
+        """Put all settings together; a section that is a plain value somewhere exits with 3."""
+        try:
+            super().merge()
+        except AmbiguousMergeError as error:
+            files = ("system", "user", "project", "runtime")
+            paths = ", ".join(str(p) for f in files if (p := getattr(self, f"_{f}_path", None)))
+            text = f"a setting is of two kinds: {error_text(error)}"
+            raise Exit(f"inv: {text}\n  Correct it in {paths}.", USAGE) from error
 
 
 class InvProgram(Program):

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import ReadTimeoutError
 
-from slipway.registry.errors import RegistryError
+from slipway.registry.errors import RegistryError, web_page_error
 from slipway.registry.hosts import is_private_address
 
 ANSWER_LIMIT = 4 << 20
@@ -35,7 +35,9 @@ def raw_pieces(response: requests.Response, size: int) -> Iterator[bytes]:
         yield from response.raw.stream(size, decode_content=False)
     except ReadTimeoutError as error:
         raise requests.exceptions.ConnectionError(error) from error
-    except HTTPError as error:
+    except requests.exceptions.RequestException:
+        raise
+    except Exception as error:  # urllib3's own, and those of what it stands on
         raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
@@ -55,6 +57,16 @@ def read_answer(response: requests.Response, where: str) -> bytes:
             response.close()
             raise RegistryError(f"the answer did not end in {ANSWER_SECONDS:.0f} s", where=where)
     return bytes(body)
+
+
+def refuse_web_page(response: requests.Response, where: str) -> None:
+    """Raises RegistryUnavailableError where a success is a page for people: a portal's, a proxy's.
+
+    A refusal may be one: web servers stand before many registries.
+    """
+    page = response.headers.get("Content-Type", "").lower().startswith("text/html")
+    if response.status_code == 511 or (page and response.status_code < 300):
+        raise web_page_error(where, read_answer(response, where).decode("utf-8", "replace"))
 
 
 def origin_of(url: str) -> tuple[str, str, int]:
@@ -87,7 +99,12 @@ def resolve_location(base: str, requested: str, location: str) -> str:
     elif _is_private_url(url) and not _is_private_url(base):
         refusal = "which is an address of this machine or its own network"
     if refusal:
-        raise RegistryError(f"sends us to {location[:200]!r}, {refusal}", where=origin_of(base)[1])
+        raise RegistryError(
+            f"sends us to {location[:200]!r}, {refusal}",
+            where=origin_of(base)[1],
+            cure="Nothing was sent there. A captive portal or a proxy that wants a login sends "
+            "everyone on like this.",
+        )
     return url
 
 

@@ -12,10 +12,12 @@ from typing import BinaryIO, Protocol
 
 import requests
 
+from slipway.registry.distribution.http_boundary import http_failure
 from slipway.registry.distribution.registry_client import RegistryClient
 from slipway.registry.distribution.retry import retry_after
-from slipway.registry.distribution.transport import RETRIED, transport_reason
+from slipway.registry.distribution.transport import RETRIED
 from slipway.registry.errors import (
+    SERVER_TROUBLE,
     NoCredentialsError,
     NotAuthorisedError,
     RegistryError,
@@ -166,11 +168,10 @@ class _Upload:
                 failures = 0
             else:
                 failures += 1
-                text, asked = trouble
+                failure, asked = trouble
                 if failures >= self._registry.attempts:
-                    where = self._registry.name(self._repository, self._digest)
-                    raise unavailable_error(where, text)
-                self._registry.pause(failures, asked)
+                    raise failure
+                self._registry.pause(failures, asked, failure)
                 before, offset = offset, self._offset(start + len(piece))
                 if offset < start:
                     pieces = self._pieces(source, offset)
@@ -193,9 +194,10 @@ class _Upload:
         if held:
             yield bytes(held)
 
-    def _piece(self, piece: bytes, offset: int) -> tuple[str, float | None] | None:
+    def _piece(self, piece: bytes, offset: int) -> tuple[RegistryError, float | None] | None:
         """Send one piece. None when the registry has all of it; else what went wrong, and the
         seconds that the registry asks us to wait."""
+        where = self._registry.name(self._repository, self._digest)
         try:
             response = self._registry.request(
                 "PATCH",
@@ -210,15 +212,15 @@ class _Upload:
                 patient=False,
             )
         except requests.exceptions.RequestException as error:
-            return transport_reason(error), None
+            return http_failure(error, where, self._location), None
         if response.status_code in (202, 204):
             self._follow(response)
             return None
         if response.status_code in RETRIED or response.status_code in (404, 416):
             reason = registry_reply(response.content).message or response.reason or ""
             asked = retry_after(response.headers.get("Retry-After"))
-            return f"{response.status_code} {reason}", asked
-        where = self._registry.name(self._repository, self._digest)
+            text = f"{response.status_code} {reason}"
+            return unavailable_error(where, text, SERVER_TROUBLE), asked
         raise refusal_error(response.status_code, response.content, where=where)
 
     def _offset(self, sent: int) -> int:

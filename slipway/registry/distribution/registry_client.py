@@ -15,14 +15,18 @@ import requests
 from slipway.core import CredentialsFor, OnEvent, silent
 from slipway.registry.distribution.answers import raw_pieces
 from slipway.registry.distribution.auth import TRIES, RegistryLogin, is_expired
+from slipway.registry.distribution.http_boundary import (
+    http_failure,
+    storage_failure,
+    storage_refusal,
+)
 from slipway.registry.distribution.retry import RetryPolicy
-from slipway.registry.distribution.transport import RegistryTransport, transport_reason
+from slipway.registry.distribution.transport import RegistryTransport
 from slipway.registry.errors import (
     ImageMissingError,
     ManifestError,
     RegistryError,
     refusal_error,
-    unavailable_error,
 )
 from slipway.registry.hosts import api_repository
 from slipway.registry.manifests import (
@@ -327,7 +331,7 @@ def read_blob(
     while not whole:
         with contextlib.closing(rest(offset)) as response:
             if response.status_code not in (200, 206):
-                raise refusal_error(response.status_code, response.content, where=facts.where)
+                raise storage_refusal(response, facts.where)
             if response.status_code == 206:
                 _check_start(response, offset)
             skip = offset if response.status_code == 200 else 0  # a server without ranges
@@ -356,7 +360,9 @@ def read_blob(
                 whole = facts.size is not None and offset == facts.size
                 cuts += 1
                 if cuts >= attempts and not whole:
-                    raise unavailable_error(facts.where, transport_reason(error)) from error
+                    url = response.url
+                    kind = storage_failure if response.history else http_failure
+                    raise kind(error, facts.where, url) from error
         if not whole:
             pause(cuts)
     if facts.size is not None and offset != facts.size:

@@ -7,11 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.exceptions import NameResolutionError
 
 from slipway.core import Event, OnEvent, silent
 from slipway.registry.distribution.answers import (
@@ -19,16 +19,27 @@ from slipway.registry.distribution.answers import (
     REDIRECTS,
     origin_of,
     read_answer,
+    refuse_web_page,
     resolve_location,
+)
+from slipway.registry.distribution.http_boundary import (
+    http_failure,
+    is_unknown_name,
+    requests_errors,
+    storage_failure,
+    storage_refusal,
 )
 from slipway.registry.distribution.retry import RetryPolicy, host_pause, retry_after
 from slipway.registry.errors import (
+    SERVER_TROUBLE,
     RegistryError,
+    clock_span,
     registry_reply,
     throttled_error,
     unavailable_error,
 )
-from slipway.registry.hosts import api_host, is_loopback
+from slipway.registry.hosts import api_host, check_host, is_loopback
+from slipway.registry.http_settings import REQUESTS_BUNDLES
 
 RETRIED = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 """Statuses that a later try may turn into success; the set that crane retries
@@ -36,6 +47,8 @@ RETRIED = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 
 WORTH_SAYING_S = 1.0
 """A person who watches wants to know of a wait that is longer."""
+
+_LONGEST_SAID_S = 1e9  # a header may ask for a number that no calendar has
 
 TIMEOUT_S = (10.0, 60.0)  # to connect; between two bytes
 
@@ -68,6 +81,7 @@ class RegistryTransport:
         policy: RetryPolicy | None = None,
         on_event: OnEvent = silent,
     ):
+        check_host(host)
         self.host = host
         self._on_event = on_event
         plain = is_loopback(host) if insecure is None else insecure
@@ -96,8 +110,7 @@ class RegistryTransport:
             # requests does not.
             session.trust_env = not is_loopback(self.host)
             # requests itself does not know SSL_CERT_FILE (psf/requests#2899).
-            bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-            session.verify = next(filter(None, map(os.environ.get, bundles)), True)
+            session.verify = next(filter(None, map(os.environ.get, REQUESTS_BUNDLES)), True)
             with self._lock:
                 self._sessions.append(session)
             self._local.session = session
@@ -121,30 +134,36 @@ class RegistryTransport:
         are read here, as far as any registry needs them.
         """
         target = url if "://" in url else f"{self.base}{url}"
-        first = target
+        first, history = target, list[requests.Response]()
         for _ in range(MOST_REDIRECTS + 1):
             own = origin_of(target) == origin_of(first)
-            response = self._session().request(
-                method,
-                target,
-                headers={"Accept-Encoding": "identity", **(headers or {})},
-                params=dict(params or {}) if target == first else {},
-                data=body,
-                auth=_Authorization(authorization if own else None),
-                stream=True,
-                timeout=TIMEOUT_S,
-                allow_redirects=False,
-            )
+            with requests_errors(self.host, target):
+                response = self._session().request(
+                    method,
+                    target,
+                    headers={"Accept-Encoding": "identity", **(headers or {})},
+                    params=dict(params or {}) if target == first else {},
+                    data=body,
+                    auth=_Authorization(authorization if own else None),
+                    stream=True,
+                    timeout=TIMEOUT_S,
+                    allow_redirects=False,
+                )
             self._gate.down = False
+            response.history = history
             location = response.headers.get("Location")
             redirected = response.status_code in REDIRECTS and method in ("GET", "HEAD")
             if not redirected or location is None:
-                if not (stream and response.status_code in (200, 206)):
-                    response._content = read_answer(response, self.host)
-                    response._content_consumed = True  # type: ignore[attr-defined]
+                with requests_errors(self.host, target):
+                    refuse_web_page(response, self.host)
+                    if not (stream and response.status_code in (200, 206)):
+                        response._content = read_answer(response, self.host)
+                        response._content_consumed = True  # type: ignore[attr-defined]
                 return response
             response.close()
             target = resolve_location(self.base, target, location)
+            if origin_of(target) != origin_of(first):
+                history = [response]
         raise RegistryError(f"redirects more than {MOST_REDIRECTS} times", where=self.host)
 
     def is_own(self, url: str) -> bool:
@@ -170,7 +189,7 @@ class RegistryTransport:
             try:
                 response = tried()
             except requests.exceptions.RequestException as error:
-                failure = _broken(error, where)
+                failure = self._broken(error, where)
                 lost = isinstance(error, requests.exceptions.ConnectionError)
                 last = not _may_pass(error)
             else:
@@ -179,20 +198,31 @@ class RegistryTransport:
                 failure, asked = _refused(response, where)
                 lost = last = False
             failures += 1
-            if asked is not None and asked > self.policy.obey:
-                raise type(failure)(
-                    f"{failure.what}; it asks for a wait of {asked:.0f} s, and "
-                    f"{self.policy.obey:.0f} s is the longest that is waited",
-                    where=where,
-                    cure="Run it again after that time: what was uploaded is not sent again.",
-                ) from failure
             if last or failures >= attempts:
                 self._gate.down = lost
                 raise failure
-            self.pause(failures, asked)
+            self.pause(failures, asked, failure)
 
-    def pause(self, failures: int, asked: float | None = None) -> None:
-        """Wait as the policy says after so many failures; `asked` is the host's Retry-After."""
+    def _broken(self, error: requests.exceptions.RequestException, where: str) -> RegistryError:
+        request = getattr(error, "request", None)
+        url = getattr(request, "url", None) or self.base
+        return (http_failure if self.is_own(url) else storage_failure)(error, where, url)
+
+    def pause(
+        self, failures: int, asked: float | None = None, failure: RegistryError | None = None
+    ) -> None:
+        """Wait as the policy says after so many failures; `asked` is the host's Retry-After.
+
+        Raises `failure`, with both times, where the host asks for more than is ever waited.
+        """
+        if failure is not None and asked is not None and asked > self.policy.obey:
+            wait = clock_span(timedelta(seconds=min(asked, _LONGEST_SAID_S)))
+            raise type(failure)(
+                f"{failure.what}; it asks for a wait of {wait}, and {self.policy.obey:.0f} s is "
+                "the longest that is waited",
+                where=failure.where,
+                cure="Run it again after that time: what was uploaded is not sent again.",
+            ) from failure
         seconds = self.policy.delay(failures, asked)
         if seconds >= WORTH_SAYING_S:
             why = "as it asks" if asked else "after a failure"
@@ -211,42 +241,20 @@ def _refused(response: requests.Response, where: str) -> tuple[RegistryError, fl
     asked = retry_after(response.headers.get("Retry-After"))
     if response.status_code == 429:
         return throttled_error(where, text), 0.0 if asked is None else asked
-    return unavailable_error(where, text), asked
+    if response.history:
+        return storage_refusal(response, where), asked
+    return unavailable_error(where, text, SERVER_TROUBLE), asked
 
 
 def _may_pass(error: requests.exceptions.RequestException) -> bool:
     """Whether a later try can succeed: not with a bad certificate, name, URL or proxy."""
     if isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError):
         return False
-    if isinstance(error, requests.exceptions.ConnectionError) and error.args:
-        return not isinstance(getattr(error.args[0], "reason", None), NameResolutionError)
+    if is_unknown_name(error):
+        return False
     return isinstance(
         error,
         requests.exceptions.ConnectionError
         | requests.exceptions.Timeout
         | requests.exceptions.ChunkedEncodingError,
     )
-
-
-def _broken(error: requests.exceptions.RequestException, where: str) -> RegistryError:
-    if isinstance(error, requests.exceptions.SSLError):
-        return RegistryError(
-            f"the server's certificate is not trusted ({transport_reason(error)})",
-            where=where,
-            cure="Behind a proxy with its own certificate authority, name its bundle in "
-            "REQUESTS_CA_BUNDLE or SSL_CERT_FILE.",
-        )
-    return unavailable_error(where, transport_reason(error))
-
-
-def transport_reason(error: BaseException) -> str:
-    """The innermost words: requests wraps urllib3, which wraps the socket's error."""
-    inner = getattr(error, "reason", None)
-    causes = [inner, *reversed(error.args)]
-    cause = next((part for part in causes if isinstance(part, BaseException)), None)
-    if cause is not None:
-        return transport_reason(cause)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    # urllib3 puts the connection's own description before the words.
-    return str(error).rsplit(">: ", 1)[-1].rsplit("): ", 1)[-1]

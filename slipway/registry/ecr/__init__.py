@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.registry.ecr.aws_boundary import access_denied, aws_errors
     from slipway.registry.ecr.ecr_client import (
-        access_denied,
-        aws_errors,
         caller_account,
         connect_ecr,
+        find_aws_credentials,
+        make_client,
     )
     from slipway.registry.ecr.ecr_repository import (
         EcrRepository,
@@ -28,13 +29,16 @@ __all__ = [
     "caller_account",
     "connect_ecr",
     "ensure_repository",
+    "find_aws_credentials",
+    "make_client",
     "may_tag_move",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "ecr_client": "access_denied aws_errors caller_account connect_ecr",
+        "aws_boundary": "access_denied aws_errors",
+        "ecr_client": "caller_account connect_ecr find_aws_credentials make_client",
         "ecr_repository": "EcrRepository ensure_repository may_tag_move",
         "policies": "STAGING",
     },

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from slipway.core import UsageError
-from slipway.registry.ecr.ecr_client import aws_errors, caller_account, wrong_account
+from slipway.registry.ecr.aws_boundary import aws_errors, wrong_account
+from slipway.registry.ecr.ecr_client import caller_account
 from slipway.registry.ecr.policies import lifecycle_policy, merged_policy, pull_statements
 from slipway.registry.errors import NotAuthorisedError
 
@@ -121,7 +122,7 @@ class _Edge:
                 )
             except self._client.exceptions.RepositoryNotFoundException:
                 return None
-        return answer["repositories"][0]
+            return answer["repositories"][0]
 
     def create(self, alias_patterns: Sequence[str]) -> RepositoryTypeDef:
         if self._account is not None:

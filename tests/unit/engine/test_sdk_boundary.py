@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import inspect
-import socket
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import docker
-import docker.credentials.errors
-import docker.errors
 import pytest
-import requests
-import urllib3.exceptions
 
 from slipway.core import Project, SlipwayError
 from slipway.engine import Engine, EngineError, EngineUnavailableError, connect, sdk_errors
+from tests.support.exceptions import class_name, every_class, instance
 
-MODULES = (docker.errors, docker.credentials.errors, requests.exceptions, urllib3.exceptions)
-BARE = (
-    *(KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError, RuntimeError),
-    *(OSError, TimeoutError, ConnectionResetError, EOFError, RecursionError, UnicodeError),
-    *(socket.gaierror, http.client.IncompleteRead, http.client.BadStatusLine, Exception),
-)
-
-
-def classes(module: ModuleType) -> Iterator[type[Exception]]:
-    for _, value in sorted(vars(module).items()):
-        error = inspect.isclass(value) and issubclass(value, Exception)
-        if error and not issubclass(value, Warning):
-            yield value
-
-
-def instance(kind: type[Exception]) -> Exception:
-    """One of the class, however many arguments its constructor wants."""
-    for count in range(1, 7):
-        with contextlib.suppress(Exception):
-            return kind(*["boom"] * count)
-    made = kind.__new__(kind)
-    Exception.__init__(made, "boom")
-    return made
-
-
-EVERY = sorted(
-    {kind for module in MODULES for kind in classes(module)} | set(BARE),
-    key=lambda kind: f"{kind.__module__}.{kind.__name__}",
-)
+EVERY = every_class("docker", "requests", "urllib3")
 
 
 class Answering(Engine):
@@ -67,7 +30,7 @@ def engine(*, alive: bool) -> Engine:
 
 
 @pytest.mark.parametrize("alive", [True, False])
-@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+@pytest.mark.parametrize("kind", EVERY, ids=class_name)
 def test_every_exception_of_the_sdk_becomes_an_engine_error(
     kind: type[Exception], alive: bool
 ) -> None:
@@ -82,7 +45,7 @@ def test_our_own_errors_go_through_as_they_are() -> None:
         raise SlipwayError("mine")
 
 
-@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+@pytest.mark.parametrize("kind", EVERY, ids=class_name)
 def test_a_client_that_cannot_be_made_is_an_engine_that_cannot_be_used(
     kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

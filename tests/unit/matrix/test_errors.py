@@ -11,9 +11,12 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from slipway.core import USAGE, BadInputError, UsageError
 from slipway.matrix import load_matrix
+from slipway.matrix.yaml_file import read_yaml
+from tests.support.exceptions import class_name, every_class, instance
 from tests.support.matrix_samples import SMALL, changed, errors_of, loaded
 
 ROOT = Path(__file__).parents[3]
@@ -441,3 +444,16 @@ def test_every_line_of_the_real_file_may_be_lost_without_a_traceback(tmp_path: P
         path.write_text("\n".join(lines[:at] + lines[at + 1 :]))
         with suppress(BadInputError):  # some lines are comments, some lists may be shorter
             load_matrix(path)
+
+
+@pytest.mark.parametrize("kind", every_class("ruamel.yaml"), ids=class_name)
+def test_every_exception_of_the_yaml_library_is_an_error_of_the_file(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> object:
+        raise instance(kind)
+
+    monkeypatch.setattr(YAML, "compose", refuse)
+    file = read_yaml("a: 1")
+    assert [problem.cure != "" for problem in file.problems] == [True]
+    assert file.line(file.problems[0]) == 1

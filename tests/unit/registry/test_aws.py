@@ -24,7 +24,8 @@ from slipway.registry import (
     ThrottledError,
     WrongAccountError,
 )
-from slipway.registry.ecr.ecr_client import aws_errors, client_error, connect_ecr
+from slipway.registry.ecr.aws_boundary import aws_errors, client_error
+from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.registry.ecr.ecr_repository import ensure_repository
 from slipway.registry.ecr_target import find_ecr_target, prepare_repository
 

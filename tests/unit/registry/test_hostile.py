@@ -526,12 +526,71 @@ def test_a_wait_that_the_registry_asks_for_is_obeyed_and_said(
     assert [e.text for e in events] == [f"waiting 2 s for {server.host}, as it asks"]
 
 
+DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer(403, {}, DENIED), "it answers 403 AccessDenied no"),
+        (Answer(503, {}, b"<html><title>Too busy</title>"), "it answers 503 Too busy"),
+        (None, "cannot be reached"),
+    ],
+)
+def test_where_layers_are_on_another_host_that_is_named(
+    server: Server, answer: Answer | None, words: str
+) -> None:
+    digest = f"sha256:{'0' * 64}"
+    with served() as storage:
+        storage.answer = lambda *_: answer or Answer()
+        place = storage.host if answer else "127.0.0.1:9"
+        server.answer = lambda *_: Answer(307, {"Location": f"http://{place}/layer"})
+        with (
+            RegistryClient(server.host, anonymous, policy=QUICK) as client,
+            pytest.raises(RegistryError, match=words) as told,
+        ):
+            client.blob("a", digest)
+    assert "another host, 127.0.0.1:" in told.value.what
+    assert "S3" in (told.value.cure or "")
+
+
+@pytest.mark.parametrize("status", [200, 511])
+@pytest.mark.parametrize("ask", ["manifest", "head", "blob", "token"])
+def test_a_web_page_in_the_registrys_place_is_told_as_that(
+    server: Server, status: int, ask: str
+) -> None:
+    page = Answer(status, {"Content-Type": "text/html; charset=utf-8"}, b"<title>Log in</title>")
+    challenge = Answer(401, {"WWW-Authenticate": f'Bearer realm="http://{server.host}/token"'})
+    ask_token = ask == "token"
+    server.answer = lambda _, path, __: challenge if ask_token and "token" not in path else page
+    with RegistryClient(server.host, anonymous, policy=QUICK) as client:
+        kinds: dict[str, Callable[[str, str], object]] = {"blob": client.blob, "head": client.head}
+        asked = kinds.get(ask, client.manifest)
+        with pytest.raises(RegistryError, match="a web page answers in its place"):
+            asked("a", f"sha256:{'0' * 64}")
+
+
+def test_a_wait_of_hours_ends_an_upload_at_once(server: Server) -> None:
+    def answer(method: str, path: str, _: dict[str, str]) -> Answer:
+        if method == "POST":
+            return Answer(202, {"Location": f"{path}x"})
+        return Answer(503, {"Retry-After": "7200"}) if method == "PATCH" else Answer(404)
+
+    server.answer = answer
+    with (
+        RegistryClient(server.host, anonymous, policy=QUICK) as client,
+        pytest.raises(RegistryError, match="asks for a wait of 2 h"),
+    ):
+        upload_blob(client, "a", f"sha256:{'0' * 64}", io.BytesIO(b"x"), 1)
+    assert sum(method == "PATCH" for method, *_ in server.seen) == 1
+
+
 @pytest.mark.parametrize("asked", ["3600", "9" * 50, "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_wait_longer_than_ours_ends_at_once_and_says_how_long(server: Server, asked: str) -> None:
     server.answer = lambda *_: Answer(429, {"Retry-After": asked})
     with (
         RegistryClient(server.host, anonymous, policy=QUICK, on_event=silent) as client,
-        pytest.raises(ThrottledError, match=r"asks for a wait of \d+ s"),
+        pytest.raises(ThrottledError, match=r"asks for a wait of \d+ (h|days)"),
     ):
         client.manifest("a", "1")
     assert len(server.seen) == 1
