@@ -16,6 +16,7 @@ from slipway.tasks import (
     IMAGE_NAMES,
     JSON,
     NAMES,
+    NO_ENGINE,
     REGION,
     ROOT,
     SQSH,
@@ -107,13 +108,21 @@ def plan(
             say(line)
 
 
-@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD})
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **NO_ENGINE})
 def build(
-    c: Context, names: list[str], region: str = "", jobs: int = 0, unlocked: bool = False
+    c: Context,
+    names: list[str],
+    region: str = "",
+    jobs: int = 0,
+    unlocked: bool = False,
+    no_engine: bool = False,
+    base_from: str = "",
 ) -> None:
-    """Build images in the engine."""
+    """Build images in the engine, or as OCI layouts without one."""
     settings = pipeline.Settings.of(c.config, region=region, jobs=jobs)
-    request = pipeline.ShipRequest(("build",), unlocked=unlocked)
+    request = pipeline.ShipRequest(
+        ("build",), unlocked=unlocked, no_engine=no_engine, base_from=base_from
+    )
     pipeline.ship_images(ROOT, settings, names, request)
 
 
@@ -193,7 +202,7 @@ def _print_changes(changes: list[AliasChange], *, json: bool, plan: bool) -> Non
             print(f"{change.alias}: names {change.after} already")
 
 
-@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **TARGET})
+@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **TARGET, **NO_ENGINE})
 def push(
     c: Context,
     names: list[str],
@@ -201,14 +210,22 @@ def push(
     jobs: int = 0,
     unlocked: bool = False,
     target: str = "",
+    no_engine: bool = False,
+    base_from: str = "",
 ) -> None:
     """Build and verify, then push under the immutable tag."""
     settings = pipeline.Settings.of(c.config, region=region, jobs=jobs, target=target)
-    request = pipeline.ShipRequest(("build", "verify", "push"), unlocked=unlocked)
+    request = pipeline.ShipRequest(
+        ("build", "verify", "push"), unlocked=unlocked, no_engine=no_engine, base_from=base_from
+    )
     pipeline.ship_images(ROOT, settings, names, request)
 
 
-@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON})
+@task_command(
+    positional=[],
+    images=NAMES,
+    help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON, **NO_ENGINE},
+)
 def ship(
     c: Context,
     names: list[str],
@@ -220,6 +237,8 @@ def ship(
     compression: str = "",
     force: bool = False,
     json: bool = False,
+    no_engine: bool = False,
+    base_from: str = "",
 ) -> None:
     """All of it: set up, generate, build, verify, export and push; says what it made."""
     settings = pipeline.Settings.of(
@@ -231,7 +250,14 @@ def ship(
         sqsh_compression=compression,
     )
     stages = ("setup", "generate", "build", "verify", "sqsh", "push")
-    request = pipeline.ShipRequest(stages, unlocked=unlocked, force=force, as_json=json)
+    request = pipeline.ShipRequest(
+        stages,
+        unlocked=unlocked,
+        force=force,
+        as_json=json,
+        no_engine=no_engine,
+        base_from=base_from,
+    )
     pipeline.ship_images(ROOT, settings, names, request)
 
 

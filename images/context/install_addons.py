@@ -111,6 +111,8 @@ class Pip:
         requirements = self.folder / "requirements.txt"
         requirements.write_text("".join(f"{pin.text}\n" for pin in pins), encoding="utf-8")
         options = ["--no-deps", "--no-index", "--require-hashes", "--no-cache-dir", "--quiet"]
+        # Bytecode carries the time of the build: without it the same wheels give the same files.
+        options += ["--no-compile"]
         options += ["--root-user-action=ignore", "--no-warn-script-location"]
         options += ["--find-links", str(wheels), "--requirement", str(requirements)]
         done = subprocess.run([*self.command, "install", *options], check=False)
@@ -143,20 +145,30 @@ def report(pins: list[Pin], before: dict[str, str], after: dict[str, str]) -> li
     return lines
 
 
-def main() -> None:
-    """Install, compare, report."""
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("addon")
     parser.add_argument("--replace", action="append", default=[], metavar="ADDON")
     parser.add_argument("--may-move", action="append", default=[], metavar="NAME")
-    arguments = parser.parse_args()
+    return parser.parse_args(words)
 
-    here = Path(__file__).resolve().parent
-    text = (here / f"{arguments.addon}.txt").read_text(encoding="utf-8")
-    pins = read_pins(text)
+
+def movable_names(arguments: argparse.Namespace, text: str) -> set[str]:
+    """Distributions of the base that may get another version; `text` is the add-on's pins."""
     movable = {canonical(name) for name in [*arguments.may_move, *arguments.replace]}
     if arguments.addon in arguments.replace:
         movable |= read_asked(text)
+    return movable
+
+
+def main() -> None:
+    """Install, compare, report."""
+    arguments = parse_arguments()
+    here = Path(__file__).resolve().parent
+    text = (here / f"{arguments.addon}.txt").read_text(encoding="utf-8")
+    pins = read_pins(text)
+    movable = movable_names(arguments, text)
 
     before = installed()
     todo = chosen(pins, before, movable)

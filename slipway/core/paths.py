@@ -89,3 +89,8 @@ class Project:
     def sqsh(self) -> Path:
         """Default folder of exported .sqsh files."""
         return self.state / "sqsh"
+
+    @property
+    def layouts(self) -> Path:
+        """OCI layouts of images that were made without an engine, one folder an image."""
+        return self.state / "layouts"

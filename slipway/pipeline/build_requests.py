@@ -10,7 +10,7 @@ from slipway.derive import BuildInputs, launcher_files, render_dockerfile
 from slipway.engine import BuildRequest, ContextFile
 from slipway.matrix import Image, Matrix, image_tag, repository_name
 from slipway.pipeline.context import PipelineContext
-from slipway.wheels import make_image_context
+from slipway.wheels import ContextRequest, make_image_context
 
 BUILD_ID_LABEL = "io.slipway.build-id"
 
@@ -34,12 +34,7 @@ def build_request(
     """All that the engine needs to build `image` on `base`, a reference in the engine."""
     tools = tuple(context.matrix.tools.values())
     wheels_and_tools = make_image_context(
-        context.project,
-        context.engine,
-        context.matrix,
-        image,
-        base,
-        context.locks,
+        ContextRequest(context.project, context.matrix, image, context.locks, context.engine, base),
         context.on_event,
     )
     return BuildRequest(

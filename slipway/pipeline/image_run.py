@@ -6,19 +6,27 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from slipway.core import Project, SlipwayError
+from slipway.core import Project, SlipwayError, human_seconds
 from slipway.matrix import Image
 from slipway.records import BuildRecord, ImageRecord, save_record
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage's result. `fresh`: done now, rather than found done."""
+    """One stage's result. `fresh`: done now, rather than found done; `skipped`: not done at all."""
 
     name: str
     fresh: bool
     seconds: float
     detail: str
+    skipped: bool = False
+
+    @property
+    def took(self) -> str:
+        """For a table."""
+        if self.skipped:
+            return "NOT DONE"
+        return human_seconds(self.seconds) if self.fresh else "done before"
 
 
 @dataclass

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway import registry
-from slipway.core import SlipwayError, exclusive, free_bytes, human_bytes, say, write_atomic
+from slipway.core import (
+    SlipwayError,
+    UsageError,
+    exclusive,
+    free_bytes,
+    human_bytes,
+    say,
+    write_atomic,
+)
 from slipway.derive import BuildInputs, PlanStep, disk_need, generated_dockerfiles, grouped_notes
 from slipway.matrix import Image, select_images
-from slipway.pipeline import stages, summary
+from slipway.pipeline import appended, stages, summary
 from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.context import PipelineContext, pipeline_context, push_target
@@ -68,6 +76,8 @@ class ShipRequest:
     """Which stages to do, and how.
 
     `only` chooses checks by name; `force` overwrites a .sqsh of another build or other options.
+    `no_engine`: without an engine; `base_from` then says where the base is, where not in its own
+    registry.
     """
 
     stages: tuple[str, ...]
@@ -75,10 +85,17 @@ class ShipRequest:
     force: bool = False
     only: str = ""
     as_json: bool = False
+    no_engine: bool = False
+    base_from: str = ""
 
 
 def ship_images(root: Path, settings: Settings, names: Sequence[str], request: ShipRequest) -> None:
     """Do the stages for the images named. Raises SlipwayError after all of them if any failed."""
+    if request.no_engine:
+        appended.ship_appended(root, settings, names, request)
+        return
+    if request.base_from:
+        raise UsageError("--base-from is for runs with --no-engine", cure="Leave it out.")
     started = time.monotonic()
     checkout = Checkout.at(root)
     images = chosen_images(checkout, names)

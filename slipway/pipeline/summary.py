@@ -20,12 +20,14 @@ def next_commands(
     """What a person would do next with what was made of image `name`; each can be pasted.
 
     An engine that is not where the docker command looks by itself (the embedded one, a remote one)
-    is named in DOCKER_HOST.
+    is named in DOCKER_HOST; "" where the run had none.
     """
-    docker = "docker" if engine_url == DEFAULT_URL else f"DOCKER_HOST={quote(engine_url)} docker"
+    docker = (
+        "docker" if engine_url in ("", DEFAULT_URL) else f"DOCKER_HOST={quote(engine_url)} docker"
+    )
     has_docker = which("docker") is not None  # Slipway itself needs no such program
     commands = []
-    if record.built and "build" in stages and has_docker:
+    if record.built and "build" in stages and has_docker and engine_url:
         commands.append(f"{docker} run --rm -it {record.built.reference} bash")
     if record.exported and "sqsh" in stages:
         script = f"./inv slurm.script {name} --nodes 2 --instance ml.p5.48xlarge"
@@ -71,7 +73,7 @@ def show_runs(runs: Sequence[ImageRun], seconds: float, *, engine_url: str, as_j
         (
             run.image.name,
             step.name,
-            human_seconds(step.seconds) if step.fresh else "done before",
+            step.took,
             step.detail,
         )
         for run in runs

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.registry.distribution.image_copy import CopyResult, Repository, copy_image
+    from slipway.registry.distribution.blob_transfer import (
+        BlobTransfer,
+        RegistryBlob,
+        Repository,
+        deliver_blobs,
+    )
+    from slipway.registry.distribution.image_copy import CopyResult, copy_image
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
     from slipway.registry.ecr import find_aws_credentials
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from slipway.registry.errors import (
         ImageMissingError,
         ImmutableTagError,
+        ManifestError,
         NoCredentialsError,
         NotAuthorisedError,
         RegistryError,
@@ -37,7 +44,16 @@ if TYPE_CHECKING:
         stop_local_registry,
     )
     from slipway.registry.logins import credentials_for
-    from slipway.registry.manifests import Manifest, choose_manifest, digest_of, media_type_of
+    from slipway.registry.manifests import (
+        OCI_MANIFEST,
+        Manifest,
+        check_manifest,
+        choose_manifest,
+        digest_of,
+        media_type_of,
+        parse_config,
+        to_schema2,
+    )
     from slipway.registry.promotion import (
         AliasChange,
         AliasMove,
@@ -52,15 +68,19 @@ if TYPE_CHECKING:
     from slipway.registry.target import Target
 
 __all__ = [
+    "OCI_MANIFEST",
     "AliasChange",
     "AliasMove",
     "Author",
+    "BlobTransfer",
     "CopyResult",
     "ImageMissingError",
     "ImmutableTagError",
     "Manifest",
+    "ManifestError",
     "NoCredentialsError",
     "NotAuthorisedError",
+    "RegistryBlob",
     "RegistryClient",
     "RegistryError",
     "RegistryUnavailableError",
@@ -73,14 +93,17 @@ __all__ = [
     "alias_journal",
     "alias_patterns",
     "check_alias_can_move",
+    "check_manifest",
     "choose_manifest",
     "copy_image",
     "credentials_for",
+    "deliver_blobs",
     "digest_of",
     "find_aws_credentials",
     "find_ecr_target",
     "local_registry_status",
     "media_type_of",
+    "parse_config",
     "plan_promotion",
     "prepare_repository",
     "promote_alias",
@@ -88,24 +111,29 @@ __all__ = [
     "rollback_alias",
     "start_local_registry",
     "stop_local_registry",
+    "to_schema2",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "distribution.image_copy": "CopyResult Repository copy_image",
+        "distribution.blob_transfer": "BlobTransfer RegistryBlob Repository deliver_blobs",
+        "distribution.image_copy": "CopyResult copy_image",
         "distribution.registry_client": "RegistryClient",
         "distribution.retry": "RetryPolicy",
         "ecr": "find_aws_credentials",
         "ecr_target": "check_alias_can_move find_ecr_target prepare_repository",
         "errors": (
-            "ImageMissingError ImmutableTagError NoCredentialsError NotAuthorisedError "
-            "RegistryError RegistryUnavailableError RepositoryMissingError ThrottledError "
-            "WrongAccountError"
+            "ImageMissingError ImmutableTagError ManifestError NoCredentialsError "
+            "NotAuthorisedError RegistryError RegistryUnavailableError RepositoryMissingError "
+            "ThrottledError WrongAccountError"
         ),
         "local": "local_registry_status start_local_registry stop_local_registry",
         "logins": "credentials_for",
-        "manifests": "Manifest choose_manifest digest_of media_type_of",
+        "manifests": (
+            "Manifest OCI_MANIFEST check_manifest choose_manifest digest_of media_type_of "
+            "parse_config to_schema2"
+        ),
         "promotion": (
             "AliasChange AliasMove Author alias_journal alias_patterns plan_promotion "
             "promote_alias rollback_alias"

@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from slipway.sqsh.comparison import ImageExporter
     from slipway.sqsh.export import ExportRequest, export_image
     from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
+    from slipway.sqsh.sources.blob_store import BlobStore
     from slipway.sqsh.sources.engine_source import find_overlay_layers
-    from slipway.sqsh.stored_images import export_stored
+    from slipway.sqsh.sources.registry_source import RegistryBlobs
+    from slipway.sqsh.stored_images import export_blobs, export_stored
 
 __all__ = [
+    "BlobStore",
     "ExportRequest",
     "ImageExporter",
+    "RegistryBlobs",
+    "export_blobs",
     "export_image",
     "export_stored",
     "find_overlay_layers",
@@ -32,7 +37,9 @@ __getattr__ = lazy_face(
         "comparison": "ImageExporter",
         "export": "ExportRequest export_image",
         "sidecar": "read_sidecar verify_sqsh_file",
+        "sources.blob_store": "BlobStore",
         "sources.engine_source": "find_overlay_layers",
-        "stored_images": "export_stored",
+        "sources.registry_source": "RegistryBlobs",
+        "stored_images": "export_blobs export_stored",
     },
 )

@@ -7,12 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slipway.core import CredentialsFor, OnEvent, Project, UsageError, silent
+from slipway.core import CredentialsFor, OnEvent, Project, SlipwayError, UsageError, silent
 from slipway.registry import RegistryClient
 from slipway.sqsh.export import ExportRequest, export_source
+from slipway.sqsh.image_documents import ImageIndex
+from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import SourceImage
-from slipway.sqsh.sources import archive_image, layout_image, open_archive, registry_image
-from slipway.squashfs import DEFAULT_LIMIT, SqshOptions, layer_cache
+from slipway.sqsh.sources import (
+    BlobStore,
+    ImageFinder,
+    StoredManifest,
+    archive_image,
+    layout_image,
+    open_archive,
+    registry_image,
+    stored_image,
+)
+from slipway.squashfs import DEFAULT_LIMIT, LayerCache, SqshOptions, layer_cache
 
 _REFERENCE = re.compile(
     r"(?P<host>[^/]+)/(?P<repository>[^@]+?)"
@@ -46,6 +57,25 @@ def export_stored(
         )
         export_source(image, request, cache=cache, on_event=on_event)
     return path
+
+
+def export_blobs(
+    store: BlobStore,
+    digest: str,
+    request: ExportRequest,
+    *,
+    cache: LayerCache,
+    on_event: OnEvent = silent,
+) -> Sidecar:
+    """Export the image whose manifest `digest` names in `store`; see `export_image`."""
+    finder = ImageFinder(store)
+    document = finder.document(digest)
+    if isinstance(document, ImageIndex):
+        raise SlipwayError(f"{digest} is an index, not an image", where=store.where)
+    manifest = StoredManifest(digest, document)
+    name = f"{store.where.partition('@')[0]}@{digest}"
+    image = stored_image(store, manifest, finder.description(manifest), name)
+    return export_source(image, request, cache=cache, on_event=on_event)
 
 
 def _file_name(image: SourceImage) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from slipway.squashfs.compile.compiler import compile_layers
     from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, LayerCache, layer_cache
     from slipway.squashfs.compile.layer_sources import DirectorySource, Source, TarSource
-    from slipway.squashfs.compile.layer_stream import decompressed_stream
+    from slipway.squashfs.compile.layer_stream import ReadAhead, decompressed_stream
     from slipway.squashfs.compile.layer_tree import FileData, TreeNode, new_root, put_node
     from slipway.squashfs.compile.layer_writer import LayerWriter
     from slipway.squashfs.compile.tar_reader import skip_content, tar_members
@@ -50,6 +50,7 @@ __all__ = [
     "LayerCache",
     "LayerError",
     "LayerWriter",
+    "ReadAhead",
     "Source",
     "SqshOptions",
     "TarSource",
@@ -79,7 +80,7 @@ __getattr__ = lazy_face(
         "compile.compiler": "compile_layers",
         "compile.layer_cache": "DEFAULT_LIMIT LayerCache layer_cache",
         "compile.layer_sources": "DirectorySource Source TarSource",
-        "compile.layer_stream": "decompressed_stream",
+        "compile.layer_stream": "ReadAhead decompressed_stream",
         "compile.layer_tree": "FileData TreeNode new_root put_node",
         "compile.layer_writer": "LayerWriter",
         "compile.tar_reader": "skip_content tar_members",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         IMAGE_NAMES,
         JSON,
         NAMES,
+        NO_ENGINE,
         REGION,
         ROOT,
         SQSH,
@@ -26,6 +27,7 @@ __all__ = [
     "IMAGE_NAMES",
     "JSON",
     "NAMES",
+    "NO_ENGINE",
     "REGION",
     "ROOT",
     "SQSH",
@@ -38,7 +40,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "commands": "BUILD IMAGE_NAMES JSON NAMES REGION ROOT SQSH TARGET task_command",
+        "commands": ("BUILD IMAGE_NAMES JSON NAMES NO_ENGINE REGION ROOT SQSH TARGET task_command"),
         "matrix": "explain_name",
         "task_page": "task_page",
     },

@@ -32,6 +32,11 @@ BUILD = {
     "jobs": "builds at a time",
     "unlocked": "build also on bases that no lock pins",
 }
+NO_ENGINE = {
+    "no_engine": "without an engine, and without pulling the base: docs/registry.md",
+    "base_from": "with --no-engine: where the base is, in place of its own registry:"
+    " registry://HOST/REPOSITORY:TAG or oci:FOLDER",
+}
 TARGET = {"target": "registry to push to: local or ecr"}
 SQSH = {
     "output": "folder for the .sqsh",

@@ -17,7 +17,16 @@ from slipway.core import (
     print_json,
     printable,
 )
-from slipway.tasks.commands import BUILD, IMAGE_NAMES, JSON, NAMES, ROOT, SQSH, task_command
+from slipway.tasks.commands import (
+    BUILD,
+    IMAGE_NAMES,
+    JSON,
+    NAMES,
+    NO_ENGINE,
+    ROOT,
+    SQSH,
+    task_command,
+)
 
 
 @task_command(
@@ -27,6 +36,7 @@ from slipway.tasks.commands import BUILD, IMAGE_NAMES, JSON, NAMES, ROOT, SQSH, 
         **IMAGE_NAMES,
         **BUILD,
         **SQSH,
+        **NO_ENGINE,
         "from_": "export without an engine: registry://HOST/REPO@sha256:..., oci:FOLDER,"
         " docker-archive:FILE",
     },
@@ -41,6 +51,8 @@ def sqsh_export(
     compression: str = "",
     force: bool = False,
     from_: str = "",
+    no_engine: bool = False,
+    base_from: str = "",
 ) -> None:
     """Build, then export an enroot-ready .sqsh with its .json sidecar."""
     settings = pipeline.Settings.of(
@@ -63,7 +75,13 @@ def sqsh_export(
             )
         print(path)
     else:
-        request = pipeline.ShipRequest(("build", "sqsh"), unlocked=unlocked, force=force)
+        request = pipeline.ShipRequest(
+            ("build", "sqsh"),
+            unlocked=unlocked,
+            force=force,
+            no_engine=no_engine,
+            base_from=base_from,
+        )
         pipeline.ship_images(ROOT, settings, names, request)
 
 

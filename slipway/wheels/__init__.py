@@ -8,13 +8,14 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.wheels.base_packages import read_packages
-    from slipway.wheels.image_context import make_image_context
+    from slipway.wheels.image_context import ContextRequest, make_image_context
     from slipway.wheels.tool_wheels import ARCHITECTURES, TOOL_PYTHON, tool_binary
     from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, no_cpu_torch
 
 __all__ = [
     "ARCHITECTURES",
     "TOOL_PYTHON",
+    "ContextRequest",
     "NotOfferedError",
     "fetch_wheels",
     "make_image_context",
@@ -27,7 +28,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "base_packages": "read_packages",
-        "image_context": "make_image_context",
+        "image_context": "ContextRequest make_image_context",
         "tool_wheels": "ARCHITECTURES TOOL_PYTHON tool_binary",
         "wheelhouse": "NotOfferedError fetch_wheels no_cpu_torch",
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -11,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from slipway.core import OnEvent, Project, SlipwayError, sha256_file, silent
 from slipway.engine import ContextFile, Engine
-from slipway.matrix import Image, Matrix
+from slipway.matrix import Addon, Image, Matrix
 from slipway.records import (
     BUILD,
     Locks,
@@ -29,14 +30,30 @@ from slipway.wheels.wheelhouse import fetch_wheels
 ARCHITECTURE = "amd64"
 
 
+@dataclass(frozen=True)
+class ContextRequest:
+    """Which image's context, and where its base is.
+
+    `engine` has the base as `base`; it is None where there is no engine. `packages`: the Python
+    distributions of the base, where they are known beside what the lock says.
+    """
+
+    project: Project
+    matrix: Matrix
+    image: Image
+    locks: Locks
+    engine: Engine | None
+    base: str
+    packages: Mapping[str, str] | None = None
+
+    @property
+    def keys(self) -> tuple[tuple[Addon, str], ...]:
+        """The Python add-ons with the keys of their locks."""
+        return python_lock_keys(self.image, self.locks.bases.get(self.image.base.name))
+
+
 def make_image_context(
-    project: Project,
-    engine: Engine,
-    matrix: Matrix,
-    image: Image,
-    base_reference: str,
-    locks: Locks,
-    on_event: OnEvent = silent,
+    request: ContextRequest, on_event: OnEvent = silent
 ) -> tuple[ContextFile, ...]:
     """``python/<add-on>/`` for each Python add-on of the image, and ``tools/<name>``.
 
@@ -44,14 +61,16 @@ def make_image_context(
     is in the image. Fetches and builds what is not in the cache. Raises SlipwayError.
     """
     files: list[ContextFile] = []
-    keys = python_lock_keys(image, locks.bases.get(image.base.name))
-    if keys:
-        closures = [_locked(locks, key, f"{addon.name} of {image.name}") for addon, key in keys]
-        builder = _builder(project, engine, image, base_reference, locks, on_event)
-        kept = _kept_by_base(engine, image, base_reference, locks, closures)
+    project, image, locks = request.project, request.image, request.locks
+    if request.keys:
+        closures = [
+            _locked(locks, key, f"{addon.name} of {image.name}") for addon, key in request.keys
+        ]
+        builder = _builder(request, on_event)
+        kept = _kept_by_base(request, closures)
         for lock in closures:
             files += _addon_files(project, builder, lock, kept, on_event)
-    for tool in matrix.tools.values():
+    for tool in request.matrix.tools.values():
         if image.addon(tool.name):
             if tool.name not in locks.tools:
                 raise _not_locked(tool.name)
@@ -60,22 +79,19 @@ def make_image_context(
     return tuple(files)
 
 
-def _kept_by_base(
-    engine: Engine,
-    image: Image,
-    base_reference: str,
-    locks: Locks,
-    closures: Sequence[PythonLock],
-) -> frozenset[str]:
+def _kept_by_base(request: ContextRequest, closures: Sequence[PythonLock]) -> frozenset[str]:
     """Distributions that the base has and keeps, whatever is locked: no wheel of them is needed.
 
     Asked of the base itself where a lock does not know its packages and something would have to be
     built: what the base brings compiled may not build in it at all.
     """
-    base_lock = locks.bases.get(image.base.name)
+    image = request.image
+    base_lock = request.locks.bases.get(image.base.name)
     present: Mapping[str, str] | None = base_lock.packages if base_lock else None
-    if present is None and any(pin.source for lock in closures for pin in lock.pins):
-        present = read_packages(engine, base_reference, image.base.family.python)
+    present = request.packages if present is None else present
+    has_sdists = any(pin.source for lock in closures for pin in lock.pins)
+    if present is None and has_sdists and request.engine:
+        present = read_packages(request.engine, request.base, image.base.family.python)
     movable = {*image.base.moves}
     for addon in image.addons:
         if addon.action == "replace":
@@ -84,28 +100,28 @@ def _kept_by_base(
     return frozenset(names - {str(canonicalize_name(name)) for name in movable})
 
 
-def _builder(
-    project: Project,
-    engine: Engine,
-    image: Image,
-    base_reference: str,
-    locks: Locks,
-    on_event: OnEvent,
-) -> WheelBuilder:
+def _builder(request: ContextRequest, on_event: OnEvent) -> WheelBuilder:
+    project, image, locks = request.project, request.image, request.locks
     recipe = _locked(locks, BUILD, "what builds wheels")
     python = image.base.facts.python
-    tools = tools_of(fetch_wheels(project, recipe.pins, python, ARCHITECTURE, on_event))
-    interpreter = image.base.family.python
     own = {
         pin: closure
-        for _, key in python_lock_keys(image, locks.bases.get(image.base.name))
+        for _, key in request.keys
         for pin in locks.python[key].pins
         if pin.source
         and (closure := build_requirements(pin, python, locks.python)) is not None
         and closure is not recipe
     }
     return WheelBuilder(
-        project, engine, base_reference, interpreter, python, ARCHITECTURE, tools, recipe, own
+        project,
+        request.engine,
+        request.base,
+        image.base.family.python,
+        python,
+        ARCHITECTURE,
+        tools_of(fetch_wheels(project, recipe.pins, python, ARCHITECTURE, on_event)),
+        recipe,
+        own,
     )
 
 

@@ -33,6 +33,7 @@ from slipway.records import (
     build_script,
     wheel_fits,
 )
+from slipway.wheels.pure_build import build_pure_wheel
 from slipway.wheels.wheelhouse import fetch_wheels
 
 _TIMEOUT_S = 1800.0
@@ -43,12 +44,13 @@ _TASK = "build wheels"
 class WheelBuilder:
     """Where wheels are built: a container of `base`, by the interpreter that training uses.
 
+    Without an engine only wheels that hold no compiled code can be had, built here.
     `tools` are the wheels of the build requirements (pip, setuptools, wheel), `recipe` their lock.
     `own` has the lock of an sdist that builds with something else, by its pin.
     """
 
     project: Project
-    engine: Engine
+    engine: Engine | None
     base: str
     interpreter: str  # path in the base
     python: str  # "3.12"
@@ -100,6 +102,10 @@ class WheelBuilder:
 
     def _build(self, pin: Pin, sdist: Path, folder: Path, tools: Sequence[Path]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
+        log = self.project.logs / f"wheel-{pin.name}-{pin.version}-py{self.python}.log"
+        if self.engine is None:
+            with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
+                return _keep(build_pure_wheel(sdist, tools, Path(name), log), folder)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
             inside, out = Path(name, "in"), Path(name, "out")
             inside.mkdir()
@@ -121,7 +127,6 @@ class WheelBuilder:
                 ),
                 timeout_s=_TIMEOUT_S,
             )
-            log = self.project.logs / f"wheel-{pin.name}-{pin.version}-py{self.python}.log"
             write_atomic(log, done.stdout + done.stderr)
             wheels = list(out.glob("*.whl"))
             if done.exit_code != 0 or len(wheels) != 1:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from slipway.pipeline.targets.repositories import prepare_image_repository
     from slipway.pipeline.targets.shared_images import (
+        SharedImage,
         TargetImages,
         find_shared_images,
         is_taken,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "SharedImage",
     "TargetImages",
     "find_shared_images",
     "is_taken",
@@ -42,6 +44,6 @@ __getattr__ = lazy_face(
             "list_target mirror_bases promote_image rollback_image_alias show_target_image"
         ),
         "repositories": "prepare_image_repository",
-        "shared_images": "TargetImages find_shared_images is_taken take_shared_image",
+        "shared_images": "SharedImage TargetImages find_shared_images is_taken take_shared_image",
     },
 )

@@ -11,8 +11,8 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.registry.distribution.auth import forget_credentials
+    from slipway.registry.distribution.blob_transfer import Repository
     from slipway.registry.distribution.blob_upload import upload_blob
-    from slipway.registry.distribution.image_copy import Repository
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
 
@@ -22,8 +22,8 @@ __getattr__ = lazy_face(
     __name__,
     {
         "auth": "forget_credentials",
+        "blob_transfer": "Repository",
         "blob_upload": "upload_blob",
-        "image_copy": "Repository",
         "registry_client": "RegistryClient",
         "retry": "RetryPolicy",
     },

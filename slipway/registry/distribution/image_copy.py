@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from slipway.core import Event, OnEvent, silent
-from slipway.registry.distribution.blob_upload import send_blob
-from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.errors import ManifestError, RegistryError
+from slipway.registry.distribution.blob_transfer import (
+    BLOBS_AT_ONCE,
+    BlobTransfer,
+    RegistryBlob,
+    Repository,
+    deliver_blobs,
+)
+from slipway.registry.errors import ManifestError
 from slipway.registry.manifests import Manifest
-
-BLOBS_AT_ONCE = 4
-"""Each blob on its way holds about three pieces of an upload in memory: 100 MB together."""
-
-
-@dataclass(frozen=True)
-class Repository:
-    """One repository of one registry: where an image is, or where it goes."""
-
-    client: RegistryClient
-    path: str
-
-    def name(self, reference: str | None = None) -> str:
-        """host/path, with :tag or @digest, for messages."""
-        return self.client.name(self.path, reference)
 
 
 @dataclass(frozen=True)
@@ -38,27 +25,6 @@ class CopyResult:
     sent: int
     total: int
     already: bool
-
-
-@dataclass(frozen=True)
-class RegistryBlob:
-    """A blob of a registry as the source of an upload; its digest and size are checked on the way.
-
-    Going on from an offset means reading again from the start: a digest is of the whole.
-    """
-
-    repository: Repository
-    digest: str
-    size: int
-
-    def open(self, offset: int) -> Iterator[bytes]:
-        """The content from an offset on."""
-        skip = offset
-        client, path = self.repository.client, self.repository.path
-        for piece in client.blob_stream(path, self.digest, self.size):
-            if skip < len(piece):
-                yield piece[skip:]
-            skip -= min(skip, len(piece))
 
 
 def copy_image(
@@ -86,7 +52,7 @@ def copy_image(
     on_event(Event("start", task))
     try:
         images = _images(source, manifest)
-        copied = _copy_blobs(source, target, images, on_event, task, jobs)
+        copied = deliver_blobs(target, _blobs(source, target, images), task, on_event, jobs)
         for image in images:
             target.client.put_manifest(target.path, image.digest, image)
         target.client.put_manifest(target.path, goal, manifest)
@@ -114,78 +80,11 @@ def _images(source: Repository, manifest: Manifest) -> list[Manifest]:
     return images
 
 
-@dataclass
-class _Progress:
-    """Bytes of all blobs together; shared by the threads that copy."""
-
-    task: str
-    on_event: OnEvent
-    total: int
-    sent: int = 0
-
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._offsets: dict[str, int] = {}
-
-    def reach(self, digest: str, offset: int) -> None:
-        with self._lock:
-            self._offsets[digest] = offset
-            current = sum(self._offsets.values())
-        self.on_event(
-            Event("progress", self.task, "blobs", current=current, total=self.total, unit="B")
-        )
-
-    def finish(self, digest: str, size: int, *, sent: bool) -> None:
-        self.reach(digest, size)
-        with self._lock:
-            self.sent += size if sent else 0
-
-
-def _copy_blobs(
-    source: Repository,
-    target: Repository,
-    images: list[Manifest],
-    on_event: OnEvent,
-    task: str,
-    jobs: int,
-) -> _Progress:
-    blobs: dict[str, int] = {}
+def _blobs(source: Repository, target: Repository, images: list[Manifest]) -> list[BlobTransfer]:
+    """What the images are made of, each blob once."""
+    sizes: dict[str, int] = {}
     for image in images:
         content = image.json()
         for part in [*content["layers"], content["config"]]:
-            blobs[part["digest"]] = part["size"]
-    progress = _Progress(task, on_event, sum(blobs.values()))
-    same = source.client.host == target.client.host and source.path != target.path
-    mount_from = source.path if same else None
-    stopped = threading.Event()
-
-    def reach(digest: str, offset: int) -> None:
-        if stopped.is_set():
-            raise RegistryError("the copy was stopped", where=target.name())
-        progress.reach(digest, offset)
-
-    def copy(digest: str, size: int) -> None:
-        if stopped.is_set():
-            return
-        sent = send_blob(
-            target.client,
-            target.path,
-            digest,
-            RegistryBlob(source, digest, size),
-            size,
-            mount_from=mount_from,
-            on_bytes=lambda offset: reach(digest, offset),
-        )
-        progress.finish(digest, size, sent=sent)
-
-    # The largest first: the last to end is then a small one.
-    ordered = sorted(blobs.items(), key=lambda item: (-item[1], item[0]))
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = [pool.submit(copy, digest, size) for digest, size in ordered]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            stopped.set()  # after a failure or Ctrl-C no further piece is sent
-    for future in sorted(done, key=lambda future: future.exception() is None):
-        future.result()  # the failure that stopped the others, and not what they then say
-    return progress
+            sizes[part["digest"]] = part["size"]
+    return [RegistryBlob(source, digest, size).to(target) for digest, size in sizes.items()]

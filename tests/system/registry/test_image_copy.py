@@ -20,8 +20,9 @@ from slipway.registry import (
     start_local_registry,
     stop_local_registry,
 )
+from slipway.registry.distribution.blob_transfer import Repository
 from slipway.registry.distribution.blob_upload import PIECE
-from slipway.registry.distribution.image_copy import Repository, copy_image
+from slipway.registry.distribution.image_copy import copy_image
 from slipway.registry.errors import ManifestError
 from tests.support.registry.ecr_front_door import Door
 from tests.support.registry.images import QUICK, put_blob, put_oci_image, unique

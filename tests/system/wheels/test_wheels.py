@@ -16,7 +16,7 @@ from slipway.local_base import ensure_local_base
 from slipway.matrix import Image, Matrix, load_matrix
 from slipway.pipeline.build_requests import launcher_context
 from slipway.records import BUILD, Pin, base_lock_key, load_locks
-from slipway.wheels import fetch_wheels, make_image_context, read_packages
+from slipway.wheels import ContextRequest, fetch_wheels, make_image_context, read_packages
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 
 PYTHON = "/opt/venv/bin/python"
@@ -127,7 +127,7 @@ def build_image(
     request = BuildRequest(
         dockerfile=render_dockerfile(image, locks, tuple(matrix.tools.values()), project.templates),
         context=(
-            *make_image_context(project, engine, matrix, image, base, locks),
+            *make_image_context(ContextRequest(project, matrix, image, locks, engine, base)),
             *launcher_context(project),
         ),
         tags=(f"slipway.test/{image.name}:1",),
@@ -178,7 +178,14 @@ def test_what_is_cached_needs_no_index_and_no_container(
 ) -> None:
     image = next(image for image in matrix.images if image.name == "local")
     locks = load_locks(shared_project)
-    first = make_image_context(shared_project, engine, matrix, image, local_base, locks)
+    first = make_image_context(
+        ContextRequest(shared_project, matrix, image, locks, engine, local_base)
+    )
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
-    assert make_image_context(shared_project, engine, matrix, image, "no/such:base", locks) == first
+    assert (
+        make_image_context(
+            ContextRequest(shared_project, matrix, image, locks, engine, "no/such:base")
+        )
+        == first
+    )

@@ -1,0 +1,50 @@
+"""An image without an engine: what its Dockerfile adds, put on top of a base that stays away.
+
+In come a base in a registry or an OCI layout and a build's context; out come new layers, a
+configuration and a manifest, the same bytes on every machine. It never runs anything of the base,
+and says so where something would have to run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.append.append_build import AppendRequest, append_image
+    from slipway.append.appended_image import AppendedImage
+    from slipway.append.base_contents import packages_of_base
+    from slipway.append.base_image import BaseImage, open_base
+    from slipway.append.build_steps import NeedsEngineError
+    from slipway.append.delivery import DeliveryResult, deliver_appended
+    from slipway.append.layout_folder import write_layout
+    from slipway.append.stored_blobs import AppendedBlobs
+
+__all__ = [
+    "AppendRequest",
+    "AppendedBlobs",
+    "AppendedImage",
+    "BaseImage",
+    "DeliveryResult",
+    "NeedsEngineError",
+    "append_image",
+    "deliver_appended",
+    "open_base",
+    "packages_of_base",
+    "write_layout",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "append_build": "AppendRequest append_image",
+        "base_contents": "packages_of_base",
+        "appended_image": "AppendedImage",
+        "base_image": "BaseImage open_base",
+        "build_steps": "NeedsEngineError",
+        "delivery": "DeliveryResult deliver_appended",
+        "layout_folder": "write_layout",
+        "stored_blobs": "AppendedBlobs",
+    },
+)

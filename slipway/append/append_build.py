@@ -1,0 +1,221 @@
+"""A Dockerfile of ours and its context, followed without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from slipway.append.appended_image import (
+    AppendedImage,
+    ImageConfiguration,
+    copied_files,
+    image_manifest,
+    layer_plan,
+)
+from slipway.append.base_contents import BASE_NOTES, BaseContents, read_base_contents
+from slipway.append.base_image import BaseImage
+from slipway.append.build_steps import (
+    DockerfileStep,
+    InstallStep,
+    NeedsEngineError,
+    install_step,
+    read_steps,
+)
+from slipway.append.grains import MOST_LAYERS, wheel_grains
+from slipway.append.installation import (
+    AddonWheels,
+    PythonState,
+    chosen_wheels,
+    load_installer,
+    marker_environment,
+)
+from slipway.append.layer_blobs import LayerStore
+from slipway.append.layer_files import LayerPlan
+from slipway.append.python_layout import PythonLayout
+from slipway.append.wheel_files import InstalledWheel
+from slipway.core import Event, OnEvent, SlipwayError, silent
+from slipway.engine import ContextFile
+
+
+@dataclass(frozen=True)
+class AppendRequest:
+    """What one image is made of, and where what was made before is kept.
+
+    `packages`: the Python distributions of the base where the lock tells them, else None.
+    """
+
+    dockerfile: str
+    context: tuple[ContextFile, ...]
+    labels: Mapping[str, str]
+    python: str  # "3.12"
+    cache: Path
+    packages: Mapping[str, str] | None = None
+    machine: str = "x86_64"
+
+
+@dataclass
+class _Installation:
+    """An add-on's RUN step with what came of it."""
+
+    step: DockerfileStep
+    install: InstallStep
+    wheels: list[InstalledWheel] = field(default_factory=list)
+    gone: tuple[str, ...] = ()
+
+
+def append_image(
+    base: BaseImage, request: AppendRequest, task: str, on_event: OnEvent = silent
+) -> AppendedImage:
+    """Make what the Dockerfile adds to `base`. Layers that were made before are not made again.
+
+    Raises NeedsEngineError for a step that has to run in the base, SlipwayError where something
+    does not fit it.
+    """
+    return _Build(base, request, task, on_event).image()
+
+
+class _Build:
+    """One image on its way."""
+
+    def __init__(
+        self, base: BaseImage, request: AppendRequest, task: str, on_event: OnEvent
+    ) -> None:
+        self.base, self.request, self.task, self.on_event = base, request, task, on_event
+        self.steps = read_steps(request.dockerfile)
+        self.store = LayerStore(request.cache / "layers")
+        self.contents: BaseContents | None = None
+        self.folders: set[str] = set()
+
+    def image(self) -> AppendedImage:
+        """All steps, in order."""
+        installations = {
+            id(step): _Installation(step, install_step(step))
+            for step in self.steps
+            if step.name == "RUN"
+        }
+        self._install([*installations.values()])
+        plans = self._plans(installations)
+        if len(self.base.layers) + sum(map(len, plans.values())) > MOST_LAYERS:
+            raise NeedsEngineError(
+                f"the base has {len(self.base.layers)} layers, and an image at most {MOST_LAYERS}",
+                cure="Build this image with an engine (without --no-engine).",
+            )
+        configuration = ImageConfiguration(self.base)
+        layers = []
+        for step in self.steps:
+            if step.name not in ("RUN", "COPY"):
+                configuration.apply(step)
+            for plan in plans.get(id(step), ()):
+                self.on_event(Event("progress", self.task, step=plan.title))
+                layer = self.store.layer(plan)
+                configuration.add_layer(layer, step.words)
+                layers.append(layer)
+        configuration.label(self.request.labels)
+        document = configuration.document()
+        manifest = image_manifest(self.base, document, layers)
+        return AppendedImage(self.base, tuple(layers), document, manifest)
+
+    def _install(self, installations: Sequence[_Installation]) -> None:
+        if not installations:
+            return
+        interpreters = {found.install.interpreter for found in installations}
+        if len(interpreters) != 1:
+            raise NeedsEngineError(f"add-ons are installed by {', '.join(sorted(interpreters))}")
+        layout = PythonLayout(interpreters.pop(), self.request.python)
+        self.folders = {
+            str(folder)[1:]
+            for path in layout.scheme("any").values()
+            for folder in (path, *path.parents)
+            if "include" not in folder.parts and folder != PurePosixPath("/")
+        }
+        addons = [self._addon(found.install) for found in installations]
+        known = {str(canonicalize_name(n)): v for n, v in (self.request.packages or {}).items()}
+        if self.request.packages is None or self._replaces(installations, addons, known):
+            notes = self.request.cache / BASE_NOTES
+            self.contents = read_base_contents(self.base, layout, notes, self.on_event)
+            self._compare(known)
+            known = self.contents.versions
+        environment = marker_environment(self.request.python, self.request.machine)
+        state = PythonState(layout, known, self.contents, environment)
+        for found, (installer, addon) in zip(installations, addons, strict=True):
+            found.wheels = chosen_wheels(installer, addon, found.install.arguments, state)
+            found.gone = state.install(found.install.addon, found.wheels)
+
+    def _replaces(
+        self,
+        installations: Sequence[_Installation],
+        addons: Sequence[tuple[ModuleType, AddonWheels]],
+        known: Mapping[str, str],
+    ) -> bool:
+        """Whether an add-on moves something that the base has, whose files must be known then."""
+        for found, (installer, addon) in zip(installations, addons, strict=True):
+            options = installer.parse_arguments(found.install.arguments)
+            movable = installer.movable_names(options, addon.text)
+            pins = installer.chosen(installer.read_pins(addon.text), known, movable)
+            if any(pin.name in known for pin in pins):
+                return True
+        return False
+
+    def _compare(self, locked: Mapping[str, str]) -> None:
+        """Raises SlipwayError where the lock tells other packages than the base has."""
+        assert self.contents
+        found = self.contents.versions
+        wrong = [
+            f"{name} {found.get(name, '(none)')} (locked: {version})"
+            for name, version in sorted(locked.items())
+            if found.get(name) != version
+        ]
+        if wrong:
+            raise SlipwayError(
+                f"the base has other packages than its lock: {', '.join(wrong[:5])}",
+                where=self.base.where,
+                cure="Run `./inv lock`.",
+            )
+
+    def _addon(self, install: InstallStep) -> tuple[ModuleType, AddonWheels]:
+        folder = f"{install.folder}/"
+        files = {
+            file.path.removeprefix(folder): file.source
+            for file in self.request.context
+            if file.path.startswith(folder)
+        }
+        script, pins = files.get("install_addons.py"), files.get(f"{install.addon}.txt")
+        if not isinstance(script, Path) or not isinstance(pins, bytes):
+            raise SlipwayError(f"the context has no pins of {install.addon}")
+        wheels = {
+            str(parse_wheel_filename(source.name)[0]): source
+            for path, source in files.items()
+            if path.startswith("wheels/") and isinstance(source, Path)
+        }
+        return load_installer(script), AddonWheels(pins.decode(), wheels)
+
+    def _plans(self, installations: Mapping[int, _Installation]) -> dict[int, list[LayerPlan]]:
+        """The layers of each step that has some."""
+        plans: dict[int, list[LayerPlan]] = {}
+        for step in self.steps:
+            if step.name == "COPY":
+                files = copied_files(step, self.request.context)
+                plan = layer_plan(step.section, files, self.folders, self.contents)
+                plans[id(step)] = [plan]
+        others = len(self.base.layers) + len(plans)
+        others += sum(1 for found in installations.values() if found.gone)
+        grains = wheel_grains(
+            [(found.wheels, [found.install.addon]) for found in installations.values()], others
+        )
+        for (key, found), groups in zip(installations.items(), grains, strict=True):
+            plans[key] = [
+                LayerPlan(f"{found.install.addon}: what it replaces", (), (), found.gone)
+            ] * bool(found.gone)
+            for group in groups:
+                names = ", ".join(f"{wheel.name} {wheel.version}" for wheel in group)
+                files = tuple(file for wheel in group for file in wheel.files)
+                plans[key].append(
+                    layer_plan(
+                        f"{found.install.addon}: {names}", files, self.folders, self.contents
+                    )
+                )
+        return plans

@@ -1,0 +1,147 @@
+"""The base of an image that is made without an engine: in a registry, or an OCI layout.
+
+Of a base that is stated by its digest, manifest and configuration are read here, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from slipway.core import CredentialsFor, UsageError
+from slipway.registry import (
+    Manifest,
+    ManifestError,
+    RegistryClient,
+    Repository,
+    check_manifest,
+    choose_manifest,
+    digest_of,
+    media_type_of,
+    parse_config,
+)
+
+_REFERENCE = re.compile(
+    r"(?:registry://)?(?P<host>[^/]+)/(?P<repository>[^@]+?)"
+    r"(?::(?P<tag>[^:@/]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_LAYOUT = "oci:"
+_PIECE = 1 << 20
+_DOCUMENT_MAX = 4 << 20
+_INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+class BlobReader(Protocol):
+    """Where the blobs of a base are. Digests are checked by who reads."""
+
+    def stream(self, digest: str, size: int) -> Iterator[bytes]:
+        """A blob in pieces."""
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A base by its documents. `repository` is None for one in a folder."""
+
+    where: str
+    manifest: Manifest
+    config: Mapping[str, Any]
+    blobs: BlobReader
+    repository: Repository | None = None
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """The descriptors of its layers, lowest first."""
+        return list(self.manifest.json()["layers"])
+
+
+@dataclass(frozen=True)
+class _RegistryBlobs:
+    repository: Repository
+
+    def stream(self, digest: str, size: int) -> Iterator[bytes]:
+        return self.repository.client.blob_stream(self.repository.path, digest, size)
+
+
+@dataclass(frozen=True)
+class _LayoutBlobs:
+    folder: Path
+
+    def stream(self, digest: str, size: int) -> Iterator[bytes]:
+        del size
+        path = self.folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        if not path.is_file():
+            raise ManifestError(f"the layout does not have {digest}", where=str(self.folder))
+        with path.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                yield piece
+
+    def document(self, digest: str) -> bytes:
+        raw = b"".join(self.stream(digest, 0)) if self._is_small(digest) else b""
+        if digest_of(raw) != digest:
+            raise ManifestError(f"{digest} does not have its digest", where=str(self.folder))
+        return raw
+
+    def _is_small(self, digest: str) -> bool:
+        path = self.folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        return not path.is_file() or path.stat().st_size <= _DOCUMENT_MAX
+
+
+@contextlib.contextmanager
+def open_base(
+    uri: str, credentials: CredentialsFor, architecture: str = "amd64"
+) -> Iterator[BaseImage]:
+    """The base at `HOST/REPOSITORY:TAG`, `HOST/REPOSITORY@DIGEST` or `oci:FOLDER`, for the block.
+
+    Raises UsageError for another kind of reference, RegistryError.
+    """
+    if uri.startswith(_LAYOUT):
+        yield _layout_base(Path(uri.removeprefix(_LAYOUT)), architecture)
+        return
+    found = _REFERENCE.fullmatch(uri)
+    if found is None or not (found["digest"] or found["tag"]):
+        raise UsageError(
+            f"{uri!r} is not an image to build on",
+            cure="Name it as registry://HOST/REPOSITORY:TAG, with @sha256:DIGEST, or oci:FOLDER.",
+        )
+    with RegistryClient(found["host"], credentials) as client:
+        repository = Repository(client, found["repository"])
+        manifest = client.image(
+            repository.path, found["digest"] or found["tag"], architecture=architecture
+        )
+        yield BaseImage(
+            where=repository.name(manifest.digest),
+            manifest=manifest,
+            config=client.config(repository.path, manifest),
+            blobs=_RegistryBlobs(repository),
+            repository=repository,
+        )
+
+
+def _layout_base(folder: Path, architecture: str) -> BaseImage:
+    path = folder / "index.json"
+    if not path.is_file() or path.stat().st_size > _DOCUMENT_MAX:
+        raise UsageError(
+            "this is not an OCI layout", where=str(folder), cure="Name a folder with an index.json."
+        )
+    blobs, where = _LayoutBlobs(folder), str(folder)
+    raw = path.read_bytes()
+    manifest = Manifest(_INDEX, digest_of(raw), raw)
+    for _ in range(3):  # the folder's own index, one of platforms, the image
+        check_manifest(manifest, where)
+        if not manifest.is_index:
+            break
+        entries = manifest.json()["manifests"]
+        digest = str(entries[0]["digest"]) if len(entries) == 1 else ""
+        digest = digest or choose_manifest(manifest, architecture=architecture)
+        (kind,) = {str(e.get("mediaType", "")) for e in entries if e["digest"] == digest}
+        raw = blobs.document(digest)
+        manifest = Manifest(media_type_of(raw, kind), digest, raw)
+    check_manifest(manifest, where)
+    if manifest.is_index:
+        raise ManifestError("an index inside of an index", where=where)
+    config = parse_config(blobs.document(manifest.json()["config"]["digest"]), manifest, where)
+    return BaseImage(f"oci:{folder}@{manifest.digest}", manifest, config, blobs)

@@ -1,0 +1,129 @@
+"""An appended image into a registry: the base's layers from where they are, our own from files."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.append.appended_image import AppendedImage
+from slipway.append.base_image import BlobReader
+from slipway.core import Event, OnEvent, silent
+from slipway.registry import (
+    BlobTransfer,
+    ManifestError,
+    RegistryBlob,
+    Repository,
+    deliver_blobs,
+)
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class DeliveryResult:
+    """What is in the registry now. `sent` are bytes that were uploaded.
+
+    `already`: the tag had this very image before, and nothing was asked of blobs.
+    """
+
+    uri: str
+    digest: str
+    media_type: str
+    size_bytes: int  # compressed, with the base
+    sent: int
+    already: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _FileBlob:
+    path: Path
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        """The content from an offset on."""
+        with self.path.open("rb") as stream:
+            stream.seek(offset)
+            while piece := stream.read(_PIECE):
+                yield piece
+
+
+@dataclass(frozen=True)
+class _MemoryBlob:
+    content: bytes
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        """The content from an offset on."""
+        yield io.BytesIO(self.content[offset:]).read()
+
+
+@dataclass(frozen=True)
+class _BaseBlob:
+    blobs: BlobReader
+    digest: str
+    size: int
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        """The content from an offset on."""
+        skip = offset
+        for piece in self.blobs.stream(self.digest, self.size):
+            if skip < len(piece):
+                yield piece[skip:]
+            skip -= min(skip, len(piece))
+
+
+def deliver_appended(
+    image: AppendedImage, target: Repository, tag: str, on_event: OnEvent = silent
+) -> DeliveryResult:
+    """Put the image under a tag, its manifest last, so that the tag never names half an image.
+
+    Blobs of the base are mounted where it is in the same registry, else streamed from where they
+    are. Raises ImmutableTagError where the tag is another image's, RegistryError's subclasses.
+    """
+    started = time.monotonic()
+    task = f"push {target.name(tag)}"
+    manifest = image.manifest
+    sent, already = 0, target.client.head(target.path, tag) == manifest.digest
+    on_event(Event("start", task))
+    try:
+        if not already:
+            blobs = _transfers(image, target)
+            sent = deliver_blobs(target, blobs, task, on_event).sent
+            target.client.put_manifest(target.path, tag, manifest)
+            stored = target.client.head(target.path, tag)
+            if stored != manifest.digest:
+                raise ManifestError(
+                    f"the tag names {stored}, not {manifest.digest}", where=target.name(tag)
+                )
+    except BaseException as error:
+        on_event(Event("failed", task, text=str(error)))
+        raise
+    on_event(Event("done", task, text="already there" if already else manifest.digest))
+    return DeliveryResult(
+        uri=target.name(tag),
+        digest=manifest.digest,
+        media_type=manifest.media_type,
+        size_bytes=manifest.size,
+        sent=sent,
+        already=already,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _transfers(image: AppendedImage, target: Repository) -> list[BlobTransfer]:
+    """Each blob once: a base may have one layer several times."""
+    found: dict[str, BlobTransfer] = {}
+    for layer in image.base.layers:
+        digest, size = str(layer["digest"]), int(layer["size"])
+        if image.base.repository:
+            found[digest] = RegistryBlob(image.base.repository, digest, size).to(target)
+        else:
+            source = _BaseBlob(image.base.blobs, digest, size)
+            found[digest] = BlobTransfer(digest, size, source)
+    for blob in image.layers:
+        found[blob.digest] = BlobTransfer(blob.digest, blob.size, _FileBlob(blob.path))
+    config = image.config_digest
+    found[config] = BlobTransfer(config, len(image.config), _MemoryBlob(image.config))
+    return list(found.values())

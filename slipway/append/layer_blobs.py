@@ -1,0 +1,188 @@
+"""A layer as bytes: a tar that is the same on every machine, gzip over it, kept by digest.
+
+Sorted by path, owned by root, dated 1980 (the oldest time that a zip can hold, so that programs
+that pack site-packages again can), no user names, no extended attributes. The gzip stream is one
+member whose blocks are compressed apart from each other, so that all cores work on it and its
+bytes do not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import tarfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from slipway.append.layer_files import ContentReader, LayerFile, LayerPlan
+from slipway.core import (
+    SlipwayError,
+    commit,
+    cpu_count,
+    partial_file,
+    remove_leftovers,
+    wait_for_lock,
+    write_atomic,
+)
+
+FORMAT = "1"
+"""Counted by the keys of layers: what changes their bytes changes it."""
+
+MTIME = 315532800
+_BLOCK = tarfile.BLOCKSIZE
+_CHUNK = 1 << 20  # bytes that are compressed apart from others
+_LEVEL = 6
+_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no system
+
+
+@dataclass(frozen=True)
+class LayerBlob:
+    """A layer in the store. `diff_id` is of the tar, `digest` of its gzip form."""
+
+    title: str
+    digest: str
+    diff_id: str
+    size: int
+    path: Path
+
+
+class LayerStore:
+    """Layers that were made, below `folder`: blobs by digest, and which key gave which."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def layer(self, plan: LayerPlan) -> LayerBlob:
+        """The layer of a plan: from the store where it is whole there, else made."""
+        note = self.folder / "keys" / f"{FORMAT}-{plan.key}.json"
+        return self._find(plan, note) or self._make(plan, note)
+
+    def _find(self, plan: LayerPlan, note: Path) -> LayerBlob | None:
+        try:
+            noted = json.loads(note.read_text())
+            found = LayerBlob(
+                plan.title, noted["digest"], noted["diff_id"], noted["size"], self._path(noted)
+            )
+            return found if found.path.stat().st_size == found.size else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _path(self, noted: dict[str, str]) -> Path:
+        return self.folder / "sha256" / noted["digest"].removeprefix("sha256:")
+
+    def _make(self, plan: LayerPlan, note: Path) -> LayerBlob:
+        with wait_for_lock(self.folder / "lock"):  # one at a time: each works on all cores
+            if found := self._find(plan, note):  # another process made it meanwhile
+                return found
+            target = self.folder / "sha256" / note.stem
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target)
+            with partial_file(target) as partial:
+                noted = _write(plan, partial)
+                path = self._path(noted)
+                commit(partial, path)
+            write_atomic(note, json.dumps(noted))
+        return LayerBlob(plan.title, noted["digest"], noted["diff_id"], noted["size"], path)
+
+
+def _write(plan: LayerPlan, path: Path) -> dict[str, Any]:
+    plain, packed, size = hashlib.sha256(), hashlib.sha256(), 0
+    with path.open("wb") as stream:
+        for piece in gzip_stream(layer_tar(plan), plain.update):
+            packed.update(piece)
+            size += len(piece)
+            stream.write(piece)
+    digest, diff_id = f"sha256:{packed.hexdigest()}", f"sha256:{plain.hexdigest()}"
+    return {"digest": digest, "diff_id": diff_id, "size": size}
+
+
+def layer_tar(plan: LayerPlan) -> Iterator[bytes]:
+    """The tar in pieces. Raises SlipwayError where a path is twice in it or leaves the root."""
+    entries: dict[str, LayerFile | int] = {}
+    for folder in plan.folders:
+        entries[folder] = tarfile.DIRTYPE[0]
+    for file in (*plan.files, *map(_whiteout, plan.whiteouts)):
+        if file.path in entries:
+            raise SlipwayError(f"{file.path} is twice in the layer {plan.title}")
+        entries[file.path] = file
+    with ContentReader() as contents:
+        for path in sorted(entries, key=lambda path: path.encode("utf-8", "surrogateescape")):
+            _check_path(path)
+            entry = entries[path]
+            if isinstance(entry, LayerFile):
+                yield _header(path, entry.mode, entry.size)
+                yield from _content(contents, entry)
+                yield bytes(-entry.size % _BLOCK)
+            else:
+                yield _header(f"{path}/", 0o755, kind=tarfile.DIRTYPE)
+    yield bytes(2 * _BLOCK)
+
+
+def _whiteout(path: str) -> LayerFile:
+    """opencontainers/image-spec:layer.md, "Whiteouts"."""
+    gone = PurePosixPath(path)
+    return LayerFile(str(gone.with_name(f".wh.{gone.name}")), b"", 0)
+
+
+def _check_path(path: str) -> None:
+    if path.startswith("/") or not path or {"", ".", ".."} & set(path.split("/")):
+        raise SlipwayError(f"{path!r} is not a path of a layer")
+
+
+def _header(path: str, mode: int, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+    member = tarfile.TarInfo(path)
+    member.type, member.mode, member.size, member.mtime = kind, mode, size, MTIME
+    return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _content(contents: ContentReader, file: LayerFile) -> Iterator[bytes]:
+    left = file.size
+    with contents.open(file) as stream:
+        while piece := stream.read(_CHUNK):
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+    if left:
+        raise SlipwayError(f"{file.path} changed its size while it was read")
+
+
+def gzip_stream(pieces: Iterator[bytes], on_chunk: Callable[[bytes], object]) -> Iterator[bytes]:
+    """Compressed on all cores; `on_chunk` sees the plain bytes in their order."""
+    checksum = length = 0
+    waiting: deque[Future[bytes]] = deque()
+    workers = cpu_count()
+    yield _HEADER
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        for chunk in _chunks(pieces):
+            on_chunk(chunk)
+            checksum, length = zlib.crc32(chunk, checksum), length + len(chunk)
+            waiting.append(pool.submit(_deflate, chunk))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    yield zlib.compressobj(_LEVEL, zlib.DEFLATED, -15).flush()  # an empty last block
+    yield struct.pack("<II", checksum, length & 0xFFFFFFFF)
+
+
+def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    held = bytearray()
+    for piece in pieces:
+        held += piece
+        while len(held) >= _CHUNK:
+            yield bytes(held[:_CHUNK])
+            del held[:_CHUNK]
+    if held:
+        yield bytes(held)
+
+
+def _deflate(chunk: bytes) -> bytes:
+    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
+    return stream.compress(chunk) + stream.flush(zlib.Z_FULL_FLUSH)

@@ -1,0 +1,98 @@
+"""What stands in a layer that we make: files with their content's place, folders, whiteouts."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from slipway.core import sha256_file
+
+
+@dataclass(frozen=True)
+class WheelMember:
+    """A file of a wheel. `wheel_sha256` is of the whole wheel: it vouches for the member."""
+
+    wheel: Path
+    name: str
+    wheel_sha256: str
+
+
+@dataclass(frozen=True)
+class LayerFile:
+    """One file: its path from the root without a slash before it, its content, its mode."""
+
+    path: str
+    source: bytes | Path | WheelMember
+    size: int
+    mode: int = 0o644
+
+    @property
+    def key(self) -> str:
+        """Names path, mode and content; a wheel's digest vouches for what is in it."""
+        if isinstance(self.source, WheelMember):
+            content = f"{self.source.wheel_sha256}:{self.source.name}"
+        elif isinstance(self.source, Path):
+            content = sha256_file(self.source)
+        else:
+            content = hashlib.sha256(self.source).hexdigest()
+        return f"{self.path}\0{self.mode:o}\0{content}"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer: what it is for, its files, and what of the layers below it hides.
+
+    `folders` are those that the layer brings; others are there already, and stay as they are.
+    """
+
+    title: str
+    files: tuple[LayerFile, ...]
+    folders: tuple[str, ...] = ()
+    whiteouts: tuple[str, ...] = ()  # paths that are gone
+
+    @property
+    def key(self) -> str:
+        """The same key, the same bytes, on any machine."""
+        lines = sorted(file.key for file in self.files)
+        lines += sorted(f"{path}/" for path in self.folders)
+        lines += sorted(f"{path}\0gone" for path in self.whiteouts)
+        digest = hashlib.sha256()
+        for line in lines:
+            digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+        return digest.hexdigest()
+
+
+class ContentReader:
+    """Opens the contents of files; a wheel is opened once for all of its members."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._wheels: dict[Path, zipfile.ZipFile] = {}
+
+    def __enter__(self) -> ContentReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @contextlib.contextmanager
+    def open(self, file: LayerFile) -> Iterator[IO[bytes]]:
+        """The content as a stream."""
+        source = file.source
+        if isinstance(source, bytes):
+            yield io.BytesIO(source)
+        elif isinstance(source, Path):
+            with source.open("rb") as stream:
+                yield stream
+        else:
+            if source.wheel not in self._wheels:
+                archive = self._stack.enter_context(zipfile.ZipFile(source.wheel))
+                self._wheels[source.wheel] = archive
+            with self._wheels[source.wheel].open(source.name) as stream:
+                yield stream

@@ -1,0 +1,176 @@
+"""One image without an engine: its base, its context, what is put on top, and where that goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from slipway import registry, sqsh, squashfs
+from slipway.append import (
+    AppendedImage,
+    AppendRequest,
+    append_image,
+    deliver_appended,
+    packages_of_base,
+    write_layout,
+)
+from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError, human_bytes
+from slipway.derive import BuildInputs, render_dockerfile
+from slipway.matrix import Image, image_tag, repository_name
+from slipway.pipeline.appended.base_sources import BaseSources
+from slipway.pipeline.build_requests import BUILD_ID_LABEL, image_reference, launcher_context
+from slipway.pipeline.checkout import Checkout
+from slipway.pipeline.image_run import ImageRun, StageResult
+from slipway.pipeline.settings import Settings
+from slipway.pipeline.targets import prepare_image_repository
+from slipway.records import BuildRecord, ExportRecord, ImageRecord, PushRecord
+from slipway.wheels import ContextRequest, make_image_context
+
+if TYPE_CHECKING:
+    from slipway.registry import Target
+
+
+@dataclass(frozen=True)
+class AppendContext:
+    """What the stages share: the checkout, settings, bases, and who is told."""
+
+    checkout: Checkout
+    settings: Settings
+    bases: BaseSources
+    credentials: CredentialsFor
+    on_event: OnEvent
+
+    def packages(self, image: Image, recipe: str) -> Mapping[str, str] | None:
+        """The Python packages of the base: from the lock, else read from the base's layers.
+
+        For a base of our own the lock has what we put into it, and not all that is there.
+        """
+        base = image.base
+        lock = self.checkout.locks.bases.get(base.name)
+        if base.registry and lock and lock.packages is not None:
+            return lock.packages
+        if not any(addon.requirements and addon.action != "keep" for addon in image.addons):
+            return None
+        return packages_of_base(
+            self.bases.base(base, recipe),
+            base.family.python,
+            base.facts.python,
+            self.checkout.project.cache,
+            self.on_event,
+        )
+
+
+def append_stage(context: AppendContext, run: ImageRun, inputs: BuildInputs) -> AppendedImage:
+    """Make what is new of an image, and its layout below .slipway/layouts."""
+    started = time.monotonic()
+    image, project = run.image, context.checkout.project
+    task = f"build {image.name}"
+    context.on_event(Event("start", task))
+    try:
+        appended = _append(context, image, inputs, task)
+    except SlipwayError as error:
+        context.on_event(Event("failed", task, text=error.what))
+        raise
+    reference = image_reference(context.checkout.matrix, image, inputs.build_id)
+    folder = project.layouts / image.name
+    write_layout(appended, folder, reference)
+    seconds = time.monotonic() - started
+    added = f"{human_bytes(appended.added_bytes)} in {len(appended.layers)} layers"
+    context.on_event(Event("done", task, text=f"{added} on {appended.base.where}"))
+    fresh = run.record.built is None or run.record.built.image_id != appended.config_digest
+    if fresh:
+        run.record = ImageRecord()
+        built = BuildRecord(
+            inputs.build_id,
+            inputs.as_json(),
+            reference,
+            appended.config_digest,
+            appended.manifest.size,
+            seconds,
+        )
+        run.save(project, built=built)
+    run.steps.append(StageResult("build", fresh, seconds, f"oci:{folder} ({added})"))
+    return appended
+
+
+def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str) -> AppendedImage:
+    checkout = context.checkout
+    base = context.bases.base(image.base, inputs.base)
+    packages = context.packages(image, inputs.base)
+    files = make_image_context(
+        ContextRequest(
+            checkout.project,
+            checkout.matrix,
+            image,
+            checkout.locks,
+            engine=None,
+            base=base.where,
+            packages=packages,
+        ),
+        context.on_event,
+    )
+    tools = tuple(checkout.matrix.tools.values())
+    request = AppendRequest(
+        dockerfile=render_dockerfile(image, checkout.locks, tools, checkout.project.templates),
+        context=(*files, *launcher_context(checkout.project)),
+        labels={BUILD_ID_LABEL: inputs.build_id},
+        python=image.base.facts.python,
+        cache=checkout.project.cache,
+        packages=packages,
+    )
+    return append_image(base, request, task, context.on_event)
+
+
+def deliver_stage(
+    context: AppendContext, run: ImageRun, appended: AppendedImage, target: Target
+) -> StageResult:
+    """Have the image in the target under its immutable tag."""
+    image, built = run.image, run.built
+    name = repository_name(image, context.checkout.matrix.repository_prefix)
+    prepare_image_repository(
+        target, context.checkout.matrix, name, context.settings.sharing, context.on_event
+    )
+    with registry.RegistryClient(
+        target.host, context.credentials, on_event=context.on_event
+    ) as client:
+        result = deliver_appended(
+            appended,
+            registry.Repository(client, name),
+            image_tag(image, built.build_id),
+            context.on_event,
+        )
+    new = PushRecord(
+        built.image_id,
+        result.uri,
+        result.digest,
+        result.media_type,
+        result.size_bytes,
+        result.seconds,
+    )
+    run.save(context.checkout.project, pushed={**run.record.pushed, target.name: new})
+    sent = f", {human_bytes(result.sent)} sent" if not result.already else ""
+    return StageResult("push", not result.already, result.seconds, f"{new.uri}@{new.digest}{sent}")
+
+
+def export_appended(
+    context: AppendContext, run: ImageRun, store: sqsh.BlobStore, digest: str, *, force: bool
+) -> StageResult:
+    """Write the image's .sqsh, its layers streamed from where they are."""
+    started = time.monotonic()
+    project, settings, built = context.checkout.project, context.settings, run.built
+    folder = settings.sqsh_dir or project.sqsh
+    path = folder / f"{run.image.name}-{built.build_id[:12]}.sqsh"
+    before = path.stat().st_ino if path.exists() else None
+    sidecar = sqsh.export_blobs(
+        store,
+        digest,
+        sqsh.ExportRequest(path, built.build_id, settings.sqsh_options, force),
+        cache=squashfs.layer_cache(project, settings.sqsh_cache),
+        on_event=context.on_event,
+    )
+    seconds = time.monotonic() - started
+    new = ExportRecord(built.image_id, str(path), sidecar.digest, sidecar.size, seconds)
+    run.save(project, exported=new)
+    return StageResult("sqsh", path.stat().st_ino != before, seconds, str(path))

@@ -1,0 +1,88 @@
+"""Where the bases of a run are, opened once each, and held to what the locks say of them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from types import TracebackType
+
+from slipway.append import BaseImage, open_base
+from slipway.core import CredentialsFor, SlipwayError, UsageError
+from slipway.matrix import Base, image_uri
+from slipway.pipeline.checkout import Checkout
+
+RECIPE_LABEL = "io.slipway.local-base"
+
+
+class BaseSources:
+    """The bases of one run. `base_from` names where they are in place of their own registry.
+
+    A base that has a recorded digest is taken by it; one that Slipway makes is known by the recipe
+    that it is labelled with.
+    """
+
+    def __init__(
+        self, checkout: Checkout, region: str | None, base_from: str, credentials: CredentialsFor
+    ) -> None:
+        self._checkout, self._region, self._from = checkout, region, base_from
+        self._credentials = credentials
+        self._open: dict[str, BaseImage] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> BaseSources:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def base(self, base: Base, recipe: str) -> BaseImage:
+        """The base; `recipe` is what the build id counts of it. Raises SlipwayError."""
+        if base.name not in self._open:
+            image = self._stack.enter_context(open_base(self._uri(base), self._credentials))
+            self._check(base, recipe, image)
+            self._open[base.name] = image
+        return self._open[base.name]
+
+    def _digest(self, base: Base) -> str | None:
+        lock = self._checkout.locks.bases.get(base.name)
+        return lock.digest if lock else None
+
+    def _uri(self, base: Base) -> str:
+        digest = self._digest(base)
+        if self._from:
+            stated = self._from.startswith("oci:") or "@" in self._from or digest is None
+            return self._from if stated else f"{self._from}@{digest}"
+        if base.registry is None:
+            raise UsageError(
+                f"{base.name} is made by Slipway with an engine, and lies in no registry",
+                cure="Say where an image of it is: --base-from registry://HOST/REPOSITORY:TAG, or "
+                "oci:FOLDER.",
+            )
+        return image_uri(base.registry, self._region, base.repository, base.tag, digest).reference
+
+    def _check(self, base: Base, recipe: str, image: BaseImage) -> None:
+        digest = self._digest(base)
+        if base.registry is None:
+            labels = (image.config.get("config") or {}).get("Labels") or {}
+            if labels.get(RECIPE_LABEL) != recipe:
+                raise SlipwayError(
+                    f"this is not the {base.name} that the checkout describes",
+                    where=image.where,
+                    cure="Build the image with an engine once, and push its base anew.",
+                )
+        elif digest and self._from.startswith("oci:") and image.manifest.digest != digest:
+            raise SlipwayError(
+                f"this is {image.manifest.digest}, and {base.name} is locked to {digest}",
+                where=self._from,
+                cure="Copy the locked base into the folder, or run `./inv lock`.",
+            )
+        elif digest and not re.search(rf"@{digest}$", self._uri(base)):
+            raise SlipwayError(
+                f"{self._from} names another digest than {base.name} is locked to ({digest})",
+                cure="Leave the digest out.",
+            )

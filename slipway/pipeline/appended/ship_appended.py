@@ -1,0 +1,168 @@
+"""The main job without an engine: build, export and push, each done only where it is not done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slipway import registry, sqsh
+from slipway.append import AppendedBlobs
+from slipway.core import Reporter, SlipwayError, UsageError, exclusive, say
+from slipway.derive import BuildInputs, grouped_notes
+from slipway.pipeline import summary
+from slipway.pipeline.appended.appended_builds import (
+    AppendContext,
+    append_stage,
+    deliver_stage,
+    export_appended,
+)
+from slipway.pipeline.appended.base_sources import BaseSources
+from slipway.pipeline.checkout import Checkout
+from slipway.pipeline.context import push_target
+from slipway.pipeline.image_builds import require_locked
+from slipway.pipeline.image_run import ImageRun, StageResult
+from slipway.pipeline.settings import Settings
+from slipway.pipeline.ship import ShipRequest, chosen_images, write_dockerfiles
+from slipway.pipeline.targets import SharedImage, find_shared_images
+from slipway.records import BuildRecord, ImageRecord, PushRecord
+
+if TYPE_CHECKING:
+    from slipway.registry import Target
+
+NOT_VERIFIED = StageResult(
+    "verify", False, 0.0, "the checks run in a container of the image, and there is no engine", True
+)
+
+
+def ship_appended(
+    root: Path, settings: Settings, names: Sequence[str], request: ShipRequest
+) -> None:
+    """Do the stages for the images named, without an engine.
+
+    The checks of an image run in a container of it, so they are not run, and the summary says so.
+    Raises SlipwayError after all images if any failed.
+    """
+    started = time.monotonic()
+    checkout = Checkout.at(root)
+    images = chosen_images(checkout, names)
+    if request.base_from and len({image.base.name for image in images}) > 1:
+        raise UsageError(
+            "--base-from is one base, and the images stand on several",
+            cure="Name images of one base.",
+        )
+    inputs = checkout.inputs(images)
+    if not request.unlocked:
+        require_locked(images, inputs)
+    with exclusive(checkout.project.state / "lock", " ".join([request.stages[-1], *names])):
+        if "generate" in request.stages:
+            write_dockerfiles(checkout, images)
+        records = checkout.records(images)
+        steps = checkout.plan(images, inputs, records, date.today())
+        for line in grouped_notes(note for step in steps for note in step.notes):
+            say(line)
+        target = push_target(checkout, settings) if "push" in request.stages else None
+        credentials = registry.credentials_for([target] if target else [])
+        runs = [ImageRun(image, records[image.name]) for image in images]
+        with (
+            Reporter() as reporter,
+            BaseSources(checkout, settings.region, request.base_from, credentials) as bases,
+        ):
+            context = AppendContext(checkout, settings, bases, credentials, reporter.on_event)
+            for run in runs:
+                _ship(context, run, inputs[run.image.name], request, target)
+                if run.failure:
+                    first = run.failure.what.splitlines()[0].rstrip(":")
+                    reporter.say(f"{run.image.name}: FAILED: {first}")
+    summary.show_runs(runs, time.monotonic() - started, engine_url="", as_json=request.as_json)
+    if failed := [run for run in runs if run.failure]:
+        failures = "\n".join(f"{run.image.name}: {run.failure}" for run in failed)
+        raise SlipwayError(f"{len(failed)} of {len(runs)} images failed\n{failures}")
+
+
+def _ship(
+    context: AppendContext,
+    run: ImageRun,
+    inputs: BuildInputs,
+    request: ShipRequest,
+    target: Target | None,
+) -> None:
+    try:
+        shared = _find_shared(context, run, inputs, target) if target else None
+        if target and shared:
+            _take(context, run, inputs, target, shared)
+            if "verify" in request.stages:
+                run.steps.append(NOT_VERIFIED)
+            if "sqsh" in request.stages:
+                _export_shared(context, run, target, shared, force=request.force)
+            return
+        appended = append_stage(context, run, inputs)
+        if "verify" in request.stages:
+            run.steps.append(NOT_VERIFIED)
+        pushed = deliver_stage(context, run, appended, target) if target else None
+        if "sqsh" in request.stages:
+            blobs, digest = AppendedBlobs(appended), appended.manifest.digest
+            run.steps.append(export_appended(context, run, blobs, digest, force=request.force))
+        if pushed:
+            run.steps.append(pushed)
+    except SlipwayError as error:
+        run.failure = error
+
+
+def _find_shared(
+    context: AppendContext, run: ImageRun, inputs: BuildInputs, target: Target
+) -> SharedImage | None:
+    """What the target has under the tag of this build."""
+    image = run.image
+    found = find_shared_images(
+        [image],
+        {image.name: inputs.build_id},
+        context.checkout.matrix,
+        target,
+        context.credentials,
+    )
+    return found.get(image.name)
+
+
+def _take(
+    context: AppendContext,
+    run: ImageRun,
+    inputs: BuildInputs,
+    target: Target,
+    shared: SharedImage,
+) -> None:
+    """Go on from the target's image: it was built of the same inputs, whoever built it."""
+    path, tag = shared.uri.removeprefix(f"{target.host}/").rsplit(":", 1)
+    with registry.RegistryClient(target.host, context.credentials) as client:
+        manifest = client.manifest(path, shared.digest)
+    built = BuildRecord(
+        inputs.build_id,
+        inputs.as_json(),
+        f"{path}:{tag}",
+        shared.config,
+        manifest.size,
+        0.0,
+    )
+    pushed = PushRecord(
+        shared.config, shared.uri, shared.digest, manifest.media_type, manifest.size, 0.0
+    )
+    if run.record.built is None or run.record.built.image_id != shared.config:
+        run.record = ImageRecord()
+    run.save(
+        context.checkout.project,
+        built=built,
+        pushed={**run.record.pushed, target.name: pushed},
+    )
+    run.steps.append(StageResult("build", False, 0.0, f"in the registry: {shared.by_digest}"))
+    run.steps.append(StageResult("push", False, 0.0, shared.by_digest))
+
+
+def _export_shared(
+    context: AppendContext, run: ImageRun, target: Target, shared: SharedImage, *, force: bool
+) -> None:
+    path = shared.uri.removeprefix(f"{target.host}/").rsplit(":", 1)[0]
+    with registry.RegistryClient(target.host, context.credentials) as client:
+        blobs = sqsh.RegistryBlobs(client, path)
+        run.steps.append(export_appended(context, run, blobs, shared.digest, force=force))

@@ -1,0 +1,140 @@
+"""Blobs on their way into a repository, several at once: mounted, streamed or read from files."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from slipway.core import Event, OnEvent
+from slipway.registry.distribution.blob_upload import BlobSource, send_blob
+from slipway.registry.distribution.registry_client import RegistryClient
+from slipway.registry.errors import RegistryError
+
+BLOBS_AT_ONCE = 4
+"""Each blob on its way holds about three pieces of an upload in memory: 100 MB together."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One repository of one registry: where an image is, or where it goes."""
+
+    client: RegistryClient
+    path: str
+
+    def name(self, reference: str | None = None) -> str:
+        """host/path, with :tag or @digest, for messages."""
+        return self.client.name(self.path, reference)
+
+
+@dataclass(frozen=True)
+class BlobTransfer:
+    """One blob, and the repository of the target's own registry that may have it."""
+
+    digest: str
+    size: int
+    source: BlobSource
+    mount_from: str | None = None
+
+
+@dataclass(frozen=True)
+class RegistryBlob:
+    """A blob of a registry as the source of an upload; its digest and size are checked on the way.
+
+    Going on from an offset means reading again from the start: a digest is of the whole.
+    """
+
+    repository: Repository
+    digest: str
+    size: int
+
+    def to(self, target: Repository) -> BlobTransfer:
+        """Its way into another repository: mounted where both are of one registry."""
+        here = self.repository
+        same = here.client.host == target.client.host and here.path != target.path
+        return BlobTransfer(self.digest, self.size, self, here.path if same else None)
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        """The content from an offset on."""
+        skip = offset
+        client, path = self.repository.client, self.repository.path
+        for piece in client.blob_stream(path, self.digest, self.size):
+            if skip < len(piece):
+                yield piece[skip:]
+            skip -= min(skip, len(piece))
+
+
+@dataclass
+class TransferProgress:
+    """Bytes of all blobs together; shared by the threads that copy."""
+
+    task: str
+    on_event: OnEvent
+    total: int
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._offsets: dict[str, int] = {}
+
+    def reach(self, digest: str, offset: int) -> None:
+        """One blob has come as far as that."""
+        with self._lock:
+            self._offsets[digest] = offset
+            current = sum(self._offsets.values())
+        self.on_event(
+            Event("progress", self.task, "blobs", current=current, total=self.total, unit="B")
+        )
+
+    def finish(self, digest: str, size: int, *, sent: bool) -> None:
+        """One blob is there."""
+        self.reach(digest, size)
+        with self._lock:
+            self.sent += size if sent else 0
+
+
+def deliver_blobs(
+    target: Repository,
+    blobs: Iterable[BlobTransfer],
+    task: str,
+    on_event: OnEvent,
+    jobs: int = BLOBS_AT_ONCE,
+) -> TransferProgress:
+    """Have all blobs in the target; those that it has, or can mount, are not read.
+
+    The first failure stops the others. Raises RegistryError's subclasses.
+    """
+    # The largest first: the last to end is then a small one.
+    ordered = sorted(blobs, key=lambda blob: (-blob.size, blob.digest))
+    progress = TransferProgress(task, on_event, sum(blob.size for blob in ordered))
+    stopped = threading.Event()
+
+    def reach(digest: str, offset: int) -> None:
+        if stopped.is_set():
+            raise RegistryError("the transfer was stopped", where=target.name())
+        progress.reach(digest, offset)
+
+    def send(blob: BlobTransfer) -> None:
+        if stopped.is_set():
+            return
+        sent = send_blob(
+            target.client,
+            target.path,
+            blob.digest,
+            blob.source,
+            blob.size,
+            mount_from=blob.mount_from,
+            on_bytes=lambda offset: reach(blob.digest, offset),
+        )
+        progress.finish(blob.digest, blob.size, sent=sent)
+
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        futures = [pool.submit(send, blob) for blob in ordered]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            stopped.set()  # after a failure or Ctrl-C no further piece is sent
+    for future in sorted(done, key=lambda future: future.exception() is None):
+        future.result()  # the failure that stopped the others, and not what they then say
+    return progress

@@ -1,0 +1,130 @@
+"""Layers as bytes: the same on any machine, and readable by every tool."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slipway.append.layer_blobs import MTIME, LayerStore, gzip_stream, layer_tar
+from slipway.append.layer_files import LayerFile, LayerPlan
+from slipway.core import SlipwayError
+
+names = st.lists(
+    st.text(
+        st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=120
+    ).filter(lambda name: name not in (".", "..")),
+    min_size=1,
+    max_size=3,
+).map("/".join)
+files = st.dictionaries(names, st.tuples(st.binary(max_size=2000), st.sampled_from([0o644, 0o755])))
+
+
+def plan_of(contents: dict[str, tuple[bytes, int]], **more: tuple[str, ...]) -> LayerPlan:
+    listed = [LayerFile(p, data, len(data), mode) for p, (data, mode) in contents.items()]
+    return LayerPlan("test", tuple(listed), **more)
+
+
+@given(files)
+@settings(max_examples=60, deadline=None)
+def test_a_layer_holds_its_files_sorted_and_by_root(contents: dict[str, tuple[bytes, int]]) -> None:
+    data = b"".join(layer_tar(plan_of(contents)))
+    assert data == b"".join(layer_tar(plan_of(dict(reversed(contents.items())))))
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = tar.getmembers()
+        assert {m.name: (tar.extractfile(m).read(), m.mode) for m in members} == contents  # type: ignore[union-attr]
+    assert [m.name for m in members] == sorted(contents, key=str.encode)
+    assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} <= {(0, 0, "", "", MTIME)}
+
+
+@given(st.lists(st.binary(max_size=5000)), st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_the_compressed_form_is_one_gzip_of_the_pieces(pieces: list[bytes], large: int) -> None:
+    pieces = [*pieces, *(os.urandom(1) * 700_000 for _ in range(large))]
+    whole, hashed = b"".join(pieces), hashlib.sha256()
+    packed = b"".join(gzip_stream(iter(pieces), hashed.update))
+    assert gzip.decompress(packed) == whole
+    assert hashed.hexdigest() == hashlib.sha256(whole).hexdigest()
+    assert packed == b"".join(gzip_stream(iter([whole]), hashed.update))  # however it comes
+
+
+def test_folders_and_whiteouts_are_members(tmp_path: Path) -> None:
+    plan = plan_of({"a/b/c": (b"x", 0o644)}, folders=("a/b",), whiteouts=("a/old", "gone"))
+    data = b"".join(layer_tar(plan))
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert tar.getnames() == [".wh.gone", "a/.wh.old", "a/b", "a/b/c"]
+        assert (tar.getmember("a/b").isdir(), tar.getmember("a/b").mode) == (True, 0o755)
+
+
+@pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../b", "a//b", "", "."])
+def test_a_path_out_of_the_root_is_refused(path: str) -> None:
+    with pytest.raises(SlipwayError, match="not a path"):
+        b"".join(layer_tar(plan_of({path: (b"", 0o644)})))
+
+
+def test_a_file_that_changes_while_it_is_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12")
+    for size in (1, 3):
+        with pytest.raises(SlipwayError, match="changed its size"):
+            b"".join(layer_tar(LayerPlan("t", (LayerFile("file", path, size),))))
+
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from slipway.append.layer_blobs import LayerStore
+from slipway.append.layer_files import LayerFile, LayerPlan
+content = Path(sys.argv[1]).read_bytes()
+if os.geteuid() == 0 and sys.argv[2] == "1":
+    os.setuid(65534)
+path = Path("there"); path.write_bytes(content)
+files = (LayerFile("opt/\\u00e4/file", path, len(content), 0o755),)
+plan = LayerPlan("t", files, ("opt",), ("etc/gone",))
+layer = LayerStore(Path("store")).layer(plan)
+print(plan.key, layer.digest, layer.diff_id, layer.size)
+"""
+
+
+def test_umask_locale_zone_folder_and_user_do_not_matter(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(range(256)) * 12_000)
+    answers = set()
+    for number, (umask, zone, locale) in enumerate(
+        [(0o022, "UTC", "C.UTF-8"), (0o077, "Asia/Kolkata", "C"), (0o002, "America/Lima", "de_DE")]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        folder.chmod(0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(source), str(number)],
+            cwd=folder,
+            env={**os.environ, "TZ": zone, "LC_ALL": locale, "PYTHONHASHSEED": str(number)},
+            umask=umask,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        answers.add(done.stdout)
+    assert len(answers) == 1
+
+
+def test_a_layer_is_made_once_and_again_where_it_is_damaged(tmp_path: Path) -> None:
+    store, plan = LayerStore(tmp_path), plan_of({"x": (b"content", 0o644)})
+    first = store.layer(plan)
+    identity = first.path.stat().st_ino
+    assert store.layer(plan) == first
+    assert first.path.stat().st_ino == identity
+    first.path.write_bytes(b"short")
+    assert store.layer(plan) == first
+    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == first.digest[7:]
