@@ -24,6 +24,7 @@ from slipway.tasks import (
     engine,
     matrix,
     registry,
+    sagemaker,
     slurm,
     sqsh,
     storage,
@@ -270,5 +271,5 @@ def test(c: Context, only: str = "", k: str = "") -> None:
 ns = Collection(
     setup, doctor, generate, lock, plan, build, verify, push, ship, promote, rollback, test
 )
-for family in (matrix, sqsh, storage, engine, registry, slurm):
+for family in (matrix, sqsh, storage, engine, registry, slurm, sagemaker):
     ns.add_collection(family.ns)

@@ -1,4 +1,8 @@
-"""Slurm jobs of an image: a request -> values -> an sbatch script. It starts nothing."""
+"""Jobs of an image: sbatch scripts for Slurm, training jobs on SageMaker.
+
+A request becomes checked values, and these a script or a document. Only SageMaker jobs are started
+from here, and only where that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,35 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.cluster.sagemaker import (
+        JobChoice,
+        TrainingOptions,
+        follow_logs,
+        show_training_job,
+        stop_training_job,
+        write_training_job,
+    )
     from slipway.cluster.script import write_script
     from slipway.cluster.slurm_job import ScriptRequest
 
-__all__ = ["ScriptRequest", "write_script"]
+__all__ = [
+    "JobChoice",
+    "ScriptRequest",
+    "TrainingOptions",
+    "follow_logs",
+    "show_training_job",
+    "stop_training_job",
+    "write_script",
+    "write_training_job",
+]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "sagemaker": (
+            "JobChoice TrainingOptions follow_logs show_training_job stop_training_job "
+            "write_training_job"
+        ),
         "script": "write_script",
         "slurm_job": "ScriptRequest",
     },

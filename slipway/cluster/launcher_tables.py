@@ -26,7 +26,7 @@ from slipway.cluster import launcher_tables
 UPLOAD_SECONDS = 15  # entrypoints/launcher/main_job.py: what follows the ranks' grace
 SPARE_SECONDS = 30
 #: Options of `launch local`, and what follows "--".
-NOT_FOR_SLURM = frozenset({"hosts", "node-rank", "job", "script"})
+OF_THE_PLATFORM = frozenset({"hosts", "node-rank", "job", "script"})
 
 
 @functools.cache
@@ -103,18 +103,23 @@ def complete_options(
     return {"instance-type": instance_type, "grace": str(longest), **theirs}
 
 
+def given_flags(texts: Sequence[str], launcher: Path, platform: str) -> tuple[str, ...]:
+    """What the user gave as NAME=VALUE, as words of `launch`. Raises UsageError."""
+    return option_flags(_given(texts, launcher, platform))
+
+
 def option_flags(options: Mapping[str, str | None]) -> tuple[str, ...]:
     """As words of `launch`."""
     return tuple(f"--{n}" if value is None else f"--{n}={value}" for n, value in options.items())
 
 
-def _given(texts: Sequence[str], launcher: Path) -> dict[str, str | None]:
+def _given(texts: Sequence[str], launcher: Path, platform: str = "Slurm") -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for text in texts:
         name, equals, value = text.removeprefix("--").partition("=")
         option = launcher_tables.find_option(launcher, name)
-        if name in NOT_FOR_SLURM:
-            raise UsageError(f"--launch {name}: Slurm says that itself")
+        if name in OF_THE_PLATFORM:
+            raise UsageError(f"--launch {name}: {platform} says that itself")
         if not equals and not option.flag:
             raise UsageError(f"--launch {text!r}: expected {name}=VALUE")
         launcher_tables.check_option(option, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from slipway.core import UsageError
@@ -65,15 +65,18 @@ def parse_mount(text: str) -> ContainerMount:
     return ContainerMount(source, target, read_only=parts[2:] == ["ro"])
 
 
-def parse_variable(text: str) -> JobVariable:
-    """``NAME=VALUE``, or ``NAME`` alone: secrets need not be written into the script."""
+def parse_variable(text: str, own: Collection[str] = SCRIPTS_OWN) -> JobVariable:
+    """``NAME=VALUE``, or ``NAME`` alone: secrets need not be written into the script.
+
+    `own` are names that whatever starts the job uses itself.
+    """
     name, equals, value = text.partition("=")
     if not _VARIABLE.fullmatch(name):
         raise UsageError(f"--env {text!r}: {name!r} is no name of an environment variable")
     if name.startswith(("SLURM_", "LAUNCH_")):
         cure = "Use --launch." if name.startswith("LAUNCH_") else "Slurm sets these itself."
         raise UsageError(f"--env {name} is not for a job to set", cure=cure)
-    if name in SCRIPTS_OWN:
+    if name in own:
         raise UsageError(
             f"--env {name} is the script's own name, outside of the container, too",
             cure=f"Set it inside: ... -- run.sh, with `export {name}=...` in run.sh.",

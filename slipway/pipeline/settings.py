@@ -25,6 +25,13 @@ class Settings:
     registry_port: int
     sharing: PullPermissions
 
+    @property
+    def required_region(self) -> str:
+        """The region, for what has none of its own. Raises UsageError."""
+        if self.region is None:
+            raise UsageError("--region is missing", cure="Give it, or set slipway.region.")
+        return self.region
+
     @classmethod
     def of(cls, config: Any, **flags: Any) -> Settings:
         """Flags win where they were given; raises UsageError for values that mean nothing."""

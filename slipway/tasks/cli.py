@@ -29,7 +29,7 @@ from slipway.tasks.commands import NAMES, ROOT, after_dashes
 from slipway.tasks.completion import SCRIPTS, TaskWords, complete_words, list_image_names
 
 #: Tasks whose words after ``--`` are another program's, with an example of them.
-HANDS_ON = {"slurm.script": "train.py --epochs 3"}
+HANDS_ON = {"slurm.script": "train.py --epochs 3", "sagemaker.job": "train.py --epochs 3"}
 _HELP = ("--help", "-h")
 
 

@@ -1,0 +1,230 @@
+"""The edge to SageMaker: a job is asked for, looked at, read along, stopped."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from slipway.cluster.sagemaker.source_archive import write_source_archive
+from slipway.cluster.sagemaker.training_request import TrainingRequest
+from slipway.core import SlipwayError, UsageError, human_bytes, print_json, printable, say
+from slipway.registry import aws_errors, connect_aws
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+"""Where SageMaker keeps what jobs print; each host has a stream JOB/algo-N-TIME."""
+ENDED = ("Completed", "Failed", "Stopped")
+#: The API's own rate for describing a job is low, and its words change by the minute.
+POLL_S = 10.0
+
+_LAUNCHER = "launch: {"
+_LAST_EVENTS = 12
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that the launcher has told of a job."""
+
+    time: datetime
+    host: str
+    event: str
+    text: str
+
+
+@dataclass(frozen=True)
+class TrainingJobState:
+    """What AWS and the launcher say of a job. `cause` is why it failed."""
+
+    name: str
+    status: str
+    step: str
+    cause: str
+    transitions: tuple[tuple[str, str, str], ...]  # when, step, AWS's words
+    events: tuple[JobEvent, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "name": self.name,
+            "status": self.status,
+            "step": self.step,
+            "cause": self.cause or None,
+            "transitions": [
+                dict(zip(("time", "step", "message"), row, strict=True)) for row in self.transitions
+            ],
+            "events": [
+                {"time": e.time.isoformat(), "host": e.host, "event": e.event, "text": e.text}
+                for e in self.events
+            ],
+        }
+
+
+def submit_training_job(request: TrainingRequest, region: str) -> str:
+    """Put the code where the job looks for it, and ask for the job; its ARN.
+
+    Raises SlipwayError. Nothing is asked for where the code could not be put there.
+    """
+    bucket, _, key = request.source_uri.removeprefix("s3://").partition("/")
+    with tempfile.TemporaryFile(prefix="slipway-source-") as archive:
+        count = write_source_archive(request.source, archive)
+        size = archive.tell()
+        say(f"code: {count} files, {human_bytes(size)} -> {request.source_uri}")
+        archive.seek(0)
+        storage = connect_aws("s3", region)
+        with aws_errors("s3:PutObject", f"s3://{bucket}"):
+            storage.upload_fileobj(archive, bucket, key)
+    client = connect_aws("sagemaker", region)
+    with aws_errors("sagemaker:CreateTrainingJob", request.name):
+        answer = client.create_training_job(**request.parameters)
+    return str(answer["TrainingJobArn"])
+
+
+def inspect_training_job(name: str, region: str) -> TrainingJobState:
+    """A job as it is now. Raises SlipwayError where there is none."""
+    client = connect_aws("sagemaker", region)
+    job = _describe(client, name)
+    transitions = tuple(
+        (
+            row["StartTime"].isoformat(timespec="seconds"),
+            row["Status"],
+            printable(row.get("StatusMessage", "")),
+        )
+        for row in job.get("SecondaryStatusTransitions", ())
+    )
+    logs = connect_aws("logs", region)
+    events = tuple(_events(_log_lines(logs, name, pattern=f'"{_LAUNCHER}"')))
+    return TrainingJobState(
+        name,
+        job["TrainingJobStatus"],
+        job["SecondaryStatus"],
+        printable(job.get("FailureReason", "")),
+        transitions,
+        events[-_LAST_EVENTS:],
+    )
+
+
+def show_training_job(name: str, region: str, *, as_json: bool) -> None:
+    """Print a job: why it failed on top, then AWS's steps, then what the launcher told last."""
+    state = inspect_training_job(name, region)
+    if as_json:
+        print_json(state.as_json())
+        return
+    print(f"{state.name}: {state.status} ({state.step})")
+    if state.cause:
+        print(f"cause: {state.cause}")
+    for row in state.transitions:
+        print("  ".join(row).rstrip())
+    if state.events:
+        print("the launcher:")
+    for event in state.events:
+        print(f"{event.time:%H:%M:%S}  {event.host}  {event.event}  {event.text}".rstrip())
+
+
+def follow_logs(name: str, region: str, *, follow: bool) -> None:
+    """Print what all hosts have printed, with their names; with `follow`, until the job ends."""
+    client = connect_aws("sagemaker", region)
+    logs = connect_aws("logs", region)
+    printed: set[str] = set()
+    since = 0
+    while True:
+        ended = _describe(client, name)["TrainingJobStatus"] in ENDED
+        for line in _log_lines(logs, name, since=since):
+            if line.identifier in printed:
+                continue
+            printed.add(line.identifier)
+            since = max(since, line.time_ms)
+            print(f"{line.host} {printable(line.text)}", flush=True)
+        if ended or not follow:
+            return
+        time.sleep(POLL_S)
+
+
+def stop_training_job(name: str, region: str) -> None:
+    """Have SageMaker send SIGTERM to every container: they have 120 s to save.
+
+    Raises UsageError for a job that has ended.
+    """
+    client = connect_aws("sagemaker", region)
+    status = _describe(client, name)["TrainingJobStatus"]
+    if status in ENDED:
+        raise UsageError(f"{name} has ended already: {status}")
+    with aws_errors("sagemaker:StopTrainingJob", name):
+        client.stop_training_job(TrainingJobName=name)
+    say(
+        f"{name} is told to stop: the launcher passes SIGTERM to every rank, uploads what they "
+        "save, and has 120 s for it"
+    )
+
+
+def _describe(client: Any, name: str) -> Any:
+    try:
+        with aws_errors("sagemaker:DescribeTrainingJob", name):
+            return client.describe_training_job(TrainingJobName=name)
+    except SlipwayError as error:
+        # A job that is not there is a ValidationException (API reference, DescribeTrainingJob).
+        if "not found" in str(error) or "Could not find" in str(error):
+            region = client.meta.region_name
+            raise UsageError(
+                f"there is no training job {name!r} in {region}",
+                cure=f"`aws sagemaker list-training-jobs --region {region}` lists those there are.",
+            ) from error
+        raise
+
+
+@dataclass(frozen=True)
+class _LogLine:
+    identifier: str
+    time_ms: int
+    host: str
+    text: str
+
+
+def _log_lines(logs: Any, job: str, *, since: int = 0, pattern: str = "") -> Iterator[_LogLine]:
+    """What a job's hosts have printed, in order of time; nothing before the first has begun."""
+    words: dict[str, Any] = {
+        "logGroupName": LOG_GROUP,
+        "logStreamNamePrefix": f"{job}/",
+        "startTime": since,
+    }
+    if pattern:
+        words["filterPattern"] = pattern
+    lines = []
+    with aws_errors("logs:FilterLogEvents", LOG_GROUP):
+        try:
+            for page in logs.get_paginator("filter_log_events").paginate(**words):
+                for event in page["events"]:
+                    owner, _, stream = event["logStreamName"].partition("/")
+                    if owner != job:
+                        continue
+                    host = stream.rpartition("-")[0]
+                    lines.append(
+                        _LogLine(event["eventId"], event["timestamp"], host, event["message"])
+                    )
+        except logs.exceptions.ResourceNotFoundException:
+            return  # no job of this account and region has printed anything yet
+    yield from sorted(lines, key=lambda line: line.time_ms)
+
+
+def _events(lines: Iterable[_LogLine]) -> Iterator[JobEvent]:
+    """What the launcher told; a line that is cut or of another program is none."""
+    for line in lines:
+        _, mark, text = line.text.partition(_LAUNCHER)
+        try:
+            fields = json.loads("{" + text) if mark else {}
+            event = str(fields.pop("event"))
+            moment = datetime.fromtimestamp(float(fields.pop("t")))
+        except (ValueError, KeyError, AttributeError, OverflowError, OSError, TypeError):
+            continue
+        host = str(fields.pop("host", line.host))
+        fields.pop("node_rank", None)
+        shown = ", ".join(f"{name} {_short(value)}" for name, value in fields.items())
+        yield JobEvent(moment, printable(host), printable(event), printable(shown))
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
