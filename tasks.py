@@ -157,6 +157,7 @@ def verify(
 
 
 @task_command(
+    images="name",
     help={
         **JSON,
         **REGION,
@@ -164,7 +165,7 @@ def verify(
         "name": "image whose current build the alias shall name",
         "alias": "one of the aliases that versions.yaml gives the image",
         "plan": "say what would move, and move nothing",
-    }
+    },
 )
 def promote(
     c: Context,

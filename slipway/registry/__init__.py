@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from slipway.registry.distribution.image_copy import CopyResult, copy_image
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
-    from slipway.registry.ecr import find_aws_credentials
+    from slipway.registry.ecr import aws_errors, connect_aws, find_aws_credentials
     from slipway.registry.ecr_target import (
         check_alias_can_move,
         find_ecr_target,
@@ -92,9 +92,11 @@ __all__ = [
     "WrongAccountError",
     "alias_journal",
     "alias_patterns",
+    "aws_errors",
     "check_alias_can_move",
     "check_manifest",
     "choose_manifest",
+    "connect_aws",
     "copy_image",
     "credentials_for",
     "deliver_blobs",
@@ -121,7 +123,7 @@ __getattr__ = lazy_face(
         "distribution.image_copy": "CopyResult copy_image",
         "distribution.registry_client": "RegistryClient",
         "distribution.retry": "RetryPolicy",
-        "ecr": "find_aws_credentials",
+        "ecr": "aws_errors connect_aws find_aws_credentials",
         "ecr_target": "check_alias_can_move find_ecr_target prepare_repository",
         "errors": (
             "ImageMissingError ImmutableTagError ManifestError NoCredentialsError "

@@ -50,7 +50,13 @@ def registry_list(
 
 
 @task_command(
-    help={**JSON, **REGION, **TARGET, "name": "image, whose current build is meant, or NAME@DIGEST"}
+    images="name",
+    help={
+        **JSON,
+        **REGION,
+        **TARGET,
+        "name": "image, whose current build is meant, or NAME@DIGEST",
+    },
 )
 def registry_show(
     c: Context, name: str, region: str = "", target: str = "", json: bool = False

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from slipway.registry.ecr.aws_boundary import access_denied, aws_errors
     from slipway.registry.ecr.ecr_client import (
         caller_account,
+        connect_aws,
         connect_ecr,
         find_aws_credentials,
         make_client,
@@ -27,6 +28,7 @@ __all__ = [
     "access_denied",
     "aws_errors",
     "caller_account",
+    "connect_aws",
     "connect_ecr",
     "ensure_repository",
     "find_aws_credentials",
@@ -38,7 +40,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "aws_boundary": "access_denied aws_errors",
-        "ecr_client": "caller_account connect_ecr find_aws_credentials make_client",
+        "ecr_client": "caller_account connect_aws connect_ecr find_aws_credentials make_client",
         "ecr_repository": "EcrRepository ensure_repository may_tag_move",
         "policies": "STAGING",
     },

@@ -62,6 +62,12 @@ def make_client(service: str, region: str, **options: Any) -> Any:
         return session.client(service, region_name=region, **options)  # type: ignore[call-overload]
 
 
+def connect_aws(service: str, region: str) -> Any:
+    """A client of any of AWS's services, by its name in boto3. Raises SlipwayError."""
+    with aws_errors(f"a client of {service}", region):
+        return make_client(service, region)
+
+
 def connect_ecr(
     region: str, *, endpoint_url: str | None = None, fips: bool = False, dual_stack: bool = False
 ) -> ECRClient:
