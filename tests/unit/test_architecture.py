@@ -47,6 +47,7 @@ MOST_MODULES = 15
 MOST_ARGUMENTS = 6
 #: Functions with more arguments, with the reason.
 MANY_ARGUMENTS = {
+    "sagemaker_job": "each is a flag of the task",
     "slurm_script": "each is a flag of the task",
     "sqsh_export": "each is a flag of the task",
     "storage_move": "each is a flag of the task",
