@@ -34,7 +34,7 @@ from unittest.mock import patch
 from bench.sqsh_images import make
 from slipway.core import Project
 from slipway.engine import Engine, connect
-from slipway.sqsh import ExportRequest, export_image, find_overlay_layers
+from slipway.sqsh import ExportRequest, Packing, export_image, find_overlay_layers
 from slipway.squashfs import LayerCache, SqshOptions
 from slipway.squashfs.link import data_copier, linker
 
@@ -86,8 +86,9 @@ class Bench:
     def slipway(self, image: str, way: str, cache: LayerCache) -> None:
         output = self.work / f"{way}.sqsh"
         options = SqshOptions("zstd", self.level)
-        request = ExportRequest(output, "b", options, force=True)
-        made = export_image(self.engine, image, request, cache=cache)
+        made = export_image(
+            self.engine, image, ExportRequest(output, "b", Packing(options), True), cache=cache
+        )
         self.sizes[way] = made.size
 
     def metadata(self, image: str) -> None:

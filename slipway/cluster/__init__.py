@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     )
     from slipway.cluster.script import write_script
     from slipway.cluster.slurm_job import ScriptRequest
+    from slipway.cluster.sqsh_file import newest_sqsh
 
 __all__ = [
     "JobChoice",
     "ScriptRequest",
     "TrainingOptions",
     "follow_logs",
+    "newest_sqsh",
     "show_training_job",
     "stop_training_job",
     "write_script",
@@ -42,5 +44,6 @@ __getattr__ = lazy_face(
         ),
         "script": "write_script",
         "slurm_job": "ScriptRequest",
+        "sqsh_file": "newest_sqsh",
     },
 )

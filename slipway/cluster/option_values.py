@@ -16,7 +16,18 @@ SCRIPTS_OWN = frozenset(
     {
         *("PATH", "IFS", "at", "code", "command", "container", "cores", "end", "ended"),
         *("flags", "found"),
-        *("hash", "item", "launcher", "mark", "mount", "mounts", "name", "needed", "options"),
+        *(
+            "hash",
+            "hot",
+            "item",
+            "launcher",
+            "mark",
+            "mount",
+            "mounts",
+            "name",
+            "needed",
+            "options",
+        ),
         *("path", "pieces", "place", "sidecar", "size", "source", "sqsh", "sqsh_digest"),
         *("sqsh_size", "step", "stopped", "target", "terminated", "told", "variable", "workdir"),
     }

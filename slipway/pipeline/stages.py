@@ -76,12 +76,13 @@ def export_stage(
     built = run.built
     folder = settings.sqsh_dir or context.project.sqsh
     path = folder / f"{run.image.name}-{built.build_id[:12]}.sqsh"
+    packing = sqsh.image_packing(context.project, run.image.name, settings.sqsh_options)
     before = _file_identity(path)
     started = time.monotonic()
     sidecar = sqsh.export_image(
         context.engine,
         built.reference,
-        sqsh.ExportRequest(path, built.build_id, settings.sqsh_options, force),
+        sqsh.ExportRequest(path, built.build_id, packing, force),
         cache=squashfs.layer_cache(context.project, settings.sqsh_cache),
         on_event=context.on_event,
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         load_locks,
         python_lock_path,
         python_lock_text,
+        start_lock_path,
         tool_lock_path,
         write_base_lock,
         write_python_lock,
@@ -80,6 +81,7 @@ __all__ = [
     "python_lock_text",
     "save_record",
     "sdist_build_key",
+    "start_lock_path",
     "tool_lock_path",
     "wheel_fits",
     "write_base_lock",
@@ -95,8 +97,8 @@ __getattr__ = lazy_face(
             "BuildRecord ExportRecord ImageRecord PushRecord VerifyRecord load_record save_record"
         ),
         "lock_files": (
-            "base_lock_path load_locks python_lock_path python_lock_text tool_lock_path "
-            "write_base_lock write_python_lock write_tool_lock"
+            "base_lock_path load_locks python_lock_path python_lock_text start_lock_path "
+            "tool_lock_path write_base_lock write_python_lock write_tool_lock"
         ),
         "lock_keys": "BUILD base_lock_key build_requirements python_lock_keys sdist_build_key",
         "locks": "BaseLock Locks Pin PythonLock ToolFile ToolLock describe_lock_changes",

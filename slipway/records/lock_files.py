@@ -41,6 +41,11 @@ def tool_lock_path(project: Project, name: str) -> Path:
     return project.locks / "tools" / f"{name}.json"
 
 
+def start_lock_path(project: Project, image: str) -> Path:
+    """What a start of an image reads, as `inv sqsh.trace` found it."""
+    return project.locks / "starts" / f"{image}.start"
+
+
 def load_locks(project: Project) -> Locks:
     """All of images/lock; empty where nothing was locked yet.
 

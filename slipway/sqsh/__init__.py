@@ -12,22 +12,30 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.sqsh.comparison import ImageExporter
     from slipway.sqsh.export import ExportRequest, export_image
+    from slipway.sqsh.image_start import image_packing, record_start
+    from slipway.sqsh.layer_linker import Packing
     from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
     from slipway.sqsh.sources.blob_store import BlobStore
     from slipway.sqsh.sources.engine_source import find_overlay_layers
     from slipway.sqsh.sources.registry_source import RegistryBlobs
+    from slipway.sqsh.start import FuseConnection, NodeAttributes
     from slipway.sqsh.stored_images import export_blobs, export_stored
 
 __all__ = [
     "BlobStore",
     "ExportRequest",
+    "FuseConnection",
     "ImageExporter",
+    "NodeAttributes",
+    "Packing",
     "RegistryBlobs",
     "export_blobs",
     "export_image",
     "export_stored",
     "find_overlay_layers",
+    "image_packing",
     "read_sidecar",
+    "record_start",
     "verify_sqsh_file",
 ]
 
@@ -36,10 +44,13 @@ __getattr__ = lazy_face(
     {
         "comparison": "ImageExporter",
         "export": "ExportRequest export_image",
+        "image_start": "image_packing record_start",
+        "layer_linker": "Packing",
         "sidecar": "read_sidecar verify_sqsh_file",
         "sources.blob_store": "BlobStore",
         "sources.engine_source": "find_overlay_layers",
         "sources.registry_source": "RegistryBlobs",
+        "start": "FuseConnection NodeAttributes",
         "stored_images": "export_blobs export_stored",
     },
 )

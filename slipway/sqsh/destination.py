@@ -85,7 +85,7 @@ def already_there(destination: Path, wanted: SqshIdentity, *, force: bool) -> Si
             where=str(destination),
             cure=cure,
         )
-    if made.options != wanted.options.as_json():
+    if any(made.options.get(name) != value for name, value in wanted.options.asked.items()):
         raise UsageError(
             f"the file exists and was made with other options ({made.options})",
             where=str(destination),

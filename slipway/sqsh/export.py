@@ -21,11 +21,11 @@ from slipway.core import (
 from slipway.engine import Engine, remove_stale_containers
 from slipway.sqsh import destination as preflight
 from slipway.sqsh import enroot_files, sidecar, unsquashfs
-from slipway.sqsh.layer_linker import SqshContents, link_layers
+from slipway.sqsh.layer_linker import Packing, SqshContents, link_layers
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.sources import open_engine_image
-from slipway.squashfs import LayerCache, SqshOptions
+from slipway.squashfs import LayerCache
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ExportRequest:
 
     destination: Path
     build_id: str
-    options: SqshOptions = field(default_factory=SqshOptions)
+    packing: Packing = field(default_factory=Packing)
     force: bool = False
 
     @property
@@ -52,14 +52,14 @@ def export_image(
     on_event: OnEvent = silent,
     in_place: bool = True,
 ) -> Sidecar:
-    """Write what ``enroot import`` gives for an engine's image to the destination of `request`.
+    """Write what ``enroot import`` gives for an engine's image to the request's destination.
 
     Each layer is compiled once (into `cache`), from the engine's own folders where they can be
     read, else from what the engine sends (always so where not `in_place`); the image is linked
     from compiled layers. The destination and its sidecar appear only when they are whole and
     checked. A destination that holds this image, build and options already is left as it is; one
-    that holds anything else is refused unless `force`. The same image gives the same bytes from
-    every source. Raises SlipwayError; nothing half-made stays.
+    that holds anything else is refused unless `force`. The same image and packing give the same
+    bytes from every source. Raises SlipwayError; nothing half-made stays.
     """
     remove_stale_containers(engine)  # earlier versions made some for their exports
     with open_engine_image(engine, image_reference, cache.folder, in_place=in_place) as image:
@@ -71,7 +71,7 @@ def export_source(
 ) -> Sidecar:
     """Write what ``enroot import`` gives for an image; see `export_image`."""
     unsquashfs.find_tool("unsquashfs")
-    wanted = preflight.SqshIdentity(image.id, request.build_id, request.options)
+    wanted = preflight.SqshIdentity(image.id, request.build_id, request.packing.options)
     present = preflight.already_there(request.destination, wanted, force=request.force)
     if present is not None:
         on_event(Event("cached", request.task, text=f"{request.destination} is up to date"))
@@ -96,7 +96,7 @@ def _write(
     if destination.parent.is_dir():
         remove_leftovers(destination)
     warning = preflight.check_space(
-        disk_space(destination), image.size, request.options, destination
+        disk_space(destination), image.size, request.packing.options, destination
     )
     with partial_file(destination) as path:
         packed = _linked(image, request, cache, path, on_event)
@@ -107,8 +107,9 @@ def _write(
             build_id=request.build_id,
             pieces=packed.pieces,
             entries=packed.entries,
-            options=request.options.as_json(),
+            options=request.packing.as_json(),
             slipway=__version__,
+            hot=packed.hot,
         )
         # The sidecar first: see preflight.already_there.
         sidecar.write_sidecar(destination, made)
@@ -129,13 +130,13 @@ def _linked(
     image: SourceImage, request: ExportRequest, cache: LayerCache, path: Path, on_event: OnEvent
 ) -> SqshContents:
     try:
-        return link_layers(cache, image, path, request.options, on_event, request.task)
+        return link_layers(cache, image, path, request.packing, on_event, request.task)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise SlipwayError(
                 f"the .sqsh cannot be written: {error.strerror}", where=str(path.parent)
             ) from error
-        need = preflight.expected_size(image.size, request.options)
+        need = preflight.expected_size(image.size, request.packing.options)
         raise SlipwayError(
             f"the disk takes no more ({error.strerror}): the whole .sqsh takes about"
             f" {human_bytes(need)}",

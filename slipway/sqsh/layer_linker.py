@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from slipway.core import Event, OnEvent, Piece, SlipwayError
 from slipway.sqsh import enroot_files, unsquashfs
 from slipway.sqsh.source_image import SourceImage
+from slipway.sqsh.start import StartTrace, default_trace, traced_files
 from slipway.sqsh.unsquashfs import ExpectedContents
 from slipway.squashfs import (
     DIR,
@@ -38,17 +40,31 @@ class SqshContents:
     entries: int  # paths below the root
     devices_left_out: tuple[bytes, ...]
     pieces: tuple[Piece, ...]
+    hot: tuple[tuple[int, int], ...]  # (start, end) of what a start reads
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How an image is packed, and for which start."""
+
+    options: SqshOptions = field(default_factory=SqshOptions)
+    start: StartTrace = field(default_factory=default_trace)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values, for the sidecar."""
+        return {**self.options.as_json(), "start": self.start.digest[:16]}
 
 
 def link_layers(
     cache: LayerCache,
     image: SourceImage,
     path: Path,
-    options: SqshOptions,
+    packing: Packing,
     say: Callable[[Event], None],
     task: str,
 ) -> SqshContents:
     """Write the image into `path`. Raises SlipwayError, and OSError of `path`'s file system."""
+    options = packing.options
     progress = _Progress(image, say, task)
     with compile_layers(
         cache, image.layers, options, progress.layer, progress.cached, progress.waits
@@ -69,11 +85,12 @@ def link_layers(
                 writable_depth=WRITABLE_DEPTH,
                 keep_devices=False,
                 mtime=image.created,
+                hot=tuple(traced_files(packing.start, layers, image.config.env)),
             ),
             on_bytes=progress.link,
             check=check,
         )
-    return SqshContents(linked.entries, linked.devices_left_out, linked.pieces)
+    return SqshContents(linked.entries, linked.devices_left_out, linked.pieces, linked.hot)
 
 
 def _written(contents: ImageContents, layers: list[CompiledLayer], path: Path) -> ExpectedContents:

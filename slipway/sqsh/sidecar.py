@@ -2,7 +2,8 @@
 
 `pieces` has a line `SIZE SHA256` for each stretch of the file, in order, and `digest` is the sha256
 of these lines, so that any number of cores checks a file, with no more than coreutils (as the jobs
-of a cluster do: slipway/cluster/templates/sqsh.j2).
+of a cluster do: slipway/cluster/templates/sqsh.j2). `hot` has a line `START SIZE` for each stretch
+that a start reads, which the job reads ahead.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from slipway.squashfs import ImageCheck, check_image
 
 _PROGRESS_BYTES = 64 << 20
 
-FORMAT = "slipway-sqsh/3"
+FORMAT = "slipway-sqsh/4"
+_READABLE = (FORMAT, "slipway-sqsh/3")  # the older one has no `hot`
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class Sidecar:
     build_id: str
     pieces: tuple[Piece, ...]  # the whole file, in order
     entries: int  # paths below the root
-    options: dict[str, Any]  # SqshOptions.as_json
+    options: dict[str, Any]  # Packing.as_json
     slipway: str  # version that wrote it
+    hot: tuple[tuple[int, int], ...] = ()  # (start, end) of what a start reads
 
     @property
     def size(self) -> int:
@@ -80,6 +83,7 @@ def write_sidecar(sqsh: Path, sidecar: Sidecar) -> None:
     data = asdict(sidecar)
     data |= {"format": FORMAT, "size": sidecar.size, "digest": sidecar.digest}
     data["pieces"] = piece_lines(sidecar.pieces)
+    data["hot"] = [f"{start} {end - start}" for start, end in sidecar.hot]
     path = sidecar_path(sqsh)
     half = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -105,11 +109,12 @@ def read_any_sidecar(sqsh: Path) -> Sidecar | MadeFrom | None:
     """As `read`; of one that another version of Slipway wrote, what all versions say."""
     try:
         data = json.loads(sidecar_path(sqsh).read_bytes())
-        if data.pop("format") != FORMAT:
+        if data.pop("format") not in _READABLE:
             return MadeFrom(data["reference"], data["image_id"], data["build_id"], data["options"])
         size, digest = data.pop("size"), data.pop("digest")
         found = (line.split() for line in data.pop("pieces"))
         data["pieces"] = tuple(Piece(int(count), sha256) for count, sha256 in found)
+        data["hot"] = tuple(map(_hot_range, data.pop("hot", ())))
         sidecar = Sidecar(**{**data, "image_digests": tuple(data["image_digests"])})
         if (sidecar.size, sidecar.digest) != (size, digest):
             raise ValueError("its pieces do not have its size and digest")
@@ -118,6 +123,11 @@ def read_any_sidecar(sqsh: Path) -> Sidecar | MadeFrom | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(sqsh, str(error)) from error
+
+
+def _hot_range(line: str) -> tuple[int, int]:
+    start, size = map(int, line.split())
+    return start, start + size
 
 
 def _unreadable(sqsh: Path, why: str) -> SlipwayError:

@@ -11,6 +11,7 @@ from slipway.core import CredentialsFor, OnEvent, Project, SlipwayError, UsageEr
 from slipway.registry import RegistryClient
 from slipway.sqsh.export import ExportRequest, export_source
 from slipway.sqsh.image_documents import ImageIndex
+from slipway.sqsh.layer_linker import Packing
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.sources import (
@@ -53,7 +54,7 @@ def export_stored(
     with open_stored_image(uri, credentials, cache.folder) as image:
         path = (folder or project.sqsh) / f"{_file_name(image)}-{image.digest[7:19]}.sqsh"
         request = ExportRequest(
-            path, image.digest.removeprefix("sha256:"), options or SqshOptions(), force
+            path, image.digest.removeprefix("sha256:"), Packing(options or SqshOptions()), force
         )
         export_source(image, request, cache=cache, on_event=on_event)
     return path

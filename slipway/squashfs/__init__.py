@@ -26,16 +26,23 @@ if TYPE_CHECKING:
     from slipway.squashfs.compile.layer_writer import LayerWriter
     from slipway.squashfs.compile.tar_reader import skip_content, tar_members
     from slipway.squashfs.format.errors import LayerError
-    from slipway.squashfs.format.options import WRITABLE_DEPTH, ImageRules, SqshOptions
-    from slipway.squashfs.format.structures import DIR, REG, SYMLINK
+    from slipway.squashfs.format.options import WRITABLE_DEPTH, HotFile, ImageRules, SqshOptions
+    from slipway.squashfs.format.structures import DIR, KIND_MODE, REG, SYMLINK
     from slipway.squashfs.link.linker import ImageContents, link_image
-    from slipway.squashfs.link.path_lookup import kind_at, resolve_path
+    from slipway.squashfs.link.path_lookup import child_names, kind_at, resolve_path
     from slipway.squashfs.read.diff import FileChange, diff_images
-    from slipway.squashfs.read.image_reader import ImageCheck, check_image, open_image
+    from slipway.squashfs.read.image_reader import (
+        ImageCheck,
+        SquashfsImage,
+        check_image,
+        open_image,
+    )
+    from slipway.squashfs.read.inode_reader import Inode
 
 __all__ = [
     "DEFAULT_LIMIT",
     "DIR",
+    "KIND_MODE",
     "REG",
     "SYMLINK",
     "WRITABLE_DEPTH",
@@ -44,18 +51,22 @@ __all__ = [
     "DirectorySource",
     "FileChange",
     "FileData",
+    "HotFile",
     "ImageCheck",
     "ImageContents",
     "ImageRules",
+    "Inode",
     "LayerCache",
     "LayerError",
     "LayerWriter",
     "ReadAhead",
     "Source",
     "SqshOptions",
+    "SquashfsImage",
     "TarSource",
     "TreeNode",
     "check_image",
+    "child_names",
     "compile_layers",
     "decompressed_stream",
     "diff_images",
@@ -85,11 +96,12 @@ __getattr__ = lazy_face(
         "compile.layer_writer": "LayerWriter",
         "compile.tar_reader": "skip_content tar_members",
         "format.errors": "LayerError",
-        "format.options": "ImageRules SqshOptions WRITABLE_DEPTH",
-        "format.structures": "DIR REG SYMLINK",
+        "format.options": "HotFile ImageRules SqshOptions WRITABLE_DEPTH",
+        "format.structures": "DIR KIND_MODE REG SYMLINK",
         "link.linker": "ImageContents link_image",
-        "link.path_lookup": "kind_at resolve_path",
+        "link.path_lookup": "child_names kind_at resolve_path",
         "read.diff": "FileChange diff_images",
-        "read.image_reader": "ImageCheck check_image open_image",
+        "read.image_reader": "ImageCheck SquashfsImage check_image open_image",
+        "read.inode_reader": "Inode",
     },
 )

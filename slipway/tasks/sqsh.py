@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from invoke.collection import Collection
 from invoke.context import Context
 
-from slipway import engine, pipeline, registry, sqsh, squashfs
+from slipway import cluster, engine, matrix, pipeline, records, registry, sqsh, squashfs
 from slipway.core import (
     DriftError,
     Project,
@@ -16,6 +17,7 @@ from slipway.core import (
     human_bytes,
     print_json,
     printable,
+    say,
 )
 from slipway.tasks.commands import (
     BUILD,
@@ -25,6 +27,7 @@ from slipway.tasks.commands import (
     NO_ENGINE,
     ROOT,
     SQSH,
+    after_dashes,
     task_command,
 )
 
@@ -118,7 +121,19 @@ def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = Fals
         diff_and_report(exporter, a, b, times=times, as_json=json)
 
 
-ns = Collection("sqsh", verify=sqsh_verify, diff=sqsh_diff)
+@task_command(
+    images="name",
+    help={
+        "name": "the image, whose newest .sqsh is run; or a .sqsh",
+        "output": "file for the trace (default: the image's lock, images/lock/starts/NAME.start)",
+    },
+)
+def sqsh_trace(c: Context, name: str, output: str = "") -> None:
+    """Run a start in a .sqsh and keep what it reads: inv sqsh.trace NAME -- CMD ARGS..."""
+    trace_and_report(Path(name), tuple(after_dashes(sys.argv)), output)
+
+
+ns = Collection("sqsh", verify=sqsh_verify, diff=sqsh_diff, trace=sqsh_trace)
 ns.add_task(sqsh_export, "export", default=True)
 
 
@@ -126,6 +141,25 @@ def verify_and_report(path: Path) -> None:
     """`inv sqsh.verify FILE`."""
     with Reporter() as reporter:
         sqsh.verify_sqsh_file(path, reporter.on_event)
+
+
+def trace_and_report(name: Path, command: tuple[str, ...], output: str) -> None:
+    """`inv sqsh.trace NAME -- CMD`."""
+    project = Project.at(ROOT)
+    if name.suffix == ".sqsh":
+        if not output:
+            raise UsageError("a .sqsh has no lock to keep a trace with", cure="Give --output FILE.")
+        path, kept = name, Path(output)
+    else:
+        (image, *more) = matrix.select_images(pipeline.Checkout.at(ROOT).matrix, [str(name)])
+        if more:
+            raise UsageError(f"{str(name)!r} names several images, and a trace is of one")
+        path = Path(cluster.newest_sqsh(project, image.name).path)
+        kept = Path(output) if output else records.start_lock_path(project, image.name)
+    trace = sqsh.record_start(path, command, kept)
+    say(f"wrote {kept}: {len(trace.files)} files")
+    if not output:
+        say(f"next: ./inv sqsh {name} --force  (and commit the trace)")
 
 
 def diff_and_report(

@@ -162,11 +162,12 @@ def export_appended(
     project, settings, built = context.checkout.project, context.settings, run.built
     folder = settings.sqsh_dir or project.sqsh
     path = folder / f"{run.image.name}-{built.build_id[:12]}.sqsh"
+    packing = sqsh.image_packing(project, run.image.name, settings.sqsh_options)
     before = path.stat().st_ino if path.exists() else None
     sidecar = sqsh.export_blobs(
         store,
         digest,
-        sqsh.ExportRequest(path, built.build_id, settings.sqsh_options, force),
+        sqsh.ExportRequest(path, built.build_id, packing, force),
         cache=squashfs.layer_cache(project, settings.sqsh_cache),
         on_event=context.on_event,
     )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from slipway.squashfs.format.compressors import IDS, Codec, decompressor, find_codec
     from slipway.squashfs.format.errors import CacheError, LayerError, SquashfsError
     from slipway.squashfs.format.metadata import MetadataReader, MetadataWriter, indexed_table
-    from slipway.squashfs.format.options import ImageRules, SqshOptions
+    from slipway.squashfs.format.options import HotFile, ImageRules, SqshOptions
     from slipway.squashfs.format.structures import (
         BLKDEV,
         CHRDEV,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         IDS_MAX,
         INODE,
         IPC_TAIL,
+        KIND_MODE,
         LDEVICE_TAIL,
         LDIR_TAIL,
         LIMIT,
@@ -85,6 +86,7 @@ __all__ = [
     "IDS_MAX",
     "INODE",
     "IPC_TAIL",
+    "KIND_MODE",
     "LDEVICE_TAIL",
     "LDIR_TAIL",
     "LIMIT",
@@ -116,6 +118,7 @@ __all__ = [
     "XATTR_VALUE_APART",
     "CacheError",
     "Codec",
+    "HotFile",
     "ImageRules",
     "LayerError",
     "MetadataReader",
@@ -135,15 +138,15 @@ __getattr__ = lazy_face(
         "compressors": "Codec IDS decompressor find_codec",
         "errors": "CacheError LayerError SquashfsError",
         "metadata": "MetadataReader MetadataWriter indexed_table",
-        "options": "SqshOptions ImageRules",
+        "options": "HotFile ImageRules SqshOptions",
         "structures": (
             "BLKDEV CHRDEV COMPRESSOR_OPTIONS DATA_STORED DEVICE_TAIL DIR DIRECTORY_RUN "
             "DIR_ENTRY DIR_HEADER DIR_INDEX DIR_TAIL DUPLICATES EXPORTABLE EXTENDED FIFO "
-            "FRAGMENT IDS_MAX INODE IPC_TAIL LDEVICE_TAIL LDIR_TAIL LIMIT LIPC_TAIL LREG_TAIL "
-            "LSOCKET METADATA_SIZE METADATA_STORED MODE_KIND NAME_MAX NO_FRAGMENT NO_TABLE "
-            "NO_XATTR NO_XATTRS PAD REG REG_TAIL REG_WHOLE SYMLINK SYMLINK_MAX SYMLINK_TAIL "
-            "Superblock UNCOMPRESSED_DATA UNCOMPRESSED_FRAGMENTS UNCOMPRESSED_INODES XATTR_ID "
-            "XATTR_KEY XATTR_NAMESPACES XATTR_TABLE XATTR_VALUE_APART device_number"
+            "FRAGMENT IDS_MAX INODE IPC_TAIL KIND_MODE LDEVICE_TAIL LDIR_TAIL LIMIT LIPC_TAIL "
+            "LREG_TAIL LSOCKET METADATA_SIZE METADATA_STORED MODE_KIND NAME_MAX NO_FRAGMENT "
+            "NO_TABLE NO_XATTR NO_XATTRS PAD REG REG_TAIL REG_WHOLE SYMLINK SYMLINK_MAX "
+            "SYMLINK_TAIL Superblock UNCOMPRESSED_DATA UNCOMPRESSED_FRAGMENTS UNCOMPRESSED_INODES "
+            "XATTR_ID XATTR_KEY XATTR_NAMESPACES XATTR_TABLE XATTR_VALUE_APART device_number"
         ),
     },
 )

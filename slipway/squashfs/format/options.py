@@ -72,6 +72,11 @@ class SqshOptions:
         """As plain values, for the sidecar."""
         return asdict(self)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a user chooses, and `parse` reads; the rest comes with the version of Slipway."""
+        return {"compressor": self.compressor, "level": self.level}
+
     def codec(self) -> Codec:
         """The codec to write with. Raises SquashfsError where a library is missing."""
         return find_codec(self.compressor, self.level, self.block_size)
@@ -88,14 +93,23 @@ class SqshOptions:
 
 
 @dataclass(frozen=True)
+class HotFile:
+    """A file that a start reads: its path below the root, and (start, end) of what is read of its
+    content; no ranges mean all of it."""
+
+    path: bytes
+    ranges: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class ImageRules:
-    """What changes on the way into the image.
+    """What changes on the way into the image, and what of it is read first.
 
     `all_root`: every file belongs to 0:0 (as `mksquashfs -all-root`). `readable`: everything gets
     u+rX, as by `chmod -R`: r, and x for directories and for what anybody may execute.
     `writable_depth`: directories down to this level get u+w; the root is 0, -1 leaves all as they
     are. `keep_devices`: device nodes stay. `mtime`: of directories that no layer describes, in
-    seconds.
+    seconds. `hot`: the files that a start reads, in order; those that are not there do not count.
     """
 
     all_root: bool = False
@@ -103,6 +117,7 @@ class ImageRules:
     writable_depth: int = -1
     keep_devices: bool = True
     mtime: int = 0
+    hot: tuple[HotFile, ...] = ()
 
     def file_mode(self, mode: int) -> int:
         """The mode of anything but a directory or a symbolic link."""

@@ -15,6 +15,7 @@ from slipway.squashfs.format import ImageRules, SqshOptions
 from slipway.squashfs.link import data_copier
 from slipway.squashfs.link.data_copier import DataPieces
 from slipway.squashfs.link.data_layout import arrange_data
+from slipway.squashfs.link.hot_data import find_hot_rows, hot_ranges
 from slipway.squashfs.link.inode_writer import InodeWriter
 from slipway.squashfs.link.merged_tree import MergedTree
 from slipway.squashfs.link.table_writer import head_size, image_tables
@@ -32,9 +33,10 @@ class ImageContents:
 
 @dataclass(frozen=True)
 class LinkResult(ImageContents):
-    """What was written, with its digests."""
+    """What was written, with its digests, and the (start, end) of what a start reads of it."""
 
     pieces: tuple[Piece, ...]
+    hot: tuple[tuple[int, int], ...]
 
 
 def link_image(
@@ -50,14 +52,15 @@ def link_image(
 
     The layers must have been compiled with `options`. The bytes depend on nothing else. Nothing
     is flushed to the disk. `check` is called in another thread when all is written, while the
-    digests are made; what it raises is raised. Raises SquashfsError, LayerError and OSError (a
-    full disk).
+    digests are made; what it raises is raised. Raises SquashfsError, LayerError and OSError (a full
+    disk).
     """
     rules = rules or ImageRules()
     codec = options.codec()
     head = head_size(codec)
     merged = MergedTree(layers, keep_devices=rules.keep_devices)
     layout = arrange_data(merged, head)
+    hot_rows = find_hot_rows(layers, rules.hot)
 
     with _emptied(output) as handle, _Beside() as beside:
 
@@ -79,7 +82,8 @@ def link_image(
         for task in (copied, checked):
             if task is not None:
                 task.result()
-    return LinkResult(**vars(contents), pieces=pieces)
+    ranges = hot_ranges(layers, layout, hot_rows, options.block_size, size) if hot_rows else ()
+    return LinkResult(**vars(contents), pieces=pieces, hot=ranges)
 
 
 class _Beside:

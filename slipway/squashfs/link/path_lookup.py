@@ -101,3 +101,20 @@ def resolve_path(layers: Sequence[CompiledLayer], path: bytes) -> bytes:
             todo = [piece for piece in target.split(b"/") if piece] + todo
             done = [] if target.startswith(b"/") else done
     return b"/".join(done)
+
+
+def child_names(layers: Sequence[CompiledLayer], path: bytes) -> set[bytes]:
+    """The names in a directory, whiteouts left out; none where there is no directory."""
+    rows = look_up_path(layers, len(layers), [name for name in path.split(b"/") if name])
+    names: set[bytes] = set()
+    for row in rows:
+        layer = layers[row[0]]
+        if layer.columns["kind"][row[1]] != DIR:
+            return set()
+        first, end = child_span(layers, row)
+        for at in range(first, end):
+            if layer.columns["kind"][at] == WHITEOUT:
+                names.discard(layer.names[at])
+            else:
+                names.add(layer.names[at])
+    return names

@@ -117,9 +117,7 @@ class SquashfsImage:
             seen.add(inode.number)
             prefix = entry.path + b"/" if entry.path else b""
             children = []
-            for name, reference, number, kind in read_directory(
-                self._metadata, self.superblock, inode
-            ):
+            for name, reference, number, kind in self.listing(inode):
                 child = self.inode(reference)
                 if (child.number, child.kind) != (number, kind):
                     raise ValueError(f"{prefix + name!r} does not lead to its inode")
@@ -142,6 +140,25 @@ class SquashfsImage:
         data, _, _ = self._metadata.read(block, at % METADATA_SIZE, XATTR_ID.size)
         reference, pairs, _ = XATTR_ID.unpack(data)
         return read_xattrs(self._metadata, start, reference, pairs)
+
+    def listing(self, inode: Inode) -> Iterator[tuple[bytes, int, int, int]]:
+        """Name, inode reference, inode number and type of each name in a directory, in order."""
+        return read_directory(self._metadata, self.superblock, inode)
+
+    def content_block(self, inode: Inode, number: int) -> bytes:
+        """The part of a file's content that stands in its block `number`, counted from 0."""
+        size = self.superblock.block_size
+        expected = min(size, inode.size - number * size)
+        if number < len(inode.words):
+            word = inode.words[number]
+            if not word & ~DATA_STORED:
+                return bytes(expected)
+            before = sum(word & ~DATA_STORED for word in inode.words[:number])
+            return self._block(inode.start + before, word, expected)
+        data = self._fragment(inode.fragment)
+        if inode.offset + expected > len(data):
+            raise ValueError(f"fragment {inode.fragment} ends too early")
+        return data[inode.offset : inode.offset + expected]
 
     def content(self, inode: Inode) -> Iterator[bytes]:
         """A file's content in pieces; a hole is a piece of zeros."""

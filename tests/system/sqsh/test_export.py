@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,7 +28,7 @@ from slipway.engine import (
     stop_daemon,
 )
 from slipway.engine.errors import EngineDiedError
-from slipway.sqsh import ExportRequest, export_image
+from slipway.sqsh import ExportRequest, Packing, export_image
 from slipway.sqsh.enroot_files import enroot_files
 from slipway.sqsh.image_documents import ImageConfig
 from slipway.sqsh.sidecar import Sidecar, verify_sqsh
@@ -92,11 +91,18 @@ def export_containers(engine: Engine) -> list[str]:
 
 
 def run_export(
-    engine: Engine, reference: str, destination: Path, cache: LayerCache = CACHE, **more: Any
+    engine: Engine,
+    reference: str,
+    destination: Path,
+    cache: LayerCache = CACHE,
+    *,
+    options: SqshOptions | None = None,
+    force: bool = False,
+    **more: object,
 ) -> Sidecar:
-    wanted = {name: more.pop(name) for name in ("options", "force", "build_id") if name in more}
-    request = ExportRequest(destination, **{"build_id": "b" * 64, **wanted})
-    return export_image(engine, reference, request, cache=cache, **more)
+    packing = Packing(options or SqshOptions())
+    request = ExportRequest(destination, "b" * 64, packing, force)
+    return export_image(engine, reference, request, cache=cache, **more)  # type: ignore[arg-type]
 
 
 def test_a_sqsh_holds_the_engines_root_file_system_with_enroots_changes_and_no_others(
@@ -354,14 +360,14 @@ from pathlib import Path
 from slipway.core import interrupts
 from slipway.engine.client import connect
 from slipway.core.paths import Project
-from slipway.sqsh.export import ExportRequest, export_image
+from slipway.sqsh import ExportRequest, Packing, export_image
 from slipway.squashfs.format.options import SqshOptions
 from slipway.squashfs.compile.layer_cache import LayerCache
 interrupts.handle_signals()  # as `inv` does
 url, reference, destination, cache = sys.argv[1:]
 engine = connect(Project.at(Path.cwd()), url)
 try:
-    request = ExportRequest(Path(destination), "b", SqshOptions("xz", None))
+    request = ExportRequest(Path(destination), "b", Packing(SqshOptions("xz", None)))
     export_image(engine, reference, request, cache=LayerCache(Path(cache)), in_place=False,
            on_event=lambda event: print(event.kind, event.step, flush=True))
 except KeyboardInterrupt:

@@ -58,7 +58,7 @@ def sqsh(shell: Shell) -> SqshFile:
     return SqshFile(str(path), made.size, made.digest)
 
 
-def exported(path: Path) -> Sidecar:
+def exported(path: Path, hot: tuple[tuple[int, int], ...] = ()) -> Sidecar:
     """Write the sidecar of what is at `path`; its options are named like what the scripts read."""
     content = path.read_bytes()
     made = Sidecar(
@@ -73,6 +73,7 @@ def exported(path: Path) -> Sidecar:
         entries=3,
         options={"size": 5, "digest": "0"},
         slipway="1",
+        hot=hot,
     )
     sidecar.write_sidecar(path, made)
     return made
@@ -383,6 +384,26 @@ def test_a_file_is_hashed_with_a_sidecar_of_its_own_export_only(shell: Shell) ->
     done = shell.run(made)
     assert done.code == 1
     assert f"n1: {beside} is of another export: copy it together" in done.said
+
+
+@pytest.mark.parametrize("node", ["0", "1"])
+def test_every_node_reads_ahead_what_a_start_reads(shell: Shell, node: str) -> None:
+    made = text(shell, check="size")
+    path = shell.root / "image.sqsh"
+    exported(path, hot=((0, 4), (7, 16)))
+    shell.put("dd", f'#!/bin/bash\nexec /usr/bin/dd "$@" of={shell.root}/ahead.$BASHPID\n')
+    assert shell.run(made, {"NODE": node}).code == 0
+    read = sorted(file.read_bytes() for file in shell.root.glob("ahead.*"))
+    assert read == sorted([CONTENT[:4], CONTENT[7:16]])
+
+
+def test_what_cannot_be_read_ahead_stops_no_job(shell: Shell) -> None:
+    made = text(shell, check="size")
+    exported(shell.root / "image.sqsh", hot=((0, 4),))
+    shell.put("dd", "#!/bin/bash\nexit 1\n")
+    assert shell.run(made).code == 0
+    sidecar.sidecar_path(shell.root / "image.sqsh").unlink()
+    assert shell.run(made).code == 0
 
 
 def test_pieces_are_hashed_side_by_side_whatever_openmp_was_told(shell: Shell) -> None:
