@@ -91,7 +91,7 @@ class Pip:
             wheel.extractall(folder, code)
         self.folder = folder
         # Whatever a base sets (PIP_INDEX_URL, a pip.conf) is not for this.
-        self.command = [sys.executable, str(folder / "pip"), "--isolated", "--no-input"]
+        self.command = [sys.executable, "-B", str(folder / "pip"), "--isolated", "--no-input"]
         self.command.append("--disable-pip-version-check")
 
     def check(self) -> dict[tuple[str, str], str]:

@@ -6,6 +6,7 @@ Of a base that is stated by its digest, manifest and configuration are read here
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,10 +37,10 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class BlobReader(Protocol):
-    """Where the blobs of a base are. Digests are checked by who reads."""
+    """Where the blobs of a base are. A digest has been checked when its stream has ended."""
 
     def stream(self, digest: str, size: int) -> Iterator[bytes]:
-        """A blob in pieces."""
+        """A blob in pieces. Raises ManifestError."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,21 @@ class _LayoutBlobs:
         path = self.folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
         if not path.is_file():
             raise ManifestError(f"the layout does not have {digest}", where=str(self.folder))
+        hasher = hashlib.sha256()
         with path.open("rb") as stream:
             while piece := stream.read(_PIECE):
+                hasher.update(piece)
                 yield piece
+        if f"sha256:{hasher.hexdigest()}" != digest:
+            raise ManifestError(f"{digest} does not have its digest", where=str(self.folder))
 
     def document(self, digest: str) -> bytes:
-        raw = b"".join(self.stream(digest, 0)) if self._is_small(digest) else b""
-        if digest_of(raw) != digest:
-            raise ManifestError(f"{digest} does not have its digest", where=str(self.folder))
-        return raw
-
-    def _is_small(self, digest: str) -> bool:
-        path = self.folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
-        return not path.is_file() or path.stat().st_size <= _DOCUMENT_MAX
+        raw = bytearray()
+        for piece in self.stream(digest, 0):
+            raw += piece
+            if len(raw) > _DOCUMENT_MAX:
+                raise ManifestError(f"{digest} is too large", where=str(self.folder))
+        return bytes(raw)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from slipway.core import SlipwayError
 
 _SECTION = re.compile(r"# --- (\S+)(?: .*)?---")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_INSTALLER = "/mnt/install_addons.py"
+_INSTALLER = ("-B", "/mnt/install_addons.py")
 _MOUNT = re.compile(r"--mount=type=bind,source=(?P<folder>\S+),target=/mnt\s+(?P<command>\[.*\])")
 
 
@@ -75,12 +75,12 @@ def install_step(step: DockerfileStep) -> InstallStep:
     """What a RUN step installs. Raises NeedsEngineError for any other command."""
     found = _MOUNT.fullmatch(step.text)
     command = json_words(step, found["command"]) if found else ()
-    if found is None or len(command) < 3 or command[1] != _INSTALLER:
+    if found is None or len(command) < 4 or command[1:3] != _INSTALLER:
         raise NeedsEngineError(
             f"{step.section} runs a command in the base: {step.text[:100]}",
             cure="Build this image with an engine (without --no-engine).",
         )
-    return InstallStep(command[2], found["folder"], command[0], tuple(command[2:]))
+    return InstallStep(command[3], found["folder"], command[0], tuple(command[3:]))
 
 
 def json_words(step: DockerfileStep, text: str) -> tuple[str, ...]:

@@ -131,7 +131,11 @@ class PythonState:
                 yield f"{folder}/__pycache__/{module[:-3]}.{tag}.pyc"
 
     def _gone(self, removed: Iterable[str], kept: set[str]) -> tuple[str, ...]:
-        """The whiteouts: whole folders where nothing is left in them, else files."""
+        """The whiteouts: whole folders where nothing of them is left, else files.
+
+        pip takes away a folder that has files to remove and no others (`compress_for_rename` of
+        pip/_internal/req/req_uninstall.py); what stands empty above it stays.
+        """
         if not self.contents:
             return ()
         prefix = str(self.layout.prefix)[1:] + "/"
@@ -141,20 +145,22 @@ class PythonState:
             for path in removed
             if path.startswith(prefix) and kinds.get(path, FOLDER) != FOLDER
         }
-        left: dict[str, int] = {}
-        for path in kinds:
-            if path not in gone:
-                left[posixpath.dirname(path)] = left.get(posixpath.dirname(path), 0) + 1
-        emptied = sorted({posixpath.dirname(path) for path in gone}, key=len, reverse=True)
-        for folder in emptied:  # deepest first; the list grows upwards
-            if left.get(folder, 0) <= 0 and folder + "/" != prefix and folder not in gone:
-                gone.add(folder)
-                above = posixpath.dirname(folder)
-                left[above] = left.get(above, 0) - 1
-                emptied.append(above)
-        occupied = {parent for path in kept for parent in _parents(path)}
-        hidden = {path for path in gone if path not in kept and path not in occupied}
-        return tuple(sorted(path for path in hidden if not hidden & set(_parents(path))))
+        in_use = {
+            folder
+            for path, kind in kinds.items()
+            if kind != FOLDER and path not in gone
+            for folder in _parents(path)
+        }
+        gone |= {posixpath.dirname(path) for path in gone} - in_use
+        needed = {*kept, *(folder for path in kept for folder in _parents(path))}
+        hidden = {
+            path
+            for path in kinds
+            if path.startswith(prefix)
+            and path not in needed
+            and (path in gone or not gone.isdisjoint(_parents(path)))
+        }
+        return tuple(sorted(path for path in hidden if hidden.isdisjoint(_parents(path))))
 
 
 def _parents(path: str) -> list[str]:

@@ -71,8 +71,8 @@ def base_argument(image: Image, locks: Locks) -> str:
 
 
 def install_command(image: Image, addon: Addon) -> list[str]:
-    """What runs in the build to install one Python add-on."""
-    command = [image.base.family.python, "/mnt/install_addons.py", addon.name]
+    """What runs in the build to install one Python add-on. It leaves no bytecode of its own."""
+    command = [image.base.family.python, "-B", "/mnt/install_addons.py", addon.name]
     if addon.action == "replace":
         command += ["--replace", addon.name]
     for package in sorted(image.base.moves):

@@ -72,10 +72,36 @@ def write_base(
             **put(folder, json.dumps(document).encode()),
         },
         "layers": [
-            {"mediaType": gzip_type, **put(folder, gzip.compress(tar, mtime=0))} for tar in layers
+            {"mediaType": gzip_type, **put(folder, gzip.compress(tar, 1, mtime=0))}
+            for tar in layers
         ],
     }
     entry = {"mediaType": manifest["mediaType"], **put(folder, json.dumps(manifest).encode())}
     (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     return str(entry["digest"])
+
+
+Tree = dict[str, tuple[str, int, int, int, bytes]]
+"""Path -> kind, mode, owner, group, content or target."""
+
+
+def apply_layer(tree: Tree, tar: tarfile.TarFile) -> None:
+    """What an engine does with a layer (opencontainers/image-spec:layer.md)."""
+    for member in tar:
+        path = member.name.strip("/").removeprefix("./")
+        folder, _, name = path.rpartition("/")
+        if name == ".wh..wh..opq":
+            hidden = [known for known in tree if known.startswith(f"{folder}/")]
+        elif name.startswith(".wh."):
+            gone = f"{folder}/{name[4:]}".lstrip("/")
+            hidden = [known for known in tree if known == gone or known.startswith(f"{gone}/")]
+        else:
+            stream = tar.extractfile(member) if member.isreg() else None
+            content = stream.read() if stream else member.linkname.encode()
+            kind = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link"}.get(member.type, "file")
+            owner = (member.uid, member.gid)
+            tree[path] = (kind, member.mode & 0o7777, *owner, content)
+            continue
+        for known in hidden:
+            del tree[known]

@@ -57,7 +57,7 @@ def test_variables_are_those_of_the_image_so_far() -> None:
     [
         "RUN apt-get install -y git",
         'RUN ["/opt/venv/bin/python", "-m", "pip", "install", "x"]',
-        'RUN --mount=type=secret,id=x,target=/mnt ["python", "/mnt/install_addons.py", "x"]',
+        'RUN --mount=type=secret,id=x,target=/mnt ["python", "-B", "/mnt/install_addons.py", "x"]',
         'RUN --mount=type=bind,source=python/x,target=/mnt ["python", "/mnt/other.py", "x"]',
     ],
 )
