@@ -15,7 +15,7 @@ from launcher.causes import OK, LaunchError, LaunchUsageError
 from launcher.context import LOCAL, SAGEMAKER, SLURM
 from launcher.option_table import OPTIONS
 from launcher.options import parse_flags, resolve_options
-from launcher.platforms import decode_hyperparameters, find_ml_dir, read_json
+from launcher.platforms import decode_hyperparameters, find_ml_dir, read_json, with_image_path
 
 if TYPE_CHECKING:
     from launcher.plan import Plan
@@ -46,6 +46,8 @@ options (a flag --name, else the variable LAUNCH_NAME, else the hyperparameter l
 def main(argv: Sequence[str]) -> int:
     """Run one command; its exit code."""
     command, *words = argv or ["help"]
+    # Whatever PATH this was started with: the ranks', and that of everything started from here.
+    os.environ.update(with_image_path(os.environ))
     try:
         return _dispatch(command, words, os.environ)
     except LaunchError as error:

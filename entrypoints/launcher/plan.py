@@ -163,6 +163,8 @@ def _changes(
     if SECRET_VARIABLE in env:
         changes.append(EnvironmentChange(SECRET_VARIABLE, None, "for the launchers alone"))
     why = "a torchrun that the script starts can not fail without our knowing"
+    if env.get("SLIPWAY_PATH"):
+        why += "; what PATH lacked of the image's own (SLIPWAY_PATH) was added"
     changes.append(EnvironmentChange("PATH", f"{SHIMS}:{env.get('PATH', os.defpath)}", why))
     if gpus.count:
         why = "a failed collective ends its rank (HyperPod recipes)"

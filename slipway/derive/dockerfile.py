@@ -82,7 +82,12 @@ def install_command(image: Image, addon: Addon) -> list[str]:
 
 def environment_of(image: Image) -> dict[str, str]:
     """ENV of the image beyond what its add-ons always bring."""
-    environment = {"PYTHONUNBUFFERED": "1"}
+    environment = {
+        "PYTHONUNBUFFERED": "1",
+        # For the launcher and for login shells, which set PATH anew: what both were here.
+        "SLIPWAY_PATH": "$PATH",
+        "SLIPWAY_PYTHON": image.base.family.python,
+    }
     for addon in image.addons:
         environment |= addon.mismatch_env
     return environment

@@ -24,6 +24,13 @@ the modules of the launcher to it: one that no other imports either stands here 
 
 _HOME = "opt/entrypoints"
 _SHIM = b'#!/bin/sh\nexec /opt/entrypoints/launch "$@"\n'
+# The last of /etc/profile.d, after whatever else sets PATH there.
+_PROFILE = b"""\
+# The image's own programs in login shells, such as enroot's.
+. /opt/entrypoints/image_path.sh
+PATH=$(slipway_login_path)
+export PATH
+"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ def launcher_files(project: Project) -> tuple[LauncherFile, ...]:
         if path.relative_to(project.launcher).as_posix() not in READ_OUTSIDE
     ]
     files.append(LauncherFile("usr/local/bin/launch", _SHIM, 0o755))
+    files.append(LauncherFile("etc/profile.d/zz-slipway.sh", _PROFILE, 0o644))
     return tuple(sorted(files, key=lambda file: file.target))
 
 

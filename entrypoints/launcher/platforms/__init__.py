@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         to_arguments,
         truthy,
     )
+    from launcher.platforms.image_record import with_image_path
     from launcher.platforms.local_disk import LocalDisk, choose_disk, small_scratch
     from launcher.platforms.ml_dir import MlDir, find_ml_dir, read_json
     from launcher.platforms.network_env import (
@@ -80,6 +81,7 @@ __all__ = [
     "truthy",
     "unless_set",
     "visible_ids",
+    "with_image_path",
 ]
 
 __getattr__ = lazy_face(
@@ -91,6 +93,7 @@ __getattr__ = lazy_face(
         "hyperparameters": (
             "LAUNCH_PREFIX decode_hyperparameters named script_hyperparameters to_arguments truthy"
         ),
+        "image_record": "with_image_path",
         "local_disk": "LocalDisk choose_disk small_scratch",
         "ml_dir": "MlDir find_ml_dir read_json",
         "network_env": "network_variables network_warnings read_network_stack",

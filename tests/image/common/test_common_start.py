@@ -49,7 +49,10 @@ def test_the_environment_is_as_stated(
     image_config: Mapping[str, Any], subject: CheckedImage
 ) -> None:
     found = environment(image_config)
-    assert {name: found.get(name) for name in subject.environment} == subject.environment
+    stated = {
+        name: value.replace("$PATH", found["PATH"]) for name, value in subject.environment.items()
+    }
+    assert {name: found.get(name) for name in stated} == stated
 
 
 def test_the_image_changes_no_variable_of_its_base(
@@ -77,6 +80,16 @@ def test_the_launcher_is_there_and_on_path(host: Host) -> None:
     for path in ("/opt/entrypoints/entrypoint.sh", "/opt/entrypoints/launch"):
         assert host.file(path).is_file
         assert host.file(path).mode & 0o111 == 0o111
+
+
+@pytest.mark.parametrize("shell", ["sh -lc", "bash -lc", "env -i sh -lc"])
+def test_programs_are_found_in_a_login_shell(host: Host, shell: str) -> None:
+    """enroot starts commands through one, and /etc/profile sets PATH anew."""
+    for program in ("launch", "python", "torchrun"):
+        found = host.run(f"{shell} %s", f"command -v {program}")
+        assert found.stdout == host.run("command -v %s", program).stdout
+    plan = host.run(f"{shell} %s", "launch plan local --runner python -- /etc/passwd")
+    assert f"{host.run('command -v python').stdout.strip()} -u /etc/passwd" in plan.stdout
 
 
 def test_the_launcher_answers_through_the_entrypoint(launched: Launch) -> None:

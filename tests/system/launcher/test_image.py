@@ -292,6 +292,30 @@ def test_a_driver_that_replaces_the_entrypoint_can_still_launch(fleet: Make) -> 
     running.wait_for_line("[r0] sum [1.0, 1.0] ['a b']")
 
 
+def test_users_of_one_machine_train_from_emptied_environments_through_login_shells(
+    fleet: Make,
+) -> None:
+    """No PATH, another user's HOME, and for one of them somebody who was there first."""
+    one = fleet(1)
+    one.script("import os, shutil, sys\n"
+               "print('uid', os.getuid(), sys.executable, shutil.which('torchrun', path=os.environ["
+               "'PATH'].split(':', 1)[1]), os.environ['HF_HOME'])")  # fmt: skip
+    driver = """
+ln -s /var/lib /tmp/launch-4242
+for uid in 4242 4243 4244 0; do
+    setpriv --reuid=$uid --regid=$uid --clear-groups env -i HOME=/root TMPDIR=/tmp /bin/sh -lc \
+        'cd /opt/ml/code && launch local --runner python -- train.py' || echo "ended $uid $?"
+done
+"""
+    (running,) = one.start("-c", driver, entrypoint=["/bin/bash"])
+    assert running.end() == 0
+    programs = "/opt/venv/bin/python /opt/venv/bin/torchrun"
+    for uid in (4243, 4244, 0):
+        running.wait_for_line(f"[r0] uid {uid} {programs} /tmp/launch-{uid}/cache/huggingface")
+    running.wait_for_line("PlaceError: /tmp/launch-4242 is a link, and others could have put it")
+    assert [line for line in running.lines if line.startswith("ended")] == ["ended 4242 1"]
+
+
 def test_as_pid_1_the_launcher_reaps_what_ranks_leave_behind(fleet: Make) -> None:
     one = fleet(1)
     one.script(
@@ -308,7 +332,7 @@ print("reaped")
     (running,) = one.start("launch", "sagemaker", "--runner", "python", "--", "train.py")
     assert running.end() == 0
     running.wait_for_line("] reaped")
-    running.wait_for_line("pid 1: b'python3'")
+    running.wait_for_line("pid 1: b'/opt/venv/bin/python'")
 
 
 def test_a_container_without_a_job_runs_what_it_is_told(fleet: Make) -> None:

@@ -51,8 +51,15 @@ def test_every_module_puts_off_its_annotations(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["launch", "entrypoint.sh", "shims/torchrun"])
 def test_the_shell_files_are_executable_and_pass_shellcheck(name: str) -> None:
-    path = ROOT / name
-    assert path.stat().st_mode & 0o111
+    assert (ROOT / name).stat().st_mode & 0o111
+    pass_shellcheck(ROOT / name)
+
+
+def test_what_login_shells_source_passes_shellcheck() -> None:
+    pass_shellcheck(ROOT / "image_path.sh")
+
+
+def pass_shellcheck(path: Path) -> None:
     shellcheck = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([shellcheck, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
