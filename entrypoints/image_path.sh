@@ -11,18 +11,17 @@ slipway_value() {
     tr '\0' '\n' | sed -n "s/^$1=//p" | head -n 1
 }
 
-# NAME: what was recorded. Where the environment has been emptied (sshd, env -i) it is still in enroot's
-# /etc/environment, or in that of the container's first process.
+# NAME: what was recorded. Where the environment has been emptied (sshd, env -i) it is still in
+# enroot's /etc/environment, in that of the container's first process, or (the interpreter, and the
+# PATH that it needs) in a file of the image.
 slipway_recorded() {
     eval "slipway_found=\${$1-}"
-    if [ -z "$slipway_found" ] && [ -r /etc/environment ]; then
-        slipway_found=$(slipway_value "$1" </etc/environment)
-    fi
-    if [ -z "$slipway_found" ]; then
-        slipway_found=$({ slipway_value "$1" </proc/1/environ; } 2>/dev/null) || slipway_found=
-    fi
+    for slipway_copy in /etc/environment /proc/1/environ /opt/entrypoints/image.env; do
+        [ -z "$slipway_found" ] || break
+        slipway_found=$({ slipway_value "$1" <"$slipway_copy"; } 2>/dev/null) || slipway_found=
+    done
     printf '%s' "$slipway_found"
-    unset slipway_found
+    unset slipway_found slipway_copy
 }
 
 # GIVEN RECORDED: a PATH with all of RECORDED. What else is in GIVEN was put there by somebody, and

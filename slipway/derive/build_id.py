@@ -191,6 +191,10 @@ def build_inputs(
         layers=layer_keys(
             dockerfile,
             digest or image.base.tag,
-            {**installed, **binaries, LAUNCHER: common.launcher},
+            {
+                **installed,
+                **binaries,
+                LAUNCHER: f"{common.launcher} {image.base.family.python}",
+            },
         ),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from slipway.core import Project, is_executable, sha256_file, tree_files
 
@@ -24,6 +24,7 @@ the modules of the launcher to it: one that no other imports either stands here 
 
 _HOME = "opt/entrypoints"
 _SHIM = b'#!/bin/sh\nexec /opt/entrypoints/launch "$@"\n'
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The last of /etc/profile.d, after whatever else sets PATH there.
 _PROFILE = b"""\
 # The image's own programs in login shells, such as enroot's.
@@ -49,8 +50,8 @@ class LauncherFile:
         return sha256_file(self.source)
 
 
-def launcher_files(project: Project) -> tuple[LauncherFile, ...]:
-    """Every file of the layer, sorted by its path in the image."""
+def launcher_files(project: Project, python: str) -> tuple[LauncherFile, ...]:
+    """Every file of the layer, sorted by its path in the image, whose interpreter is `python`."""
     files = [
         LauncherFile(
             f"{_HOME}/{path.relative_to(project.launcher).as_posix()}",
@@ -62,13 +63,24 @@ def launcher_files(project: Project) -> tuple[LauncherFile, ...]:
     ]
     files.append(LauncherFile("usr/local/bin/launch", _SHIM, 0o755))
     files.append(LauncherFile("etc/profile.d/zz-slipway.sh", _PROFILE, 0o644))
+    files.append(LauncherFile(f"{_HOME}/image.env", _recorded(python), 0o644))
     return tuple(sorted(files, key=lambda file: file.target))
 
 
 def launcher_key(project: Project) -> str:
-    """Hex digest over path, mode and content of the whole layer."""
-    lines = [f"{file.target} {file.mode:o} {file.sha256}" for file in launcher_files(project)]
+    """Hex digest over path, mode and content of the layer, whatever the interpreter is."""
+    files = launcher_files(project, "")
+    lines = [f"{file.target} {file.mode:o} {file.sha256}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _recorded(python: str) -> bytes:
+    """What the image's ENV records as well, for a process whose environment has been emptied.
+
+    The base's own PATH is known to ENV only; here it is the interpreter's folder and the usual.
+    """
+    path = f"{PurePosixPath(python).parent}:{_SYSTEM_PATH}"
+    return f"SLIPWAY_PYTHON={python}\nSLIPWAY_PATH={path}\n".encode()
 
 
 def _without_documents(paths: Iterable[Path]) -> list[Path]:

@@ -20,11 +20,11 @@ def image_reference(matrix: Matrix, image: Image, build_id: str) -> str:
     return f"{repository_name(image, matrix.repository_prefix)}:{image_tag(image, build_id)}"
 
 
-def launcher_context(project: Project) -> tuple[ContextFile, ...]:
-    """The launcher's files as they stand in the image."""
+def launcher_context(project: Project, python: str) -> tuple[ContextFile, ...]:
+    """The launcher's files as they stand in an image whose interpreter is `python`."""
     return tuple(
         ContextFile(f"launcher/{file.target}", file.source, file.mode)
-        for file in launcher_files(project)
+        for file in launcher_files(project, python)
     )
 
 
@@ -39,7 +39,7 @@ def build_request(
     )
     return BuildRequest(
         dockerfile=render_dockerfile(image, context.locks, tools, context.project.templates),
-        context=(*wheels_and_tools, *launcher_context(context.project)),
+        context=(*wheels_and_tools, *launcher_context(context.project, image.base.family.python)),
         tags=(image_reference(context.matrix, image, inputs.build_id),),
         build_args={"BASE_REGISTRY": base.partition(f"/{image.base.repository}:")[0]},
         labels={BUILD_ID_LABEL: inputs.build_id},

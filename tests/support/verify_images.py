@@ -191,7 +191,7 @@ class Case:
         files = {**self.shape.added_files}
         for package in self.shape.added_packages:
             files |= package.files()
-        for file in launcher_context(self.project):
+        for file in launcher_context(self.project, self.image.base.family.python):
             source = file.source
             data = source.read_bytes() if isinstance(source, Path) else source
             files[file.path.removeprefix("launcher")] = data

@@ -15,9 +15,13 @@ RECORDED_PATH = "SLIPWAY_PATH"
 SYSTEM_PATH = (
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/games:/usr/games"
 )
-#: Where the image's ENV still stands when the environment has been emptied: enroot's file, and the
-#: environment of a container's first process.
-COPIES = (Path("/etc/environment"), Path("/proc/1/environ"))
+#: Where the image's ENV still stands when the environment has been emptied: enroot's file, the
+#: environment of a container's first process, and (known without the base) the image's own file.
+COPIES = (
+    Path("/etc/environment"),
+    Path("/proc/1/environ"),
+    Path("/opt/entrypoints/image.env"),
+)
 
 
 def recorded_path(env: Mapping[str, str], copies: tuple[Path, ...] = COPIES) -> str:

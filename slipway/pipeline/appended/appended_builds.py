@@ -114,7 +114,7 @@ def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str
     tools = tuple(checkout.matrix.tools.values())
     request = AppendRequest(
         dockerfile=render_dockerfile(image, checkout.locks, tools, checkout.project.templates),
-        context=(*files, *launcher_context(checkout.project)),
+        context=(*files, *launcher_context(checkout.project, image.base.family.python)),
         labels={BUILD_ID_LABEL: inputs.build_id},
         python=image.base.facts.python,
         cache=checkout.project.cache,

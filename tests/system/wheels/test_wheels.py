@@ -128,7 +128,7 @@ def build_image(
         dockerfile=render_dockerfile(image, locks, tuple(matrix.tools.values()), project.templates),
         context=(
             *make_image_context(ContextRequest(project, matrix, image, locks, engine, base)),
-            *launcher_context(project),
+            *launcher_context(project, image.base.family.python),
         ),
         tags=(f"slipway.test/{image.name}:1",),
         build_args={"BASE_REGISTRY": "slipway.local"},

@@ -231,7 +231,7 @@ def test_every_layer_of_a_dockerfile_has_a_key(
 def test_every_module_of_the_launcher_that_is_copied_is_read_in_an_image() -> None:
     """A module that no other imports is a program of its own, or stands in READ_OUTSIDE."""
     project = Project.at(ROOT)
-    sources = [Path(str(file.source)) for file in launcher_files(project)]
+    sources = [Path(str(file.source)) for file in launcher_files(project, "")]
     modules = [path for path in sources if path.suffix == ".py"]
     imported = {name for path in modules for name in imports_of(path)}
     programs = {path for path in modules if "__main__" in path.read_text() or path.stem[:2] == "__"}
@@ -257,4 +257,15 @@ def imports_of(path: Path) -> Iterator[str]:
 
 
 def test_no_document_is_copied() -> None:
-    assert [f.target for f in launcher_files(Project.at(ROOT)) if f.target.endswith(".md")] == []
+    files = launcher_files(Project.at(ROOT), "")
+    assert [f.target for f in files if f.target.endswith(".md")] == []
+
+
+def test_images_with_one_interpreter_share_the_launchers_layer_and_others_do_not() -> None:
+    """What the layer records of the interpreter is in its key, and in nothing else of it."""
+    project = Project.at(ROOT)
+    one, other = (
+        {f.target: f.sha256 for f in launcher_files(project, python)}
+        for python in ("/opt/venv/bin/python", "/opt/conda/bin/python")
+    )
+    assert {name for name in one if one[name] != other[name]} == {"opt/entrypoints/image.env"}
