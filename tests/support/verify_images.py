@@ -148,6 +148,9 @@ GPU = Shape(
 )
 
 
+BASE_PATH = "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"
+
+
 def make_base(engine: Engine, shape: Shape) -> str:
     """A base of that shape; its reference."""
     files: dict[str, bytes | Path] = {**python_files(), **shape.base_files}
@@ -156,7 +159,7 @@ def make_base(engine: Engine, shape: Shape) -> str:
     files["/opt/venv/pyvenv.cfg"] = f"home = {INTERPRETER.parent}\n".encode()
     files["/tmp/.keep"] = files["/opt/ml/.keep"] = b""
     links = {f"/opt/venv/bin/{name}": str(INTERPRETER) for name in ("python", "python3")}
-    path = "ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"
+    path = f"ENV PATH={BASE_PATH}"
     reference = f"slipway.test/verify-base:{shape.image}"
     changes = [path, "CMD /bin/bash", *shape.changes]
     import_rootfs(engine, io.BytesIO(tar_of(files, links)), reference, changes)
@@ -181,7 +184,7 @@ class Case:
         return {
             "Entrypoint": ["/opt/entrypoints/entrypoint.sh"],
             "Cmd": ["/bin/bash"],
-            "Env": [f"{name}={value}" for name, value in env.items()],
+            "Env": [f"{name}={value.replace('$PATH', BASE_PATH)}" for name, value in env.items()],
             "Labels": {**labels, "io.slipway.build-id": BUILD_ID},
             "WorkingDir": self.image.base.family.workdir,
         }

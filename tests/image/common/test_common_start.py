@@ -88,8 +88,8 @@ def test_programs_are_found_in_a_login_shell(host: Host, shell: str) -> None:
     for program in ("launch", "python", "torchrun"):
         found = host.run(f"{shell} %s", f"command -v {program}")
         assert found.stdout == host.run("command -v %s", program).stdout
-    plan = host.run(f"{shell} %s", "launch plan local --runner python -- /etc/passwd")
-    assert f"{host.run('command -v python').stdout.strip()} -u /etc/passwd" in plan.stdout
+    plan = host.run(f"{shell} %s", "launch plan local --runner python -- -m this")
+    assert f"{host.run('command -v python').stdout.strip()} -u -m this" in plan.stdout
 
 
 def test_the_launcher_answers_through_the_entrypoint(launched: Launch) -> None:
