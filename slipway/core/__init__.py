@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.core.console import Reporter, print_fields, print_json, print_table, say
+    from slipway.core.console import (
+        OutputError,
+        RedactingStream,
+        Reporter,
+        print_fields,
+        print_json,
+        print_table,
+        say,
+    )
     from slipway.core.credentials import Credentials, CredentialsFor, anonymous
     from slipway.core.digests import (
         Piece,
@@ -73,7 +81,7 @@ if TYPE_CHECKING:
         this_process,
         wait_until,
     )
-    from slipway.core.redaction import RedactingStream, redact, remember_secret
+    from slipway.core.redaction import redact, remember_secret
     from slipway.core.trees import TreeSize, measure, remove_tree, sync, sync_folder
     from slipway.core.units import did_you_mean, human_bytes, human_seconds
 
@@ -91,6 +99,7 @@ __all__ = [
     "FileLock",
     "Mount",
     "OnEvent",
+    "OutputError",
     "Owner",
     "Piece",
     "PieceHasher",
@@ -163,7 +172,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "console": "Reporter print_fields print_json print_table say",
+        "console": "OutputError RedactingStream Reporter print_fields print_json print_table say",
         "credentials": "Credentials CredentialsFor anonymous",
         "digests": (
             "Piece PieceHasher cut_pieces differing_pieces hash_chunks hash_file "
@@ -186,7 +195,7 @@ __getattr__ = lazy_face(
             "Owner child_processes command_line cpu_count end_process find_process read_pid "
             "spawn start_time this_process wait_until"
         ),
-        "redaction": "RedactingStream redact remember_secret",
+        "redaction": "redact remember_secret",
         "trees": "TreeSize measure remove_tree sync sync_folder",
         "units": "did_you_mean human_bytes human_seconds",
     },

@@ -6,13 +6,15 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from slipway.core.errors import printable
+from slipway.core.errors import SlipwayError, printable
 from slipway.core.events import Event
+from slipway.core.redaction import redact
 from slipway.core.units import amount, human_seconds
 
 if TYPE_CHECKING:
@@ -169,3 +171,46 @@ def print_json(value: Any) -> None:
 def say(text: str) -> None:
     """A line for a person, on stderr: stdout is for results."""
     print(text, file=sys.stderr, flush=True)
+
+
+class OutputError(SlipwayError):
+    """What is printed cannot be written: its disk is full, or its terminal is gone."""
+
+
+class RedactingStream:
+    """stdout or stderr with the secrets of all that is written to it hidden.
+
+    Raises OutputError where it cannot be written; a reader that has gone is BrokenPipeError.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it; the length is that of the text that was given."""
+        with self._told():
+            self._stream.write(redact(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Have it written."""
+        with self._told():
+            self._stream.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            name = getattr(self._stream, "name", "the output")
+            raise OutputError(f"cannot write to {name}: {error.strerror}") from error
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TextIO
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -68,23 +67,3 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
 
 def _hide_second(match: re.Match[str]) -> str:
     return match[0] if match[2].startswith((HIDDEN, "$")) else f"{match[1]}{HIDDEN}"
-
-
-class RedactingStream:
-    """stdout or stderr with the secrets of all that is written to it hidden."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write it; the length is that of the text that was given."""
-        self._stream.write(redact(text))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write each."""
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)

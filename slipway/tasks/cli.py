@@ -18,14 +18,16 @@ from invoke.program import Program
 
 from slipway import __version__
 from slipway.core import (
+    FAILED,
     USAGE,
+    OutputError,
     RedactingStream,
     did_you_mean,
     error_text,
     handle_signals,
     interrupt_exit_code,
 )
-from slipway.tasks.commands import NAMES, ROOT, after_dashes
+from slipway.tasks.commands import NAMES, ROOT, after_dashes, drop_output
 from slipway.tasks.completion import SCRIPTS, TaskWords, complete_words, list_image_names
 
 #: Tasks whose words after ``--`` are another program's, with an example of them.
@@ -209,7 +211,16 @@ def main() -> None:
     sys.stdout = cast("TextIO", RedactingStream(sys.stdout))
     sys.stderr = cast("TextIO", RedactingStream(sys.stderr))
     try:
-        InvProgram(name="Slipway", binary="inv", version=__version__).run(sys.argv)
+        try:
+            InvProgram(name="Slipway", binary="inv", version=__version__).run(sys.argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+        sys.exit(FAILED)
+    except OutputError as error:
+        drop_output()
+        sys.exit(f"inv: {error}")
     except SystemExit as end:
         # Before a task has begun, invoke itself ends with 1.
         if isinstance(end.__context__, KeyboardInterrupt):

@@ -19,7 +19,7 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from slipway.core import FAILED, SlipwayError, interrupt_exit_code
+from slipway.core import FAILED, OutputError, SlipwayError, interrupt_exit_code
 
 ROOT = Path(__file__).parents[2]
 IMAGE_NAMES = {
@@ -86,6 +86,8 @@ def task_command(
         def run(*args: Any, **kwargs: Any) -> None:
             try:
                 body(*args, **kwargs)
+            except OutputError:
+                raise  # nowhere to tell it: see slipway.tasks.cli
             except SlipwayError as error:
                 task = body.__name__.replace("_", ".")
                 raise Exit(f"inv {task}: {error}", error.exit_code) from error
@@ -93,9 +95,7 @@ def task_command(
                 text = "interrupted: nothing half-made was kept"
                 raise Exit(text, interrupt_exit_code(interrupt)) from interrupt
             except BrokenPipeError as closed:
-                # `inv matrix | head`: the reader has what it wanted. Python would complain again
-                # when it flushes stdout at exit (docs.python.org/3/library/signal.html, SIGPIPE).
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                drop_output()
                 raise Exit(code=FAILED) from closed
 
         names = [NAMES] if NAMES in body.__annotations__ else []
@@ -109,6 +109,15 @@ def task_command(
         return wrapped
 
     return decorate
+
+
+def drop_output() -> None:
+    """Send nowhere what is still to be printed: the reader has what it wanted (`inv ... | head`).
+
+    Python would complain again when it flushes stdout at exit
+    (docs.python.org/3/library/signal.html, SIGPIPE).
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def after_dashes(argv: Sequence[str]) -> list[str]:
