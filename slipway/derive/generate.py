@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.core import Project, SlipwayError, write_atomic
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.tables import markdown_table
-from slipway.matrix import SCHEMA_FILE, Matrix, versions_schema
+from slipway.matrix import SCHEMA_FILE, Image, Matrix, versions_schema
 from slipway.records import Locks
 
 BEGIN = "<!-- BEGIN images: written by `./inv generate` -->"
 END = "<!-- END images -->"
 
 
-def generated_dockerfiles(project: Project, matrix: Matrix, locks: Locks) -> dict[Path, str]:
-    """Path -> text of every generated Dockerfile."""
+def generated_dockerfiles(
+    project: Project, matrix: Matrix, locks: Locks, images: Sequence[Image] = ()
+) -> dict[Path, str]:
+    """Path -> text of the Dockerfiles of these images, of all by default."""
     tools = tuple(matrix.tools.values())
     return {
         project.generated / image.name / "Dockerfile": render_dockerfile(
             image, locks, tools, project.templates
         )
-        for image in matrix.images
+        for image in images or matrix.images
     }
 
 

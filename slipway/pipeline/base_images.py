@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 
+from slipway import engine, local_base
 from slipway.core import SlipwayError
-from slipway.engine import find_image_id, pull_image
-from slipway.local_base import ensure_local_base
 from slipway.matrix import LOCAL_REGISTRY, Base, image_uri
 from slipway.pipeline.context import PipelineContext
 from slipway.records import base_lock_key
@@ -54,7 +53,7 @@ class BaseImages:
     def _bring(self, base: Base) -> str:
         context = self._context
         if base.registry is None:
-            return ensure_local_base(
+            return local_base.ensure_local_base(
                 context.project,
                 context.engine,
                 base,
@@ -63,8 +62,8 @@ class BaseImages:
                 context.credentials,
             )
         reference = base_reference(context, base)
-        if find_image_id(context.engine, reference) is None:
-            pull_image(
+        if engine.find_image_id(context.engine, reference) is None:
+            engine.pull_image(
                 context.engine,
                 reference,
                 credentials=context.credentials,

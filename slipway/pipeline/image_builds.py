@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from slipway import engine
 from slipway.core import Event, SlipwayError, UsageError, human_bytes
 from slipway.derive import BuildInputs, is_locked
-from slipway.engine import BuildAttempt, build_image, find_image_id, inspect_image
 from slipway.matrix import Image
 from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.build_requests import build_request
@@ -34,7 +34,7 @@ def is_built(context: PipelineContext, run: ImageRun, inputs: BuildInputs) -> bo
     built = run.record.built
     if built is None or built.build_id != inputs.build_id:
         return False
-    return find_image_id(context.engine, built.reference) == built.image_id
+    return engine.find_image_id(context.engine, built.reference) == built.image_id
 
 
 def build_images(
@@ -105,10 +105,10 @@ def _build(
     task = f"build {image.name}"
     context.on_event(Event("start", task))
     request = build_request(context, image, inputs, base)
-    image_id = build_image(
+    image_id = engine.build_image(
         context.engine,
         request,
-        BuildAttempt(
+        engine.BuildAttempt(
             task=task,
             credentials=context.credentials,
             on_event=context.on_event,
@@ -116,7 +116,7 @@ def _build(
             cancel=context.cancel,
         ),
     )
-    size = int(inspect_image(context.engine, image_id)["Size"])
+    size = int(engine.inspect_image(context.engine, image_id)["Size"])
     seconds = time.monotonic() - started
     context.on_event(Event("done", task, text=human_bytes(size)))
     return BuildRecord(inputs.build_id, inputs.as_json(), request.tags[0], image_id, size, seconds)

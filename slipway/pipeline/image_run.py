@@ -7,8 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.core import Project, SlipwayError, human_seconds
-from slipway.matrix import Image
+from slipway.matrix import Image, Matrix, image_tag, repository_name
 from slipway.records import BuildRecord, ImageRecord, save_record
+
+BUILD_ID_LABEL = "io.slipway.build-id"
+
+
+def image_reference(matrix: Matrix, image: Image, build_id: str) -> str:
+    """Repository and immutable tag of an image, without a registry host."""
+    return f"{repository_name(image, matrix.repository_prefix)}:{image_tag(image, build_id)}"
 
 
 @dataclass(frozen=True)

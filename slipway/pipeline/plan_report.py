@@ -16,7 +16,7 @@ from slipway.engine import daemon_status
 from slipway.matrix import image_uri, select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
-from slipway.pipeline.targets import find_shared_images
+from slipway.pipeline.targets import WantedBuild, find_shared_images
 
 if TYPE_CHECKING:
     from slipway.registry import Target
@@ -88,8 +88,7 @@ def _ask_target(
         if target is None:
             return steps, None
         shared = find_shared_images(
-            [step.image for step in todo.values()],
-            {name: step.build_id for name, step in todo.items()},
+            [WantedBuild(step.image, step.build_id) for step in todo.values()],
             checkout.matrix,
             target,
             registry.credentials_for([target]),

@@ -31,6 +31,7 @@ from slipway.pipeline.image_run import ImageRun
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets import (
     TargetImages,
+    WantedBuild,
     find_shared_images,
     take_shared_image,
 )
@@ -49,11 +50,10 @@ def chosen_images(checkout: Checkout, names: Sequence[str]) -> tuple[Image, ...]
 
 def write_dockerfiles(checkout: Checkout, images: Sequence[Image]) -> None:
     """Write the Dockerfiles of these images where they differ from what the matrix gives."""
-    wanted = {checkout.project.generated / image.name / "Dockerfile" for image in images}
-    texts = generated_dockerfiles(checkout.project, checkout.matrix, checkout.locks)
-    for path in sorted(wanted):
-        if not path.exists() or path.read_text() != texts[path]:
-            write_atomic(path, texts[path])
+    texts = generated_dockerfiles(checkout.project, checkout.matrix, checkout.locks, images)
+    for path, text in sorted(texts.items()):
+        if not path.exists() or path.read_text() != text:
+            write_atomic(path, text)
             say(f"wrote {path.relative_to(checkout.project.root)}")
 
 
@@ -119,14 +119,19 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
             bases = BaseImages(context)
             there = None
             if target:
-                ids = {image.name: inputs[image.name].build_id for image in images}
-                shared = find_shared_images(
-                    images, ids, context.matrix, target, context.credentials
-                )
+                wanted = [
+                    WantedBuild(
+                        run.image,
+                        inputs[run.image.name].build_id,
+                        run.record.pushed.get(target.name),
+                    )
+                    for run in runs
+                ]
+                shared = find_shared_images(wanted, context.matrix, target, context.credentials)
                 there = TargetImages(target, shared)
             build_images(context, bases, runs, inputs, settings.jobs, there)
             for run in runs:
-                finish_run(context, bases, run, settings, request, target)
+                finish_run(context, bases, run, settings, request, there)
                 if run.failure:
                     first = run.failure.what.splitlines()[0].rstrip(":")
                     reporter.say(f"{run.image.name}: FAILED: {first}")
@@ -145,7 +150,7 @@ def finish_run(
     run: ImageRun,
     settings: Settings,
     request: ShipRequest,
-    target: Target | None,
+    there: TargetImages | None,
 ) -> None:
     """Verify, export and push one built image, as far as the request says."""
     if run.failure:
@@ -157,15 +162,15 @@ def finish_run(
                 stages.verify_stage(context, bases, run, again=again, only=request.only)
             )
         pushed = None
-        if target:
+        if there:
             # Before the .sqsh: the push decides whose image of this build id it is made of.
             try:
-                pushed = stages.push_stage(context, run, settings, target)
+                pushed = stages.push_stage(context, run, settings, there)
             except registry.ImmutableTagError:
-                _take_the_first(context, run, target)
+                _take_the_first(context, run, there.target)
                 if "verify" in request.stages:
                     run.steps[-1] = stages.verify_stage(context, bases, run, again=False)
-                pushed = stages.push_stage(context, run, settings, target)
+                pushed = stages.push_stage(context, run, settings, there)
         if "sqsh" in request.stages:
             run.steps.append(stages.export_stage(context, run, settings, force=request.force))
         if pushed:
@@ -178,7 +183,7 @@ def _take_the_first(context: PipelineContext, run: ImageRun, target: Target) -> 
     """The image that another builder pushed while this one was built, in its place."""
     image, built = run.image, run.built
     shared = find_shared_images(
-        [image], {image.name: built.build_id}, context.matrix, target, context.credentials
+        [WantedBuild(image, built.build_id)], context.matrix, target, context.credentials
     )
     if image.name not in shared:
         raise SlipwayError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from slipway import registry, sqsh, squashfs, verify
 from slipway.core import SlipwayError
@@ -13,11 +12,8 @@ from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
-from slipway.pipeline.targets import prepare_image_repository
+from slipway.pipeline.targets import TargetImages, prepare_image_repository
 from slipway.records import ExportRecord, PushRecord, VerifyRecord
-
-if TYPE_CHECKING:
-    from slipway.registry import Target
 
 
 class VerificationFailedError(SlipwayError):
@@ -105,17 +101,16 @@ def _file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def push_stage(
-    context: PipelineContext, run: ImageRun, settings: Settings, target: Target
+    context: PipelineContext, run: ImageRun, settings: Settings, there: TargetImages
 ) -> StageResult:
     """Push the image unless the target has it already under its immutable tag."""
-    image, built = run.image, run.built
+    image, built, target = run.image, run.built, there.target
     name = repository_name(image, context.matrix.repository_prefix)
     tag = image_tag(image, built.build_id)
     old = run.record.pushed.get(target.name)
-    if old and old.image_id == built.image_id:
-        with registry.RegistryClient(target.host, context.credentials) as client:
-            if client.head(name, tag) == old.digest:
-                return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
+    shared = there.images.get(image.name)
+    if old and shared and (old.image_id, old.digest) == (built.image_id, shared.digest):
+        return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
     prepare_image_repository(target, context.matrix, name, settings.sharing, context.on_event)
     result = registry.push_image(
         context.engine,

@@ -17,6 +17,9 @@ from slipway.core import Event, OnEvent, SlipwayError
 if TYPE_CHECKING:
     import pytest  # the checks' own process has it; the one that starts them can do without
 
+TESTINFRA = "pytest11.testinfra"
+"""The name under which testinfra's own plugin is registered."""
+
 _ENDING_S = 30.0
 """Time that an interrupted pytest gets to remove its containers."""
 

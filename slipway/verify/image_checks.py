@@ -25,9 +25,8 @@ from slipway.engine import Engine, engine_died, remove_stale_containers, sdk_err
 from slipway.matrix import Image, Tool, explain_image
 from slipway.records import Locks
 from slipway.verify.capabilities import capabilities_of
-from slipway.verify.check_process import run_checks
+from slipway.verify.check_process import TESTINFRA, run_checks
 from slipway.verify.expectations import expectations_of, may_come, may_move
-from slipway.verify.plugin import TESTINFRA
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,9 @@ from slipway.core import Project
 from slipway.engine import Engine, connect
 from slipway.verify import check_containers
 from slipway.verify.check_containers import LaunchedJob, SdkBackend
-from slipway.verify.check_process import CheckReporter
+from slipway.verify.check_process import TESTINFRA, CheckReporter
 from slipway.verify.expectations import CheckedImage
 from slipway.verify.findings import Distributions, find_log_complaints, load_allowed
-
-TESTINFRA = "pytest11.testinfra"
-"""The name under which testinfra's own plugin is registered."""
 
 # Made anew for each container: moby/moby:daemon/initlayer/setup_unix.go.
 _OF_THE_ENGINE = {"/.dockerenv", "/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/resolv.conf"}

@@ -26,7 +26,7 @@ from slipway.pipeline.image_builds import require_locked
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.ship import ShipRequest, chosen_images, write_dockerfiles
-from slipway.pipeline.targets import SharedImage, find_shared_images
+from slipway.pipeline.targets import SharedImage, WantedBuild, find_shared_images
 from slipway.records import BuildRecord, ImageRecord, PushRecord
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def _find_shared(
     """What the target has under the tag of this build."""
     image = run.image
     found = find_shared_images(
-        [image],
-        {image.name: inputs.build_id},
+        [WantedBuild(image, inputs.build_id)],
         context.checkout.matrix,
         target,
         context.credentials,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from slipway.pipeline.targets.shared_images import (
         SharedImage,
         TargetImages,
+        WantedBuild,
         find_shared_images,
         is_taken,
         take_shared_image,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SharedImage",
     "TargetImages",
+    "WantedBuild",
     "find_shared_images",
     "is_taken",
     "list_target",
@@ -44,6 +46,8 @@ __getattr__ = lazy_face(
             "list_target mirror_bases promote_image rollback_image_alias show_target_image"
         ),
         "repositories": "prepare_image_repository",
-        "shared_images": "SharedImage TargetImages find_shared_images is_taken take_shared_image",
+        "shared_images": (
+            "SharedImage TargetImages WantedBuild find_shared_images is_taken take_shared_image"
+        ),
     },
 )

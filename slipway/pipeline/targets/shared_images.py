@@ -18,15 +18,23 @@ from slipway.core import CredentialsFor, Event, SlipwayError, human_bytes
 from slipway.derive import BuildInputs
 from slipway.engine import find_image_id, inspect_image, pull_image, sdk_errors
 from slipway.matrix import Image, Matrix, image_tag, repository_name
-from slipway.pipeline.build_requests import BUILD_ID_LABEL, image_reference
 from slipway.pipeline.context import PipelineContext
-from slipway.pipeline.image_run import ImageRun
-from slipway.records import BuildRecord, ImageRecord
+from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, image_reference
+from slipway.records import BuildRecord, ImageRecord, PushRecord
 
 if TYPE_CHECKING:
     from slipway.registry import RetryPolicy, Target
 
 _ASKED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class WantedBuild:
+    """A build that a target is asked for. `pushed`: what we remember of a push of it."""
+
+    image: Image
+    build_id: str
+    pushed: PushRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,10 @@ class TargetImages:
 
 @dataclass(frozen=True)
 class SharedImage:
-    """What a target has under the tag of a build. `config` is the digest of its configuration."""
+    """What a target has under the tag of a build.
+
+    `config` is the digest of its configuration, or the id of the engine's image that we pushed.
+    """
 
     uri: str  # host/repository:tag
     digest: str
@@ -57,19 +68,24 @@ class SharedImage:
 
 
 def find_shared_images(
-    images: Sequence[Image],
-    build_ids: Mapping[str, str],
+    wanted: Sequence[WantedBuild],
     matrix: Matrix,
     target: Target,
     credentials: CredentialsFor,
     policy: RetryPolicy | None = None,
 ) -> dict[str, SharedImage]:
-    """What the target has of these builds, by image. Raises RegistryError where it does not say."""
+    """What the target has of these builds, by image. Raises RegistryError where it does not say.
+
+    One that we remember costs one HEAD request.
+    """
     with registry.RegistryClient(target.host, credentials, policy=policy) as client:
 
-        def find(image: Image) -> SharedImage | None:
-            path = repository_name(image, matrix.repository_prefix)
-            tag = image_tag(image, build_ids[image.name])
+        def find(build: WantedBuild) -> SharedImage | None:
+            path = repository_name(build.image, matrix.repository_prefix)
+            tag = image_tag(build.image, build.build_id)
+            pushed = build.pushed
+            if pushed is not None and client.head(path, tag) == pushed.digest:
+                return SharedImage(client.name(path, tag), pushed.digest, pushed.image_id)
             try:
                 manifest = client.image(path, tag)
             except (registry.ImageMissingError, registry.RepositoryMissingError):
@@ -78,10 +94,10 @@ def find_shared_images(
             return SharedImage(client.name(path, tag), manifest.digest, config)
 
         with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-            answers = list(pool.map(find, images))
+            answers = list(pool.map(find, wanted))
     return {
-        image.name: shared
-        for image, shared in zip(images, answers, strict=True)
+        build.image.name: shared
+        for build, shared in zip(wanted, answers, strict=True)
         if shared is not None
     }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.verify.plugin import TESTINFRA
+from slipway.verify.check_process import TESTINFRA
 
 CHECKOUT = Path(__file__).parents[3]
 CHECKS = """
