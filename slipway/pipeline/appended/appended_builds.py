@@ -21,9 +21,8 @@ from slipway.derive import BuildInputs, render_dockerfile
 from slipway.matrix import Image, image_tag, repository_name
 from slipway.pipeline.appended.base_sources import BaseSources
 from slipway.pipeline.build_requests import launcher_context
-from slipway.pipeline.image_run import BUILD_ID_LABEL, image_reference
 from slipway.pipeline.checkout import Checkout
-from slipway.pipeline.image_run import ImageRun, StageResult
+from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, StageResult, image_reference
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets import prepare_image_repository
 from slipway.records import BuildRecord, ExportRecord, ImageRecord, PushRecord
