@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.derive.added_files import AddedFile, added_files
     from slipway.derive.build_id import (
         UNLOCKED,
         BuildInputs,
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNLOCKED",
+    "AddedFile",
     "BuildInputs",
     "DiskNeed",
     "LauncherFile",
     "Note",
     "PlanStep",
     "SharedInputs",
+    "added_files",
     "build_inputs",
     "ci_jobs",
     "describe_image",
@@ -69,6 +72,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "added_files": "AddedFile added_files",
         "build_id": "BuildInputs SharedInputs UNLOCKED build_inputs layer_keys shared_inputs",
         "dockerfile": "environment_of labels_of render_dockerfile",
         "generate": "expected_files find_drift generated_dockerfiles write_generated",

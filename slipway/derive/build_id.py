@@ -11,14 +11,15 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.core import Project, sha256_file, tree_sha256
+from slipway.derive.added_files import added_files_key, files_section
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.launcher_layer import launcher_key
-from slipway.matrix import Addon, Image, Tool
+from slipway.matrix import AddedFiles, Addon, Image, Tool
 from slipway.records import (
     BUILD,
     Locks,
@@ -45,6 +46,7 @@ class SharedInputs:
     installer: str
     launcher: str
     wheels: str = ""  # how a wheel is made of an sdist
+    files: Mapping[AddedFiles, str] = field(default_factory=dict)  # of the repository -> hash
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class BuildInputs:
     tools: Mapping[str, str]  # tool -> hash of its binary
     wheels: str = ""  # how its sdists become wheels; "" where it has none
     layers: Mapping[str, str] = field(default_factory=dict)  # lowest first: name -> key
+    files: Mapping[str, str] = field(default_factory=dict)  # layer -> hash of its files
 
     @property
     def build_id(self) -> str:
@@ -72,6 +75,8 @@ class BuildInputs:
         content = self.as_json()
         for explaining in ("templates", "layers"):
             del content[explaining]
+        if not self.files:
+            del content["files"]  # a part that an image does not use changes no build id
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(f"linux/{ARCHITECTURE}\n{canonical}".encode()).hexdigest()
 
@@ -81,14 +86,18 @@ class BuildInputs:
         return {name: v if isinstance(v, str) else dict(v) for name, v in values.items()}
 
 
-def shared_inputs(project: Project, locks: Locks | None = None) -> SharedInputs:
-    """Hash what all images share."""
+def shared_inputs(
+    project: Project, locks: Locks | None = None, images: Sequence[Image] = ()
+) -> SharedInputs:
+    """Hash what images share. Raises SlipwayError where a file that one of them adds is missing."""
+    added = {files for image in images for addon in image.addons for files in addon.files}
     build = locks.python.get(BUILD) if locks else None
     return SharedInputs(
         templates=tree_sha256(project.templates),
         installer=sha256_file(project.installer),
         launcher=launcher_key(project),
         wheels=build_recipe_key(project, build.pins if build else ()),
+        files={files: added_files_key(project, files) for files in added},
     )
 
 
@@ -178,6 +187,11 @@ def build_inputs(
         name: " ".join([pins, common.installer, recipes.get(name, "")])
         for name, pins in python.items()
     }
+    files = {
+        files_section(addon.name, each): common.files[each]
+        for addon in image.addons
+        for each in addon.files
+    }
     return BuildInputs(
         base=digest or UNLOCKED,
         dockerfile=hashlib.sha256(instructions_of(dockerfile).encode()).hexdigest(),
@@ -194,7 +208,9 @@ def build_inputs(
             {
                 **installed,
                 **binaries,
+                **files,
                 LAUNCHER: f"{common.launcher} {image.base.family.python}",
             },
         ),
+        files=files,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from slipway.derive.added_files import copy_words, files_section
 from slipway.matrix import LOCAL_REGISTRY, Addon, Image, Tool, explain_image, tag_stem
 from slipway.records import Locks
 
@@ -132,4 +133,6 @@ def render_dockerfile(image: Image, locks: Locks, tools: tuple[Tool, ...], templ
         environment=environment_of(image),
         labels=labels_of(image, locks),
         install_command=lambda addon: install_command(image, addon),
+        files_section=files_section,
+        copy_words=copy_words,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slipway.matrix.load import load_matrix
     from slipway.matrix.matrix_cache import read_matrix
     from slipway.matrix.model import (
+        AddedFiles,
         Addon,
         AxisValue,
         Base,
@@ -51,6 +52,7 @@ __all__ = [
     "LOCAL_REGISTRY",
     "SCHEMA_FILE",
     "TRAINING_TABLES",
+    "AddedFiles",
     "Addon",
     "AxisValue",
     "Base",
@@ -90,8 +92,8 @@ __getattr__ = lazy_face(
         "load": "load_matrix",
         "matrix_cache": "read_matrix",
         "model": (
-            "Addon AxisValue Base Image LeftOut Matrix Reference Registry Tool WaitingBase "
-            "explain_image past_support select_images"
+            "AddedFiles Addon AxisValue Base Image LeftOut Matrix Reference Registry Tool "
+            "WaitingBase explain_image past_support select_images"
         ),
         "references": "LOCAL_REGISTRY ecr_host image_uri is_public region_suffixes",
         "upstream": (

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from packaging.version import Version
-
 from slipway.core import UsageError, did_you_mean
+from slipway.matrix.addons import check_addons
 from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.model import Device, Facts
 from slipway.matrix.references import region_suffixes
-from slipway.matrix.schema import AddonEntry, FlavourEntry, RegistryEntry, SeriesEntry
+from slipway.matrix.schema import FlavourEntry, RegistryEntry, SeriesEntry
 from slipway.matrix.tag_grammars import ParsedTag, disagreements, parse_tag
 from slipway.matrix.yaml_file import Path, Problem
 
@@ -22,8 +21,7 @@ def check_consistency(source: MatrixEntries) -> None:
     for name, series in source.bases.items():
         _series(source, name, series)
     _shared_tags(source)
-    for name, addon in source.addons.items():
-        _addon(source, name, addon)
+    check_addons(source)
     for name, reference in source.references.items():
         path: Path = ("references", name)
         source.unknown((*path, "registry"), "registries", "registry", reference.registry)
@@ -232,43 +230,6 @@ def _shared_tags(source: MatrixEntries) -> None:
                 path = ("bases", name, "flavours", flavour, device)
                 source.problems.append(Problem(path, what, "give each base its own tag"))
             first.setdefault(key, base)
-
-
-def _addon(source: MatrixEntries, name: str, addon: AddonEntry) -> None:
-    path: Path = ("addons", name)
-    if addon.version is None:
-        if not (addon.requires or addon.env or addon.labels):
-            what = f"{name} adds nothing"
-            cure = "state `version`, `requires`, `env` or `labels`"
-            source.problems.append(Problem(path, what, cure))
-        if (
-            addon.with_
-            or addon.replace_below
-            or any(name in b.carries for b in source.bases.values())
-        ):
-            what = f"{name} has no `version`, and nothing that is kept or replaced is without one"
-            source.problems.append(Problem(path, what, "state its version, as version: 5.1.4"))
-        return
-    if addon.requires:
-        what = f"{name} has both `version` and `requires`"
-        cure = "use `with` for what comes along, or leave `version` out"
-        source.problems.append(Problem((*path, "requires"), what, cure))
-    bound = addon.replace_below
-    if addon.version == "axis":
-        if bound:
-            what = f"{name} is what `axes` of a group say, so nothing is replaced below a bound"
-            cure = "leave `replace_below` out, or pin a version"
-            source.problems.append(Problem((*path, "replace_below"), what, cure))
-        varied = any(name in group.axes.addons for group in source.images.values())
-        if not varied and not source.broken["images"]:
-            what = f"no group of `images` varies over {name}"
-            cure = f"list versions under `axes` of a group, as {name}: [1.2.3, none], or pin one"
-            source.problems.append(Problem((*path, "version"), what, cure))
-        return
-    if bound and Version(addon.version) < Version(bound.version):
-        what = f"{name} {addon.version} would itself be replaced: it is below {bound.version}"
-        cure = "raise `version`, or lower `replace_below`"
-        source.problems.append(Problem((*path, "version"), what, cure))
 
 
 def _unused(source: MatrixEntries) -> None:

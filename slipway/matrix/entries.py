@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from slipway.core import did_you_mean
+from slipway.matrix.addons import AddonEntry, ToolEntry
+from slipway.matrix.field_types import Entry
 from slipway.matrix.schema import (
     OPTIONAL_SECTIONS,
     SECTIONS,
-    AddonEntry,
-    Entry,
     FamilyEntry,
     GroupEntry,
     Head,
@@ -26,7 +26,6 @@ from slipway.matrix.schema import (
     ReferenceEntry,
     RegistryEntry,
     SeriesEntry,
-    ToolEntry,
 )
 from slipway.matrix.yaml_file import Path, Problem, YamlFile
 
@@ -46,6 +45,7 @@ class MatrixEntries:
     left_out: dict[str, LeftOutEntry] = field(default_factory=dict)
     broken: dict[str, set[str]] = field(default_factory=lambda: {name: set() for name in SECTIONS})
     problems: list[Problem] = field(default_factory=list)
+    read_files: dict[str, str] = field(default_factory=dict)  # beside the YAML files -> sha256
 
     def names(self, section: str) -> set[str]:
         """All names of a section: what points to a broken entry is not itself wrong."""

@@ -10,7 +10,7 @@ from string import Formatter
 from packaging.version import Version
 
 from slipway.core import UsageError, did_you_mean
-from slipway.matrix.addons import AxisChoice, decide_addon, is_for, read_tool
+from slipway.matrix.addons import AxisChoice, check_together, decide_addon, is_for, read_tool
 from slipway.matrix.cells import (
     FIXED_AXES,
     NONE,
@@ -163,6 +163,7 @@ def _image(source: MatrixEntries, group: str, cell: Cell, lowered: set[int]) -> 
             source.problems.append(Problem((*path, key), what, cure))
             return
     addons = list(_addons(source, group, name, cell))
+    check_together(source, path, name, {addon.name: source.addons[addon.name] for addon in addons})
     for addon in addons:
         _not_lowered(source, path, name, (cell, addon), lowered)
     image = Image(

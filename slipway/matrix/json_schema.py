@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from slipway.matrix.schema import SECTIONS, Entry, Head
+from slipway.matrix.field_types import Entry
+from slipway.matrix.schema import SECTIONS, Head
 
 SCHEMA_FILE = "versions.schema.json"
 """Beside versions.yaml, whose first line names it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slipway.core import BadInputError, SlipwayError, UsageError
+from slipway.matrix.addons import order_addons, take_requirement_files
 from slipway.matrix.consistency import (
     check_consistency,
     facts_of,
@@ -41,7 +42,9 @@ def load_matrix(path: Path) -> Matrix:
     files = [_read(path), *map(_read, more)]
     file = merge_files(files) if more else files[0]
     source = read_entries(file)
+    take_requirement_files(source, path.parent)
     check_consistency(source)
+    order_addons(source)
     matrix = expand_matrix(source)
     if matrix is None:
         raise _bad(file, source.problems)
@@ -128,6 +131,7 @@ def expand_matrix(source: MatrixEntries) -> Matrix | None:
             }
         ),
         waiting=tuple(_waiting(source, registries)),
+        read_files=MappingProxyType(dict(source.read_files)),
         left_out=tuple(
             LeftOut(name, e.table, e.versions, e.because) for name, e in source.left_out.items()
         ),

@@ -57,7 +57,7 @@ def read_matrix(project: Project) -> Matrix:
     path = project.cache / "matrix.pickle"
     key = _key(project)
     matrix = _cached(path, key)
-    if matrix is None:
+    if matrix is None or not _are_unchanged(project, matrix):
         from slipway.matrix.load import load_matrix  # brings in YAML and the schemas
 
         matrix = load_matrix(project.versions)
@@ -84,6 +84,18 @@ def _cached(path: Path, key: bytes) -> Matrix | None:
     except (OSError, *_UNREADABLE):
         return None
     return matrix if isinstance(matrix, Matrix) else None
+
+
+def _are_unchanged(project: Project, matrix: Matrix) -> bool:
+    """Whether the files that versions.yaml names, and that were read with it, are as they were."""
+    for name, digest in matrix.read_files.items():
+        try:
+            content = (project.versions.parent / name).read_bytes()
+        except OSError:
+            return False  # load_matrix tells
+        if hashlib.sha256(content).hexdigest() != digest:
+            return False
+    return True
 
 
 def _key(project: Project) -> bytes:

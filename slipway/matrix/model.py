@@ -86,6 +86,17 @@ class Base:
 
 
 @dataclass(frozen=True)
+class AddedFiles:
+    """Files of the repository in an image. A `source` that ends with a slash is a folder, whose
+    contents come below `target`; so is a `target`, below which a file keeps its name."""
+
+    source: str
+    target: str
+    mode: str | None = None  # of the files; None: 0755 for what git has as executable, else 0644
+    owner: str | None = None  # "uid:gid"; None: root
+
+
+@dataclass(frozen=True)
 class Addon:
     """What happens to one add-on in one image, and why."""
 
@@ -99,6 +110,9 @@ class Addon:
     kind: AddonKind = "package"
     # ENV for a base whose toolkit is not the one that torch was built with
     mismatch_env: Mapping[str, str] = field(default_factory=_nothing)
+    files: tuple[AddedFiles, ...] = ()
+    workdir: str | None = None
+    user: str | None = None
 
     @property
     def title(self) -> str:
@@ -132,6 +146,16 @@ class Image:
     def addon(self, name: str) -> Addon | None:
         """The add-on of this name, None where the image does not have it."""
         return next((addon for addon in self.addons if addon.name == name), None)
+
+    @property
+    def workdir(self) -> str:
+        """Where commands start: an add-on's choice, else the base's."""
+        return next((a.workdir for a in self.addons if a.workdir), self.base.family.workdir)
+
+    @property
+    def user(self) -> str:
+        """Who runs commands: an add-on's choice, else the base's."""
+        return next((a.user for a in self.addons if a.user), self.base.family.user)
 
 
 @dataclass(frozen=True)
@@ -194,6 +218,8 @@ class Matrix:
     references: Mapping[str, Reference] = field(default_factory=dict)
     waiting: tuple[WaitingBase, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    # files that it was made of beside versions.yaml and versions.d -> sha256
+    read_files: Mapping[str, str] = field(default_factory=_nothing)
 
 
 def past_support(base: Base, on: date) -> str | None:
@@ -223,16 +249,21 @@ def explain_image(image: Image) -> dict[str, Any]:
             "family": asdict(base.family),
             "carries": dict(base.carries),
         },
-        "addons": [
-            {
-                "name": addon.name,
-                "action": addon.action,
-                "version": addon.version,
-                "requirements": list(addon.requirements),
-                "env": dict(addon.env),
-            }
-            for addon in image.addons
-        ],
+        "addons": [_explain_addon(addon) for addon in image.addons],
+    }
+
+
+def _explain_addon(addon: Addon) -> dict[str, Any]:
+    """Keys that an add-on does not use are left out: a new one changes no label."""
+    files = [[each.target, each.mode, each.owner] for each in addon.files]
+    more = {"files": files, "workdir": addon.workdir, "user": addon.user}
+    return {
+        "name": addon.name,
+        "action": addon.action,
+        "version": addon.version,
+        "requirements": list(addon.requirements),
+        "env": dict(addon.env),
+        **{key: value for key, value in more.items() if value},
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from slipway import engine, wheels
 from slipway.core import Project
-from slipway.derive import BuildInputs, launcher_files, render_dockerfile
+from slipway.derive import BuildInputs, added_files, launcher_files, render_dockerfile
 from slipway.matrix import Image
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import BUILD_ID_LABEL, image_reference
@@ -18,6 +18,14 @@ def launcher_context(project: Project, python: str) -> tuple[engine.ContextFile,
     return tuple(
         engine.ContextFile(f"launcher/{file.target}", file.source, file.mode)
         for file in launcher_files(project, python)
+    )
+
+
+def files_context(project: Project, image: Image) -> tuple[engine.ContextFile, ...]:
+    """The files of the repository that an image's add-ons bring."""
+    return tuple(
+        engine.ContextFile(file.context, file.source, file.mode)
+        for file in added_files(project, image)
     )
 
 
@@ -34,7 +42,11 @@ def build_request(
     )
     return engine.BuildRequest(
         dockerfile=render_dockerfile(image, context.locks, tools, context.project.templates),
-        context=(*wheels_and_tools, *launcher_context(context.project, image.base.family.python)),
+        context=(
+            *wheels_and_tools,
+            *files_context(context.project, image),
+            *launcher_context(context.project, image.base.family.python),
+        ),
         tags=(image_reference(context.matrix, image, inputs.build_id),),
         build_args={"BASE_REGISTRY": base.partition(f"/{image.base.repository}:")[0]},
         labels={BUILD_ID_LABEL: inputs.build_id},

@@ -30,7 +30,7 @@ class Checkout:
 
     def inputs(self, images: Sequence[Image]) -> dict[str, BuildInputs]:
         """What decides the content of each image."""
-        common = shared_inputs(self.project, self.locks)
+        common = shared_inputs(self.project, self.locks, images)
         tools = tuple(self.matrix.tools.values())
         own = {i.base.name: i.base for i in images if i.base.registry is None}
         local_ids = {

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from slipway.matrix import Addon, Base, Image
 from slipway.records.locks import BaseLock, Pin, PythonLock
 
+_LONGEST = 100
+"""What one add-on may take of a file's name; a longer list is told by its hash."""
+
 BUILD = "build"
 """pip, and what builds wheels from sdists: the same for every base."""
 
@@ -44,7 +47,11 @@ def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Ad
     key = lock_scope(image.base, base_lock)
     keys = []
     for addon in filter(has_layer, image.addons):
-        key += "_" + "+".join(_readable(requirement) for requirement in addon.requirements)
+        asked = "+".join(_readable(requirement) for requirement in addon.requirements)
+        if len(asked) > _LONGEST:
+            digest = hashlib.sha256("\n".join(addon.requirements).encode()).hexdigest()[:12]
+            asked = f"{addon.name}-{len(addon.requirements)}-{digest}"
+        key += f"_{asked}"
         keys.append((addon, key))
     return tuple(keys)
 

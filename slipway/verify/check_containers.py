@@ -109,6 +109,17 @@ def probe_container(
     return result
 
 
+def file_states(
+    engine: Engine, container: str, python: str, paths: Sequence[str]
+) -> dict[str, list[str] | None]:
+    """Hash, mode and owner of files in a running container."""
+    states: dict[str, list[str] | None] = {}
+    for start in range(0, len(paths), _PATHS_A_CALL):
+        part = paths[start : start + _PATHS_A_CALL]
+        states |= probe_container(engine, container, python, "files", *part)
+    return states
+
+
 def container_contents(
     engine: Engine, container: str, python: str, paths: Sequence[str]
 ) -> dict[str, bytes]:

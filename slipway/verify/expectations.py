@@ -13,8 +13,8 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from slipway.core import SlipwayError
-from slipway.derive import environment_of, labels_of
+from slipway.core import Project, SlipwayError, sha256_file
+from slipway.derive import added_files, environment_of, labels_of
 from slipway.engine import Engine, find_image_id, inspect_image
 from slipway.matrix import Image, Tool, explain_image
 from slipway.records import Locks, python_lock_keys
@@ -33,6 +33,15 @@ class ToolFact:
 
 
 @dataclass(frozen=True)
+class FileFact:
+    """A file of the repository that must be in the image as it is."""
+
+    sha256: str
+    mode: str  # "0644"
+    owner: str  # "0:0"
+
+
+@dataclass(frozen=True)
 class CheckedImage:
     """One image in an engine, and the facts that its checks compare it with."""
 
@@ -45,6 +54,9 @@ class CheckedImage:
     labels: Mapping[str, str]
     environment: Mapping[str, str]  # what ENV must hold beyond the base's
     tools: Mapping[str, ToolFact]
+    files: Mapping[str, FileFact]  # by path
+    workdir: str
+    user: str
     may_move: Mapping[str, str]  # distribution of the base -> why it may change
     may_come: tuple[str, ...] | None  # distributions that may be new; None: nothing is locked
     size_budget: int  # bytes that the image may add to the base
@@ -59,6 +71,7 @@ class CheckedImage:
         """The inverse of `to_json`."""
         data = json.loads(text)
         data["tools"] = {name: ToolFact(**fact) for name, fact in data["tools"].items()}
+        data["files"] = {path: FileFact(**fact) for path, fact in data["files"].items()}
         if data["may_come"] is not None:
             data["may_come"] = tuple(data["may_come"])
         return cls(**data)
@@ -116,7 +129,16 @@ def private_files(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def file_facts(project: Project, image: Image) -> dict[str, FileFact]:
+    """The files of the repository that an image has; of two at one place the later layer's."""
+    return {
+        file.target: FileFact(sha256_file(file.source), f"{file.mode:04o}", file.owner)
+        for file in added_files(project, image)
+    }
+
+
 def expectations_of(
+    project: Project,
     engine: Engine,
     image: Image,
     references: tuple[str, str],
@@ -151,6 +173,9 @@ def expectations_of(
         labels=labels_of(image, locks),
         environment={**environment_of(image), **addon_env},
         tools=tools,
+        files=file_facts(project, image),
+        workdir=image.workdir,
+        user=image.user,
         may_move=may_move(image),
         may_come=may_come(image, locks),
         size_budget=image.size_budget_mb * 1_000_000,

@@ -120,7 +120,12 @@ def verify_image(
     started = time.monotonic()
     remove_stale_containers(engine)
     subject = expectations_of(
-        engine, image, (request.reference, request.base_reference), request.locks, request.tools
+        project,
+        engine,
+        image,
+        (request.reference, request.base_reference),
+        request.locks,
+        request.tools,
     )
     log.parent.mkdir(parents=True, exist_ok=True)
     junit = log.with_suffix(".xml")

@@ -1,4 +1,4 @@
-"""Add-ons: which of them an image has, and what happens to each on its base. Pure."""
+"""Add-ons: how they are written, which of them an image has, and what happens to each. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,34 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.matrix.addons.addon_entries import AddonEntry, ReplaceEntry, ToolEntry
+    from slipway.matrix.addons.addon_rules import (
+        check_addons,
+        check_together,
+        order_addons,
+        take_requirement_files,
+    )
     from slipway.matrix.addons.decisions import AxisChoice, decide_addon, is_for, read_tool
 
-__all__ = ["AxisChoice", "decide_addon", "is_for", "read_tool"]
+__all__ = [
+    "AddonEntry",
+    "AxisChoice",
+    "ReplaceEntry",
+    "ToolEntry",
+    "check_addons",
+    "check_together",
+    "decide_addon",
+    "is_for",
+    "order_addons",
+    "read_tool",
+    "take_requirement_files",
+]
 
-__getattr__ = lazy_face(__name__, {"decisions": "AxisChoice decide_addon is_for read_tool"})
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "addon_entries": "AddonEntry ReplaceEntry ToolEntry",
+        "addon_rules": "check_addons check_together order_addons take_requirement_files",
+        "decisions": "AxisChoice decide_addon is_for read_tool",
+    },
+)

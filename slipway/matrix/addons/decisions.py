@@ -10,8 +10,8 @@ from types import MappingProxyType
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from slipway.matrix.model import Addon, AddonKind, Base, Platform
-from slipway.matrix.schema import AddonEntry, OnlyEntry, ToolEntry
+from slipway.matrix.addons.addon_entries import AddonEntry, OnlyEntry, ToolEntry
+from slipway.matrix.model import AddedFiles, Addon, Base, Platform
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,19 @@ def decide_addon(
 def _decided(name: str, entry: AddonEntry, base: Base, choice: AxisChoice | None) -> Addon | None:
     env, labels = MappingProxyType(dict(entry.env)), MappingProxyType(dict(entry.labels))
     if entry.version is None:
-        kind: AddonKind = "packages" if entry.requires else "settings"
-        asked = tuple(entry.requires)
-        return Addon(name, "install", None, entry.because, asked, env, labels, kind)
+        return Addon(
+            name,
+            "install",
+            None,
+            entry.because,
+            requirements=tuple(entry.requires),
+            env=env,
+            labels=labels,
+            kind="packages" if entry.requires else "settings",
+            files=tuple(AddedFiles(f.from_, f.to, f.mode, f.owner) for f in entry.files),
+            workdir=entry.workdir,
+            user=entry.user,
+        )
     own = None if entry.version == "axis" else entry.version
     wanted = choice.version if choice else own
     if name not in base.carries:

@@ -23,10 +23,12 @@ print("IMPORTED")
 """
 
 
-def asked(subject: CheckedImage) -> Iterator[Requirement]:
-    """What the add-ons ask for, and what the base is said to carry."""
+def asked(subject: CheckedImage, packages: Distributions) -> Iterator[Requirement]:
+    """What the add-ons ask for on this Python, and what the base is said to carry."""
     for addon in subject.cell["addons"]:
-        yield from map(Requirement, addon["requirements"])
+        for wanted in map(Requirement, addon["requirements"]):
+            if wanted.marker is None or wanted.marker.evaluate({**packages.environment}):
+                yield wanted
         if addon["action"] == "keep" and addon["version"]:
             yield Requirement(f"{addon['name']}=={addon['version']}")
 
@@ -36,7 +38,7 @@ def test_every_package_that_was_asked_for_is_there_in_a_version_that_was_asked_f
 ) -> None:
     wrong = {
         str(wanted): packages.versions.get(canonicalize_name(wanted.name))
-        for wanted in asked(subject)
+        for wanted in asked(subject, packages)
         if not wanted.specifier.contains(
             packages.versions.get(canonicalize_name(wanted.name)) or "0.dev0", prereleases=True
         )
@@ -46,9 +48,10 @@ def test_every_package_that_was_asked_for_is_there_in_a_version_that_was_asked_f
 
 
 def test_every_package_that_was_asked_for_can_be_imported(
-    run_python: RunPython, subject: CheckedImage
+    run_python: RunPython, packages: Distributions, subject: CheckedImage
 ) -> None:
-    names = json.dumps([canonicalize_name(wanted.name) for wanted in asked(subject)])
+    wanted = asked(subject, packages)
+    names = json.dumps([canonicalize_name(requirement.name) for requirement in wanted])
     code = MODULES.replace("sys.argv[1]", repr(names))
     assert "IMPORTED" in run_python(code)
 

@@ -40,9 +40,8 @@ def test_entrypoint_and_command_are_the_launchers(image_config: Mapping[str, Any
 def test_working_directory_and_user_are_as_stated(
     image_config: Mapping[str, Any], subject: CheckedImage
 ) -> None:
-    family = subject.cell["base"]["family"]
-    assert (image_config["WorkingDir"] or "/") == family["workdir"]
-    assert (image_config["User"] or "root") == family["user"]
+    assert (image_config["WorkingDir"] or "/") == subject.workdir
+    assert (image_config["User"] or "root") == subject.user
 
 
 def test_the_environment_is_as_stated(

@@ -8,9 +8,8 @@ import pytest
 
 from slipway.core import UsageError
 from slipway.matrix import Addon, Base, Image, load_matrix, select_images
-from slipway.matrix.addons import AxisChoice, decide_addon
+from slipway.matrix.addons import AddonEntry, AxisChoice, ReplaceEntry, decide_addon
 from slipway.matrix.model import Facts, Family, Platform
-from slipway.matrix.schema import AddonEntry, ReplaceEntry
 from tests.support.matrix_samples import SMALL, changed, image_of, loaded
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,14 @@ from slipway.matrix import Image, load_matrix
 from slipway.records import Locks, Pin, PythonLock, python_lock_keys
 from slipway.verify import capabilities_of, suite_hash
 from slipway.verify.capabilities import Capability
-from slipway.verify.expectations import CheckedImage, ToolFact, may_come, may_move, private_files
+from slipway.verify.expectations import (
+    CheckedImage,
+    FileFact,
+    ToolFact,
+    may_come,
+    may_move,
+    private_files,
+)
 from slipway.verify.image_checks import check_folders
 
 CHECKOUT = Path(__file__).parents[3]
@@ -183,6 +190,9 @@ def test_a_subject_is_read_back_as_it_was_handed_over(come: tuple[str, ...] | No
         labels={"l": "v"},
         environment={"E": "v"},
         tools={"s5cmd": ToolFact("2.3.0", "/usr/local/bin/s5cmd", None)},
+        files={"/opt/a": FileFact("0" * 64, "0644", "0:0")},
+        workdir="/",
+        user="root",
         may_move={},
         may_come=come,
         size_budget=5,
