@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.derive.added_files import AddedFile, added_files
     from slipway.derive.build_id import (
         UNLOCKED,
         BuildInputs,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         is_locked,
         plan_steps,
     )
+    from slipway.derive.repository_files import AddedFile, added_files
     from slipway.derive.tables import ci_jobs, describe_image, describe_reference, table_rows
 
 __all__ = [
@@ -72,7 +72,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "added_files": "AddedFile added_files",
+        "repository_files": "AddedFile added_files",
         "build_id": "BuildInputs SharedInputs UNLOCKED build_inputs layer_keys shared_inputs",
         "dockerfile": "environment_of labels_of render_dockerfile",
         "generate": "expected_files find_drift generated_dockerfiles write_generated",

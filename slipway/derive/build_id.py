@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.core import Project, sha256_file, tree_sha256
-from slipway.derive.added_files import added_files_key, files_section
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.launcher_layer import launcher_key
+from slipway.derive.repository_files import added_files_key, files_section
 from slipway.matrix import AddedFiles, Addon, Image, Tool
 from slipway.records import (
     BUILD,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from slipway.derive.added_files import copy_words, files_section
+from slipway.derive.repository_files import copy_words, files_section
 from slipway.matrix import LOCAL_REGISTRY, Addon, Image, Tool, explain_image, tag_stem
 from slipway.records import Locks
 
