@@ -20,7 +20,7 @@ from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError, human_byt
 from slipway.derive import BuildInputs, render_dockerfile
 from slipway.matrix import Image, image_tag, repository_name
 from slipway.pipeline.appended.base_sources import BaseSources
-from slipway.pipeline.build_requests import launcher_context
+from slipway.pipeline.build_requests import files_context, launcher_context
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, StageResult, image_reference
 from slipway.pipeline.settings import Settings
@@ -114,7 +114,11 @@ def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str
     tools = tuple(checkout.matrix.tools.values())
     request = AppendRequest(
         dockerfile=render_dockerfile(image, checkout.locks, tools, checkout.project.templates),
-        context=(*files, *launcher_context(checkout.project, image.base.family.python)),
+        context=(
+            *files,
+            *files_context(checkout.project, image),
+            *launcher_context(checkout.project, image.base.family.python),
+        ),
         labels={BUILD_ID_LABEL: inputs.build_id},
         python=image.base.facts.python,
         cache=checkout.project.cache,
