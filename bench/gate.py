@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "entrypoints"))
 
 from launcher.causes import Cause
 from launcher.peers import GateServer, wire
+from launcher.peers.gate_state import GateState
 
 CURVE = (16, 64, 128, 256, 512, 1000, 2000, 4000)
 JOB = "bench"
@@ -176,7 +177,7 @@ def measure_gate(nodes: int) -> GateRow:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     listener.setblocking(False)
     key = os.urandom(32)
-    server = GateServer([f"n{node}" for node in range(nodes)], JOB, key, [listener])
+    server = GateServer(GateState([f"n{node}" for node in range(nodes)]), JOB, key, [listener])
     end = listener.getsockname()
     server.start()
     reader, writer = multiprocessing.Pipe(duplex=False)

@@ -94,6 +94,10 @@ def _job(platform: str, words: Sequence[str], env: Mapping[str, str]) -> int:
     made = plan.plan_launch(context)
     if context.settings.on("dry-run"):
         return _print_plan(made)
+    if context.pool is not None:
+        from launcher.spares import PoolNode
+
+        return init.run_as_init(lambda: PoolNode(made, [platform, *words]).run())
     return init.run_as_init(lambda: MainJob(made).run())
 
 

@@ -14,12 +14,17 @@ from launcher.causes import LaunchUsageError
 from launcher.data import archive_uri
 from launcher.options import LaunchOptions
 from launcher.platforms import (
+    AttemptPlace,
     MlDir,
+    NodePool,
     Topology,
     decode_hyperparameters,
     find_ml_dir,
+    first_topology,
     local_topology,
+    make_pool,
     read_json,
+    read_place,
     sagemaker_topology,
     script_hyperparameters,
     slurm_topology,
@@ -34,7 +39,8 @@ SAGEMAKER, SLURM, LOCAL = "sagemaker", "slurm", "local"
 class Context:
     """What this launch is about, before anything has been looked at or started.
 
-    `module`: `script` is the name of a module (python -m).
+    `module`: `script` is the name of a module (python -m). `pool`: all nodes of a job with spares,
+    of which `topology` has those that train; `place`: this launcher's own below that of a pool.
     """
 
     platform: str
@@ -48,6 +54,8 @@ class Context:
     cwd: Path
     python: str
     module: bool = False
+    pool: NodePool | None = None
+    place: AttemptPlace | None = None
 
     @property
     def failure_file(self) -> Path | None:
@@ -75,19 +83,35 @@ def gather_context(
     script = _script(settings, words, env, hyperparameters)
     to_come = bool(archive_uri(env, hyperparameters, ml.code))
     path, cwd = locate_script(script.script, platform, ml, to_come=to_come, module=script.module)
+    topology = find_topology(platform, settings, env, ml, hyperparameters)
+    place = read_place(env)
+    source = settings.values["spares"].source.replace("default", "--spares")
+    pool = None if place else make_pool(topology, settings.number("spares"), source)
+    if place is not None:
+        topology = place.replace_in(topology)
+    elif pool is not None:
+        topology = first_topology(topology, pool)
     return Context(
         platform=platform,
-        settings=settings,
+        settings=settings if place is None else _attempt_settings(settings),
         env=env,
         ml=ml,
         hyperparameters=hyperparameters,
-        topology=find_topology(platform, settings, env, ml, hyperparameters),
+        topology=topology,
         script=path,
         args=script.args,
         cwd=cwd,
         python=script.python or sys.executable,
         module=script.module,
+        pool=pool,
+        place=place,
     )
+
+
+def _attempt_settings(settings: LaunchOptions) -> LaunchOptions:
+    """Below a launcher with spares, which begins again itself, and has somebody for a hung node."""
+    changed = settings.changed("--spares", max_restarts="0")
+    return changed if settings.given("on-hang") else changed.changed("--spares", on_hang="stop")
 
 
 def _script(
@@ -150,7 +174,7 @@ def find_topology(
             groups=[str(group) for group in groups],
         )
     if platform == SLURM:
-        return slurm_topology(env)
+        return slurm_topology(env, own_steps=settings.number("spares") > 0)
     hosts = [host.strip() for host in settings.text("hosts").split(",") if host.strip()]
     # Alone, two launches at once must not share a name, and with it their scratch directory.
     nameless = "local" if hosts else f"local-{os.getpid()}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from launcher import events
 from launcher import events as failure
 from launcher.causes import HANG, OK, PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
-from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers
+from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers, derive_part_key
 from launcher.plan import Plan
 from launcher.ranks import catches_signal, kill_tree, send_signal, stopped_without_terminal
 from launcher.stop_request import SignalInbox, StopRequest
@@ -25,20 +27,56 @@ UPLOAD_SECONDS = 15
 LOOK_SECONDS = 2.0
 
 
+class LauncherProcess:
+    """The launcher's main thread: signals, and what its other threads hand over, in order."""
+
+    def __init__(self) -> None:
+        self._above = os.getppid()
+        self._inbox: SignalInbox[Callable[[], int | None]] = SignalInbox(
+            (*STOP_SIGNALS, *PASSED_SIGNALS)
+        )
+        threading.excepthook = _report_dead_thread
+
+    def put(self, item: Callable[[], int | None]) -> None:
+        """From any thread: call this in the main thread; a number that it gives ends `serve`."""
+        self._inbox.put(item)
+
+    def serve(self, signalled: Callable[[int], None]) -> int:
+        """Until an item gives the exit code."""
+        while True:
+            items = self._inbox.get(LOOK_SECONDS)
+            if not items:
+                self._wake_above()
+            for item in items:
+                if isinstance(item, int):
+                    if os.getppid() != self._above:
+                        # Both processes above were killed, which left this signal.
+                        kill_tree(os.getpid())
+                        return 128 + signal.SIGKILL
+                    signalled(item)
+                    continue
+                code = item()
+                if code is not None:
+                    self._wake_above()  # it has a code to pass on
+                    return code
+
+    def _wake_above(self) -> None:
+        if stopped_without_terminal(self._above):
+            send_signal([self._above], signal.SIGCONT)
+
+
 class MainJob:
     """`run` is called in the launcher process, below init."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._above = os.getppid()
+        self._process = LauncherProcess()
         self._halt = StopRequest()
         self._topology = plan.context.topology
         self._gate: Peers = self._choose_peers()
         self._life = NodeJob(plan, self._halt, self._gate)
         self._deadline: threading.Timer | None = None
-        self._inbox: SignalInbox[Callable[[], int | None]] = SignalInbox(
-            (*STOP_SIGNALS, *PASSED_SIGNALS)
-        )
+        self._verdict: Cause | None = None
 
     def _choose_peers(self) -> Peers:
         topology = self._topology
@@ -49,38 +87,25 @@ class MainJob:
             node=topology.node_rank,
             job=topology.job,
             port=self._plan.context.settings.number("gate-port"),
-            key=self._plan.job_key.key,
+            key=self._gate_key(),
         )
         return Gate(place, self._halt)
+
+    def _gate_key(self) -> bytes:
+        place = self._plan.context.place
+        if place is None:
+            return self._plan.job_key.key
+        return derive_part_key(self._plan.job_key, f"restart {place.restart}")
 
     def run(self) -> int:
         """Do everything; the exit code."""
         events.set_node(self._topology.host, self._topology.node_rank)
-        threading.excepthook = _report_dead_thread
         threading.Thread(target=self._work, name="job", daemon=True).start()
-        with self._halt.telling(lambda: self._inbox.put(self._stop_requested)):
-            while True:
-                items = self._inbox.get(LOOK_SECONDS)
-                if not items:
-                    self._wake_above()
-                for item in items:
-                    if isinstance(item, int):
-                        if os.getppid() != self._above:
-                            # Both processes above were killed, which left this signal.
-                            kill_tree(os.getpid())
-                            return 128 + signal.SIGKILL
-                        self._signalled(item)
-                        continue
-                    code = item()
-                    if code is not None:
-                        if self._deadline is not None:
-                            self._deadline.cancel()
-                        self._wake_above()  # it has a code to pass on
-                        return code
-
-    def _wake_above(self) -> None:
-        if stopped_without_terminal(self._above):
-            send_signal([self._above], signal.SIGCONT)
+        with self._halt.telling(lambda: self._process.put(self._stop_requested)):
+            code = self._process.serve(self._signalled)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        return code
 
     def _signalled(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -113,10 +138,18 @@ class MainJob:
             code = self._failed(error.cause)
         except Exception as error:
             code = self._failed(Cause("LauncherError", f"{type(error).__name__}: {error}"))
-            self._inbox.put(lambda: code)
+            self._process.put(lambda: code)
             raise
         self._gate.leave()
-        self._inbox.put(lambda: code)
+        self._tell_above(code)
+        self._process.put(lambda: code)
+
+    def _tell_above(self, code: int) -> None:
+        """The launcher above, of a node with spares, learns what this beginning failed of."""
+        place = self._plan.context.place
+        if place is not None:
+            wired = replace(self._verdict, detail="").to_wire() if self._verdict else None
+            os.write(place.verdict_file, json.dumps({"code": code, "cause": wired}).encode())
 
     def _write_success(self) -> None:
         """An empty file beside where the failure would be, as sagemaker-training leaves it."""
@@ -139,6 +172,8 @@ class MainJob:
             verdict = (agreed or cause).at(host)
             # A hang is the whole job's, on whichever node the odd rank is.
             code = verdict.code if verdict.host == host or verdict.code == HANG else PEER
+        # Of a hang, as it was found: where no node is to blame, it names none.
+        self._verdict = cause if verdict.code == cause.code == HANG else verdict
         events.emit("failed", code=code, cause=verdict.headline(), detail=verdict.detail)
         if self._plan.context.failure_file is not None:
             self._plan.context.failure_file.with_name("success").unlink(missing_ok=True)

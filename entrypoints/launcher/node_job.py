@@ -102,6 +102,8 @@ class NodeJob:
             events.emit("warning", text=text)
         procs = self._meet()
         self._preflight()
+        if self._context.place is not None and self._context.place.meets_only:
+            return OK
         agreed = self._agree()
         ranks = self._layout(procs, agreed)
         plans.make_scratch(self._plan)
@@ -152,7 +154,7 @@ class NodeJob:
 
     def _layout(self, procs: list[int], agreed: JobAgreement) -> RankLayout:
         several = self._topology.nodes > 1
-        port = self._settings.number("port") if several else plans.free_port()
+        port = plans.meeting_port(self._context) if several else plans.free_port()
         visible = visible_ids(self._context.env)
         layout = layout_ranks(
             self._topology, procs, port=port, attempt=agreed.attempt, visible=visible

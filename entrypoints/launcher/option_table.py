@@ -52,7 +52,18 @@ OPTIONS = (
     Option("hosts", "", "local only: the nodes' names or addresses, separated by commas"),
     Option("node-rank", "0", "local only: this node's place in --hosts", number=True),
     Option("job", "", "job name where the platform gives none"),
-    Option("max-restarts", "0", "torchrun's own restarts of failed ranks", number=True),
+    Option(
+        "max-restarts",
+        "0",
+        "torchrun's own restarts of failed ranks; with --spares the launcher's, on all nodes",
+        number=True,
+    ),
+    Option(
+        "spares",
+        "0",
+        "of the nodes, how many wait; one takes the place of a node that is lost or hangs",
+        number=True,
+    ),
     Option(
         "grace",
         "100",

@@ -18,7 +18,7 @@ EXPORTED = frozenset(
     {
         *("LAUNCH_ATTEMPT", "LAUNCH_BACKEND", "LAUNCH_JOB_ID", "LAUNCH_RESUME_FROM"),
         *("LAUNCH_SCRATCH", "LAUNCH_ELASTIC_REPORT", "LAUNCH_ELASTIC_RAISE"),
-        *("LAUNCH_PREFLIGHT_DIR", "LAUNCH_SECRET"),
+        *("LAUNCH_PREFLIGHT_DIR", "LAUNCH_SECRET", "LAUNCH_PLACE"),
     }
 )
 
@@ -52,6 +52,15 @@ class LaunchOptions:
     def on(self, name: str) -> bool:
         """Whether a flag is set."""
         return _truth(self.values[name].text)
+
+    def given(self, name: str) -> bool:
+        """Whether somebody has set it."""
+        return self.values[name].source != "default"
+
+    def changed(self, source: str, **texts: str) -> LaunchOptions:
+        """With other values, which follow from `source`; `_` stands for `-` in a name."""
+        new = {name.replace("_", "-"): OptionValue(text, source) for name, text in texts.items()}
+        return LaunchOptions({**self.values, **new})
 
 
 def parse_flags(argv: Sequence[str], *, words: int = 0) -> tuple[dict[str, str], list[str]]:

@@ -19,17 +19,20 @@ from launcher.data import TransferPlan, archive_uri, plan_transfers
 from launcher.options import unknown_variables
 from launcher.peers import SECRET_VARIABLE, JobKey, derive_job_key, secret_warnings
 from launcher.platforms import (
+    PLACE_VARIABLE,
     EnvironmentChange,
     Gpus,
     LocalDisk,
     choose_disk,
     count_gpus,
     make_place,
+    muster_port,
     network_changes,
     network_variables,
     network_warnings,
     path_word,
     read_network_stack,
+    rendezvous_port,
     sagemaker_variables,
     script_hyperparameters,
     slurm_changes,
@@ -89,8 +92,9 @@ def plan_launch(context: Context) -> Plan:
     gpus = count_gpus(context.env)
     asked = settings.text("nproc")
     nproc = default_nproc(runner, gpus.count) if asked == "auto" else int(asked)
+    again = f".{context.topology.restart}" if context.topology.restart else ""
     own = Path(
-        path_word(f"{context.topology.job}-{context.topology.attempt or 0}"),
+        path_word(f"{context.topology.job}-{context.topology.attempt or 0}{again}"),
         f"node{context.topology.node_rank}",
     )
     disk = choose_disk(context.env, settings.text("local-dir"))
@@ -160,6 +164,8 @@ def _changes(
         EnvironmentChange("LAUNCH_SCRATCH", str(scratch), "state of `launch once-per-node`"),
         *cache_variables(env, disk, context.python),
     ]
+    if PLACE_VARIABLE in env:
+        changes.append(EnvironmentChange(PLACE_VARIABLE, None, "for the launchers alone"))
     if SECRET_VARIABLE in env:
         changes.append(EnvironmentChange(SECRET_VARIABLE, None, "for the launchers alone"))
     why = "a torchrun that the script starts can not fail without our knowing"
@@ -199,10 +205,16 @@ def assumed_layout(plan: Plan) -> RankLayout:
     return layout_ranks(
         topology,
         [plan.nproc] * topology.nodes,
-        port=plan.context.settings.number("port") if topology.nodes > 1 else 0,
+        port=meeting_port(plan.context) if topology.nodes > 1 else 0,
         attempt=topology.attempt or 0,
         visible=visible_ids(plan.context.env),
     )
+
+
+def meeting_port(context: Context) -> int:
+    """Where the ranks of several nodes meet."""
+    number = context.settings.number
+    return rendezvous_port(number("port"), number("gate-port"), context.topology.restart)
 
 
 def free_port() -> int:
@@ -278,6 +290,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "environment": [
             {"name": c.name, "value": c.value, "why": c.why, "kept": c.kept} for c in plan.changes
         ],
+        "spares": list(context.pool.hosts[context.pool.training :]) if context.pool else [],
         "gate": {"known_by": plan.job_key.source, "secret": plan.job_key.private},
         "warnings": [*plan.warnings, *_gate_warnings(plan)],
         "options": {
@@ -310,12 +323,13 @@ def plan_text(plan: Plan) -> str:
     lines = [
         f"platform   {data['platform']}",
         f"nodes      {topology.nodes}: {' '.join(topology.hosts)}",
-        f"this node  {topology.host} (node rank {topology.node_rank})",
+        f"this node  {(plan.context.pool or topology).host} (node rank {topology.node_rank})",
         f"ranks      {plan.nproc} here, {data['world_size']} in all "
         f"({plan.gpus.count} GPUs, {plan.gpus.source})",
         f"runner     {plan.runner}, in {plan.context.cwd}, logs in {plan.log_dir}",
         f"disk       {plan.disk.path}: {plan.disk.why}",
     ]
+    lines += _pool_lines(plan.context)
     if topology.nodes > 1:
         port = plan.context.settings.number("gate-port")
         lines.append(
@@ -340,6 +354,22 @@ def plan_text(plan: Plan) -> str:
         value = "" if change.value is None else f"={json.dumps(change.value)}"
         lines.append(f"  {verb:5} {change.name}{value}  # {change.why}")
     return "\n".join(lines)
+
+
+def _pool_lines(context: Context) -> list[str]:
+    """What --spares means here, for people."""
+    pool, settings = context.pool, context.settings
+    if pool is None:
+        return []
+    waiting = " ".join(pool.hosts[pool.training :])
+    port = muster_port(settings.number("port"), settings.number("gate-port"))
+    lines = [
+        f"spares     {pool.spares}: {waiting}; one takes the place of a node that is lost or hangs,"
+        f" and all begin again. Nodes stay connected on port {port} of {pool.hosts[0]}"
+    ]
+    if pool.waits:
+        lines.append(f"           {pool.host} waits; below is what it does in the last one's place")
+    return lines
 
 
 def _gate_warnings(plan: Plan) -> list[str]:

@@ -49,15 +49,19 @@ class StopRequest:
             listener()
         return True
 
-    @contextmanager
-    def telling(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` on each request while the block runs; at once if one was made."""
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Call `listener` on each request from now on; at once if one was made."""
         with self._lock:
             self._listeners.append(listener)
             requested = self.cause is not None
+        if requested:
+            listener()
+
+    @contextmanager
+    def telling(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call `listener` on each request while the block runs; at once if one was made."""
         try:
-            if requested:
-                listener()
+            self.tell(listener)
             yield
         finally:
             with self._lock:

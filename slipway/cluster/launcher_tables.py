@@ -120,6 +120,10 @@ def _given(texts: Sequence[str], launcher: Path, platform: str = "Slurm") -> dic
         option = launcher_tables.find_option(launcher, name)
         if name in OF_THE_PLATFORM:
             raise UsageError(f"--launch {name}: {platform} says that itself")
+        if name == "spares" and platform == "Slurm":
+            raise UsageError("--launch spares: the script has to know of it, too: --spares N")
+        if name == "spares":
+            raise UsageError(f"--launch spares: {platform} ends a job that has lost a node")
         if not equals and not option.flag:
             raise UsageError(f"--launch {text!r}: expected {name}=VALUE")
         launcher_tables.check_option(option, value)

@@ -14,22 +14,12 @@ _SLURM_WORD = re.compile(r"[a-z][a-z-]*(=[\w,.:=/@%+*^~\[\]-]+)?")
 #: What the scripts themselves go by: to export one of these for the container would change the job.
 SCRIPTS_OWN = frozenset(
     {
-        *("PATH", "IFS", "at", "code", "command", "container", "cores", "end", "ended"),
-        *("flags", "found"),
-        *(
-            "hash",
-            "hot",
-            "item",
-            "launcher",
-            "mark",
-            "mount",
-            "mounts",
-            "name",
-            "needed",
-            "options",
-        ),
-        *("path", "pieces", "place", "sidecar", "size", "source", "sqsh", "sqsh_digest"),
-        *("sqsh_size", "step", "stopped", "target", "terminated", "told", "variable", "workdir"),
+        *("PATH", "IFS", "at", "code", "codes", "command", "container", "cores", "count"),
+        *("deputies", "end", "ended", "ends", "file", "first", "flags", "found", "gone", "hash"),
+        *("hot", "item", "launcher", "logs", "mark", "mount", "mounts", "name", "needed", "node"),
+        *("nodes", "options", "outcome", "path", "pause", "pieces", "place", "quiet", "sidecar"),
+        *("size", "source", "sqsh", "sqsh_digest", "sqsh_size", "started", "step", "stopped"),
+        *("target", "task", "tee", "terminated", "told", "variable", "workdir"),
     }
 )
 _TIME = re.compile(

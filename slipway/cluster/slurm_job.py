@@ -58,6 +58,7 @@ class ScriptRequest:
     time: str = ""
     signal: str = "300"
     requeue: str = "0"
+    spares: str = "0"
     workdir: str = ""
     mounts: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class SlurmJob:
     time: str | None
     signal: int  # seconds before the time limit
     requeues: int
+    spares: int  # of `nodes`
     sbatch_options: tuple[str, ...]
     srun_options: tuple[str, ...]
     notes: tuple[str, ...]  # for the person who asked
@@ -124,14 +126,18 @@ def make_slurm_job(
             "to save and stop as soon as it starts"
         )
     requeues = option_values.whole_number(request.requeue, "--requeue", 0, 1000)
+    nodes = option_values.whole_number(request.nodes, "--nodes", 1, MOST_NODES)
+    spares = _spares(request, nodes)
     workdir = option_values.absolute_path(request.workdir, "--workdir") if request.workdir else None
     mounts = tuple(option_values.parse_mount(text) for text in request.mounts)
     options = launcher_options.complete_options(request.launch, instance_type, seconds, launcher)
+    if spares:
+        options["spares"] = str(spares)
     return SlurmJob(
         name=job_name(request.job_name or image.name),
         image=image.name,
         flavour=needs.title,
-        nodes=option_values.whole_number(request.nodes, "--nodes", 1, MOST_NODES),
+        nodes=nodes,
         instance_type=instance_type,
         sqsh=sqsh,
         check=check,
@@ -145,6 +151,7 @@ def make_slurm_job(
         time=request.time or None,
         signal=seconds,
         requeues=requeues,
+        spares=spares,
         sbatch_options=tuple(
             option_values.slurm_option(text, "--sbatch", OWN_SBATCH) for text in request.sbatch
         ),
@@ -153,6 +160,26 @@ def make_slurm_job(
         ),
         notes=_notes(request, chosen, instance, options, mounts, launcher),
     )
+
+
+def _spares(request: ScriptRequest, nodes: int) -> int:
+    """How many of the nodes wait."""
+    spares = option_values.whole_number(request.spares, "--spares", 0, MOST_NODES)
+    if spares == 0:
+        return 0
+    if nodes == 1:
+        raise UsageError(f"--spares {spares}: the job has one node, which has to train")
+    if spares >= nodes:
+        raise UsageError(
+            f"--spares {spares}: of {nodes} nodes none would be left to train",
+            cure="--nodes counts all nodes of the job, those that wait among them.",
+        )
+    if any(text.removeprefix("--").startswith("auto-resume") for text in request.srun):
+        raise UsageError(
+            f"--spares {spares} with --srun auto-resume: either HyperPod replaces a lost node, or "
+            "a spare of the job does"
+        )
+    return spares
 
 
 def job_name(text: str) -> str:
@@ -187,11 +214,19 @@ def _notes(
                 f"checkpoint-dir {place} is on no --mount: unless it is below the folder where you "
                 "submit, it is lost with the container"
             )
-    if request.requeue != "0" and options.get("resume") in (None, "off"):
+    again = [
+        name
+        for name, value in (("--requeue", request.requeue), ("--spares", request.spares))
+        if value != "0"
+    ]
+    if again and options.get("resume") in (None, "off"):
         notes.append(
-            "--requeue begins the script anew: it must go on from its own checkpoints, or give "
+            f"{again[0]} begins the script anew: it must go on from its own checkpoints, or give "
             "--launch checkpoint-dir=DIR --launch resume=auto"
         )
+    if request.spares != "0":
+        left = int(request.nodes) - int(request.spares)
+        notes.append(f"of {request.nodes} nodes {left} train, and {request.spares} wait")
     family = launcher_tables.instance_family(launcher, request.instance)
     told = any(word.startswith("--fp8") for word in request.words)
     if flavour == "smp" and instance.gpus and not training_kinds.has_fp8(family) and not told:

@@ -27,6 +27,7 @@ from slipway.tasks.commands import ROOT, after_dashes, task_command
         "time": "time limit, as for sbatch",
         "signal": "seconds before it at which training is told to save and stop",
         "requeue": "how often the job may begin again, after its time limit or a lost node",
+        "spares": "of the nodes, how many wait to take the place of one that is lost or hangs",
         "workdir": "folder on the cluster where SCRIPT starts (default: where you submit)",
         "mount": "SRC, SRC:DST or SRC:DST:ro, for the container; repeatable",
         "env": "NAME=VALUE, or NAME to take the value from where you submit; repeatable",
@@ -49,6 +50,7 @@ def slurm_script(
     time: str = "",
     signal: str = "300",
     requeue: str = "0",
+    spares: str = "0",
     workdir: str = "",
     mount: list[str] = [],  # noqa: B006 - invoke's own empty list
     env: list[str] = [],  # noqa: B006
@@ -68,6 +70,7 @@ def slurm_script(
         time=time,
         signal=signal,
         requeue=requeue,
+        spares=spares,
         workdir=workdir,
         mounts=tuple(mount),
         env=tuple(env),

@@ -94,6 +94,30 @@ GOLDEN = {
             sqsh=SqshFile("/fsx/images/any.sqsh"),
         )
     ),
+    "spares-p5.sbatch": lambda: script.render_sbatch(
+        make(
+            request(
+                "train.py",
+                nodes="5",
+                spares="1",
+                requeue="2",
+                launch=("checkpoint-dir=/fsx/checkpoints", "resume=auto"),
+                mounts=("/fsx/checkpoints",),
+            )
+        )
+    ),
+    "spares-p4de-enroot.sbatch": lambda: script.render_sbatch(
+        make(
+            request(
+                "train.py",
+                nodes="4",
+                spares="2",
+                instance="ml.p4de.24xlarge",
+                runtime="enroot",
+                launch=("max-restarts=20", "on-hang=report"),
+            )
+        )
+    ),
     "smp-p5.sbatch": lambda: script.render_sbatch(
         make(request("train_external.py", "--fp8", "1", nodes="8"), SMP)
     ),

@@ -1,6 +1,6 @@
-"""A real Slurm (Debian's slurm-wlm and munge): a controller and two nodes, in containers.
+"""A real Slurm (Debian's slurm-wlm and munge): a controller and three nodes, in containers.
 
-The three share one network namespace without any interface but loopback, so nothing of it is to be
+All share one network namespace without any interface but loopback, so nothing of it is to be
 reached from elsewhere. pyxis and enroot are in no package registry: stand-ins for them, which enter
 a .sqsh with the same flags, are in slurm_node/ and say what they leave out.
 """
@@ -27,6 +27,8 @@ from tests.support.clones import Clone
 NODE = Path(__file__).with_name("slurm_node")
 PACKAGES = ("slurm-wlm", "munge", "python3-minimal", "procps", "iproute2")
 NODES = ("n1", "n2")
+#: Only in the partition `three`: a job that begins again on two nodes waits for those two.
+THIRD = "n3"
 LABELS = {"slipway.test": "slurm"}
 KILL_WAIT = 12
 #: A bound for waits that end earlier.
@@ -59,7 +61,9 @@ ReturnToService=2
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
 NodeName=n1 NodeAddr=10.77.0.2 Port=7001 CPUs=2 RealMemory=1000
 NodeName=n2 NodeAddr=10.77.0.3 Port=7002 CPUs=2 RealMemory=1000
+NodeName=n3 NodeAddr=10.77.0.4 Port=7003 CPUs=2 RealMemory=1000
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=three Nodes=n1,n2,n3 MaxTime=INFINITE State=UP
 """
 
 
@@ -125,12 +129,12 @@ class SlurmCluster:
         return output.decode()
 
     def wait_for_nodes(self) -> None:
-        """Until both nodes are idle."""
-        wait(lambda: self.states() == "idle\nidle\n", self.states, every=0.5)
+        """Until all nodes are idle."""
+        wait(lambda: self.states() == 3 * "idle\n", self.states, every=0.5)
 
     def states(self) -> str:
         """What Slurm says of each node, one a line."""
-        return self.run("sinfo", "--Node", "--noheader", "--format=%T")
+        return self.run("sinfo", "--Node", "--noheader", "--partition=three", "--format=%T")
 
 
 @dataclass(frozen=True)
@@ -187,16 +191,17 @@ def submit(
     folder: str,
     *words: str,
     sqsh: str = "",
+    nodes: str = "2",
     environment: Mapping[str, str] | None = None,
 ) -> Submitted:
-    """Write a script with `inv slurm.script` for two nodes, and submit it in a folder of /fsx.
+    """Write a script with `inv slurm.script` for so many nodes, and submit it in a folder of /fsx.
 
     `words` are options, "--", and the training script with its arguments.
     """
     place = cluster.fsx / folder
     place.mkdir(exist_ok=True)
     cluster.clone.inv(
-        *("slurm.script", cluster.image, "--nodes", "2", "--instance", "ml.g5.xlarge"),
+        *("slurm.script", cluster.image, "--nodes", nodes, "--instance", "ml.g5.xlarge"),
         *("--sqsh", sqsh or f"/fsx/images/{cluster.sqsh.name}"),
         *("--output", str(place / "job.sbatch"), "--job-name", "job"),
         # These nodes have no GPU, and no interface but loopback.
@@ -222,7 +227,7 @@ def running(
     (settings / "slurm.conf").write_text(CONFIGURATION)
     _remove_containers(engine)  # of tests that were killed
     try:
-        for name in ("c0", *NODES):
+        for name in ("c0", *NODES, THIRD):
             _start(engine, image, cluster, name)
         cluster.wait_for_nodes()
         yield cluster
@@ -249,7 +254,7 @@ def _start(engine: Engine, image: str, cluster: SlurmCluster, name: str) -> None
     }
     volumes = {str(place): {"bind": target, "mode": "rw"} for place, target in folders.items()}
     first = cluster.members.get("c0")
-    addresses = {"c0": "10.77.0.1", "n1": "10.77.0.2", "n2": "10.77.0.3"}
+    addresses = {"c0": "10.77.0.1", "n1": "10.77.0.2", "n2": "10.77.0.3", THIRD: "10.77.0.4"}
     cluster.members[name] = engine.client.containers.run(
         image,
         ["/node/boot", name],

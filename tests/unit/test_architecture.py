@@ -32,6 +32,7 @@ FLOORS = {
         ("platforms", "peers"),
         ("data", "ranks"),
         ("checks",),
+        ("spares",),
     ),
 }
 #: Public names that stand twice, with the reason.

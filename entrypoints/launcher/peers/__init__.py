@@ -15,22 +15,55 @@ if TYPE_CHECKING:
     from launcher.peers.gate_server import GateServer
     from launcher.peers.gate_state import name_some
     from launcher.peers.peers import COLLECTING, LonePeers, PeerError, Peers
-    from launcher.peers.secret import SECRET_VARIABLE, JobKey, derive_job_key, secret_warnings
+    from launcher.peers.roster import (
+        HALT,
+        LEAVE,
+        ORDER,
+        OVER,
+        REPORT,
+        TELL,
+        TRAIN,
+        NodeReport,
+        Roster,
+        RosterPolicy,
+        RosterState,
+        roster_from_wire,
+    )
+    from launcher.peers.secret import (
+        SECRET_VARIABLE,
+        JobKey,
+        derive_job_key,
+        derive_part_key,
+        secret_warnings,
+    )
 
 __all__ = [
     "COLLECTING",
+    "HALT",
+    "LEAVE",
+    "ORDER",
+    "OVER",
+    "REPORT",
     "SECRET_VARIABLE",
+    "TELL",
+    "TRAIN",
     "Gate",
     "GatePlace",
     "GateServer",
     "JobKey",
     "LonePeers",
+    "NodeReport",
     "PeerError",
     "PeerRoute",
     "Peers",
+    "Roster",
+    "RosterPolicy",
+    "RosterState",
     "derive_job_key",
+    "derive_part_key",
     "master_name",
     "name_some",
+    "roster_from_wire",
     "secret_warnings",
 ]
 
@@ -42,6 +75,10 @@ __getattr__ = lazy_face(
         "gate_server": "GateServer",
         "gate_state": "name_some",
         "peers": "COLLECTING LonePeers PeerError Peers",
-        "secret": "JobKey SECRET_VARIABLE derive_job_key secret_warnings",
+        "roster": (
+            "HALT LEAVE NodeReport ORDER OVER REPORT Roster RosterPolicy RosterState TELL TRAIN "
+            "roster_from_wire"
+        ),
+        "secret": "JobKey SECRET_VARIABLE derive_job_key derive_part_key secret_warnings",
     },
 )

@@ -12,7 +12,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from launcher.causes import GATE, PEER, UNRESOLVED, Cause, LaunchError, cause_fr
 from launcher.peers import wire
 from launcher.peers.addresses import PeerRoute, find_route, listen, plain_address
 from launcher.peers.gate_server import REMIND_SECONDS, GateServer
-from launcher.peers.gate_state import COLLECT_SECONDS
+from launcher.peers.gate_state import COLLECT_SECONDS, GateState
 from launcher.peers.peers import COLLECTING, PeerError
 from launcher.stop_request import StopRequest
 
@@ -51,10 +51,16 @@ class Gate:
     that takes nothing any more must not hold up a SIGTERM.
     """
 
-    def __init__(self, place: GatePlace, halt: StopRequest) -> None:
+    def __init__(
+        self,
+        place: GatePlace,
+        halt: StopRequest,
+        make_state: Callable[[Sequence[str]], GateState] = GateState,
+    ) -> None:
         self.topics: dict[str, Callable[[Any], None]] = {}
         self._place = place
         self._halt = halt
+        self._make_state = make_state
         self._wait_lock = threading.Lock()
         self._waiting: dict[str, queue.SimpleQueue[list[Any] | None]] = {}
         self._judged = False
@@ -104,7 +110,7 @@ class Gate:
             ) from error
         addresses = [listener.getsockname()[0] for listener in listeners]
         events.emit("gate", listening=addresses, port=place.port)
-        self._server = GateServer(place.hosts, place.job, place.key, listeners)
+        self._server = GateServer(self._make_state(place.hosts), place.job, place.key, listeners)
         self._server.start()
 
     def _open(self, deadline: float) -> None:

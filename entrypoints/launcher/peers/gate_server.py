@@ -65,12 +65,15 @@ class GateServer:
     """Runs in a thread until every node has left."""
 
     def __init__(
-        self, hosts: Sequence[str], job: str, key: bytes, listeners: Sequence[socket.socket]
+        self,
+        state: GateState,
+        job: str,
+        key: bytes,
+        listeners: Sequence[socket.socket],
     ) -> None:
-        self._hosts = tuple(hosts)
         self._job = job
         self._key = key
-        self._state = GateState(hosts)
+        self._state = state
         self._selector = selectors.DefaultSelector()
         self._listeners = list(listeners)
         self._paused_until = 0.0
@@ -83,7 +86,7 @@ class GateServer:
         self._departed: deque[int] = deque()
         self._next_look = self._reminded = time.monotonic()
         self._thread = threading.Thread(target=self._serve, name="gate", daemon=True)
-        self._limit = file_room(len(hosts))
+        self._limit = file_room(len(state.hosts))
         self.sent_bytes = 0
         #: Node 0's address at which the first other node has reached it.
         self.reached_at = ""
@@ -291,8 +294,7 @@ class GateServer:
         if job != self._job:
             self._turn_away(caller, f"this gate belongs to job {self._job!r}, not {job!r}")
         elif not self._state.join(caller.number):
-            text = f"node {caller.number} is unknown here or connected already"
-            self._turn_away(caller, text)
+            self._turn_away(caller, self._state.refusal(caller.number))
         else:
             del self._proven[caller]
             caller.node = caller.number

@@ -42,7 +42,7 @@ class GateState:
     """All nodes of one job. Times are seconds on one monotonic clock, given by the caller."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
-        self._hosts = tuple(hosts)
+        self.hosts = tuple(hosts)
         self._present: set[int] = set()
         self._left: set[int] = set()
         self._lost: set[int] = set()
@@ -60,7 +60,7 @@ class GateState:
         Nodes that never came are waited for only as long as the job may still begin.
         """
         ended = self.verdict is not None or 0 in self._left or 0 in self._lost
-        return not self._here() if ended else self._gone() == len(self._hosts)
+        return not self._here() if ended else self._gone() == len(self.hosts)
 
     def _gone(self) -> int:
         return len(self._left) + len(self._lost)  # no node is in both
@@ -72,7 +72,7 @@ class GateState:
     def awaited(self) -> dict[str, list[str]]:
         """What is being waited for: each unfinished gather, and the hosts it lacks."""
         return {
-            name: [host for i, host in enumerate(self._hosts) if i not in gather.values]
+            name: [host for i, host in enumerate(self.hosts) if i not in gather.values]
             for name, gather in self._gathers.items()
         }
 
@@ -85,11 +85,15 @@ class GateState:
 
     def join(self, node: int) -> bool:
         """A node has connected; False if it is unknown or here already."""
-        if not 0 <= node < len(self._hosts) or node in self._present:
+        if not 0 <= node < len(self.hosts) or node in self._present:
             return False
         self._present.add(node)
         self._silent.add(node)
         return True
+
+    def refusal(self, node: int) -> str:
+        """Why a node that has tried to join may not."""
+        return f"node {node} is unknown here or connected already"
 
     def welcome(self, node: int) -> list[tuple[int, dict[str, Any]]]:
         """What a node has missed that came late."""
@@ -127,7 +131,7 @@ class GateState:
         self._silent.discard(node)
         if self.verdict is not None:
             return []
-        host = self._hosts[node]
+        host = self.hosts[node]
         message = "the connection to this node's launcher was lost"
         cause = Cause("NodeLost", message, PEER, host=host)
         return self._note(node, cause, now)
@@ -142,7 +146,7 @@ class GateState:
         for name, gather in self._gathers.items():
             if gather.deadline is not None and now >= gather.deadline:
                 gather.deadline = None
-                missing = [h for i, h in enumerate(self._hosts) if i not in gather.values]
+                missing = [h for i, h in enumerate(self.hosts) if i not in gather.values]
                 message = f"{name_some(missing)} did not come to {name!r}"
                 out += self._note(-1, Cause("GateTimeout", message, GATE, host=missing[0]), now)
         if self._collect_until is not None and now >= self._collect_until:
@@ -156,10 +160,10 @@ class GateState:
         timeout = message.get("timeout")
         if timeout is not None and gather.deadline is None:
             gather.deadline = now + float(timeout)
-        if len(gather.values) < len(self._hosts):
+        if len(gather.values) < len(self.hosts):
             return self._deserted(now)
         del self._gathers[name]
-        values = [gather.values[i] for i in range(len(self._hosts))]
+        values = [gather.values[i] for i in range(len(self.hosts))]
         return self._to_all({"kind": "gathered", "name": name, "values": values})
 
     def _deserted(self, now: float) -> list[tuple[int, dict[str, Any]]]:
@@ -167,7 +171,7 @@ class GateState:
         for gather in self._gathers.values() if self._left else ():
             for node in sorted(self._left.difference(gather.values)):
                 message = "this node has left the job early"
-                cause = Cause("NodeLeft", message, PEER, host=self._hosts[node], secondary=True)
+                cause = Cause("NodeLeft", message, PEER, host=self.hosts[node], secondary=True)
                 return self._note(-1, cause, now)
         return []
 

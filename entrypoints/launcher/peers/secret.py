@@ -68,6 +68,11 @@ def secret_warnings(key: JobKey, env: Mapping[str, str], port: int) -> list[str]
     return []
 
 
+def derive_part_key(key: JobKey, part: str) -> bytes:
+    """A key for one of several meetings of the same job: those of another one are strangers."""
+    return hmac.new(key.key, part.encode(), hashlib.sha256).digest()
+
+
 def _key(*parts: str) -> bytes:
     data = json.dumps(parts).encode("utf-8", "surrogatepass")
     return hmac.new(b"slipway launcher gate", data, hashlib.sha256).digest()

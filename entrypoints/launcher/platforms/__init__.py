@@ -27,6 +27,16 @@ if TYPE_CHECKING:
         read_network_stack,
     )
     from launcher.platforms.places import check_file_owner, make_place, path_word
+    from launcher.platforms.pool import (
+        PLACE_VARIABLE,
+        AttemptPlace,
+        NodePool,
+        first_topology,
+        make_pool,
+        muster_port,
+        read_place,
+        rendezvous_port,
+    )
     from launcher.platforms.rank_environment import (
         EnvironmentChange,
         apply_changes,
@@ -46,11 +56,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAUNCH_PREFIX",
+    "PLACE_VARIABLE",
     "RESTRICTIONS",
+    "AttemptPlace",
     "EnvironmentChange",
     "Gpus",
     "LocalDisk",
     "MlDir",
+    "NodePool",
     "Topology",
     "apply_changes",
     "check_file_owner",
@@ -58,8 +71,11 @@ __all__ = [
     "count_gpus",
     "decode_hyperparameters",
     "find_ml_dir",
+    "first_topology",
     "local_topology",
     "make_place",
+    "make_pool",
+    "muster_port",
     "named",
     "natural_key",
     "network_changes",
@@ -69,6 +85,8 @@ __all__ = [
     "preload_hostname",
     "read_json",
     "read_network_stack",
+    "read_place",
+    "rendezvous_port",
     "route_changes",
     "sagemaker_topology",
     "sagemaker_variables",
@@ -98,6 +116,10 @@ __getattr__ = lazy_face(
         "ml_dir": "MlDir find_ml_dir read_json",
         "network_env": "network_variables network_warnings read_network_stack",
         "places": "check_file_owner make_place path_word",
+        "pool": (
+            "AttemptPlace NodePool PLACE_VARIABLE first_topology make_pool muster_port read_place "
+            "rendezvous_port"
+        ),
         "rank_environment": (
             "EnvironmentChange apply_changes network_changes route_changes slurm_changes "
             "stale_variables unless_set"

@@ -17,6 +17,7 @@ class Topology:
 
     `attempt` counts restarts of the same job (Slurm requeue); None where the platform does not
     say. `alone` is set on a node outside the distribution's instance groups, which trains alone.
+    `restart` counts how often the job has begun again with other nodes (--spares).
     """
 
     platform: str
@@ -27,6 +28,7 @@ class Topology:
     instance_type: str = ""
     interface: str = ""
     alone: bool = False
+    restart: int = 0
 
     @property
     def host(self) -> str:
@@ -97,13 +99,15 @@ def _group_hosts(config: Mapping[str, Any], groups: Sequence[str]) -> set[str]:
     return {host for name in groups for host in known[name]}
 
 
-def slurm_topology(env: Mapping[str, str]) -> Topology:
+def slurm_topology(env: Mapping[str, str], *, own_steps: bool = False) -> Topology:
     """Read the variables of a Slurm step with one task per node.
 
     The order is Slurm's, so that node 0 is the first node of the allocation, where the batch
-    script ran. A step's own list wins over the job's.
+    script ran. A step's own list wins over the job's; not with `own_steps`, where each node of the
+    job has a step of its own, so that the loss of one ends no other's.
     """
-    listed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST")
+    step = "" if own_steps else env.get("SLURM_STEP_NODELIST")
+    listed = step or env.get("SLURM_JOB_NODELIST")
     if not listed or "SLURM_NODEID" not in env:
         raise LaunchUsageError(
             "this is not a Slurm step: SLURM_JOB_NODELIST and SLURM_NODEID are not both set. "
@@ -119,6 +123,8 @@ def slurm_topology(env: Mapping[str, str]) -> Topology:
     name = env.get("SLURMD_NODENAME", "")
     if name in hosts:
         rank = hosts.index(name)
+    elif own_steps and len(hosts) > 1:
+        raise LaunchUsageError(f"SLURMD_NODENAME={name!r} is not among the job's nodes {listed}")
     elif not 0 <= rank < len(hosts):
         raise LaunchUsageError(
             f"SLURM_NODEID={rank} does not fit the {len(hosts)} nodes of {listed}"

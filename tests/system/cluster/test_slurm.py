@@ -245,6 +245,28 @@ def test_after_a_node_was_lost_it_begins_again_and_resumes_under_a_pyxis_stand_i
     assert sum(resumed in line for line in job.lines) == 2
 
 
+def test_a_spare_takes_a_lost_nodes_place_in_the_same_allocation_under_a_pyxis_stand_in(
+    slurm: SlurmCluster,
+) -> None:
+    """Every node killed in turn, the first one too: `python -m bench.spares`."""
+    place = folder(slurm, "spare", SAVES)
+    words = ("--spares", "1", "--sbatch", "partition=three", *checkpoints("spare"))
+    job = submit(slurm, "spare", *words, "--", "train.py", "0", "0", nodes="3")
+    job.wait_for_line("] up", 2)
+    (place / "ck" / "step-3").mkdir(parents=True)
+    (place / "ck" / "step-3" / "whole").touch()
+    slurm.members["n2"].kill()
+    job.wait_for_line("] resumed from /fsx/spare/ck/step-3 attempt 0", 2)
+    job.wait_for_line('"event": "over"', 2)
+    slurm.members["n2"].start()
+    facts = job.end()
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "0")
+    told = "n2: the connection to its launcher was lost; n3 takes its place; n1, n3 train"
+    for node in ("n1", "n3"):
+        log = place / "logs" / f"{job.id}-0-nodes" / f"{node}.log"
+        assert log.read_text().count(told) == 1
+
+
 #: All processes of the step on a node, as Slurm signals them, but not this shell.
 TERMINATE = """
 for process in /proc/[0-9]*; do

@@ -40,6 +40,13 @@ from tests.support.cluster_samples import LOCAL, P5, PYTORCH, ROOT, SMP, make, r
         (request("x", time="4"), "not longer than --signal 300"),
         (request("x", time="tomorrow"), "expected a form like"),
         (request("x", requeue="-1"), "--requeue '-1'"),
+        (request("x", spares="-1"), "--spares '-1': expected a whole number"),
+        (request("x", spares="one"), "--spares 'one': expected a whole number"),
+        (request("x", spares="2"), "--spares 2: of 2 nodes none would be left to train"),
+        (request("x", spares="9"), "--spares 9: of 2 nodes none would be left to train"),
+        (request("x", nodes="1", spares="1"), "--spares 1: the job has one node"),
+        (request("x", spares="1", srun=("auto-resume=1",)), "--spares 1 with --srun auto-resume"),
+        (request("x", launch=("spares=1",)), "the script has to know of it, too: --spares N"),
         (request("x", workdir="fsx"), "--workdir 'fsx': expected an absolute path"),
         (request("x", workdir="/fsx/../etc"), "expected an absolute path"),
         (request("x", mounts=("/a b",)), "--mount '/a b'"),
@@ -352,3 +359,9 @@ def test_an_unknown_instance_type_is_a_usage_error_that_names_the_nearest() -> N
     assert done.returncode == USAGE
     assert b"did you mean ml.p5en.48xlarge" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_who_trains_and_who_waits_is_noted() -> None:
+    made = make(request("x", nodes="5", spares="2", launch=("resume=auto",)))
+    assert made.notes == ("of 5 nodes 3 train, and 2 wait",)
+    assert "--spares=2" in made.launcher_options

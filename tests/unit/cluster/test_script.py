@@ -565,6 +565,58 @@ def test_a_job_begins_again_only_near_its_limit_or_without_a_node(
     assert done.called("scontrol") == ([("requeue", "7")] if again else [])
 
 
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"STEP_CODE": "145", "SLURM_RESTART_COUNT": "4"}, "it was begun again 4 times already"),
+        ({"STEP_CODE": "145", "SLURM_RESTART_COUNT": "5"}, "it was begun again 5 times already"),
+        ({"STEP_CODE": "143", "SLURM_RESTART_COUNT": "2"}, "it was begun again 2 times already"),
+    ],
+)
+def test_a_job_that_does_not_begin_again_says_how_often_it_did(
+    shell: Shell, env: dict[str, str], told: str
+) -> None:
+    assert told in end(shell, 250, **env).said
+
+
+def test_with_spares_each_node_has_a_step_and_the_loss_of_one_does_not_end_the_job(
+    shell: Shell,
+) -> None:
+    made = text(shell, nodes="3", spares="1")
+    assert {"#SBATCH --no-kill", "#SBATCH --requeue", "#SBATCH --nodes=3"} <= {*made.splitlines()}
+    assert "    --spares=1\n" in made
+    assert "--auto-resume=1" not in made
+
+
+def test_with_spares_hyperpods_own_replacement_is_not_given_up(shell: Shell) -> None:
+    made = text(shell, nodes="3", spares="1").replace("/opt/sagemaker_cluster", str(shell.work))
+    done = shell.run(made)
+    assert (done.code, done.calls) == (1, ())
+    assert done.said == (
+        "job: HyperPod replaces lost nodes itself (--auto-resume): write this script without "
+        "--spares\n"
+    )
+
+
+@pytest.mark.parametrize("code", [0, 77])
+def test_a_job_whose_first_node_was_lost_before_its_end_begins_only_to_end_so(
+    shell: Shell, code: int
+) -> None:
+    outcome = shell.work / "logs" / "7-outcome"
+    outcome.parent.mkdir()
+    outcome.write_text(f"{code}\n")
+    done = shell.run(text(shell, nodes="3", spares="1"))
+    assert (done.code, done.calls) == (code, ())
+    assert done.said == f"job: it had ended with {code} after its first node was lost\n"
+    assert not outcome.exists()
+
+
+def test_a_job_with_spares_that_slurm_begins_again_too_often_ends(shell: Shell) -> None:
+    made = text(shell, nodes="3", spares="1", requeue="2")
+    done = shell.run(made, {"SLURM_RESTART_COUNT": "4"})
+    assert (done.code, done.said) == (1, "job: it was begun again 3 times already\n")
+
+
 def test_a_controller_that_does_not_answer_is_no_time_limit(shell: Shell) -> None:
     assert end(shell, None, none="", STEP_CODE="143").called("scontrol") == []
 

@@ -21,6 +21,7 @@ from launcher.causes import GATE, Cause, LaunchError
 from launcher.peers import Gate, GatePlace, PeerError, addresses, gate_server, wire
 from launcher.peers.gate import prove_membership
 from launcher.peers.gate_server import GateServer
+from launcher.peers.gate_state import GateState
 from launcher.stop_request import StopRequest
 
 KEY = b"k" * 32
@@ -138,7 +139,7 @@ def test_any_bytes_of_a_stranger_leave_the_gate_as_it_was(data: bytes, greet: bo
 def _shared_server() -> tuple[GateServer, tuple[str, int]]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
-    server = GateServer(HOSTS, "job", KEY, [listener])
+    server = GateServer(GateState(HOSTS), "job", KEY, [listener])
     server.start()
     return server, listener.getsockname()
 
