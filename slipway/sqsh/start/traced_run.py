@@ -23,6 +23,8 @@ from slipway.sqsh.start.recorded_image import RecordedImage
 from slipway.sqsh.start.start_trace import StartTrace, make_trace, read_trace, trace_text
 from slipway.squashfs import open_image
 
+_LOOP_AHEAD_KB = 4096
+
 _CURE = (
     "It needs /dev/fuse and, as an ordinary user, namespaces (sysctl user.max_user_namespaces), as"
     " enroot does."
@@ -66,6 +68,7 @@ def main() -> None:
         root = Path(tempfile.mkdtemp(prefix="slipway-root-"))
         try:
             with FuseConnection(files, root):
+                _read_far_ahead(root)
                 _mount_around(root)
                 done = subprocess.run(
                     [_tool("chroot"), str(root), *command], env=_environment(root), check=False
@@ -76,6 +79,18 @@ def main() -> None:
         raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)
     trace = make_trace(shlex.join(command), files.reads, files.sizes)
     Path(output).write_text(trace_text(trace))
+
+
+def _read_far_ahead(root: Path) -> None:
+    """Let the kernel read as far ahead as it does on a loop device, where this process may say so.
+
+    A kernel that mounts a .sqsh waits for all that it reads ahead, which is then a part of a start.
+    squashfuse reads 128 KiB ahead, as this mount does otherwise.
+    """
+    device = root.stat().st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    if os.access(setting, os.W_OK):
+        setting.write_text(str(_LOOP_AHEAD_KB))
 
 
 def _tool(name: str) -> str:
