@@ -50,7 +50,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> LayerCache:
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(start=STARTS)
 def test_a_start_needs_nothing_but_the_hot_ranges(
