@@ -52,7 +52,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> LayerCache:
 @settings(
     max_examples=25,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=list(HealthCheck),
 )
 @given(start=STARTS)
 def test_a_start_needs_nothing_but_the_hot_ranges(
