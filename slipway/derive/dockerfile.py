@@ -59,6 +59,8 @@ def base_registry(image: Image) -> str:
     registry = image.base.registry
     if registry is None:
         return LOCAL_REGISTRY
+    if registry.host is not None:
+        return registry.host
     if registry.public and image.base.repository in registry.public_repositories:
         return registry.public
     return f"{registry.name}.needs-a-region.invalid"

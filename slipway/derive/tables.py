@@ -129,8 +129,10 @@ def _uris(registry: Registry | None, name: str, tag: str, region: str = "") -> M
     """Where a reference can be had: "public" where there is a mirror, then every region."""
     if registry is None:
         return {}
-    if region:
+    if region and registry.host is None:
         return {region: image_uri(registry, region, name, tag).reference}
+    if registry.host is not None:
+        return {"everywhere": image_uri(registry, None, name, tag).reference}
     regions = sorted(registry.accounts)
     places: list[str | None] = [None, *regions] if is_public(registry, name) else [*regions]
     return {place or "public": image_uri(registry, place, name, tag).reference for place in places}

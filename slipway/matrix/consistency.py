@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 from slipway.core import UsageError, did_you_mean
 from slipway.matrix.addons import check_addons
 from slipway.matrix.entries import MatrixEntries
-from slipway.matrix.model import Device, Facts
+from slipway.matrix.model import Device, Facts, Flavour
 from slipway.matrix.references import region_suffixes
 from slipway.matrix.schema import FlavourEntry, RegistryEntry, SeriesEntry
 from slipway.matrix.tag_grammars import ParsedTag, disagreements, parse_tag
@@ -50,13 +51,14 @@ def waits(series: SeriesEntry) -> bool:
     return bool(series.unknown)
 
 
-def flavours_of(series: SeriesEntry) -> dict[str, FlavourEntry]:
+def flavours_of(series: SeriesEntry) -> dict[Flavour, FlavourEntry]:
     """The flavours that a series has."""
-    both = {"sagemaker": series.flavours.sagemaker, "ec2": series.flavours.ec2}
-    return {name: entry for name, entry in both.items() if entry is not None}
+    flavours: tuple[Flavour, ...] = get_args(Flavour)
+    listed = {name: getattr(series.flavours, name) for name in flavours}
+    return {name: entry for name, entry in listed.items() if entry is not None}
 
 
-def tags_of(series: SeriesEntry) -> Iterator[tuple[str, Device, str]]:
+def tags_of(series: SeriesEntry) -> Iterator[tuple[Flavour, Device, str]]:
     """(flavour, device, tag) of every base of a series."""
     for flavour, entry in flavours_of(series).items():
         if entry.gpu:
@@ -66,6 +68,14 @@ def tags_of(series: SeriesEntry) -> Iterator[tuple[str, Device, str]]:
 
 
 def _registry(source: MatrixEntries, name: str) -> None:
+    entry = source.registries[name]
+    if bool(entry.host) == bool(entry.accounts):
+        what = f"{name} has both `host` and `accounts`, or none of them"
+        cure = "a registry is one host, as nvcr.io, or an account of AWS in each region"
+        source.problems.append(Problem(("registries", name), what, cure))
+    if entry.login and not entry.host:
+        what = f"{name}: `login` is for a host; accounts of AWS have logins of their own"
+        source.problems.append(Problem(("registries", name, "login"), what, "remove it"))
     holder: dict[str, str] = {}
     known = region_suffixes()
     for account, regions in source.registries[name].accounts.items():

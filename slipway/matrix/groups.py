@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from string import Formatter
+from typing import get_args
 
 from packaging.version import Version
 
@@ -23,7 +24,7 @@ from slipway.matrix.cells import (
 from slipway.matrix.consistency import waits
 from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.image_tags import image_tag, parse_image_tag
-from slipway.matrix.model import Addon, Base, Image
+from slipway.matrix.model import Addon, Base, Flavour, Image
 from slipway.matrix.schema import CellsEntry, GroupEntry
 from slipway.matrix.yaml_file import Path, Problem
 
@@ -128,14 +129,14 @@ def _chosen(
     perhaps = [
         f"{series}-{flavour}-{device}"
         for series in source.broken["bases"] | waiting
-        for flavour in ("sagemaker", "ec2")
+        for flavour in get_args(Flavour)
         for device in ("gpu", "cpu")
     ]
     globs = group.axes.base
     for index, glob in enumerate(globs):
         if not any(fnmatchcase(base, glob) for base in (*bases, *perhaps)):
             what = f"{glob!r} matches no base{did_you_mean(glob, bases)}"
-            cure = "bases are named <series>-<sagemaker|ec2>-<gpu|cpu>"
+            cure = "bases are named <series>-<sagemaker|ec2|plain>-<gpu|cpu>"
             source.problems.append(Problem((*path, "axes", "base", index), what, cure))
     return [base for name, base in bases.items() if any(fnmatchcase(name, glob) for glob in globs)]
 

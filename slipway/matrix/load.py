@@ -99,6 +99,8 @@ def expand_matrix(source: MatrixEntries) -> Matrix | None:
             ),
             e.public.prefix if e.public else None,
             tuple(e.public.repositories) if e.public else (),
+            host=e.host,
+            login=e.login,
         )
         for name, e in source.registries.items()
     }
@@ -196,7 +198,7 @@ def _bases(source: MatrixEntries, registries: Mapping[str, Registry]) -> dict[st
                 tag=tag,
                 grammar=entry.grammar,
                 family=family,
-                flavour="sagemaker" if flavour == "sagemaker" else "ec2",
+                flavour=flavour,
                 facts=facts_of(entry, device),
                 carries=MappingProxyType(
                     {key: None if value == "unknown" else value for key, value in carries.items()}

@@ -13,6 +13,8 @@ from slipway.core import UsageError, did_you_mean
 
 Action = Literal["keep", "install", "replace"]
 Platform = Literal["sagemaker", "hyperpod"]
+Flavour = Literal["sagemaker", "ec2", "plain"]
+"""What a base is published for; `plain` are those that are made for no service of AWS."""
 Device = Literal["gpu", "cpu"]
 AddonKind = Literal["package", "packages", "settings", "tool"]
 """`package`: one Python package of the add-on's name; `packages`: what it asks for."""
@@ -26,7 +28,7 @@ def _nothing() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Registry:
-    """Where a repository lives: an AWS account per region, and perhaps a public mirror."""
+    """Where repositories live: an AWS account per region and perhaps a public mirror, or a host."""
 
     name: str
     accounts: Mapping[str, str]  # region -> twelve-digit account
@@ -34,6 +36,8 @@ class Registry:
     public_repositories: tuple[str, ...] = ()  # those that it serves
     # regions of the accounts that lack what this value was narrowed to: one repository or base
     without: tuple[str, ...] = ()
+    host: str | None = None  # of a registry that is the same everywhere, with its path if any
+    login: bool = False  # whether `docker login` to that host is needed
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Base:
     tag: str
     grammar: str
     family: Family
-    flavour: Literal["sagemaker", "ec2"]
+    flavour: Flavour
     facts: Facts
     # add-on -> the version that the base brings; None: it brings one that is not known
     carries: Mapping[str, str | None] = field(default_factory=_nothing)

@@ -78,7 +78,11 @@ def image_uri(
     `digest` ("sha256:...") pins the reference. Raises UsageError where the registry is not in the
     region, or has no public mirror of the repository; the message names the regions that do.
     """
-    if region is None:
+    if registry.host is not None:
+        host, _, prefix = registry.host.partition("/")
+        path = f"{prefix}/{repository}" if prefix else repository
+        login = host if registry.login else None
+    elif region is None:
         host, path, login = _public(registry, repository)
     else:
         account = registry.accounts.get(region)

@@ -41,10 +41,15 @@ class PublicEntry(Entry):
     repositories: list[Repository]
 
 
+_HOST = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*$"
+
+
 class RegistryEntry(Entry):
     """One of `registries`."""
 
-    accounts: dict[Account, list[str]]
+    accounts: dict[Account, list[str]] = {}
+    host: Annotated[str, matching(_HOST)] | None = None
+    login: bool = False
     public: PublicEntry | None = None
     region_groups: dict[str, list[str]] = {}
     without: dict[Repository, list[str]] = {}
@@ -89,6 +94,7 @@ class FlavoursEntry(Entry):
 
     sagemaker: FlavourEntry | None = None
     ec2: FlavourEntry | None = None
+    plain: FlavourEntry | None = None
 
 
 class SeriesEntry(Entry):

@@ -84,7 +84,7 @@ def is_for(only: OnlyEntry | None, image: str, group: str, base: Base) -> bool:
     return (
         all(not globs or any(fnmatchcase(name, glob) for glob in globs) for name, globs in names)
         and only.device in (None, base.facts.device)
-        and _specifier(only.torch).contains(base.facts.torch)
+        and _specifier(only.torch).contains(base.facts.torch, prereleases=True)
         and _specifier(only.python).contains(base.facts.python)
     )
 

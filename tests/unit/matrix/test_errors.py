@@ -226,7 +226,7 @@ MISTAKES = [
     Mistake("glob that matches nothing", "base: [pytorch-2.13-ec2-gpu]",
             "base: [pytorch-2.14-ec2-gpu]", "pytorch-2.14-ec2-gpu",
             "'pytorch-2.14-ec2-gpu' matches no base (did you mean pytorch-2.13-ec2-gpu",
-            "<series>-<sagemaker|ec2>-<gpu|cpu>"),
+            "<series>-<sagemaker|ec2|plain>-<gpu|cpu>"),
     Mistake("exclude that matches nothing", EXCLUDE,
             "- {base: pytorch-2.7-*, because: it is old}", "it is old",
             "this exclude of sagemaker matches no image", "remove it"),
