@@ -33,7 +33,7 @@ from slipway.append.installation import (
     load_installer,
     marker_environment,
 )
-from slipway.append.layer_blobs import LayerStore
+from slipway.append.layer_blobs import LayerStore, compresses_as_elsewhere
 from slipway.append.layer_files import LayerPlan
 from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import InstalledWheel
@@ -105,6 +105,12 @@ class _Build:
                 cure="Build this image with an engine (without --no-engine).",
             )
         configuration = ImageConfiguration(self.base)
+        if not compresses_as_elsewhere():
+            text = (
+                "this Python has another zlib than most: files are the same as elsewhere, digests "
+                "of layers are not"
+            )
+            self.on_event(Event("notice", self.task, text=text))
         layers = []
         for step in self.steps:
             if step.name not in ("RUN", "COPY"):

@@ -118,7 +118,7 @@ def open_base(
         yield BaseImage(
             where=repository.name(manifest.digest),
             manifest=manifest,
-            config=client.config(repository.path, manifest),
+            config=_checked(client.config(repository.path, manifest), repository.name()),
             blobs=_RegistryBlobs(repository),
             repository=repository,
         )
@@ -147,4 +147,19 @@ def _layout_base(folder: Path, architecture: str) -> BaseImage:
     if manifest.is_index:
         raise ManifestError("an index inside of an index", where=where)
     config = parse_config(blobs.document(manifest.json()["config"]["digest"]), manifest, where)
-    return BaseImage(f"oci:{folder}@{manifest.digest}", manifest, config, blobs)
+    return BaseImage(f"oci:{folder}@{manifest.digest}", manifest, _checked(config, where), blobs)
+
+
+def _checked(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Refuse a configuration whose parts that are carried on are of another type."""
+    run = config.get("config") or {}
+    usable = (
+        isinstance(config.get("history") or [], list)
+        and isinstance(config.get("created") or "", str)
+        and isinstance(run.get("Labels") or {}, dict)
+        and isinstance(run.get("Env") or [], list)
+        and all(isinstance(entry, str) for entry in run.get("Env") or [])
+    )
+    if not usable:
+        raise ManifestError("the configuration of the base is not one", where=where)
+    return config

@@ -39,6 +39,9 @@ _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20  # bytes that are compressed apart from others
 _LEVEL = 6
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no system
+_ANSWER = "f65e09842ce16fa409c9ac514c0550e0faf630242c62e21a25c5b0aa5f263061"
+"""What zlib 1.2.13 makes of `_sample`; zlib-ng, for one, which some Pythons have in its
+place, compresses otherwise."""
 
 
 @dataclass(frozen=True)
@@ -186,3 +189,13 @@ def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
 def _deflate(chunk: bytes) -> bytes:
     stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
     return stream.compress(chunk) + stream.flush(zlib.Z_FULL_FLUSH)
+
+
+def compresses_as_elsewhere() -> bool:
+    """Whether this Python's zlib gives the bytes that others give. Tars are the same anyway."""
+    return hashlib.sha256(_deflate(_sample())).hexdigest() == _ANSWER
+
+
+def _sample() -> bytes:
+    noise = b"".join(hashlib.sha256(bytes([number])).digest()[:9] for number in range(256))
+    return (noise + b"import os\nimport sys\n" * 40) * 20

@@ -47,9 +47,15 @@ def put(folder: Path, content: bytes) -> dict[str, Any]:
 
 
 def write_base(
-    folder: Path, layers: Sequence[bytes], labels: Mapping[str, str] | None = None
+    folder: Path,
+    layers: Sequence[bytes],
+    labels: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """An OCI layout of plain tars as layers; gives the manifest's digest."""
+    """An OCI layout of plain tars as layers; gives the manifest's digest.
+
+    `more` takes the place of parts of the configuration.
+    """
     config = CONFIG | {"Labels": dict(labels or {})}
     document = {
         "architecture": "amd64",
@@ -61,6 +67,7 @@ def write_base(
             "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in layers],
         },
         "history": [{"created_by": "the base"} for _ in layers],
+        **(more or {}),
     }
     oci = "application/vnd.oci.image"
     gzip_type = f"{oci}.layer.v1.tar+gzip"

@@ -291,3 +291,16 @@ def test_a_damaged_base_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "base/blobs/sha256" / manifest.removeprefix("sha256:")
     path.write_text(re.sub(r'"size": \d+', '"size": 7', path.read_text()))
     refuse(build, "does not have its digest", RegistryError)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"config": {"Env": [1]}}, {"config": {"Labels": ["x"]}}, {"history": "x"}, {"created": 5}],
+)
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path, part: dict[str, Any]) -> None:
+    write_base(tmp_path, [base_tar({"opt": None})], more=part)
+    with (
+        pytest.raises(RegistryError, match="is not one"),
+        open_base(f"oci:{tmp_path}", anonymous),
+    ):
+        raise AssertionError("it was opened")

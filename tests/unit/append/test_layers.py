@@ -15,7 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.append.layer_blobs import MTIME, LayerStore, gzip_stream, layer_tar
+from slipway.append.layer_blobs import (
+    MTIME,
+    LayerStore,
+    compresses_as_elsewhere,
+    gzip_stream,
+    layer_tar,
+)
 from slipway.append.layer_files import LayerFile, LayerPlan
 from slipway.core import SlipwayError
 
@@ -128,3 +134,9 @@ def test_a_layer_is_made_once_and_again_where_it_is_damaged(tmp_path: Path) -> N
     first.path.write_bytes(b"short")
     assert store.layer(plan) == first
     assert hashlib.sha256(first.path.read_bytes()).hexdigest() == first.digest[7:]
+
+
+def test_another_compressor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compresses_as_elsewhere()
+    monkeypatch.setattr("slipway.append.layer_blobs._LEVEL", 5)
+    assert not compresses_as_elsewhere()
