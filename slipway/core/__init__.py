@@ -81,7 +81,7 @@ if TYPE_CHECKING:
         this_process,
         wait_until,
     )
-    from slipway.core.redaction import redact, remember_secret
+    from slipway.core.redaction import public_environment, redact, remember_secret
     from slipway.core.trees import TreeSize, measure, remove_tree, sync, sync_folder
     from slipway.core.units import did_you_mean, human_bytes, human_seconds
 
@@ -147,6 +147,7 @@ __all__ = [
     "print_json",
     "print_table",
     "printable",
+    "public_environment",
     "read_fstab",
     "read_mount_table",
     "read_pid",
@@ -195,7 +196,7 @@ __getattr__ = lazy_face(
             "Owner child_processes command_line cpu_count end_process find_process read_pid "
             "spawn start_time this_process wait_until"
         ),
-        "redaction": "redact remember_secret",
+        "redaction": "public_environment redact remember_secret",
         "trees": "TreeSize measure remove_tree sync sync_folder",
         "units": "did_you_mean human_bytes human_seconds",
     },

@@ -54,6 +54,15 @@ def secret_values(environ: Mapping[str, str]) -> frozenset[str]:
     return frozenset(value for value in secrets if len(value) >= _SHORTEST)
 
 
+def public_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child that needs no secret: all of it but logins, of AWS or others."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not _SECRET_NAME.search(name) and not _URL_LOGIN.search(value)
+    }
+
+
 def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     """The text with every secret in it hidden."""
     known = secret_values(os.environ if environ is None else environ) | _remembered

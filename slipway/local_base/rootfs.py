@@ -21,6 +21,7 @@ from slipway.core import (
     redact,
     sha256_file,
     this_process,
+    write_atomic,
 )
 from slipway.local_base import apt
 
@@ -67,7 +68,7 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
     mmdebstrap's default mirror. Raises SlipwayError with the end of the log.
     """
     path = project.cache / "rootfs" / f"{CODENAME}-{rootfs_id(project)[:16]}.tar"
-    if path.exists():
+    if _is_whole(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +80,24 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
         _mmdebstrap(project, work, tar, on_event, log)
         with tar.open("rb") as stream:
             os.fsync(stream.fileno())
+        _digest_file(path).unlink(missing_ok=True)
         tar.replace(path)
+        write_atomic(_digest_file(path), f"{sha256_file(path)}\n")
     finally:
         _remove(work)
     return path
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a kept tar is what was made; one that is damaged or unknown is made anew."""
+    try:
+        return _digest_file(path).read_text().strip() == sha256_file(path)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def remove_stale_rootfs(folder: Path) -> None:

@@ -16,6 +16,7 @@ from slipway.registry.errors import RegistryError, RegistryUnavailableError
 
 ADDRESS = "127.0.0.1"
 PATIENCE_S = 15.0
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 IDENTITY = "X-Slipway-Registry"
 """In every answer, with a value of this folder's own: so that a registry of somebody else on our
 port is never taken for ours."""
@@ -67,8 +68,9 @@ class RegistryServer:
     def launch(self, binary: str) -> None:
         """Start it as a process that outlives us; `wait` tells what became of it."""
         self.storage.mkdir(parents=True, exist_ok=True)
-        # Distribution takes REGISTRY_* over its configuration file.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
+        # It outlives who started it and needs none of his logins; and Distribution takes REGISTRY_*
+        # over its configuration file.
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         pid = spawn([binary, "serve", str(self.config)], log=self.log, env=environment)
         write_atomic(self.pid_file, f"{pid}\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from slipway.core import cpu_count
+from slipway.core import cpu_count, public_environment
 from slipway.squashfs.compile.pack_job import (
     PackedPart,
     PackFailure,
@@ -78,7 +78,7 @@ class PackPool:
             [sys.executable, "-m", "slipway.squashfs.compile.pack_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**public_environment(os.environ), "PYTHONPATH": path},
             start_new_session=True,  # a Ctrl-C is the parent's to handle
         )
 

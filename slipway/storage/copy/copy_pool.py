@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import slipway
+from slipway.core import public_environment
 from slipway.storage.errors import CopyError
 
 Answer = dict[str, Any]
@@ -108,7 +109,7 @@ def copy_pool(
         str(device),
         "resume" if resume else "new",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(_PACKAGE)}
+    environment = {**public_environment(os.environ), "PYTHONPATH": str(_PACKAGE)}
     processes = [
         subprocess.Popen(
             command,

@@ -56,6 +56,18 @@ def test_up_answers_and_a_second_up_is_the_same_registry(registry: Project) -> N
     assert running(registry) == [status.pid]
 
 
+def test_it_has_none_of_the_logins_of_who_started_it(
+    registry: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"AWS_SECRET_ACCESS_KEY": "s", "HF_TOKEN": "s", "HTTPS_PROXY": "http://me:s@h:1"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    start_local_registry(registry, PORT)
+    environment = Path(f"/proc/{local_registry_status(registry).pid}/environ").read_bytes()
+    names = {line.partition(b"=")[0].decode() for line in environment.split(b"\0") if line}
+    assert names <= {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"}
+
+
 def test_images_stay_over_down_and_up_and_the_port_is_kept(registry: Project) -> None:
     target = start_local_registry(registry)
     with RegistryClient(target.host, anonymous) as client:

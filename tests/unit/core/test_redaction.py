@@ -8,7 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slipway.core import Credentials, RedactingStream, error_text, printable, redact
+from slipway.core import (
+    Credentials,
+    RedactingStream,
+    error_text,
+    printable,
+    public_environment,
+    redact,
+)
 
 SECRET = "MARKED/secret+42=="
 SECRETS = st.text("ABCabc123+/=_-.", min_size=8, max_size=40)
@@ -77,6 +84,20 @@ def test_a_password_from_a_file_is_hidden_plain_and_encoded() -> None:
     for shown in (SECRET, base64.b64encode(f"me:{SECRET}".encode()).decode()):
         assert redact(f"it said {shown}!", {}) == "it said ***!"
     assert SECRET not in repr(Credentials("me", SECRET))
+
+
+def test_a_child_gets_no_login_that_it_does_not_need() -> None:
+    environ = {
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ACCESS_KEY_ID": SECRET,
+        "AWS_SESSION_TOKEN": SECRET,
+        "HF_TOKEN": SECRET,
+        "HTTPS_PROXY": f"http://me:{SECRET}@proxy:3128",
+        "PATH": "/bin",
+        "HTTP_PROXY": "http://proxy:3128",
+        "DOCKER_HOST": "tcp://host:2376",
+    }
+    assert set(public_environment(environ)) == {"PATH", "HTTP_PROXY", "DOCKER_HOST"}
 
 
 @given(st.text())

@@ -1,0 +1,39 @@
+"""A kept root file system is used only where it is still what was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slipway.core import Project, silent
+from slipway.local_base import rootfs
+
+CHECKOUT = Path(__file__).parents[3]
+
+
+def test_a_tar_that_is_damaged_or_not_known_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def make(_project: Project, _work: Path, tar: Path, *_: object) -> None:
+        tar.write_bytes(b"root file system")
+        made.append(tar)
+
+    monkeypatch.setattr(rootfs, "_mmdebstrap", make)
+    project = Project(CHECKOUT, tmp_path)
+
+    def ask() -> Path:
+        return rootfs.make_rootfs(project, silent, tmp_path / "log")
+
+    path = ask()
+    assert ask() == path
+    assert len(made) == 1
+    path.write_bytes(b"root file systen")
+    assert ask().read_bytes() == b"root file system"
+    path.with_name(f"{path.name}.sha256").unlink()
+    ask()
+    assert len(made) == 3
+    assert ask() == path
+    assert len(made) == 3
