@@ -35,6 +35,9 @@ _REASONS: tuple[tuple[type[SlipwayError], str], ...] = (
     (RegistryError, "its registry gave an answer that is no image"),
 )
 
+ARCHITECTURE = "amd64"
+"""What all that is put on a base is made for."""
+
 _CONFIG = ("Env", "Entrypoint", "Cmd", "User", "WorkingDir", "Labels")
 
 
@@ -68,6 +71,7 @@ class BaseLookup:
             tagged = registry.manifest(repository, base.tag)
             image = registry.image(repository, base.tag) if tagged.is_index else tagged
             config = registry.config(repository, image)
+        require_architecture(config)
         return BaseLock(
             base.name,
             digest=tagged.digest,
@@ -83,6 +87,16 @@ def resolve_base(base: Base, region: str | None, credentials: CredentialsFor) ->
     Never fails: what cannot be asked is recorded as unresolved, with the reason.
     """
     return BaseLookup(region, credentials).resolve(base)
+
+
+def require_architecture(config: Mapping[str, Any]) -> None:
+    """Raises SlipwayError for an image of another architecture than what would be put into it."""
+    found = config.get("architecture")
+    if found != ARCHITECTURE:
+        raise SlipwayError(
+            f"its image is for {found or 'no stated architecture'}, and wheels, tools and locks "
+            f"are for {ARCHITECTURE}"
+        )
 
 
 def pick_platform(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from slipway.registry import (
 from slipway.resolve.base_lookup import (
     merge_base_lock,
     pick_platform,
+    require_architecture,
     resolve_base,
     unresolved_reason,
 )
@@ -70,6 +71,19 @@ def test_the_packages_of_another_digest_are_not_those_of_this_one() -> None:
     assert moved.packages is None
     same = merge_base_lock(OLD, BaseLock("b", digest="sha256:old"))
     assert same.packages == OLD.packages
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [({"architecture": "arm64"}, "arm64"), ({"architecture": ""}, "no stated"), ({}, "no stated")],
+)
+def test_a_base_of_another_architecture_gets_no_digest_and_the_reason_says_so(
+    config: dict[str, str], named: str
+) -> None:
+    with pytest.raises(SlipwayError) as caught:
+        require_architecture(config)
+    assert unresolved_reason(caught.value).startswith(f"its image is for {named}")
+    require_architecture({"architecture": "amd64"})
 
 
 def test_only_what_builds_depend_on_is_kept_of_a_configuration() -> None:
