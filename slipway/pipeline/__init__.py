@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         list_target,
         mirror_bases,
         promote_image,
+        prune_target,
         rollback_image_alias,
         show_target_image,
     )
@@ -36,6 +37,7 @@ __all__ = [
     "mirror_bases",
     "plan_images",
     "promote_image",
+    "prune_target",
     "raise_for",
     "rollback_image_alias",
     "run_test_suite",
@@ -48,7 +50,8 @@ __getattr__ = lazy_face(
     __name__,
     {
         "targets": (
-            "list_target mirror_bases promote_image rollback_image_alias show_target_image"
+            "list_target mirror_bases promote_image prune_target rollback_image_alias "
+            "show_target_image"
         ),
         "checkout": "Checkout",
         "doctor": "check_machine raise_for",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         check_alias_can_move,
         find_ecr_target,
         prepare_repository,
+        remove_images,
     )
     from slipway.registry.errors import (
         ImageMissingError,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         alias_patterns,
         plan_promotion,
         promote_alias,
+        promoted_digests,
         rollback_alias,
     )
     from slipway.registry.push import push_image
@@ -109,7 +111,9 @@ __all__ = [
     "plan_promotion",
     "prepare_repository",
     "promote_alias",
+    "promoted_digests",
     "push_image",
+    "remove_images",
     "rollback_alias",
     "start_local_registry",
     "stop_local_registry",
@@ -124,7 +128,7 @@ __getattr__ = lazy_face(
         "distribution.registry_client": "RegistryClient",
         "distribution.retry": "RetryPolicy",
         "ecr": "aws_errors connect_aws find_aws_credentials",
-        "ecr_target": "check_alias_can_move find_ecr_target prepare_repository",
+        "ecr_target": "check_alias_can_move find_ecr_target prepare_repository remove_images",
         "errors": (
             "ImageMissingError ImmutableTagError ManifestError NoCredentialsError "
             "NotAuthorisedError RegistryError RegistryUnavailableError RepositoryMissingError "
@@ -138,7 +142,7 @@ __getattr__ = lazy_face(
         ),
         "promotion": (
             "AliasChange AliasMove Author alias_journal alias_patterns plan_promotion "
-            "promote_alias rollback_alias"
+            "promote_alias promoted_digests rollback_alias"
         ),
         "push": "push_image",
         "target": "Target",

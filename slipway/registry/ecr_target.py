@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 
 from slipway.matrix import ecr_host
+from slipway.registry.distribution import Repository
 from slipway.registry.ecr import (
     EcrRepository,
     caller_account,
     connect_ecr,
     ensure_repository,
     may_tag_move,
+    remove_ecr_images,
 )
 from slipway.registry.errors import ImmutableTagError
 from slipway.registry.logins import private_token
@@ -75,3 +77,16 @@ def check_alias_can_move(target: Target, repository: str, alias: str) -> None:
             cure="Have its tag mutability be IMMUTABLE_WITH_EXCLUSION with a filter that fits the "
             "alias (aws ecr put-image-tag-mutability); a push makes new repositories so.",
         )
+
+
+def remove_images(target: Target, repository: Repository, digests: Sequence[str]) -> None:
+    """Take manifests, with all their tags, out of a repository of a target, in this order.
+
+    ECR removes by its own API alone. What is gone already is fine.
+    """
+    if target.kind == "ecr" and target.region is not None:
+        client = connect_ecr(target.region)
+        remove_ecr_images(client, repository.path, digests, target.account)
+        return
+    for digest in digests:
+        repository.client.delete_manifest(repository.path, digest)

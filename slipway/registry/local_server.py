@@ -54,6 +54,7 @@ class RegistryServer:
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {
                 "filesystem": {"rootdirectory": str(self.storage)},
+                "delete": {"enabled": True},  # `registry.prune`
                 "maintenance": {"uploadpurging": purge},  # uploads that were cut short
             },
             "http": {

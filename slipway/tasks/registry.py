@@ -101,6 +101,39 @@ def registry_mirror(
             say(f"{copy.digest}: {text}")
 
 
+@task_command(
+    positional=[],
+    images=NAMES,
+    help={
+        **IMAGE_NAMES,
+        **JSON,
+        **REGION,
+        **TARGET,
+        "yes": "remove them; without this nothing is removed",
+    },
+)
+def registry_prune(
+    c: Context,
+    names: list[str],
+    region: str = "",
+    target: str = "",
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Old builds in the target that no alias, no rollback and no current image needs."""
+    settings = pipeline.Settings.of(c.config, region=region, target=target)
+    builds = pipeline.prune_target(ROOT, settings, names, apply=yes)
+    if json:
+        print_json([asdict(build) for build in builds])
+        return
+    rows = [
+        (build.repository, ", ".join(build.tags), build.digest[:19], str(len(build.referrers)))
+        for build in builds
+    ]
+    print_table(("repository", "tags", "digest", "referrers"), rows)
+    say(f"{len(builds)} old builds{' removed' if yes else ': --yes removes them'}")
+
+
 ns = Collection(
     "registry",
     up=registry_up,
@@ -109,4 +142,5 @@ ns = Collection(
     list=registry_list,
     show=registry_show,
     mirror=registry_mirror,
+    prune=registry_prune,
 )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         is_taken,
         take_shared_image,
     )
+    from slipway.pipeline.targets.target_prune import prune_target
 
 __all__ = [
     "SharedImage",
@@ -34,6 +35,7 @@ __all__ = [
     "mirror_bases",
     "prepare_image_repository",
     "promote_image",
+    "prune_target",
     "rollback_image_alias",
     "show_target_image",
     "take_shared_image",
@@ -49,5 +51,6 @@ __getattr__ = lazy_face(
         "shared_images": (
             "SharedImage TargetImages WantedBuild find_shared_images is_taken take_shared_image"
         ),
+        "target_prune": "prune_target",
     },
 )

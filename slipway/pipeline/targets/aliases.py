@@ -64,7 +64,7 @@ class TargetImage:
 
 
 @contextlib.contextmanager
-def _opened(
+def open_target(
     checkout: Checkout, settings: Settings
 ) -> Iterator[tuple[Target, RegistryClient, OnEvent]]:
     """The target, a client of it, and who is told of its waits and of progress."""
@@ -117,7 +117,7 @@ def promote_image(
     _check_declared(image, alias)
     path = repository_name(image, checkout.matrix.repository_prefix)
     tag = image_tag(image, checkout.inputs([image])[image.name].build_id)
-    with _opened(checkout, settings) as (target, client, _):
+    with open_target(checkout, settings) as (target, client, _):
         repository = Repository(client, path)
         _require_build(repository, tag, image)
         check_alias_can_move(target, path, alias)
@@ -154,7 +154,7 @@ def rollback_image_alias(root: Path, settings: Settings, alias: str) -> AliasCha
             if paths
             else "`./inv matrix` names the aliases of each image.",
         )
-    with _opened(checkout, settings) as (target, client, _):
+    with open_target(checkout, settings) as (target, client, _):
         path = paths.pop()
         check_alias_can_move(target, path, name)
         return rollback_alias(Repository(client, path), name, author())
@@ -165,7 +165,7 @@ def list_target(root: Path, settings: Settings, names: Sequence[str]) -> list[Ta
     checkout = Checkout.at(root)
     images = select_images(checkout.matrix, names)
     found = []
-    with _opened(checkout, settings) as (_, client, _):
+    with open_target(checkout, settings) as (_, client, _):
         by_path: dict[str, list[Image]] = {}
         for image in images:
             by_path.setdefault(
@@ -192,7 +192,7 @@ def show_target_image(root: Path, settings: Settings, reference: str) -> TargetI
     image = _one_image(checkout, name)
     path = repository_name(image, checkout.matrix.repository_prefix)
     tag = digest or image_tag(image, checkout.inputs([image])[image.name].build_id)
-    with _opened(checkout, settings) as (_, client, _):
+    with open_target(checkout, settings) as (_, client, _):
         repository = Repository(client, path)
         if not digest:
             _require_build(repository, tag, image)
@@ -235,7 +235,7 @@ def mirror_bases(root: Path, settings: Settings, names: Sequence[str]) -> list[C
         path = repository_name(image, checkout.matrix.repository_prefix)
         wanted[path, lock.digest] = host, source
     results = []
-    with _opened(checkout, settings) as (target, client, on_event):
+    with open_target(checkout, settings) as (target, client, on_event):
         for (path, digest), (host, source) in sorted(wanted.items()):
             prepare_image_repository(target, checkout.matrix, path, settings.sharing, on_event)
             with RegistryClient(host, credentials_for([target]), on_event=on_event) as origin:

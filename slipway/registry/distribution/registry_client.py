@@ -43,7 +43,7 @@ from slipway.registry.manifests import (
 
 _PIECE = 1 << 20
 
-Access = Literal["pull", "pull,push"]
+Access = Literal["pull", "pull,push", "delete,pull"]
 MOST_PAGES = 200
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 SMALL_BLOB = 8 << 20
@@ -177,6 +177,44 @@ class RegistryClient:
         if stored != manifest.digest:
             raise ManifestError(f"stored as {stored}, sent as {manifest.digest}", where=where)
         return stored
+
+    def delete_manifest(self, repository: str, digest: str) -> bool:
+        """Remove a manifest with all tags that name it. False: it was not there."""
+        path = f"manifests/{digest}"
+        response = self.request("DELETE", repository, path, access="delete,pull")
+        if response.status_code in (202, 404):
+            return response.status_code == 202
+        where = self.name(repository, digest)
+        if response.status_code == 405:
+            raise RegistryError(
+                "this registry is set up to remove nothing",
+                where=where,
+                cure="The registry on this machine: `./inv registry.down`, `./inv registry.up`. "
+                "Distribution elsewhere: storage.delete.enabled in its configuration.",
+            )
+        raise refusal_error(response.status_code, response.content, where=where)
+
+    def referrers(self, repository: str, digest: str) -> list[str]:
+        """Digests of the manifests that name this one as their subject.
+
+        Registries without the referrers API keep them as an index under a tag
+        (OCI distribution specification, "Referrers Tag Schema").
+        """
+        where = self.name(repository, digest)
+        response = self.request("GET", repository, f"referrers/{digest}")
+        if response.status_code == 200:
+            listed = parse_json(response.content, "the list of referrers", where)
+        elif index := find_manifest(self, repository, digest.replace(":", "-")):
+            listed = index.json()
+        else:
+            return []
+        entries = listed.get("manifests")
+        if not isinstance(entries, list):
+            raise ManifestError("the list of referrers is not one", where=where)
+        found = [entry.get("digest") for entry in entries if isinstance(entry, dict)]
+        if not all(map(is_digest, found)):
+            raise ManifestError("a referrer has no sha256 digest", where=where)
+        return [str(referrer) for referrer in found]
 
     def has_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository has a blob."""

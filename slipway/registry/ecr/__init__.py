@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         EcrRepository,
         ensure_repository,
         may_tag_move,
+        remove_ecr_images,
     )
     from slipway.registry.ecr.policies import STAGING
 
@@ -34,6 +35,7 @@ __all__ = [
     "find_aws_credentials",
     "make_client",
     "may_tag_move",
+    "remove_ecr_images",
 ]
 
 __getattr__ = lazy_face(
@@ -41,7 +43,7 @@ __getattr__ = lazy_face(
     {
         "aws_boundary": "access_denied aws_errors",
         "ecr_client": "caller_account connect_aws connect_ecr find_aws_credentials make_client",
-        "ecr_repository": "EcrRepository ensure_repository may_tag_move",
+        "ecr_repository": "EcrRepository ensure_repository may_tag_move remove_ecr_images",
         "policies": "STAGING",
     },
 )

@@ -14,7 +14,7 @@ from slipway.core import UsageError
 from slipway.registry.ecr.aws_boundary import aws_errors, wrong_account
 from slipway.registry.ecr.ecr_client import caller_account
 from slipway.registry.ecr.policies import lifecycle_policy, merged_policy, pull_statements
-from slipway.registry.errors import NotAuthorisedError
+from slipway.registry.errors import NotAuthorisedError, RegistryError
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
@@ -101,6 +101,15 @@ def may_tag_move(client: ECRClient, name: str, tag: str, account: str | None = N
     return mutability.startswith("MUTABLE") != (excepted and mutability.endswith("_WITH_EXCLUSION"))
 
 
+def remove_ecr_images(
+    client: ECRClient, name: str, digests: Sequence[str], account: str | None = None
+) -> None:
+    """Remove images with all their tags, one after the other. Raises RegistryError's subclasses."""
+    edge = _Edge(client, name, account)
+    for digest in digests:
+        edge.remove(digest)
+
+
 class _Edge:
     """The calls about one repository."""
 
@@ -154,6 +163,18 @@ class _Edge:
                 {"filterType": "WILDCARD", "filter": pattern} for pattern in movable
             ]
         return self._client.create_repository(**request)["repository"]
+
+    def remove(self, digest: str) -> None:
+        with self._errors("ecr:BatchDeleteImage"):
+            answer = self._client.batch_delete_image(
+                repositoryName=self._name, imageIds=[{"imageDigest": digest}], **self._owner
+            )
+        for failure in answer.get("failures", []):
+            if failure.get("failureCode") != "ImageNotFound":
+                raise RegistryError(
+                    f"ECR does not remove it: {failure.get('failureReason')}",
+                    where=f"{self._name}@{digest}",
+                )
 
     def put_lifecycle(self, policy: dict[str, Any]) -> None:
         with self._errors("ecr:PutLifecyclePolicy"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,16 @@ import pytest
 from slipway.core import Project, anonymous
 from slipway.matrix import image_tag, repository_name, select_images
 from slipway.pipeline import Checkout
-from slipway.registry import RegistryClient, start_local_registry, stop_local_registry
+from slipway.registry import (
+    Manifest,
+    RegistryClient,
+    digest_of,
+    start_local_registry,
+    stop_local_registry,
+)
+from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from tests.support.clones import Clone
-from tests.support.registry.images import put_oci_image
+from tests.support.registry.images import put_blob, put_oci_image
 
 NAME = "local-ds0.19.8"
 
@@ -72,6 +80,49 @@ def test_an_alias_is_promoted_shown_listed_and_rolled_back(shelf: Shelf) -> None
     assert shelf.client.head(shelf.path, alias) == first
     assert "nothing before" in clone.inv("rollback", f"local:{alias}", code=1).stderr
     assert alias in clone.inv("registry.show", NAME).stdout
+
+
+def refer_to(shelf: Shelf, digest: str) -> str:
+    """Put an artefact whose subject is an image, and the index that older registries list it by."""
+    client, path = shelf.client, shelf.path
+    empty = put_blob(client, path, b"{}")
+    part = {"mediaType": "application/vnd.oci.empty.v1+json", **empty}
+    subject = {"mediaType": OCI_MANIFEST, "digest": digest, "size": 1}
+    content = {"config": part, "layers": [part], "subject": subject}
+    artefact = manifest_of(OCI_MANIFEST, content)
+    client.put_manifest(path, artefact.digest, artefact)
+    entry = {"mediaType": OCI_MANIFEST, "digest": artefact.digest, "size": len(artefact.raw)}
+    client.put_manifest(
+        path, digest.replace(":", "-"), manifest_of(OCI_INDEX, {"manifests": [entry]})
+    )
+    return artefact.digest
+
+
+def manifest_of(kind: str, content: Mapping[str, object]) -> Manifest:
+    raw = json.dumps({"schemaVersion": 2, "mediaType": kind, **content}).encode()
+    return Manifest(kind, digest_of(raw), raw)
+
+
+def test_prune_takes_builds_that_nothing_needs_with_what_refers_to_them(shelf: Shelf) -> None:
+    clone, client, path, alias = shelf.clone, shelf.client, shelf.path, shelf.aliases[0]
+    digests = {}
+    for seed in ("rolled back to", "promoted", "tagged by a person", "old", "current"):
+        clone.change_launcher(seed)
+        tag, digests[seed] = shelf.push(f"prune {seed}")
+        if seed in ("rolled back to", "promoted"):
+            clone.inv("promote", NAME, alias)
+    client.put_manifest(path, "for-the-paper", client.manifest(path, digests["tagged by a person"]))
+    artefact = refer_to(shelf, digests["old"])
+    old = digests.pop("old")
+    planned = {build["digest"]: build for build in clone.json("registry.prune", NAME)}
+    assert planned[old]["referrers"] == [artefact]
+    assert planned.keys().isdisjoint(digests.values())
+    assert all(client.head(path, digest) for digest in [*planned, artefact])
+    assert f"removed {old}" in clone.inv("registry.prune", NAME, "--yes").stderr
+    assert clone.json("registry.prune", NAME) == []
+    assert not any(client.head(path, digest) for digest in [*planned, artefact])
+    assert all(client.head(path, digest) for digest in digests.values())
+    assert client.head(path, tag) == digests["current"]
 
 
 @pytest.mark.parametrize(

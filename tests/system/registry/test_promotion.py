@@ -14,6 +14,7 @@ from slipway.registry import (
     RegistryClient,
     RegistryError,
     Repository,
+    Target,
     alias_journal,
     alias_patterns,
     check_alias_can_move,
@@ -21,6 +22,7 @@ from slipway.registry import (
     plan_promotion,
     prepare_repository,
     promote_alias,
+    remove_images,
     rollback_alias,
 )
 from slipway.registry.errors import ImageMissingError, ImmutableTagError
@@ -173,6 +175,23 @@ def test_repositories_of_ours_let_aliases_move_and_hold_builds(door: Door) -> No
     check_alias_can_move(door.target, path, "2.14-x-ds0.2.8")
     with pytest.raises(ImmutableTagError):
         check_alias_can_move(door.target, path, "2.13-sagemaker-ds0.1.8-0123456789ab")
+
+
+def test_what_is_removed_is_gone_with_its_tags_and_removing_it_again_is_no_failure(
+    in_ecr: Repository, in_local: Repository, door: Door
+) -> None:
+    ecr = boto3.client("ecr", region_name=REGION)
+    first, second = put_builds(in_ecr, 2)
+    for _ in range(2):
+        remove_images(door.target, in_ecr, [first])
+        left = ecr.describe_images(repositoryName=in_ecr.path)["imageDetails"]
+        assert [image["imageDigest"] for image in left] == [second]
+    local = Target("local", "local", in_local.client.host)
+    first, second = put_builds(in_local, 2)
+    for _ in range(2):
+        remove_images(local, in_local, [first])
+        assert in_local.client.head(in_local.path, "b1") is None
+        assert in_local.client.head(in_local.path, "b2") == second
 
 
 def test_all_pages_of_the_tags_are_read(in_local: Repository) -> None:

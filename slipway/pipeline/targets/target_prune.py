@@ -1,0 +1,89 @@
+"""Builds in the target that nothing needs any more: which they are, and their removal."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core import Event
+from slipway.matrix import image_tag, repository_name, select_images
+from slipway.pipeline.checkout import Checkout
+from slipway.pipeline.settings import Settings
+from slipway.pipeline.targets.aliases import open_target
+from slipway.registry import Repository, alias_journal, promoted_digests, remove_images
+
+_JOURNAL = re.compile(r"journal-(.+)-\d{5}")
+_ASKED_AT_ONCE = 8
+_ROLLBACKS = 2  # what an alias names, and what one rollback would have it name
+
+
+@dataclass(frozen=True)
+class OldBuild:
+    """A build that can go: the tags that name it, and what refers to it (bills of materials)."""
+
+    repository: str
+    tags: tuple[str, ...]
+    digest: str
+    referrers: tuple[str, ...]
+
+
+def prune_target(
+    root: Path, settings: Settings, names: Sequence[str], *, apply: bool
+) -> list[OldBuild]:
+    """Old builds of the images named (all by default) in the target; removed where `apply`.
+
+    A build stays where it is the current one of its image, where any tag that is no build's names
+    it, and where an alias named it before its last promotion, for a rollback.
+    """
+    checkout = Checkout.at(root)
+    prefix = checkout.matrix.repository_prefix
+    inputs = checkout.inputs(checkout.matrix.images)
+    current = {
+        image.name: image_tag(image, inputs[image.name].build_id)
+        for image in checkout.matrix.images
+    }
+    old: dict[str, set[str]] = defaultdict(set)  # repository -> beginnings of builds' tags
+    for image in select_images(checkout.matrix, names):
+        old[repository_name(image, prefix)].add(current[image.name][:-12])
+    found: list[OldBuild] = []
+    with open_target(checkout, settings) as (target, client, on_event):
+        for path, beginnings in sorted(old.items()):
+            repository = Repository(client, path)
+            builds = _old_builds(repository, beginnings, set(current.values()))
+            found += builds
+            for build in builds if apply else ():
+                # What refers to it first: a run that is killed in between leaves no orphans.
+                remove_images(target, repository, [*build.referrers, build.digest])
+                text = f"removed {build.digest} ({', '.join(build.tags)})"
+                on_event(Event("notice", f"repository {repository.name()}", text=text))
+    return found
+
+
+def _old_builds(repository: Repository, beginnings: set[str], current: set[str]) -> list[OldBuild]:
+    """The builds that can go, of the images whose builds' tags begin so."""
+    client, path = repository.client, repository.path
+    tags: dict[str, list[str]] = defaultdict(list)
+    listed = client.tags(path)
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        digests = list(pool.map(lambda tag: client.head(path, tag), listed))
+    for tag, digest in zip(listed, digests, strict=True):
+        if digest is not None:  # else it was removed in this moment
+            tags[digest].append(tag)
+    aliases = {journal[1] for tag in listed if (journal := _JOURNAL.fullmatch(tag))}
+    needed: set[str] = set()
+    for alias in sorted(aliases):
+        needed.update(promoted_digests(alias_journal(repository, alias))[-_ROLLBACKS:])
+
+    def is_old(tag: str) -> bool:
+        is_build = re.fullmatch(r"[0-9a-f]{12}", tag[-12:]) is not None
+        return is_build and tag[:-12] in beginnings and tag not in current
+
+    return [
+        OldBuild(path, tuple(names), digest, tuple(client.referrers(path, digest)))
+        for digest, names in sorted(tags.items(), key=lambda item: item[1])
+        if digest not in needed and all(map(is_old, names))
+    ]
