@@ -112,7 +112,7 @@ def task_command(
 
 
 def drop_output() -> None:
-    """Send nowhere what is still to be printed: the reader has what it wanted (`inv ... | head`).
+    """Send nowhere what is still to be printed: the reader has what it wanted (a pipe into head).
 
     Python would complain again when it flushes stdout at exit
     (docs.python.org/3/library/signal.html, SIGPIPE).
