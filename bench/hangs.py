@@ -44,7 +44,7 @@ FAULTS = {
     "exit": r"ended",
     "starved": r"slower|starved",
     "network": r"no answer from",
-    "kernel": r"same call|synchronize",
+    "kernel": r"has not begun with it",
 }
 #: No hang: the words that a report may say, should there be one.
 PAUSES = {
@@ -54,7 +54,7 @@ PAUSES = {
     "debugger": r"in an interactive debugger|held by a debugger",
     "loading": r"in loading",
 }
-NO_NAME = {"shape", "kernel", "network", "order"}
+NO_NAME = {"shape", "network", "order"}
 NEED_GPU = {"kernel"}
 
 

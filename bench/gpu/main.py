@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.gpu import collectives, failures, health, host, stopping, training
+from bench.gpu import collectives, failures, health, host, stopping, training, watching
 from bench.gpu.bench import Bench
 from bench.gpu.report import NotHereError, Result, summary
 from bench.gpu.running import OutOfTimeError
@@ -21,6 +21,7 @@ from bench.gpu.running import OutOfTimeError
 #: Each part with the seconds that it may take at most, in the order in which they run.
 PARTS: dict[str, tuple[Callable[[Bench, Result], None], int]] = {
     "allreduce": (collectives.allreduce, 180),
+    "watching": (watching.watching, 300),
     "two_nodes": (collectives.two_nodes, 120),
     "preflight": (health.preflight, 90),
     "kill9": (failures.kill9, 120),

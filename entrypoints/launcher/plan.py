@@ -175,6 +175,8 @@ def _changes(
     if gpus.count:
         why = "a failed collective ends its rank (HyperPod recipes)"
         changes.append(unless_set(env, "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", why))
+        why = "a report of a hang tells which GPU has not begun with a collective"
+        changes.append(unless_set(env, "TORCH_NCCL_ENABLE_TIMING", "1", why))
     why = "a rank that a signal ends shows where it was (SIGSEGV, SIGBUS, SIGFPE, SIGABRT)"
     changes.append(unless_set(env, "PYTHONFAULTHANDLER", "1", why))
     done = context.settings.text("done-file")

@@ -9,8 +9,10 @@ it found: four small messages a node and round, and rounds grow rarer while noth
 from __future__ import annotations
 
 import queue
+import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +22,20 @@ from launcher import events
 from launcher.causes import HANG, RANK_ENDED, Cause
 from launcher.peers import Peers
 from launcher.ranks import rank_processes, stall
-from launcher.ranks.gpu_query import query_gpus
-from launcher.ranks.network_trouble import silent_connections
+from launcher.ranks.collectives import parse_answer
 from launcher.ranks.rank_commands import RankLayout
+from launcher.ranks.rank_resources import query_gpus, silent_connections
 from launcher.ranks.rank_sample import (
+    GROUPS,
+    SIGNAL_SECONDS,
+    THREADS,
     RankTracker,
     StackFile,
     answering_process,
-    dump_all_threads,
+    gather,
     rank_number,
 )
-from launcher.ranks.stall import HANG_KIND, RankRow, RankShare, StallReport
+from launcher.ranks.stall import HANG_KIND, RankPace, RankRow, StallReport
 
 #: How long node 0 waits for the rows of nodes that do not answer.
 ANSWER_SECONDS = 3.0
@@ -40,6 +45,13 @@ CHILD_SECONDS = 2.0
 #: Of a rank's workers, how many are asked for their stacks, and how long each has.
 MOST_WORKERS = 8
 WORKER_SECONDS = 0.3
+#: Of the straggler watch: samples a window, and over how many windows it looks.
+WINDOW_SAMPLES, WINDOW_WAITS = 60, 600
+LOOKS = (2, 4, 8, 16, 32)
+#: Who has been named is named again when others wait for it this much more or less of the time.
+CHANGED_SHARE = 0.2
+#: A rank is as fast as the others again when they wait for it less than this.
+AGAIN_SHARE = stall.SLOWER_SHARE / 2
 TOPICS = (
     "stall-seen", "stall-over", "stall-ask", "stall-rows", "stall-report", "pace", "stragglers",
 )  # fmt: skip
@@ -94,6 +106,7 @@ class HangWatch:
         self._stalled = False
         self._cut_at: float | None = None
         self._reports = 0
+        self._untold = False
         self._judge = RoundJudge(layout, peers, options) if layout.node_rank == 0 else None
         for topic in TOPICS:
             peers.topics[topic] = self._receiver(topic)
@@ -159,7 +172,9 @@ class HangWatch:
                 self._look_for_stall(now)
                 if self._judge is not None:
                     self._judge.tick(now)
-                due = max(due + interval, time.monotonic() + interval / 2)
+                # Never in step with the ranks: whose steps take as long would always be seen at
+                # the same point of them.
+                due = time.monotonic() + interval * random.uniform(0.5, 1.5)  # noqa: S311
                 continue
             if item is None:
                 return
@@ -192,7 +207,7 @@ class HangWatch:
         self._find(now)
         for tracker in self._trackers.values():
             if not tracker.gone:
-                tracker.take(now, tracker.file.read())
+                tracker.take(now, tracker.file.main_stack())
                 tracker.file.ask()
         if now >= self._child_at:
             self._child_at = now + CHILD_SECONDS
@@ -211,7 +226,9 @@ class HangWatch:
             rank = rank_number(pid)
             if pid in known or rank < 0:
                 continue
-            tracker = RankTracker(rank, pid, StackFile(self._options.stack_dir, pid))
+            patience = min(SIGNAL_SECONDS, self._options.after / 4)
+            file = StackFile(self._options.stack_dir, pid, patience=patience)
+            tracker = RankTracker(rank, pid, file)
             tracker.begin(now)
             self._trackers[rank] = tracker
         alive = sum(not tracker.gone for tracker in self._trackers.values())
@@ -238,9 +255,15 @@ class HangWatch:
     def _rows(self, now: float) -> list[dict[str, object]]:
         """One row for each rank of this node."""
         gpus = query_gpus() if self._options.gpus else []
+        files = {str(rank): t.file for rank, t in self._trackers.items() if not t.gone}
+        answers = gather(files, GROUPS)
         rows = []
         for rank, tracker in sorted(self._trackers.items()):
-            row = {**tracker.row(now), "host": self._host}
+            groups, trouble = parse_answer(answers.get(str(rank), ""))
+            row = {**tracker.row(now), "host": self._host, "groups": groups}
+            if trouble and not self._untold:
+                self._untold = True
+                events.emit("warning", text=f"rank {rank} can not list its collectives: {trouble}")
             if not tracker.gone and tracker.place.waits:
                 silent = silent_connections(tracker.pid)
                 if silent:
@@ -286,8 +309,8 @@ class HangWatch:
             name = f"{'0-odd-' if rank in report.ranks else ''}rank{rank}"
             last[name] = tracker
             if not tracker.gone:
-                files[name] = StackFile(self._options.stack_dir, tracker.pid, threads=True)
-        texts = dump_all_threads(files)
+                files[name] = tracker.file
+        texts = gather(files, THREADS)
         for rank in report.ranks:
             if rank in self._trackers and not self._trackers[rank].gone:
                 texts.update(self._worker_stacks(rank))
@@ -307,22 +330,27 @@ class HangWatch:
         family = rank_processes.descendants(pid, rank_processes.process_table())
         for process in family[:MOST_WORKERS]:
             name = f"0-odd-rank{rank}-worker{process.pid}"
-            file = StackFile(self._options.stack_dir, process.pid, pid, threads=True)
-            texts.update(dump_all_threads({name: file}, WORKER_SECONDS))
+            file = StackFile(self._options.stack_dir, process.pid, pid)
+            file.signal()
+            deadline = time.monotonic() + WORKER_SECONDS
+            while time.monotonic() < deadline and not texts.get(name):
+                time.sleep(0.05)
+                texts[name] = file.read(THREADS)
         return texts
 
     def _pace(self) -> None:
-        """After each window, what share of it each rank has waited."""
+        """After each window, how long each rank has waited in it."""
         alive = [tracker for tracker in self._trackers.values() if not tracker.gone]
         if self._layout.world < 2 or not alive:
             return
-        if min(tracker.samples for tracker in alive) < stall.MIN_SAMPLES:
+        if min(tracker.samples for tracker in alive) < WINDOW_SAMPLES:
             return
-        shares = [
+        paces = [
             {
                 "rank": tracker.rank,
-                "share": round(tracker.waiting / tracker.samples, 3),
                 "samples": tracker.samples,
+                "waits": tracker.waits,
+                "wait": tracker.wait,
                 "work": next((where for where, _ in tracker.work.most_common(1)), "")[:160],
                 "starved": tracker.starved > tracker.samples / 2,
             }
@@ -330,8 +358,7 @@ class HangWatch:
         ]
         for tracker in alive:
             tracker.new_window()
-        # A rank that waits for good is the stall's, not the straggler's.
-        self._peers.announce("pace", {"host": self._host, "shares": shares}, node=0)
+        self._peers.announce("pace", {"host": self._host, "paces": paces}, node=0)
 
 
 def _tracker_text(tracker: RankTracker, now: float, *, has_stack: bool) -> str:
@@ -416,48 +443,78 @@ class RoundJudge:
 
 
 class PaceJudge:
-    """Node 0's straggler watch: a rank counts when two windows in a row say so."""
+    """Node 0's straggler watch, over the last windows of each rank."""
 
     def __init__(self, layout: RankLayout, peers: Peers) -> None:
         self._layout = layout
         self._peers = peers
-        self._shares: dict[int, RankShare] = {}
+        self._paces: dict[int, deque[RankPace]] = {}
         self._windows = 0
-        self._before: set[int] = set()
-        self._named: dict[int, str] = {}
+        self._until = 0
+        #: Of those who have been named: the share of time that others have waited for each.
+        self._named: dict[int, float] = {}
 
     def receive(self, data: Mapping[str, Any]) -> None:
         """One node's window."""
-        for row in data["shares"]:
-            share = RankShare(
+        paused = False
+        for row in data["paces"]:
+            pace = RankPace(
                 rank=int(row["rank"]),
                 host=str(data["host"])[:255],
-                share=float(row["share"]),
                 samples=int(row["samples"]),
+                waits=tuple(max(0, int(wait)) for wait in row["waits"][:WINDOW_WAITS]),
                 work=str(row["work"])[:160],
                 starved=bool(row["starved"]),
             )
-            self._shares[share.rank] = share
+            self._paces.setdefault(pace.rank, deque(maxlen=LOOKS[-1])).append(pace)
+            longest = max(int(row["wait"]), *pace.waits, 0)
+            paused = paused or self._joined(pace.rank, LOOKS[-1]).is_pause(longest)
+        if paused:
+            # Nodes' windows end at unlike times: some that are yet to come hold a part of it.
+            self._until = self._windows + 2 * self._layout.nodes
+        if self._windows < self._until:
+            self._paces.clear()
         self._windows += 1
         # Every node sends one message a window: as many as there are nodes make a whole one.
-        if self._windows % self._layout.nodes == 0 and len(self._shares) == self._layout.world:
+        if self._windows % self._layout.nodes == 0 and len(self._paces) == self._layout.world:
             self._judge()
 
     def _judge(self) -> None:
-        slow = stall.find_stragglers(list(self._shares.values()))
-        ranks = {share.rank for share, _ in slow}
+        """The newest windows first: what they do not tell for sure, more of them may.
+
+        Older windows are forgotten once the newest say that a named rank is slow no more.
+        """
+        newest = {lost.pace.rank: lost for lost in self._look(LOOKS[0])}
+        slow = {rank: lost for rank, lost in newest.items() if lost.sure}
+        for windows in LOOKS[1:]:
+            for lost in self._look(windows):
+                rank = lost.pace.rank
+                if lost.sure and rank in newest and newest[rank].share >= AGAIN_SHARE:
+                    slow.setdefault(rank, lost)
         texts = []
-        for share, lost in slow:
-            if share.rank in self._before and share.rank not in self._named:
-                self._named[share.rank] = share.host
-                texts.append(stall.describe_straggler(share, lost))
-        for rank, host in list(self._named.items()):
-            if rank not in ranks and rank not in self._before:
+        for rank, lost in slow.items():
+            told = self._named.get(rank)
+            if told is None or abs(lost.share - told) >= CHANGED_SHARE:
+                self._named[rank] = lost.share
+                texts.append(stall.describe_straggler(lost))
+        for rank, lost in newest.items():
+            if rank in self._named and lost.share < AGAIN_SHARE:
                 del self._named[rank]
-                texts.append(f"rank {rank} [host {host}] is as fast as the others again")
-        self._before = ranks
+                texts.append(f"rank {rank} [host {lost.pace.host}] is as fast as the others again")
+                for old in self._paces.values():
+                    while len(old) > LOOKS[0]:
+                        old.popleft()
         if texts:
             self._peers.announce("stragglers", {"texts": texts[:8]})
+
+    def _look(self, windows: int) -> list[stall.LostShare]:
+        return stall.find_lost_shares([self._joined(rank, windows) for rank in sorted(self._paces)])
+
+    def _joined(self, rank: int, windows: int) -> RankPace:
+        first, *rest = list(self._paces[rank])[-windows:]
+        for pace in rest:
+            first = first.joined(pace)
+        return first
 
 
 def report_to_wire(report: StallReport) -> dict[str, Any]:

@@ -7,10 +7,13 @@ compiler); CPU time alone is none, because a wait may spin: NCCL's do.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,15 +21,21 @@ from launcher.ranks import call_stack, rank_processes
 from launcher.ranks.call_stack import DEBUGGER, OWN, Stack, StackPlace
 
 PROC = rank_processes.PROC
-#: As in user_python/site/sitecustomize.py: the main thread's stack, and all threads' stacks.
-MAIN_SIGNAL, ALL_SIGNAL = signal.SIGRTMAX - 6, signal.SIGRTMAX - 7
+#: As in user_python/site/: what may be asked, and the files of the answers.
+MAIN, THREADS, GROUPS = "m", "t", "c"
+SUFFIXES = {MAIN: "", THREADS: ".threads", GROUPS: ".groups"}
+#: On this one, too, all threads' stacks are written.
+STACK_SIGNAL = signal.SIGWINCH
+SIGNAL_SECONDS = 5.0
+#: Where in the kernel a thread waits for a signal (wchan): pause, sigsuspend, sigwait.
+_SIGNAL_WAIT = re.compile(r"pause|sigsuspend|sigtimedwait")
 TICKS = os.sysconf("SC_CLK_TCK")
 #: Less I/O between two samples is a heartbeat, not work.
 WORK_BYTES = 16384
 #: A child that uses less of a core is idle.
 CHILD_SHARE = 0.1
-#: faulthandler writes 100 frames a thread at most; a longer text is not its own.
-STACK_BYTES = 1 << 20
+#: 100 frames a thread at most; a longer text is no answer.
+ANSWER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -104,41 +113,102 @@ def tracer(pid: int) -> int:
 
 
 class StackFile:
-    """A file to which one process writes its stacks on a signal.
+    """Where one process answers questions of where it stands.
 
-    `name` is the process's number in its own PID namespace, where that is another than ours.
+    Its own thread is asked first, through a pipe (user_python/site/rank_answers.py). A process that
+    has none, or whose thread has not answered for `patience` seconds, is sent a signal, at most
+    once in that time. `name` is its number in its own PID namespace, where that is another.
     """
 
-    def __init__(self, directory: Path, pid: int, name: int = 0, *, threads: bool = False) -> None:
+    def __init__(
+        self, directory: Path, pid: int, name: int = 0, *, patience: float = SIGNAL_SECONDS
+    ) -> None:
         self.pid = pid
-        self._path = directory / f"{name or pid}{'.threads' if threads else ''}"
-        self._number = ALL_SIGNAL if threads else MAIN_SIGNAL
-        self._asked = False
+        self._base = f"{directory}/{name or pid}"
+        self._patience = patience
+        self._asked: dict[str, float] = {}
+        self._signalled = time.monotonic()
+        self._unread = False
+        self._cut = 0
 
-    def ask(self) -> bool:
-        """Have the stack written; False where that cannot be, or the last one has not come.
+    def ask(self, question: str = MAIN) -> bool:
+        """Put one question; False where it can not be put, or is being waited for."""
+        now = time.monotonic()
+        asked = self._asked.get(question)
+        if asked is not None and not self.read(question):
+            if now - asked >= self._patience:
+                self._signal(now)
+            return False
+        if not self._write(question):
+            if now - self._signalled >= self._patience:
+                self._signal(now)
+            return False
+        self._asked[question] = now
+        return True
 
-        A stopped process keeps signals until it goes on: one is enough. And where there is no
-        handler, the signal would end the process.
-        """
+    def _write(self, question: str) -> bool:
+        """Into the pipe; False where nobody reads it: no such thread, or another program now."""
         try:
-            if self._asked and not self._path.stat().st_size:
-                return False
-            if not rank_processes.catches_signal(self.pid, self._number):
-                return False
-            os.truncate(self._path, 0)
+            pipe = os.open(f"{self._base}.ask", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            return False  # no such file: a program that is not Python, or has not begun
-        self._asked = bool(rank_processes.send_signal([self.pid], self._number))
-        return self._asked
+            return False
+        try:
+            self._cut_back(question)
+            os.write(pipe, question.encode())
+        except OSError:
+            return False
+        finally:
+            os.close(pipe)
+        return True
 
-    def read(self) -> str:
+    def _signal(self, now: float) -> None:
+        """Have faulthandler write all threads' stacks, where that harms nothing.
+
+        Where there is no handler the signal is lost. A script that waits for signals itself would
+        take this one for what it waits for; a stopped one would be given it when it goes on.
+        """
+        self._signalled = now
+        use = read_use(self.pid)
+        if use is None or use.state in "Tt" or _SIGNAL_WAIT.search(system_call(self.pid)):
+            return
+        if rank_processes.catches_signal(self.pid, STACK_SIGNAL):
+            with contextlib.suppress(OSError):
+                self._cut_back(THREADS)
+                self._unread = bool(rank_processes.send_signal([self.pid], STACK_SIGNAL))
+
+    def _cut_back(self, question: str) -> None:
+        path = self._base + SUFFIXES[question]
+        self._cut += os.stat(path).st_size  # noqa: PTH116 - often
+        os.truncate(path, 0)
+
+    def written(self) -> int:
+        """Bytes of all answers so far: what a process has written for us, not for itself."""
+        total = self._cut
+        for suffix in SUFFIXES.values():
+            with contextlib.suppress(OSError):
+                total += os.stat(self._base + suffix).st_size  # noqa: PTH116 - often
+        return total
+
+    def signal(self) -> None:
+        """Without the thread, now: for those who can have none (a data loader's workers)."""
+        self._signal(time.monotonic())
+
+    def read(self, question: str = MAIN) -> str:
         """What has been written since it was asked for."""
         try:
-            with self._path.open("rb") as file:
-                return file.read(STACK_BYTES).decode("utf-8", errors="replace")
+            with open(self._base + SUFFIXES[question], "rb") as file:  # noqa: PTH123 - often
+                return file.read(ANSWER_BYTES).decode("utf-8", errors="replace")
         except OSError:
             return ""
+
+    def main_stack(self) -> Stack:
+        """The main thread's stack, however it has come since it was last asked for."""
+        text = self.read()
+        if text:
+            return call_stack.parse_stack(text)
+        text = self.read(THREADS) if self._unread else ""
+        self._unread = self._unread and not text
+        return call_stack.main_stack(text)
 
 
 @dataclass
@@ -151,6 +221,7 @@ class RankTracker:
     stack: Stack = ()
     place: StackPlace = field(default_factory=lambda: StackPlace(call_stack.UNKNOWN, "", ""))
     use: ProcessUse = field(default_factory=ProcessUse)
+    written: int = 0
     gone: bool = False
     #: Monotonic times: since when it has been in this place; since when without progress.
     since: float = 0.0
@@ -161,12 +232,13 @@ class RankTracker:
     cpu_share: float = 0.0
     ready_share: float = 0.0
     child: str = ""
-    #: Samples of the current window of the straggler watch: how many, how many waiting, and where
-    #: the rank was in the others.
+    #: Of the current window of the straggler watch: how many samples, the lengths of the waits that
+    #: ended in it, and where the rank was in the other samples. `wait` is the one that goes on.
     samples: int = 0
-    waiting: int = 0
+    waits: list[int] = field(default_factory=list)
+    wait: int = 0
     work: Counter[str] = field(default_factory=Counter)
-    starved: float = 0.0
+    starved: int = 0
     _mark: tuple[float, ProcessUse] | None = None
     _children: dict[int, tuple[float, int]] = field(default_factory=dict)
 
@@ -178,8 +250,8 @@ class RankTracker:
             self.use = use
             self._mark = (now, use)
 
-    def take(self, now: float, text: str) -> None:
-        """One sample: the stack's text ("" where none came) beside what /proc says."""
+    def take(self, now: float, stack: Stack) -> None:
+        """One sample: the stack (empty where none came) beside what /proc says."""
         use = read_use(self.pid)
         if use is None:
             # It ended after it was last seen, and before whatever its end has caused.
@@ -187,7 +259,6 @@ class RankTracker:
             self.since = self.seen
             return
         self.seen = now
-        stack = call_stack.parse_stack(text)
         moved = False
         if stack:
             self.answered = now
@@ -197,16 +268,16 @@ class RankTracker:
             self.stack = stack
         if moved:
             self.since = now
-        if moved or self._worked(use, len(text)):
+        written = self.file.written()
+        if moved or self._worked(use, written - self.written):
             self.idle_since = now
-        self.use = use
+        self.use, self.written = use, written
         self._measure(now, use)
         self._count()
 
-    def _worked(self, use: ProcessUse, own_bytes: int) -> bool:
-        """Whether there was I/O or paging; its own stack's bytes are ours, not the rank's."""
-        paged = use.faults > self.use.faults
-        return paged or use.io - self.use.io - own_bytes > WORK_BYTES
+    def _worked(self, use: ProcessUse, answers: int) -> bool:
+        """Whether there was I/O or paging; bytes of answers are ours, not the rank's."""
+        return use.faults > self.use.faults or use.io - self.use.io - answers > WORK_BYTES
 
     def _measure(self, now: float, use: ProcessUse) -> None:
         """Shares over at least two seconds: CPU time is counted in steps of 10 ms."""
@@ -221,16 +292,18 @@ class RankTracker:
     def _count(self) -> None:
         self.samples += 1
         if self.place.waits:
-            self.waiting += 1
+            self.wait += 1
         else:
+            self.waits += [self.wait] if self.wait else []
+            self.wait = 0
             self.work[self.place.where] += 1
         if self.ready_share > 0.5:
             self.starved += 1
 
     def new_window(self) -> None:
         """Begin to count anew."""
-        self.samples = self.waiting = 0
-        self.starved = 0.0
+        self.samples = self.starved = 0
+        self.waits = []
         self.work.clear()
 
     def look_at_children(self, now: float, seconds: float) -> None:
@@ -247,7 +320,7 @@ class RankTracker:
                 continue
             seen[process.pid] = (use.cpu, use.io)
             cpu, io = self._children.get(process.pid, (use.cpu, use.io))
-            own = rank_processes.catches_signal(process.pid, MAIN_SIGNAL)
+            own = rank_processes.catches_signal(process.pid, STACK_SIGNAL)
             busy = use.cpu - cpu > CHILD_SHARE * seconds or use.io - io > WORK_BYTES
             if busy and not own:
                 self.child = process.name
@@ -313,25 +386,36 @@ def rank_number(pid: int) -> int:
 
 def answering_process(pid: int, directory: Path) -> int:
     """The process of a rank that has a stack file: itself, or what a shell wrapper has started."""
-    if (directory / str(pid)).exists():
+    if (directory / f"{pid}.threads").exists():
         return pid
     for process in rank_processes.descendants(pid, rank_processes.process_table()):
-        if (directory / str(process.pid)).exists():
+        if (directory / f"{process.pid}.threads").exists():
             return process.pid
     return pid
 
 
-def dump_all_threads(files: dict[str, StackFile], patience: float = 1.0) -> dict[str, str]:
-    """All threads' stacks of each process, as far as they come within `patience` seconds."""
-    asked = {name: file for name, file in files.items() if file.ask()}
+def gather(files: Mapping[str, StackFile], question: str, patience: float = 1.0) -> dict[str, str]:
+    """Each process's answer to one question, as far as they come within `patience` seconds.
+
+    Of those who do not answer by themselves, stacks are had by the signal, at half time.
+    """
+    unasked = {name for name, file in files.items() if not file.ask(question)}
+    began = time.monotonic()
+    half = began + (patience / 2 if len(unasked) < len(files) else 0.0)
+    signalled = question != THREADS
     texts: dict[str, str] = {}
-    deadline = time.monotonic() + patience
-    while asked:
-        time.sleep(0.05)
+    while len(unasked) < len(files) or not signalled:
+        now = time.monotonic()
+        if not signalled and now >= half:
+            signalled = True
+            for file in (file for name, file in files.items() if not texts.get(name)):
+                file.signal()
+            unasked = set()
+        time.sleep(0.02)
         # A dump grows line by line: it is whole when it has not grown since the last look.
-        again = {name: file.read() for name, file in asked.items()}
+        again = {name: file.read(question) for name, file in files.items() if name not in unasked}
         whole = all(text and text == texts.get(name) for name, text in again.items())
         texts = again
-        if whole or time.monotonic() > deadline:
+        if (whole and not (unasked and not signalled)) or now - began > patience:
             break
     return texts

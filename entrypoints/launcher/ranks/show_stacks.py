@@ -11,7 +11,7 @@ from launcher.causes import FAILED, OK
 from launcher.options import parse_flags
 from launcher.ranks.call_stack import find_place, main_stack
 from launcher.ranks.rank_processes import PROC, read_environment
-from launcher.ranks.rank_sample import StackFile, dump_all_threads
+from launcher.ranks.rank_sample import THREADS, StackFile, gather
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _watched(pid: int, env: Mapping[str, str], rank: int) -> WatchedRank | None:
             return None
     except OSError:
         return None  # another user's process
-    file = StackFile(directory, pid, inner, threads=True)
+    file = StackFile(directory, pid, inner)
     return WatchedRank(env.get("LAUNCH_JOB_ID", ""), rank, pid, file)
 
 
@@ -73,7 +73,7 @@ def print_stacks(words: Sequence[str], env: Mapping[str, str]) -> int:
     flags, given = parse_flags(words, words=1)
     job = given[0] if given else env.get("LAUNCH_JOB_ID", "")
     ranks = find_watched(job)
-    texts = dump_all_threads({str(one.pid): one.file for one in ranks})
+    texts = gather({str(one.pid): one.file for one in ranks}, THREADS)
     if "json" in flags:
         rows = [
             {"job": one.job, "rank": one.rank, "pid": one.pid, "stacks": texts.get(str(one.pid))}

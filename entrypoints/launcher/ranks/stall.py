@@ -10,12 +10,19 @@ for as long as the user has set: a rank that evaluates, compiles or is being deb
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.ranks.call_stack import BACKWARD, COLLECTIVE, DEBUGGER, DEVICE, joined_ranks
+from launcher.ranks.collectives import (
+    GroupOps,
+    OddCollective,
+    find_odd_collective,
+    groups_from_wire,
+)
 
 WAITING, HANG_KIND = "waiting", "hang"
 #: Functions that end a process group: who is in one early has left the others' collective out.
@@ -44,6 +51,7 @@ class RankRow:
     network: str = ""
     memory: tuple[int, int] | None = None
     busy: int = -1
+    groups: Mapping[str, GroupOps] = field(default_factory=dict)
 
     @property
     def waits(self) -> bool:
@@ -79,6 +87,7 @@ def row_from_wire(data: Mapping[str, Any]) -> RankRow:
             network=str(data.get("network", ""))[:160],
             memory=(int(memory[0]), int(memory[1])) if memory else None,
             busy=int(data.get("busy", -1)),
+            groups=groups_from_wire(data.get("groups", {})),
         )
     except (KeyError, TypeError, IndexError, OverflowError) as error:
         raise ValueError(f"not a rank's row: {error!r}") from error
@@ -108,7 +117,8 @@ def judge_stall(rows: Sequence[RankRow], *, after: float, hang: float) -> StallR
     """
     still = [row for row in rows if row.seconds >= after]
     waiting = [row for row in still if row.waits]
-    odd, why = _odd_ones(rows, waiting)
+    unlike = find_odd_collective({row.rank: row.groups for row in rows if row.groups})
+    odd, why = _odd_ones(rows, waiting, unlike)
     if not waiting:
         # Nobody waits for anybody: only if none has made any progress is that worth a word.
         frozen = [
@@ -121,7 +131,11 @@ def judge_stall(rows: Sequence[RankRow], *, after: float, hang: float) -> StallR
     idle = min(row.idle for row in suspects)
     held = any(row.kind == DEBUGGER for row in suspects)
     hung = bool(hang) and not held and idle >= hang
-    text = _describe(rows, waiting, odd, why, hung=hung)
+    parts = [_headline(waiting, odd, why), *_describe(rows, waiting, odd, unlike)]
+    if hung:
+        parts.append(f"no progress for {idle:.0f} s")
+    parts += _describe_surroundings(rows)
+    text = "; ".join(parts)
     return StallReport(
         kind=HANG_KIND if hung else WAITING,
         ranks=tuple(row.rank for row in odd),
@@ -131,7 +145,9 @@ def judge_stall(rows: Sequence[RankRow], *, after: float, hang: float) -> StallR
     )
 
 
-def _odd_ones(rows: Sequence[RankRow], waiting: Sequence[RankRow]) -> tuple[list[RankRow], str]:
+def _odd_ones(
+    rows: Sequence[RankRow], waiting: Sequence[RankRow], unlike: OddCollective | None
+) -> tuple[list[RankRow], str]:
     if not waiting:
         return [], ""
     for kinds, why in (
@@ -145,6 +161,8 @@ def _odd_ones(rows: Sequence[RankRow], waiting: Sequence[RankRow]) -> tuple[list
     odd = [row for row in rows if not row.waits]
     if odd:
         return odd, "which has not come to it"
+    if unlike is not None:
+        return [row for row in rows if row.rank in unlike.ranks], unlike.why
     early = [row for row in rows if row.call in _ENDINGS and row.kind == COLLECTIVE]
     if 0 < len(early) <= len(rows) / 2:
         return early, "which is in another call"
@@ -174,28 +192,27 @@ def _describe(
     rows: Sequence[RankRow],
     waiting: Sequence[RankRow],
     odd: Sequence[RankRow],
-    why: str,
-    *,
-    hung: bool,
-) -> str:
-    parts = [_headline(waiting, odd, why)]
-    parts += [_rank_text(row) for row in odd[:NAMED_RANKS]]
+    unlike: OddCollective | None,
+) -> list[str]:
+    """The odd ranks, and what is known of the collective."""
+    parts = [_rank_text(row) for row in odd[:NAMED_RANKS]]
     if len(odd) > NAMED_RANKS:
         parts.append(f"and {len(odd) - NAMED_RANKS} more ranks")
-    if not odd:
+    if waiting and not odd:
         parts.append(
             "all are in the same call: unlike shapes or dtypes, the network between nodes, or a "
             "GPU kernel that does not end"
         )
         parts += _gpu_hint(rows)
-    if hung:
-        parts.append(f"no progress for {min(row.idle for row in odd or waiting):.0f} s")
+    if unlike is not None and {row.rank for row in odd} == set(unlike.ranks):
+        parts += unlike.details
+    return parts
+
+
+def _describe_surroundings(rows: Sequence[RankRow]) -> list[str]:
     broken = [f"rank {row.rank} [host {row.host}]: {row.network}" for row in rows if row.network]
-    parts += broken[:NAMED_RANKS]
     memory = describe_memory(rows)
-    if memory:
-        parts.append(memory)
-    return "; ".join(parts)
+    return [*broken[:NAMED_RANKS], *([memory] if memory else [])]
 
 
 def _headline(waiting: Sequence[RankRow], odd: Sequence[RankRow], why: str) -> str:
@@ -257,46 +274,87 @@ def _gib(mib: int) -> str:
 
 
 @dataclass(frozen=True)
-class RankShare:
-    """One window of the straggler watch for one rank: the share of samples in which it waited."""
+class RankPace:
+    """Some windows of the straggler watch for one rank.
+
+    `samples` are all samples, `waits` the lengths of its waits: samples in a row in which it was
+    seen waiting for others. A wait that goes on counts when it has ended.
+    """
 
     rank: int
     host: str
-    share: float
     samples: int
+    waits: tuple[int, ...]
     work: str
     starved: bool
+
+    def is_pause(self, wait: int) -> bool:
+        """Whether a wait is out of the usual: another rank evaluates, or writes a checkpoint."""
+        usual = sorted(self.waits)[len(self.waits) // 2] if self.waits else 0
+        return wait >= max(PAUSE_SAMPLES, PAUSE * usual)
+
+    def joined(self, later: RankPace) -> RankPace:
+        """This and what has been seen of the rank since."""
+        waits = (*self.waits, *later.waits)
+        return replace(later, samples=self.samples + later.samples, waits=waits)
 
 
 #: A rank that is a fifth slower than the others keeps them waiting for a sixth of the time.
 SLOWER_SHARE = 0.2 / 1.2
-#: What chance may hide of that, in a window of MIN_SAMPLES.
+#: What chance may hide of that.
 SLACK_SHARE = 0.03
-MIN_SAMPLES = 60
+#: A difference counts when chance alone makes one as large less than once in a million times.
+SURE = 5.0
+MIN_SAMPLES, MIN_WAITS = 120, 10
+#: A wait of so many samples, and so many times the usual length, is a pause.
+PAUSE_SAMPLES, PAUSE = 15, 6
+#: Waits that are seen in several samples each say less than as many samples taken apart.
+SAMPLES_A_WAIT = 6
 
 
-def find_stragglers(shares: Sequence[RankShare]) -> list[tuple[RankShare, float]]:
-    """The ranks that wait much less than the median of the others, with the difference."""
-    counted = [share for share in shares if share.samples >= MIN_SAMPLES]
-    slow = []
-    for one in counted:
-        others = sorted(other.share for other in counted if other is not one)
-        if not others:
-            continue
-        median = others[len(others) // 2]
-        if median - one.share >= SLOWER_SHARE - SLACK_SHARE:
-            slow.append((one, median - one.share))
-    return slow
+@dataclass(frozen=True)
+class LostShare:
+    """Of the time, the share for which others wait for a rank; `sure` if that is not by chance."""
+
+    pace: RankPace
+    share: float
+    sure: bool
 
 
-def describe_straggler(share: RankShare, lost: float) -> str:
+def find_lost_shares(paces: Sequence[RankPace]) -> list[LostShare]:
+    """For each rank, how much less it waits than the median of the others; [] for too few samples.
+
+    Nothing is sure where fewer than MIN_WAITS waits of the median rank have been seen.
+    """
+    lengths = [pace.samples for pace in paces]
+    if len(paces) < 2 or min(lengths) < MIN_SAMPLES:
+        return []
+    shares = [min(1.0, sum(pace.waits) / pace.samples) for pace in paces]
+    found = []
+    for number, (pace, own) in enumerate(zip(paces, shares)):
+        others = sorted(
+            (share, len(paces[other].waits))
+            for other, share in enumerate(shares)
+            if other != number
+        )
+        median, waits = others[len(others) // 2]
+        lost = median - own
+        weight = min(lengths[number], SAMPLES_A_WAIT * max(waits, 1))
+        chance = math.sqrt((median * (1 - median) + own * (1 - own)) / weight)
+        sure = waits >= MIN_WAITS and lost >= max(SLOWER_SHARE - SLACK_SHARE, SURE * chance)
+        found.append(LostShare(pace, lost, sure))
+    return found
+
+
+def describe_straggler(lost: LostShare) -> str:
     """``rank 3 [host b] is slower: others wait for it 23 % of the time``."""
+    pace = lost.pace
     text = (
-        f"rank {share.rank} [host {share.host}] is slower than the others, which wait for it "
-        f"{lost:.0%} of the time"
+        f"rank {pace.rank} [host {pace.host}] is slower than the others, which wait for it "
+        f"{lost.share:.0%} of the time"
     )
-    if share.work:
-        text += f"; it is mostly at {share.work}"
-    if share.starved:
+    if pace.work:
+        text += f"; it is mostly at {pace.work}"
+    if pace.starved:
         text += "; it is starved of CPU (ready to run, but without a core)"
     return text

@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 from launcher.ranks.call_stack import BACKWARD, COLLECTIVE, DEBUGGER, DEVICE, OWN
 from launcher.ranks.stall import (
     HANG_KIND,
-    MIN_SAMPLES,
     WAITING,
     RankRow,
-    RankShare,
     describe_memory,
-    find_stragglers,
     judge_stall,
     row_from_wire,
 )
@@ -144,29 +141,3 @@ def test_full_memory_names_zero_3() -> None:
 def test_a_row_that_is_none_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not a rank's row"):
         row_from_wire(data)
-
-
-def share(rank: int, waited: float, samples: int = MIN_SAMPLES) -> RankShare:
-    return RankShare(rank, f"h{rank}", waited, samples, "train.py:3 in f", starved=False)
-
-
-@given(st.integers(2, 16), st.floats(0.2, 0.9), st.floats(0.2, 3.0))
-def test_a_rank_a_fifth_slower_is_a_straggler(ranks: int, wait: float, slower: float) -> None:
-    # The others compute for `work` of a step and wait for the rest, of which the slow one's own
-    # lead is a part; it waits as long as all need for the collective itself.
-    work = 1.0
-    step = work * (1 + slower) + wait
-    shares = [share(r, (step - work) / step) for r in range(ranks - 1)]
-    shares.append(share(ranks - 1, wait / step))
-    lost = work * slower / step
-    names = [one.rank for one, _ in find_stragglers(shares)]
-    assert names == ([ranks - 1] if lost >= 0.2 / 1.2 - 0.03 + 1e-9 else [])
-
-
-@given(st.lists(st.floats(0.3, 0.42), min_size=2, max_size=16))
-def test_what_differs_by_chance_is_no_straggler(shares: list[float]) -> None:
-    assert find_stragglers([share(r, waited) for r, waited in enumerate(shares)]) == []
-
-
-def test_too_few_samples_say_nothing() -> None:
-    assert find_stragglers([share(0, 0.9, 10), share(1, 0.0, 10)]) == []

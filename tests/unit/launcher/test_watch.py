@@ -20,7 +20,7 @@ import pytest
 from launcher.peers import LonePeers
 from launcher.ranks import STACK_SITE, HangWatch, RankLayout, StallReport, WatchOptions
 from launcher.ranks import show_stacks as stacks
-from launcher.ranks.rank_sample import ALL_SIGNAL, MAIN_SIGNAL, read_use
+from launcher.ranks.rank_sample import GROUPS, STACK_SIGNAL, StackFile, gather, read_use
 
 #: A stand-in for torch.distributed: what counts is the file that a frame is in.
 C10D = """
@@ -123,7 +123,7 @@ def test_the_rank_that_others_wait_for_is_named_and_hangs(
     with ranks_of(tmp_path, kind if kind != "exit" else "asleep") as ranks:
         with watching(tmp_path, ranks, 2.0) as reports:
             if kind == "exit":
-                until(lambda: (tmp_path / "stacks" / f"{ranks[1].pid}").exists())
+                until(lambda: (tmp_path / "stacks" / f"{ranks[1].pid}.threads").exists())
                 until(lambda: reports)
                 reports.clear()
                 ranks[1].kill()
@@ -160,27 +160,127 @@ def test_no_ranks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "run here" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [MAIN_SIGNAL, ALL_SIGNAL])
-def test_a_signal_that_comes_while_a_rank_ends_is_ignored(tmp_path: Path, number: int) -> None:
-    (tmp_path / "stacks").mkdir()
-    script = "print('begun', flush=True); input()"
-    env = {
+def rank_env(tmp_path: Path, number: int = 0) -> dict[str, str]:
+    (tmp_path / "stacks").mkdir(exist_ok=True)
+    return {
         **os.environ, "PYTHONPATH": str(STACK_SITE), "LAUNCH_SCRATCH": str(tmp_path),
-        "RANK": "0", "LOCAL_RANK": "0",
+        "RANK": str(number), "LOCAL_RANK": str(number),
     }  # fmt: skip
+
+
+@contextmanager
+def python_rank(
+    tmp_path: Path, code: str, program: str = sys.executable
+) -> Iterator[subprocess.Popen[str]]:
+    """One that has said its first word."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", script], env=env, **pipes) as rank:
+    argv = [program, "-c", code]
+    with subprocess.Popen(argv, env=rank_env(tmp_path), **pipes) as rank:
+        try:
+            assert rank.stdout is not None
+            assert rank.stdout.readline() == "begun\n"
+            yield rank
+        finally:
+            rank.kill()
+
+
+#: What makes the thread begin, without torch.
+TORCH = "sys.meta_path[0].find_spec('torch.distributed.distributed_c10d')"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_question_that_comes_while_a_rank_ends_or_replaces_itself_harms_nothing(
+    tmp_path: Path, replaced: bool
+) -> None:
+    # The shell reads its line and then ends with 7, as nothing else here does.
+    end = "os.execl('/bin/sh', 'sh', '-c', 'read x; exit 7')" if replaced else "sys.exit(7)"
+    code = f"import os, sys; {TORCH}; print('begun', flush=True); os.read(0, 1); {end}"
+    with python_rank(tmp_path, code) as rank:
+        file = StackFile(tmp_path / "stacks", rank.pid, patience=0.0)
+        assert file.ask()
         assert rank.stdin is not None
-        assert rank.stdout is not None
-        assert rank.stdout.readline() == "begun\n"
-        rank.stdin.write("\n")
+        rank.stdin.write("\n\n")
         rank.stdin.flush()
         while rank.poll() is None:
+            file.ask()
             with contextlib.suppress(ProcessLookupError):
-                os.kill(rank.pid, number)
-            # Each one interrupts the rank: without a pause it would not come to its end.
+                os.kill(rank.pid, STACK_SIGNAL)  # also without a look for a handler
+            # Each signal interrupts the rank: without a pause it would not come to its end.
             time.sleep(0.001)
-        assert rank.returncode == 0
+        assert rank.returncode == 7
+
+
+WAITS = {
+    "pause": "signal.pause()",
+    "sigwait": "signal.sigwait({signal.SIGUSR1})",
+    "sigwaitinfo": "signal.sigwaitinfo({signal.SIGUSR1})",
+    "sleep": "time.sleep(600)",
+    "select": "select.select([], [], [], 600)",
+    "read": "os.read(0, 1)",
+}
+
+
+@pytest.mark.parametrize("torch", [True, False])
+@pytest.mark.parametrize("call", list(WAITS))
+def test_being_looked_at_interrupts_no_call_of_the_script(
+    tmp_path: Path, call: str, torch: bool
+) -> None:
+    code = (
+        f"import os, select, signal, sys, time; {TORCH if torch else ''}\n"
+        f"print('begun', flush=True); {WAITS[call]}; print('went on', flush=True)"
+    )
+    with python_rank(tmp_path, code) as rank:
+        until(lambda: (use := read_use(rank.pid)) and use.state == "S")
+        file = StackFile(tmp_path / "stacks", rank.pid, patience=0.0)
+        for _ in range(20):
+            file.ask()
+            time.sleep(0.01)
+        seen = bool(file.main_stack())
+        # Without the thread only the signal is left, which a rank that waits for one is spared.
+        assert seen == (torch or not call.startswith(("pause", "sigwait")))
+        assert rank.poll() is None
+        rank.kill()
+        assert rank.stdout is not None
+        assert rank.stdout.read() == ""
+
+
+def test_a_main_thread_that_keeps_the_gil_is_seen_by_the_signal(tmp_path: Path) -> None:
+    # A C call of Python's own that lasts for hours and never lets another thread run.
+    code = f"import sys; {TORCH}; print('begun', flush=True); pow(3, 10**10)"
+    with python_rank(tmp_path, code) as rank:
+        file = StackFile(tmp_path / "stacks", rank.pid, patience=0.2)
+        found: list[str] = []
+
+        def seen() -> bool:
+            file.ask()
+            found.extend(frame.text() for frame in file.main_stack())
+            return bool(found)
+
+        until(seen)
+        assert found == ["<string>:1 in <module>"]
+        assert rank.poll() is None
+
+
+def test_a_fork_of_a_rank_leaves_its_pipe_alone(tmp_path: Path) -> None:
+    # As a worker that imports torch before the rank itself does.
+    code = (
+        "import os, sys, time\n"
+        f"if os.fork() == 0: {TORCH}; os._exit(0)\n"
+        f"os.wait(); {TORCH}; print('begun', flush=True); time.sleep(600)"
+    )
+    with python_rank(tmp_path, code) as rank:
+        file = StackFile(tmp_path / "stacks", rank.pid)
+        assert file.ask()
+        until(file.main_stack)
+        names = sorted(path.name for path in (tmp_path / "stacks").iterdir())
+        assert names == [f"{rank.pid}{end}" for end in ("", ".ask", ".groups", ".threads")]
+
+
+def test_without_torch_a_rank_lists_no_collectives(tmp_path: Path) -> None:
+    code = f"import sys, time; {TORCH}; print('begun', flush=True); time.sleep(600)"
+    with python_rank(tmp_path, code) as rank:
+        file = StackFile(tmp_path / "stacks", rank.pid)
+        assert json.loads(gather({"0": file}, GROUPS)["0"]) == {"groups": {}}
 
 
 @pytest.mark.parametrize("flags", [[], ["-E"], ["-I"]])

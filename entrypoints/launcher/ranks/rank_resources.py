@@ -1,8 +1,13 @@
-"""Which of a process's TCP connections get no answer: from /proc/PID/net/tcp and its open files."""
+"""What a rank has beside its stack: TCP connections that get no answer, and its GPU's memory.
+
+Connections come from /proc/PID/net/tcp and the process's open files; what the driver says of this
+node's GPUs, in one question to nvidia-smi.
+"""
 
 from __future__ import annotations
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +16,7 @@ from launcher.ranks.rank_processes import PROC
 #: Unanswered sendings of one segment: with the kernel's doubling, some seconds.
 RETRIES = 3
 ESTABLISHED, SYN_SENT = "01", "02"
+QUERY = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total"]
 
 
 def silent_connections(pid: int) -> list[str]:
@@ -63,3 +69,30 @@ def _address(text: str) -> str:
         raw = raw[12:]
     host = socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
     return f"{host}:{int(port, 16)}"
+
+
+def query_gpus() -> list[tuple[int, int, int]]:
+    """(utilisation in %, memory used, memory total in MiB) of each GPU; [] without a driver."""
+    try:
+        answer = subprocess.run(
+            [*QUERY, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return parse_gpus(answer.stdout) if answer.returncode == 0 else []
+
+
+def parse_gpus(text: str) -> list[tuple[int, int, int]]:
+    """The rows of nvidia-smi's CSV; a GPU that does not report counts as busy."""
+    rows = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) == 3 and all(cell.isdecimal() for cell in cells):
+            rows.append((int(cells[0]), int(cells[1]), int(cells[2])))
+        elif line.strip():
+            rows.append((100, 0, 1))
+    return rows
