@@ -52,7 +52,7 @@ def answer(questions: int, main: int | None, files: dict[str, int]) -> None:
         asked = os.read(questions, 1).decode("latin-1")
         try:
             if asked == "m":
-                os.write(files[asked], main_stack(main).encode("utf-8", "surrogateescape"))
+                os.write(files[asked], stack_text(main).encode("utf-8", "surrogateescape"))
             elif asked == "t":
                 faulthandler.dump_traceback(file=files[asked], all_threads=True)
             elif asked == "c":
@@ -62,7 +62,7 @@ def answer(questions: int, main: int | None, files: dict[str, int]) -> None:
                 os.write(files[asked], json.dumps({"error": repr(error)[:300]}).encode())
 
 
-def main_stack(main: int | None) -> str:
+def stack_text(main: int | None) -> str:
     """As faulthandler writes it: innermost first."""
     frame = sys._current_frames().get(main or 0)
     lines: list[str] = []
