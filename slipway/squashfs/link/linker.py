@@ -60,7 +60,6 @@ def link_image(
     head = head_size(codec)
     merged = MergedTree(layers, keep_devices=rules.keep_devices)
     layout = arrange_data(merged, head)
-    hot_rows = find_hot_rows(layers, rules.hot)
 
     with _emptied(output) as handle, _Beside() as beside:
 
@@ -71,6 +70,7 @@ def link_image(
 
         copied = beside.work.submit(data_copier.copy_data, layout.copies, handle, copied_to)
         data = DataPieces(layout, head, beside.work)
+        hot_rows = find_hot_rows(layers, rules.hot)
         tables = InodeWriter(merged, layout, rules, codec).write()
         start, tail = image_tables(tables, layout, rules, options, codec)
         data_copier.write_at(handle, start, 0)
