@@ -42,6 +42,7 @@ TWICE = {
 #: Files that look behind faces, with the reason.
 LOOK_BEHIND = {
     "bench/sqsh_export.py": "it replaces functions of the linker, to take the time of each part",
+    "bench/registry_extend.py": "it makes a base of layers, and the context of an engine's build",
     "bench/gate.py": "it speaks for a thousand launchers, byte by byte",
 }
 MOST_MODULES = 15
