@@ -14,9 +14,9 @@ from slipway.core import SlipwayError, free_bytes, human_bytes
 from slipway.derive import DiskNeed, Note, PlanStep, disk_need, grouped_notes
 from slipway.engine import daemon_status
 from slipway.matrix import image_uri, select_images
+from slipway.pipeline import targets
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
-from slipway.pipeline.targets import WantedBuild, find_shared_images
 
 if TYPE_CHECKING:
     from slipway.registry import Target
@@ -87,8 +87,8 @@ def _ask_target(
         target = _running_target(checkout, settings)
         if target is None:
             return steps, None
-        shared = find_shared_images(
-            [WantedBuild(step.image, step.build_id) for step in todo.values()],
+        shared = targets.find_shared_images(
+            [targets.WantedBuild(step.image, step.build_id) for step in todo.values()],
             checkout.matrix,
             target,
             registry.credentials_for([target]),

@@ -81,12 +81,19 @@ class Gate:
             self._serve()
         deadline = time.monotonic() + patience
         reminded = float("-inf")
+        spoke: wire.StrangerError | None = None
         while True:
             try:
                 self._open(deadline)
                 return
-            except OSError as error:
+            except OSError as caught:
+                error = caught
                 now = time.monotonic()
+                # The last try has little time left: its silence says less than an answer before it.
+                if isinstance(error, wire.SilentStrangerError):
+                    error = spoke or error
+                elif isinstance(error, wire.StrangerError):
+                    spoke = error
                 if isinstance(error, wire.StrangerError):
                     deadline = min(deadline, now + STRANGER_SECONDS)
                 if now > deadline:
@@ -338,12 +345,12 @@ def _receive(connection: socket.socket, size: int, until: float) -> bytes:
     while len(data) < size:
         left = until - time.monotonic()
         if left <= 0:
-            raise wire.StrangerError("it does not answer")
+            raise wire.SilentStrangerError("it does not answer")
         connection.settimeout(left)
         try:
             piece = connection.recv(size - len(data))
         except (TimeoutError, socket.timeout):
-            raise wire.StrangerError("it does not answer") from None
+            raise wire.SilentStrangerError("it does not answer") from None
         except ConnectionError:
             piece = b""
         if not piece:

@@ -58,6 +58,10 @@ class StrangerError(OSError):
     """Whoever is at the other end has not proven that it is a launcher of this job."""
 
 
+class SilentStrangerError(StrangerError):
+    """It has not answered within the time that it was given."""
+
+
 def greeting() -> bytes:
     """The first bytes of either end; the randoms are its tail."""
     return HELLO + os.urandom(RANDOM_BYTES)
