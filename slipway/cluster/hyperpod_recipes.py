@@ -113,7 +113,9 @@ def _key(override: str) -> str:
 def _refuse(request: ScriptRequest) -> None:
     """The recipes' launcher writes the sbatch file, so most of our options have no meaning."""
     fresh = ScriptRequest(request.nodes, request.instance, request.words)
-    for option in ("runtime", "signal", "requeue", "spares", "workdir", "launch", "sbatch", "srun"):
+    for option in (
+        *("runtime", "signal", "requeue", "spares", "keep", "workdir", "launch", "sbatch", "srun"),
+    ):
         if getattr(request, option) != getattr(fresh, option):
             raise UsageError(f"--{option} has no meaning for flavour recipes, which starts itself")
     option_values.one_of_values(request.check, "--check", CHECKS)

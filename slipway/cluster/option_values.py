@@ -20,6 +20,7 @@ SCRIPTS_OWN = frozenset(
         *("nodes", "options", "outcome", "path", "pause", "pieces", "place", "quiet", "sidecar"),
         *("size", "source", "sqsh", "sqsh_digest", "sqsh_size", "started", "step", "stopped"),
         *("target", "task", "tee", "terminated", "told", "variable", "workdir"),
+        *("kept", "said", "unpacks"),
     }
 )
 _TIME = re.compile(

@@ -59,6 +59,7 @@ class ScriptRequest:
     signal: str = "300"
     requeue: str = "0"
     spares: str = "0"
+    keep: bool = False
     workdir: str = ""
     mounts: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
@@ -89,6 +90,7 @@ class SlurmJob:
     signal: int  # seconds before the time limit
     requeues: int
     spares: int  # of `nodes`
+    keep: bool  # an unpacked image between jobs
     sbatch_options: tuple[str, ...]
     srun_options: tuple[str, ...]
     notes: tuple[str, ...]  # for the person who asked
@@ -152,6 +154,7 @@ def make_slurm_job(
         signal=seconds,
         requeues=requeues,
         spares=spares,
+        keep=request.keep,
         sbatch_options=tuple(
             option_values.slurm_option(text, "--sbatch", OWN_SBATCH) for text in request.sbatch
         ),

@@ -28,6 +28,7 @@ from slipway.tasks.commands import ROOT, after_dashes, task_command
         "signal": "seconds before it at which training is told to save and stop",
         "requeue": "how often the job may begin again, after its time limit or a lost node",
         "spares": "of the nodes, how many wait to take the place of one that is lost or hangs",
+        "keep": "keep an unpacked image on its node, by its digest, for the next job",
         "workdir": "folder on the cluster where SCRIPT starts (default: where you submit)",
         "mount": "SRC, SRC:DST or SRC:DST:ro, for the container; repeatable",
         "env": "NAME=VALUE, or NAME to take the value from where you submit; repeatable",
@@ -51,6 +52,7 @@ def slurm_script(
     signal: str = "300",
     requeue: str = "0",
     spares: str = "0",
+    keep: bool = False,
     workdir: str = "",
     mount: list[str] = [],  # noqa: B006 - invoke's own empty list
     env: list[str] = [],  # noqa: B006
@@ -71,6 +73,7 @@ def slurm_script(
         signal=signal,
         requeue=requeue,
         spares=spares,
+        keep=keep,
         workdir=workdir,
         mounts=tuple(mount),
         env=tuple(env),

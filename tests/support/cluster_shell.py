@@ -28,7 +28,12 @@ fi
 SLURM_NODEID=${NODE:-0} exec "$@"
 """
 
+#: Whether a container starts from its file: $UNPACK 1 where it does not, and says so.
 ENROOT = """#!/bin/bash
+if [[ "${*: -1}" == /bin/true ]]; then
+    ((!${UNPACK:-0})) || echo "Command not found: squashfuse" >&2
+    exit "${UNPACK:-0}"
+fi
 number=$(ls "$RECORD" | wc -l)
 printf '%s\\0' "$@" >"$RECORD/$number-enroot-$1"
 if [[ $1 == start ]]; then

@@ -18,6 +18,7 @@ from slipway.engine import Engine
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.support.clones import Clone
+from tests.support.container_rules import RULES
 from tests.support.slurm_cluster import NODES, SlurmCluster, Submitted, node_image, running, submit
 
 ODD = ("two words", "$(id)", "", "it's", 'a"b', "ü€", "a\nb", "*", "--flag=x y")
@@ -33,6 +34,8 @@ print("sum", json.dumps({
     "sum": tensor.tolist(), "argv": sys.argv[1:], "cpus": len(os.sched_getaffinity(0)),
     "unbuffered": os.environ["PYTHONUNBUFFERED"], "secret": os.environ["SECRET"],
     "path": os.environ.get("PYTHONPATH"), "data": open("/data/words").read(),
+    "rules": [eval(probe) for probe in json.load(open("/data/probes"))],
+    "scratch": os.environ["LAUNCH_SCRATCH"].split("/launch-")[0],
 }), flush=True)
 open(f"/made/rank{os.environ['RANK']}", "w").close()
 try:
@@ -133,15 +136,18 @@ def containers_left(slurm: SlurmCluster) -> str:
     return "".join(slurm.run(*command, node=node) for node in NODES)
 
 
-def sums_up(slurm: SlurmCluster, name: str, runtime: str) -> None:
+def sums_up(slurm: SlurmCluster, name: str, runtime: str) -> Submitted:
     place = folder(slurm, name, SUM)
     (place / "data").mkdir()
     (place / "data" / "words").write_text("abc")
+    (place / "data" / "probes").write_text(json.dumps([rule.probe for rule in RULES]))
+    (place / "profile.sh").write_text("export FROM_A_PROFILE=yes\n")
     job = submit(
         slurm,
         name,
         *("--runtime", runtime, "--env", "PYTHONUNBUFFERED=yes", "--env", "SECRET"),
         *("--mount", f"/fsx/{name}/data:/data:ro", "--mount", "/local/made/deep:/made"),
+        *("--mount", f"/fsx/{name}/profile.sh:/etc/profile.d/aa.sh:ro"),
         *("--", "train.py", *ODD),
         environment={"SECRET": "from the shell", "PYTHONPATH": "/nowhere"},
     )
@@ -156,6 +162,8 @@ def sums_up(slurm: SlurmCluster, name: str, runtime: str) -> None:
         # Not the submitting shell's: the folder by which ranks tell where they stand.
         "path": "/opt/entrypoints/launcher/user_python/site",
         "data": "abc",
+        "rules": [rule.shows for rule in RULES],
+        "scratch": "/var/tmp",  # of the node: /tmp is memory
     }
     assert reports(job) == [wanted, wanted]
     assert sum("read-only: Read-only file system" in line for line in job.lines) == 2
@@ -166,6 +174,7 @@ def sums_up(slurm: SlurmCluster, name: str, runtime: str) -> None:
         assert own.read_text().startswith("sum ")
     assert slurm.run("cat", f"/fsx/images/{slurm.sqsh.name}.checked")
     assert containers_left(slurm) == ""
+    return job
 
 
 def test_two_nodes_train_together_to_the_end_under_a_pyxis_stand_in(slurm: SlurmCluster) -> None:
@@ -173,7 +182,15 @@ def test_two_nodes_train_together_to_the_end_under_a_pyxis_stand_in(slurm: Slurm
 
 
 def test_two_nodes_train_together_to_the_end_under_an_enroot_stand_in(slurm: SlurmCluster) -> None:
-    sums_up(slurm, "enroot", "enroot")
+    """One of them starts from the file, the other has no squashfuse and unpacks it."""
+    lacks = slurm.local("n2") / "no-squashfuse"
+    lacks.touch()
+    try:
+        job = sums_up(slurm, "enroot", "enroot")
+    finally:
+        lacks.unlink()
+    why = "enroot start: [ERROR] Command not found: squashfuse"
+    assert [line for line in job.lines if "unpacks" in line] == [f"n2: unpacks the image ({why})"]
 
 
 @pytest.mark.parametrize("runtime", ["pyxis", "enroot"])

@@ -87,7 +87,7 @@ def counted_reads(shell: Shell) -> Callable[[], int]:
     return lambda: count.read_text().count("x")
 
 
-def text(shell: Shell, *words: str, **options: str | tuple[str, ...]) -> str:
+def text(shell: Shell, *words: str, **options: str | bool | tuple[str, ...]) -> str:
     asked = replace(request(*(words or ("train.py",))), **options)  # type: ignore[arg-type]
     return script.render_sbatch(make(asked, sqsh=sqsh(shell)))
 
@@ -285,7 +285,9 @@ def test_the_cluster_logs_are_mounted_where_they_exist(shell: Shell, there: bool
         logs.mkdir()
     done = shell.run(text(shell).replace("/var/log/aws/clusters", str(logs)))
     (mounts,) = (word for word in done.step if word.startswith("--container-mounts="))
-    wanted = [f"{shell.work}:{shell.work}"] + ([f"{logs}:{logs}"] if there else [])
+    disks = ("/opt/dlami/nvme", "/opt/sagemaker", "/var/tmp")
+    wanted = [f"{disk}:{disk}" for disk in disks if Path(disk).is_dir()]
+    wanted += [f"{shell.work}:{shell.work}"] + ([f"{logs}:{logs}"] if there else [])
     assert mounts.partition("=")[2].split(",") == wanted
 
 
@@ -636,16 +638,56 @@ def test_without_requeue_a_job_never_begins_again(shell: Shell) -> None:
 
 
 def test_the_exit_code_of_the_step_is_the_jobs_under_enroot(shell: Shell) -> None:
-    done = shell.run(text(shell, runtime="enroot"), {"STEP_CODE": "42"})
-    assert done.code == 42
-    actions = [call[0] for call in done.called("enroot")]
-    assert actions == ["remove", "create", "start", "remove"]
+    """What was unpacked is removed; a start from the file leaves nothing."""
+    for unpack, wanted in (("1", ["remove", "create", "start", "remove"]), ("0", ["start"])):
+        done = shell.run(text(shell, runtime="enroot"), {"STEP_CODE": "42", "UNPACK": unpack})
+        assert done.code == 42
+        assert [call[0] for call in done.called("enroot")] == wanted
+
+
+def test_a_container_starts_from_the_file_where_the_node_can_and_the_log_says_so(
+    shell: Shell,
+) -> None:
+    done = shell.run(text(shell, runtime="enroot"))
+    assert "job: every node starts from the file\n" in done.said
+    (start,) = done.called("enroot")
+    assert any(word.endswith(".sqsh") for word in start)
+    done = shell.run(text(shell, runtime="enroot"), {"UNPACK": "1"})
+    assert "n1: unpacks the image (enroot start: Command not found: squashfuse)\n" in done.said
+    (start,) = (call for call in done.called("enroot") if call[0] == "start")
+    assert "slurm-7-0" in start
+    assert not any(word.endswith(".sqsh") for word in start)
+
+
+def test_pyxis_unpacks_unless_its_squashfuse_is_on(shell: Shell, tmp_path: Path) -> None:
+    conf = tmp_path / "plugstack.conf"
+    env = {"SLURM_CONF": str(tmp_path / "slurm.conf")}
+    for said, options in (
+        ("job: every node starts from the file\n", "runtime_path=/run/pyxis use_squashfuse=1"),
+        ("n1: unpacks the image (pyxis has no use_squashfuse=1", "use_squashfuse=0"),
+        ("n1: unpacks the image (pyxis has no use_squashfuse=1", "# use_squashfuse=1"),
+    ):
+        conf.write_text(f"required /usr/lib/slurm/spank_pyxis.so {options}\n")
+        assert said in shell.run(text(shell), env).said
+
+
+def test_an_unpacked_image_is_kept_by_its_digest_where_that_is_asked_for(shell: Shell) -> None:
+    done = shell.run(text(shell, runtime="enroot", keep=True), {"UNPACK": "1"})
+    first, last = done.called("enroot")[0], done.called("enroot")[-1]
+    assert (first[0], last[0]) == ("start", "start")  # is it there and whole; the job
+    kept = next(word for word in last if word.startswith(f"slipway-{os.getuid()}-"))
+    assert kept in first
+    assert "remove" not in [call[0] for call in done.called("enroot")]
+    named = f"--container-name=slipway-{os.getuid()}-"
+    assert any(word.startswith(named) for word in shell.run(text(shell, keep=True)).step)
+    assert not any(word.startswith("--container-name") for word in shell.run(text(shell)).step)
 
 
 def test_a_signal_does_not_cut_the_removal_of_an_enroot_container_short(shell: Shell) -> None:
     """All processes of the step get it, as soon as another node has ended with an error."""
     removed = shell.root / "removed"
     body = f'[[ $1 != remove ]] || {{ kill -TERM $$; sleep 0.1; echo "$3" >>{removed}; }}'
+    body += "; [[ ${*: -1} != /bin/true ]]"  # nothing starts from a file here
     shell.put("enroot", f"#!/bin/bash\n{body}\n")
     assert shell.run(text(shell, runtime="enroot")).code == 0
     assert removed.read_text() == "slurm-7-0\n"  # not the one before the start, which had no trap
