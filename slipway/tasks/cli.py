@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, TextIO, cast
 
 from invoke.config import AmbiguousMergeError, Config
@@ -26,6 +27,7 @@ from slipway.core import (
     error_text,
     handle_signals,
     interrupt_exit_code,
+    say,
 )
 from slipway.tasks.commands import NAMES, ROOT, after_dashes, drop_output
 from slipway.tasks.completion import SCRIPTS, TaskWords, complete_words, list_image_names
@@ -204,9 +206,25 @@ class InvProgram(Program):
             print(word)
 
 
+def open_standard_files() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed (`>&-`).
+
+    Python has no stream there, and the next file that is opened would get its number: what a
+    program prints would go into that file.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def main() -> None:
     """Entry point of ``./inv``."""
     handle_signals()
+    open_standard_files()
     # Whatever prints, a traceback too: nothing that is secret leaves.
     sys.stdout = cast("TextIO", RedactingStream(sys.stdout))
     sys.stderr = cast("TextIO", RedactingStream(sys.stderr))
@@ -220,12 +238,20 @@ def main() -> None:
         sys.exit(FAILED)
     except OutputError as error:
         drop_output()
-        sys.exit(f"inv: {error}")
+        with suppress(OutputError, BrokenPipeError):  # stderr itself may be what is full
+            say(f"inv: {error}")
+        sys.exit(FAILED)
     except SystemExit as end:
         # Before a task has begun, invoke itself ends with 1.
         if isinstance(end.__context__, KeyboardInterrupt):
             sys.exit(interrupt_exit_code(end.__context__))
         raise
+    finally:
+        # Python tries again at exit, and ends with 120 where it fails.
+        try:
+            sys.stderr.flush()
+        except (OutputError, BrokenPipeError):
+            drop_output(sys.stderr)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
@@ -111,13 +111,13 @@ def task_command(
     return decorate
 
 
-def drop_output() -> None:
-    """Send nowhere what is still to be printed: the reader has what it wanted (a pipe into head).
+def drop_output(stream: TextIO | None = None) -> None:
+    """Send nowhere what is still to be printed (to stdout): the reader has what it wanted.
 
     Python would complain again when it flushes stdout at exit
     (docs.python.org/3/library/signal.html, SIGPIPE).
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
 def after_dashes(argv: Sequence[str]) -> list[str]:
