@@ -53,16 +53,11 @@ MANY_ARGUMENTS = {
     "slurm_script": "each is a flag of the task",
     "sqsh_export": "each is a flag of the task",
     "storage_move": "each is a flag of the task",
+    "request": "the parts of an HTTP request, by keyword, as in requests",
+    "once": "the parts of an HTTP request, by keyword, as in requests",
     **dict.fromkeys(
-        (
-            "send_blob",
-            "request",
-            "once",
-            "ensure_repository",
-            "push_image",
-            "export_stored",
-        ),
-        "still to be cut",
+        ("ensure_repository", "export_stored", "push_image", "send_blob"),
+        "settings by keyword with defaults, of which a caller gives one or two",
     ),
 }
 #: Folders with more modules, with the reason.
