@@ -110,13 +110,13 @@ def changed_layers(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
 
 def notes_on(base: Base, lock: BaseLock | None, today: date) -> tuple[Note, ...]:
     """What a person should know before building on this base."""
-    found = []
+    notes = []
     if support := past_support(base, today):
-        found.append(Note(base.name, f"{support} (usable, but patched no more)"))
+        notes.append(Note(base.name, f"{support} (usable, but patched no more)"))
     if base.registry is not None and (lock is None or lock.digest is None):
         why = lock.unresolved if lock and lock.unresolved else "never asked: run `./inv lock`"
-        found.append(Note(base.name, f"no recorded digest, builds need --unlocked ({why})"))
-    return tuple(found)
+        notes.append(Note(base.name, f"no recorded digest, builds need --unlocked ({why})"))
+    return tuple(notes)
 
 
 def plan_steps(

@@ -66,7 +66,7 @@ def added_files_key(project: Project, files: AddedFiles) -> str:
 
 
 def _files(project: Project, addon: str, index: int, files: AddedFiles) -> Iterator[AddedFile]:
-    place = f"files/{addon}/{index}"
+    source = f"files/{addon}/{index}"
     root = project.root / files.source
     if files.source.endswith("/"):
         if not root.is_dir() or root.is_symlink():
@@ -74,13 +74,13 @@ def _files(project: Project, addon: str, index: int, files: AddedFiles) -> Itera
         for path in _below(root):
             relative = path.relative_to(root).as_posix()
             target = f"{files.target.rstrip('/')}/{relative}"
-            yield _file(f"{place}/{relative}", target, path, files)
+            yield _file(f"{source}/{relative}", target, path, files)
         return
     if not root.is_file() or root.is_symlink():
         raise _missing(addon, files, "no file")
     into = files.target.endswith("/")
     target = f"{files.target}{root.name}" if into else files.target
-    yield _file(f"{place}/{root.name}" if into else place, target, root, files)
+    yield _file(f"{source}/{root.name}" if into else source, target, root, files)
 
 
 def _file(context: str, target: str, path: Path, files: AddedFiles) -> AddedFile:

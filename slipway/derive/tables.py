@@ -135,7 +135,7 @@ def _uris(registry: Registry | None, name: str, tag: str, region: str = "") -> M
         return {"everywhere": image_uri(registry, None, name, tag).reference}
     regions = sorted(registry.accounts)
     places: list[str | None] = [None, *regions] if is_public(registry, name) else [*regions]
-    return {place or "public": image_uri(registry, place, name, tag).reference for place in places}
+    return {where or "public": image_uri(registry, where, name, tag).reference for where in places}
 
 
 def _support(base: Base, on: date | None) -> str:

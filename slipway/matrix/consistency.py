@@ -118,10 +118,10 @@ def _without(
     known = regions | registry.region_groups.keys()
     for index, word in enumerate(words):
         if word not in known:
-            place = (*path, "without", *([key] if key else []), index)
+            key_path = (*path, "without", *([key] if key else []), index)
             what = f"{word!r} is no region of {name} and no group of regions"
             cure = f"groups are {', '.join(registry.region_groups) or 'none'}"
-            source.problems.append(Problem(place, f"{what}{did_you_mean(word, known)}", cure))
+            source.problems.append(Problem(key_path, f"{what}{did_you_mean(word, known)}", cure))
 
 
 def _series(source: MatrixEntries, name: str, series: SeriesEntry) -> None:
@@ -140,13 +140,15 @@ def _series(source: MatrixEntries, name: str, series: SeriesEntry) -> None:
     devices = set()
     for flavour, device, tag in tags_of(series):
         devices.add(device)
-        place = (*path, "flavours", flavour, device)
-        for fact, said, stated in _disagreements(source, place, series, flavour, device, tag):
+        key_path = (*path, "flavours", flavour, device)
+        for fact, tag_value, stated in _disagreements(
+            source, key_path, series, flavour, device, tag
+        ):
             if fact in series.unknown:
                 continue
-            what = f"tag {tag} says {fact} {said}, but {stated} is stated"
+            what = f"tag {tag} says {fact} {tag_value}, but {stated} is stated"
             cure = f"correct the tag, or {_stated_where(fact)}"
-            source.problems.append(Problem(place, what, cure))
+            source.problems.append(Problem(key_path, what, cure))
     if not devices:
         cure = "give at least one tag, as `sagemaker: {gpu: ...}`"
         source.problems.append(Problem((*path, "flavours"), f"{name} has no tag", cure))
@@ -154,17 +156,22 @@ def _series(source: MatrixEntries, name: str, series: SeriesEntry) -> None:
 
 
 def _disagreements(
-    source: MatrixEntries, place: Path, series: SeriesEntry, flavour: str, device: Device, tag: str
+    source: MatrixEntries,
+    key_path: Path,
+    series: SeriesEntry,
+    flavour: str,
+    device: Device,
+    tag: str,
 ) -> list[tuple[str, str, str]]:
-    parsed = _parsed(source, place, series.grammar, tag)
+    parsed = _parsed(source, key_path, series.grammar, tag)
     if parsed is None:
         return []
-    found = disagreements(parsed, facts_of(series, device), flavour)
+    differences = disagreements(parsed, facts_of(series, device), flavour)
     if parsed.device not in (None, device):  # then CUDA differs too, but that is not the mistake
-        return [one for one in found if one[0] == "device"]
+        return [one for one in differences if one[0] == "device"]
     if device == "gpu" and series.facts.cuda is None:  # `_cuda` says so
-        return [one for one in found if one[0] != "cuda"]
-    return found
+        return [one for one in differences if one[0] != "cuda"]
+    return differences
 
 
 _FACTS = ("torch", "python", "os")
@@ -180,13 +187,13 @@ def _unknown_facts(source: MatrixEntries, path: Path, series: SeriesEntry) -> No
             source.problems.append(Problem((*path, "facts"), what, cure))
     possible = {*type(series.facts).model_fields, *source.names("addons"), "family"}
     for fact in series.unknown:
-        place = (*path, "unknown", fact)
+        key_path = (*path, "unknown", fact)
         if fact in stated:
             what = f"`{fact}` is unknown here, and stated in `facts`"
-            source.problems.append(Problem(place, what, "keep one of the two"))
+            source.problems.append(Problem(key_path, what, "keep one of the two"))
         elif fact not in possible:
             what = f"{fact!r} is no fact and no add-on{did_you_mean(fact, possible)}"
-            source.problems.append(Problem(place, what, f"one of {', '.join(sorted(possible))}"))
+            source.problems.append(Problem(key_path, what, f"one of {', '.join(sorted(possible))}"))
 
 
 def _stated_where(fact: str) -> str:

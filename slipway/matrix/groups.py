@@ -95,18 +95,18 @@ def _axes_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> bool:
     before = len(source.problems)
     labels: dict[str, str] = {}
     for addon in group.axes.addons:
-        place = (*path, "axes", addon)
+        key_path = (*path, "axes", addon)
         entry = source.addons.get(addon)
-        if source.unknown(place, "addons", "add-on", addon) or entry is None:
+        if source.unknown(key_path, "addons", "add-on", addon) or entry is None:
             continue
         if entry.version is None:
             what = f"{addon} has no version of its own that a group could vary over"
-            source.problems.append(Problem(place, what, "give it one: `version: axis`"))
+            source.problems.append(Problem(key_path, what, "give it one: `version: axis`"))
         label = axis_label(addon, entry.tag)
         if not label or label in labels:
             what = f"{addon} and {labels.get(label, 'nothing')} are {label!r} in a tag"
             cure = f"give one of them another word: `tag: ...` of {addon}"
-            source.problems.append(Problem(place, what, cure))
+            source.problems.append(Problem(key_path, what, cure))
         labels[label] = addon
     axes = (*FIXED_AXES, *group.axes.addons)
     for key, rules in (("exclude", group.exclude), ("downgrade", group.downgrade)):
@@ -207,10 +207,10 @@ def _addons(source: MatrixEntries, group: str, image: str, cell: Cell) -> Iterat
 
 
 def _not_lowered(
-    source: MatrixEntries, path: Path, image: str, place: tuple[Cell, Addon], lowered: set[int]
+    source: MatrixEntries, path: Path, image: str, choice: tuple[Cell, Addon], lowered: set[int]
 ) -> None:
     """Versions are compared: an image with less than its base carries needs a reason."""
-    cell, addon = place
+    cell, addon = choice
     has = cell.base.carries.get(addon.name)
     if addon.action != "replace" or has is None or addon.version is None:
         return
@@ -235,30 +235,30 @@ def _templates_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> boo
     places = [((*path, "name"), group.name), *(((*path, "aliases", a), a) for a in group.aliases)]
     fields = (*PLAIN_FIELDS, *group.axes.addons)
     before = len(source.problems)
-    for place, template in places:
+    for key_path, template in places:
         try:
             parts = list(Formatter().parse(template))
         except ValueError as error:
             cure = f"as {_braced(group)}"
-            source.problems.append(Problem(place, f"{template!r}: {error}", cure))
+            source.problems.append(Problem(key_path, f"{template!r}: {error}", cure))
             continue
         for _, key, spec, conversion in parts:
             if key is not None and (key not in fields or spec or conversion):
                 what = f"{template!r} uses {{{key}}}{did_you_mean(key, fields)}"
-                source.problems.append(Problem(place, what, f"there are {_braced(group)}"))
+                source.problems.append(Problem(key_path, what, f"there are {_braced(group)}"))
     versions: dict[str, Sequence[str]] = {"platform": group.axes.platform, **group.axes.addons}
     for template, conditions in group.aliases.items():
         for axis, value in conditions.items():
             values = versions.get(axis)
-            place = (*path, "aliases", template, axis)
+            key_path = (*path, "aliases", template, axis)
             if values is None and axis != "base":
                 what = f"alias {template!r} is for {axis}, which this group does not vary over"
                 axes = ", ".join((*FIXED_AXES, *group.axes.addons))
-                source.problems.append(Problem(place, what, f"one of {axes}, or `all`"))
+                source.problems.append(Problem(key_path, what, f"one of {axes}, or `all`"))
             elif values is not None and value not in values:
                 what = f"alias {template!r} is for {axis} {value}, which this group does not make"
                 source.problems.append(
-                    Problem(place, what, f"one of {', '.join(values)}, or `all`")
+                    Problem(key_path, what, f"one of {', '.join(values)}, or `all`")
                 )
     return len(source.problems) == before
 

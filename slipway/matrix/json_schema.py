@@ -25,8 +25,8 @@ def versions_schema() -> str:
     owner wants.
     """
     models: list[type[Entry]] = [Head, *SECTIONS.values()]
-    _, made = models_json_schema([(model, "validation") for model in models])
-    definitions: dict[str, Any] = made["$defs"]
+    _, document = models_json_schema([(model, "validation") for model in models])
+    definitions: dict[str, Any] = document["$defs"]
     head = definitions.pop(Head.__name__)
     sections = {
         section: {

@@ -177,7 +177,7 @@ def _bases(source: MatrixEntries, registries: Mapping[str, Registry]) -> dict[st
         name: Family(name, e.package_manager, e.python, e.workdir, e.user, e.cuda_home)
         for name, e in source.families.items()
     }
-    found = {}
+    bases = {}
     for series, entry in source.bases.items():
         family = families.get(entry.family)
         registry = registries.get(entry.registry or "")
@@ -191,7 +191,7 @@ def _bases(source: MatrixEntries, registries: Mapping[str, Registry]) -> dict[st
         for flavour, device, tag in tags_of(entry):
             carries = {**entry.carries, **flavours_of(entry)[flavour].carries}
             name = f"{series}-{flavour}-{device}"
-            found[name] = Base(
+            bases[name] = Base(
                 name=name,
                 registry=registry,
                 repository=entry.repository,
@@ -209,4 +209,4 @@ def _bases(source: MatrixEntries, registries: Mapping[str, Registry]) -> dict[st
                 series=series,
                 unverified=MappingProxyType(dict(entry.unverified)),
             )
-    return found
+    return bases

@@ -83,18 +83,18 @@ def _join(*parts: str | None) -> str:
     return "-".join(part for part in parts if part)
 
 
-def _read_classic(found: Found) -> ParsedTag:
+def _read_classic(match: Found) -> ParsedTag:
     # A short alias without a suffix is SageMaker: the opposite of dlc-al2023.
-    flavour = found["flavour"] or found["short"] or "sagemaker"
+    flavour = match["flavour"] or match["short"] or "sagemaker"
     return ParsedTag(
         "dlc-classic",
-        device="gpu" if found["gpu"] else "cpu",
-        torch=found["torch"],
-        python=_dotted(found["py"], 1),
-        cuda=_dotted(found["cu"], 2),
-        os=found["os"],
+        device="gpu" if match["gpu"] else "cpu",
+        torch=match["torch"],
+        python=_dotted(match["py"], 1),
+        cuda=_dotted(match["cu"], 2),
+        os=match["os"],
         flavour="ec2" if flavour == "ec2" else "sagemaker",
-        revision=found["revision"],
+        revision=match["revision"],
     )
 
 
@@ -105,15 +105,15 @@ def _write_classic(tag: ParsedTag) -> str:
     return _join(head, _packed("cu", tag.cuda), tag.os, tag.flavour, _packed("v", tag.revision))
 
 
-def _read_al2023(found: Found) -> ParsedTag:
+def _read_al2023(match: Found) -> ParsedTag:
     # No suffix is EC2 here, and Python is not in the tag.
     return ParsedTag(
         "dlc-al2023",
-        device="gpu" if found["cu"] else "cpu",
-        torch=found["torch"],
-        cuda=_dotted(found["cu"], 2),
+        device="gpu" if match["cu"] else "cpu",
+        torch=match["torch"],
+        cuda=_dotted(match["cu"], 2),
         os="amzn2023",
-        flavour="sagemaker" if found["sagemaker"] else "ec2",
+        flavour="sagemaker" if match["sagemaker"] else "ec2",
     )
 
 
@@ -122,16 +122,16 @@ def _write_al2023(tag: ParsedTag) -> str:
     return _join(tag.torch, _packed("cu", tag.cuda) or "cpu", tag.os, suffix)
 
 
-def _read_hf(found: Found) -> ParsedTag:
+def _read_hf(match: Found) -> ParsedTag:
     return ParsedTag(
         "hf-classic",
         device="gpu",
-        torch=found["torch"],
-        python=_dotted(found["py"], 1),
-        cuda=_dotted(found["cu"], 2),
-        os=found["os"],
+        torch=match["torch"],
+        python=_dotted(match["py"], 1),
+        cuda=_dotted(match["cu"], 2),
+        os=match["os"],
         flavour="sagemaker",  # built on that flavour of the PyTorch image
-        transformers=found["transformers"],
+        transformers=match["transformers"],
     )
 
 
@@ -140,17 +140,17 @@ def _write_hf(tag: ParsedTag) -> str:
     return _join(tag.torch, f"transformers{tag.transformers}", "gpu", python, cuda, tag.os)
 
 
-def _read_smp(found: Found) -> ParsedTag:
+def _read_smp(match: Found) -> ParsedTag:
     return ParsedTag(
         "smp-v2",
         device="gpu",
-        torch=found["torch"],
-        python=_dotted(found["py"], 1),
-        cuda=_dotted(found["cu"], 2),
-        os=found["os"],
+        torch=match["torch"],
+        python=_dotted(match["py"], 1),
+        cuda=_dotted(match["cu"], 2),
+        os=match["os"],
         flavour="sagemaker",
-        smp=found["smp"],
-        revision=found["revision"],
+        smp=match["smp"],
+        revision=match["revision"],
     )
 
 
@@ -161,13 +161,13 @@ def _write_smp(tag: ParsedTag) -> str:
     return _join(head, tag.os, "sagemaker", f"smpv{tag.smp}", _packed("v", tag.revision))
 
 
-def _read_lmi(found: Found) -> ParsedTag:
+def _read_lmi(match: Found) -> ParsedTag:
     return ParsedTag(
         "lmi",
-        device="gpu" if found["cu"] else "cpu",
-        cuda=_dotted(found["cu"], 2),
-        djl=found["djl"],
-        engine=found["engine"] or "full",
+        device="gpu" if match["cu"] else "cpu",
+        cuda=_dotted(match["cu"], 2),
+        djl=match["djl"],
+        engine=match["engine"] or "full",
     )
 
 
@@ -177,13 +177,13 @@ def _write_lmi(tag: ParsedTag) -> str:
     return _join(tag.djl, tag.engine, _packed("cu", tag.cuda))
 
 
-def _read_local(found: Found) -> ParsedTag:
+def _read_local(match: Found) -> ParsedTag:
     return ParsedTag(
         "local",
         device="cpu",
-        torch=found["torch"],
-        python=_dotted(found["py"], 1),
-        os=_CODENAMES[found["codename"] or ""],
+        torch=match["torch"],
+        python=_dotted(match["py"], 1),
+        os=_CODENAMES[match["codename"] or ""],
         flavour="sagemaker",
     )
 
@@ -305,11 +305,11 @@ def disagreements(parsed: ParsedTag, facts: Facts, flavour: str) -> list[tuple[s
     stated = {field.name: getattr(facts, field.name) for field in fields(facts)}
     stated["flavour"] = flavour
     del stated["torch_cuda"]  # no tag says it: that is why it is stated
-    found = []
+    differences = []
     for field, value in stated.items():
-        said = getattr(parsed, field)
-        if field == "torch" and said and value and said.count(".") == 1:
+        tag_value = getattr(parsed, field)
+        if field == "torch" and tag_value and value and tag_value.count(".") == 1:
             value = ".".join(str(part) for part in Version(value).release[:2])
-        if said is not None and said != value:
-            found.append((field, said, value or "none"))
-    return found
+        if tag_value is not None and tag_value != value:
+            differences.append((field, tag_value, value or "none"))
+    return differences

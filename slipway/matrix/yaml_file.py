@@ -111,8 +111,12 @@ def _merge_key(merged: YamlFile, file: YamlFile, key: str, value: Any) -> None:
 def _take(merged: YamlFile, file: YamlFile, path: Path) -> None:
     """The lines and texts of a key and of all that is below it."""
     depth = len(path)
-    merged.lines |= {place: line for place, line in file.lines.items() if place[:depth] == path}
-    merged.texts |= {place: text for place, text in file.texts.items() if place[:depth] == path}
+    merged.lines |= {
+        key_path: line for key_path, line in file.lines.items() if key_path[:depth] == path
+    }
+    merged.texts |= {
+        key_path: text for key_path, text in file.texts.items() if key_path[:depth] == path
+    }
 
 
 def _again(merged: YamlFile, file: YamlFile, path: Path) -> Problem:
@@ -182,7 +186,7 @@ def _item(file: YamlFile, node: Node, path: Path) -> Any:
 
 
 def _mapping(file: YamlFile, node: MappingNode, path: Path) -> Mapping[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, ScalarNode):
@@ -193,14 +197,14 @@ def _mapping(file: YamlFile, node: MappingNode, path: Path) -> Mapping[str, Any]
         if _kind(key_node) != "str":
             what = f"the key {key} is a {_WORDS.get(_kind(key_node), 'value')} to YAML, not text"
             file.problems.append(Problem(None, what, f'quote it: "{key}"', line))
-        place = (*path, key)
-        if key in found:
-            what = f"{key!r} is here twice; it is on line {file.lines[place]} already"
+        key_path = (*path, key)
+        if key in values:
+            what = f"{key!r} is here twice; it is on line {file.lines[key_path]} already"
             file.problems.append(Problem(None, what, "keep one of the two", line))
             continue
-        file.lines[place] = line
-        found[key] = _value(file, value_node, place)
-    return found
+        file.lines[key_path] = line
+        values[key] = _value(file, value_node, key_path)
+    return values
 
 
 def _scalar(file: YamlFile, node: Node, path: Path) -> Any:

@@ -72,7 +72,7 @@ def _engine(root: Path, settings: Settings) -> list[MachineCheck]:
     try:
         kind = "embedded" if engine.embedded else "yours"
         store = "containerd image store" if engine.containerd_store else "graph driver"
-        found = [
+        results = [
             MachineCheck("ok", "engine", f"Docker {engine.version} ({kind}, {store}) {engine.url}")
         ]
         free = shutil.disk_usage(engine.data_root).free if Path(engine.data_root).is_dir() else None
@@ -80,7 +80,7 @@ def _engine(root: Path, settings: Settings) -> list[MachineCheck]:
         engine.close()
     if free is not None:
         enough = free >= ENOUGH_DISK
-        found.append(
+        results.append(
             MachineCheck(
                 "ok" if enough else "note",
                 "engine disk",
@@ -88,7 +88,7 @@ def _engine(root: Path, settings: Settings) -> list[MachineCheck]:
                 "" if enough else "One DLC base takes about 20 GB here.",
             )
         )
-    return found
+    return results
 
 
 def _matrix(root: Path) -> list[MachineCheck]:
@@ -151,18 +151,18 @@ def check_machine(root: Path, config: Any) -> tuple[MachineCheck, ...]:
         lambda: _registry(root),
         _aws,
     )
-    found: list[MachineCheck] = []
+    checks: list[MachineCheck] = []
     for part in parts:
         try:
             result = part()
         except SlipwayError as error:
             result = MachineCheck("wrong", "versions.yaml", error.what, error.cure or "")
-        found += result if isinstance(result, list) else [result]
-    return tuple(found)
+        checks += result if isinstance(result, list) else [result]
+    return tuple(checks)
 
 
 def raise_for(checks: Sequence[MachineCheck]) -> None:
     """Raise SlipwayError when something keeps the main job from working."""
-    wrong = [found.name for found in checks if found.state == "wrong"]
+    wrong = [check.name for check in checks if check.state == "wrong"]
     if wrong:
         raise SlipwayError(f"not right: {', '.join(wrong)}")

@@ -74,10 +74,10 @@ class Settings:
 def _yes(value: object, key: str) -> bool:
     """A word of a variable, or a truth value of a file: invoke takes INVOKE_X=false for true."""
     known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    found = known.get(str(value).lower())
-    if found is None:
+    truth = known.get(str(value).lower())
+    if truth is None:
         raise UsageError(f"{key} is {value!r}", cure="It is yes or no.")
-    return found
+    return truth
 
 
 @dataclass(frozen=True)

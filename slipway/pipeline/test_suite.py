@@ -38,15 +38,15 @@ SHELL_SCRIPTS = ("inv", ".ci/run", "images/local", "entrypoints")
 
 
 def _shell_scripts(root: Path) -> list[str]:
-    found = []
+    scripts = []
     for name in SHELL_SCRIPTS:
-        place = root / name
-        for path in tree_files(place) if place.is_dir() else [place]:
+        subject = root / name
+        for path in tree_files(subject) if subject.is_dir() else [subject]:
             with path.open("rb") as stream:
                 first = stream.readline()
             if path.suffix == ".sh" or first.startswith((b"#!/bin/sh", b"#!/bin/bash")):
-                found.append(path.relative_to(root).as_posix())
-    return found
+                scripts.append(path.relative_to(root).as_posix())
+    return scripts
 
 
 def lint_commands(project: Project) -> list[list[str]]:
@@ -96,8 +96,8 @@ def _side_by_side(project: Project, unit: bool) -> None:
     logs = [project.logs / f"{name}.log" for name in lanes]
     with ExitStack() as stack:
         started = [
-            _pytest(project, *words, state=place, stdout=stack.enter_context(log.open("wb")))
-            for log, (words, place) in zip(logs, lanes.values(), strict=True)
+            _pytest(project, *words, state=lane_state, stdout=stack.enter_context(log.open("wb")))
+            for log, (words, lane_state) in zip(logs, lanes.values(), strict=True)
         ]
         first = ["tests/system", *(f"--ignore={folder}" for folder in second), *DURATIONS]
         started.append(_pytest(project, *first, state=state))

@@ -38,10 +38,10 @@ def docker_login(host: str) -> Credentials | None:
         raise NoCredentialsError(
             f"Docker's logins cannot be read: {error.what}", where=error.where, cure=error.cure
         ) from error
-    found = _from_helper(config, host, path) or _from_file(config, host, path)
-    if found is None or not found[0]:
+    login = _from_helper(config, host, path) or _from_file(config, host, path)
+    if login is None or not login[0]:
         return None
-    return Credentials(*found)
+    return Credentials(*login)
 
 
 def _from_helper(config: Mapping[str, Any], host: str, path: Path) -> tuple[str, str] | None:
@@ -77,8 +77,8 @@ def _ask(program: str, host: str, path: Path, key: str) -> tuple[str, str] | Non
     if done.returncode != 0:
         if _NOT_FOUND in output:
             return None
-        said = redact(printable((done.stderr.decode("utf-8", "replace") or output).strip()))[:200]
-        raise _broken(host, path, key, f"({name}) failed: {said or f'exit {done.returncode}'}")
+        shown = redact(printable((done.stderr.decode("utf-8", "replace") or output).strip()))[:200]
+        raise _broken(host, path, key, f"({name}) failed: {shown or f'exit {done.returncode}'}")
     try:
         answer = json.loads(output)
         user, secret = answer["Username"], answer["Secret"]

@@ -95,24 +95,24 @@ def refusal_error(status: int, body: bytes, *, where: str) -> RegistryError:
     `where` is host/repository[:tag or @digest]. Codes are those of the OCI distribution
     specification; ECR puts its reasons into the message.
     """
-    said = registry_reply(body)
-    text = said.message or f"HTTP status {status}"
-    if said.code == "NAME_UNKNOWN":
+    reply = registry_reply(body)
+    text = reply.message or f"HTTP status {status}"
+    if reply.code == "NAME_UNKNOWN":
         return RepositoryMissingError(
             f"the repository does not exist ({text})",
             where=where,
             cure="Check account, region and name; `inv push` creates its own repositories.",
         )
-    if said.code == "TAG_INVALID" or "immutable" in text:
+    if reply.code == "TAG_INVALID" or "immutable" in text:
         return immutable_tag_error(where, text)
-    if said.code == "TOOMANYREQUESTS" or status == 429:
+    if reply.code == "TOOMANYREQUESTS" or status == 429:
         return throttled_error(where, text)
     if status == 404:
         return ImageMissingError("the registry does not have it", where=where)
-    if said.code == "DENIED" or status == 403:
+    if reply.code == "DENIED" or status == 403:
         return not_authorised_error(where, text)
     return RegistryError(
-        f"the registry refused the request: {status} {said.code} {text}", where=where
+        f"the registry refused the request: {status} {reply.code} {text}", where=where
     )
 
 
@@ -185,8 +185,8 @@ def is_web_page(text: str) -> bool:
 
 def page_title(page: str) -> str:
     """The title of an HTML page, in one line."""
-    found = re.search(r"(?is)<title[^>]*>(.{0,200}?)</title", page)
-    return " ".join(found[1].split()) if found else ""
+    match = re.search(r"(?is)<title[^>]*>(.{0,200}?)</title", page)
+    return " ".join(match[1].split()) if match else ""
 
 
 def clock_error(where: str, text: str, ahead: timedelta | None) -> ClockError:

@@ -89,11 +89,11 @@ class RegistryServer:
             if self.pid is None:
                 if self._log_start is None:
                     return False
-                said = self.log.read_bytes()[self._log_start :].decode(errors="replace").strip()
-                if "address already in use" in said:
+                output = self.log.read_bytes()[self._log_start :].decode(errors="replace").strip()
+                if "address already in use" in output:
                     return False
                 raise RegistryUnavailableError(
-                    f"the local registry ended at once: {said[-300:] or 'it said nothing'}",
+                    f"the local registry ended at once: {output[-300:] or 'it output nothing'}",
                     where=str(self.log),
                     cure="The log file may say why; `inv registry.up` tries again.",
                 )

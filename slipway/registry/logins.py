@@ -137,8 +137,8 @@ def _emulated(host: str) -> Token | None:
 
 def _docker_token(host: str) -> Token | None:
     """A login of Docker's: nobody says how long it lasts, so it is read at each use."""
-    found = docker_login(host)
-    return Token(found, datetime.now(timezone.utc), host) if found else None
+    login = docker_login(host)
+    return Token(login, datetime.now(timezone.utc), host) if login else None
 
 
 def _decoded(token: str) -> Credentials:

@@ -121,20 +121,20 @@ def media_type_of(raw: bytes, header: str) -> str:
     Raises ManifestError where the two disagree (CVE-2021-41190: one digest, two meanings) and for
     types that are no image.
     """
-    said = header.partition(";")[0].strip()
+    served = header.partition(";")[0].strip()
     try:
         own = json.loads(raw).get("mediaType")
     except (ValueError, AttributeError, RecursionError) as error:
         raise ManifestError("the registry answered with something that is no manifest") from error
-    if own and said in ACCEPTED and own != said:
-        raise ManifestError(f"a manifest of type {own} was served as {said}")
-    found = own or said
-    if found not in ACCEPTED:
+    if own and served in ACCEPTED and own != served:
+        raise ManifestError(f"a manifest of type {own} was served as {served}")
+    media_type = own or served
+    if media_type not in ACCEPTED:
         raise ManifestError(
-            f"a manifest of type {found!r} is not a container image",
+            f"a manifest of type {media_type!r} is not a container image",
             cure="Schema 1 images must be pushed again by a current engine.",
         )
-    return str(found)
+    return str(media_type)
 
 
 def choose_manifest(index: Manifest, *, os: str = "linux", architecture: str = "amd64") -> str:

@@ -129,17 +129,17 @@ class _Way:
     def _staged(self, on_event: OnEvent) -> Manifest:
         """The schema 2 manifest of an OCI image whose blobs are in the repository."""
         staging = f"{STAGING}{self.image.id.removeprefix('sha256:')[:32]}"
-        found = self._find(staging)
-        if found is None:  # else an earlier push came as far as this
-            found = self._send(staging, on_event)
-        if found.is_index:
-            found = self.registry.image(
+        manifest = self._find(staging)
+        if manifest is None:  # else an earlier push came as far as this
+            manifest = self._send(staging, on_event)
+        if manifest.is_index:
+            manifest = self.registry.image(
                 self.repository,
-                found.digest,
+                manifest.digest,
                 os=self.image.os,
                 architecture=self.image.architecture,
             )
-        return to_schema2(found)
+        return to_schema2(manifest)
 
     def _send(self, tag: str, on_event: OnEvent) -> Manifest:
         name = self.registry.name(self.repository)
@@ -171,9 +171,9 @@ class _Way:
     def _result(self, tag: str, final: Manifest, *, already: bool = False) -> PushResult:
         """Check what the registry has, and tell it."""
         where = self._check(tag, final)
-        found = self.registry.head(self.repository, tag)
-        if found != final.digest:
-            raise ManifestError(f"the tag names {found}, not {final.digest}", where=where)
+        digest = self.registry.head(self.repository, tag)
+        if digest != final.digest:
+            raise ManifestError(f"the tag names {digest}, not {final.digest}", where=where)
         return PushResult(
             uri=where,
             digest=final.digest,
@@ -211,13 +211,13 @@ class LocalImage:
     @classmethod
     def of(cls, engine: Engine, reference: str) -> LocalImage:
         """Describe an image. Raises EngineError where the engine does not have it."""
-        found: Mapping[str, Any] = inspect_image(engine, reference)
-        descriptor = found.get("Descriptor") or {}
+        inspection: Mapping[str, Any] = inspect_image(engine, reference)
+        descriptor = inspection.get("Descriptor") or {}
         return cls(
-            id=str(found["Id"]),
-            os=str(found["Os"]),
-            architecture=str(found["Architecture"]),
-            layers=tuple(found["RootFS"].get("Layers") or ()),
+            id=str(inspection["Id"]),
+            os=str(inspection["Os"]),
+            architecture=str(inspection["Architecture"]),
+            layers=tuple(inspection["RootFS"].get("Layers") or ()),
             containerd=engine.containerd_store,
             # Graph drivers keep no manifests and always write schema 2 ones. The containerd store
             # sends what the build wrote, and engines before 28 do not say what that is.
@@ -237,9 +237,9 @@ class LocalImage:
 
         Raises ManifestError for those of another image, and on graph drivers, whose ids do tell.
         """
-        found = tuple(config["rootfs"]["diff_ids"])
-        if not self.containerd or found != self.layers:
+        layers = tuple(config["rootfs"]["diff_ids"])
+        if not self.containerd or layers != self.layers:
             raise ManifestError(
-                f"the registry has an image with layers {', '.join(found)}, not {self.id}",
+                f"the registry has an image with layers {', '.join(layers)}, not {self.id}",
                 where=where,
             )

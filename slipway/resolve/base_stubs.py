@@ -41,13 +41,13 @@ def stub_is_usable(present: Mapping[str, str]) -> dict[str, str]:
 
     A distribution with such a version ("0.1-git") satisfies no requirement for pip either.
     """
-    found = {}
+    versions = {}
     for name, version in present.items():
         try:
-            found[str(canonicalize_name(name))] = str(Version(version))
+            versions[str(canonicalize_name(name))] = str(Version(version))
         except InvalidVersion:
             continue
-    return found
+    return versions
 
 
 def write_stubs(folder: Path, present: Mapping[str, str]) -> str:

@@ -142,9 +142,9 @@ def update_locks(
     return LockReport(
         changes=tuple(describe_lock_changes(old, new)),
         unresolved=tuple(
-            f"{name}: {found.unresolved}"
+            f"{name}: {lock.unresolved}"
             for name in sorted(bases)
-            if (found := new.bases[name]).unresolved
+            if (lock := new.bases[name]).unresolved
         ),
         locks=new,
     )

@@ -104,32 +104,34 @@ def uv_environment(settings: PipSettings, environ: Mapping[str, str]) -> dict[st
     files of one index only, so the main index comes first and an extra one, which may mirror a
     part of it, gives only what it alone has. uv searches its "default" index last.
     """
-    found = {key: value for key, value in environ.items() if key not in _OVERRIDDEN}
-    found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
-    found["UV_PYTHON_DOWNLOADS"] = "never"
-    found["UV_SYSTEM_CERTS"] = "true"
-    found["NO_COLOR"] = "1"
+    environment = {key: value for key, value in environ.items() if key not in _OVERRIDDEN}
+    environment["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    environment["UV_PYTHON_DOWNLOADS"] = "never"
+    environment["UV_SYSTEM_CERTS"] = "true"
+    environment["NO_COLOR"] = "1"
     if settings.index_url:
         *first, last = (settings.index_url, *settings.extra_index_urls)
-        found["UV_DEFAULT_INDEX"] = last
-        found["UV_INDEX"] = " ".join(first)
+        environment["UV_DEFAULT_INDEX"] = last
+        environment["UV_INDEX"] = " ".join(first)
     elif settings.extra_index_urls:
-        found["UV_INDEX"] = " ".join(settings.extra_index_urls)
+        environment["UV_INDEX"] = " ".join(settings.extra_index_urls)
     if settings.find_links:
-        found["UV_FIND_LINKS"] = ",".join(settings.find_links)
+        environment["UV_FIND_LINKS"] = ",".join(settings.find_links)
     if settings.trusted_hosts:
-        found["UV_INSECURE_HOST"] = " ".join(settings.trusted_hosts)
+        environment["UV_INSECURE_HOST"] = " ".join(settings.trusted_hosts)
     # pip takes requests' variables as well where it has no `cert` of its own.
     cert = settings.cert or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
     if cert:
-        found["SSL_CERT_FILE"] = cert
+        environment["SSL_CERT_FILE"] = cert
     if settings.client_cert:
-        found["SSL_CLIENT_CERT"] = settings.client_cert
+        environment["SSL_CLIENT_CERT"] = settings.client_cert
     if settings.proxy:
-        found["HTTP_PROXY"] = found["HTTPS_PROXY"] = found["ALL_PROXY"] = settings.proxy
+        environment["HTTP_PROXY"] = environment["HTTPS_PROXY"] = environment["ALL_PROXY"] = (
+            settings.proxy
+        )
     if settings.timeout:
-        found["UV_HTTP_TIMEOUT"] = settings.timeout
-    return found
+        environment["UV_HTTP_TIMEOUT"] = settings.timeout
+    return environment
 
 
 def host_uv_environment(settings: PipSettings) -> dict[str, str]:

@@ -117,10 +117,10 @@ def update_closure(
     if old and not upgrade and (old.addon, old.asked, old.given) == (want.addon, want.asked, given):
         return old
     before = old.pins if old and not upgrade else ()
-    found: dict[str, Pin] = {}
+    resolved: dict[str, Pin] = {}
     for setting in want.settings:
         present = {**setting.present, **{pin.name: pin.version for pin in below}}
-        preferred = tuple({**{pin.name: pin for pin in before}, **found}.values())
+        preferred = tuple({**{pin.name: pin for pin in before}, **resolved}.values())
         question = ResolveRequest(
             want.asked,
             setting.python,
@@ -131,14 +131,14 @@ def update_closure(
             (":all:",) if want.wheels_only else (),
         )
         for pin in resolve_with_wheels(resolver, question):
-            if found.setdefault(pin.name, pin) != pin:
+            if resolved.setdefault(pin.name, pin) != pin:
                 raise SlipwayError(
                     f"{want.key}: {setting.on} needs {pin.name} {pin.version}, the other bases "
-                    f"that share this closure {found[pin.name].version}",
+                    f"that share this closure {resolved[pin.name].version}",
                     cure="Lock that base with its packages known (`./inv lock` where the engine "
                     "has it), and it gets closures of its own.",
                 )
-    pins = tuple(sorted(found.values(), key=lambda pin: pin.name))
+    pins = tuple(sorted(resolved.values(), key=lambda pin: pin.name))
     return PythonLock(want.key, want.addon, pins, want.asked, given)
 
 

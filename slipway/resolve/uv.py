@@ -123,14 +123,14 @@ class NoSolutionError(SlipwayError):
     """No set of offered versions meets the requirements."""
 
 
-def explain_conflict(said: str, requirements: tuple[str, ...], on: str) -> SlipwayError:
-    """The error for one failed run. `on` names the base; `said` is uv's standard error."""
-    text = " ".join(said.split())
+def explain_conflict(output: str, requirements: tuple[str, ...], on: str) -> SlipwayError:
+    """The error for one failed run. `on` names the base; `output` is uv's standard error."""
+    text = " ".join(output.split())
     asked = ", ".join(requirements)
     where = f"base {on}" if on else None
     if any(sign in text.lower() for sign in _NETWORK):
         return SlipwayError(
-            f"no package index answered while resolving {asked}: {_last_cause(said)}",
+            f"no package index answered while resolving {asked}: {_last_cause(output)}",
             where=where,
             cure="Check the network and the index, proxy and cert of `pip config list`.",
         )
@@ -148,7 +148,7 @@ def explain_conflict(said: str, requirements: tuple[str, ...], on: str) -> Slipw
             "`moves:` of the base with a reason.",
         )
     return NoSolutionError(
-        f"{asked} cannot be resolved: {without_label(_no_solution(said))}",
+        f"{asked} cannot be resolved: {without_label(_no_solution(output))}",
         where=where,
         cure="Correct the version in versions.yaml, or offer the package through pip's index-url, "
         "extra-index-url or find-links.",
@@ -169,11 +169,11 @@ def _wants(text: str, name: str) -> tuple[str, str] | None:
     return ("versions.yaml", direct["spec"].rstrip(".,")) if direct else None
 
 
-def _no_solution(said: str) -> str:
-    causes = re.split(r"cause:|╰─▶", said, maxsplit=1)
+def _no_solution(output: str) -> str:
+    causes = re.split(r"cause:|╰─▶", output, maxsplit=1)
     return " ".join(causes[-1].split())
 
 
-def _last_cause(said: str) -> str:
-    lines = [line.strip(" ╰─▶") for line in said.splitlines() if line.strip()]
+def _last_cause(output: str) -> str:
+    lines = [line.strip(" ╰─▶") for line in output.splitlines() if line.strip()]
     return lines[-1].removeprefix("cause:").strip() if lines else "no answer"

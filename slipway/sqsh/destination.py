@@ -70,31 +70,31 @@ def already_there(destination: Path, wanted: SqshIdentity, *, force: bool) -> Si
         )
     if force or not destination.exists():
         return None
-    made = read_any_sidecar(destination)
+    sidecar = read_any_sidecar(destination)
     cure = "Choose another name, or overwrite it with --force."
-    if made is None:
+    if sidecar is None:
         raise UsageError(
             "the file exists and has no sidecar, so what it holds is not known",
             where=str(destination),
             cure=cure,
         )
-    if (made.image_id, made.build_id) != (wanted.image_id, wanted.build_id):
+    if (sidecar.image_id, sidecar.build_id) != (wanted.image_id, wanted.build_id):
         raise UsageError(
-            f"the file exists and holds another image: {made.reference}, build"
-            f" {made.build_id[:12]}",
+            f"the file exists and holds another image: {sidecar.reference}, build"
+            f" {sidecar.build_id[:12]}",
             where=str(destination),
             cure=cure,
         )
-    if any(made.options.get(name) != value for name, value in wanted.options.asked.items()):
+    if any(sidecar.options.get(name) != value for name, value in wanted.options.asked.items()):
         raise UsageError(
-            f"the file exists and was made with other options ({made.options})",
+            f"the file exists and was made with other options ({sidecar.options})",
             where=str(destination),
             cure=cure,
         )
-    if isinstance(made, MadeFrom):  # another version's: the same again, with a sidecar of today
+    if isinstance(sidecar, MadeFrom):  # another version's: the same again, with a sidecar of today
         return None
     # The sidecar gets its name first, so a run that was killed between the two renames leaves
     # one that does not fit the file yet.
-    if destination.stat().st_size != made.size:
+    if destination.stat().st_size != sidecar.size:
         return None
-    return made
+    return sidecar

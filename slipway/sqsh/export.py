@@ -80,12 +80,12 @@ def export_source(
     enroot_files.enroot_files(image.config, image.provenance)
     on_event(Event("start", request.task))
     try:
-        made, notes = _write(image, request, cache, on_event)
+        sidecar, notes = _write(image, request, cache, on_event)
     except BaseException as error:
         on_event(Event("failed", request.task, text=str(error)))
         raise
     on_event(Event("done", request.task, text="; ".join(notes)))
-    return made
+    return sidecar
 
 
 def _write(

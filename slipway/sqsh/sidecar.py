@@ -99,10 +99,10 @@ def write_sidecar(sqsh: Path, sidecar: Sidecar) -> None:
 
 def read_sidecar(sqsh: Path) -> Sidecar | None:
     """The sidecar of `sqsh`, None where there is none. Raises SlipwayError where it is damaged."""
-    found = read_any_sidecar(sqsh)
-    if isinstance(found, MadeFrom):
+    sidecar = read_any_sidecar(sqsh)
+    if isinstance(sidecar, MadeFrom):
         raise _unreadable(sqsh, "unknown format")
-    return found
+    return sidecar
 
 
 def read_any_sidecar(sqsh: Path) -> Sidecar | MadeFrom | None:
@@ -112,8 +112,8 @@ def read_any_sidecar(sqsh: Path) -> Sidecar | MadeFrom | None:
         if data.pop("format") not in _READABLE:
             return MadeFrom(data["reference"], data["image_id"], data["build_id"], data["options"])
         size, digest = data.pop("size"), data.pop("digest")
-        found = (line.split() for line in data.pop("pieces"))
-        data["pieces"] = tuple(Piece(int(count), sha256) for count, sha256 in found)
+        lines = (line.split() for line in data.pop("pieces"))
+        data["pieces"] = tuple(Piece(int(count), sha256) for count, sha256 in lines)
         data["hot"] = tuple(map(_hot_range, data.pop("hot", ())))
         sidecar = Sidecar(**{**data, "image_digests": tuple(data["image_digests"])})
         if (sidecar.size, sidecar.digest) != (size, digest):
@@ -181,7 +181,7 @@ def verify_sqsh_file(path: Path, on_event: OnEvent = silent) -> ImageCheck:
             said = done
             on_event(Event("progress", task, "contents", current=done, unit="B"))
 
-    found = check_image(path, on_bytes=on_bytes)
-    text = f"{found.entries} paths, {human_bytes(found.content)} of content"
+    check = check_image(path, on_bytes=on_bytes)
+    text = f"{check.entries} paths, {human_bytes(check.content)} of content"
     on_event(Event("done", task, text=text))
-    return found
+    return check

@@ -51,7 +51,7 @@ class SourceImage:
     @property
     def foreign_architecture(self) -> str | None:
         """What to say of an image that this machine does not run; None where it does."""
-        here = machine_architecture()
-        if self.architecture in ("", here):
+        machine = machine_architecture()
+        if self.architecture in ("", machine):
             return None
-        return f"the image is for {self.architecture}, this machine is {here}"
+        return f"the image is for {self.architecture}, this machine is {machine}"

@@ -96,11 +96,11 @@ def open_stored_image(uri: str, credentials: CredentialsFor, spool: Path) -> Ite
     """
     archive = next((scheme for scheme in _ARCHIVES if uri.startswith(scheme)), None)
     if uri.startswith(_REGISTRY):
-        found = _REFERENCE.fullmatch(uri.removeprefix(_REGISTRY))
-        if found is None or not (found["digest"] or found["tag"]):
+        match = _REFERENCE.fullmatch(uri.removeprefix(_REGISTRY))
+        if match is None or not (match["digest"] or match["tag"]):
             raise _usage(uri)
-        with RegistryClient(found["host"], credentials) as registry:
-            yield registry_image(registry, found["repository"], found["digest"] or found["tag"])
+        with RegistryClient(match["host"], credentials) as registry:
+            yield registry_image(registry, match["repository"], match["digest"] or match["tag"])
     elif uri.startswith(_LAYOUT):
         path, wanted = _path_and_name(uri.removeprefix(_LAYOUT))
         yield layout_image(path, wanted)

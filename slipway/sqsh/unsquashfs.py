@@ -53,14 +53,14 @@ def inspect_sqsh(path: Path) -> SqshTables:
 def _run(command: list[str], path: Path) -> bytes:
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip() or f"exit {done.returncode}"
-        raise SlipwayError(f"unsquashfs cannot read the file: {said}", where=str(path))
+        errors = done.stderr.decode(errors="replace").strip() or f"exit {done.returncode}"
+        raise SlipwayError(f"unsquashfs cannot read the file: {errors}", where=str(path))
     return done.stdout
 
 
 def check_sqsh_tables(path: Path, written: ExpectedContents, options: SqshOptions) -> SqshTables:
     """Raise SlipwayError unless `path` holds as many entries as were `written`."""
-    found = inspect_sqsh(path)
+    tables = inspect_sqsh(path)
     expected = SqshTables(
         inodes=written.inodes,
         # The format has no word for none: such an image names gzip and uses it for no block.
@@ -68,13 +68,13 @@ def check_sqsh_tables(path: Path, written: ExpectedContents, options: SqshOption
         block_size=options.block_size,
         listed=written.entries + written.newlines,
     )
-    if found != expected:
+    if tables != expected:
         raise SlipwayError(
-            f"the new .sqsh is not what was written into it: it has {found}, not {expected}",
+            f"the new .sqsh is not what was written into it: it has {tables}, not {expected}",
             where=str(path),
             cure="Nothing was kept. Try again; if it stays so, report it with the log file.",
         )
-    return found
+    return tables
 
 
 @dataclass(frozen=True)

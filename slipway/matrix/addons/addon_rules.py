@@ -19,17 +19,17 @@ def take_requirement_files(source: MatrixEntries, root: Path) -> None:
     for name, entry in source.addons.items():
         if entry.requirements is None:
             continue
-        place = ("addons", name, "requirements")
+        key_path = ("addons", name, "requirements")
         try:
             file = read_requirements(root, entry.requirements)
         except RequirementError as error:
             what, cure = error.args
-            source.problems.append(Problem(place, what, cure))
+            source.problems.append(Problem(key_path, what, cure))
             continue
         source.read_files |= file.hashes
         if not file.requirements:
             what = f"{entry.requirements} asks for nothing"
-            source.problems.append(Problem(place, what, "add a line to it, or remove this key"))
+            source.problems.append(Problem(key_path, what, "add a line to it, or remove this key"))
         asked = [*entry.requires, *file.requirements]
         source.addons[name] = entry.model_copy(update={"requires": asked})
 
@@ -60,8 +60,10 @@ def _put(
         return
     if name in above:
         circle = " needs ".join((*above[above.index(name) :], name))
-        place = ("addons", name, "needs")
-        problem = Problem(place, f"{circle}: one of them has to come first", "remove one of these")
+        key_path = ("addons", name, "needs")
+        problem = Problem(
+            key_path, f"{circle}: one of them has to come first", "remove one of these"
+        )
         source.problems.append(problem)
         return
     for other in source.addons[name].needs:
@@ -70,52 +72,54 @@ def _put(
 
 
 def _without_version(source: MatrixEntries, name: str, addon: AddonEntry) -> None:
-    place: Place = ("addons", name)
+    key_path: Place = ("addons", name)
     if not (addon.parts or addon.env or addon.labels):
         what = f"{name} adds nothing"
         cure = "state `version`, `requires`, `files`, `env`, `labels` or another of its keys"
-        source.problems.append(Problem(place, what, cure))
+        source.problems.append(Problem(key_path, what, cure))
     carried = any(name in series.carries for series in source.bases.values())
     if addon.with_ or addon.replace_below or carried:
         what = f"{name} has no `version`, and nothing that is kept or replaced is without one"
-        source.problems.append(Problem(place, what, "state its version, as version: 5.1.4"))
+        source.problems.append(Problem(key_path, what, "state its version, as version: 5.1.4"))
     targets: dict[str, int] = {}
     for index, files in enumerate(addon.files):
         if files.to in targets:
             what = f"{name} has {files.to} twice"
-            source.problems.append(Problem((*place, "files", index), what, "keep one of the two"))
+            source.problems.append(
+                Problem((*key_path, "files", index), what, "keep one of the two")
+            )
         targets[files.to] = index
         if files.from_.endswith("/") and not files.to.endswith("/"):
             what = f"{files.from_} is a folder, and {files.to} a file"
             cure = f"write to: {files.to}/ for a folder there"
-            source.problems.append(Problem((*place, "files", index, "to"), what, cure))
+            source.problems.append(Problem((*key_path, "files", index, "to"), what, cure))
 
 
 def _with_version(source: MatrixEntries, name: str, addon: AddonEntry) -> None:
-    place: Place = ("addons", name)
+    key_path: Place = ("addons", name)
     for key in addon.parts:
         what = f"{name} has both `version` and `{key}`"
         cure = "use `with` for packages that come along, and an add-on of its own for all else"
-        source.problems.append(Problem((*place, key), what, cure))
+        source.problems.append(Problem((*key_path, key), what, cure))
     bound = addon.replace_below
     if addon.version == "axis":
         if bound:
             what = f"{name} is what `axes` of a group say, so nothing is replaced below a bound"
             cure = "leave `replace_below` out, or pin a version"
-            source.problems.append(Problem((*place, "replace_below"), what, cure))
+            source.problems.append(Problem((*key_path, "replace_below"), what, cure))
         varied = any(name in group.axes.addons for group in source.images.values())
         if not varied and not source.broken["images"]:
             what = f"no group of `images` varies over {name}"
             cure = f"list versions under `axes` of a group, as {name}: [1.2.3, none], or pin one"
-            source.problems.append(Problem((*place, "version"), what, cure))
+            source.problems.append(Problem((*key_path, "version"), what, cure))
     elif bound and Version(str(addon.version)) < Version(bound.version):
         what = f"{name} {addon.version} would itself be replaced: it is below {bound.version}"
         cure = "raise `version`, or lower `replace_below`"
-        source.problems.append(Problem((*place, "version"), what, cure))
+        source.problems.append(Problem((*key_path, "version"), what, cure))
 
 
 def check_together(
-    source: MatrixEntries, place: Place, image: str, has: Mapping[str, AddonEntry]
+    source: MatrixEntries, key_path: Place, image: str, has: Mapping[str, AddonEntry]
 ) -> None:
     """What must hold between the add-ons of one image."""
     for name, entry in has.items():
@@ -123,9 +127,9 @@ def check_together(
             if other not in has:
                 what = f"{image} has {name}, which needs {other}, and that is not for it"
                 cure = f"widen `only` of {other}, or narrow that of {name}"
-                source.problems.append(Problem(place, what, cure))
+                source.problems.append(Problem(key_path, what, cure))
     for key in ("workdir", "user"):
         named = [name for name, entry in has.items() if getattr(entry, key)]
         if len(named) > 1:
             what = f"{image} has a `{key}` of {' and of '.join(named)}"
-            source.problems.append(Problem(place, what, "narrow `only` of all but one"))
+            source.problems.append(Problem(key_path, what, "narrow `only` of all but one"))

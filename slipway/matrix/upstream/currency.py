@@ -226,9 +226,9 @@ def _numbers(tag: str) -> tuple[int, ...]:
 
 
 def _past(matrix: Matrix, on: date) -> Iterator[CurrencyFinding]:
-    said: set[str] = set()
+    told_series: set[str] = set()
     for base in matrix.bases:
         text = past_support(base, on)
-        if text and base.series not in said:
-            said.add(base.series)
+        if text and base.series not in told_series:
+            told_series.add(base.series)
             yield CurrencyFinding("past", base.series, f"{base.series} is {text}")

@@ -116,13 +116,13 @@ def _find_shared(
 ) -> SharedImage | None:
     """What the target has under the tag of this build."""
     image = run.image
-    found = find_shared_images(
+    shared = find_shared_images(
         [WantedBuild(image, inputs.build_id)],
         context.checkout.matrix,
         target,
         context.credentials,
     )
-    return found.get(image.name)
+    return shared.get(image.name)
 
 
 def _take(

@@ -164,7 +164,7 @@ def list_target(root: Path, settings: Settings, names: Sequence[str]) -> list[Ta
     """Builds and aliases of the images named (all by default) that the target has."""
     checkout = Checkout.at(root)
     images = select_images(checkout.matrix, names)
-    found = []
+    tags = []
     with open_target(checkout, settings) as (_, client, _):
         by_path: dict[str, list[Image]] = {}
         for image in images:
@@ -178,8 +178,8 @@ def list_target(root: Path, settings: Settings, names: Sequence[str]) -> list[Ta
                 if whose or aliased:
                     kind = "alias" if aliased else "build"
                     digest = client.head(path, tag) or "gone"
-                    found.append(TargetTag(path, tag, kind, digest, tuple(aliased or whose)))
-    return found
+                    tags.append(TargetTag(path, tag, kind, digest, tuple(aliased or whose)))
+    return tags
 
 
 def show_target_image(root: Path, settings: Settings, reference: str) -> TargetImage:

@@ -51,9 +51,9 @@ class RegistryBlob:
 
     def to(self, target: Repository) -> BlobTransfer:
         """Its way into another repository: mounted where both are of one registry."""
-        here = self.repository
-        same = here.client.host == target.client.host and here.path != target.path
-        return BlobTransfer(self.digest, self.size, self, here.path if same else None)
+        source = self.repository
+        same = source.client.host == target.client.host and source.path != target.path
+        return BlobTransfer(self.digest, self.size, self, source.path if same else None)
 
     def open(self, offset: int) -> Iterator[bytes]:
         """The content from an offset on."""

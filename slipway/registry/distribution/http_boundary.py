@@ -98,9 +98,9 @@ def storage_refusal(response: requests.Response, where: str) -> RegistryError:
         return refusal_error(response.status_code, response.content, where=where)
     text = response.content.decode("utf-8", "replace")
     code, message = (re.search(rf"<{tag}>([^<]{{1,300}})<", text) for tag in ("Code", "Message"))
-    said = " ".join(found[1] for found in (code, message) if found)
-    said = page_title(text) if not said and is_web_page(text) else said
-    what = f"{response.status_code} {redact(printable(said)) or response.reason or ''}".strip()
+    reason = " ".join(match[1] for match in (code, message) if match)
+    reason = page_title(text) if not reason and is_web_page(text) else reason
+    what = f"{response.status_code} {redact(printable(reason)) or response.reason or ''}".strip()
     kind = NotAuthorisedError if response.status_code == 403 else RegistryUnavailableError
     return kind(_elsewhere(response.url, f"it answers {what}"), where=where, cure=_STORAGE_CURE)
 

@@ -114,10 +114,12 @@ class RegistryClient:
         self, repository: str, reference: str, *, os: str = "linux", architecture: str = "amd64"
     ) -> Manifest:
         """The manifest of one platform's image: out of the index where the reference is one."""
-        found = self.manifest(repository, reference)
-        if not found.is_index:
-            return found
-        return self.manifest(repository, choose_manifest(found, os=os, architecture=architecture))
+        manifest = self.manifest(repository, reference)
+        if not manifest.is_index:
+            return manifest
+        return self.manifest(
+            repository, choose_manifest(manifest, os=os, architecture=architecture)
+        )
 
     def head(self, repository: str, reference: str) -> str | None:
         """Digest of a tag, or None where the repository has no such tag (or does not exist)."""
@@ -128,8 +130,8 @@ class RegistryClient:
         if response.status_code == 200 and is_digest(digest):
             return digest
         # An answer to HEAD has no body: GET tells why (and renews a login that has expired).
-        found = find_manifest(self, repository, reference)
-        return found.digest if found else None
+        manifest = find_manifest(self, repository, reference)
+        return manifest.digest if manifest else None
 
     def tags(self, repository: str) -> list[str]:
         """All tags of a repository, sorted; none where there is no such repository.
@@ -137,7 +139,7 @@ class RegistryClient:
         Answers come in pages (OCI distribution specification, "Listing Tags"); a registry without
         end gets as many pages as the largest ECR repository has.
         """
-        found: set[str] = set()
+        names: set[str] = set()
         path = "tags/list"
         for _ in range(MOST_PAGES):
             params = {} if "://" in path else {"n": "1000"}
@@ -150,12 +152,12 @@ class RegistryClient:
             listed = parse_json(response.content, "the list of tags", where).get("tags") or []
             if not isinstance(listed, list):
                 raise ManifestError("the list of tags is not one", where=where)
-            found |= {tag for tag in listed if isinstance(tag, str) and _TAG.fullmatch(tag)}
+            names |= {tag for tag in listed if isinstance(tag, str) and _TAG.fullmatch(tag)}
             following = response.links.get("next", {}).get("url")
             if not following:
                 break
             path = self._transport.resolve(response.url, following)
-        return sorted(found)
+        return sorted(names)
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> str:
         """Store a manifest under a tag or its digest. Returns the digest; putting twice is fine.
@@ -408,9 +410,9 @@ def read_blob(
             f"the content has {offset} bytes, not the {facts.size} that its manifest says",
             where=facts.where,
         )
-    found = f"sha256:{hasher.hexdigest()}"
-    if found != facts.digest:
-        raise ManifestError(f"the content's digest is {found}", where=facts.where)
+    digest = f"sha256:{hasher.hexdigest()}"
+    if digest != facts.digest:
+        raise ManifestError(f"the content's digest is {digest}", where=facts.where)
 
 
 def _check_start(response: requests.Response, offset: int) -> None:

@@ -236,8 +236,8 @@ class RegistryTransport:
 
 def _refused(response: requests.Response, where: str) -> tuple[RegistryError, float | None]:
     with contextlib.closing(response):
-        said = registry_reply(response.content).message or response.reason or ""
-    text = f"{response.status_code} {said}".strip()
+        reason = registry_reply(response.content).message or response.reason or ""
+    text = f"{response.status_code} {reason}".strip()
     asked = retry_after(response.headers.get("Retry-After"))
     if response.status_code == 429:
         return throttled_error(where, text), 0.0 if asked is None else asked

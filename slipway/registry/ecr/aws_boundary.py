@@ -94,8 +94,8 @@ def answer_error(
     response: Mapping[str, Any], action: str, where: str, account: str | None
 ) -> RegistryError:
     """The typed error for a refusal of the AWS API."""
-    said = response.get("Error", {})
-    code, text = str(said.get("Code", "")), str(said.get("Message") or "it gives no reason")
+    error = response.get("Error", {})
+    code, text = str(error.get("Code", "")), str(error.get("Message") or "it gives no reason")
     if is_web_page(text):
         return web_page_error(where, text)
     if code in _CLOCK_CODES or _CLOCK_WORDS.search(text):
@@ -111,7 +111,7 @@ def _clock_ahead(text: str, date: str | None) -> timedelta | None:
             return datetime.now(timezone.utc) - parsedate_to_datetime(date)
     except (ValueError, TypeError):
         pass  # a header that is no date: the words have times of their own
-    stamps = [datetime.strptime(found, "%Y%m%dT%H%M%S") for found in _STAMP.findall(text)[:3]]
+    stamps = [datetime.strptime(stamp, "%Y%m%dT%H%M%S") for stamp in _STAMP.findall(text)[:3]]
     # "signed at is now earlier than limit (AWS's time - 5 min.)" (IAM user guide, "Troubleshooting
     # Signature Version 4 signing").
     return stamps[0] - stamps[-1] if len(stamps) > 1 else None

@@ -54,20 +54,20 @@ class AwsSettings:
     def read(cls) -> AwsSettings:
         """All that botocore would see here. Secrets that are met are never shown from then on."""
         named = os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE")
-        found = cls(profile=named or "default")
+        settings = cls(profile=named or "default")
         for variable, path in (
             ("AWS_CONFIG_FILE", "~/.aws/config"),
             ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
         ):
-            found._read_file(variable, os.environ.get(variable) or path)
-        found.values.update(found._profiles.get(found.profile, {}))
+            settings._read_file(variable, os.environ.get(variable) or path)
+        settings.values.update(settings._profiles.get(settings.profile, {}))
         for key, variable in _variables():
             if variable in os.environ:
-                found.values[key] = _Value(variable, os.environ[variable], ENVIRONMENT)
+                settings.values[key] = _Value(variable, os.environ[variable], ENVIRONMENT)
         for key in _SECRETS:
-            if key in found.values:
-                remember_secret(found.values[key].text)
-        return found
+            if key in settings.values:
+                remember_secret(settings.values[key].text)
+        return settings
 
     def _read_file(self, variable: str, path: str) -> None:
         parser = configparser.RawConfigParser(default_section="\0")
@@ -84,8 +84,10 @@ class AwsSettings:
             return
         for section in parser.sections():
             profile = section.removeprefix("profile ").strip().strip("'\"")
-            place = f"{full}, section {section}"
-            entries = {k: _Value(k, v, place) for k, v in parser.items(section) if v is not None}
+            section_origin = f"{full}, section {section}"
+            entries = {
+                k: _Value(k, v, section_origin) for k, v in parser.items(section) if v is not None
+            }
             self._profiles.setdefault(profile, {}).update(entries)
 
     def fault(self, *, logins: bool) -> SettingFault | None:
@@ -101,9 +103,9 @@ class AwsSettings:
 
     def named_in(self, text: str) -> SettingFault | None:
         """The setting that an error of botocore's speaks of."""
-        said = text.lower().replace("_", " ")
+        words = text.lower().replace("_", " ")
         for key, value in self.values.items():
-            if key.replace("_", " ") in said and key not in (*_KEYS, "region", "profile"):
+            if key.replace("_", " ") in words and key not in (*_KEYS, "region", "profile"):
                 return value.fault(f"is {value.text!r}")
         return None
 
@@ -148,8 +150,8 @@ class AwsSettings:
         for value in self._profiles.get(
             f"services {services.text}" if services else "", {}
         ).values():
-            for found in re.finditer(r"(?m)^\s*endpoint_url\s*=\s*(.*)$", value.text):
-                yield _Value(f"endpoint_url of {value.name}", found[1].strip(), value.origin)
+            for match in re.finditer(r"(?m)^\s*endpoint_url\s*=\s*(.*)$", value.text):
+                yield _Value(f"endpoint_url of {value.name}", match[1].strip(), value.origin)
 
     def _login_faults(self) -> Iterator[SettingFault]:
         for key in _KEYS:

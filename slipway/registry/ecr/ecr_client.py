@@ -46,8 +46,8 @@ def _ask(prompt: str) -> str:
 def find_aws_credentials() -> str | None:
     """How botocore finds credentials here ("env", "iam-role"), None where there are none."""
     with aws_errors("ecr:GetAuthorizationToken", "AWS"), _lock:
-        found = aws_session().get_credentials()
-    return found.method if found else None
+        credentials = aws_session().get_credentials()
+    return credentials.method if credentials else None
 
 
 def make_client(service: str, region: str, **options: Any) -> Any:

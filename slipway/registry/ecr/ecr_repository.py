@@ -64,12 +64,12 @@ def ensure_repository(
     """
     _check(consumers, keep, alias_patterns)
     edge = _Edge(client, name, account)
-    found = edge.describe()
-    created = found is None
+    description = edge.describe()
+    created = description is None
     warnings: list[str] = []
-    if found is None:
-        found = edge.create(alias_patterns)
-        if alias_patterns and found["imageTagMutability"] == "IMMUTABLE":
+    if description is None:
+        description = edge.create(alias_patterns)
+        if alias_patterns and description["imageTagMutability"] == "IMMUTABLE":
             warnings.append("this region's ECR has no movable tags: aliases cannot be promoted")
         try:
             edge.put_lifecycle(lifecycle_policy(keep, alias_patterns))
@@ -79,9 +79,9 @@ def ensure_repository(
         edge.allow(pull_statements(client.meta.partition, consumers, sagemaker))
     return EcrRepository(
         name,
-        found["repositoryUri"],
-        found["registryId"],
-        found["imageTagMutability"],
+        description["repositoryUri"],
+        description["registryId"],
+        description["imageTagMutability"],
         created,
         tuple(warnings),
     )

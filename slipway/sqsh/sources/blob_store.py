@@ -104,23 +104,25 @@ class ImageFinder:
             if not entry.is_attestation and self._store.has_blob(entry.digest)
         ]
         chosen = [entry for entry in there if entry.platform in ("", wanted)]
-        found: dict[str, StoredManifest] = {}
+        manifests: dict[str, StoredManifest] = {}
         # An image for another machine is better than none, as long as it is the only one.
         for entry in chosen or (there if len(there) == 1 else []):
             document = self.document(entry.digest)
             if isinstance(document, ImageIndex):
                 for digest, image in self.images(document.entries, depth + 1).items():
-                    found[digest] = StoredManifest(
+                    manifests[digest] = StoredManifest(
                         digest, image.manifest, (*names[entry.digest], *image.names)
                     )
             elif not document.is_artifact:
-                found[entry.digest] = StoredManifest(entry.digest, document, names[entry.digest])
-        if not found and there and not chosen:
+                manifests[entry.digest] = StoredManifest(
+                    entry.digest, document, names[entry.digest]
+                )
+        if not manifests and there and not chosen:
             platforms = ", ".join(sorted({entry.platform for entry in there}))
             raise ImageMetadataError(
                 f"there is no image for {wanted}, only for {platforms}", where=self._store.where
             )
-        return found
+        return manifests
 
     def the_image(self, entries: tuple[BlobDescriptor, ...], wanted: str = "") -> StoredManifest:
         """The one image of an index, or the one that is `wanted` by name, tag or digest."""

@@ -67,7 +67,7 @@ class BoltFile:
 
 def _newest_meta(data: bytes) -> tuple[int, ...]:
     """The meta page with the highest transaction: its fields."""
-    found = []
+    metas = []
     for size in (4096, 8192, 16384, 65536):
         for start in (0, size):
             page = data[start : start + _PAGE.size + _META.size]
@@ -78,10 +78,10 @@ def _newest_meta(data: bytes) -> tuple[int, ...]:
                 page[_PAGE.size : _PAGE.size + _META.size - 8]
             )
             if right:
-                found.append(meta)
-    if not found:
+                metas.append(meta)
+    if not metas:
         raise BoltFileError("not a bbolt database")
-    return max(found, key=lambda meta: meta[8])
+    return max(metas, key=lambda meta: meta[8])
 
 
 def _fnv(data: bytes) -> int:

@@ -121,10 +121,10 @@ def containerd_image(roots: list[Path], image: SourceImage) -> SourceImage | Non
     diff_ids = tuple(layer.digest for layer in image.layers)
     for root in roots:
         stored = _content_image(root, image, diff_ids)
-        found = stored or image
+        source = stored or image
         folders = snapshot_folders(root, diff_ids)
         if folders is not None and all(map(_readable, folders)):
-            return replace(found, layers=_in_folders(found.layers, folders))
+            return replace(source, layers=_in_folders(source.layers, folders))
         if stored is not None:
             return stored
     return None

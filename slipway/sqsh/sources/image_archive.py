@@ -258,7 +258,7 @@ def _docker_image(
         before = unique.get(image.config_name)
         names = (*before.names, *image.names) if before else image.names
         unique[image.config_name] = _ArchivedImage(image.config_name, names, image.layers)
-    found: list[tuple[_ArchivedImage, str, ImageDescription]] = []
+    images: list[tuple[_ArchivedImage, str, ImageDescription]] = []
     for image in unique.values():
         config = blobs.small(image.config_name, CONFIG_MAX)
         digest = digest_of(config)
@@ -267,17 +267,17 @@ def _docker_image(
             continue
         if wanted and not any(matches_name(name, wanted) for name in (digest, *image.names)):
             continue
-        found.append((image, digest, description))
-    if len(found) != 1:
+        images.append((image, digest, description))
+    if len(images) != 1:
         listed = ", ".join(
             (image.names or (image.config_name[:19],))[0] for image in unique.values()
         )
         raise ImageMetadataError(
-            f"the archive has {len(found)} such images, not one: {listed[:500]}",
+            f"the archive has {len(images)} such images, not one: {listed[:500]}",
             where=blobs.where,
             cure="Say which one by its name at the end: docker-archive:FILE:NAME:TAG.",
         )
-    image, digest, description = found[0]
+    image, digest, description = images[0]
     if len(image.layers) != len(description.diff_ids):
         raise ImageMetadataError(
             f"the image has {len(image.layers)} layers and its configuration"

@@ -44,14 +44,14 @@ class RecordedImage:
         return self._image.content_block(self._inode(node), number)
 
     def _listing(self, folder: int) -> dict[bytes, int]:
-        found = self._listings.get(folder)
-        if found is None:
+        listing = self._listings.get(folder)
+        if listing is None:
             inode = self._inode(folder)
             if inode.kind != DIR:
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            found = {name: self._node(ref) for name, ref, _, _ in self._image.listing(inode)}
-            self._listings[folder] = found
-        return found
+            listing = {name: self._node(ref) for name, ref, _, _ in self._image.listing(inode)}
+            self._listings[folder] = listing
+        return listing
 
     def attributes(self, node: int) -> NodeAttributes:
         """Of a node."""

@@ -135,8 +135,8 @@ def default_trace() -> StartTrace:
 def parse_trace(text: str) -> StartTrace:
     """The trace that a text says. Raises ValueError."""
     head, _, rest = text.partition("\n")
-    said, _, rest = rest.partition("\n")
-    if head != FORMAT or not said.startswith("command: "):
+    command, _, rest = rest.partition("\n")
+    if head != FORMAT or not command.startswith("command: "):
         raise ValueError(f"it does not begin with {FORMAT} and a command")
     lines = rest.splitlines()
     if len(lines) > _MOST_LINES:
@@ -144,7 +144,7 @@ def parse_trace(text: str) -> StartTrace:
     files = tuple(_file(line) for line in lines)
     if len({file.path for file in files}) != len(files):
         raise ValueError("a path stands there twice")
-    return StartTrace(said.removeprefix("command: "), files)
+    return StartTrace(command.removeprefix("command: "), files)
 
 
 def _file(line: str) -> TouchedFile:

@@ -94,10 +94,10 @@ def _read_far_ahead(root: Path) -> None:
 
 
 def _tool(name: str) -> str:
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if found is None:
+    program = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if program is None:
         raise SystemExit(f"{name} is not on this machine")
-    return found
+    return program
 
 
 def _mount_around(root: Path) -> None:
@@ -111,14 +111,14 @@ def _mount_around(root: Path) -> None:
 
 def _environment(root: Path) -> dict[str, str]:
     """As enroot's: what the image says, and a home."""
-    found = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     path = root / "etc/environment"
     if path.is_file():
         for line in path.read_text("utf-8", "surrogateescape").splitlines():
             name, equals, value = line.partition("=")
             if equals:
-                found[name] = value
-    return {**found, "HOME": "/tmp"}  # noqa: S108 - the container's own
+                environment[name] = value
+    return {**environment, "HOME": "/tmp"}  # noqa: S108 - the container's own
 
 
 if __name__ == "__main__":

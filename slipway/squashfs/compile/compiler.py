@@ -183,9 +183,9 @@ class _PartQueue:
         self._files: list[tuple[bytes | int, TreeNode]] = []
         self._waiting = 0
 
-    def add(self, place: bytes | int, node: TreeNode) -> None:
+    def add(self, source: bytes | int, node: TreeNode) -> None:
         """The next file."""
-        self._files.append((place, node))
+        self._files.append((source, node))
         self._waiting += node.size
         if self._waiting >= PART_BYTES:
             self.flush()
@@ -197,7 +197,7 @@ class _PartQueue:
         part, size = len(self._build.jobs), self._waiting
         job = PackJob(
             self._base,
-            [(place, node.size) for place, node in self._files],
+            [(source, node.size) for source, node in self._files],
             part,
             self._options.compressor,
             self._options.level,

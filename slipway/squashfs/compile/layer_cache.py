@@ -137,17 +137,17 @@ class LayerCache:
         What another process uses or makes stays. What a killed one left half-made goes.
         """
         limit = self.limit if limit is None else limit
-        found = []
+        entries = []
         for entry in (self.folder / "layers").iterdir():
             with contextlib.suppress(FileNotFoundError):  # removed by another process
                 info = entry.lstat()
                 folder = stat.S_ISDIR(info.st_mode)
                 size = sum(file.lstat().st_size for file in entry.iterdir()) if folder else 0
                 whole = folder and not entry.name.endswith(_PARTIAL)
-                found.append((whole, info.st_mtime_ns, entry, size))
-        total = sum(size for *_, size in found)
+                entries.append((whole, info.st_mtime_ns, entry, size))
+        total = sum(size for *_, size in entries)
         removed = []
-        for whole, _, entry, size in sorted(found):
+        for whole, _, entry, size in sorted(entries):
             if whole and total <= limit:
                 break
             lock = self.lock(entry.name.removesuffix(_PARTIAL))

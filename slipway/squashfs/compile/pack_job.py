@@ -63,14 +63,14 @@ def pack_job(job: PackJob) -> PackedPart:
         packer = BlockWriter(sink, codec, job.block_size, part=job.part)
         with contextlib.ExitStack() as opened:
             spool: IO[bytes] | None = None
-            for place, size in job.files:
-                if isinstance(place, int):
+            for source, size in job.files:
+                if isinstance(source, int):
                     if spool is None:
                         spool = opened.enter_context(open(job.base, "rb"))  # noqa: PTH123 - bytes
-                    spool.seek(place)
+                    spool.seek(source)
                     files.append(packer.add(size, spool.read))
                     continue
-                handle, read = file_reader(job.base + b"/" + place)
+                handle, read = file_reader(job.base + b"/" + source)
                 try:
                     files.append(packer.add(size, read))
                 finally:

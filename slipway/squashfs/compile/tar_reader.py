@@ -100,12 +100,12 @@ def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _is_header(block: bytes, checksum: bytes) -> bool:
     """Whether the sum of the header's bytes is right; old programs summed signed bytes."""
-    said = _number(checksum)
+    stated = _number(checksum)
     total = sum(block) - sum(checksum) + 8 * 0x20
-    if said == total:
+    if stated == total:
         return True
     signed: int = sum(struct.unpack("512b", block)) - sum(struct.unpack("8b", checksum)) + 8 * 0x20
-    return said == signed
+    return stated == signed
 
 
 def _member(block: bytes, pax: dict[bytes, bytes]) -> TarMember:

@@ -94,10 +94,10 @@ def _store(data: Data) -> None:
 
 def decompressor(number: int) -> Callable[[Data, int], bytes]:
     """How to decompress for a compressor number of a superblock. Raises CodecError."""
-    found = {1: _inflate, 3: _unlzo, 4: _unxz, 5: _unlz4, 6: _unzstd}.get(number)
-    if found is None:
+    function = {1: _inflate, 3: _unlzo, 4: _unxz, 5: _unlz4, 6: _unzstd}.get(number)
+    if function is None:
         raise CodecError(f"compressor {number} is not one that can be read")
-    return found
+    return function
 
 
 def _inflate(data: Data, limit: int) -> bytes:
@@ -126,10 +126,10 @@ def _zstd_compressor(level: int) -> Callable[[Data], bytes]:
     local = threading.local()  # a ZstdCompressor is not to be shared by threads
 
     def compress(data: Data) -> bytes:
-        found: zstandard.ZstdCompressor | None = getattr(local, "compressor", None)
-        if found is None:
-            found = local.compressor = zstandard.ZstdCompressor(level=level)
-        return found.compress(data)
+        compressor: zstandard.ZstdCompressor | None = getattr(local, "compressor", None)
+        if compressor is None:
+            compressor = local.compressor = zstandard.ZstdCompressor(level=level)
+        return compressor.compress(data)
 
     return compress
 

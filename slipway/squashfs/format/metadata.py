@@ -25,13 +25,13 @@ class MetadataWriter:
 
     def write(self, data: bytes | bytearray) -> int:
         """Append; full blocks are compressed at once. Returns where it begins, as inodes say it."""
-        here = self.starts[-1] << 16 | len(self._open)
+        reference = self.starts[-1] << 16 | len(self._open)
         self._open += data
         while len(self._open) >= METADATA_SIZE:
             block = bytes(self._open[:METADATA_SIZE])
             del self._open[:METADATA_SIZE]
             self._flush(block)
-        return here
+        return reference
 
     def _flush(self, block: bytes) -> None:
         packed = self._compress(block)
@@ -82,8 +82,8 @@ class MetadataReader:
 
         Raises ValueError for a block that cannot be one.
         """
-        found = self._cache.get(position)
-        if found is None:
+        cached = self._cache.get(position)
+        if cached is None:
             (word,) = struct.unpack("<H", self._read_at(position, 2))
             size = word & ~METADATA_STORED
             if not 0 < size <= METADATA_SIZE:
@@ -93,11 +93,11 @@ class MetadataReader:
                 data = self._decompress(data, METADATA_SIZE)
             if not data:
                 raise ValueError(f"an empty metadata block at {position}")
-            found = data, position + 2 + size
+            cached = data, position + 2 + size
             if len(self._cache) >= self._keep:
                 del self._cache[next(iter(self._cache))]
-            self._cache[position] = found
-        return found
+            self._cache[position] = cached
+        return cached
 
     def read(self, position: int, offset: int, size: int) -> tuple[bytes, int, int]:
         """`size` bytes from `offset` in the block at `position`, and where they end."""

@@ -29,21 +29,23 @@ def basic_inode_rows(
     `owner` gives the place of a user or group in the table of them.
     """
     numbers = _numbers(merged, numbered)
-    found = []
+    rows = []
     for number, layer in enumerate(merged.layers):
         chosen = _choose(layer, layout.starts[number], numbers[number])
         packed = iter(_pack(layer, layout, number, chosen, rules, owner))
-        found.append([next(packed) if inode else None for inode in chosen])
-    return found
+        rows.append([next(packed) if inode else None for inode in chosen])
+    return rows
 
 
 def _numbers(merged: MergedTree, numbered: NumberedInodes) -> list[array[int]]:
     """Inode numbers of rows in directories where all are neighbours; or 0."""
     numbers = [array("I", bytes(4 * layer.rows)) for layer in merged.layers]
-    for here in merged.dirs:
-        if here.span is not None and here not in numbered.special:
-            layer, first, end = here.span
-            numbers[layer][first:end] = array("I", range(here.first, here.first + end - first))
+    for directory in merged.dirs:
+        if directory.span is not None and directory not in numbered.special:
+            layer, first, end = directory.span
+            numbers[layer][first:end] = array(
+                "I", range(directory.first, directory.first + end - first)
+            )
     return numbers
 
 

@@ -125,11 +125,11 @@ class DataPieces:
 
         Raises CacheError and OSError.
         """
-        for found in self._found:
-            if isinstance(found, Piece):
-                yield found
+        for entry in self._found:
+            if isinstance(entry, Piece):
+                yield entry
                 continue
-            start, end, task = found
+            start, end, task = entry
             yield _made(self._copies, start, end) if task.cancel() else task.result()
 
 

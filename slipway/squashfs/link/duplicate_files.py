@@ -36,21 +36,21 @@ def find_duplicates(merged: MergedTree) -> dict[FileExtent, FileExtent]:
     Files with blocks of the same sizes are compared byte by byte as stored: the same compressor
     makes the same of the same. Raises OSError.
     """
-    found: dict[FileExtent, FileExtent] = {}
+    duplicates: dict[FileExtent, FileExtent] = {}
     first: dict[tuple[int, bytes], list[FileExtent]] = {}
     for number, (layer, live) in enumerate(zip(merged.layers, merged.live, strict=True)):
         words = layer.columns["block_words"]
-        for place, stored, word, count in _large(number, layer, live):
+        for extent, stored, word, count in _large(number, layer, live):
             alike = first.setdefault((stored, words[word : word + count].tobytes()), [])
-            if place in alike or place in found:
+            if extent in alike or extent in duplicates:
                 continue  # a hard link
             for other in alike:
-                if _same(merged, other, place, stored):
-                    found[place] = other
+                if _same(merged, other, extent, stored):
+                    duplicates[extent] = other
                     break
             else:
-                alike.append(place)
-    return found
+                alike.append(extent)
+    return duplicates
 
 
 def _large(
@@ -63,8 +63,8 @@ def _large(
         for row, stored in enumerate(columns["stored"])
         if stored >= _WORTH and live[row]
     ]
-    for place, stored, row in sorted(rows):
-        yield place, stored, columns["word"][row], columns["words"][row]
+    for extent, stored, row in sorted(rows):
+        yield extent, stored, columns["word"][row], columns["words"][row]
 
 
 def _same(merged: MergedTree, one: FileExtent, other: FileExtent, size: int) -> bool:
@@ -91,13 +91,13 @@ class _Data:
 
 
 @contextmanager
-def _opened(merged: MergedTree, place: FileExtent) -> Iterator[_Data]:
-    source = merged.layers[place.layer].parts[place.part].source
+def _opened(merged: MergedTree, extent: FileExtent) -> Iterator[_Data]:
+    source = merged.layers[extent.layer].parts[extent.part].source
     if not isinstance(source, Path):
-        yield _Data(source, place.start)
+        yield _Data(source, extent.start)
         return
     handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield _Data(handle, place.start)
+        yield _Data(handle, extent.start)
     finally:
         os.close(handle)

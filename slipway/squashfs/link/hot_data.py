@@ -31,11 +31,11 @@ def find_hot_rows(
         above = folders.get(folder)
         if above is None:
             names = [name for name in folder.split(b"/") if name]
-            found = look_up_path(layers, len(layers), names)
-            above = folders[folder] = [row for row in found if _kind(layers, row) == DIR]
-        found = find_child(layers, above, name) if above else []
-        if len(found) == 1 and _kind(layers, found[0]) == REG:
-            rows.setdefault(found[0], file)
+            matches = look_up_path(layers, len(layers), names)
+            above = folders[folder] = [row for row in matches if _kind(layers, row) == DIR]
+        matches = find_child(layers, above, name) if above else []
+        if len(matches) == 1 and _kind(layers, matches[0]) == REG:
+            rows.setdefault(matches[0], file)
     return list(rows.items())
 
 
@@ -54,17 +54,17 @@ def hot_ranges(
 
     The tables are among them, whole: `size` is the image's. Every name that is looked up is there.
     """
-    found = [(0, layout.copies[0].to if layout.copies else 1), (layout.end, size)]
+    ranges = [(0, layout.copies[0].to if layout.copies else 1), (layout.end, size)]
     for (layer, row), file in rows:
         columns = layers[layer].columns
         if fragment := columns["fragment"][row]:
             start, word = layout.table[layout.fragments[layer][fragment]]
-            found.append((start, start + (word & ~DATA_STORED)))
+            ranges.append((start, start + (word & ~DATA_STORED)))
         if columns["words"][row]:
             first = columns["word"][row]
             words = columns["block_words"][first : first + columns["words"][row]]
-            found += _blocks(layout.starts[layer][row], words, file, block_size)
-    return _runs(found)
+            ranges += _blocks(layout.starts[layer][row], words, file, block_size)
+    return _runs(ranges)
 
 
 def _blocks(
@@ -75,13 +75,13 @@ def _blocks(
     for first, end in file.ranges or ((0, len(words) * block_size),):
         low, high = first // block_size, min(-(-end // block_size), len(words))
         touched[low:high] = b"\1" * max(0, high - low)
-    found = []
+    ranges = []
     for word, is_hot in zip(words, touched, strict=True):
         size = word & ~DATA_STORED
         if is_hot and size:
-            found.append((start, start + size))
+            ranges.append((start, start + size))
         start += size
-    return found
+    return ranges
 
 
 def _runs(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -104,8 +104,8 @@ class InodeWriter:
         )
         references = array("Q", bytes(8 * numbered.inodes))
         dirs = self._merged.dirs
-        for here in reversed(dirs):
-            self._write_directory(here, numbered.special.get(here), references)
+        for directory in reversed(dirs):
+            self._write_directory(directory, numbered.special.get(directory), references)
         if len(self._ids) > IDS_MAX:
             raise SquashfsError(f"{len(self._ids)} different owners; squashfs holds {IDS_MAX}")
         return InodeTables(
@@ -119,37 +119,39 @@ class InodeWriter:
             numbered.entries,
         )
 
-    def _children(self, here: MergedDirectory) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+    def _children(
+        self, directory: MergedDirectory
+    ) -> Iterator[tuple[bytes, int, int, bytes | None]]:
         """Name, layer, row, and the inode where it is a plain file's."""
-        if here.span is not None:
-            layer, first, end = here.span
+        if directory.span is not None:
+            layer, first, end = directory.span
             return zip(
                 self._layers[layer].names[first:end],
                 repeat(layer),
                 range(first, end),
                 self._plain[layer][first:end],
             )
-        return ((name, layer, row, None) for name, layer, row in here.items or ())
+        return ((name, layer, row, None) for name, layer, row in directory.items or ())
 
     def _owner(self, value: int) -> int:
         if self._rules.all_root:
             value = 0
-        found = self._ids.get(value)
-        if found is None:
-            found = self._ids[value] = len(self._ids)
-        return found
+        index = self._ids.get(value)
+        if index is None:
+            index = self._ids[value] = len(self._ids)
+        return index
 
     def _attributes(self, pairs: Pairs) -> int:
         return self._xattrs.setdefault(pairs, len(self._xattrs)) if pairs else NO_XATTR
 
     def _write_directory(
-        self, here: MergedDirectory, numbers: list[int] | None, references: array[int]
+        self, directory: MergedDirectory, numbers: list[int] | None, references: array[int]
     ) -> None:
         listing = DirectoryWriter(self._directories)
         add, write = listing.add, self._inodes.write
-        inode = here.first - 1
+        inode = directory.first - 1
         at = -1
-        for name, layer, row, plain in self._children(here):
+        for name, layer, row, plain in self._children(directory):
             at += 1
             inode = inode + 1 if numbers is None else numbers[at]
             kind = REG
@@ -158,12 +160,12 @@ class InodeWriter:
             else:
                 kind = self._kinds[layer][row]
                 if kind == DIR:
-                    reference = here.dirs[at].reference
+                    reference = directory.dirs[at].reference
                 else:
                     reference = self._write_file(layer, row, inode)
             references[inode - 1] = reference
             add(name, reference, inode, kind)
-        self._finish_directory(here, listing, len(here.dirs), references)
+        self._finish_directory(directory, listing, len(directory.dirs), references)
 
     def _write_file(self, layer: int, row: int, inode: int) -> int:
         """Write the inode of anything but a directory, if it is not there yet; its reference."""
@@ -179,12 +181,12 @@ class InodeWriter:
         links = shared.names if shared is not None else 1
         if kind == REG:
             start, holes = self._layout.starts[layer][row], at["holes"]
-            place = self._layout.fragments[layer][at["fragment"]], at["offset"]
+            fragment = self._layout.fragments[layer][at["fragment"]], at["offset"]
             extended = links > 1 or attributes != NO_XATTR or holes or max(start, size) >= LIMIT
             if extended:
-                tail = LREG_TAIL.pack(start, size, holes, links, *place, attributes)
+                tail = LREG_TAIL.pack(start, size, holes, links, *fragment, attributes)
             else:
-                tail = REG_TAIL.pack(start, *place, size)
+                tail = REG_TAIL.pack(start, *fragment, size)
             tail += self._words[layer][4 * at["word"] : 4 * (at["word"] + at["words"])]
         else:
             extended = attributes != NO_XATTR
@@ -197,15 +199,15 @@ class InodeWriter:
 
     def _finish_directory(
         self,
-        here: MergedDirectory,
+        directory: MergedDirectory,
         listing: DirectoryWriter,
         subdirectories: int,
         references: array[int],
     ) -> None:
-        layer, row = here.row
+        layer, row = directory.row
         columns = self._layers[layer].columns
         implied = columns["flags"][row] & IMPLIED
-        mode = self._rules.directory_mode(columns["mode"][row], here.depth)
+        mode = self._rules.directory_mode(columns["mode"][row], directory.depth)
         block, offset, size, index = listing.finish()
         pairs = self._layers[layer].xattrs[columns["xattr"][row]]
         head = (
@@ -213,23 +215,23 @@ class InodeWriter:
             self._owner(columns["uid"][row]),
             self._owner(columns["gid"][row]),
             self._rules.mtime if implied else columns["mtime"][row],
-            here.number,
+            directory.number,
         )
-        parent = here.parent.number if here.parent is not None else len(references) + 1
+        parent = directory.parent.number if directory.parent is not None else len(references) + 1
         links = 2 + subdirectories
         if pairs or index or size > _LISTING_MAX:
             attributes = self._attributes(pairs)
-            here.reference = self._inodes.write(
+            directory.reference = self._inodes.write(
                 INODE.pack(DIR + EXTENDED, *head)
                 + LDIR_TAIL.pack(links, size + 3, block, parent, len(index), offset, attributes)
                 + b"".join(index)
             )
         else:
-            here.reference = self._inodes.write(
+            directory.reference = self._inodes.write(
                 INODE.pack(DIR, *head) + DIR_TAIL.pack(block, links, size + 3, offset, parent)
             )
-        if here.parent is None:
-            references[here.number - 1] = here.reference
+        if directory.parent is None:
+            references[directory.number - 1] = directory.reference
 
 
 def _tail(kind: int, links: int, size: int, target: bytes, attributes: int) -> bytes:

@@ -54,10 +54,10 @@ class MergedDirectory:
     def path(self) -> bytes:
         """Below the root, without a slash at the front."""
         names = []
-        here: MergedDirectory | None = self
-        while here is not None and here.parent is not None:
-            names.append(here.name)
-            here = here.parent
+        directory: MergedDirectory | None = self
+        while directory is not None and directory.parent is not None:
+            names.append(directory.name)
+            directory = directory.parent
         return b"/".join(reversed(names))
 
 
@@ -84,14 +84,14 @@ class MergedTree:
         root = MergedDirectory(self._described(rows), None, b"")
         for layer, _ in rows:
             self.live[layer][0] = 1
-        found = []
+        directories = []
         stack = [(root, rows)]
         while stack:
-            here, rows = stack.pop()
-            found.append(here)
-            below = self._fill(here, rows)
+            directory, rows = stack.pop()
+            directories.append(directory)
+            below = self._fill(directory, rows)
             stack += reversed(below)
-        return found
+        return directories
 
     def _described(self, rows: list[Row]) -> Row:
         for layer, row in reversed(rows):
@@ -100,7 +100,7 @@ class MergedTree:
         return rows[0]
 
     def _fill(
-        self, here: MergedDirectory, rows: list[Row]
+        self, directory: MergedDirectory, rows: list[Row]
     ) -> list[tuple[MergedDirectory, list[Row]]]:
         if len(rows) == 1:
             layer = rows[0][0]
@@ -112,26 +112,26 @@ class MergedTree:
                 here_kinds.translate(None, self._special_kinds)
             )
             if plain:
-                here.span = (layer, first, end)
+                directory.span = (layer, first, end)
                 self.live[layer][first:end] = b"\1" * (end - first)
-                return self._subdirectories(here, layer, first, end)
-        return self._merge(here, rows)
+                return self._subdirectories(directory, layer, first, end)
+        return self._merge(directory, rows)
 
     def _subdirectories(
-        self, here: MergedDirectory, layer: int, first: int, end: int
+        self, directory: MergedDirectory, layer: int, first: int, end: int
     ) -> list[tuple[MergedDirectory, list[Row]]]:
         kinds, names = self._kinds[layer], self.layers[layer].names
-        found = []
+        children = []
         row = kinds.find(DIR, first, end)
         while row >= 0:
-            child = MergedDirectory((layer, row), here, names[row])
-            here.dirs[row - first] = child
-            found.append((child, [(layer, row)]))
+            child = MergedDirectory((layer, row), directory, names[row])
+            directory.dirs[row - first] = child
+            children.append((child, [(layer, row)]))
             row = kinds.find(DIR, row + 1, end)
-        return found
+        return children
 
     def _merge(
-        self, here: MergedDirectory, rows: list[Row]
+        self, directory: MergedDirectory, rows: list[Row]
     ) -> list[tuple[MergedDirectory, list[Row]]]:
         files: dict[bytes, Row] = {}
         dirs: dict[bytes, list[Row]] = {}
@@ -153,35 +153,35 @@ class MergedTree:
                 if kind == WHITEOUT:
                     files.pop(name, None)
                 elif kind == LOWER_LINK:
-                    files[name] = self._target(layer, child, here, name)
+                    files[name] = self._target(layer, child, directory, name)
                 elif kind in (CHRDEV, BLKDEV) and not self._keep_devices:
                     files.pop(name, None)
-                    self.dropped.append(here.path + b"/" + name if here.parent else name)
+                    self.dropped.append(directory.path + b"/" + name if directory.parent else name)
                 else:
                     files[name] = (layer, child)
-        here.items = []
-        found = []
+        directory.items = []
+        children = []
         for name in sorted([*files, *dirs]):
             if name in dirs:
                 described = self._described(dirs[name])
-                child_dir = MergedDirectory(described, here, name)
-                here.dirs[len(here.items)] = child_dir
-                found.append((child_dir, dirs[name]))
-                here.items.append((name, *described))
+                child_dir = MergedDirectory(described, directory, name)
+                directory.dirs[len(directory.items)] = child_dir
+                children.append((child_dir, dirs[name]))
+                directory.items.append((name, *described))
                 self.live[described[0]][described[1]] = 1
             else:
                 layer, row = files[name]
-                here.items.append((name, layer, row))
+                directory.items.append((name, layer, row))
                 self.live[layer][row] = 1
-        return found
+        return children
 
-    def _target(self, layer: int, row: int, here: MergedDirectory, name: bytes) -> Row:
+    def _target(self, layer: int, row: int, directory: MergedDirectory, name: bytes) -> Row:
         """The file that a hard link to a lower layer means."""
         columns = self.layers[layer].columns
         target = self.layers[layer].texts[columns["text"][row]]
         rows = look_up_path(self.layers, layer, target.split(b"/"))
         if not rows or self._kinds[rows[0][0]][rows[0][1]] == DIR:
-            path = (here.path + b"/" + name).decode(errors="replace")
+            path = (directory.path + b"/" + name).decode(errors="replace")
             raise LayerError(
                 f"{path!r} is a hard link to {target.decode(errors='replace')!r}, which no layer"
                 " has as a file"

@@ -32,21 +32,21 @@ def visible_child(layers: Sequence[CompiledLayer], rows: list[Row]) -> list[Row]
 
 def find_child(layers: Sequence[CompiledLayer], rows: list[Row], name: bytes) -> list[Row]:
     """What a directory's rows have under a name: nothing, one file, or a directory's rows."""
-    found: list[Row] = []
+    matches: list[Row] = []
     for layer, row in rows:
         first, end = child_span(layers, (layer, row))
         at = bisect_left(layers[layer].names, name, first, end)
         if at == end or layers[layer].names[at] != name:
             continue
         kind = layers[layer].columns["kind"][at]
-        was_dir = found and layers[found[0][0]].columns["kind"][found[0][1]] == DIR
+        was_dir = matches and layers[matches[0][0]].columns["kind"][matches[0][1]] == DIR
         if kind == WHITEOUT:
-            found = []
+            matches = []
         elif kind == DIR and was_dir and not layers[layer].columns["flags"][at] & OPAQUE:
-            found.append((layer, at))
+            matches.append((layer, at))
         else:
-            found = [(layer, at)]
-    return found
+            matches = [(layer, at)]
+    return matches
 
 
 def look_up_path(layers: Sequence[CompiledLayer], below: int, names: Sequence[bytes]) -> list[Row]:

@@ -55,9 +55,9 @@ def image_tables(
     position = layout.end
 
     def append(data: bytes) -> int:
-        here = position + len(tail)
+        reference = position + len(tail)
         tail.extend(data)
-        return here
+        return reference
 
     def append_table(data: bytes) -> int:
         table, start = indexed_table(codec, data, position + len(tail))

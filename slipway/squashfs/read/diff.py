@@ -34,10 +34,10 @@ class _Side:
     entries: dict[bytes, Inode]
 
     def names(self) -> dict[int, list[bytes]]:
-        found: dict[int, list[bytes]] = {}
+        paths: dict[int, list[bytes]] = {}
         for path, inode in self.entries.items():
-            found.setdefault(inode.number, []).append(path)
-        return found
+            paths.setdefault(inode.number, []).append(path)
+        return paths
 
 
 def diff_images(before: Path, after: Path, *, times: bool = False) -> list[FileChange]:

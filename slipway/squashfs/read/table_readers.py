@@ -80,7 +80,7 @@ def read_xattrs(
     Raises ValueError for what cannot be pairs.
     """
     cursor = _Cursor(metadata, start, reference)
-    found = {}
+    attributes = {}
     for _ in range(count):
         kind, length = XATTR_KEY.unpack(cursor.take(XATTR_KEY.size))
         space = kind & ~XATTR_VALUE_APART
@@ -91,5 +91,5 @@ def read_xattrs(
         if kind & XATTR_VALUE_APART:
             (apart,) = struct.unpack("<Q", value)
             value = _Cursor(metadata, start, apart).value()
-        found[name] = value
-    return found
+        attributes[name] = value
+    return attributes
