@@ -128,7 +128,7 @@ class _Build:
     def _install(self, installations: Sequence[_Installation]) -> None:
         if not installations:
             return
-        interpreters = {found.install.interpreter for found in installations}
+        interpreters = {prepared.install.interpreter for prepared in installations}
         if len(interpreters) != 1:
             raise NeedsEngineError(f"add-ons are installed by {', '.join(sorted(interpreters))}")
         layout = PythonLayout(interpreters.pop(), self.request.python)
@@ -138,7 +138,7 @@ class _Build:
             for folder in (path, *path.parents)
             if "include" not in folder.parts and folder != PurePosixPath("/")
         }
-        addons = [self._addon(found.install) for found in installations]
+        addons = [self._addon(prepared.install) for prepared in installations]
         known = {str(canonicalize_name(n)): v for n, v in (self.request.packages or {}).items()}
         if self.request.packages is None or self._replaces(installations, addons, known):
             notes = self.request.cache / BASE_NOTES
@@ -147,9 +147,9 @@ class _Build:
             known = self.contents.versions
         environment = marker_environment(self.request.python, self.request.machine)
         state = PythonState(layout, known, self.contents, environment)
-        for found, (installer, addon) in zip(installations, addons, strict=True):
-            found.wheels = chosen_wheels(installer, addon, found.install.arguments, state)
-            found.gone = state.install(found.install.addon, found.wheels)
+        for prepared, (installer, addon) in zip(installations, addons, strict=True):
+            prepared.wheels = chosen_wheels(installer, addon, prepared.install.arguments, state)
+            prepared.gone = state.install(prepared.install.addon, prepared.wheels)
 
     def _replaces(
         self,
@@ -158,8 +158,8 @@ class _Build:
         known: Mapping[str, str],
     ) -> bool:
         """Whether an add-on moves something that the base has, whose files must be known then."""
-        for found, (installer, addon) in zip(installations, addons, strict=True):
-            options = installer.parse_arguments(found.install.arguments)
+        for prepared, (installer, addon) in zip(installations, addons, strict=True):
+            options = installer.parse_arguments(prepared.install.arguments)
             movable = installer.movable_names(options, addon.text)
             pins = installer.chosen(installer.read_pins(addon.text), known, movable)
             if any(pin.name in known for pin in pins):
@@ -169,11 +169,11 @@ class _Build:
     def _compare(self, locked: Mapping[str, str]) -> None:
         """Raises SlipwayError where the lock tells other packages than the base has."""
         assert self.contents
-        found = self.contents.versions
+        versions = self.contents.versions
         wrong = [
-            f"{name} {found.get(name, '(none)')} (locked: {version})"
+            f"{name} {versions.get(name, '(none)')} (locked: {version})"
             for name, version in sorted(locked.items())
-            if found.get(name) != version
+            if versions.get(name) != version
         ]
         if wrong:
             raise SlipwayError(
@@ -208,20 +208,21 @@ class _Build:
                 plan = layer_plan(step.section, files, self.folders, self.contents)
                 plans[id(step)] = [plan]
         others = len(self.base.layers) + len(plans)
-        others += sum(1 for found in installations.values() if found.gone)
+        others += sum(1 for installed in installations.values() if installed.gone)
         grains = wheel_grains(
-            [(found.wheels, [found.install.addon]) for found in installations.values()], others
+            [(installed.wheels, [installed.install.addon]) for installed in installations.values()],
+            others,
         )
-        for (key, found), groups in zip(installations.items(), grains, strict=True):
+        for (key, installed), groups in zip(installations.items(), grains, strict=True):
             plans[key] = [
-                LayerPlan(f"{found.install.addon}: what it replaces", (), (), found.gone)
-            ] * bool(found.gone)
+                LayerPlan(f"{installed.install.addon}: what it replaces", (), (), installed.gone)
+            ] * bool(installed.gone)
             for group in groups:
                 names = ", ".join(f"{wheel.name} {wheel.version}" for wheel in group)
                 files = tuple(file for wheel in group for file in wheel.files)
                 plans[key].append(
                     layer_plan(
-                        f"{found.install.addon}: {names}", files, self.folders, self.contents
+                        f"{installed.install.addon}: {names}", files, self.folders, self.contents
                     )
                 )
         return plans

@@ -57,7 +57,7 @@ class BaseContents:
     @property
     def versions(self) -> dict[str, str]:
         """Canonical name -> version."""
-        return {name: found.version for name, found in self.distributions.items()}
+        return {name: distribution.version for name, distribution in self.distributions.items()}
 
 
 def read_base_contents(
@@ -74,14 +74,16 @@ def read_base_contents(
     def read(layer: dict[str, Any]) -> dict[str, Any]:
         note = notes / f"{layer['digest'].removeprefix('sha256:')}-{key}.json.gz"
         try:
-            found: dict[str, Any] = json.loads(gzip.decompress(note.read_bytes()))
-            return found
+            contents: dict[str, Any] = json.loads(gzip.decompress(note.read_bytes()))
+            return contents
         except (OSError, ValueError, EOFError):
             on_event(Event("start", f"read {layer['digest'][7:19]} of the base"))
-        found = _LayerReader(prefix, site).read(base.blobs.stream(layer["digest"], layer["size"]))
-        write_atomic(note, gzip.compress(json.dumps(found).encode(), 3))
+        contents = _LayerReader(prefix, site).read(
+            base.blobs.stream(layer["digest"], layer["size"])
+        )
+        write_atomic(note, gzip.compress(json.dumps(contents).encode(), 3))
         on_event(Event("done", f"read {layer['digest'][7:19]} of the base"))
-        return found
+        return contents
 
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         layers = list(pool.map(read, base.layers))
@@ -185,7 +187,7 @@ def _distributions(texts: Mapping[str, str], layout: PythonLayout) -> dict[str, 
             "interpreter, which cannot be told without running it",
             cure="Build this image with an engine (without --no-engine).",
         )
-    found: dict[str, BaseDistribution] = {}
+    distributions: dict[str, BaseDistribution] = {}
     # The first of a name wins, as for the installer in the image.
     for path in sorted(texts):
         folder, name = posixpath.split(path)
@@ -194,7 +196,7 @@ def _distributions(texts: Mapping[str, str], layout: PythonLayout) -> dict[str, 
         head = Parser().parsestr(texts[path], headersonly=True)
         record = texts.get(f"{folder}/RECORD") if name == "METADATA" else None
         if head.get("Name") and head.get("Version"):
-            found.setdefault(
+            distributions.setdefault(
                 str(canonicalize_name(str(head["Name"]))),
                 BaseDistribution(
                     str(head["Name"]),
@@ -203,7 +205,7 @@ def _distributions(texts: Mapping[str, str], layout: PythonLayout) -> dict[str, 
                     None if record is None else tuple(_recorded(record, site)),
                 ),
             )
-    return found
+    return distributions
 
 
 def _recorded(record: str, site: str) -> Iterator[str]:

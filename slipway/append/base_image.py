@@ -104,16 +104,16 @@ def open_base(
     if uri.startswith(_LAYOUT):
         yield _layout_base(Path(uri.removeprefix(_LAYOUT)), architecture)
         return
-    found = _REFERENCE.fullmatch(uri)
-    if found is None or not (found["digest"] or found["tag"]):
+    match = _REFERENCE.fullmatch(uri)
+    if match is None or not (match["digest"] or match["tag"]):
         raise UsageError(
             f"{uri!r} is not an image to build on",
             cure="Name it as registry://HOST/REPOSITORY:TAG, with @sha256:DIGEST, or oci:FOLDER.",
         )
-    with RegistryClient(found["host"], credentials) as client:
-        repository = Repository(client, found["repository"])
+    with RegistryClient(match["host"], credentials) as client:
+        repository = Repository(client, match["repository"])
         manifest = client.image(
-            repository.path, found["digest"] or found["tag"], architecture=architecture
+            repository.path, match["digest"] or match["tag"], architecture=architecture
         )
         yield BaseImage(
             where=repository.name(manifest.digest),

@@ -73,14 +73,14 @@ def read_steps(dockerfile: str) -> tuple[DockerfileStep, ...]:
 
 def install_step(step: DockerfileStep) -> InstallStep:
     """What a RUN step installs. Raises NeedsEngineError for any other command."""
-    found = _MOUNT.fullmatch(step.text)
-    command = json_words(step, found["command"]) if found else ()
-    if found is None or len(command) < 4 or command[1:3] != _INSTALLER:
+    match = _MOUNT.fullmatch(step.text)
+    command = json_words(step, match["command"]) if match else ()
+    if match is None or len(command) < 4 or command[1:3] != _INSTALLER:
         raise NeedsEngineError(
             f"{step.section} runs a command in the base: {step.text[:100]}",
             cure="Build this image with an engine (without --no-engine).",
         )
-    return InstallStep(command[3], found["folder"], command[0], tuple(command[3:]))
+    return InstallStep(command[3], match["folder"], command[0], tuple(command[3:]))
 
 
 def json_words(step: DockerfileStep, text: str) -> tuple[str, ...]:
@@ -137,8 +137,8 @@ def _quoted_words(step: DockerfileStep, environment: Mapping[str, str]) -> list[
             # Between double quotes a backslash escapes only what has a meaning there.
             kept = "\\" if quote and text[at + 1] not in '"$\\' else ""
             word, at = word + kept + text[at + 1], at + 2
-        elif char == "$" and quote != "'" and (found := _VARIABLE.match(text, at)):
-            word, at = word + environment.get(found[1] or found[2], ""), found.end()
+        elif char == "$" and quote != "'" and (match := _VARIABLE.match(text, at)):
+            word, at = word + environment.get(match[1] or match[2], ""), match.end()
         else:
             word, at = word + char, at + 1
     if quote:

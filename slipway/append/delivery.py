@@ -114,16 +114,16 @@ def deliver_appended(
 
 def _transfers(image: AppendedImage, target: Repository) -> list[BlobTransfer]:
     """Each blob once: a base may have one layer several times."""
-    found: dict[str, BlobTransfer] = {}
+    transfers: dict[str, BlobTransfer] = {}
     for layer in image.base.layers:
         digest, size = str(layer["digest"]), int(layer["size"])
         if image.base.repository:
-            found[digest] = RegistryBlob(image.base.repository, digest, size).to(target)
+            transfers[digest] = RegistryBlob(image.base.repository, digest, size).to(target)
         else:
             source = _BaseBlob(image.base.blobs, digest, size)
-            found[digest] = BlobTransfer(digest, size, source)
+            transfers[digest] = BlobTransfer(digest, size, source)
     for blob in image.layers:
-        found[blob.digest] = BlobTransfer(blob.digest, blob.size, _FileBlob(blob.path))
+        transfers[blob.digest] = BlobTransfer(blob.digest, blob.size, _FileBlob(blob.path))
     config = image.config_digest
-    found[config] = BlobTransfer(config, len(image.config), _MemoryBlob(image.config))
-    return list(found.values())
+    transfers[config] = BlobTransfer(config, len(image.config), _MemoryBlob(image.config))
+    return list(transfers.values())

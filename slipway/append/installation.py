@@ -87,8 +87,8 @@ class PythonState:
     def __post_init__(self) -> None:
         """Take over what the base's own distributions require."""
         if self.contents:
-            for name, found in self.contents.distributions.items():
-                self.requires[name] = found.requires
+            for name, distribution in self.contents.distributions.items():
+                self.requires[name] = distribution.requires
 
     def install(self, addon: str, wheels: Sequence[InstalledWheel]) -> tuple[str, ...]:
         """Take the wheels in; gives the paths of the base that are gone.
@@ -117,14 +117,14 @@ class PythonState:
 
     def _files_of(self, name: str) -> Iterable[str]:
         """What pip would uninstall: the record's files, and the bytecode of its modules."""
-        found = self.contents.distributions.get(name) if self.contents else None
-        if found is None or found.files is None:
+        distribution = self.contents.distributions.get(name) if self.contents else None
+        if distribution is None or distribution.files is None:
             raise SlipwayError(
                 f"{name} of the base has no RECORD that says which files to remove",
                 cure="Build this image with an engine (without --no-engine).",
             )
         tag = f"cpython-{self.layout.python.replace('.', '')}"
-        for path in found.files:
+        for path in distribution.files:
             yield path
             folder, module = posixpath.split(path)
             if module.endswith(".py"):

@@ -69,10 +69,10 @@ class LayerStore:
     def _find(self, plan: LayerPlan, note: Path) -> LayerBlob | None:
         try:
             noted = json.loads(note.read_text())
-            found = LayerBlob(
+            blob = LayerBlob(
                 plan.title, noted["digest"], noted["diff_id"], noted["size"], self._path(noted)
             )
-            return found if found.path.stat().st_size == found.size else None
+            return blob if blob.path.stat().st_size == blob.size else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -81,8 +81,8 @@ class LayerStore:
 
     def _make(self, plan: LayerPlan, note: Path) -> LayerBlob:
         with wait_for_lock(self.folder / "lock"):  # one at a time: each works on all cores
-            if found := self._find(plan, note):  # another process made it meanwhile
-                return found
+            if blob := self._find(plan, note):  # another process made it meanwhile
+                return blob
             target = self.folder / "sha256" / note.stem
             target.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(target)

@@ -107,8 +107,8 @@ class _Installation:
     def result(self) -> InstalledWheel:
         """Lay out members, scripts and pip's own notes, RECORD last."""
         console, gui = self._entry_points("console_scripts"), self._entry_points("gui_scripts")
-        for place in self._places({*console, *gui}):
-            self._add_member(place)
+        for member in self._places({*console, *gui}):
+            self._add_member(member)
         generated = [
             *(self._add_script(*item) for item in versioned_scripts(console, self.layout.python)),
             *(self._add_script(*item) for item in gui.items()),
@@ -130,14 +130,14 @@ class _Installation:
 
     def _info_folder(self) -> str:
         tops = {name.partition("/")[0] for name in self.archive.namelist()}
-        found = [name for name in tops if name.endswith(".dist-info")]
-        if len(found) != 1:
-            raise self._refuse(f"has {len(found)} folders .dist-info")
-        text = self.archive.read(f"{found[0]}/WHEEL").decode()
+        folders = [name for name in tops if name.endswith(".dist-info")]
+        if len(folders) != 1:
+            raise self._refuse(f"has {len(folders)} folders .dist-info")
+        text = self.archive.read(f"{folders[0]}/WHEEL").decode()
         version = str(Parser().parsestr(text).get("Wheel-Version", ""))
         if version.partition(".")[0] != "1":
             raise self._refuse(f"is of wheel format {version or 'unknown'}, pip knows 1")
-        return found[0]
+        return folders[0]
 
     def _entry_points(self, group: str) -> dict[str, str]:
         return {
@@ -172,19 +172,19 @@ class _Installation:
             raise self._refuse(f"has {member}, which leads out of {folder}")
         return _Place(member, folder / normal, script)
 
-    def _add_member(self, place: _Place) -> None:
-        info = self.archive.getinfo(place.member)
+    def _add_member(self, member: _Place) -> None:
+        info = self.archive.getinfo(member.member)
         unix = info.external_attr >> 16
         mode = 0o755 if unix and stat.S_ISREG(unix) and unix & 0o111 else 0o644
-        source: bytes | WheelMember = WheelMember(self.wheel, place.member, self.digest)
+        source: bytes | WheelMember = WheelMember(self.wheel, member.member, self.digest)
         size = info.file_size
-        if place.script:
-            fixed = self._fixed_script(place.member)
+        if member.script:
+            fixed = self._fixed_script(member.member)
             if fixed is not None:
                 source, size = fixed, len(fixed)
-                self.changed.add(self._recorded(place.path))
-        self.moved[place.member] = self._recorded(place.path)
-        self._add(place.path, source, size, mode)
+                self.changed.add(self._recorded(member.path))
+        self.moved[member.member] = self._recorded(member.path)
+        self._add(member.path, source, size, mode)
 
     def _fixed_script(self, member: str) -> bytes | None:
         """A script of the wheel with the interpreter's path, None where it names none."""
@@ -250,9 +250,9 @@ def versioned_scripts(console: Mapping[str, str], python: str) -> list[tuple[str
         "pip": (f"pip pip{python.partition('.')[0]} pip{python}", _is_versioned_pip),
         "easy_install": (f"easy_install easy_install-{python}", _is_versioned_easy_install),
     }
-    for program, (made, replaced) in names.items():
+    for program, (versioned, replaced) in names.items():
         if value := rest.pop(program, None):
-            scripts += [(name, value) for name in made.split()]
+            scripts += [(name, value) for name in versioned.split()]
             rest = {name: other for name, other in rest.items() if not replaced(name)}
     return [*scripts, *rest.items()]
 

@@ -68,9 +68,9 @@ def instance_family(launcher: Path, instance_type: str) -> str:
 def find_option(launcher: Path, name: str) -> Option:
     """An option of `launch`. Raises UsageError that names the nearest."""
     options: Sequence[Option] = _module(launcher / "launcher" / "option_table.py").OPTIONS
-    for found in options:
-        if found.name == name:
-            return found
+    for option in options:
+        if option.name == name:
+            return option
     raise UsageError(
         f"the launcher has no option {name!r}{did_you_mean(name, [o.name for o in options])}",
         cure="`launch help` lists them; they are in entrypoints/launcher/option_table.py.",
@@ -114,7 +114,7 @@ def option_flags(options: Mapping[str, str | None]) -> tuple[str, ...]:
 
 
 def _given(texts: Sequence[str], launcher: Path, platform: str = "Slurm") -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    values: dict[str, str | None] = {}
     for text in texts:
         name, equals, value = text.removeprefix("--").partition("=")
         option = launcher_tables.find_option(launcher, name)
@@ -127,7 +127,7 @@ def _given(texts: Sequence[str], launcher: Path, platform: str = "Slurm") -> dic
         if not equals and not option.flag:
             raise UsageError(f"--launch {text!r}: expected {name}=VALUE")
         launcher_tables.check_option(option, value)
-        if option.many and name in found:
-            value = f"{found[name]} {value}"
-        found[name] = value if equals else None
-    return found
+        if option.many and name in values:
+            value = f"{values[name]} {value}"
+        values[name] = value if equals else None
+    return values

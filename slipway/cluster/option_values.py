@@ -124,12 +124,12 @@ def time_limit(text: str) -> int:
 
     Without days: ``M``, ``M:S``, ``H:M:S``; with days: ``D-H``, ``D-H:M``, ``D-H:M:S``.
     """
-    found = _TIME.fullmatch(text)
-    if not found:
+    match = _TIME.fullmatch(text)
+    if not match:
         raise UsageError(f"--time {text!r}: expected a form like 90, 4:00:00 or 2-12:00:00")
-    first, second, third = (int(found[part] or 0) for part in ("first", "second", "third"))
-    if found["days"] is not None:
-        return ((int(found["days"]) * 24 + first) * 60 + second) * 60 + third
-    if found["third"] is not None:
+    first, second, third = (int(match[part] or 0) for part in ("first", "second", "third"))
+    if match["days"] is not None:
+        return ((int(match["days"]) * 24 + first) * 60 + second) * 60 + third
+    if match["third"] is not None:
         return (first * 60 + second) * 60 + third
     return first * 60 + second

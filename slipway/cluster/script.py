@@ -112,8 +112,8 @@ def write_script(
             hyperpod_recipes.make_recipe_run(request, image, file, launcher)
         )
     else:
-        made = slurm_job.make_slurm_job(request, image, file, launcher)
-        text, notes = script.render_sbatch(made), made.notes
+        job = slurm_job.make_slurm_job(request, image, file, launcher)
+        text, notes = script.render_sbatch(job), job.notes
     path = Path(output or f"{image.name}.{'sh' if is_recipe else 'sbatch'}")
     data = text.encode(errors="surrogateescape")
     if output == "-":

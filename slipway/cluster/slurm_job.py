@@ -208,13 +208,13 @@ def _notes(
     launcher: Path,
 ) -> tuple[str, ...]:
     notes = []
-    place = options.get("checkpoint-dir")
-    if place is not None:
+    folder = options.get("checkpoint-dir")
+    if folder is not None:
         held = [mount.target for mount in mounts] + ([request.workdir] if request.workdir else [])
-        path = PurePosixPath(place)
+        path = PurePosixPath(folder)
         if path.is_absolute() and not any(path.is_relative_to(target) for target in held):
             notes.append(
-                f"checkpoint-dir {place} is on no --mount: unless it is below the folder where you "
+                f"checkpoint-dir {folder} is on no --mount: unless it is below the folder where you "
                 "submit, it is lost with the container"
             )
     again = [

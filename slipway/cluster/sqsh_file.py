@@ -47,10 +47,10 @@ def sqsh_on_cluster(project: Project, image: str, path: str) -> SqshFile:
     if not path.endswith(".sqsh"):
         # pyxis takes anything else for the name of an image to pull.
         raise UsageError(f"--sqsh {path!r} does not end in .sqsh")
-    for place in (Path(path), project.sqsh / Path(path).name):
-        found = read_sidecar(place)
-        if found is not None:
-            return SqshFile(path, found.size, found.digest, found.build_id)
+    for candidate in (Path(path), project.sqsh / Path(path).name):
+        sidecar = read_sidecar(candidate)
+        if sidecar is not None:
+            return SqshFile(path, sidecar.size, sidecar.digest, sidecar.build_id)
     exported = load_record(project, image).exported
     if exported is not None and Path(exported.path).name == Path(path).name:
         return SqshFile(path, exported.size, exported.digest)

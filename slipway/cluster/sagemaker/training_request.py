@@ -231,10 +231,10 @@ def _environment(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _channel(text: str) -> dict[str, Any]:
-    name, _, place = text.partition("=")
-    if not _CHANNEL.fullmatch(name) or not place:
+    name, _, location = text.partition("=")
+    if not _CHANNEL.fullmatch(name) or not location:
         raise UsageError(f"--input {text!r}: expected {_CHANNEL_FORMS}")
-    system = _FILE_SYSTEM.fullmatch(place)
+    system = _FILE_SYSTEM.fullmatch(location)
     if system is not None:
         kind, identifier, path, access = system.groups()
         source = {
@@ -245,11 +245,11 @@ def _channel(text: str) -> dict[str, Any]:
                 "DirectoryPath": path,
             }
         }
-    elif _S3.fullmatch(place):
+    elif _S3.fullmatch(location):
         source = {
             "S3DataSource": {
                 "S3DataType": "S3Prefix",
-                "S3Uri": place,
+                "S3Uri": location,
                 "S3DataDistributionType": "FullyReplicated",
             }
         }
