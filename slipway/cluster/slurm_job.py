@@ -214,8 +214,8 @@ def _notes(
         path = PurePosixPath(folder)
         if path.is_absolute() and not any(path.is_relative_to(target) for target in held):
             notes.append(
-                f"checkpoint-dir {folder} is on no --mount: unless it is below the folder where you "
-                "submit, it is lost with the container"
+                f"checkpoint-dir {folder} is on no --mount: unless it is below the folder where "
+                "you submit, it is lost with the container"
             )
     again = [
         name
