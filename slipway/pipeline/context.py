@@ -34,6 +34,7 @@ class PipelineContext:
     region: str | None
     credentials: CredentialsFor
     on_event: OnEvent
+    target: Target | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
 
 
@@ -50,11 +51,15 @@ def push_target(checkout: Checkout, settings: Settings) -> Target:
 
 @contextlib.contextmanager
 def pipeline_context(
-    checkout: Checkout, settings: Settings, target: Target | None = None
+    checkout: Checkout, settings: Settings, *, push: bool
 ) -> Iterator[tuple[PipelineContext, Reporter]]:
-    """An engine, and progress on the terminal, for as long as the block runs."""
+    """An engine, where to push to, and progress on the terminal, for as long as the block runs.
+
+    The engine comes first: without one, no registry is started.
+    """
     engine = connect(checkout.project, settings.engine)
     try:
+        target = push_target(checkout, settings) if push else None
         with Reporter() as reporter:
             yield (
                 PipelineContext(
@@ -65,6 +70,7 @@ def pipeline_context(
                     region=settings.region,
                     credentials=registry.credentials_for([target] if target else []),
                     on_event=reporter.on_event,
+                    target=target,
                 ),
                 reporter,
             )

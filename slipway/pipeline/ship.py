@@ -24,7 +24,7 @@ from slipway.matrix import Image, select_images
 from slipway.pipeline import appended, stages, summary
 from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.checkout import Checkout
-from slipway.pipeline.context import PipelineContext, pipeline_context, push_target
+from slipway.pipeline.context import PipelineContext, pipeline_context
 from slipway.pipeline.host_tools import set_up_host
 from slipway.pipeline.image_builds import build_images, require_locked
 from slipway.pipeline.image_run import ImageRun
@@ -111,10 +111,12 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
         steps = checkout.plan(images, inputs, records, date.today())
         for line in grouped_notes(note for step in steps for note in step.notes):
             say(line)
-        # Before the builds: a wrong account or a missing right should not show after half an hour.
-        target = push_target(checkout, settings) if "push" in request.stages else None
         runs = [ImageRun(image, records[image.name]) for image in images]
-        with pipeline_context(checkout, settings, target) as (context, reporter):
+        # The target before the builds: a wrong account or a missing right should not show after
+        # half an hour.
+        push = "push" in request.stages
+        with pipeline_context(checkout, settings, push=push) as (context, reporter):
+            target = context.target
             check_disk(context, steps)
             bases = BaseImages(context)
             there = None

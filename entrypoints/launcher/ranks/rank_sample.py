@@ -8,6 +8,7 @@ compiler); CPU time alone is none, because a wait may spin: NCCL's do.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -130,6 +131,7 @@ class StackFile:
         self._signalled = time.monotonic()
         self._unread = False
         self._cut = 0
+        self._owner: int | None = None
 
     def ask(self, question: str = MAIN) -> bool:
         """Put one question; False where it can not be put, or is being waited for."""
@@ -149,7 +151,7 @@ class StackFile:
     def _write(self, question: str) -> bool:
         """Into the pipe; False where nobody reads it: no such thread, or another program now."""
         try:
-            pipe = os.open(f"{self._base}.ask", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            pipe = self._open(".ask", os.O_WRONLY)
         except OSError:
             return False
         try:
@@ -176,10 +178,29 @@ class StackFile:
                 self._cut_back(THREADS)
                 self._unread = bool(rank_processes.send_signal([self.pid], STACK_SIGNAL))
 
+    def _open(self, suffix: str, flags: int) -> int:
+        """One of its files, if the process owns it: `launch stacks` by root looks at anybody's.
+
+        A process says itself where its files are, and could name a link, or what is another's.
+        """
+        handle = os.open(self._base + suffix, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if self._owner is None:
+                self._owner = os.stat(f"/proc/{self.pid}").st_uid  # noqa: PTH116 - often
+            if os.fstat(handle).st_uid != self._owner:
+                raise PermissionError(errno.EPERM, "it is another user's", self._base + suffix)
+        except OSError:
+            os.close(handle)
+            raise
+        return handle
+
     def _cut_back(self, question: str) -> None:
-        path = self._base + SUFFIXES[question]
-        self._cut += os.stat(path).st_size  # noqa: PTH116 - often
-        os.truncate(path, 0)
+        handle = self._open(SUFFIXES[question], os.O_WRONLY)
+        try:
+            self._cut += os.fstat(handle).st_size
+            os.ftruncate(handle, 0)
+        finally:
+            os.close(handle)
 
     def written(self) -> int:
         """Bytes of all answers so far: what a process has written for us, not for itself."""
@@ -196,7 +217,7 @@ class StackFile:
     def read(self, question: str = MAIN) -> str:
         """What has been written since it was asked for."""
         try:
-            with open(self._base + SUFFIXES[question], "rb") as file:  # noqa: PTH123 - often
+            with os.fdopen(self._open(SUFFIXES[question], os.O_RDONLY), "rb") as file:
                 return file.read(ANSWER_BYTES).decode("utf-8", errors="replace")
         except OSError:
             return ""

@@ -261,6 +261,30 @@ def test_a_main_thread_that_keeps_the_gil_is_seen_by_the_signal(tmp_path: Path) 
         assert rank.poll() is None
 
 
+@pytest.mark.parametrize("kind", ["link", "another's file"])
+def test_what_a_rank_names_and_does_not_own_is_neither_read_nor_cut(
+    tmp_path: Path, kind: str
+) -> None:
+    """`launch stacks` by root asks a process that says by itself where its files are."""
+    code = f"import sys, time; {TORCH}; print('begun', flush=True); time.sleep(600)"
+    victim = tmp_path / "victim"
+    victim.write_text("secret")
+    with python_rank(tmp_path, code) as rank:
+        file = StackFile(tmp_path / "stacks", rank.pid)
+        assert file.ask()
+        until(file.main_stack)
+        answer = tmp_path / "stacks" / str(rank.pid)
+        answer.unlink()
+        if kind == "link":
+            answer.symlink_to(victim)
+        else:
+            os.link(victim, answer)
+            os.chown(victim, 4711, 4711)
+        assert file.read() == ""
+        assert not file.ask()
+        assert victim.read_text() == "secret"
+
+
 def test_a_fork_of_a_rank_leaves_its_pipe_alone(tmp_path: Path) -> None:
     # As a worker that imports torch before the rank itself does.
     code = (

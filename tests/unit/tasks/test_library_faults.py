@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLStreamError
 
 from slipway import __version__
+from slipway.core import Project
 from slipway.tasks.cli import InvProgram
 from tests.support.exceptions import class_name, instance
 
@@ -147,6 +148,7 @@ def test_a_task_that_needs_the_engine(
 
     monkeypatch.setattr(docker, "DockerClient", refuse)
     check(words, capsys)
+    assert not Project.at(ROOT).registry.exists(), "no registry is started for nothing"
 
 
 @pytest.mark.parametrize(
