@@ -28,9 +28,12 @@ TEST_TOOLS = (
 )
 """What only the system tests need."""
 
-SECOND_HALF = ("cluster", "examples", "launcher")
-"""Folders of tests/system that run beside the others: about half of the time, nearly all of it
-spent waiting for Slurm and for ranks."""
+LANES = {
+    "launcher": ("cluster", "examples", "launcher"),
+    "files": ("engine", "sqsh", "squashfs", "storage"),
+}
+"""Folders of tests/system that run beside the others, each lane with an engine of its own. They are
+chosen to take about as long as what is left: most of it is waiting, for Slurm, ranks and disks."""
 
 DURATIONS = ("--durations=15", "--durations-min=5")
 
@@ -82,25 +85,29 @@ def run_test_suite(c: Context, project: Project, only: str = "", k: str = "") ->
         _end(_pytest(project, *folders, *(["-k", k] if k else [])).wait())
 
 
-def _side_by_side(project: Project, unit: bool) -> None:
-    """Unit tests and two halves of the system tests at once, each half with its own engine.
+def _side_by_side(project: Project, *, unit: bool) -> None:
+    """All lanes at once, the unit tests first in that of files.
 
-    What they do most is to wait. What the first half prints is seen at once, the rest at the end.
+    What the lane of all other folders prints is seen at once, the rest at the end.
     """
-    second = [f"tests/system/{name}" for name in SECOND_HALF]
     state = os.environ.get("SLIPWAY_TEST_STATE") or str(project.state / "test")
-    lanes = {"test-second-half": ([*second, *DURATIONS], f"{state}-2")}
+    lanes = {name: [f"tests/system/{folder}" for folder in LANES[name]] for name in LANES}
+    others = [f"--ignore={folder}" for folders in lanes.values() for folder in folders]
     if unit:
-        lanes["test-unit"] = (["tests/unit"], state)
+        lanes["files"].insert(0, "tests/unit")
     project.logs.mkdir(parents=True, exist_ok=True)
-    logs = [project.logs / f"{name}.log" for name in lanes]
+    logs = [project.logs / f"test-{name}.log" for name in lanes]
     with ExitStack() as stack:
         started = [
-            _pytest(project, *words, state=lane_state, stdout=stack.enter_context(log.open("wb")))
-            for log, (words, lane_state) in zip(logs, lanes.values(), strict=True)
+            _pytest(
+                project,
+                *(*words, *DURATIONS),
+                state=f"{state}-{name}",
+                stdout=stack.enter_context(log.open("wb")),
+            )
+            for log, (name, words) in zip(logs, lanes.items(), strict=True)
         ]
-        first = ["tests/system", *(f"--ignore={folder}" for folder in second), *DURATIONS]
-        started.append(_pytest(project, *first, state=state))
+        started.append(_pytest(project, "tests/system", *others, *DURATIONS, state=state))
         try:
             codes = [lane.wait() for lane in started]
         except KeyboardInterrupt as interrupt:
