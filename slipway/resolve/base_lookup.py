@@ -91,11 +91,11 @@ def resolve_base(base: Base, region: str | None, credentials: CredentialsFor) ->
 
 def require_architecture(config: Mapping[str, Any]) -> None:
     """Raises SlipwayError for an image of another architecture than what would be put into it."""
-    found = config.get("architecture")
-    if found != ARCHITECTURE:
+    architecture = config.get("architecture")
+    if architecture != ARCHITECTURE:
         raise SlipwayError(
-            f"its image is for {found or 'no stated architecture'}, and wheels, tools and locks "
-            f"are for {ARCHITECTURE}"
+            f"its image is for {architecture or 'no stated architecture'}, and wheels, tools and "
+            f"locks are for {ARCHITECTURE}"
         )
 
 

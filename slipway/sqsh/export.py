@@ -100,7 +100,7 @@ def _write(
     )
     with partial_file(destination) as path:
         packed = _linked(image, request, cache, path, on_event)
-        made = Sidecar(
+        written = Sidecar(
             reference=image.reference,
             image_id=image.id,
             image_digests=image.digests,
@@ -112,9 +112,9 @@ def _write(
             hot=packed.hot,
         )
         # The sidecar first: see preflight.already_there.
-        sidecar.write_sidecar(destination, made)
+        sidecar.write_sidecar(destination, written)
         commit(path, destination)
-    notes = [f"{destination}, {human_bytes(made.size)}"]
+    notes = [f"{destination}, {human_bytes(written.size)}"]
     if packed.devices_left_out:
         names = ", ".join("/" + name.decode(errors="replace") for name in packed.devices_left_out)
         notes.append(f"left out, since enroot cannot have device nodes: {names}")
@@ -123,7 +123,7 @@ def _write(
         names = ", ".join(map(repr, unmountable))
         notes.append(f"left out of /etc/fstab, since enroot cannot mount such a VOLUME: {names}")
     notes += filter(None, [image.foreign_architecture, warning])
-    return made, notes
+    return written, notes
 
 
 def _linked(

@@ -172,13 +172,13 @@ def verify_sqsh_file(path: Path, on_event: OnEvent = silent) -> ImageCheck:
     task = f"verify {path.name}"
     on_event(Event("start", task))
     sidecar.verify_sqsh(path)
-    done = said = 0
+    done = reported = 0
 
     def on_bytes(count: int) -> None:
-        nonlocal done, said
+        nonlocal done, reported
         done += count
-        if done - said >= _PROGRESS_BYTES:
-            said = done
+        if done - reported >= _PROGRESS_BYTES:
+            reported = done
             on_event(Event("progress", task, "contents", current=done, unit="B"))
 
     check = check_image(path, on_bytes=on_bytes)

@@ -213,10 +213,10 @@ class RegistryClient:
         entries = listed.get("manifests")
         if not isinstance(entries, list):
             raise ManifestError("the list of referrers is not one", where=where)
-        found = [entry.get("digest") for entry in entries if isinstance(entry, dict)]
-        if not all(map(is_digest, found)):
+        digests = [entry.get("digest") for entry in entries if isinstance(entry, dict)]
+        if not all(map(is_digest, digests)):
             raise ManifestError("a referrer has no sha256 digest", where=where)
-        return [str(referrer) for referrer in found]
+        return [str(referrer) for referrer in digests]
 
     def has_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository has a blob."""
