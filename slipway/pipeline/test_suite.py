@@ -29,7 +29,7 @@ TEST_TOOLS = (
 """What only the system tests need."""
 
 LANES = {
-    "launcher": ("cluster", "examples", "launcher"),
+    "launcher": ("cluster", "launcher"),
     "files": ("engine", "sqsh", "squashfs", "storage"),
 }
 """Folders of tests/system that run beside the others, each lane with an engine of its own. They are

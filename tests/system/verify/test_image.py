@@ -150,6 +150,9 @@ def test_every_fault_of_an_image_at_rest_fails_its_own_check(
         "test_every_tool_is_the_locked_file_in_its_place",
         "test_the_launcher_is_there_and_on_path",
         "test_the_launcher_answers_through_the_entrypoint",
+        # `launch` is one of the programs.
+        "test_programs_are_found_in_a_login_shell[sh -lc]",
+        "test_programs_are_found_in_a_login_shell[bash -lc]",
         "test_the_operating_system_is_as_stated",
         "test_no_file_that_usually_holds_a_secret_was_added",
         "test_no_added_file_holds_a_secret",
