@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import socket
 import string
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -52,8 +53,16 @@ def _modules(library: str) -> Iterator[ModuleType]:
     for found in pkgutil.walk_packages(package.__path__, f"{library}."):
         # Parts for other systems and optional parts cannot be imported here; a setup.py sets up.
         if not found.name.endswith((".setup", ".__main__")):
-            with contextlib.suppress(ImportError, AttributeError):
-                yield importlib.import_module(found.name)
+            module = _optional(found.name)
+            if module is not None:
+                yield module
+
+
+def _optional(name: str) -> ModuleType | None:
+    with warnings.catch_warnings(), contextlib.suppress(ImportError, AttributeError):
+        warnings.simplefilter("ignore")  # urllib3 warns of what it lacks before it fails by it
+        return importlib.import_module(name)
+    return None
 
 
 def instance(kind: type[Exception]) -> Exception:
