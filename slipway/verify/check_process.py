@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from slipway.core import Event, OnEvent, SlipwayError, public_environment
+from slipway.core import Event, OnEvent, SlipwayError
 
 if TYPE_CHECKING:
     import pytest  # the checks' own process has it; the one that starts them can do without
@@ -77,7 +77,8 @@ def run_checks(
         process = subprocess.Popen(
             [*command, f"--slipway-report={writing}"],
             cwd=root,
-            env={**public_environment(os.environ), "PYTHONPATH": str(root)},
+            # The logins of this host with it: the checks look for them in the image.
+            env={**os.environ, "PYTHONPATH": str(root)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -5,8 +5,10 @@ Nothing waits for a time to pass: tests wait for a line or an event of a launche
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -28,11 +30,17 @@ PATIENCE = 120.0
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
+    """Ports that nobody listens on, nor will be given as the near end of a connection.
+
+    Below the range that the kernel takes those from (ip(7), ip_local_port_range): one that the
+    kernel itself names may be some connection's until a launcher wants it.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(lowest // 2, lowest - 2)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports += [port] if port not in ports else []
     return ports
 
 
