@@ -29,7 +29,7 @@ SUFFIXES = {MAIN: "", THREADS: ".threads", GROUPS: ".groups"}
 STACK_SIGNAL = signal.SIGWINCH
 SIGNAL_SECONDS = 5.0
 #: Where in the kernel a thread waits for a signal (wchan): pause, sigsuspend, sigwait.
-_SIGNAL_WAIT = re.compile(r"pause|sigsuspend|sigtimedwait")
+SIGNAL_WAIT = re.compile(r"pause|sigsuspend|sigtimedwait")
 TICKS = os.sysconf("SC_CLK_TCK")
 #: Less I/O between two samples is a heartbeat, not work.
 WORK_BYTES = 16384
@@ -171,7 +171,7 @@ class StackFile:
         """
         self._signalled = now
         use = read_use(self.pid)
-        if use is None or use.state in "Tt" or _SIGNAL_WAIT.search(system_call(self.pid)):
+        if use is None or use.state in "Tt" or SIGNAL_WAIT.search(system_call(self.pid)):
             return
         if rank_processes.catches_signal(self.pid, STACK_SIGNAL):
             with contextlib.suppress(OSError):

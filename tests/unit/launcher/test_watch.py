@@ -20,7 +20,15 @@ import pytest
 from launcher.peers import LonePeers
 from launcher.ranks import STACK_SITE, HangWatch, RankLayout, StallReport, WatchOptions
 from launcher.ranks import show_stacks as stacks
-from launcher.ranks.rank_sample import GROUPS, STACK_SIGNAL, StackFile, gather, read_use
+from launcher.ranks.rank_sample import (
+    GROUPS,
+    SIGNAL_WAIT,
+    STACK_SIGNAL,
+    StackFile,
+    gather,
+    read_use,
+    system_call,
+)
 
 #: A stand-in for torch.distributed: what counts is the file that a frame is in.
 C10D = """
@@ -229,15 +237,23 @@ def test_being_looked_at_interrupts_no_call_of_the_script(
         f"import os, select, signal, sys, time; {TORCH if torch else ''}\n"
         f"print('begun', flush=True); {WAITS[call]}; print('went on', flush=True)"
     )
+    for_a_signal = call.startswith(("pause", "sigwait"))
     with python_rank(tmp_path, code) as rank:
-        until(lambda: (use := read_use(rank.pid)) and use.state == "S")
+        # It sleeps in the call itself, and not on its way there.
+        until(
+            lambda: (
+                (use := read_use(rank.pid))
+                and use.state == "S"
+                and bool(SIGNAL_WAIT.search(system_call(rank.pid))) == for_a_signal
+            )
+        )
         file = StackFile(tmp_path / "stacks", rank.pid, patience=0.0)
         for _ in range(20):
             file.ask()
             time.sleep(0.01)
         seen = bool(file.main_stack())
         # Without the thread only the signal is left, which a rank that waits for one is spared.
-        assert seen == (torch or not call.startswith(("pause", "sigwait")))
+        assert seen == (torch or not for_a_signal)
         assert rank.poll() is None
         rank.kill()
         assert rank.stdout is not None
