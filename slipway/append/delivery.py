@@ -13,7 +13,6 @@ from slipway.append.base_image import BlobReader
 from slipway.core import Event, OnEvent, silent
 from slipway.registry import (
     BlobTransfer,
-    ManifestError,
     RegistryBlob,
     Repository,
     deliver_blobs,
@@ -91,12 +90,7 @@ def deliver_appended(
         if not already:
             blobs = _transfers(image, target)
             sent = deliver_blobs(target, blobs, task, on_event).sent
-            target.client.put_manifest(target.path, tag, manifest)
-            stored = target.client.head(target.path, tag)
-            if stored != manifest.digest:
-                raise ManifestError(
-                    f"the tag names {stored}, not {manifest.digest}", where=target.name(tag)
-                )
+            target.put_tagged(tag, manifest)
     except BaseException as error:
         on_event(Event("failed", task, text=str(error)))
         raise

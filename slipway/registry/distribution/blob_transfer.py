@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from slipway.core import Event, OnEvent
 from slipway.registry.distribution.blob_upload import BlobSource, send_blob
 from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.errors import RegistryError
+from slipway.registry.errors import ManifestError, RegistryError
+from slipway.registry.manifests import Manifest
 
 BLOBS_AT_ONCE = 4
 """Each blob on its way holds about three pieces of an upload in memory: 100 MB together."""
@@ -26,6 +27,18 @@ class Repository:
     def name(self, reference: str | None = None) -> str:
         """host/path, with :tag or @digest, for messages."""
         return self.client.name(self.path, reference)
+
+    def put_tagged(self, tag: str, manifest: Manifest) -> None:
+        """Put a manifest whose blobs are there under a tag, and read back what the tag names.
+
+        Raises ManifestError where that is another one, and RegistryError's other subclasses.
+        """
+        self.client.put_manifest(self.path, tag, manifest)
+        stored = self.client.head(self.path, tag)
+        if stored != manifest.digest:
+            raise ManifestError(
+                f"the tag names {stored}, not {manifest.digest}", where=self.name(tag)
+            )
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,7 @@ def copy_image(
         copied = deliver_blobs(target, _blobs(source, target, images), task, on_event, jobs)
         for image in images:
             target.client.put_manifest(target.path, image.digest, image)
-        target.client.put_manifest(target.path, goal, manifest)
-        stored = target.client.head(target.path, goal)
-        if stored != manifest.digest:
-            raise ManifestError(
-                f"the tag names {stored}, not {manifest.digest}", where=target.name(goal)
-            )
+        target.put_tagged(goal, manifest)
     except BaseException as error:
         on_event(Event("failed", task, text=str(error)))
         raise
