@@ -55,6 +55,13 @@ class ImageRun:
         assert self.record.built is not None
         return self.record.built
 
+    @property
+    def failure_line(self) -> str:
+        """What a person is told at once when it fails; the whole of it stands at the end."""
+        assert self.failure is not None
+        first = self.failure.what.splitlines()[0].rstrip(":")
+        return f"{self.image.name}: FAILED: {first}"
+
     def save(self, project: Project, **made: Any) -> None:
         """Record what a stage made, by the fields of ImageRecord."""
         self.record = dataclasses.replace(self.record, **made)

@@ -135,15 +135,12 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
             for run in runs:
                 finish_run(context, bases, run, settings, request, there)
                 if run.failure:
-                    first = run.failure.what.splitlines()[0].rstrip(":")
-                    reporter.say(f"{run.image.name}: FAILED: {first}")
+                    reporter.say(run.failure_line)
             engine_url = context.engine.url
     summary.show_runs(
         runs, time.monotonic() - started, engine_url=engine_url, as_json=request.as_json
     )
-    if failed := [run for run in runs if run.failure]:
-        failures = "\n".join(f"{run.image.name}: {run.failure}" for run in failed)
-        raise SlipwayError(f"{len(failed)} of {len(runs)} images failed\n{failures}")
+    summary.raise_failures(runs)
 
 
 def finish_run(

@@ -8,7 +8,7 @@ from shlex import quote
 from shutil import which
 from typing import Any
 
-from slipway.core import human_bytes, human_seconds, print_json, print_table, say
+from slipway.core import SlipwayError, human_bytes, human_seconds, print_json, print_table, say
 from slipway.engine import DEFAULT_URL
 from slipway.pipeline.image_run import ImageRun
 from slipway.records import ImageRecord
@@ -62,6 +62,13 @@ def run_json(run: ImageRun) -> dict[str, Any]:
         "failure": str(run.failure) if run.failure else None,
         "record": asdict(run.record),
     }
+
+
+def raise_failures(runs: Sequence[ImageRun]) -> None:
+    """Raise SlipwayError with the failures of a run, if there are any."""
+    if failed := [run for run in runs if run.failure]:
+        failures = "\n".join(f"{run.image.name}: {run.failure}" for run in failed)
+        raise SlipwayError(f"{len(failed)} of {len(runs)} images failed\n{failures}")
 
 
 def show_runs(runs: Sequence[ImageRun], seconds: float, *, engine_url: str, as_json: bool) -> None:

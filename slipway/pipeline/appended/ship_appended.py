@@ -74,12 +74,9 @@ def ship_appended(
             for run in runs:
                 _ship(context, run, inputs[run.image.name], request, target)
                 if run.failure:
-                    first = run.failure.what.splitlines()[0].rstrip(":")
-                    reporter.say(f"{run.image.name}: FAILED: {first}")
+                    reporter.say(run.failure_line)
     summary.show_runs(runs, time.monotonic() - started, engine_url="", as_json=request.as_json)
-    if failed := [run for run in runs if run.failure]:
-        failures = "\n".join(f"{run.image.name}: {run.failure}" for run in failed)
-        raise SlipwayError(f"{len(failed)} of {len(runs)} images failed\n{failures}")
+    summary.raise_failures(runs)
 
 
 def _ship(
