@@ -28,13 +28,6 @@ INDEX, SEAL = "index", "seal"
 _PARTIAL = ".partial"
 
 
-def _is_file_or_nothing(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
-        return True
-
-
 def _remove(path: Path) -> None:
     """Remove whatever is there: a folder with all that is in it, a file, a link itself."""
     try:
@@ -45,6 +38,27 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def _ensure_folder(path: Path) -> None:
+    """Have a folder at `path`; a file or a dangling link in its place goes.
+
+    Never removes a folder: another process may have made it since it was found missing.
+    """
+    while True:
+        try:
+            path.mkdir(exist_ok=True)
+            return
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # another was quicker
+                path.unlink()
+
+
+def _remove_unless_file(path: Path) -> None:
+    """Remove what is in the place of a plain file; a file stays, as another may hold its lock."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            _remove(path)
 
 
 def _unusable(path: Path, error: OSError) -> CacheError:
@@ -62,11 +76,9 @@ class LayerCache:
         self.folder = folder
         self.limit = limit
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             for name in ("layers", "locks"):
-                below = folder / name
-                if folder.is_dir() and not below.is_dir():
-                    _remove(below)  # a file or a dangling link in the place of our folder
-                below.mkdir(parents=True, exist_ok=True)
+                _ensure_folder(folder / name)
         except OSError as error:
             raise CacheError(
                 f"the layer cache cannot be made: {error.strerror}",
@@ -82,8 +94,7 @@ class LayerCache:
         """The lock of an entry, not held yet; anything else in its place is removed."""
         path = self.folder / "locks" / key
         try:
-            if not _is_file_or_nothing(path):
-                _remove(path)
+            _remove_unless_file(path)
             return FileLock(path)
         except OSError as error:
             raise _unusable(path, error) from error

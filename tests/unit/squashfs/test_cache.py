@@ -260,6 +260,38 @@ def test_two_at_once_compile_a_layer_once_and_both_get_it(tmp_path: Path) -> Non
     assert counted.reads == 1
 
 
+@pytest.mark.parametrize("obstacle", [None, "file", "dangling link"])
+def test_those_who_make_the_folder_at_once_never_remove_what_another_made(
+    tmp_path: Path, obstacle: str | None
+) -> None:
+    for number in range(40):
+        folder = tmp_path / str(number)
+        if obstacle is not None:
+            folder.mkdir()
+            for name in ("layers", "locks"):
+                if obstacle == "file":
+                    (folder / name).write_text("in the way")
+                else:
+                    (folder / name).symlink_to("nowhere")
+        start = threading.Barrier(4)
+
+        def make_entry(name: str, folder: Path = folder, start: threading.Barrier = start) -> None:
+            start.wait()
+            cache = LayerCache(folder)
+            lock = cache.lock(name)
+            lock.own()
+            cache.entry(name).mkdir()
+            lock.release()
+
+        threads = [threading.Thread(target=make_entry, args=(f"{n}" * 40,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(list((folder / "layers").iterdir())) == 4
+        assert len(list((folder / "locks").iterdir())) == 4
+
+
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CacheError, match="cannot be made"):
