@@ -14,7 +14,7 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.append.append_build import AppendRequest, append_image
     from slipway.append.appended_image import AppendedImage
-    from slipway.append.base_contents import packages_of_base
+    from slipway.append.base_contents import BaseNotes, packages_of_base
     from slipway.append.base_image import BaseImage, open_base
     from slipway.append.build_steps import NeedsEngineError
     from slipway.append.delivery import DeliveryResult, deliver_appended
@@ -26,6 +26,7 @@ __all__ = [
     "AppendedBlobs",
     "AppendedImage",
     "BaseImage",
+    "BaseNotes",
     "DeliveryResult",
     "NeedsEngineError",
     "append_image",
@@ -39,7 +40,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "append_build": "AppendRequest append_image",
-        "base_contents": "packages_of_base",
+        "base_contents": "BaseNotes packages_of_base",
         "appended_image": "AppendedImage",
         "base_image": "BaseImage open_base",
         "build_steps": "NeedsEngineError",

@@ -16,7 +16,7 @@ from slipway.append.appended_image import (
     image_manifest,
     layer_plan,
 )
-from slipway.append.base_contents import BASE_NOTES, BaseContents, read_base_contents
+from slipway.append.base_contents import BaseContents, BaseNotes, read_base_contents
 from slipway.append.base_image import BaseImage
 from slipway.append.build_steps import (
     DockerfileStep,
@@ -37,13 +37,13 @@ from slipway.append.layer_blobs import LayerStore, compresses_as_elsewhere
 from slipway.append.layer_files import LayerPlan
 from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import InstalledWheel
-from slipway.core import Event, OnEvent, SlipwayError, silent
+from slipway.core import Event, OnEvent, SharedParts, SlipwayError, silent
 from slipway.engine import ContextFile
 
 
 @dataclass(frozen=True)
 class AppendRequest:
-    """What one image is made of, and where what was made before is kept.
+    """What one image is made of, and where what was made before is kept (`cache`, `shared`).
 
     `packages`: the Python distributions of the base where the lock tells them, else None.
     """
@@ -55,6 +55,7 @@ class AppendRequest:
     cache: Path
     packages: Mapping[str, str] | None = None
     machine: str = "x86_64"
+    shared: SharedParts | None = None
 
 
 @dataclass
@@ -86,7 +87,7 @@ class _Build:
     ) -> None:
         self.base, self.request, self.task, self.on_event = base, request, task, on_event
         self.steps = read_steps(request.dockerfile)
-        self.store = LayerStore(request.cache / "layers")
+        self.store = LayerStore(request.cache / "layers", request.shared)
         self.contents: BaseContents | None = None
         self.folders: set[str] = set()
 
@@ -141,7 +142,7 @@ class _Build:
         addons = [self._addon(prepared.install) for prepared in installations]
         known = {str(canonicalize_name(n)): v for n, v in (self.request.packages or {}).items()}
         if self.request.packages is None or self._replaces(installations, addons, known):
-            notes = self.request.cache / BASE_NOTES
+            notes = BaseNotes(self.request.cache, self.request.shared)
             self.contents = read_base_contents(self.base, layout, notes, self.on_event)
             self._compare(known)
             known = self.contents.versions

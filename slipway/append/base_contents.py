@@ -6,12 +6,13 @@ base it is a layer of. Notes of what was read are kept by the layer's digest.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.parser import Parser
@@ -22,15 +23,14 @@ from packaging.utils import canonicalize_name
 
 from slipway.append.base_image import BaseImage
 from slipway.append.python_layout import PythonLayout
-from slipway.core import Event, OnEvent, SlipwayError, cpu_count, write_atomic
+from slipway.core import Event, OnEvent, SharedParts, SlipwayError, cpu_count, write_atomic
 from slipway.squashfs import ReadAhead, decompressed_stream, skip_content, tar_members
 
 FOLDER, FILE, LINK = "d", "f", "l"
 _KINDS = {b"5"[0]: FOLDER, b"2"[0]: LINK}
 _TEXT_MAX = 64 << 20
 _FORMAT = "1"
-BASE_NOTES = "bases"
-"""Folder of the notes, in the cache."""
+_NOTES = "bases"
 _OPAQUE = ".wh..wh..opq"
 
 
@@ -60,10 +60,41 @@ class BaseContents:
         return {name: distribution.version for name, distribution in self.distributions.items()}
 
 
+@dataclass(frozen=True)
+class BaseNotes:
+    """Notes of what layers hold, below `cache`, and those that other machines have made."""
+
+    cache: Path
+    shared: SharedParts | None = None
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A note that is here, or among the others', and whole."""
+        there = self.shared.part(_NOTES, name) if self.shared else None
+        for path in (self.cache / _NOTES / name, there):
+            with contextlib.suppress(OSError, ValueError, EOFError):
+                if path is not None:
+                    note: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+                    return note
+        return None
+
+    def make(self, name: str, read_layer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The note, whoever made it; made here by `read_layer` where nobody has."""
+        note = self.read(name)
+        if note is not None:
+            return note
+        claim = self.shared.claim(_NOTES, name) if self.shared else None
+        with claim or contextlib.nullcontext():
+            note = (self.read(name) if claim is None else None) or read_layer()
+            write_atomic(self.cache / _NOTES / name, gzip.compress(json.dumps(note).encode(), 3))
+            if claim is not None:
+                claim.publish(self.cache / _NOTES / name)
+        return note
+
+
 def read_base_contents(
-    base: BaseImage, layout: PythonLayout, notes: Path, on_event: OnEvent
+    base: BaseImage, layout: PythonLayout, notes: BaseNotes, on_event: OnEvent
 ) -> BaseContents:
-    """What the layers of `base` hold. Those without a note in the folder `notes` are streamed.
+    """What the layers of `base` hold. Those without a note are streamed.
 
     Raises SlipwayError, LayerError, RegistryError.
     """
@@ -71,31 +102,29 @@ def read_base_contents(
     site = str(layout.site_packages)[1:]
     key = hashlib.sha256(f"{_FORMAT} {prefix} {site}".encode()).hexdigest()[:16]
 
-    def read(layer: dict[str, Any]) -> dict[str, Any]:
-        note = notes / f"{layer['digest'].removeprefix('sha256:')}-{key}.json.gz"
-        try:
-            contents: dict[str, Any] = json.loads(gzip.decompress(note.read_bytes()))
-            return contents
-        except (OSError, ValueError, EOFError):
-            on_event(Event("start", f"read {layer['digest'][7:19]} of the base"))
+    def stream(layer: dict[str, Any]) -> dict[str, Any]:
+        on_event(Event("start", f"read {layer['digest'][7:19]} of the base"))
         contents = _LayerReader(prefix, site).read(
             base.blobs.stream(layer["digest"], layer["size"])
         )
-        write_atomic(note, gzip.compress(json.dumps(contents).encode(), 3))
         on_event(Event("done", f"read {layer['digest'][7:19]} of the base"))
         return contents
 
+    def note(layer: dict[str, Any]) -> dict[str, Any]:
+        name = f"{layer['digest'].removeprefix('sha256:')}-{key}.json.gz"
+        return notes.make(name, lambda: stream(layer))
+
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
-        layers = list(pool.map(read, base.layers))
+        layers = list(pool.map(note, base.layers))
     return _merged(layers, layout)
 
 
 def packages_of_base(
-    base: BaseImage, interpreter: str, python: str, cache: Path, on_event: OnEvent
+    base: BaseImage, interpreter: str, python: str, notes: BaseNotes, on_event: OnEvent
 ) -> dict[str, str]:
     """The Python distributions of a base, name -> version; see `read_base_contents`."""
     layout = PythonLayout(interpreter, python)
-    return read_base_contents(base, layout, cache / BASE_NOTES, on_event).versions
+    return read_base_contents(base, layout, notes, on_event).versions
 
 
 class _LayerReader:

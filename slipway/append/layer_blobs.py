@@ -8,10 +8,14 @@ bytes do not depend on how many there are.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import shutil
 import struct
 import tarfile
+import tempfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,15 +26,19 @@ from typing import Any
 
 from slipway.append.layer_files import ContentReader, LayerFile, LayerPlan
 from slipway.core import (
+    PartClaim,
+    SharedParts,
     SlipwayError,
     commit,
     cpu_count,
     partial_file,
     remove_leftovers,
+    sha256_file,
     wait_for_lock,
     write_atomic,
 )
 
+SHARED_KIND = "layers"
 FORMAT = "1"
 """Counted by the keys of layers: what changes their bytes changes it."""
 
@@ -56,10 +64,14 @@ class LayerBlob:
 
 
 class LayerStore:
-    """Layers that were made, below `folder`: blobs by digest, and which key gave which."""
+    """Layers that were made, below `folder`: blobs by digest, and which key gave which.
 
-    def __init__(self, folder: Path) -> None:
+    `shared`: where other machines put layers that they have made, and look for ours.
+    """
+
+    def __init__(self, folder: Path, shared: SharedParts | None = None) -> None:
         self.folder = folder
+        self.shared = shared
 
     def layer(self, plan: LayerPlan) -> LayerBlob:
         """The layer of a plan: from the store where it is whole there, else made."""
@@ -83,15 +95,55 @@ class LayerStore:
         with wait_for_lock(self.folder / "lock"):  # one at a time: each works on all cores
             if blob := self._find(plan, note):  # another process made it meanwhile
                 return blob
-            target = self.folder / "sha256" / note.stem
-            target.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(target)
-            with partial_file(target) as partial:
-                noted = _write(plan, partial)
-                path = self._path(noted)
-                commit(partial, path)
-            write_atomic(note, json.dumps(noted))
+            if self.shared is None:
+                return self._write(plan, note)
+            with contextlib.ExitStack() as stack:
+                claim = self.shared.claim(SHARED_KIND, note.stem)
+                if claim is not None:
+                    stack.enter_context(claim)
+                elif blob := self._copy_shared(plan, note):
+                    return blob
+                blob = self._write(plan, note)
+                if claim is not None:
+                    self._publish(claim, note, blob)
+                return blob
+
+    def _write(self, plan: LayerPlan, note: Path) -> LayerBlob:
+        target = self.folder / "sha256" / note.stem
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
+        with partial_file(target) as partial:
+            noted = _write(plan, partial)
+            path = self._path(noted)
+            commit(partial, path)
+        write_atomic(note, json.dumps(noted))
         return LayerBlob(plan.title, noted["digest"], noted["diff_id"], noted["size"], path)
+
+    def _copy_shared(self, plan: LayerPlan, note: Path) -> LayerBlob | None:
+        """A layer that another machine has made; None where its bytes are not what it says."""
+        assert self.shared is not None
+        part = self.shared.part(SHARED_KIND, note.stem)
+        if part is None:
+            return None
+        try:
+            noted = json.loads((part / "note.json").read_text())
+            path = self._path(noted)
+            with partial_file(path) as partial:
+                shutil.copyfile(part / "blob", partial)
+                if f"sha256:{sha256_file(partial)}" != noted["digest"]:
+                    return None
+                commit(partial, path)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        write_atomic(note, json.dumps(noted))
+        return self._find(plan, note)
+
+    def _publish(self, claim: PartClaim, note: Path, blob: LayerBlob) -> None:
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=self.folder) as name:
+            part = Path(name)
+            shutil.copyfile(note, part / "note.json")
+            os.link(blob.path, part / "blob")
+            claim.publish(part)
 
 
 def _write(plan: LayerPlan, path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The ground floor: what every room may use. It imports nothing else of Slipway.
 
 Errors and exit codes, the project's paths, files that become visible only when they are whole,
-locks, digests, processes, mounts, units, events, the console, credentials. It knows no Docker, no
-AWS and no matrix.
+locks, leases on shared folders, digests, processes, mounts, units, events, the console,
+credentials. It knows no Docker, no AWS and no matrix.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ if TYPE_CHECKING:
         wait_until,
     )
     from slipway.core.redaction import public_environment, redact, remember_secret
+    from slipway.core.sharing import LEASE_S, Lease, LeaseFolder, PartClaim, SharedParts
     from slipway.core.trees import TreeSize, measure, remove_tree, sync, sync_folder
     from slipway.core.units import did_you_mean, human_bytes, human_seconds
 
 __all__ = [
     "FAILED",
     "INTERRUPTED",
+    "LEASE_S",
     "TERMINATED",
     "USAGE",
     "BadInputError",
@@ -97,16 +99,20 @@ __all__ = [
     "DriftError",
     "Event",
     "FileLock",
+    "Lease",
+    "LeaseFolder",
     "Mount",
     "OnEvent",
     "OutputError",
     "Owner",
+    "PartClaim",
     "Piece",
     "PieceHasher",
     "ProcessError",
     "Project",
     "RedactingStream",
     "Reporter",
+    "SharedParts",
     "SlipwayError",
     "Terminated",
     "TreeError",
@@ -197,6 +203,7 @@ __getattr__ = lazy_face(
             "spawn start_time this_process wait_until"
         ),
         "redaction": "public_environment redact remember_secret",
+        "sharing": "LEASE_S Lease LeaseFolder PartClaim SharedParts",
         "trees": "TreeSize measure remove_tree sync sync_folder",
         "units": "did_you_mean human_bytes human_seconds",
     },

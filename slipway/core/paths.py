@@ -6,19 +6,34 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway.core.errors import UsageError
+from slipway.core.sharing import LEASE_S, SharedParts
+
 
 @dataclass(frozen=True)
 class Project:
-    """One checkout. `root` holds versions.yaml; `state` holds everything that is not committed."""
+    """One checkout. `root` holds versions.yaml; `state` holds everything that is not committed.
+
+    `shared`: what other machines have made and may be copied, and where ours is copied to.
+    """
 
     root: Path
     state: Path
+    shared: SharedParts | None = None
 
     @classmethod
     def at(cls, root: Path) -> Project:
-        """The project at `root`; SLIPWAY_STATE moves the state folder (say, to a larger disk)."""
-        state = os.environ.get("SLIPWAY_STATE")
-        return cls(root.resolve(), Path(state).resolve() if state else root.resolve() / ".slipway")
+        """The project at `root`; SLIPWAY_STATE moves the state folder (say, to a larger disk).
+
+        SLIPWAY_SHARED is a folder that several machines share their wheels and layers through, and
+        SLIPWAY_LEASE_S after how many seconds of silence one of them counts as dead.
+        """
+        state, shared = os.environ.get("SLIPWAY_STATE"), os.environ.get("SLIPWAY_SHARED")
+        return cls(
+            root.resolve(),
+            Path(state).resolve() if state else root.resolve() / ".slipway",
+            SharedParts(Path(shared).resolve(), lease_seconds()) if shared else None,
+        )
 
     @property
     def versions(self) -> Path:
@@ -94,3 +109,15 @@ class Project:
     def layouts(self) -> Path:
         """OCI layouts of images that were made without an engine, one folder an image."""
         return self.state / "layouts"
+
+
+def lease_seconds() -> float:
+    """How long a silent machine counts as alive, the same for all that share a folder."""
+    text = os.environ.get("SLIPWAY_LEASE_S", "") or str(LEASE_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 86400:
+        raise UsageError(f"SLIPWAY_LEASE_S is {text!r}", cure="Seconds, from 1 to 86400; 60.")
+    return seconds

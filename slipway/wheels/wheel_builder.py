@@ -6,6 +6,7 @@ come from a lock of their own. A wheel without compiled code (py3-none-any) serv
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from slipway.core import (
     Event,
     OnEvent,
+    PartClaim,
     Project,
     SlipwayError,
     sha256_file,
@@ -37,6 +39,7 @@ from slipway.wheels.pure_build import build_pure_wheel
 from slipway.wheels.wheelhouse import fetch_wheels
 
 _TIMEOUT_S = 1800.0
+SHARED_KIND = "built-wheels"
 _TASK = "build wheels"
 
 
@@ -68,14 +71,27 @@ class WheelBuilder:
         with wait_for_lock(folder.with_suffix(".lock")):
             if cached := self._cached(folder):
                 return cached
-            on_event(Event("start", _TASK, f"{pin.name} {pin.version}"))
-            try:
-                built = self._build(pin, sdist, folder, self._tools(pin, on_event))
-            except SlipwayError as error:
-                on_event(Event("failed", _TASK, f"{pin.name} {pin.version}", error.what))
-                raise
-            on_event(Event("done", _TASK, f"{pin.name} {pin.version}", built.name))
-            return built
+            shared, key = self.project.shared, f"{folder.name}-{self.python}-{self.arch}"
+            claim = shared.claim(SHARED_KIND, key) if shared else None
+            with claim or contextlib.nullcontext():
+                if shared and claim is None and (part := shared.part(SHARED_KIND, key)):
+                    shutil.copytree(part, folder, dirs_exist_ok=True)
+                    if cached := self._cached(folder):
+                        return cached
+                built = self._build_told(pin, sdist, folder, on_event)
+                if claim is not None:
+                    _publish(claim, built)
+                return built
+
+    def _build_told(self, pin: Pin, sdist: Path, folder: Path, on_event: OnEvent) -> Path:
+        on_event(Event("start", _TASK, f"{pin.name} {pin.version}"))
+        try:
+            built = self._build(pin, sdist, folder, self._tools(pin, on_event))
+        except SlipwayError as error:
+            on_event(Event("failed", _TASK, f"{pin.name} {pin.version}", error.what))
+            raise
+        on_event(Event("done", _TASK, f"{pin.name} {pin.version}", built.name))
+        return built
 
     def _tools(self, pin: Pin, on_event: OnEvent) -> tuple[Path, ...]:
         """The wheels that one sdist is built with."""
@@ -148,6 +164,14 @@ def _keep(wheel: Path, folder: Path) -> Path:
     kept = folder / wheel.name
     write_atomic(kept.with_name(f"{kept.name}.sha256"), sha256_file(wheel))
     return wheel.replace(kept)
+
+
+def _publish(claim: PartClaim, wheel: Path) -> None:
+    """Share a wheel with its hash, which whoever copies it compares."""
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=wheel.parent) as name:
+        for file in (wheel, wheel.with_name(f"{wheel.name}.sha256")):
+            _link(file, Path(name, file.name))
+        claim.publish(Path(name))
 
 
 def _link(file: Path, at: Path) -> None:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Event, OnEvent, Project, SlipwayError, sha256_file, silent
+from slipway.core import (
+    Event,
+    OnEvent,
+    PartClaim,
+    Project,
+    SharedParts,
+    SlipwayError,
+    commit,
+    partial_file,
+    sha256_file,
+    silent,
+)
 from slipway.matrix import Base
 from slipway.records import Pin, platform_tags
 
+SHARED_KIND = "wheels"
 _TASK = "fetch wheels"
 
 
@@ -51,25 +66,53 @@ def fetch_wheels(
 ) -> list[Path]:
     """The pinned files (wheels, and sdists of pins with `source`), in the order of `pins`.
 
-    What is here is verified and used; the rest is fetched, verified and kept. Safe for several
-    processes at once. Raises NotOfferedError, or SlipwayError for an index that does not answer
-    and for a file that is not what the lock says.
+    What is here, or what another machine shares, is verified and used; the rest is fetched,
+    verified and kept. Safe for several processes at once. Raises NotOfferedError, or SlipwayError
+    for an index that does not answer and for a file that is not what the lock says.
     """
     wanted = list(pins)
     paths = {pin: cached_wheels(project, pin) for pin in wanted}
-    missing = [pin for pin, path in paths.items() if path is None]
-    if missing:
-        wheel_folder(project).mkdir(parents=True, exist_ok=True)
-        _sweep(wheel_folder(project))
-        on_event(Event("start", _TASK, text=f"{len(missing)} files", total=len(missing)))
-        try:
-            fetched = _fetch(project, missing, python, arch, on_event)
-        except SlipwayError as error:
-            on_event(Event("failed", _TASK, text=error.what))
-            raise
-        on_event(Event("done", _TASK, text=f"{len(missing)} files"))
-        paths.update(fetched)
+    with contextlib.ExitStack() as stack:
+        claims: dict[Pin, PartClaim] = {}
+        if project.shared is not None:
+            lacking = {_part_key(pin): pin for pin, path in paths.items() if path is None}
+            for key, pin in sorted(lacking.items()):
+                claim = project.shared.claim(SHARED_KIND, key)
+                if claim is not None:
+                    claims[pin] = stack.enter_context(claim)
+                else:
+                    paths[pin] = _copy_shared(project, project.shared, pin)
+        missing = [pin for pin, path in paths.items() if path is None]
+        if missing:
+            wheel_folder(project).mkdir(parents=True, exist_ok=True)
+            _sweep(wheel_folder(project))
+            on_event(Event("start", _TASK, text=f"{len(missing)} files", total=len(missing)))
+            try:
+                fetched = _fetch(project, missing, python, arch, on_event)
+            except SlipwayError as error:
+                on_event(Event("failed", _TASK, text=error.what))
+                raise
+            on_event(Event("done", _TASK, text=f"{len(missing)} files"))
+            paths.update(fetched)
+            for pin, claim in claims.items():
+                claim.publish(fetched[pin].parent)
     return [path for pin in wanted if (path := paths[pin])]
+
+
+def _part_key(pin: Pin) -> str:
+    """Names the file of a pin among what machines share, whichever of its hashes it has."""
+    return hashlib.sha256(" ".join(sorted(pin.hashes)).encode()).hexdigest()
+
+
+def _copy_shared(project: Project, shared: SharedParts, pin: Pin) -> Path | None:
+    """The file of a pin that another machine has fetched; None where it is another one."""
+    part = shared.part(SHARED_KIND, _part_key(pin))
+    for source in sorted(part.glob("[!.]*")) if part else ():
+        target = wheel_folder(project) / sha256_file(source) / source.name
+        with partial_file(target) as partial:
+            shutil.copyfile(source, partial)
+            commit(partial, target)
+    return cached_wheels(project, pin)
 
 
 def _fetch(

@@ -11,6 +11,7 @@ from slipway import registry, sqsh, squashfs
 from slipway.append import (
     AppendedImage,
     AppendRequest,
+    BaseNotes,
     append_image,
     deliver_appended,
     packages_of_base,
@@ -57,7 +58,7 @@ class AppendContext:
             self.bases.base(base, recipe),
             base.family.python,
             base.facts.python,
-            self.checkout.project.cache,
+            BaseNotes(self.checkout.project.cache, self.checkout.project.shared),
             self.on_event,
         )
 
@@ -123,6 +124,7 @@ def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str
         python=image.base.facts.python,
         cache=checkout.project.cache,
         packages=packages,
+        shared=checkout.project.shared,
     )
     return append_image(base, request, task, context.on_event)
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.core import FileLock
+from slipway.core import FileLock, PartClaim
 from slipway.squashfs.compile import directory_layer, tar_layer
 from slipway.squashfs.compile.compiled_layer import (
     CompiledLayer,
@@ -70,6 +70,7 @@ def compile_layers(
     keys = [options.layer_key(source.digest) for source in sources]
     by_key = dict(zip(keys, sources, strict=True))
     locks: list[FileLock] = []
+    claims: dict[str, PartClaim] = {}
     layers: dict[str, CompiledLayer] = {}
     try:
         missing: dict[str, FileLock] = {}
@@ -89,6 +90,10 @@ def compile_layers(
                 locks[-1] = lock = cache.lock(key)
                 lock.own(on_wait=waits)
                 layer = cache.read(key)  # another process may have made it meanwhile
+                if layer is None:
+                    if claim := cache.take_shared(key, waits):
+                        claims[key] = claim
+                    layer = cache.read(key)
             if layer is None:
                 missing[key] = lock
             else:
@@ -101,10 +106,15 @@ def compile_layers(
         def made(key: str, layer: CompiledLayer) -> None:
             layers[key] = layer
             missing[key].share()
+            if key in claims:
+                with claims.pop(key) as claim:
+                    claim.publish(cache.entry(key))
 
         _compile(cache, [(key, by_key[key]) for key in order], options, made, on_progress)
         yield [layers[key] for key in keys]
     finally:
+        for claim in claims.values():
+            claim.release()
         for lock in locks:
             lock.release()
     if order:

@@ -16,14 +16,15 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from slipway.core import FileLock, Project, differing_pieces
+from slipway.core import FileLock, PartClaim, Project, SharedParts, differing_pieces
 from slipway.squashfs.compile.compiled_layer import CompiledLayer, read_layer
 from slipway.squashfs.format import CacheError
 
 DEFAULT_LIMIT = 50_000_000_000  # bytes
+SHARED_KIND = "compiled-layers"
 INDEX, SEAL = "index", "seal"
 _PARTIAL = ".partial"
 
@@ -70,11 +71,17 @@ def _unusable(path: Path, error: OSError) -> CacheError:
 
 
 class LayerCache:
-    """The layer cache in `folder`, kept below `limit` bytes by `trim`."""
+    """The layer cache in `folder`, kept below `limit` bytes by `trim`.
 
-    def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
+    `shared`: where other machines put layers that they have compiled, and look for ours.
+    """
+
+    def __init__(
+        self, folder: Path, limit: int = DEFAULT_LIMIT, shared: SharedParts | None = None
+    ) -> None:
         self.folder = folder
         self.limit = limit
+        self.shared = shared
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in ("layers", "locks"):
@@ -142,6 +149,21 @@ class LayerCache:
             with contextlib.suppress(OSError):  # the error that is on its way says more
                 _remove(partial)
 
+    def take_shared(self, key: str, on_wait: Callable[[str], None]) -> PartClaim | None:
+        """Copy an entry that another machine has made, or has in work; else the claim to make it.
+
+        None, too, where nothing is shared. Hold the entry's lock alone, and `read` it afterwards:
+        the copy is checked there.
+        """
+        if self.shared is None:
+            return None
+        claim = self.shared.claim(SHARED_KIND, key, on_wait)
+        if claim is None and (made := self.shared.part(SHARED_KIND, key)) is not None:
+            with self.make(key) as folder:
+                shutil.copytree(made, folder, dirs_exist_ok=True)
+            (self.entry(key) / SEAL).write_text("copied")
+        return claim
+
     def trim(self, limit: int | None = None) -> list[str]:
         """Remove the entries that were not used for longest until the rest fits; their keys.
 
@@ -200,4 +222,4 @@ def _write_seal(entry: Path) -> None:
 
 def layer_cache(project: Project, limit: int = DEFAULT_LIMIT) -> LayerCache:
     """The project's compiled layers, kept below `limit` bytes."""
-    return LayerCache(project.sqsh / "layers", limit)
+    return LayerCache(project.sqsh / "layers", limit, project.shared)

@@ -23,7 +23,7 @@ from slipway.append.layer_blobs import (
     layer_tar,
 )
 from slipway.append.layer_files import LayerFile, LayerPlan
-from slipway.core import SlipwayError
+from slipway.core import SharedParts, SlipwayError
 
 names = st.lists(
     st.text(
@@ -134,6 +134,16 @@ def test_a_layer_is_made_once_and_again_where_it_is_damaged(tmp_path: Path) -> N
     first.path.write_bytes(b"short")
     assert store.layer(plan) == first
     assert hashlib.sha256(first.path.read_bytes()).hexdigest() == first.digest[7:]
+
+
+def test_a_layer_that_another_machine_has_made_is_copied_and_checked(tmp_path: Path) -> None:
+    shared, plan = SharedParts(tmp_path / "shared"), plan_of({"x": (b"content", 0o644)})
+    first = LayerStore(tmp_path / "first", shared).layer(plan)
+    (part,) = (tmp_path / "shared" / "layers").iterdir()
+    assert LayerStore(tmp_path / "second", shared).layer(plan).digest == first.digest
+    (part / "blob").write_bytes(b"else")
+    third = LayerStore(tmp_path / "third", shared).layer(plan)
+    assert hashlib.sha256(third.path.read_bytes()).hexdigest() == first.digest[7:]
 
 
 def test_another_compressor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

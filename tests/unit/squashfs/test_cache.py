@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from slipway.core import SharedParts
 from slipway.squashfs import (
     DirectorySource,
     LayerCache,
@@ -54,6 +56,46 @@ def test_a_layer_is_compiled_once(tmp_path: Path) -> None:
     counted.compile(LayerCache(tmp_path))
     counted.compile(LayerCache(tmp_path))
     assert counted.reads == 1
+
+
+def test_a_layer_that_another_machine_has_compiled_is_copied_and_checked(tmp_path: Path) -> None:
+    shared = SharedParts(tmp_path / "shared")
+    counted = Counted()
+    first = counted.compile(LayerCache(tmp_path / "first", shared=shared))
+    again = counted.compile(LayerCache(tmp_path / "second", shared=shared))
+    assert counted.reads == 1
+    assert (again / "00000.data").read_bytes() == (first / "00000.data").read_bytes()
+    (part,) = (tmp_path / "shared" / "compiled-layers").iterdir()
+    data = part / "00000.data"
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    third = counted.compile(LayerCache(tmp_path / "third", shared=shared))
+    assert counted.reads == 2  # what was copied was not whole
+    assert (third / "00000.data").read_bytes() == (first / "00000.data").read_bytes()
+
+
+def test_machines_that_need_one_layer_at_once_compile_it_once(tmp_path: Path) -> None:
+    counted = Counted()
+
+    def machine(number: int) -> bytes:
+        shared = SharedParts(tmp_path / "shared")
+        entry = counted.compile(LayerCache(tmp_path / str(number), shared=shared))
+        return (entry / "00000.data").read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len({*pool.map(machine, range(4))}) == 1
+    assert counted.reads == 1
+    assert [*(tmp_path / "shared" / "leases").iterdir()] == []
+
+
+def test_a_layer_that_failed_here_is_left_to_other_machines(tmp_path: Path) -> None:
+    shared = SharedParts(tmp_path / "shared")
+    broken = TarSource("sha256:1", lambda: iter([b"no archive"]))
+    with (
+        pytest.raises(LayerError),
+        compile_layers(LayerCache(tmp_path / "cache", shared=shared), [broken], OPTIONS),
+    ):
+        pass
+    assert [*(tmp_path / "shared").rglob("*.00001")] == []
 
 
 @pytest.mark.parametrize("name", ["index", "00000.data", "seal"])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import Event, Project, SlipwayError, sha256_file
+from slipway.core import Event, Project, SharedParts, SlipwayError, sha256_file
 from slipway.matrix import Tool
 from slipway.records import Pin, ToolFile, ToolLock
 from slipway.wheels import NotOfferedError, fetch_wheels
@@ -73,6 +73,23 @@ def publish(index: Path, file: Path, name: str, digest: str) -> None:
 
 def pin_of(path: Path, name: str = "addon", version: str = "1") -> Pin:
     return Pin(name, version, (sha256(path),), source=path.suffix == ".gz")
+
+
+def test_a_wheel_that_another_machine_has_fetched_is_copied_and_checked(
+    tmp_path: Path, own_pip: Path
+) -> None:
+    pin = pin_of(wheel(own_pip, "addon", "1"))
+    machines = [
+        Project(tmp_path, tmp_path / name, SharedParts(tmp_path / "shared")) for name in "abc"
+    ]
+    (first,) = fetch_wheels(machines[0], [pin], "3.12")
+    (own_pip / first.name).rename(tmp_path / first.name)
+    (copied,) = fetch_wheels(machines[1], [pin], "3.12")
+    assert copied.read_bytes() == first.read_bytes()
+    (part,) = (tmp_path / "shared" / "wheels").glob("*/*.whl")
+    part.write_bytes(b"another")
+    with pytest.raises(NotOfferedError):
+        fetch_wheels(machines[2], [pin], "3.12")
 
 
 def test_exactly_the_pinned_file_is_fetched_though_others_have_its_version(
