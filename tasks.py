@@ -78,7 +78,7 @@ def generate(c: Context, check: bool = False) -> None:
         **REGION,
         "check": "write nothing; exit 2 on drift",
         "upgrade": "take newer versions where the pins would still do",
-        "pull": "fetch bases into the engine to read which packages they have (10 to 20 GB each)",
+        "inventory": "read what is in bases, streaming their layers (5 to 10 GB each, once)",
     },
 )
 def lock(
@@ -87,11 +87,11 @@ def lock(
     region: str = "",
     check: bool = False,
     upgrade: bool = False,
-    pull: bool = False,
+    inventory: bool = False,
 ) -> None:
     """Record base digests, resolve the Python add-ons with hashes, and hash the tools."""
     settings = pipeline.Settings.of(c.config, region=region)
-    pipeline.lock_images(ROOT, settings, names, check=check, upgrade=upgrade, pull=pull)
+    pipeline.lock_images(ROOT, settings, names, check=check, upgrade=upgrade, inventory=inventory)
 
 
 @task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON, **REGION, **TARGET})

@@ -14,8 +14,7 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.append.append_build import AppendRequest, append_image
     from slipway.append.appended_image import AppendedImage
-    from slipway.append.base_contents import BaseNotes, packages_of_base
-    from slipway.append.base_image import BaseImage, open_base
+    from slipway.append.base_contents import packages_of_base
     from slipway.append.build_steps import NeedsEngineError
     from slipway.append.delivery import DeliveryResult, deliver_appended
     from slipway.append.layout_folder import write_layout
@@ -25,13 +24,10 @@ __all__ = [
     "AppendRequest",
     "AppendedBlobs",
     "AppendedImage",
-    "BaseImage",
-    "BaseNotes",
     "DeliveryResult",
     "NeedsEngineError",
     "append_image",
     "deliver_appended",
-    "open_base",
     "packages_of_base",
     "write_layout",
 ]
@@ -40,9 +36,8 @@ __getattr__ = lazy_face(
     __name__,
     {
         "append_build": "AppendRequest append_image",
-        "base_contents": "BaseNotes packages_of_base",
+        "base_contents": "packages_of_base",
         "appended_image": "AppendedImage",
-        "base_image": "BaseImage open_base",
         "build_steps": "NeedsEngineError",
         "delivery": "DeliveryResult deliver_appended",
         "layout_folder": "write_layout",

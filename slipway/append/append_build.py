@@ -16,8 +16,7 @@ from slipway.append.appended_image import (
     image_manifest,
     layer_plan,
 )
-from slipway.append.base_contents import BaseContents, BaseNotes, read_base_contents
-from slipway.append.base_image import BaseImage
+from slipway.append.base_contents import BaseContents, read_base_contents
 from slipway.append.build_steps import (
     DockerfileStep,
     InstallStep,
@@ -39,6 +38,7 @@ from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import InstalledWheel
 from slipway.core import Event, OnEvent, SharedParts, SlipwayError, silent
 from slipway.engine import ContextFile
+from slipway.inventory import LayeredImage, LayerNotes
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Installation:
 
 
 def append_image(
-    base: BaseImage, request: AppendRequest, task: str, on_event: OnEvent = silent
+    base: LayeredImage, request: AppendRequest, task: str, on_event: OnEvent = silent
 ) -> AppendedImage:
     """Make what the Dockerfile adds to `base`. Layers that were made before are not made again.
 
@@ -83,7 +83,7 @@ class _Build:
     """One image on its way."""
 
     def __init__(
-        self, base: BaseImage, request: AppendRequest, task: str, on_event: OnEvent
+        self, base: LayeredImage, request: AppendRequest, task: str, on_event: OnEvent
     ) -> None:
         self.base, self.request, self.task, self.on_event = base, request, task, on_event
         self.steps = read_steps(request.dockerfile)
@@ -142,7 +142,7 @@ class _Build:
         addons = [self._addon(prepared.install) for prepared in installations]
         known = {str(canonicalize_name(n)): v for n, v in (self.request.packages or {}).items()}
         if self.request.packages is None or self._replaces(installations, addons, known):
-            notes = BaseNotes(self.request.cache, self.request.shared)
+            notes = LayerNotes(self.request.cache, self.request.shared)
             self.contents = read_base_contents(self.base, layout, notes, self.on_event)
             self._compare(known)
             known = self.contents.versions

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from slipway.append.base_contents import FOLDER, BaseContents
-from slipway.append.base_image import BaseImage
+from slipway.append.base_contents import BaseContents
 from slipway.append.build_steps import (
     DockerfileStep,
     NeedsEngineError,
@@ -25,6 +24,7 @@ from slipway.append.layer_blobs import LayerBlob
 from slipway.append.layer_files import LayerFile, LayerPlan
 from slipway.core import SlipwayError
 from slipway.engine import ContextFile
+from slipway.inventory import FOLDER, LayeredImage
 from slipway.registry import OCI_MANIFEST, Manifest, digest_of, to_schema2
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -42,7 +42,7 @@ _STANDARD = frozenset(_NAMES.split())
 class AppendedImage:
     """An image whose base's layers are where the base is, and whose own are in the store."""
 
-    base: BaseImage
+    base: LayeredImage
     layers: tuple[LayerBlob, ...]
     config: bytes
     manifest: Manifest
@@ -61,7 +61,7 @@ class AppendedImage:
 class ImageConfiguration:
     """The configuration of the base, changed step by step as an engine does."""
 
-    def __init__(self, base: BaseImage) -> None:
+    def __init__(self, base: LayeredImage) -> None:
         self._document: dict[str, Any] = json.loads(json.dumps(base.config))
         for legacy in ("id", "parent", "container", "container_config", "docker_version"):
             self._document.pop(legacy, None)
@@ -126,7 +126,7 @@ class ImageConfiguration:
         return json.dumps(self._document, sort_keys=True, separators=(",", ":")).encode()
 
 
-def image_manifest(base: BaseImage, config: bytes, layers: Sequence[LayerBlob]) -> Manifest:
+def image_manifest(base: LayeredImage, config: bytes, layers: Sequence[LayerBlob]) -> Manifest:
     """The Docker schema 2 manifest: SageMaker takes no other. Raises ManifestError."""
     new = [{"mediaType": _LAYER, "digest": layer.digest, "size": layer.size} for layer in layers]
     raw = json.dumps(

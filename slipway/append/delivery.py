@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.append.appended_image import AppendedImage
-from slipway.append.base_image import BlobReader
 from slipway.core import Event, OnEvent, silent
+from slipway.inventory import BlobReader
 from slipway.registry import (
     BlobTransfer,
     RegistryBlob,

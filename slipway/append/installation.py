@@ -15,10 +15,11 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from slipway.append.base_contents import FOLDER, BaseContents
+from slipway.append.base_contents import BaseContents
 from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import InstalledWheel, install_wheel
 from slipway.core import SlipwayError
+from slipway.inventory import FOLDER
 
 
 def load_installer(path: Path) -> ModuleType:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from slipway.core import DriftError, Reporter, exclusive, say
 from slipway.derive import Note, grouped_notes
-from slipway.engine import EngineUnavailableError, connect
 from slipway.matrix import select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
@@ -22,33 +21,23 @@ def lock_images(
     *,
     check: bool = False,
     upgrade: bool = False,
-    pull: bool = False,
+    inventory: bool = False,
 ) -> None:
     """Bring images/lock up to date for the images named (all by default), or say what would change.
 
-    Packages inside a base are read where an engine has it; `pull` fetches it for that. Raises
-    DriftError when `check` finds a difference.
+    `inventory` has what is in bases read from their registries, layer by layer, with no engine and
+    no disk. Raises DriftError when `check` finds a difference.
     """
     checkout = Checkout.at(root)
     images = select_images(checkout.matrix, names)
     with exclusive(checkout.project.state / "lock", "lock"), Reporter() as reporter:
-        try:
-            engine = connect(checkout.project, settings.engine, start=pull)
-        except EngineUnavailableError:
-            if pull:
-                raise
-            engine = None
-        try:
-            report = update_locks(
-                checkout.project,
-                checkout.matrix,
-                images,
-                LockOptions(settings.region, credentials_for(), engine, pull, upgrade, check),
-                reporter.on_event,
-            )
-        finally:
-            if engine:
-                engine.close()
+        report = update_locks(
+            checkout.project,
+            checkout.matrix,
+            images,
+            LockOptions(settings.region, credentials_for(), inventory, upgrade, check),
+            reporter.on_event,
+        )
     for line in report.changes:
         print(line)
     notes = []

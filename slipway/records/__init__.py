@@ -21,6 +21,14 @@ if TYPE_CHECKING:
         load_record,
         save_record,
     )
+    from slipway.records.inventories import (
+        ImageInventory,
+        SystemPackage,
+        inventory_path,
+        inventory_text,
+        load_inventory,
+        write_inventory,
+    )
     from slipway.records.lock_files import (
         base_lock_path,
         load_locks,
@@ -58,11 +66,13 @@ __all__ = [
     "BaseLock",
     "BuildRecord",
     "ExportRecord",
+    "ImageInventory",
     "ImageRecord",
     "Locks",
     "Pin",
     "PushRecord",
     "PythonLock",
+    "SystemPackage",
     "ToolFile",
     "ToolLock",
     "VerifyRecord",
@@ -72,6 +82,9 @@ __all__ = [
     "build_requirements",
     "build_script",
     "describe_lock_changes",
+    "inventory_path",
+    "inventory_text",
+    "load_inventory",
     "load_locks",
     "load_record",
     "pins_of",
@@ -85,6 +98,7 @@ __all__ = [
     "tool_lock_path",
     "wheel_fits",
     "write_base_lock",
+    "write_inventory",
     "write_python_lock",
     "write_tool_lock",
 ]
@@ -95,6 +109,10 @@ __getattr__ = lazy_face(
         "build_recipe": "BUILD_ENVIRONMENT build_recipe_key build_script",
         "builds": (
             "BuildRecord ExportRecord ImageRecord PushRecord VerifyRecord load_record save_record"
+        ),
+        "inventories": (
+            "ImageInventory SystemPackage inventory_path inventory_text load_inventory "
+            "write_inventory"
         ),
         "lock_files": (
             "base_lock_path load_locks python_lock_path python_lock_text start_lock_path "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.core import CredentialsFor, SlipwayError, UsageError
+from slipway.inventory import run_settings
 from slipway.matrix import Base, image_uri
 from slipway.records import BaseLock
 from slipway.registry import (
@@ -37,8 +38,6 @@ _REASONS: tuple[tuple[type[SlipwayError], str], ...] = (
 
 ARCHITECTURE = "amd64"
 """What all that is put on a base is made for."""
-
-_CONFIG = ("Env", "Entrypoint", "Cmd", "User", "WorkingDir", "Labels")
 
 
 class BaseLookup:
@@ -77,7 +76,7 @@ class BaseLookup:
             digest=tagged.digest,
             media_type=tagged.media_type,
             size=image.size,
-            config=pick_platform(config),
+            config=run_settings(config),
         )
 
 
@@ -97,12 +96,6 @@ def require_architecture(config: Mapping[str, Any]) -> None:
             f"its image is for {architecture or 'no stated architecture'}, and wheels, tools and "
             f"locks are for {ARCHITECTURE}"
         )
-
-
-def pick_platform(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an image configuration (OCI image specification) that builds depend on."""
-    inner = config.get("config") or {}
-    return {key: inner[key] for key in _CONFIG if inner.get(key)}
 
 
 def unresolved_reason(error: SlipwayError) -> str:

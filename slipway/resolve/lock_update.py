@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slipway.core import CredentialsFor, Event, OnEvent, Project, silent
-from slipway.engine import Engine, pull_image
+from slipway.inventory import LayerNotes, compare_inventories, open_layered_image, read_inventory
 from slipway.matrix import Addon, Base, Image, Matrix, Tool, image_uri
 from slipway.records import BUILD as BUILD_KEY
 from slipway.records import (
     BaseLock,
+    ImageInventory,
     Locks,
     PythonLock,
     ToolFile,
@@ -20,12 +21,15 @@ from slipway.records import (
     base_lock_key,
     base_lock_path,
     describe_lock_changes,
+    inventory_path,
+    load_inventory,
     load_locks,
     python_lock_keys,
     python_lock_path,
     sdist_build_key,
     tool_lock_path,
     write_base_lock,
+    write_inventory,
     write_python_lock,
     write_tool_lock,
 )
@@ -45,7 +49,6 @@ from slipway.wheels import (
     TOOL_PYTHON,
     fetch_wheels,
     no_cpu_torch,
-    read_packages,
     tool_binary,
 )
 
@@ -71,14 +74,14 @@ class LockReport:
 class LockOptions:
     """Where bases are asked for, and what is done with the answers.
 
-    `engine` lets packages be read from bases that it has; `pull` has it fetch them for that.
-    `upgrade` takes the newest versions where pins would still do; `check` writes nothing.
+    `inventory` has the layers of bases streamed, to read what is in them; one that was read before
+    is read again when its digest has moved. `upgrade` takes the newest versions where pins would
+    still do; `check` writes nothing.
     """
 
     region: str | None
     credentials: CredentialsFor
-    engine: Engine | None = None
-    pull: bool = False
+    inventory: bool = False
     upgrade: bool = False
     check: bool = False
 
@@ -100,11 +103,12 @@ def update_locks(
     bases = {base.name: base for base in _bases(images)}
     base_locks = dict(old.bases)
     asker = BaseLookup(options.region, options.credentials)
+    inventories = _BaseInventories(project, old, options, on_event)
     for base in bases.values():
         on_event(Event("progress", "lock", f"base {base.name}"))
         if base.registry is not None:
             known = merge_base_lock(old.bases.get(base.name), asker.resolve(base))
-            base_locks[base.name] = _with_packages(base, known, options, on_event)
+            base_locks[base.name] = inventories.settle(base, known)
 
     python = dict(old.python)
 
@@ -139,8 +143,10 @@ def update_locks(
     new = _needed(matrix, Locks(base_locks, python, tools))
     if not options.check:
         _write(project, old, new)
+        for name, inventory in inventories.read.items():
+            write_inventory(project, new.bases[name], inventory)
     return LockReport(
-        changes=tuple(describe_lock_changes(old, new)),
+        changes=(*describe_lock_changes(old, new), *inventories.changes),
         unresolved=tuple(
             f"{name}: {lock.unresolved}"
             for name in sorted(bases)
@@ -158,16 +164,52 @@ def _bases(images: Iterable[Image]) -> list[Base]:
     return list({image.base.name: image.base for image in images}.values())
 
 
-def _with_packages(base: Base, lock: BaseLock, options: LockOptions, on_event: OnEvent) -> BaseLock:
-    """The lock with the packages of exactly this digest, if the engine has it or may fetch it."""
-    engine, region = options.engine, options.region
-    if base.registry is None or engine is None or lock.digest is None or lock.packages:
-        return lock
-    uri = image_uri(base.registry, region, base.repository, base.tag, lock.digest)
-    if options.pull:
-        pull_image(engine, uri.reference, credentials=options.credentials, on_event=on_event)
-    packages = read_packages(engine, uri.reference, base.family.python)
-    return BaseLock(**{**vars(lock), "packages": packages})
+class _BaseInventories:
+    """What is in the bases of one run: as recorded, or read now."""
+
+    def __init__(
+        self, project: Project, old: Locks, options: LockOptions, on_event: OnEvent
+    ) -> None:
+        self._project, self._old, self._options = project, old, options
+        self._on_event = on_event
+        self.read: dict[str, ImageInventory] = {}
+        self.changes: list[str] = []
+
+    def settle(self, base: Base, lock: BaseLock) -> BaseLock:
+        """The lock with the packages of exactly this digest, where they are known or to be read."""
+        before = self._old.bases.get(base.name)
+        recorded = load_inventory(self._project, before) if before else None
+        if base.registry is None or lock.digest is None:
+            return lock
+        if recorded and before and before.digest == lock.digest:
+            return lock
+        if not (recorded or self._options.inventory):
+            return lock
+        options = self._options
+        uri = image_uri(base.registry, options.region, base.repository, base.tag, lock.digest)
+        with open_layered_image(uri.reference, options.credentials) as image:
+            now = read_inventory(
+                image,
+                LayerNotes(self._project.cache, self._project.shared),
+                self._on_event,
+                base.family.python,
+            )
+        self.read[base.name] = now
+        if recorded:
+            lines = compare_inventories(recorded, now).lines()
+            self.changes += [f"base {base.name}: {line}" for line in lines]
+        else:
+            self.changes.append(f"base {base.name}: {_summary(now)}")
+        return replace(lock, packages=now.python or None)  # none: they could not be told
+
+
+def _summary(inventory: ImageInventory) -> str:
+    """What was read of a base for the first time."""
+    system = len(inventory.system) if inventory.system is not None else "unknown"
+    return (
+        f"{inventory.distribution or 'no distribution named'}, {system} system packages, "
+        f"{len(inventory.python)} Python distributions"
+    )
 
 
 def _own(base: Base, settle: Callable[[ClosureRequest], PythonLock]) -> BaseLock:
@@ -208,6 +250,7 @@ def _write(project: Project, old: Locks, new: Locks) -> None:
             write_tool_lock(project, tool)
     gone: list[Path] = []
     gone += [base_lock_path(project, name) for name in old.bases.keys() - new.bases.keys()]
+    gone += [inventory_path(project, name) for name in old.bases.keys() - new.bases.keys()]
     gone += [python_lock_path(project, key) for key in old.python.keys() - new.python.keys()]
     gone += [tool_lock_path(project, name) for name in old.tools.keys() - new.tools.keys()]
     for path in gone:

@@ -22,7 +22,7 @@ FLOORS = {
         ("core",),
         ("matrix", "engine", "squashfs"),
         ("records", "registry", "storage"),
-        ("derive", "wheels", "sqsh"),
+        ("derive", "wheels", "sqsh", "inventory"),
         ("append", "prune", "local_base", "verify", "cluster", "resolve"),
         ("pipeline",),
         ("tasks",),

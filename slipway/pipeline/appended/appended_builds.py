@@ -11,7 +11,6 @@ from slipway import registry, sqsh, squashfs
 from slipway.append import (
     AppendedImage,
     AppendRequest,
-    BaseNotes,
     append_image,
     deliver_appended,
     packages_of_base,
@@ -19,6 +18,7 @@ from slipway.append import (
 )
 from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError, human_bytes
 from slipway.derive import BuildInputs, render_dockerfile
+from slipway.inventory import LayerNotes
 from slipway.matrix import Image, image_tag, repository_name
 from slipway.pipeline.appended.base_sources import BaseSources
 from slipway.pipeline.build_requests import files_context, launcher_context
@@ -58,7 +58,7 @@ class AppendContext:
             self.bases.base(base, recipe),
             base.family.python,
             base.facts.python,
-            BaseNotes(self.checkout.project.cache, self.checkout.project.shared),
+            LayerNotes(self.checkout.project.cache, self.checkout.project.shared),
             self.on_event,
         )
 

@@ -6,8 +6,8 @@ import contextlib
 import re
 from types import TracebackType
 
-from slipway.append import BaseImage, open_base
 from slipway.core import CredentialsFor, SlipwayError, UsageError
+from slipway.inventory import LayeredImage, open_layered_image
 from slipway.matrix import Base, image_uri
 from slipway.pipeline.checkout import Checkout
 
@@ -26,7 +26,7 @@ class BaseSources:
     ) -> None:
         self._checkout, self._region, self._from = checkout, region, base_from
         self._credentials = credentials
-        self._open: dict[str, BaseImage] = {}
+        self._open: dict[str, LayeredImage] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> BaseSources:
@@ -40,10 +40,12 @@ class BaseSources:
     ) -> None:
         self._stack.close()
 
-    def base(self, base: Base, recipe: str) -> BaseImage:
+    def base(self, base: Base, recipe: str) -> LayeredImage:
         """The base; `recipe` is what the build id counts of it. Raises SlipwayError."""
         if base.name not in self._open:
-            image = self._stack.enter_context(open_base(self._uri(base), self._credentials))
+            image = self._stack.enter_context(
+                open_layered_image(self._uri(base), self._credentials)
+            )
             self._check(base, recipe, image)
             self._open[base.name] = image
         return self._open[base.name]
@@ -65,7 +67,7 @@ class BaseSources:
             )
         return image_uri(base.registry, self._region, base.repository, base.tag, digest).reference
 
-    def _check(self, base: Base, recipe: str, image: BaseImage) -> None:
+    def _check(self, base: Base, recipe: str, image: LayeredImage) -> None:
         digest = self._digest(base)
         if base.registry is None:
             labels = (image.config.get("config") or {}).get("Labels") or {}

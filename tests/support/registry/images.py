@@ -14,6 +14,8 @@ from slipway.registry import Manifest, RegistryClient, RetryPolicy, digest_of
 from slipway.registry.distribution.blob_upload import upload_blob
 from slipway.registry.manifests import OCI_MANIFEST
 
+GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
 QUICK = RetryPolicy(attempts=6, base=0.02, cap=0.1)
 """Patience for tests: as many tries as in life, shorter waits."""
 
@@ -58,10 +60,14 @@ def put_oci_image(
     tag: str,
     *,
     seed: str = "oci",
-    layer_type: str = "application/vnd.oci.image.layer.v1.tar+gzip",
+    layer_type: str = GZIP_LAYER,
+    layer: bytes = b"",
 ) -> Manifest:
-    """An image as BuildKit and containerd write it: OCI manifest, OCI configuration."""
-    layer = layer_tar(seed)
+    """An image as BuildKit and containerd write it: OCI manifest, OCI configuration.
+
+    Its one layer is a file of the seed, or the tar that is given.
+    """
+    layer = layer or layer_tar(seed)
     config = {
         "architecture": "amd64",
         "os": "linux",

@@ -24,13 +24,13 @@ from slipway.append import (
     AppendRequest,
     append_image,
     deliver_appended,
-    open_base,
 )
 from slipway.append.layer_files import ContentReader
 from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import install_wheel
 from slipway.core import Project, anonymous, silent
 from slipway.engine import ContextFile, Engine, import_rootfs, pull_image, run_once
+from slipway.inventory import open_layered_image
 from slipway.records import BUILD, load_locks
 from slipway.registry import RegistryClient, Repository
 from slipway.squashfs import decompressed_stream
@@ -245,7 +245,7 @@ def test_an_engine_builds_the_same_files(
         cache=tmp_path / "cache",
     )
     with (
-        open_base(f"oci:{tmp_path / 'base'}", anonymous) as opened,
+        open_layered_image(f"oci:{tmp_path / 'base'}", anonymous) as opened,
         RegistryClient(data_registry, anonymous) as client,
     ):
         image = append_image(opened, wanted, "test")

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from packaging.utils import parse_wheel_filename
 
-from slipway.append import AppendedBlobs, AppendRequest, append_image, open_base
+from slipway.append import AppendedBlobs, AppendRequest, append_image
 from slipway.append.layer_files import ContentReader
 from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import install_wheel
 from slipway.core import Project, anonymous
 from slipway.engine import ContextFile
+from slipway.inventory import open_layered_image
 from slipway.records import BUILD, load_locks
 from slipway.squashfs import decompressed_stream
 from slipway.wheels import fetch_wheels
@@ -168,7 +169,7 @@ def test_a_replaced_wheel_leaves_what_pip_leaves(pip: Path, tmp_path: Path) -> N
         python=PYTHON,
         cache=tmp_path / "cache",
     )
-    with open_base(f"oci:{tmp_path / 'base'}", anonymous) as opened:
+    with open_layered_image(f"oci:{tmp_path / 'base'}", anonymous) as opened:
         image = append_image(opened, request, "test")
     tree: Tree = {}
     blobs = AppendedBlobs(image)

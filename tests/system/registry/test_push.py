@@ -29,7 +29,7 @@ from slipway.registry.errors import ImmutableTagError, ManifestError
 from slipway.registry.manifests import SCHEMA2
 from slipway.registry.push import PushResult
 from tests.support.registry.ecr_front_door import ACCOUNT, REGION, Door
-from tests.support.registry.images import QUICK, put_oci_image, small_image, unique
+from tests.support.registry.images import GZIP_LAYER, QUICK, put_oci_image, small_image, unique
 
 pytest_plugins = ["tests.support.registry.fixtures"]
 
@@ -265,10 +265,12 @@ def containerd(engine: Engine) -> Engine:
     return dataclasses.replace(engine, containerd_store=True)
 
 
-def staged(registry: RegistryClient, repository: str, image: str, **how: str) -> Manifest:
+def staged(
+    registry: RegistryClient, repository: str, image: str, layer_type: str = GZIP_LAYER
+) -> Manifest:
     """What a push of the image from a containerd store leaves before the tag is set."""
     tag = f"slipway-staging-{image.removeprefix('sha256:')[:32]}"
-    return put_oci_image(registry, repository, tag, seed="one", **how)
+    return put_oci_image(registry, repository, tag, seed="one", layer_type=layer_type)
 
 
 def test_an_oci_image_gets_a_schema_2_manifest_under_an_immutable_tag(

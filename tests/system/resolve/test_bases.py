@@ -12,19 +12,20 @@ from slipway.core import Project, anonymous, silent
 from slipway.engine import (
     BuildAttempt,
     BuildRequest,
-    ContextFile,
     Engine,
     build_image,
     push_image_layers,
 )
 from slipway.matrix import Base, Matrix, Registry
 from slipway.matrix.model import Family
-from slipway.records import BaseLock, load_locks
+from slipway.records import BaseLock, load_inventory, load_locks
+from slipway.registry import RegistryClient
 from slipway.registry.manifests import SCHEMA2
 from slipway.resolve import LockOptions, update_locks
 from slipway.resolve.base_lookup import resolve_base
 from tests.support.lock_samples import addon, base, image, wheel
-from tests.support.registry.images import unique
+from tests.support.oci_bases import base_tar
+from tests.support.registry.images import put_oci_image, unique
 
 pytest_plugins = ["tests.support.registry.fixtures"]
 
@@ -41,16 +42,15 @@ def upstream(data_registry: str) -> Base:
     return replace(made, repository=repository, tag=TAG)
 
 
-def publish(engine: Engine, tiny_base: str, upstream: Base, packages: str) -> str:
-    """Push an image whose interpreter only ever lists these packages; gives its digest."""
+def publish(engine: Engine, tiny_base: str, upstream: Base) -> str:
+    """Push an image that an engine has built; gives its digest."""
     assert upstream.registry is not None
     reference = f"{upstream.registry.public}/{upstream.repository}:{upstream.tag}"
-    interpreter = f"#!/bin/sh\necho '{packages}'\n".encode()
     build_image(
         engine,
         BuildRequest(
-            dockerfile=f'FROM {tiny_base}\nCOPY python /opt/python\nENV A="b c"\nWORKDIR /w\n',
-            context=(ContextFile("python", interpreter, 0o755),),
+            dockerfile=f'FROM {tiny_base}\nENV A="b c"\nWORKDIR /w\n',
+            context=(),
             tags=(reference,),
             build_args={},
             labels={"com.amazonaws.ml.engines": "true"},
@@ -71,7 +71,7 @@ def publish(engine: Engine, tiny_base: str, upstream: Base, packages: str) -> st
 def test_a_base_is_recorded_by_digest_media_type_size_and_configuration(
     engine: Engine, tiny_base: str, upstream: Base
 ) -> None:
-    digest = publish(engine, tiny_base, upstream, "{}")
+    digest = publish(engine, tiny_base, upstream)
     found = resolve_base(upstream, None, anonymous)
     assert (found.digest, found.media_type, found.unresolved) == (digest, SCHEMA2, None)
     assert found.size is not None
@@ -85,14 +85,36 @@ def test_a_base_is_recorded_by_digest_media_type_size_and_configuration(
 def test_a_tag_that_the_registry_lacks_is_unresolved_with_that_reason(
     engine: Engine, tiny_base: str, upstream: Base
 ) -> None:
-    publish(engine, tiny_base, upstream, "{}")
+    publish(engine, tiny_base, upstream)
     found = resolve_base(replace(upstream, tag="2.8.0-none"), None, anonymous)
     assert found == BaseLock(upstream.name, unresolved="its registry has no such tag")
 
 
-def test_packages_are_read_out_of_the_base_and_a_moved_digest_has_them_read_again(
-    engine: Engine,
-    tiny_base: str,
+def described(libc: str, **packages: str) -> bytes:
+    """A layer with an interpreter, these distributions, and one package of Debian."""
+    site = "opt/lib/python3.12/site-packages"
+    status = f"Package: libc6\nStatus: install ok installed\nVersion: {libc}\nArchitecture: amd64\n"
+    return base_tar(
+        {
+            "opt/bin/python": b"",
+            "var/lib/dpkg/status": status.encode(),
+            **{
+                f"{site}/{name}-{version}.dist-info/METADATA": (
+                    f"Name: {name}\nVersion: {version}\n".encode()
+                )
+                for name, version in packages.items()
+            },
+        }
+    )
+
+
+def put_described(plain: RegistryClient, upstream: Base, layer: bytes) -> str:
+    """Have the base's tag name an image of this layer; gives its digest."""
+    return put_oci_image(plain, upstream.repository, upstream.tag, layer=layer).digest
+
+
+def test_what_is_in_a_base_is_read_from_its_layers_and_again_when_its_digest_moves(
+    plain: RegistryClient,
     upstream: Base,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -106,33 +128,44 @@ def test_packages_are_read_out_of_the_base_and_a_moved_digest_has_them_read_agai
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
-    cell = image(upstream, addon("addon", "1"))
-    assert upstream.registry is not None
-    matrix = Matrix((cell,), (upstream,), {"dlc": upstream.registry}, {}, cell.name, "prefix")
+    base = replace(upstream, family=replace(FAMILY, python="/opt/bin/python"))
+    cell = image(base, addon("addon", "1"))
+    assert base.registry is not None
+    matrix = Matrix((cell,), (base,), {"dlc": base.registry}, {}, cell.name, "prefix")
     project = Project(tmp_path / "checkout", tmp_path / "state")
 
-    def relock(*, pull: bool) -> tuple[str, ...]:
+    def relock(**options: bool) -> tuple[str, ...]:
         return update_locks(
-            project,
-            matrix,
-            matrix.images,
-            LockOptions(None, anonymous, engine, pull=pull),
+            project, matrix, matrix.images, LockOptions(None, anonymous, **options)
         ).changes
 
-    first = publish(engine, tiny_base, upstream, '{"torch": "2.8.0"}')
-    relock(pull=False)
+    first = put_described(plain, base, described("2.36-9", torch="2.8.0"))
+    relock()
     locks = load_locks(project)
-    assert locks.bases[upstream.name].packages is None, "nothing is pulled unasked"
+    assert locks.bases[base.name].packages is None, "no layer is read unasked"
     assert "py312_addon-1" in locks.python
 
-    relock(pull=True)
+    relock(inventory=True)
     locks = load_locks(project)
-    assert locks.bases[upstream.name].packages == {"torch": "2.8.0"}
+    assert locks.bases[base.name].packages == {"torch": "2.8.0"}
+    inventory = load_inventory(project, locks.bases[base.name])
+    assert inventory is not None
+    assert [str(package) for package in inventory.system or ()] == ["libc6 2.36-9 amd64"]
     key = "pytorch-2.8-sagemaker-gpu_addon-1"
     assert [pin.name for pin in locks.python[key].pins] == ["addon", "helper"]
     assert "py312_addon-1" not in locks.python
+    assert relock(inventory=True) == ()
 
-    second = publish(engine, tiny_base, upstream, '{"torch": "2.8.0", "helper": "1"}')
-    changes = relock(pull=True)
-    assert f"base {upstream.name}: digest moved from {first} to {second}" in changes
+    second = put_described(plain, base, described("2.36-8", torch="2.9.0", helper="1"))
+    written = {path: path.read_bytes() for path in project.locks.rglob("*.*")}
+    changes = relock(check=True)
+    told = [line for line in changes if line.startswith(f"base {base.name}: ")]
+    assert [line.partition(": ")[2] for line in told if "layer " not in line] == [
+        f"digest moved from {first} to {second}",
+        "python helper 1 (added)",
+        "python torch 2.8.0 -> 2.9.0 (up)",
+        "dpkg libc6 2.36-9 -> 2.36-8 (down)",
+    ]
+    assert {path: path.read_bytes() for path in project.locks.rglob("*.*")} == written
+    relock()
     assert [pin.name for pin in load_locks(project).python[key].pins] == ["addon"]

@@ -20,11 +20,11 @@ from slipway.append import (
     AppendRequest,
     NeedsEngineError,
     append_image,
-    open_base,
     write_layout,
 )
 from slipway.core import SlipwayError, anonymous
 from slipway.engine import ContextFile
+from slipway.inventory import open_layered_image
 from slipway.registry import RegistryError
 from slipway.squashfs import decompressed_stream
 from tests.support.oci_bases import Tree, apply_layer, base_tar, write_base
@@ -132,7 +132,7 @@ class Build:
             python="3.12",
             cache=self.folder / cache,
         )
-        with open_base(f"oci:{self.folder / 'base'}", anonymous) as base:
+        with open_layered_image(f"oci:{self.folder / 'base'}", anonymous) as base:
             return append_image(base, dataclasses.replace(request, **changes), "test")
 
     def tree(self, image: AppendedImage) -> Tree:
@@ -217,7 +217,7 @@ def test_the_layout_names_the_bases_layers_and_holds_ours(tmp_path: Path) -> Non
     held = {path.name for path in (tmp_path / "layout/blobs/sha256").iterdir()}
     ours = {image.manifest.digest, image.config_digest, *(layer.digest for layer in image.layers)}
     assert held == {digest.removeprefix("sha256:") for digest in ours}
-    with open_base(f"oci:{tmp_path / 'layout'}", anonymous) as again:
+    with open_layered_image(f"oci:{tmp_path / 'layout'}", anonymous) as again:
         assert again.manifest == image.manifest
 
 
@@ -278,7 +278,7 @@ def test_a_step_that_runs_something_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_layer_of_the_base_is_noticed(tmp_path: Path) -> None:
     build = Build(tmp_path)
-    with open_base(f"oci:{tmp_path / 'base'}", anonymous) as base:
+    with open_layered_image(f"oci:{tmp_path / 'base'}", anonymous) as base:
         path = tmp_path / "base/blobs/sha256" / base.layers[0]["digest"].removeprefix("sha256:")
     path.write_bytes(gzip.compress(base_tar({"opt": None})))
     refuse(build, "does not have its digest", RegistryError)
@@ -301,6 +301,6 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, part: dict[str,
     write_base(tmp_path, [base_tar({"opt": None})], more=part)
     with (
         pytest.raises(RegistryError, match="is not one"),
-        open_base(f"oci:{tmp_path}", anonymous),
+        open_layered_image(f"oci:{tmp_path}", anonymous),
     ):
         raise AssertionError("it was opened")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from slipway.core import SlipwayError, UsageError, anonymous
+from slipway.inventory import run_settings
 from slipway.matrix import Registry
 from slipway.records import BaseLock
 from slipway.registry import (
@@ -13,7 +14,6 @@ from slipway.registry import (
 )
 from slipway.resolve.base_lookup import (
     merge_base_lock,
-    pick_platform,
     require_architecture,
     resolve_base,
     unresolved_reason,
@@ -97,4 +97,4 @@ def test_only_what_builds_depend_on_is_kept_of_a_configuration() -> None:
             "Hostname": "h",
         },
     }
-    assert pick_platform(config) == {"Env": ["PATH=/bin"], "Cmd": ["bash"], "WorkingDir": "/w"}
+    assert run_settings(config) == {"Env": ["PATH=/bin"], "Cmd": ["bash"], "WorkingDir": "/w"}

@@ -1,6 +1,6 @@
-"""The base of an image that is made without an engine: in a registry, or an OCI layout.
+"""An image where it lies, in a registry or an OCI layout, known by its manifest and configuration.
 
-Of a base that is stated by its digest, manifest and configuration are read here, and nothing else.
+Layers are streamed by who asks for them, and nothing is unpacked.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class BlobReader(Protocol):
-    """Where the blobs of a base are. A digest has been checked when its stream has ended."""
+    """Where the blobs of an image are. A digest has been checked when its stream has ended."""
 
     def stream(self, digest: str, size: int) -> Iterator[bytes]:
         """A blob in pieces. Raises ManifestError."""
 
 
 @dataclass(frozen=True)
-class BaseImage:
-    """A base by its documents. `repository` is None for one in a folder."""
+class LayeredImage:
+    """An image by its documents. `repository` is None for one in a folder."""
 
     where: str
     manifest: Manifest
@@ -94,10 +94,10 @@ class _LayoutBlobs:
 
 
 @contextlib.contextmanager
-def open_base(
+def open_layered_image(
     uri: str, credentials: CredentialsFor, architecture: str = "amd64"
-) -> Iterator[BaseImage]:
-    """The base at `HOST/REPOSITORY:TAG`, `HOST/REPOSITORY@DIGEST` or `oci:FOLDER`, for the block.
+) -> Iterator[LayeredImage]:
+    """The image at `HOST/REPOSITORY:TAG`, `HOST/REPOSITORY@DIGEST` or `oci:FOLDER`, for the block.
 
     Raises UsageError for another kind of reference, RegistryError.
     """
@@ -107,7 +107,7 @@ def open_base(
     match = _REFERENCE.fullmatch(uri)
     if match is None or not (match["digest"] or match["tag"]):
         raise UsageError(
-            f"{uri!r} is not an image to build on",
+            f"{uri!r} is not an image that can be read",
             cure="Name it as registry://HOST/REPOSITORY:TAG, with @sha256:DIGEST, or oci:FOLDER.",
         )
     with RegistryClient(match["host"], credentials) as client:
@@ -115,7 +115,7 @@ def open_base(
         manifest = client.image(
             repository.path, match["digest"] or match["tag"], architecture=architecture
         )
-        yield BaseImage(
+        yield LayeredImage(
             where=repository.name(manifest.digest),
             manifest=manifest,
             config=_checked(client.config(repository.path, manifest), repository.name()),
@@ -124,7 +124,7 @@ def open_base(
         )
 
 
-def _layout_base(folder: Path, architecture: str) -> BaseImage:
+def _layout_base(folder: Path, architecture: str) -> LayeredImage:
     path = folder / "index.json"
     if not path.is_file() or path.stat().st_size > _DOCUMENT_MAX:
         raise UsageError(
@@ -147,11 +147,11 @@ def _layout_base(folder: Path, architecture: str) -> BaseImage:
     if manifest.is_index:
         raise ManifestError("an index inside of an index", where=where)
     config = parse_config(blobs.document(manifest.json()["config"]["digest"]), manifest, where)
-    return BaseImage(f"oci:{folder}@{manifest.digest}", manifest, _checked(config, where), blobs)
+    return LayeredImage(f"oci:{folder}@{manifest.digest}", manifest, _checked(config, where), blobs)
 
 
 def _checked(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """Refuse a configuration whose parts that are carried on are of another type."""
+    """Refuse a configuration whose parts that are read later are of another type."""
     run = config.get("config") or {}
     usable = (
         isinstance(config.get("history") or [], list)
@@ -161,5 +161,5 @@ def _checked(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         and all(isinstance(entry, str) for entry in run.get("Env") or [])
     )
     if not usable:
-        raise ManifestError("the configuration of the base is not one", where=where)
+        raise ManifestError("the image's configuration is not one", where=where)
     return config

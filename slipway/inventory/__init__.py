@@ -1,0 +1,56 @@
+"""What is in an image, by name and version, and what differs between two.
+
+In come images where they lie, in a registry or an OCI layout, and what is recorded of bases; out
+come inventories, their differences and bills of materials. It reads layers as they stream by,
+unpacks nothing and runs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.inventory.differences import ImageDifference, compare_inventories
+    from slipway.inventory.image_inventory import read_inventory, run_settings
+    from slipway.inventory.layered_image import BlobReader, LayeredImage, open_layered_image
+    from slipway.inventory.metadata_files import (
+        FOLDER,
+        LINK,
+        LayerNotes,
+        read_metadata_files,
+    )
+    from slipway.inventory.python_distributions import (
+        PythonDistribution,
+        check_environment,
+        distributions_in,
+    )
+
+__all__ = [
+    "FOLDER",
+    "LINK",
+    "BlobReader",
+    "ImageDifference",
+    "LayerNotes",
+    "LayeredImage",
+    "PythonDistribution",
+    "check_environment",
+    "compare_inventories",
+    "distributions_in",
+    "open_layered_image",
+    "read_inventory",
+    "read_metadata_files",
+    "run_settings",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "differences": "ImageDifference compare_inventories",
+        "image_inventory": "read_inventory run_settings",
+        "layered_image": "BlobReader LayeredImage open_layered_image",
+        "metadata_files": "FOLDER LayerNotes LINK read_metadata_files",
+        "python_distributions": "PythonDistribution check_environment distributions_in",
+    },
+)
