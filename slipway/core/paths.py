@@ -71,6 +71,11 @@ class Project:
         return self.root / "images" / "context" / "install_addons.py"
 
     @property
+    def source_builder(self) -> Path:
+        """What runs the script of a `source` add-on inside a build."""
+        return self.installer.with_name("build_source.sh")
+
+    @property
     def image_tests(self) -> Path:
         """Checks that run inside a container of an image."""
         return self.root / "tests" / "image"

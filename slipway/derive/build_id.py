@@ -19,6 +19,12 @@ from slipway.core import Project, sha256_file, tree_sha256
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.launcher_layer import launcher_key
 from slipway.derive.repository_files import added_files_key, files_section
+from slipway.derive.source_stages import (
+    script_hashes,
+    source_command,
+    source_keys,
+    source_stages,
+)
 from slipway.matrix import AddedFiles, Addon, Image, Tool
 from slipway.records import (
     BUILD,
@@ -47,6 +53,8 @@ class SharedInputs:
     launcher: str
     wheels: str = ""  # how a wheel is made of an sdist
     files: Mapping[AddedFiles, str] = field(default_factory=dict)  # of the repository -> hash
+    scripts: Mapping[str, str] = field(default_factory=dict)  # add-on -> hash of its script
+    builder: str = ""  # what runs such a script
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class BuildInputs:
     wheels: str = ""  # how its sdists become wheels; "" where it has none
     layers: Mapping[str, str] = field(default_factory=dict)  # lowest first: name -> key
     files: Mapping[str, str] = field(default_factory=dict)  # layer -> hash of its files
+    sources: Mapping[str, str] = field(default_factory=dict)  # add-on -> hash of script and inputs
 
     @property
     def build_id(self) -> str:
@@ -75,8 +84,9 @@ class BuildInputs:
         content = self.as_json()
         for explaining in ("templates", "layers"):
             del content[explaining]
-        if not self.files:
-            del content["files"]  # a part that an image does not use changes no build id
+        for part in ("files", "sources"):
+            if not content[part]:
+                del content[part]  # a part that an image does not use changes no build id
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(f"linux/{ARCHITECTURE}\n{canonical}".encode()).hexdigest()
 
@@ -91,6 +101,7 @@ def shared_inputs(
 ) -> SharedInputs:
     """Hash what images share. Raises SlipwayError where a file that one of them adds is missing."""
     added = {files for image in images for addon in image.addons for files in addon.files}
+    builds = {a.name: a.source for image in images for a in image.addons if a.source}
     build = locks.python.get(BUILD) if locks else None
     return SharedInputs(
         templates=tree_sha256(project.templates),
@@ -98,6 +109,8 @@ def shared_inputs(
         launcher=launcher_key(project),
         wheels=build_recipe_key(project, build.pins if build else ()),
         files={files: added_files_key(project, files) for files in added},
+        scripts=script_hashes(project, builds),
+        builder=sha256_file(project.source_builder),
     )
 
 
@@ -108,7 +121,7 @@ def instructions_of(dockerfile: str) -> str:
 
 
 def layer_keys(dockerfile: str, base: str, contents: Mapping[str, str]) -> dict[str, str]:
-    """The key of each layer, lowest first: the same key, the same bytes.
+    """The key of each layer of the last stage, lowest first: the same key, the same bytes.
 
     Files that are copied are the same on any base, so the key of such a layer is its own content
     and the registry's and the linker's caches find it again whatever is below. What a command
@@ -116,7 +129,7 @@ def layer_keys(dockerfile: str, base: str, contents: Mapping[str, str]) -> dict[
     """
     keys: dict[str, str] = {}
     below = base
-    for name, text in _sections(dockerfile):
+    for name, text in _sections(_last_stage(dockerfile)):
         instructions = instructions_of(text)
         content = f"{instructions}\n{contents.get(name, '')}"
         below = hashlib.sha256(f"{below}\n{content}".encode()).hexdigest()
@@ -125,6 +138,10 @@ def layer_keys(dockerfile: str, base: str, contents: Mapping[str, str]) -> dict[
         elif re.search("^COPY ", instructions, re.MULTILINE):
             keys[name] = hashlib.sha256(content.encode()).hexdigest()
     return keys
+
+
+def _last_stage(dockerfile: str) -> str:
+    return re.split("^FROM ", dockerfile, flags=re.MULTILINE)[-1]
 
 
 def _sections(dockerfile: str) -> Iterator[tuple[str, str]]:
@@ -192,6 +209,13 @@ def build_inputs(
         for addon in image.addons
         for each in addon.files
     }
+    stages = source_stages(image)
+    sources = source_keys(stages, common.scripts, common.builder)
+    folders = {
+        stage.section: f"{digest} {' '.join(source_command(image, stage))} "
+        f"{sources[stage.addon.name]}"
+        for stage in stages
+    }
     return BuildInputs(
         base=digest or UNLOCKED,
         dockerfile=hashlib.sha256(instructions_of(dockerfile).encode()).hexdigest(),
@@ -209,8 +233,10 @@ def build_inputs(
                 **installed,
                 **binaries,
                 **files,
+                **folders,
                 LAUNCHER: f"{common.launcher} {image.base.family.python}",
             },
         ),
         files=files,
+        sources=sources,
     )

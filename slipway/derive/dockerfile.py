@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from slipway.derive.repository_files import copy_words, files_section
+from slipway.derive.source_stages import source_command, source_stages
 from slipway.matrix import LOCAL_REGISTRY, Addon, Image, Tool, explain_image, tag_stem
 from slipway.records import Locks
 
@@ -135,6 +136,8 @@ def render_dockerfile(image: Image, locks: Locks, tools: tuple[Tool, ...], templ
         environment=environment_of(image),
         labels=labels_of(image, locks),
         install_command=lambda addon: install_command(image, addon),
+        stages=source_stages(image),
+        source_command=lambda stage: source_command(image, stage),
         files_section=files_section,
         copy_words=copy_words,
     )

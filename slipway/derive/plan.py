@@ -84,6 +84,7 @@ def build_reasons(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
         reasons += _changed(old.get("python", {}), now["python"], "locked requirements of")
     reasons += _changed(old.get("tools", {}), now["tools"], "binary of")
     reasons += _changed(old.get("files", {}), now["files"], "files of")
+    reasons += _changed(old.get("sources", {}), now["sources"], "script or inputs of")
     reasons += [
         f"{words} changed"
         for part, words in _PARTS.items()

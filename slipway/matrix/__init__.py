@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         Matrix,
         Reference,
         Registry,
+        SourceBuild,
+        SourceInput,
         Tool,
         WaitingBase,
         explain_image,
@@ -62,6 +64,8 @@ __all__ = [
     "Matrix",
     "Reference",
     "Registry",
+    "SourceBuild",
+    "SourceInput",
     "Tool",
     "WaitingBase",
     "compare_with_tables",
@@ -92,8 +96,8 @@ __getattr__ = lazy_face(
         "load": "load_matrix",
         "matrix_cache": "read_matrix",
         "model": (
-            "AddedFiles Addon AxisValue Base Image LeftOut Matrix Reference Registry Tool "
-            "WaitingBase explain_image past_support select_images"
+            "AddedFiles Addon AxisValue Base Image LeftOut Matrix Reference Registry SourceBuild "
+            "SourceInput Tool WaitingBase explain_image past_support select_images"
         ),
         "references": "LOCAL_REGISTRY ecr_host image_uri is_public region_suffixes",
         "upstream": (

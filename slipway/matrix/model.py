@@ -16,8 +16,9 @@ Platform = Literal["sagemaker", "hyperpod"]
 Flavour = Literal["sagemaker", "ec2", "plain"]
 """What a base is published for; `plain` are those that are made for no service of AWS."""
 Device = Literal["gpu", "cpu"]
-AddonKind = Literal["package", "packages", "settings", "tool"]
-"""`package`: one Python package of the add-on's name; `packages`: what it asks for."""
+AddonKind = Literal["package", "packages", "settings", "tool", "source"]
+"""`package`: one Python package of the add-on's name; `packages`: what it asks for; `source`: what
+a script builds in a stage of its own."""
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -101,6 +102,25 @@ class AddedFiles:
 
 
 @dataclass(frozen=True)
+class SourceInput:
+    """A file that a build from source is given: where it is had, and what it has to be."""
+
+    name: str
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SourceBuild:
+    """A folder of an image that a script of the repository makes, in a stage on the base."""
+
+    script: str  # path from the root of the repository
+    folder: str  # in the image, without a slash at its end
+    inputs: tuple[SourceInput, ...] = ()
+    gives: tuple[str, ...] = ()  # paths below the folder that have to be there
+
+
+@dataclass(frozen=True)
 class Addon:
     """What happens to one add-on in one image, and why."""
 
@@ -117,6 +137,9 @@ class Addon:
     files: tuple[AddedFiles, ...] = ()
     workdir: str | None = None
     user: str | None = None
+    needs: tuple[str, ...] = ()  # add-ons that stand below it
+    source: SourceBuild | None = None
+    check: str | None = None  # a command that has to succeed in the image
 
     @property
     def title(self) -> str:
@@ -260,7 +283,12 @@ def explain_image(image: Image) -> dict[str, Any]:
 def _explain_addon(addon: Addon) -> dict[str, Any]:
     """Keys that an add-on does not use are left out: a new one changes no label."""
     files = [[each.target, each.mode, each.owner] for each in addon.files]
-    more = {"files": files, "workdir": addon.workdir, "user": addon.user}
+    source = addon.source and {
+        "folder": addon.source.folder,
+        "gives": list(addon.source.gives),
+        "inputs": {each.name: each.sha256 for each in addon.source.inputs},
+    }
+    more = {"files": files, "workdir": addon.workdir, "user": addon.user, "source": source}
     return {
         "name": addon.name,
         "action": addon.action,

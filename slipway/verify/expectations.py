@@ -55,6 +55,8 @@ class CheckedImage:
     environment: Mapping[str, str]  # what ENV must hold beyond the base's
     tools: Mapping[str, ToolFact]
     files: Mapping[str, FileFact]  # by path
+    built: Mapping[str, list[str]]  # folder that a script has made -> paths below it
+    checks: Mapping[str, str]  # add-on -> its own command
     workdir: str
     user: str
     may_move: Mapping[str, str]  # distribution of the base -> why it may change
@@ -137,6 +139,11 @@ def file_facts(project: Project, image: Image) -> dict[str, FileFact]:
     }
 
 
+def own_checks(image: Image) -> dict[str, str]:
+    """Add-on -> the command by which it is checked, as versions.yaml says."""
+    return {addon.name: addon.check for addon in image.addons if addon.check}
+
+
 def expectations_of(
     project: Project,
     engine: Engine,
@@ -174,6 +181,8 @@ def expectations_of(
         environment={**environment_of(image), **addon_env},
         tools=tools,
         files=file_facts(project, image),
+        built={a.source.folder: list(a.source.gives) for a in image.addons if a.source},
+        checks=own_checks(image),
         workdir=image.workdir,
         user=image.user,
         may_move=may_move(image),

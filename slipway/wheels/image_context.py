@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from slipway.core import OnEvent, Project, SlipwayError, sha256_file, silent
 from slipway.engine import ContextFile, Engine
-from slipway.matrix import Addon, Image, Matrix
+from slipway.matrix import Addon, Image, Matrix, SourceBuild
 from slipway.records import (
     BUILD,
     Locks,
@@ -23,6 +23,7 @@ from slipway.records import (
     python_lock_text,
 )
 from slipway.wheels.base_packages import read_packages
+from slipway.wheels.source_inputs import fetch_source_input
 from slipway.wheels.tool_wheels import fetch_tool
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels
@@ -55,7 +56,7 @@ class ContextRequest:
 def make_image_context(
     request: ContextRequest, on_event: OnEvent = silent
 ) -> tuple[ContextFile, ...]:
-    """``python/<add-on>/`` for each Python add-on of the image, and ``tools/<name>``.
+    """``python/<add-on>/`` and ``source/<add-on>/`` for the add-ons of the image, ``tools/<name>``.
 
     Each add-on has a folder of its own, so that its layer is the same, and shared, whatever else
     is in the image. Fetches and builds what is not in the cache. Raises SlipwayError.
@@ -76,7 +77,27 @@ def make_image_context(
                 raise _not_locked(tool.name)
             path = fetch_tool(project, tool, locks.tools[tool.name], ARCHITECTURE, on_event)
             files.append(ContextFile(f"tools/{tool.name}", path, 0o755))
+    for addon in image.addons:
+        if addon.source:
+            files += _source_files(project, addon.name, addon.source, on_event)
     return tuple(files)
+
+
+def _source_files(
+    project: Project, addon: str, build: SourceBuild, on_event: OnEvent
+) -> list[ContextFile]:
+    folder = f"source/{addon}"
+    return [
+        ContextFile(f"{folder}/{project.source_builder.name}", project.source_builder),
+        ContextFile(f"{folder}/script", project.root / build.script, 0o755),
+        *(
+            ContextFile(
+                f"{folder}/inputs/{wanted.name}",
+                fetch_source_input(project, addon, wanted, on_event),
+            )
+            for wanted in build.inputs
+        ),
+    ]
 
 
 def _kept_by_base(request: ContextRequest, closures: Sequence[PythonLock]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, Field
 
+from slipway.matrix.addons.source_entries import CheckCommand, SourceEntry
 from slipway.matrix.field_types import (
     AbsolutePath,
     Entry,
@@ -98,6 +99,8 @@ class AddonEntry(Entry):
     requirements: RepositoryPath | None = None
     labels: Annotated[dict[str, str], AfterValidator(_labels)] = {}
     files: list[FilesEntry] = []
+    source: SourceEntry | None = None
+    check: CheckCommand | None = None
     workdir: PlainPath | None = None
     user: Annotated[str, matching(f"^{_ACCOUNT}(:{_ACCOUNT})?$")] | None = None
     needs: list[Text] = []
@@ -112,7 +115,7 @@ class AddonEntry(Entry):
     @property
     def parts(self) -> tuple[str, ...]:
         """What it brings beyond a package of its own name, by the keys that say so."""
-        keys = ("requires", "requirements", "files", "workdir", "user")
+        keys = ("requires", "requirements", "files", "source", "workdir", "user")
         return tuple(key for key in keys if getattr(self, key))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,6 +82,10 @@ def _without_version(source: MatrixEntries, name: str, addon: AddonEntry) -> Non
     if addon.with_ or addon.replace_below or carried:
         what = f"{name} has no `version`, and nothing that is kept or replaced is without one"
         source.problems.append(Problem(key_path, what, "state its version, as version: 5.1.4"))
+    if addon.source and not re.fullmatch("[a-z0-9][a-z0-9_.-]{0,99}", name):
+        what = f"{name!r} cannot name a stage of a build"
+        cure = "use lower-case letters, digits, dots and dashes"
+        source.problems.append(Problem(key_path, what, cure))
     targets: dict[str, int] = {}
     for index, files in enumerate(addon.files):
         if files.to in targets:

@@ -11,7 +11,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from slipway.matrix.addons.addon_entries import AddonEntry, OnlyEntry, ToolEntry
-from slipway.matrix.model import AddedFiles, Addon, Base, Platform
+from slipway.matrix.addons.source_entries import source_build
+from slipway.matrix.model import AddedFiles, Addon, AddonKind, Base, Platform
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,13 @@ def decide_addon(
     if entry.platforms is not None and platform not in entry.platforms and name not in base.carries:
         return None
     decided = _decided(name, entry, base, choice)
-    if decided is None or not (entry.on_cuda_mismatch and base.cuda_mismatch):
-        return decided
-    return replace(decided, mismatch_env=MappingProxyType(dict(entry.on_cuda_mismatch.env)))
+    if decided is None:
+        return None
+    if entry.check or entry.needs:
+        decided = replace(decided, check=entry.check, needs=tuple(entry.needs))
+    if entry.on_cuda_mismatch and base.cuda_mismatch:
+        decided = replace(decided, mismatch_env=MappingProxyType(dict(entry.on_cuda_mismatch.env)))
+    return decided
 
 
 def _decided(name: str, entry: AddonEntry, base: Base, choice: AxisChoice | None) -> Addon | None:
@@ -51,10 +56,11 @@ def _decided(name: str, entry: AddonEntry, base: Base, choice: AxisChoice | None
             requirements=tuple(entry.requires),
             env=env,
             labels=labels,
-            kind="packages" if entry.requires else "settings",
+            kind=_kind(entry),
             files=tuple(AddedFiles(f.from_, f.to, f.mode, f.owner) for f in entry.files),
             workdir=entry.workdir,
             user=entry.user,
+            source=source_build(entry.source) if entry.source else None,
         )
     own = None if entry.version == "axis" else entry.version
     wanted = choice.version if choice else own
@@ -69,6 +75,12 @@ def _decided(name: str, entry: AddonEntry, base: Base, choice: AxisChoice | None
         return Addon(name, "keep", has, f"the base carries {has or 'it'}")
     because = f"the base carries {has or 'a version that is not known'}: {reason}"
     return Addon(name, "replace", wanted, because, (_pin(name, wanted),))
+
+
+def _kind(entry: AddonEntry) -> AddonKind:
+    if entry.source:
+        return "source"
+    return "packages" if entry.requires else "settings"
 
 
 def is_for(only: OnlyEntry | None, image: str, group: str, base: Base) -> bool:

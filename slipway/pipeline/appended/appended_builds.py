@@ -11,6 +11,7 @@ from slipway import registry, sqsh, squashfs
 from slipway.append import (
     AppendedImage,
     AppendRequest,
+    NeedsEngineError,
     append_image,
     deliver_appended,
     packages_of_base,
@@ -98,6 +99,7 @@ def append_stage(context: AppendContext, run: ImageRun, inputs: BuildInputs) -> 
 
 def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str) -> AppendedImage:
     checkout = context.checkout
+    _require_no_script(image)
     base = context.bases.base(image.base, inputs.base)
     packages = context.packages(image, inputs.base)
     files = make_image_context(
@@ -127,6 +129,17 @@ def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str
         shared=checkout.project.shared,
     )
     return append_image(base, request, task, context.on_event)
+
+
+def _require_no_script(image: Image) -> None:
+    """Raises NeedsEngineError for an image with an add-on that a script builds on the base."""
+    built = [addon.name for addon in image.addons if addon.source]
+    if built:
+        raise NeedsEngineError(
+            f"{image.name} has {', '.join(built)}, built by a script of the repository that runs "
+            "in a container of the base, and without an engine there is none",
+            cure="Build this image with an engine (without --no-engine).",
+        )
 
 
 def deliver_stage(
