@@ -21,6 +21,7 @@ from slipway.tasks import (
     ROOT,
     SQSH,
     TARGET,
+    cluster,
     engine,
     matrix,
     registry,
@@ -272,5 +273,5 @@ def test(c: Context, only: str = "", k: str = "") -> None:
 ns = Collection(
     setup, doctor, generate, lock, plan, build, verify, push, ship, promote, rollback, test
 )
-for family in (matrix, sqsh, storage, engine, registry, slurm, sagemaker):
+for family in (matrix, sqsh, storage, engine, registry, slurm, sagemaker, cluster):
     ns.add_collection(family.ns)

@@ -1,7 +1,7 @@
-"""Jobs of an image: sbatch scripts for Slurm, training jobs on SageMaker.
+"""Jobs of an image, and the clusters that they run on: Slurm, SageMaker, HyperPod.
 
-A request becomes checked values, and these a script or a document. Only SageMaker jobs are started
-from here, and only where that is asked for.
+A request becomes checked values, and these a script or a document. AWS is asked only by what says
+so: training jobs that are submitted, clusters that are made, endpoints.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.cluster.documents import write_cluster_documents
     from slipway.cluster.sagemaker import (
         JobChoice,
         TrainingOptions,
@@ -31,6 +32,7 @@ __all__ = [
     "newest_sqsh",
     "show_training_job",
     "stop_training_job",
+    "write_cluster_documents",
     "write_script",
     "write_training_job",
 ]
@@ -38,6 +40,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "documents": "write_cluster_documents",
         "sagemaker": (
             "JobChoice TrainingOptions follow_logs show_training_job stop_training_job "
             "write_training_job"

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ecr_host,
         image_uri,
         is_public,
+        region_partition,
         region_suffixes,
     )
     from slipway.matrix.upstream import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         is_left_out,
         published_images,
     )
+    from slipway.matrix.yaml_file import Problem, YamlFile, read_yaml
 
 __all__ = [
     "LOCAL_REGISTRY",
@@ -62,12 +64,14 @@ __all__ = [
     "Image",
     "LeftOut",
     "Matrix",
+    "Problem",
     "Reference",
     "Registry",
     "SourceBuild",
     "SourceInput",
     "Tool",
     "WaitingBase",
+    "YamlFile",
     "compare_with_tables",
     "ecr_host",
     "edit_versions",
@@ -81,6 +85,8 @@ __all__ = [
     "past_support",
     "published_images",
     "read_matrix",
+    "read_yaml",
+    "region_partition",
     "region_suffixes",
     "repository_name",
     "select_images",
@@ -99,10 +105,13 @@ __getattr__ = lazy_face(
             "AddedFiles Addon AxisValue Base Image LeftOut Matrix Reference Registry SourceBuild "
             "SourceInput Tool WaitingBase explain_image past_support select_images"
         ),
-        "references": "LOCAL_REGISTRY ecr_host image_uri is_public region_suffixes",
+        "references": (
+            "LOCAL_REGISTRY ecr_host image_uri is_public region_partition region_suffixes"
+        ),
         "upstream": (
             "TRAINING_TABLES CurrencyFinding compare_with_tables edit_versions entry_block "
             "is_left_out published_images"
         ),
+        "yaml_file": "Problem YamlFile read_yaml",
     },
 )

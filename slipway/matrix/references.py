@@ -37,9 +37,19 @@ def region_suffixes() -> Mapping[str, str]:
     `botocore.session` for the same answer costs a quarter of a second on every command.
     Pseudo regions ("aws-global") are left out: no registry lives there.
     """
+    return {region: suffix for region, (suffix, _) in _regions().items()}
+
+
+def region_partition(region: str) -> str:
+    """What ARNs of a region that AWS has begin with: aws, aws-cn, aws-us-gov."""
+    return _regions()[region][1]
+
+
+@cache
+def _regions() -> Mapping[str, tuple[str, str]]:
     data = json.loads((files("botocore") / "data" / "partitions.json").read_text("utf-8"))
     return {
-        region: partition["outputs"]["dnsSuffix"]
+        region: (partition["outputs"]["dnsSuffix"], partition["id"])
         for partition in data["partitions"]
         for region in partition["regions"]
         if re.match(partition["regionRegex"], region)

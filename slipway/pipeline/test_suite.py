@@ -37,7 +37,10 @@ chosen to take about as long as what is left: most of it is waiting, for Slurm, 
 
 DURATIONS = ("--durations=15", "--durations-min=5")
 
-SHELL_SCRIPTS = ("inv", ".ci/run", "images/local", "entrypoints")
+SHELL_SCRIPTS = (
+    *("inv", ".ci/run", "images/local", "entrypoints"),
+    "slipway/cluster/documents/lifecycle",
+)
 
 
 def _shell_scripts(root: Path) -> list[str]:

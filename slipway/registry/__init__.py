@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from slipway.registry.distribution.image_copy import CopyResult, copy_image
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
-    from slipway.registry.ecr import aws_errors, connect_aws, find_aws_credentials
+    from slipway.registry.ecr import (
+        aws_errors,
+        caller_account,
+        connect_aws,
+        find_aws_credentials,
+        pull_statements,
+    )
     from slipway.registry.ecr_target import (
         check_alias_can_move,
         find_ecr_target,
@@ -95,6 +101,7 @@ __all__ = [
     "alias_journal",
     "alias_patterns",
     "aws_errors",
+    "caller_account",
     "check_alias_can_move",
     "check_manifest",
     "choose_manifest",
@@ -112,6 +119,7 @@ __all__ = [
     "prepare_repository",
     "promote_alias",
     "promoted_digests",
+    "pull_statements",
     "push_image",
     "remove_images",
     "rollback_alias",
@@ -127,7 +135,7 @@ __getattr__ = lazy_face(
         "distribution.image_copy": "CopyResult copy_image",
         "distribution.registry_client": "RegistryClient",
         "distribution.retry": "RetryPolicy",
-        "ecr": "aws_errors connect_aws find_aws_credentials",
+        "ecr": "aws_errors caller_account connect_aws find_aws_credentials pull_statements",
         "ecr_target": "check_alias_can_move find_ecr_target prepare_repository remove_images",
         "errors": (
             "ImageMissingError ImmutableTagError ManifestError NoCredentialsError "

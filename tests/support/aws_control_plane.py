@@ -7,74 +7,27 @@ would refuse is refused here. The states of a training job are those that AWS do
 
 from __future__ import annotations
 
-import functools
 import http.client
 import json
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import botocore.session
-from botocore.model import OperationModel, Shape
-from botocore.validate import ParamValidator
 from moto.moto_api._internal.models import moto_api_backend
 from moto.sagemaker.models import FakeTrainingJob, sagemaker_backends
 from moto.server import ThreadedMotoServer
+
+from slipway.cluster.aws_model import request_faults
 
 ACCOUNT = "123456789012"  # moto's own
 REGION = "us-east-1"
 
 
-@functools.cache
-def operation(service: str, name: str) -> OperationModel:
-    """botocore's model of a call."""
-    return botocore.session.get_session().get_service_model(service).operation_model(name)
-
-
-def model_violations(value: Any, shape: Shape, path: str = "") -> list[str]:
-    """What of a value breaks a shape's patterns, lengths and enumerations.
-
-    botocore checks types, required members and the lower bounds alone before it sends.
-    """
-    found: list[str] = []
-    rules: Mapping[str, Any] = shape.metadata
-    if isinstance(value, dict) and shape.type_name == "structure":
-        for name, member in value.items():
-            found += model_violations(member, shape.members[name], f"{path}.{name}")  # type: ignore[attr-defined]
-    elif isinstance(value, dict):
-        for name, member in value.items():
-            found += model_violations(name, shape.key, f"{path} key")  # type: ignore[attr-defined]
-            found += model_violations(member, shape.value, f"{path}.{name}")  # type: ignore[attr-defined]
-    elif isinstance(value, list):
-        for number, member in enumerate(value):
-            found += model_violations(member, shape.member, f"{path}[{number}]")  # type: ignore[attr-defined]
-    size = len(value) if isinstance(value, str | list | dict) else value
-    counted = isinstance(size, int) and not isinstance(size, bool)
-    if counted and not rules.get("min", 0) <= size <= rules.get("max", size):
-        found.append(f"{path}: {size} is out of bounds")
-    if isinstance(value, str):
-        pattern = rules.get("pattern", "")
-        # Unicode classes are Java's; what has them is left to AWS.
-        if pattern and "\\p{" not in pattern and not re.fullmatch(pattern, value):
-            found.append(f"{path}: {value!r} is not {pattern}")
-        if "enum" in rules and value not in rules["enum"]:
-            found.append(f"{path}: {value!r} is none of {rules['enum']}")
-    return found
-
-
 def check_request(service: str, name: str, parameters: Mapping[str, Any]) -> list[str]:
     """All that AWS would refuse of a request, as far as botocore's model knows."""
-    shape = operation(service, name).input_shape
-    assert shape is not None
-    report = ParamValidator().validate(dict(parameters), shape)
-    return (
-        [report.generate_report()]
-        if report.has_errors()
-        else model_violations(dict(parameters), shape)
-    )
+    return [f"{fault.field} {fault.what}" for fault in request_faults(service, name, parameters)]
 
 
 class ControlPlane:

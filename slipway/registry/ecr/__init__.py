@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         may_tag_move,
         remove_ecr_images,
     )
-    from slipway.registry.ecr.policies import STAGING
+    from slipway.registry.ecr.policies import STAGING, pull_statements
 
 __all__ = [
     "STAGING",
@@ -35,6 +35,7 @@ __all__ = [
     "find_aws_credentials",
     "make_client",
     "may_tag_move",
+    "pull_statements",
     "remove_ecr_images",
 ]
 
@@ -44,6 +45,6 @@ __getattr__ = lazy_face(
         "aws_boundary": "access_denied aws_errors",
         "ecr_client": "caller_account connect_aws connect_ecr find_aws_credentials make_client",
         "ecr_repository": "EcrRepository ensure_repository may_tag_move remove_ecr_images",
-        "policies": "STAGING",
+        "policies": "STAGING pull_statements",
     },
 )
