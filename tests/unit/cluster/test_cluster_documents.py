@@ -308,18 +308,20 @@ class Node:
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
 
-    def start(self, script: str, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, script: str, folder: Path = LIFECYCLE, **environment: str
+    ) -> subprocess.Popen[str]:
         env = {**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", **environment}
         return subprocess.Popen(
-            ["bash", str(LIFECYCLE / script)],
+            ["bash", str(folder / script)],
             env={**env, "SLIPWAY_ROOT": str(self.root)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run(self, script: str, **environment: str) -> str:
-        process = self.start(script, **environment)
+    def run(self, script: str, folder: Path = LIFECYCLE, **environment: str) -> str:
+        process = self.start(script, folder, **environment)
         output, _ = process.communicate()
         assert process.returncode == 0, output
         return output
@@ -365,8 +367,8 @@ def test_container_data_go_where_storage_move_puts_them(tmp_path: Path) -> None:
     lines = [line.split(None, 1) for line in enroot.read_text().splitlines()]
     active = {line[0]: line[1] for line in lines if not line[0].startswith("#")}
     assert active == {**places.enroot(None), "ENROOT_SQUASH_OPTIONS": "-comp lzo"}
-    for folder in places.enroot_folders(None):
-        assert Path(node.at(str(folder))).stat().st_mode & 0o7777 == 0o1777
+    for place in places.enroot_folders(None):
+        assert Path(node.at(str(place))).stat().st_mode & 0o7777 == 0o1777
     assert Path(node.at(str(places.docker))).is_dir()
 
 
@@ -449,7 +451,7 @@ def legacy_node(tmp_path: Path, address: str) -> Node:
     [("10.0.0.1", "slurmctld"), ("10.0.0.2", "slurmd"), ("10.0.0.4", "slurmd")],
 )
 def test_legacy_starts_slurm_as_the_nodes_group_says(
-    tmp_path: Path, address: str, service: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, address: str, service: str
 ) -> None:
     node = legacy_node(tmp_path, address)
     scripts = tmp_path / "scripts"
@@ -460,11 +462,9 @@ def test_legacy_starts_slurm_as_the_nodes_group_says(
             path = scripts / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    monkeypatch.setattr(
-        "tests.unit.cluster.test_cluster_documents.LIFECYCLE", scripts / "lifecycle"
-    )
     output = node.run(
         "on_create.sh",
+        scripts / "lifecycle",
         SAGEMAKER_RESOURCE_CONFIG_PATH=str(tmp_path / "resources.json"),
         SLIPWAY_USER="nobody",
     )
