@@ -35,7 +35,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class GroupEntry(_Part):
+class InstanceGroupEntry(_Part):
     """Nodes of one type."""
 
     instance: _InstanceType
@@ -77,7 +77,7 @@ class ClusterEntry(_Part):
     zone: Annotated[str, Field(pattern=r"^[a-z]{3,5}[0-9]-az[0-9]+$")]
     controller: _InstanceType
     login: _InstanceType | None = None
-    groups: Annotated[dict[_Name, GroupEntry], Field(min_length=1, max_length=90)]
+    groups: Annotated[dict[_Name, InstanceGroupEntry], Field(min_length=1, max_length=90)]
     network: Literal["make"] | NetworkEntry = "make"
     storage: StorageEntry = StorageEntry()
     slurm: Literal["api", "legacy"] = "api"
@@ -230,7 +230,7 @@ def _problem(error: Any) -> Problem:
     if kind == "missing":
         return Problem(path[:-1], f"{title} is missing", cure)
     if kind == "extra_forbidden":
-        owner: Any = {1: ClusterEntry, 3: GroupEntry}.get(len(path), StorageEntry)
+        owner: Any = {1: ClusterEntry, 3: InstanceGroupEntry}.get(len(path), StorageEntry)
         owner = NetworkEntry if path[0] == "network" else owner
         hint = did_you_mean(str(path[-1]), list(owner.model_fields))
         return Problem(path, f"{title} is no entry of a cluster's file{hint}", cure)

@@ -18,7 +18,7 @@ from slipway.cluster.documents.cluster_file import (
     PART_TAG,
     ClusterFile,
     FilePath,
-    GroupEntry,
+    InstanceGroupEntry,
 )
 from slipway.cluster.documents.permissions import trust_document
 from slipway.core import BadInputError, UsageError
@@ -76,10 +76,10 @@ def make_cluster_request(cluster: ClusterFile, parts: ClusterParts) -> ClusterRe
         ("InstanceGroups",): ("groups",),
     }
     groups = []
-    first = GroupEntry(instance=entry.controller, count=1, volume_gb=_CONTROLLER_VOLUME_GB)
-    asked: list[tuple[str, str, GroupEntry]] = [(CONTROLLER, "Controller", first)]
+    first = InstanceGroupEntry(instance=entry.controller, count=1, volume_gb=_CONTROLLER_VOLUME_GB)
+    asked: list[tuple[str, str, InstanceGroupEntry]] = [(CONTROLLER, "Controller", first)]
     if entry.login:
-        login = GroupEntry(instance=entry.login, count=1, volume_gb=_CONTROLLER_VOLUME_GB)
+        login = InstanceGroupEntry(instance=entry.login, count=1, volume_gb=_CONTROLLER_VOLUME_GB)
         asked.append((LOGIN, "Login", login))
     asked += [(name, "Compute", group) for name, group in entry.groups.items()]
     for number, (name, kind, group) in enumerate(asked):
@@ -135,7 +135,7 @@ _MEMBERS = {
 
 
 def _group(
-    cluster: ClusterFile, parts: ClusterParts, name: str, kind: str, group: GroupEntry
+    cluster: ClusterFile, parts: ClusterParts, name: str, kind: str, group: InstanceGroupEntry
 ) -> dict[str, Any]:
     entry = cluster.entry
     api = entry.slurm == "api"
