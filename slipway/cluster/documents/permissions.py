@@ -139,8 +139,7 @@ def _agents(cluster: ClusterFile) -> list[Permission]:
                 "ssmmessages:OpenDataChannel",
             ),
             ("*",),
-            "`inv cluster.shell` reaches nodes through Systems Manager; the actions have no "
-            "resources",
+            "shells on nodes go through Systems Manager; the actions have no resources",
             _NODE_POLICY,
         ),
     ]
