@@ -264,6 +264,40 @@ def ship(
     pipeline.ship_images(ROOT, settings, names, request)
 
 
+@task_command(
+    help={
+        **JSON,
+        **REGION,
+        **TARGET,
+        "before": "NAME or NAME@DIGEST in the target, base:NAME, HOST/REPOSITORY:TAG or oci:FOLDER",
+        "after": "what it is compared with, named in the same way",
+        "allow_down": "packages may have an earlier version",
+        "osv": "folder with advisories in OSV's form, to join in",
+    },
+)
+def diff(
+    c: Context,
+    before: str,
+    after: str,
+    region: str = "",
+    target: str = "",
+    allow_down: bool = False,
+    osv: str = "",
+    json: bool = False,
+) -> None:
+    """What differs between two images: packages, configuration, layers; exit 1 for downgrades."""
+    settings = pipeline.Settings.of(c.config, region=region, target=target)
+    report = pipeline.compare_images(ROOT, settings, before, after, osv)
+    if json:
+        print_json(report.as_json())
+    else:
+        for line in (*report.difference.lines(), *report.advisory_lines()):
+            print(line)
+        say(report.difference.summary)
+    if not allow_down:
+        report.require_no_downgrade()
+
+
 @task_command(help={"only": "unit, system or lint", "k": "pytest's -k"})
 def test(c: Context, only: str = "", k: str = "") -> None:
     """Lint, types, drift, unit tests, and system tests on a real engine and registry."""
@@ -271,7 +305,7 @@ def test(c: Context, only: str = "", k: str = "") -> None:
 
 
 ns = Collection(
-    setup, doctor, generate, lock, plan, build, verify, push, ship, promote, rollback, test
+    setup, doctor, generate, lock, plan, build, verify, push, ship, promote, rollback, diff, test
 )
 for family in (matrix, sqsh, storage, engine, registry, slurm, sagemaker, cluster):
     ns.add_collection(family.ns)

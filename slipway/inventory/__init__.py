@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.inventory.advisories import Advisory, read_advisories
     from slipway.inventory.differences import ImageDifference, compare_inventories
     from slipway.inventory.image_inventory import read_inventory, run_settings
     from slipway.inventory.layered_image import BlobReader, LayeredImage, open_layered_image
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FOLDER",
     "LINK",
+    "Advisory",
     "BlobReader",
     "ImageDifference",
     "LayerNotes",
@@ -39,6 +41,7 @@ __all__ = [
     "compare_inventories",
     "distributions_in",
     "open_layered_image",
+    "read_advisories",
     "read_inventory",
     "read_metadata_files",
     "run_settings",
@@ -47,6 +50,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "advisories": "Advisory read_advisories",
         "differences": "ImageDifference compare_inventories",
         "image_inventory": "read_inventory run_settings",
         "layered_image": "BlobReader LayeredImage open_layered_image",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from slipway.core import human_bytes
 from slipway.inventory.version_order import compare_versions
 from slipway.records import ImageInventory
 
 Direction = Literal["added", "removed", "up", "down", "changed"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,18 @@ class ImageDifference:
     def downgrades(self) -> tuple[PackageChange, ...]:
         """The packages that got an earlier version."""
         return tuple(change for change in self.packages if change.direction == "down")
+
+    @property
+    def summary(self) -> str:
+        """Counts and sizes in one line."""
+        counts = Counter(change.direction for change in self.packages)
+        packages = ", ".join(f"{counts[word]} {word}" for word in DIRECTIONS if counts[word])
+        return (
+            f"packages: {packages or 'the same'}; {len(self.settings)} settings; "
+            f"{human_bytes(self.size_before)} -> {human_bytes(self.size_after)} compressed, "
+            f"{self.layers_shared} layers shared, {len(self.layers_new)} new of "
+            f"{human_bytes(sum(size for _, size in self.layers_new))}"
+        )
 
     def lines(self) -> Iterator[str]:
         """One line a difference, for a person."""

@@ -61,15 +61,19 @@ def _package(header: bytes) -> SystemPackage:
             values[tag] = str(struct.unpack_from(">I", header, start)[0])
     if not (values.get(_NAME) and values.get(_VERSION)):
         raise ValueError("a header names no package")
-    version = f"{values[_VERSION]}-{values.get(_RELEASE, '')}".rstrip("-")
+    release = f"{values[_VERSION]}-{values.get(_RELEASE, '')}".rstrip("-")
     epoch = values.get(_EPOCH, "0")
-    source, source_version = _source(values.get(_SOURCE, ""))
+    source, source_release = _source(values.get(_SOURCE, ""))
+    # The name of a source package tells no epoch: it is that of what was built from it.
+    version, source_version = (
+        text if epoch == "0" else f"{epoch}:{text}" for text in (release, source_release or release)
+    )
     return SystemPackage(
         name=values[_NAME],
-        version=version if epoch == "0" else f"{epoch}:{version}",
+        version=version,
         architecture=values.get(_ARCH, ""),
         source=source or values[_NAME],
-        source_version=source_version or version,
+        source_version=source_version,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from slipway.pipeline.settings import Settings
     from slipway.pipeline.ship import ShipRequest, ship_images
     from slipway.pipeline.targets import (
+        compare_images,
         list_target,
         mirror_bases,
         promote_image,
@@ -32,6 +33,7 @@ __all__ = [
     "Settings",
     "ShipRequest",
     "check_machine",
+    "compare_images",
     "list_target",
     "lock_images",
     "mirror_bases",
@@ -50,8 +52,8 @@ __getattr__ = lazy_face(
     __name__,
     {
         "targets": (
-            "list_target mirror_bases promote_image prune_target rollback_image_alias "
-            "show_target_image"
+            "compare_images list_target mirror_bases promote_image prune_target "
+            "rollback_image_alias show_target_image"
         ),
         "checkout": "Checkout",
         "doctor": "check_machine raise_for",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         rollback_image_alias,
         show_target_image,
     )
+    from slipway.pipeline.targets.image_differences import compare_images
     from slipway.pipeline.targets.repositories import prepare_image_repository
     from slipway.pipeline.targets.shared_images import (
         SharedImage,
@@ -29,6 +30,7 @@ __all__ = [
     "SharedImage",
     "TargetImages",
     "WantedBuild",
+    "compare_images",
     "find_shared_images",
     "is_taken",
     "list_target",
@@ -47,6 +49,7 @@ __getattr__ = lazy_face(
         "aliases": (
             "list_target mirror_bases promote_image rollback_image_alias show_target_image"
         ),
+        "image_differences": "compare_images",
         "repositories": "prepare_image_repository",
         "shared_images": (
             "SharedImage TargetImages WantedBuild find_shared_images is_taken take_shared_image"

@@ -89,11 +89,17 @@ def author() -> Author:
     return Author(user[:200], datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
-def _one_image(checkout: Checkout, name: str) -> Image:
+def one_image(checkout: Checkout, name: str) -> Image:
+    """The image of a name, the default one for none. Raises UsageError where it is not one."""
     images = select_images(checkout.matrix, [name or checkout.matrix.default_image])
     if len(images) != 1:
         raise UsageError(f"{name!r} are {len(images)} images", cure="Name one.")
     return images[0]
+
+
+def current_tag(checkout: Checkout, image: Image) -> str:
+    """The tag of an image's current build."""
+    return image_tag(image, checkout.inputs([image])[image.name].build_id)
 
 
 def _check_declared(image: Image, alias: str) -> None:
@@ -113,10 +119,10 @@ def promote_image(
     target does not have the build.
     """
     checkout = Checkout.at(root)
-    image = _one_image(checkout, name)
+    image = one_image(checkout, name)
     _check_declared(image, alias)
     path = repository_name(image, checkout.matrix.repository_prefix)
-    tag = image_tag(image, checkout.inputs([image])[image.name].build_id)
+    tag = current_tag(checkout, image)
     with open_target(checkout, settings) as (target, client, _):
         repository = Repository(client, path)
         _require_build(repository, tag, image)
@@ -189,9 +195,9 @@ def show_target_image(root: Path, settings: Settings, reference: str) -> TargetI
     """
     checkout = Checkout.at(root)
     name, _, digest = reference.partition("@")
-    image = _one_image(checkout, name)
+    image = one_image(checkout, name)
     path = repository_name(image, checkout.matrix.repository_prefix)
-    tag = digest or image_tag(image, checkout.inputs([image])[image.name].build_id)
+    tag = digest or current_tag(checkout, image)
     with open_target(checkout, settings) as (_, client, _):
         repository = Repository(client, path)
         if not digest:

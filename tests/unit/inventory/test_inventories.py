@@ -176,7 +176,7 @@ KEY = header(name=(1000, "gpg-pubkey"), version=(1001, "d832c631"), release=(100
 
 def test_rpms_are_read_with_epoch_and_source_and_keys_are_no_packages(tmp_path: Path) -> None:
     expected = SystemPackage(
-        "openssl-libs", "1:3.2.2-1.amzn2023", "x86_64", "openssl", "3.2.2-1.amzn2023"
+        "openssl-libs", "1:3.2.2-1.amzn2023", "x86_64", "openssl", "1:3.2.2-1.amzn2023"
     )
     raw = database(tmp_path, OPENSSL, KEY)
     assert rpm_packages(raw) == (expected,)
