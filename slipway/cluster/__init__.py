@@ -1,7 +1,7 @@
 """Jobs of an image, and the clusters that they run on: Slurm, SageMaker, HyperPod.
 
-A request becomes checked values, and these a script or a document. AWS is asked only by what says
-so: training jobs that are submitted, clusters that are made, endpoints.
+A request becomes checked values, and these a script or a document. Clusters and AWS are asked only
+by what says so: jobs that are submitted, looked at or stopped, clusters that are made, endpoints.
 """
 
 from __future__ import annotations
@@ -21,17 +21,33 @@ if TYPE_CHECKING:
         write_training_job,
     )
     from slipway.cluster.script import write_script
+    from slipway.cluster.slurm import (
+        HeadNode,
+        SubmitPlace,
+        follow_job,
+        show_job,
+        show_queue,
+        stop_job,
+        submit_job,
+    )
     from slipway.cluster.slurm_job import ScriptRequest
     from slipway.cluster.sqsh_file import newest_sqsh
 
 __all__ = [
+    "HeadNode",
     "JobChoice",
     "ScriptRequest",
+    "SubmitPlace",
     "TrainingOptions",
+    "follow_job",
     "follow_logs",
     "newest_sqsh",
+    "show_job",
+    "show_queue",
     "show_training_job",
+    "stop_job",
     "stop_training_job",
+    "submit_job",
     "write_cluster_documents",
     "write_script",
     "write_training_job",
@@ -46,6 +62,7 @@ __getattr__ = lazy_face(
             "write_training_job"
         ),
         "script": "write_script",
+        "slurm": "HeadNode SubmitPlace follow_job show_job show_queue stop_job submit_job",
         "slurm_job": "ScriptRequest",
         "sqsh_file": "newest_sqsh",
     },

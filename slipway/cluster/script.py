@@ -6,6 +6,7 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -70,20 +71,39 @@ def render_recipe(run: RecipeRun) -> str:
     return _environment().get_template("recipe.sh.j2").render(run=run)
 
 
-def write_script(
+@dataclass(frozen=True)
+class JobScript:
+    """The script of one image's job, and what the person who asked should know."""
+
+    image: str
+    job_name: str
+    text: str
+    is_recipe: bool
+    notes: tuple[str, ...]
+
+    @property
+    def file_name(self) -> str:
+        """What it is called unless something else is asked for."""
+        return f"{self.image}.{'sh' if self.is_recipe else 'sbatch'}"
+
+    @property
+    def data(self) -> bytes:
+        """The file's content: words of a command line may be no text."""
+        return self.text.encode(errors="surrogateescape")
+
+
+def make_script(
     root: Path,
     name: str,
     request: ScriptRequest,
     *,
     current_build_id: Callable[[Image], str],
     sqsh: str = "",
-    output: str = "",
-) -> None:
-    """Write the script for image `name`: to NAME.sbatch (a recipe: NAME.sh), or "-" for stdout.
+) -> JobScript:
+    """The script for image `name`.
 
-    A file of another build than `current_build_id` gives is used, and said.
-
-    Raises SlipwayError for what cannot work, and for a file of that name which is not ours.
+    A file of another build than `current_build_id` gives is used, and noted. Raises SlipwayError
+    for what cannot work.
     """
     project = Project.at(root)
     matrix = load_matrix(project.versions)
@@ -107,21 +127,14 @@ def write_script(
     else:
         file = sqsh_file.newest_sqsh(project, image.name)
     notes: tuple[str, ...] = ()
+    job_name = image.name
     if is_recipe:
         text = script.render_recipe(
             hyperpod_recipes.make_recipe_run(request, image, file, launcher)
         )
     else:
         job = slurm_job.make_slurm_job(request, image, file, launcher)
-        text, notes = script.render_sbatch(job), job.notes
-    path = Path(output or f"{image.name}.{'sh' if is_recipe else 'sbatch'}")
-    data = text.encode(errors="surrogateescape")
-    if output == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        _refuse_others(path)
-        write_atomic(path, data, mode=0o755)
+        text, notes, job_name = script.render_sbatch(job), job.notes, job.name
     build_id = current_build_id(image)
     if not file.is_build(build_id):
         notes = (
@@ -129,12 +142,36 @@ def write_script(
             f" ({build_id[:12]}): `./inv sqsh {image.name}` exports that",
             *notes,
         )
-    for note in notes:
-        say(f"note: {note}")
     if file.digest is None:
-        say(f"note: nothing is known of {file.path} here; the job reads {file.path}.json")
+        notes = (*notes, f"nothing is known of {file.path} here; the job reads {file.path}.json")
+    return JobScript(image.name, job_name, text, is_recipe, notes)
+
+
+def write_script(
+    root: Path,
+    name: str,
+    request: ScriptRequest,
+    *,
+    current_build_id: Callable[[Image], str],
+    sqsh: str = "",
+    output: str = "",
+) -> None:
+    """Write the script for image `name`: to NAME.sbatch (a recipe: NAME.sh), or "-" for stdout.
+
+    Raises SlipwayError for what cannot work, and for a file of that name which is not ours.
+    """
+    made = script.make_script(root, name, request, current_build_id=current_build_id, sqsh=sqsh)
+    path = Path(output or made.file_name)
+    if output == "-":
+        sys.stdout.buffer.write(made.data)
+        sys.stdout.buffer.flush()
+    else:
+        _refuse_others(path)
+        write_atomic(path, made.data, mode=0o755)
+    for note in made.notes:
+        say(f"note: {note}")
     if output != "-":
-        submit = "bash" if is_recipe else "sbatch"
+        submit = "bash" if made.is_recipe else "sbatch"
         say(f"wrote {path}; on the cluster: {submit} {shlex.quote(path.name)}")
 
 

@@ -115,6 +115,11 @@ class Project:
         """OCI layouts of images that were made without an engine, one folder an image."""
         return self.state / "layouts"
 
+    @property
+    def slurm_jobs(self) -> Path:
+        """What was noted of Slurm jobs that were submitted from here, one JSON file a job."""
+        return self.state / "slurm-jobs"
+
 
 def lease_seconds() -> float:
     """How long a silent machine counts as alive, the same for all that share a folder."""

@@ -33,7 +33,7 @@ from slipway.tasks.commands import NAMES, ROOT, after_dashes, drop_output
 from slipway.tasks.completion import SCRIPTS, TaskWords, complete_words, list_image_names
 
 #: Tasks whose words after ``--`` are another program's, with an example of them.
-HANDS_ON = {"slurm.script": "train.py --epochs 3", "sagemaker.job": "train.py --epochs 3"}
+HANDS_ON = dict.fromkeys(("slurm.script", "slurm.submit", "sagemaker.job"), "train.py --epochs 3")
 _HELP = ("--help", "-h")
 
 

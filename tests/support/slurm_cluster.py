@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -128,6 +129,14 @@ class SlurmCluster:
         assert code == 0, f"{command}: {output.decode()}"
         return output.decode()
 
+    def by_ssh(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run `inv` on this machine with --ssh to the head node, where a stand-in for ssh leads."""
+        task, *rest = arguments
+        programs = self.root / "programs"
+        path = {"PATH": f"{programs}:{os.environ['PATH']}"}
+        clone = Clone(self.clone.root, self.clone.state, path)
+        return clone.inv(task, "--ssh", "c0", *rest, code=code)
+
     def wait_for_nodes(self) -> None:
         """Until all nodes are idle."""
         wait(lambda: self.states() == 3 * "idle\n", self.states, every=0.5)
@@ -200,19 +209,32 @@ def submit(
     """
     place = cluster.fsx / folder
     place.mkdir(exist_ok=True)
-    cluster.clone.inv(
-        *("slurm.script", cluster.image, "--nodes", nodes, "--instance", "ml.g5.xlarge"),
-        *("--sqsh", sqsh or f"/fsx/images/{cluster.sqsh.name}"),
-        *("--output", str(place / "job.sbatch"), "--job-name", "job"),
-        # These nodes have no GPU, and no interface but loopback.
-        *("--launch", "preflight=off", "--env", "GLOO_SOCKET_IFNAME=lo", *words),
-    )
+    asked = _flags(cluster, nodes, sqsh)
+    cluster.clone.inv("slurm.script", *asked, "--output", str(place / "job.sbatch"), *words)
     said = cluster.run(
         "sbatch", "--parsable", "job.sbatch", at=f"/fsx/{folder}", environment=environment
     )
     number = said.strip()
     cluster.jobs.append(Submitted(cluster, number, place / f"job-{number}.out"))
     return cluster.jobs[-1]
+
+
+def submit_by_ssh(cluster: SlurmCluster, folder: str, *words: str) -> Submitted:
+    """The same by `inv slurm.submit`, on two nodes."""
+    place = ("--folder", f"/fsx/{folder}")
+    ended = cluster.by_ssh("slurm.submit", *_flags(cluster, "2"), *place, *words)
+    number = ended.stdout.strip()
+    cluster.jobs.append(Submitted(cluster, number, cluster.fsx / folder / f"job-{number}.out"))
+    return cluster.jobs[-1]
+
+
+def _flags(cluster: SlurmCluster, nodes: str, sqsh: str = "") -> tuple[str, ...]:
+    return (
+        *(cluster.image, "--nodes", nodes, "--instance", "ml.g5.xlarge", "--job-name", "job"),
+        *("--sqsh", sqsh or f"/fsx/images/{cluster.sqsh.name}"),
+        # These nodes have no GPU, and no interface but loopback.
+        *("--launch", "preflight=off", "--env", "GLOO_SOCKET_IFNAME=lo"),
+    )
 
 
 @contextlib.contextmanager
@@ -229,10 +251,29 @@ def running(
     try:
         for name in ("c0", *NODES, THIRD):
             _start(engine, image, cluster, name)
+        _write_ssh(cluster)
         cluster.wait_for_nodes()
         yield cluster
     finally:
         _remove_containers(engine)
+
+
+#: What sshd does with the words after the host: joined by blanks, for the user's shell. Names,
+#: keys and connections are not in it.
+SSH = """#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+shift 2
+exec nsenter --target {pid} --all -- /bin/sh -c "$*"
+"""
+
+
+def _write_ssh(cluster: SlurmCluster) -> None:
+    member = cluster.members["c0"]
+    member.reload()
+    program = cluster.root / "programs" / "ssh"
+    program.parent.mkdir()
+    program.write_text(SSH.format(pid=member.attrs["State"]["Pid"]))
+    program.chmod(0o755)
 
 
 def _remove_containers(engine: Engine) -> None:

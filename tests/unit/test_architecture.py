@@ -50,7 +50,7 @@ MOST_ARGUMENTS = 6
 #: Functions with more arguments, with the reason.
 MANY_ARGUMENTS = {
     "sagemaker_job": "each is a flag of the task",
-    "slurm_script": "each is a flag of the task",
+    "script_request": "each is a flag of the tasks",
     "sqsh_export": "each is a flag of the task",
     "storage_move": "each is a flag of the task",
     "request": "the parts of an HTTP request, by keyword, as in requests",

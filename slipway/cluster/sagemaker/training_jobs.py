@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
 from slipway.cluster.sagemaker.source_archive import write_source_archive
 from slipway.cluster.sagemaker.training_request import TrainingRequest
 from slipway.core import SlipwayError, UsageError, human_bytes, print_json, printable, say
@@ -21,18 +21,7 @@ ENDED = ("Completed", "Failed", "Stopped")
 #: The API's own rate for describing a job is low, and its words change by the minute.
 POLL_S = 10.0
 
-_LAUNCHER = "launch: {"
 _LAST_EVENTS = 12
-
-
-@dataclass(frozen=True)
-class JobEvent:
-    """Something that the launcher has told of a job."""
-
-    time: datetime
-    host: str
-    event: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,7 @@ class TrainingJobState:
     step: str
     cause: str
     transitions: tuple[tuple[str, str, str], ...]  # when, step, AWS's words
-    events: tuple[JobEvent, ...]
+    events: tuple[LauncherEvent, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
@@ -57,7 +46,12 @@ class TrainingJobState:
                 dict(zip(("time", "step", "message"), row, strict=True)) for row in self.transitions
             ],
             "events": [
-                {"time": e.time.isoformat(), "host": e.host, "event": e.event, "text": e.text}
+                {
+                    "time": datetime.fromtimestamp(e.time).isoformat(),
+                    "host": e.host,
+                    "event": e.event,
+                    "text": e.text,
+                }
                 for e in self.events
             ],
         }
@@ -96,7 +90,10 @@ def inspect_training_job(name: str, region: str) -> TrainingJobState:
         for row in job.get("SecondaryStatusTransitions", ())
     )
     logs = connect_aws("logs", region)
-    events = tuple(_events(_log_lines(logs, name, pattern=f'"{_LAUNCHER}"')))
+    lines = _log_lines(logs, name, pattern=f'"{EVENT_MARK}"')
+    events = tuple(
+        event for line in lines if (event := parse_event(line.text, line.host)) is not None
+    )
     return TrainingJobState(
         name,
         job["TrainingJobStatus"],
@@ -121,7 +118,8 @@ def show_training_job(name: str, region: str, *, as_json: bool) -> None:
     if state.events:
         print("the launcher:")
     for event in state.events:
-        print(f"{event.time:%H:%M:%S}  {event.host}  {event.event}  {event.text}".rstrip())
+        moment = datetime.fromtimestamp(event.time)
+        print(f"{moment:%H:%M:%S}  {event.host}  {event.event}  {event.text}".rstrip())
 
 
 def follow_logs(name: str, region: str, *, follow: bool) -> None:
@@ -207,24 +205,3 @@ def _log_lines(logs: Any, job: str, *, since: int = 0, pattern: str = "") -> Ite
         except logs.exceptions.ResourceNotFoundException:
             return  # no job of this account and region has printed anything yet
     yield from sorted(lines, key=lambda line: line.time_ms)
-
-
-def _events(lines: Iterable[_LogLine]) -> Iterator[JobEvent]:
-    """What the launcher told; a line that is cut or of another program is none."""
-    for line in lines:
-        _, mark, text = line.text.partition(_LAUNCHER)
-        try:
-            fields = json.loads("{" + text) if mark else {}
-            event = str(fields.pop("event"))
-            moment = datetime.fromtimestamp(float(fields.pop("t")))
-        except (ValueError, KeyError, AttributeError, OverflowError, OSError, TypeError):
-            continue
-        host = str(fields.pop("host", line.host))
-        fields.pop("node_rank", None)
-        shown = ", ".join(f"{name} {_short(value)}" for name, value in fields.items())
-        yield JobEvent(moment, printable(host), printable(event), printable(shown))
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

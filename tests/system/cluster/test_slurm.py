@@ -19,7 +19,15 @@ from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.support.clones import Clone
 from tests.support.container_rules import RULES
-from tests.support.slurm_cluster import NODES, SlurmCluster, Submitted, node_image, running, submit
+from tests.support.slurm_cluster import (
+    NODES,
+    SlurmCluster,
+    Submitted,
+    node_image,
+    running,
+    submit,
+    submit_by_ssh,
+)
 
 ODD = ("two words", "$(id)", "", "it's", 'a"b', "ü€", "a\nb", "*", "--flag=x y")
 
@@ -206,16 +214,30 @@ def test_scancel_lets_all_ranks_save_under_a_stand_in(slurm: SlurmCluster, runti
     assert containers_left(slurm) == ""
 
 
-def test_a_job_told_to_save_ends_and_does_not_begin_again_under_an_enroot_stand_in(
+def status(slurm: SlurmCluster, job: Submitted) -> tuple[str | None, dict[str, str]]:
+    """Its cause, and its phases, by `inv slurm.status`."""
+    told = json.loads(slurm.by_ssh("slurm.status", job.id, "--json").stdout)
+    return told["cause"], {row["phase"]: row["text"] for row in told["phases"]}
+
+
+def test_a_job_told_to_save_ends_and_does_not_begin_again_under_stand_ins_of_enroot_and_ssh(
     slurm: SlurmCluster,
 ) -> None:
-    """`scancel --signal=URG`: data loaders go on while ranks save; no time limit is near."""
+    """`slurm.stop`: data loaders go on while ranks save; no time limit is near."""
     folder(slurm, "stop", SAVES)
     words = ("--runtime", "enroot", "--requeue", "2", "--time", "1:00:00", *checkpoints("stop"))
-    job = submit(slurm, "stop", *words, "--", "train.py", "2", "1")
+    job = submit_by_ssh(slurm, "stop", *words, "--", "train.py", "2", "1")
     job.wait_for_line("] up", 2)
-    slurm.run("scancel", "--signal=URG", job.id)
+    cause, phases = status(slurm, job)
+    assert (cause, phases["gate"], phases["ranks"]) == (None, "2 nodes have met", "2 started")
+    assert phases["training"].startswith(("[r0] up (", "[r1] up ("))
+    slurm.by_ssh("slurm.stop", job.id)
     facts = job.end()
+    cause, phases = status(slurm, job)
+    assert (cause, "saved and stopped" in phases["stop"]) == (
+        "it was told to stop, and has saved",
+        True,
+    )
     assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0")
     assert sum("] saved" in line for line in job.lines) == 2
     assert sum('"event": "stopped", "code": 143' in line for line in job.lines) == 2
@@ -312,12 +334,19 @@ def test_a_termination_that_reaches_one_node_only_begins_the_job_again_under_a_p
     assert sum(resumed in line for line in job.lines) == 2
 
 
-def test_a_failing_rank_fails_the_job_once_with_its_cause_under_a_pyxis_stand_in(
+def test_a_failing_rank_fails_the_job_once_with_its_cause_under_stand_ins_of_pyxis_and_ssh(
     slurm: SlurmCluster,
 ) -> None:
     folder(slurm, "fails", FAILS)
-    job = submit(slurm, "fails", "--requeue", "2", "--", "train.py")
+    job = submit_by_ssh(slurm, "fails", "--requeue", "2", "--", "train.py")
+    log = slurm.by_ssh("slurm.logs", job.id, "--follow").stdout
     facts = job.end()
+    assert log.splitlines() == job.lines
+    cause, phases = status(slurm, job)
+    assert cause is not None
+    assert cause.splitlines()[0] == "TrainingError: ValueError: bad batch on rank 1 [host n2]"
+    assert 'raise ValueError("bad batch")' in cause
+    assert phases["gate"] == "2 nodes have met"
     assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0")
     assert facts["ExitCode"] != "0:0"
     told = '"cause": "TrainingError: ValueError: bad batch on rank 1 [host n2]"'

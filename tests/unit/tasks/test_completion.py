@@ -33,7 +33,7 @@ def test_the_first_word_is_a_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert complete(capsys, "sh") == ["ship"]
     assert complete(capsys, "storage.m") == ["storage.move"]
     assert complete(capsys, "--help", "sli") == []
-    assert complete(capsys, "--help", "slu") == ["slurm.script"]
+    assert complete(capsys, "--help", "slurm.sc") == ["slurm.script"]
 
 
 @pytest.mark.parametrize("name", TASKS)

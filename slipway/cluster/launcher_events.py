@@ -1,0 +1,63 @@
+"""What the launcher has told of a job: its events, read from the lines that a job has printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.core import printable
+
+EVENT_MARK = "launch: {"
+"""What stands before the JSON of an event (entrypoints/launcher/events.py)."""
+
+
+@dataclass(frozen=True)
+class LauncherEvent:
+    """One event. `time` in seconds since 1970, by the clock of `host`."""
+
+    time: float
+    host: str
+    event: str
+    fields: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """Its fields for a person, long ones cut."""
+        return printable(", ".join(f"{name} {_short(v)}" for name, v in self.fields.items()))
+
+    def field(self, name: str) -> str:
+        """A field as text, "" where it has none: what is in a job's log may be anything."""
+        value = self.fields.get(name)
+        return "" if value is None else printable(str(value))
+
+    def count(self, name: str) -> int:
+        """A field that is a number, else 0."""
+        value = self.fields.get(name)
+        return int(value) if isinstance(value, (int, float)) else 0
+
+
+def parse_event(line: str, host: str = "") -> LauncherEvent | None:
+    """The event in a line; None for one that is cut, or of another program.
+
+    `host` is where the line comes from, for events that do not say so.
+    """
+    _, mark, text = line.partition(EVENT_MARK)
+    if not mark:
+        return None
+    try:
+        fields = json.loads("{" + text)
+        event = printable(str(fields.pop("event")))
+        moment = float(fields.pop("t"))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None
+    if not 0 <= moment < 1 << 33:  # a date that can be shown
+        return None
+    fields.pop("node_rank", None)
+    return LauncherEvent(moment, printable(str(fields.pop("host", host))), event, fields)
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,37 @@
+"""Jobs on a Slurm cluster: submitted, looked at, read along, stopped.
+
+In come a script of `slipway.cluster.script` or the number of a job; out come commands of Slurm's
+own on a head node, which is this machine or one that ssh reaches with the user's configuration.
+What Slurm and the launcher say is read by pure functions; only `head_node` starts anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.cluster.slurm.head_node import Answer, HeadNode
+    from slipway.cluster.slurm.jobs import follow_job, show_job, show_queue, stop_job
+    from slipway.cluster.slurm.submit import SubmitPlace, submit_job
+
+__all__ = [
+    "Answer",
+    "HeadNode",
+    "SubmitPlace",
+    "follow_job",
+    "show_job",
+    "show_queue",
+    "stop_job",
+    "submit_job",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "head_node": "Answer HeadNode",
+        "jobs": "follow_job show_job show_queue stop_job",
+        "submit": "SubmitPlace submit_job",
+    },
+)
