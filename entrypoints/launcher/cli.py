@@ -31,6 +31,7 @@ usage: launch COMMAND [OPTIONS] [-- SCRIPT ARGS...]
   toolkit     run sagemaker-training's `train`, with signals passed on
   preflight   check this node (or, with --preflight full, all nodes) and print a table
   prefetch    S3 DIR: fetch a prefix once per node, verified
+  fetch       URI --to DIR: bring a .sqsh to this node, piece by piece (fetch --help)
   upload      DIR S3: upload a directory, verified
   verify      DIR S3 or S3 DIR: compare sizes; anything missing is printed
   once-per-node -- CMD: of all ranks on a node one runs it, the others wait for its result
@@ -196,6 +197,12 @@ def _once(words: Sequence[str], env: Mapping[str, str]) -> int:
     return once.run_once_per_node(parse_flags(words)[1], env)
 
 
+def _fetch(words: Sequence[str], env: Mapping[str, str]) -> int:
+    from launcher.fetch import run_fetch
+
+    return run_fetch(words, env)
+
+
 def _stacks(words: Sequence[str], env: Mapping[str, str]) -> int:
     from launcher.ranks import print_stacks
 
@@ -203,6 +210,7 @@ def _stacks(words: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 COMMANDS: dict[str, Command] = {
+    "fetch": _fetch,
     "stacks": _stacks,
     "train": _train,
     "toolkit": _toolkit,

@@ -17,8 +17,10 @@ from pathlib import Path
 
 from slipway.core.processes import cpu_count
 
-PIECE_BYTES = 32 << 20
-"""No piece is larger: some hundreds for an image of 20 GB."""
+PIECE_BYTES = 8 << 20
+"""No piece is larger: some hundreds for an image of 5 GB. What nodes give to each other is a whole
+piece, so that its size is what the last node waits for; what a registry keeps is one, too, and ECR
+takes 4,200 in a manifest."""
 
 _BUFFER = 1 << 20
 

@@ -174,6 +174,10 @@ def finish_run(
             run.steps.append(stages.export_stage(context, run, settings, force=request.force))
         if pushed:
             run.steps.append(pushed)
+        if there and "push sqsh" in request.stages:
+            run.steps.append(
+                stages.push_sqsh_stage(run, there.target, context.credentials, context.on_event)
+            )
     except SlipwayError as error:
         run.failure = error
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway import registry, sqsh, squashfs, verify
-from slipway.core import SlipwayError
+from slipway.core import CredentialsFor, OnEvent, SlipwayError, human_bytes
 from slipway.matrix import image_tag, repository_name
 from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.context import PipelineContext
@@ -14,6 +15,9 @@ from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets import TargetImages, prepare_image_repository
 from slipway.records import ExportRecord, PushRecord, VerifyRecord
+
+if TYPE_CHECKING:
+    from slipway.registry import Target
 
 
 class VerificationFailedError(SlipwayError):
@@ -90,6 +94,27 @@ def export_stage(
     new = ExportRecord(built.image_id, str(path), sidecar.digest, sidecar.size, seconds)
     run.save(context.project, exported=new)
     return StageResult("sqsh", fresh, seconds, str(path))
+
+
+def push_sqsh_stage(
+    run: ImageRun, target: Target, credentials: CredentialsFor, on_event: OnEvent
+) -> StageResult:
+    """Have the image's .sqsh beside the image in the target, for nodes to fetch it from there."""
+    pushed, exported = run.record.pushed[target.name], run.record.exported
+    assert exported is not None, "the stages before have made both"
+    path = pushed.uri.removeprefix(f"{target.host}/").rpartition(":")[0]
+    started = time.monotonic()
+    with registry.RegistryClient(target.host, credentials, on_event=on_event) as client:
+        result = sqsh.push_sqsh(
+            Path(exported.path), registry.Repository(client, path), pushed.digest, on_event
+        )
+    sent = "" if result.already else f", {human_bytes(result.sent)} sent"
+    return StageResult(
+        "push sqsh",
+        not result.already,
+        time.monotonic() - started,
+        f"registry://{pushed.uri}{sent}",
+    )
 
 
 def _file_identity(path: Path) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         deliver_blobs,
     )
     from slipway.registry.distribution.image_copy import CopyResult, copy_image
+    from slipway.registry.distribution.referrers import put_referrer
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
     from slipway.registry.ecr import (
@@ -121,6 +122,7 @@ __all__ = [
     "promoted_digests",
     "pull_statements",
     "push_image",
+    "put_referrer",
     "remove_images",
     "rollback_alias",
     "start_local_registry",
@@ -133,6 +135,7 @@ __getattr__ = lazy_face(
     {
         "distribution.blob_transfer": "BlobTransfer RegistryBlob Repository deliver_blobs",
         "distribution.image_copy": "CopyResult copy_image",
+        "distribution.referrers": "put_referrer",
         "distribution.registry_client": "RegistryClient",
         "distribution.retry": "RetryPolicy",
         "ecr": "aws_errors caller_account connect_aws find_aws_credentials pull_statements",

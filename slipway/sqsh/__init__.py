@@ -12,14 +12,16 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.sqsh.comparison import ImageExporter
     from slipway.sqsh.export import ExportRequest, export_image
+    from slipway.sqsh.fetch_program import fetch_program, run_fetch_program
     from slipway.sqsh.image_start import image_packing, record_start
     from slipway.sqsh.layer_linker import Packing
+    from slipway.sqsh.pushed_file import PushedFile, push_sqsh
     from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
     from slipway.sqsh.sources.blob_store import BlobStore
     from slipway.sqsh.sources.engine_source import find_overlay_layers
     from slipway.sqsh.sources.registry_source import RegistryBlobs
     from slipway.sqsh.start import FuseConnection, NodeAttributes
-    from slipway.sqsh.stored_images import export_blobs, export_stored
+    from slipway.sqsh.stored_images import export_blobs, export_stored, push_stored
 
 __all__ = [
     "BlobStore",
@@ -28,14 +30,19 @@ __all__ = [
     "ImageExporter",
     "NodeAttributes",
     "Packing",
+    "PushedFile",
     "RegistryBlobs",
     "export_blobs",
     "export_image",
     "export_stored",
+    "fetch_program",
     "find_overlay_layers",
     "image_packing",
+    "push_sqsh",
+    "push_stored",
     "read_sidecar",
     "record_start",
+    "run_fetch_program",
     "verify_sqsh_file",
 ]
 
@@ -44,13 +51,15 @@ __getattr__ = lazy_face(
     {
         "comparison": "ImageExporter",
         "export": "ExportRequest export_image",
+        "fetch_program": "fetch_program run_fetch_program",
         "image_start": "image_packing record_start",
         "layer_linker": "Packing",
+        "pushed_file": "PushedFile push_sqsh",
         "sidecar": "read_sidecar verify_sqsh_file",
         "sources.blob_store": "BlobStore",
         "sources.engine_source": "find_overlay_layers",
         "sources.registry_source": "RegistryBlobs",
         "start": "FuseConnection NodeAttributes",
-        "stored_images": "export_blobs export_stored",
+        "stored_images": "export_blobs export_stored push_stored",
     },
 )

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slipway.core import CredentialsFor, OnEvent, Project, SlipwayError, UsageError, silent
-from slipway.registry import RegistryClient
+from slipway.registry import RegistryClient, Repository
 from slipway.sqsh.export import ExportRequest, export_source
 from slipway.sqsh.image_documents import ImageIndex
 from slipway.sqsh.layer_linker import Packing
+from slipway.sqsh.pushed_file import PushedFile, push_sqsh
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.sources import (
@@ -79,6 +80,26 @@ def export_blobs(
     return export_source(image, request, cache=cache, on_event=on_event)
 
 
+def push_stored(uri: str, path: Path, credentials: CredentialsFor, on_event: OnEvent) -> PushedFile:
+    """Put the .sqsh of the image at `registry://...` beside that image; see `push_sqsh`."""
+    if not uri.startswith(_REGISTRY):
+        raise UsageError(
+            f"{uri!r} is in no registry to push to",
+            cure="Push the image, and export it with --from registry://HOST/REPOSITORY:TAG.",
+        )
+    host, repository, reference = _registry_reference(uri)
+    with RegistryClient(host, credentials, on_event=on_event) as client:
+        return push_sqsh(path, Repository(client, repository), reference, on_event)
+
+
+def _registry_reference(uri: str) -> tuple[str, str, str]:
+    """Host, repository, and tag or digest."""
+    match = _REFERENCE.fullmatch(uri.removeprefix(_REGISTRY))
+    if match is None or not (match["digest"] or match["tag"]):
+        raise _usage(uri)
+    return match["host"], match["repository"], match["digest"] or match["tag"]
+
+
 def _file_name(image: SourceImage) -> str:
     """The last part of what the image is called, without its tag or digest, fit for a file."""
     name = image.reference.removeprefix(_LAYOUT).partition("@")[0].rpartition("/")[2]
@@ -96,11 +117,9 @@ def open_stored_image(uri: str, credentials: CredentialsFor, spool: Path) -> Ite
     """
     archive = next((scheme for scheme in _ARCHIVES if uri.startswith(scheme)), None)
     if uri.startswith(_REGISTRY):
-        match = _REFERENCE.fullmatch(uri.removeprefix(_REGISTRY))
-        if match is None or not (match["digest"] or match["tag"]):
-            raise _usage(uri)
-        with RegistryClient(match["host"], credentials) as registry:
-            yield registry_image(registry, match["repository"], match["digest"] or match["tag"])
+        host, repository, reference = _registry_reference(uri)
+        with RegistryClient(host, credentials) as registry:
+            yield registry_image(registry, repository, reference)
     elif uri.startswith(_LAYOUT):
         path, wanted = _path_and_name(uri.removeprefix(_LAYOUT))
         yield layout_image(path, wanted)

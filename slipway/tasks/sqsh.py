@@ -18,6 +18,7 @@ from slipway.core import (
     print_json,
     printable,
     say,
+    write_atomic,
 )
 from slipway.tasks.commands import (
     BUILD,
@@ -27,6 +28,7 @@ from slipway.tasks.commands import (
     NO_ENGINE,
     ROOT,
     SQSH,
+    TARGET,
     after_dashes,
     task_command,
 )
@@ -40,6 +42,8 @@ from slipway.tasks.commands import (
         **BUILD,
         **SQSH,
         **NO_ENGINE,
+        **TARGET,
+        "push": "verify and push the image, too, and put the .sqsh beside it, in pieces",
         "from_": "export without an engine: registry://HOST/REPO@sha256:..., oci:FOLDER,"
         " docker-archive:FILE",
     },
@@ -56,30 +60,44 @@ def sqsh_export(
     from_: str = "",
     no_engine: bool = False,
     base_from: str = "",
+    push: bool = False,
+    target: str = "",
 ) -> None:
     """Build, then export an enroot-ready .sqsh with its .json sidecar."""
     settings = pipeline.Settings.of(
-        c.config, region=region, jobs=jobs, sqsh_dir=output, sqsh_compression=compression
+        c.config,
+        region=region,
+        jobs=jobs,
+        target=target,
+        sqsh_dir=output,
+        sqsh_compression=compression,
     )
+    if target and not push:
+        raise UsageError("--target is where --push pushes to", cure="Give --push, too.")
     if from_:
         if names:
             raise UsageError("--from names the image itself", cure="Leave out the image names.")
         project = Project.at(ROOT)
         with Reporter() as reporter:
+            credentials = registry.credentials_for()
             path = sqsh.export_stored(
                 project,
                 from_,
-                registry.credentials_for(),
+                credentials,
                 cache_limit=settings.sqsh_cache,
                 options=settings.sqsh_options,
                 folder=settings.sqsh_dir,
                 force=force,
                 on_event=reporter.on_event,
             )
+            if push:
+                pushed = sqsh.push_stored(from_, path, credentials, reporter.on_event)
         print(path)
+        if push:
+            say(f"pushed as {pushed.digest}: {human_bytes(pushed.sent)} sent")
     else:
         request = pipeline.ShipRequest(
-            ("build", "sqsh"),
+            ("build", "verify", "push", "sqsh", "push sqsh") if push else ("build", "sqsh"),
             unlocked=unlocked,
             force=force,
             no_engine=no_engine,
@@ -133,7 +151,37 @@ def sqsh_trace(c: Context, name: str, output: str = "") -> None:
     trace_and_report(Path(name), tuple(after_dashes(sys.argv)), output)
 
 
-ns = Collection("sqsh", verify=sqsh_verify, diff=sqsh_diff, trace=sqsh_trace)
+@task_command(
+    help={
+        **JSON,
+        "uri": "registry://HOST/REPOSITORY:TAG of an image (after --push), or /FOLDER/NAME.sqsh",
+        "to": "folder on this machine, best on its own disk",
+        "plain_http": "the registry has no TLS",
+    },
+)
+def sqsh_fetch(c: Context, uri: str, to: str, plain_http: bool = False, json: bool = False) -> None:
+    """Bring a .sqsh here: only pieces that are not in a .sqsh of the folder move, all checked."""
+    flags = [*(["--plain-http"] if plain_http else []), *(["--json"] if json else [])]
+    words = [uri, "--to", to, "--alone", *flags]
+    launcher = Project.at(ROOT).launcher
+    print(sqsh.run_fetch_program(launcher, words, registry.credentials_for()), end="")
+
+
+@task_command(help={"file": "file to write: python3 FILE URI --to DIR runs it, with Python 3.9 on"})
+def sqsh_fetcher(c: Context, file: str) -> None:
+    """Write the program that fetches a .sqsh, as one file for nodes that have no Slipway."""
+    write_atomic(Path(file), sqsh.fetch_program(Project.at(ROOT).launcher), mode=0o755)
+    say(f"wrote {file}: python3 {file} --help")
+
+
+ns = Collection(
+    "sqsh",
+    verify=sqsh_verify,
+    diff=sqsh_diff,
+    trace=sqsh_trace,
+    fetch=sqsh_fetch,
+    fetcher=sqsh_fetcher,
+)
 ns.add_task(sqsh_export, "export", default=True)
 
 

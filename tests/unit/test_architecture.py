@@ -30,7 +30,7 @@ FLOORS = {
     "launcher": (
         ("user_python",),
         ("platforms", "peers"),
-        ("data", "ranks"),
+        ("data", "ranks", "fetch"),
         ("checks",),
         ("spares",),
     ),

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from launcher import lazy_face
 
 if TYPE_CHECKING:
-    from launcher.peers.addresses import PeerRoute, master_name
-    from launcher.peers.gate import Gate, GatePlace
+    from launcher.peers.addresses import PeerRoute, listen_everywhere, master_name
+    from launcher.peers.gate import Gate, GatePlace, admit_caller, prove_membership
     from launcher.peers.gate_server import GateServer
-    from launcher.peers.gate_state import name_some
+    from launcher.peers.gate_state import GateState, name_some
     from launcher.peers.peers import COLLECTING, LonePeers, PeerError, Peers
     from launcher.peers.roster import (
         HALT,
@@ -50,6 +50,7 @@ __all__ = [
     "Gate",
     "GatePlace",
     "GateServer",
+    "GateState",
     "JobKey",
     "LonePeers",
     "NodeReport",
@@ -59,10 +60,13 @@ __all__ = [
     "Roster",
     "RosterPolicy",
     "RosterState",
+    "admit_caller",
     "derive_job_key",
     "derive_part_key",
+    "listen_everywhere",
     "master_name",
     "name_some",
+    "prove_membership",
     "roster_from_wire",
     "secret_warnings",
 ]
@@ -70,10 +74,10 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "addresses": "PeerRoute master_name",
-        "gate": "Gate GatePlace",
+        "addresses": "PeerRoute listen_everywhere master_name",
+        "gate": "Gate GatePlace admit_caller prove_membership",
         "gate_server": "GateServer",
-        "gate_state": "name_some",
+        "gate_state": "GateState name_some",
         "peers": "COLLECTING LonePeers PeerError Peers",
         "roster": (
             "HALT LEAVE NodeReport ORDER OVER REPORT Roster RosterPolicy RosterState TELL TRAIN "

@@ -132,7 +132,7 @@ def listen(hosts: Sequence[str], port: int) -> list[socket.socket]:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
             # The name may belong to a load balancer or a NAT address.
-    return [_listen_everywhere(port)]
+    return [listen_everywhere(port)]
 
 
 def _listen_on(addresses: Iterable[str], port: int) -> list[socket.socket]:
@@ -152,7 +152,7 @@ def _listen_on(addresses: Iterable[str], port: int) -> list[socket.socket]:
     return listeners
 
 
-def _listen_everywhere(port: int) -> socket.socket:
+def listen_everywhere(port: int) -> socket.socket:
     """Both families by one socket; the old one alone where the kernel has no IPv6."""
     try:
         listener = socket.socket(socket.AF_INET6)

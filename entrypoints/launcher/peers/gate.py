@@ -339,6 +339,20 @@ def prove_membership(connection: socket.socket, place: GatePlace, patience: floa
     return wire.Channel(place.key, caller, gate, place.node, at_gate=False)
 
 
+def admit_caller(connection: socket.socket, key: bytes, patience: float) -> int:
+    """The other end of `prove_membership`: the node that has called, within `patience` seconds.
+
+    Raises StrangerError for whoever does not know the key; all that it has learned is random bytes.
+    """
+    until = time.monotonic() + patience
+    caller = _receive(connection, wire.GREETING_BYTES, until)
+    gate = wire.greeting()
+    connection.sendall(gate)
+    node = wire.node_of_proof(key, caller, gate, _receive(connection, wire.PROOF_BYTES, until))
+    connection.sendall(wire.gate_proof(key, caller, gate, node))
+    return node
+
+
 def _receive(connection: socket.socket, size: int, until: float) -> bytes:
     """Exactly so many bytes; StrangerError when they do not come in time."""
     data = b""

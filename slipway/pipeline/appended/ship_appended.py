@@ -26,6 +26,7 @@ from slipway.pipeline.image_builds import require_locked
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.ship import ShipRequest, chosen_images, write_dockerfiles
+from slipway.pipeline.stages import push_sqsh_stage
 from slipway.pipeline.targets import SharedImage, WantedBuild, find_shared_images
 from slipway.records import BuildRecord, ImageRecord, PushRecord
 
@@ -94,6 +95,7 @@ def _ship(
                 run.steps.append(NOT_VERIFIED)
             if "sqsh" in request.stages:
                 _export_shared(context, run, target, shared, force=request.force)
+            _push_sqsh(context, run, request, target)
             return
         appended = append_stage(context, run, inputs)
         if "verify" in request.stages:
@@ -104,8 +106,16 @@ def _ship(
             run.steps.append(export_appended(context, run, blobs, digest, force=request.force))
         if pushed:
             run.steps.append(pushed)
+        _push_sqsh(context, run, request, target)
     except SlipwayError as error:
         run.failure = error
+
+
+def _push_sqsh(
+    context: AppendContext, run: ImageRun, request: ShipRequest, target: Target | None
+) -> None:
+    if target and "push sqsh" in request.stages:
+        run.steps.append(push_sqsh_stage(run, target, context.credentials, context.on_event))
 
 
 def _find_shared(

@@ -20,7 +20,7 @@ from slipway.core import Piece
 from slipway.squashfs.compile.layer_tree import TreeNode
 from slipway.squashfs.format import DIR
 
-MAGIC = b"slipway-layer/2\n"
+MAGIC = b"slipway-layer/3\n"
 OPAQUE, IMPLIED = 1, 2
 COLUMNS = {
     "kind": "B",
