@@ -19,6 +19,7 @@ from slipway.tasks import (
     NO_ENGINE,
     REGION,
     ROOT,
+    SOCI,
     SQSH,
     TARGET,
     cluster,
@@ -205,7 +206,9 @@ def _print_changes(changes: list[AliasChange], *, json: bool, plan: bool) -> Non
             print(f"{change.alias}: names {change.after} already")
 
 
-@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **TARGET, **NO_ENGINE})
+@task_command(
+    positional=[], images=NAMES, help={**IMAGE_NAMES, **BUILD, **TARGET, **SOCI, **NO_ENGINE}
+)
 def push(
     c: Context,
     names: list[str],
@@ -213,11 +216,12 @@ def push(
     jobs: int = 0,
     unlocked: bool = False,
     target: str = "",
+    soci: bool = False,
     no_engine: bool = False,
     base_from: str = "",
 ) -> None:
     """Build and verify, then push under the immutable tag."""
-    settings = pipeline.Settings.of(c.config, region=region, jobs=jobs, target=target)
+    settings = pipeline.Settings.of(c.config, region=region, jobs=jobs, target=target, soci=soci)
     request = pipeline.ShipRequest(
         ("build", "verify", "push"), unlocked=unlocked, no_engine=no_engine, base_from=base_from
     )
@@ -227,7 +231,7 @@ def push(
 @task_command(
     positional=[],
     images=NAMES,
-    help={**IMAGE_NAMES, **BUILD, **TARGET, **SQSH, **JSON, **NO_ENGINE},
+    help={**IMAGE_NAMES, **BUILD, **TARGET, **SOCI, **SQSH, **JSON, **NO_ENGINE},
 )
 def ship(
     c: Context,
@@ -239,6 +243,7 @@ def ship(
     output: str = "",
     compression: str = "",
     force: bool = False,
+    soci: bool = False,
     json: bool = False,
     no_engine: bool = False,
     base_from: str = "",
@@ -251,6 +256,7 @@ def ship(
         target=target,
         sqsh_dir=output,
         sqsh_compression=compression,
+        soci=soci,
     )
     stages = ("setup", "generate", "build", "verify", "sqsh", "push")
     request = pipeline.ShipRequest(

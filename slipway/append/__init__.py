@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from slipway.append.base_contents import packages_of_base
     from slipway.append.build_steps import NeedsEngineError
     from slipway.append.delivery import DeliveryResult, deliver_appended
+    from slipway.append.layer_blobs import LayerBlob
     from slipway.append.layout_folder import write_layout
     from slipway.append.stored_blobs import AppendedBlobs
 
@@ -25,6 +26,7 @@ __all__ = [
     "AppendedBlobs",
     "AppendedImage",
     "DeliveryResult",
+    "LayerBlob",
     "NeedsEngineError",
     "append_image",
     "deliver_appended",
@@ -40,6 +42,7 @@ __getattr__ = lazy_face(
         "appended_image": "AppendedImage",
         "build_steps": "NeedsEngineError",
         "delivery": "DeliveryResult deliver_appended",
+        "layer_blobs": "LayerBlob",
         "layout_folder": "write_layout",
         "stored_blobs": "AppendedBlobs",
     },

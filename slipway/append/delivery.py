@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from slipway.append.appended_image import AppendedImage
 from slipway.core import Event, OnEvent, silent
 from slipway.inventory import BlobReader
 from slipway.registry import (
     BlobTransfer,
+    FileBlob,
+    MemoryBlob,
     RegistryBlob,
     Repository,
     deliver_blobs,
 )
-
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,27 +33,6 @@ class DeliveryResult:
     sent: int
     already: bool
     seconds: float
-
-
-@dataclass(frozen=True)
-class _FileBlob:
-    path: Path
-
-    def open(self, offset: int) -> Iterator[bytes]:
-        """The content from an offset on."""
-        with self.path.open("rb") as stream:
-            stream.seek(offset)
-            while piece := stream.read(_PIECE):
-                yield piece
-
-
-@dataclass(frozen=True)
-class _MemoryBlob:
-    content: bytes
-
-    def open(self, offset: int) -> Iterator[bytes]:
-        """The content from an offset on."""
-        yield io.BytesIO(self.content[offset:]).read()
 
 
 @dataclass(frozen=True)
@@ -117,7 +94,7 @@ def _transfers(image: AppendedImage, target: Repository) -> list[BlobTransfer]:
             source = _BaseBlob(image.base.blobs, digest, size)
             transfers[digest] = BlobTransfer(digest, size, source)
     for blob in image.layers:
-        transfers[blob.digest] = BlobTransfer(blob.digest, blob.size, _FileBlob(blob.path))
+        transfers[blob.digest] = BlobTransfer(blob.digest, blob.size, FileBlob(blob.path))
     config = image.config_digest
-    transfers[config] = BlobTransfer(config, len(image.config), _MemoryBlob(image.config))
+    transfers[config] = BlobTransfer(config, len(image.config), MemoryBlob(image.config))
     return list(transfers.values())

@@ -23,6 +23,7 @@ class Settings:
     sqsh_options: SqshOptions
     sqsh_cache: int  # bytes
     registry_port: int
+    soci: bool
     sharing: PullPermissions
 
     @property
@@ -64,6 +65,7 @@ class Settings:
             sqsh_options=SqshOptions.parse(values["sqsh_compression"]),
             sqsh_cache=cache * 10**9,
             registry_port=port,
+            soci=_yes(values["soci"], "soci"),
             sharing=PullPermissions(
                 tuple(str(values["consumers"]).split()),
                 sagemaker=_yes(values["sagemaker_pulls"], "sagemaker_pulls"),

@@ -30,9 +30,11 @@ from slipway.pipeline.image_builds import build_images, require_locked
 from slipway.pipeline.image_run import ImageRun
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets import (
+    SociRequest,
     TargetImages,
     WantedBuild,
     find_shared_images,
+    soci_stage,
     take_shared_image,
 )
 
@@ -174,6 +176,11 @@ def finish_run(
             run.steps.append(stages.export_stage(context, run, settings, force=request.force))
         if pushed:
             run.steps.append(pushed)
+        if there and settings.soci:
+            asked = SociRequest(context.matrix, there.target, context.region)
+            run.steps.append(
+                soci_stage(context.project, run, asked, context.credentials, context.on_event)
+            )
         if there and "push sqsh" in request.stages:
             run.steps.append(
                 stages.push_sqsh_stage(run, there.target, context.credentials, context.on_event)

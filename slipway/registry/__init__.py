@@ -13,13 +13,15 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.registry.distribution.blob_transfer import (
         BlobTransfer,
+        FileBlob,
+        MemoryBlob,
         RegistryBlob,
         Repository,
         deliver_blobs,
     )
     from slipway.registry.distribution.image_copy import CopyResult, copy_image
     from slipway.registry.distribution.referrers import put_referrer
-    from slipway.registry.distribution.registry_client import RegistryClient
+    from slipway.registry.distribution.registry_client import RegistryClient, find_manifest
     from slipway.registry.distribution.retry import RetryPolicy
     from slipway.registry.ecr import (
         aws_errors,
@@ -53,11 +55,13 @@ if TYPE_CHECKING:
     )
     from slipway.registry.logins import credentials_for
     from slipway.registry.manifests import (
+        OCI_INDEX,
         OCI_MANIFEST,
         Manifest,
         check_manifest,
         choose_manifest,
         digest_of,
+        is_digest,
         media_type_of,
         parse_config,
         to_schema2,
@@ -77,16 +81,19 @@ if TYPE_CHECKING:
     from slipway.registry.target import Target
 
 __all__ = [
+    "OCI_INDEX",
     "OCI_MANIFEST",
     "AliasChange",
     "AliasMove",
     "Author",
     "BlobTransfer",
     "CopyResult",
+    "FileBlob",
     "ImageMissingError",
     "ImmutableTagError",
     "Manifest",
     "ManifestError",
+    "MemoryBlob",
     "NoCredentialsError",
     "NotAuthorisedError",
     "RegistryBlob",
@@ -113,6 +120,8 @@ __all__ = [
     "digest_of",
     "find_aws_credentials",
     "find_ecr_target",
+    "find_manifest",
+    "is_digest",
     "local_registry_status",
     "media_type_of",
     "parse_config",
@@ -133,10 +142,12 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "distribution.blob_transfer": "BlobTransfer RegistryBlob Repository deliver_blobs",
+        "distribution.blob_transfer": (
+            "BlobTransfer FileBlob MemoryBlob RegistryBlob Repository deliver_blobs"
+        ),
         "distribution.image_copy": "CopyResult copy_image",
         "distribution.referrers": "put_referrer",
-        "distribution.registry_client": "RegistryClient",
+        "distribution.registry_client": "RegistryClient find_manifest",
         "distribution.retry": "RetryPolicy",
         "ecr": "aws_errors caller_account connect_aws find_aws_credentials pull_statements",
         "ecr_target": "check_alias_can_move find_ecr_target prepare_repository remove_images",
@@ -148,8 +159,8 @@ __getattr__ = lazy_face(
         "local": "local_registry_status start_local_registry stop_local_registry",
         "logins": "credentials_for",
         "manifests": (
-            "Manifest OCI_MANIFEST check_manifest choose_manifest digest_of media_type_of "
-            "parse_config to_schema2"
+            "Manifest OCI_INDEX OCI_MANIFEST check_manifest choose_manifest digest_of "
+            "is_digest media_type_of parse_config to_schema2"
         ),
         "promotion": (
             "AliasChange AliasMove Author alias_journal alias_patterns plan_promotion "

@@ -27,7 +27,7 @@ from slipway.registry.manifests import OCI_MANIFEST, Manifest, digest_of, is_dig
 
 JOURNAL_TYPE = "application/vnd.slipway.alias-move.v1+json"
 _ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_BUILD_TAG = re.compile(r".*-[0-9a-f]{12}|journal-.*|slipway-staging-.*")
+_BUILD_TAG = re.compile(r".*-[0-9a-f]{12}(-soci)?|journal-.*|slipway-staging-.*|ztoc-.*")
 _MOST_MOVES = 99_999
 _MOST_PATTERNS = 5
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         NO_ENGINE,
         REGION,
         ROOT,
+        SOCI,
         SQSH,
         TARGET,
         task_command,
@@ -30,6 +31,7 @@ __all__ = [
     "NO_ENGINE",
     "REGION",
     "ROOT",
+    "SOCI",
     "SQSH",
     "TARGET",
     "explain_name",
@@ -40,7 +42,9 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "commands": ("BUILD IMAGE_NAMES JSON NAMES NO_ENGINE REGION ROOT SQSH TARGET task_command"),
+        "commands": (
+            "BUILD IMAGE_NAMES JSON NAMES NO_ENGINE REGION ROOT SOCI SQSH TARGET task_command"
+        ),
         "matrix": "explain_name",
         "task_page": "task_page",
     },

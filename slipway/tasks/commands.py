@@ -38,6 +38,7 @@ NO_ENGINE = {
     " registry://HOST/REPOSITORY:TAG or oci:FOLDER",
 }
 TARGET = {"target": "registry to push to: local or ecr"}
+SOCI = {"soci": "also put TAG-soci, which jobs start before all is fetched: docs/registry.md"}
 SQSH = {
     "output": "folder for the .sqsh",
     "compression": "of the .sqsh: zstd-1 (default), zstd-LEVEL, gzip, lzo, lz4, xz or none",

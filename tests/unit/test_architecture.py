@@ -22,7 +22,7 @@ FLOORS = {
         ("core",),
         ("matrix", "engine", "squashfs"),
         ("records", "registry", "storage"),
-        ("derive", "wheels", "sqsh", "inventory"),
+        ("derive", "wheels", "sqsh", "inventory", "soci"),
         ("append", "prune", "local_base", "verify", "cluster", "resolve"),
         ("pipeline",),
         ("tasks",),
@@ -42,6 +42,8 @@ TWICE = {
 #: Files that look behind faces, with the reason.
 LOOK_BEHIND = {
     "bench/sqsh_export.py": "it replaces functions of the linker, to take the time of each part",
+    "bench/soci_tag.py": "it makes layers of its own",
+    "bench/soci_reference.py": "it holds the checkpoints alone to AWS's code",
     "bench/registry_extend.py": "it makes a base of layers, and the context of an engine's build",
     "bench/gate.py": "it speaks for a thousand launchers, byte by byte",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway import registry, sqsh
-from slipway.append import AppendedBlobs
+from slipway.append import AppendedBlobs, LayerBlob
 from slipway.core import Reporter, SlipwayError, UsageError, exclusive, say
 from slipway.derive import BuildInputs, grouped_notes
 from slipway.pipeline import summary
@@ -27,7 +27,13 @@ from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.ship import ShipRequest, chosen_images, write_dockerfiles
 from slipway.pipeline.stages import push_sqsh_stage
-from slipway.pipeline.targets import SharedImage, WantedBuild, find_shared_images
+from slipway.pipeline.targets import (
+    SharedImage,
+    SociRequest,
+    WantedBuild,
+    find_shared_images,
+    soci_stage,
+)
 from slipway.records import BuildRecord, ImageRecord, PushRecord
 
 if TYPE_CHECKING:
@@ -95,6 +101,7 @@ def _ship(
                 run.steps.append(NOT_VERIFIED)
             if "sqsh" in request.stages:
                 _export_shared(context, run, target, shared, force=request.force)
+            _index(context, run, target, ())
             _push_sqsh(context, run, request, target)
             return
         appended = append_stage(context, run, inputs)
@@ -104,8 +111,9 @@ def _ship(
         if "sqsh" in request.stages:
             blobs, digest = AppendedBlobs(appended), appended.manifest.digest
             run.steps.append(export_appended(context, run, blobs, digest, force=request.force))
-        if pushed:
+        if target and pushed:
             run.steps.append(pushed)
+            _index(context, run, target, appended.layers)
         _push_sqsh(context, run, request, target)
     except SlipwayError as error:
         run.failure = error
@@ -116,6 +124,19 @@ def _push_sqsh(
 ) -> None:
     if target and "push sqsh" in request.stages:
         run.steps.append(push_sqsh_stage(run, target, context.credentials, context.on_event))
+
+
+def _index(
+    context: AppendContext, run: ImageRun, target: Target, layers: Sequence[LayerBlob]
+) -> None:
+    """The second tag, where it is asked for."""
+    if not context.settings.soci:
+        return
+    files = {layer.digest: layer.path for layer in layers}
+    request = SociRequest(context.checkout.matrix, target, context.settings.region, files)
+    run.steps.append(
+        soci_stage(context.checkout.project, run, request, context.credentials, context.on_event)
+    )
 
 
 def _find_shared(

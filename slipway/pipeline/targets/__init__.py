@@ -24,10 +24,12 @@ if TYPE_CHECKING:
         is_taken,
         take_shared_image,
     )
+    from slipway.pipeline.targets.soci_tags import SociRequest, soci_stage
     from slipway.pipeline.targets.target_prune import prune_target
 
 __all__ = [
     "SharedImage",
+    "SociRequest",
     "TargetImages",
     "WantedBuild",
     "compare_images",
@@ -40,6 +42,7 @@ __all__ = [
     "prune_target",
     "rollback_image_alias",
     "show_target_image",
+    "soci_stage",
     "take_shared_image",
 ]
 
@@ -54,6 +57,7 @@ __getattr__ = lazy_face(
         "shared_images": (
             "SharedImage TargetImages WantedBuild find_shared_images is_taken take_shared_image"
         ),
+        "soci_tags": "SociRequest soci_stage",
         "target_prune": "prune_target",
     },
 )

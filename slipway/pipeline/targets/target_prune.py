@@ -15,6 +15,7 @@ from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets.aliases import open_target
 from slipway.registry import Repository, alias_journal, promoted_digests, remove_images
+from slipway.soci import SUFFIX
 
 _JOURNAL = re.compile(r"journal-(.+)-\d{5}")
 _ASKED_AT_ONCE = 8
@@ -79,6 +80,7 @@ def _old_builds(repository: Repository, beginnings: set[str], current: set[str])
         needed.update(promoted_digests(alias_journal(repository, alias))[-_ROLLBACKS:])
 
     def is_old(tag: str) -> bool:
+        tag = tag.removesuffix(SUFFIX)  # the same build with a SOCI index
         is_build = re.fullmatch(r"[0-9a-f]{12}", tag[-12:]) is not None
         return is_build and tag[:-12] in beginnings and tag not in current
 

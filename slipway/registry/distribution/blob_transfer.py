@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 
 from slipway.core import Event, OnEvent
 from slipway.registry.distribution.blob_upload import BlobSource, send_blob
@@ -13,6 +14,7 @@ from slipway.registry.distribution.registry_client import RegistryClient
 from slipway.registry.errors import ManifestError, RegistryError
 from slipway.registry.manifests import Manifest
 
+_PIECE = 1 << 20
 BLOBS_AT_ONCE = 4
 """Each blob on its way holds about three pieces of an upload in memory: 100 MB together."""
 
@@ -76,6 +78,31 @@ class RegistryBlob:
             if skip < len(piece):
                 yield piece[skip:]
             skip -= min(skip, len(piece))
+
+
+@dataclass(frozen=True)
+class FileBlob:
+    """A file as the source of an upload."""
+
+    path: Path
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        """The content from an offset on."""
+        with self.path.open("rb") as stream:
+            stream.seek(offset)
+            while piece := stream.read(_PIECE):
+                yield piece
+
+
+@dataclass(frozen=True)
+class MemoryBlob:
+    """Bytes as the source of an upload: a document."""
+
+    content: bytes
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        """The content from an offset on."""
+        yield self.content[offset:]
 
 
 @dataclass

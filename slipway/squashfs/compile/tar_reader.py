@@ -69,6 +69,7 @@ class TarMember:
     minor: int = 0
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     stored: int = 0
+    nanoseconds: int = 0  # beyond `mtime`
     segments: list[tuple[int, int]] | None = None
 
     @property
@@ -145,7 +146,7 @@ def _apply_pax(member: TarMember, pax: dict[bytes, bytes]) -> None:
     member.gid = int(pax.get(b"gid") or member.gid)
     member.size = member.stored = int(pax.get(b"size") or member.size)
     if pax.get(b"mtime"):
-        member.mtime = _seconds(pax[b"mtime"])
+        member.mtime, member.nanoseconds = _time(pax[b"mtime"])
     member.xattrs = {
         key[len(_XATTR) :]: value for key, value in pax.items() if key.startswith(_XATTR)
     }
@@ -198,15 +199,17 @@ def _read_sparse_map(stream: TarStream, member: TarMember) -> None:
     member.segments = _segments(numbers[1:], member)
 
 
-def _seconds(text: bytes) -> int:
-    """Whole seconds of a decimal, rounded down. Python's tarfile writes floats, as in `5e-324`."""
+def _time(text: bytes) -> tuple[int, int]:
+    """A decimal as whole seconds, rounded down, and nanoseconds beyond them. Python's tarfile
+    writes floats, as in `5e-324`."""
     try:
         value = Decimal(text.decode("ascii"))
     except (InvalidOperation, UnicodeDecodeError) as error:
         raise ValueError(f"the time {text[:40]!r}") from error
     if not value.is_finite() or value.adjusted() > _TIME_DIGITS:
         raise ValueError(f"the time {text[:40]!r}")
-    return math.floor(value)
+    seconds = math.floor(value)
+    return seconds, math.floor((value - seconds) * 10**9)
 
 
 def _read_pax(data: bytes) -> dict[bytes, bytes]:

@@ -21,7 +21,7 @@ from slipway.registry import (
 )
 from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from tests.support.clones import Clone
-from tests.support.registry.images import put_blob, put_oci_image
+from tests.support.registry.images import layer_tar, put_blob, put_oci_image
 
 NAME = "local-ds0.19.8"
 
@@ -35,12 +35,12 @@ class Shelf:
     path: str
     aliases: tuple[str, ...]
 
-    def push(self, seed: str) -> tuple[str, str]:
+    def push(self, seed: str, layer: bytes = b"") -> tuple[str, str]:
         """Put something under the tag of the current build; gives tag and digest."""
         checkout = Checkout.at(self.clone.root)
         (image,) = select_images(checkout.matrix, [NAME])
         tag = image_tag(image, checkout.inputs([image])[NAME].build_id)
-        return tag, put_oci_image(self.client, self.path, tag, seed=seed).digest
+        return tag, put_oci_image(self.client, self.path, tag, seed=seed, layer=layer).digest
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,26 @@ def test_prune_takes_builds_that_nothing_needs_with_what_refers_to_them(shelf: S
     assert not any(client.head(path, digest) for digest in [*planned, artefact])
     assert all(client.head(path, digest) for digest in digests.values())
     assert client.head(path, tag) == digests["current"]
+
+
+def test_a_push_with_soci_puts_a_second_tag_that_goes_with_its_build(shelf: Shelf) -> None:
+    clone, client, path = shelf.clone, shelf.client, shelf.path
+    clone.change_launcher("indexed")
+    tag, digest = shelf.push("indexed", layer_tar("indexed", 11 << 20))
+    words = ("push", NAME, "--no-engine")
+    assert "soci" not in clone.inv(*words).stdout
+    assert "1 layers indexed, 1 of them read now" in clone.inv(*words, "--soci").stdout
+    index = client.manifest(path, f"{tag}-soci")
+    assert index.media_type == OCI_INDEX
+    assert client.head(path, tag) == digest
+    again = clone.inv(*words, "--soci").stdout
+    assert "done before" in again
+    assert "indexed" not in again
+    clone.change_launcher("the next one")
+    old = {build["digest"] for build in clone.json("registry.prune", NAME)}
+    assert {digest, index.digest} <= old
+    clone.inv("registry.prune", NAME, "--yes")
+    assert not any(client.head(path, one) for one in (digest, index.digest))
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,12 @@ def test_who_may_pull_is_not_opened_by_the_word_false(value: object, wanted: boo
     assert of(sagemaker_pulls=value).sharing.sagemaker is wanted
 
 
+def test_the_second_tag_is_asked_for_by_a_flag_or_the_configuration() -> None:
+    assert not of().soci
+    assert of({"soci": True}).soci
+    assert of(soci="yes").soci
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

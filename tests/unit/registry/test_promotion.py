@@ -45,7 +45,7 @@ def test_every_declared_alias_may_move_in_its_repository_and_no_build_or_journal
 @pytest.mark.parametrize(
     "alias",
     ["", "-x", ".x", "a/b", "a:b", "a b", "x" * 101, "journal-x-00001", "slipway-staging-x",
-     "sha256:" + "0" * 64, "x-0123456789ab", "é"],
+     "sha256:" + "0" * 64, "x-0123456789ab", "x-0123456789ab-soci", "ztoc-x", "é"],
 )  # fmt: skip
 def test_what_cannot_be_an_alias_is_refused(alias: str) -> None:
     with pytest.raises(UsageError, match="cannot be an alias"):
