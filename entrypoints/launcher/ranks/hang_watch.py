@@ -211,9 +211,14 @@ class HangWatch:
                 tracker.file.ask()
         if now >= self._child_at:
             self._child_at = now + CHILD_SECONDS
-            for tracker in self._trackers.values():
-                if not tracker.gone and now - tracker.idle_since > self._options.after / 2:
-                    tracker.look_at_children(now, CHILD_SECONDS)
+            idle = [
+                tracker
+                for tracker in self._trackers.values()
+                if not tracker.gone and now - tracker.idle_since > self._options.after / 2
+            ]
+            table = rank_processes.process_table() if idle else {}
+            for tracker in idle:
+                tracker.look_at_children(now, CHILD_SECONDS, table)
         self._pace()
 
     def _find(self, now: float) -> None:

@@ -25,6 +25,8 @@ _TORCHRUN = re.compile(r"/attempt_(\d+)/(\d+)/(?:stdout|stderr)\.log$")
 _RANKED = re.compile(r"rank(\d+)\.log$")
 
 POLL_SECONDS = 0.1
+#: Between two searches for files of new ranks, once some are known: a restart's, seldom.
+SEARCH_SECONDS = 1.0
 PROGRESS_SECONDS = 30.0
 PROGRESS_CHARS = 200
 PART_BYTES = 256 * 1024
@@ -52,7 +54,7 @@ class _Tail:
 
     def __init__(self, path: Path, rank: int) -> None:
         self._path = path
-        self._rank = rank
+        self.rank = rank
         self._file: BinaryIO = path.open("rb")
         self._prefix = f"[r{rank}] ".encode() if rank >= 0 else b""
         self._printed = self._looked = 0
@@ -99,7 +101,7 @@ class _Tail:
         states = [state for state in part.split(b"\r") if state.strip()]
         if states:
             text = states[-1][:PROGRESS_CHARS].decode("utf-8", errors="replace")
-            events.emit("progress", rank=self._rank, text=text)
+            events.emit("progress", rank=self.rank, text=text)
 
     def _begun_anew(self, write: Callable[[bytes], object]) -> bool:
         """torchrun deletes and reuses a rank's file when another node made it start again."""
@@ -134,6 +136,7 @@ class Follower:
         self._logs = logs
         self._write = write
         self._tails: dict[Path, _Tail] = {}
+        self._search_at = 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
         self.quiet_since = time.monotonic()
@@ -146,6 +149,7 @@ class Follower:
         """Print what is left, to the last byte, and close the files."""
         self._done.set()
         self._thread.join()
+        self._search_at = 0.0
         self.look()
         for tail in self._tails.values():
             tail.finish(self._write)
@@ -156,9 +160,13 @@ class Follower:
 
     def look(self) -> None:
         """Print what has been written since the last look."""
-        for path, rank in self._logs().items():
-            if path not in self._tails:
-                self._tails[path] = _Tail(path, rank)
+        now = time.monotonic()
+        if now >= self._search_at:
+            for path, rank in self._logs().items():
+                if path not in self._tails:
+                    self._tails[path] = _Tail(path, rank)
+            if any(tail.rank >= 0 for tail in self._tails.values()):
+                self._search_at = now + SEARCH_SECONDS
         grown = True
         while grown:
             grown = False

@@ -21,7 +21,6 @@ from pathlib import Path
 from launcher.ranks import call_stack, rank_processes
 from launcher.ranks.call_stack import DEBUGGER, OWN, Stack, StackPlace
 
-PROC = rank_processes.PROC
 #: As in user_python/site/: what may be asked, and the files of the answers.
 MAIN, THREADS, GROUPS = "m", "t", "c"
 SUFFIXES = {MAIN: "", THREADS: ".threads", GROUPS: ".groups"}
@@ -53,10 +52,10 @@ class ProcessUse:
 
 def read_use(pid: int) -> ProcessUse | None:
     """From /proc; None when the process has ended. What may not be read counts as 0."""
-    stat = _stat(PROC / str(pid) / "stat")
+    stat = _stat(pid, "stat")
     if stat is None or stat[0] in "ZX":
         return None
-    main = _stat(PROC / str(pid) / "task" / str(pid) / "stat")
+    main = _stat(pid, f"task/{pid}/stat")
     return ProcessUse(
         state=stat[0],
         cpu=(int(stat[11]) + int(stat[12])) / TICKS,
@@ -67,48 +66,35 @@ def read_use(pid: int) -> ProcessUse | None:
     )
 
 
-def _stat(path: Path) -> list[str] | None:
+def _stat(pid: int, name: str) -> list[str] | None:
     """The fields of a stat file from the state on (proc(5): the name before may hold anything)."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return text[text.rindex(")") + 2 :].split()
+    text = rank_processes.read_proc_text(pid, name)
+    return text[text.rindex(")") + 2 :].split() if text else None
 
 
 def _ready(pid: int) -> float:
     """Seconds for which the main thread could have run but had no CPU."""
     try:
-        text = (PROC / str(pid) / "schedstat").read_text(encoding="utf-8")
-        return int(text.split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
+        return int(rank_processes.read_proc_text(pid, "schedstat").split()[1]) / 1e9
+    except (IndexError, ValueError):
         return 0.0
 
 
 def _io(pid: int) -> int:
-    try:
-        text = (PROC / str(pid) / "io").read_text(encoding="utf-8")
-    except OSError:
-        return 0
+    text = rank_processes.read_proc_text(pid, "io")
     values = dict(line.split(": ") for line in text.splitlines() if ": " in line)
     return int(values.get("rchar", 0)) + int(values.get("wchar", 0))
 
 
 def system_call(pid: int) -> str:
     """Where in the kernel the main thread waits, as far as it may be read: ``futex_wait_queue``."""
-    try:
-        name = (PROC / str(pid) / "wchan").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
+    name = rank_processes.read_proc_text(pid, "wchan").strip()
     return "" if name in ("0", "") else name
 
 
 def tracer(pid: int) -> int:
     """The debugger that holds a process; 0 for none."""
-    try:
-        text = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
+    text = rank_processes.read_proc_text(pid, "status")
     row = next((line for line in text.splitlines() if line.startswith("TracerPid:")), "")
     return int(row.split()[1]) if row else 0
 
@@ -130,6 +116,7 @@ class StackFile:
         self._asked: dict[str, float] = {}
         self._signalled = time.monotonic()
         self._unread = False
+        self._dump = ""
         self._cut = 0
         self._owner: int | None = None
 
@@ -138,7 +125,7 @@ class StackFile:
         now = time.monotonic()
         asked = self._asked.get(question)
         if asked is not None and not self.read(question):
-            if now - asked >= self._patience:
+            if now - max(asked, self._signalled) >= self._patience:
                 self._signal(now)
             return False
         if not self._write(question):
@@ -176,6 +163,7 @@ class StackFile:
         if rank_processes.catches_signal(self.pid, STACK_SIGNAL):
             with contextlib.suppress(OSError):
                 self._cut_back(THREADS)
+                self._dump = ""
                 self._unread = bool(rank_processes.send_signal([self.pid], STACK_SIGNAL))
 
     def _open(self, suffix: str, flags: int) -> int:
@@ -227,8 +215,15 @@ class StackFile:
         text = self.read()
         if text:
             return call_stack.parse_stack(text)
-        text = self.read(THREADS) if self._unread else ""
-        self._unread = self._unread and not text
+        if not self._unread:
+            return ()
+        # A dump grows line by line, its last thread is the main one: it is whole when it has not
+        # grown since the last look.
+        text, before = self.read(THREADS), self._dump
+        self._dump = text
+        if not text or text != before:
+            return ()
+        self._unread = False
         return call_stack.main_stack(text)
 
 
@@ -327,12 +322,14 @@ class RankTracker:
         self.waits = []
         self.work.clear()
 
-    def look_at_children(self, now: float, seconds: float) -> None:
+    def look_at_children(
+        self, now: float, seconds: float, table: Mapping[int, rank_processes.RankProcess]
+    ) -> None:
         """Whether a program that the rank has started is at work: a compiler, a download.
 
         A data loader's worker that has the rank's own handlers is part of the rank.
         """
-        family = rank_processes.descendants(self.pid, rank_processes.process_table())
+        family = rank_processes.descendants(self.pid, table)
         seen: dict[int, tuple[float, int]] = {}
         self.child = ""
         for process in family:

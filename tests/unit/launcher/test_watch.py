@@ -24,6 +24,7 @@ from launcher.ranks.rank_sample import (
     GROUPS,
     SIGNAL_WAIT,
     STACK_SIGNAL,
+    THREADS,
     StackFile,
     gather,
     read_use,
@@ -251,9 +252,11 @@ def test_being_looked_at_interrupts_no_call_of_the_script(
         for _ in range(20):
             file.ask()
             time.sleep(0.01)
-        seen = bool(file.main_stack())
         # Without the thread only the signal is left, which a rank that waits for one is spared.
-        assert seen == (torch or not for_a_signal)
+        if torch or not for_a_signal:
+            until(file.main_stack)
+        else:
+            assert [file.main_stack() for _ in range(3)] == [()] * 3
         assert rank.poll() is None
         rank.kill()
         assert rank.stdout is not None
@@ -275,6 +278,26 @@ def test_a_main_thread_that_keeps_the_gil_is_seen_by_the_signal(tmp_path: Path) 
         until(seen)
         assert found == ["<string>:1 in <module>"]
         assert rank.poll() is None
+
+
+def test_a_dump_that_still_grows_is_no_stack_yet(tmp_path: Path) -> None:
+    dump = (
+        'Thread 0x01 (most recent call first):\n  File "rank_answers.py", line 52 in answer\n\n'
+        'Current thread 0x02 (most recent call first):\n  File "train.py", line 5 in step\n'
+        '  File "train.py", line 9 in <module>\n'
+    )
+    code = "import time; print('begun', flush=True); time.sleep(600)"
+    with python_rank(tmp_path, code) as rank:
+        file = StackFile(tmp_path / "stacks", rank.pid, patience=0.0)
+        assert not file.ask()  # by the signal: without torch it has no thread
+        until(lambda: file.read(THREADS).count("\n") >= 2)
+        threads = tmp_path / "stacks" / f"{rank.pid}.threads"
+        for end in range(0, len(dump), 7):
+            threads.write_text(dump[:end])
+            assert file.main_stack() == ()
+        threads.write_text(dump)
+        assert file.main_stack() == ()
+        assert [frame.function for frame in file.main_stack()] == ["step", "<module>"]
 
 
 @pytest.mark.parametrize("kind", ["link", "another's file"])
