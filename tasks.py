@@ -10,6 +10,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from slipway import derive, pipeline
+from slipway import report as report_pages
 from slipway.core import DriftError, Project, print_json, print_table, say
 from slipway.tasks import (
     BUILD,
@@ -304,6 +305,31 @@ def diff(
         report.require_no_downgrade()
 
 
+@task_command(
+    positional=[],
+    repeatable=["job"],
+    images=NAMES,
+    help={
+        **IMAGE_NAMES,
+        **JSON,
+        "job": "log of a job with the launcher's events; may be given several times",
+        "output": "folder for the pages (default: .slipway/report)",
+        "open": "open the first page in a browser",
+    },
+)
+def report(
+    c: Context,
+    names: list[str],
+    job: list[str],
+    output: str = "",
+    open: bool = False,
+    json: bool = False,
+) -> None:
+    """Pages about images, builds, disks and jobs, for a browser; they need no network."""
+    request = report_pages.ReportRequest(names, job, output, open, json)
+    report_pages.write_report(ROOT, pipeline.Settings.of(c.config), request, date.today())
+
+
 @task_command(help={"only": "unit, system or lint", "k": "pytest's -k"})
 def test(c: Context, only: str = "", k: str = "") -> None:
     """Lint, types, drift, unit tests, and system tests on a real engine and registry."""
@@ -311,7 +337,20 @@ def test(c: Context, only: str = "", k: str = "") -> None:
 
 
 ns = Collection(
-    setup, doctor, generate, lock, plan, build, verify, push, ship, promote, rollback, diff, test
+    setup,
+    doctor,
+    generate,
+    lock,
+    plan,
+    build,
+    verify,
+    push,
+    ship,
+    promote,
+    rollback,
+    diff,
+    report,
+    test,
 )
 for family in (matrix, sqsh, storage, engine, registry, slurm, sagemaker, cluster):
     ns.add_collection(family.ns)

@@ -7,14 +7,20 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from launcher import events
 from launcher.causes import Cause
 
+#: Of the event `start-up`, for those who read it: inv report.
+START_UP_FORMAT = 1
+
 _lock = threading.Lock()
 _place: dict[str, Any] = {}
+_began = time.time()
 
 
 def set_node(host: str, node_rank: int) -> None:
@@ -28,6 +34,31 @@ def emit(event: str, **fields: Any) -> None:
     with _lock:
         sys.stderr.write(f"launch: {line}\n")
         sys.stderr.flush()
+
+
+class StartUp:
+    """The seconds of each stage before the ranks, told once, in one event a node."""
+
+    def __init__(self, **job: Any) -> None:
+        self._job = job
+        self._stages: dict[str, float] = {}
+        self._told = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage, for as long as the block runs; one that fails counts with what it took."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._stages[name] = round(time.monotonic() - began, 3)
+
+    def tell(self) -> None:
+        """Print the event, the first time."""
+        if not self._told:
+            self._told = True
+            job = {"format": START_UP_FORMAT, "began": round(_began, 3), **self._job}
+            emit("start-up", **job, stages=self._stages)
 
 
 def write_failure(path: Path, cause: Cause) -> bool:

@@ -30,7 +30,7 @@ from launcher.data import (
     unpack_source,
     warn_of_model,
 )
-from launcher.events import FailureNote
+from launcher.events import FailureNote, StartUp
 from launcher.peers import PeerRoute, Peers, master_name
 from launcher.plan import Plan
 from launcher.platforms import (
@@ -77,6 +77,13 @@ class NodeJob:
         self._route: PeerRoute | None = None
         self._watch: HangWatch | None = None
         self._note = FailureNote(plan.context.failure_file)
+        job_start = plan.context.env.get("SLURM_JOB_START_TIME", "")
+        self._start_up = StartUp(
+            job=self._topology.job,
+            attempt=self._topology.attempt,
+            nodes=self._topology.nodes,
+            **({"job_start": int(job_start)} if job_start.isdecimal() else {}),
+        )
         self._data = JobData(
             plan.data,
             self._topology,
@@ -95,20 +102,26 @@ class NodeJob:
         try:
             return self._steps()
         finally:
+            self._start_up.tell()  # where it has not come to the ranks
             plans.remove_scratch(self._plan)
 
     def _steps(self) -> int:
         for text in self._plan.warnings:
             events.emit("warning", text=text)
-        procs = self._meet()
-        self._preflight()
+        stage = self._start_up.stage
+        with stage("gate"):
+            procs = self._meet()
+        with stage("preflight"):
+            self._preflight()
         if self._context.place is not None and self._context.place.meets_only:
             return OK
-        agreed = self._agree()
-        ranks = self._layout(procs, agreed)
-        plans.make_scratch(self._plan)
+        with stage("agree"):
+            agreed = self._agree()
+            ranks = self._layout(procs, agreed)
+            plans.make_scratch(self._plan)
         extra = self._prepare(ranks, agreed)
-        self._gate.gather("ready", True, halt=self._halt)
+        with stage("others"):
+            self._gate.gather("ready", True, halt=self._halt)
         self._data.watch(agreed, self._settings.number("checkpoint-interval"))
         outcome: RanksEnd | None = None
         try:
@@ -165,11 +178,17 @@ class NodeJob:
 
     def _prepare(self, ranks: RankLayout, agreed: JobAgreement) -> list[EnvironmentChange]:
         """Everything that has to be here before ranks start; variables that follow from it."""
-        self._measure(ranks)
-        self._source()
-        self._pre_command()
-        self._data.fetch()
-        path = self._data.resume(agreed)
+        stage = self._start_up.stage
+        with stage("measure"):
+            self._measure(ranks)
+        with stage("code"):
+            self._source()
+        with stage("pre-cmd"):
+            self._pre_command()
+        with stage("prefetch"):
+            self._data.fetch()
+        with stage("resume"):
+            path = self._data.resume(agreed)
         changes = [EnvironmentChange("LAUNCH_ATTEMPT", str(agreed.attempt), "told to the script")]
         if self._context.platform == SAGEMAKER and self._context.script.endswith(".sh"):
             # What a launch script starts (torchrun --standalone, mpirun) goes by gethostname().
@@ -254,6 +273,7 @@ class NodeJob:
             set={c.name: c.value for c in changed if not c.kept},
             kept={c.name: c.value for c in changed if c.kept},
         )
+        self._start_up.tell()
         events.emit("ranks", first=ranks.first_rank, here=ranks.nproc, world=ranks.world)
         self._ranks.start()
         watch = self._watch = self._watch_ranks(self._ranks, ranks)

@@ -12,6 +12,7 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.cluster.documents import write_cluster_documents
+    from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
     from slipway.cluster.sagemaker import (
         JobChoice,
         TrainingOptions,
@@ -34,14 +35,17 @@ if TYPE_CHECKING:
     from slipway.cluster.sqsh_file import newest_sqsh
 
 __all__ = [
+    "EVENT_MARK",
     "HeadNode",
     "JobChoice",
+    "LauncherEvent",
     "ScriptRequest",
     "SubmitPlace",
     "TrainingOptions",
     "follow_job",
     "follow_logs",
     "newest_sqsh",
+    "parse_event",
     "show_job",
     "show_queue",
     "show_training_job",
@@ -57,6 +61,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "documents": "write_cluster_documents",
+        "launcher_events": "EVENT_MARK LauncherEvent parse_event",
         "sagemaker": (
             "JobChoice TrainingOptions follow_logs show_training_job stop_training_job "
             "write_training_job"

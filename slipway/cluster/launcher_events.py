@@ -15,12 +15,16 @@ EVENT_MARK = "launch: {"
 
 @dataclass(frozen=True)
 class LauncherEvent:
-    """One event. `time` in seconds since 1970, by the clock of `host`."""
+    """One event. `time` in seconds since 1970, by the clock of `host`.
+
+    `node` is the rank of the node, -1 where the launcher did not know it yet.
+    """
 
     time: float
     host: str
     event: str
     fields: Mapping[str, Any]
+    node: int = -1
 
     @property
     def text(self) -> str:
@@ -54,8 +58,9 @@ def parse_event(line: str, host: str = "") -> LauncherEvent | None:
         return None
     if not 0 <= moment < 1 << 33:  # a date that can be shown
         return None
-    fields.pop("node_rank", None)
-    return LauncherEvent(moment, printable(str(fields.pop("host", host))), event, fields)
+    node = fields.pop("node_rank", -1)
+    host = printable(str(fields.pop("host", host)))
+    return LauncherEvent(moment, host, event, fields, node if isinstance(node, int) else -1)
 
 
 def _short(value: object) -> str:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from slipway.core.errors import SlipwayError, printable
-from slipway.core.events import Event
+from slipway.core.events import Event, OnEvent, silent
 from slipway.core.redaction import redact
 from slipway.core.units import amount, human_seconds
 
@@ -28,9 +28,13 @@ PLAIN_INTERVAL_S = 15.0
 
 
 class Reporter:
-    """Shows events. Use as a context manager; `on_event` may be called from any thread."""
+    """Shows events. Use as a context manager; `on_event` may be called from any thread.
 
-    def __init__(self) -> None:
+    `record` hears each event, too.
+    """
+
+    def __init__(self, record: OnEvent = silent) -> None:
+        self._record = record
         self._progress = _live_progress() if sys.stderr.isatty() else None
         self._lock = threading.Lock()
         self._rows: dict[str, TaskID] = {}
@@ -61,6 +65,7 @@ class Reporter:
 
     def on_event(self, event: Event) -> None:
         """Show one event."""
+        self._record(event)
         with self._lock:
             now = time.monotonic()
             if event.kind == "start" and not event.step:

@@ -96,6 +96,21 @@ class Project:
         return self.state / "images"
 
     @property
+    def runs(self) -> Path:
+        """How runs went, one file a run: times of steps, cached or not, bytes."""
+        return self.state / "runs"
+
+    @property
+    def layer_records(self) -> Path:
+        """Layers and configuration of what was built, one JSON file an image."""
+        return self.state / "layers"
+
+    @property
+    def report(self) -> Path:
+        """Default folder of the pages that `inv report` writes."""
+        return self.state / "report"
+
+    @property
     def engine(self) -> Path:
         """The embedded engine's own files."""
         return self.state / "engine"

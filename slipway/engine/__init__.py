@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from slipway.engine.embedded.daemon import daemon_status, start_daemon, stop_daemon
     from slipway.engine.endpoint import DEFAULT_URL, ping
     from slipway.engine.errors import EngineError, EngineUnavailableError, TransferError
-    from slipway.engine.images import find_image_id, inspect_image
+    from slipway.engine.images import find_image_id, image_history, inspect_image
     from slipway.engine.sdk_boundary import engine_died, sdk_answer, sdk_errors
     from slipway.engine.transfer import import_rootfs, pull_image, push_image_layers
 
@@ -58,6 +58,7 @@ __all__ = [
     "engine_info",
     "engine_kind",
     "find_image_id",
+    "image_history",
     "import_rootfs",
     "inspect_image",
     "ping",
@@ -85,7 +86,7 @@ __getattr__ = lazy_face(
         "embedded.daemon": "daemon_status start_daemon stop_daemon",
         "endpoint": "DEFAULT_URL ping",
         "errors": "EngineError EngineUnavailableError TransferError",
-        "images": "find_image_id inspect_image",
+        "images": "find_image_id image_history inspect_image",
         "sdk_boundary": "engine_died sdk_answer sdk_errors",
         "transfer": "import_rootfs pull_image push_image_layers",
     },

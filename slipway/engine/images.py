@@ -22,6 +22,13 @@ def find_image_id(engine: Engine, reference: str) -> str | None:
         raise
 
 
+def image_history(engine: Engine, reference: str) -> list[Mapping[str, Any]]:
+    """The steps that made an image, oldest first (`docker history`). Raises EngineError."""
+    with sdk_errors(engine, f"reading the history of {reference}"):
+        history: Any = engine.client.api
+        return list(reversed(history.history(reference)))
+
+
 def inspect_image(engine: Engine, reference: str) -> Mapping[str, Any]:
     """The engine's description of an image (`docker inspect`). Raises EngineError if absent."""
     with sdk_errors(engine, f"looking up {reference}"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slipway import registry
-from slipway.core import CredentialsFor, OnEvent, Project, Reporter, UsageError
+from slipway.core import CredentialsFor, OnEvent, Project, Reporter, UsageError, silent
 from slipway.engine import Engine, connect
 from slipway.matrix import Matrix
 from slipway.pipeline.checkout import Checkout
@@ -51,16 +51,17 @@ def push_target(checkout: Checkout, settings: Settings) -> Target:
 
 @contextlib.contextmanager
 def pipeline_context(
-    checkout: Checkout, settings: Settings, *, push: bool
+    checkout: Checkout, settings: Settings, *, push: bool, record: OnEvent = silent
 ) -> Iterator[tuple[PipelineContext, Reporter]]:
     """An engine, where to push to, and progress on the terminal, for as long as the block runs.
 
+    `record` hears of everything that the terminal shows.
     The engine comes first: without one, no registry is started.
     """
     engine = connect(checkout.project, settings.engine)
     try:
         target = push_target(checkout, settings) if push else None
-        with Reporter() as reporter:
+        with Reporter(record) as reporter:
             yield (
                 PipelineContext(
                     project=checkout.project,

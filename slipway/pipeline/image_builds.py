@@ -10,10 +10,11 @@ from slipway import engine
 from slipway.core import Event, SlipwayError, UsageError, human_bytes
 from slipway.derive import BuildInputs, is_locked
 from slipway.matrix import Image
-from slipway.pipeline.base_images import BaseImages
+from slipway.pipeline.base_images import BaseImages, base_reference
 from slipway.pipeline.build_requests import build_request
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
+from slipway.pipeline.recording import note_engine_layers
 from slipway.pipeline.targets import TargetImages, is_taken, take_shared_image
 from slipway.records import BuildRecord, ImageRecord, save_record
 
@@ -83,6 +84,7 @@ def _build_run(
         stands = shared is None or (there is not None and is_taken(run, shared, there.target))
         if stands and is_built(context, run, inputs):
             run.steps.append(StageResult("build", False, 0.0, run.built.reference))
+            note_engine_layers(context, run, base_reference(context, run.image.base))
             return
         if shared is not None:
             run.record = take_shared_image(context, run.image, inputs, shared)
@@ -94,6 +96,7 @@ def _build_run(
         run.failure = error
         return
     save_record(context.project, run.image.name, run.record)
+    note_engine_layers(context, run, base_reference(context, run.image.base))
     run.steps.append(StageResult("build", True, run.built.seconds, run.built.reference + detail))
 
 

@@ -28,6 +28,7 @@ from slipway.pipeline.context import PipelineContext, pipeline_context
 from slipway.pipeline.host_tools import set_up_host
 from slipway.pipeline.image_builds import build_images, require_locked
 from slipway.pipeline.image_run import ImageRun
+from slipway.pipeline.recording import recorded_run
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets import (
     SociRequest,
@@ -117,7 +118,11 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
         # The target before the builds: a wrong account or a missing right should not show after
         # half an hour.
         push = "push" in request.stages
-        with pipeline_context(checkout, settings, push=push) as (context, reporter):
+        with (
+            recorded_run(checkout, runs, [request.stages[-1], *names]) as log,
+            pipeline_context(checkout, settings, push=push, record=log.on_event) as opened,
+        ):
+            context, reporter = opened
             target = context.target
             check_disk(context, steps)
             bases = BaseImages(context)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.prune.removals import prune
+    from slipway.prune.removable import RemovalStep
+    from slipway.prune.removals import image_age, plan_removals, prune
 
-__all__ = ["prune"]
+__all__ = ["RemovalStep", "image_age", "plan_removals", "prune"]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "removals": "prune",
+        "removable": "RemovalStep",
+        "removals": "image_age plan_removals prune",
     },
 )

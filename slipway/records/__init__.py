@@ -19,7 +19,14 @@ if TYPE_CHECKING:
         PushRecord,
         VerifyRecord,
         load_record,
+        read_record,
         save_record,
+    )
+    from slipway.records.image_layers import (
+        ImageLayers,
+        RecordedLayer,
+        load_image_layers,
+        save_image_layers,
     )
     from slipway.records.inventories import (
         ImageInventory,
@@ -56,6 +63,7 @@ if TYPE_CHECKING:
         ToolLock,
         describe_lock_changes,
     )
+    from slipway.records.run_logs import RecordedRun, RunLog, RunStep, read_run_log
     from slipway.records.wheel_tags import GLIBC, MACHINES, pins_of, platform_tags, wheel_fits
 
 __all__ = [
@@ -67,11 +75,16 @@ __all__ = [
     "BuildRecord",
     "ExportRecord",
     "ImageInventory",
+    "ImageLayers",
     "ImageRecord",
     "Locks",
     "Pin",
     "PushRecord",
     "PythonLock",
+    "RecordedLayer",
+    "RecordedRun",
+    "RunLog",
+    "RunStep",
     "SystemPackage",
     "ToolFile",
     "ToolLock",
@@ -84,6 +97,7 @@ __all__ = [
     "describe_lock_changes",
     "inventory_path",
     "inventory_text",
+    "load_image_layers",
     "load_inventory",
     "load_locks",
     "load_record",
@@ -92,6 +106,9 @@ __all__ = [
     "python_lock_keys",
     "python_lock_path",
     "python_lock_text",
+    "read_record",
+    "read_run_log",
+    "save_image_layers",
     "save_record",
     "sdist_build_key",
     "start_lock_path",
@@ -108,18 +125,21 @@ __getattr__ = lazy_face(
     {
         "build_recipe": "BUILD_ENVIRONMENT build_recipe_key build_script",
         "builds": (
-            "BuildRecord ExportRecord ImageRecord PushRecord VerifyRecord load_record save_record"
+            "BuildRecord ExportRecord ImageRecord PushRecord VerifyRecord load_record read_record "
+            "save_record"
         ),
         "inventories": (
             "ImageInventory SystemPackage inventory_path inventory_text load_inventory "
             "write_inventory"
         ),
+        "image_layers": "ImageLayers RecordedLayer load_image_layers save_image_layers",
         "lock_files": (
             "base_lock_path load_locks python_lock_path python_lock_text start_lock_path "
             "tool_lock_path write_base_lock write_python_lock write_tool_lock"
         ),
         "lock_keys": "BUILD base_lock_key build_requirements python_lock_keys sdist_build_key",
         "locks": "BaseLock Locks Pin PythonLock ToolFile ToolLock describe_lock_changes",
+        "run_logs": "RecordedRun RunLog RunStep read_run_log",
         "wheel_tags": "GLIBC MACHINES pins_of platform_tags wheel_fits",
     },
 )

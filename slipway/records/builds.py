@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Project, write_atomic
+from slipway.core import Project, SlipwayError, write_atomic
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,30 @@ def load_record(project: Project, name: str) -> ImageRecord:
     it spoke of is then made again, which is always right.
     """
     try:
-        data = json.loads(_path(project, name).read_text())
+        return read_record(project, name)
+    except SlipwayError:
+        return ImageRecord()
+
+
+def read_record(project: Project, name: str) -> ImageRecord:
+    """As `load_record`, for who shows it: raises SlipwayError for one that cannot be read."""
+    path = _path(project, name)
+    try:
+        data = json.loads(path.read_text())
         return ImageRecord(
             built=BuildRecord(**data["built"]) if data["built"] else None,
             verified=VerifyRecord(**data["verified"]) if data["verified"] else None,
             exported=ExportRecord(**data["exported"]) if data["exported"] else None,
             pushed={target: PushRecord(**entry) for target, entry in data["pushed"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return ImageRecord()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SlipwayError(
+            f"this record cannot be read ({type(error).__name__})",
+            where=str(path),
+            cure=f"It counts as none: `./inv ship {name}` makes what it spoke of again.",
+        ) from error
 
 
 def save_record(project: Project, name: str, record: ImageRecord) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         show_planned,
         show_status,
     )
-    from slipway.storage.storage_status import inspect_storage
+    from slipway.storage.storage_status import StorageStatus, inspect_storage
 
 __all__ = [
     "CopyError",
@@ -35,6 +35,7 @@ __all__ = [
     "Machine",
     "MoveOptions",
     "StorageError",
+    "StorageStatus",
     "ask_user",
     "delete_kept",
     "disk_named",
@@ -65,6 +66,6 @@ __getattr__ = lazy_face(
             "ask_user disk_named mode_named show_deleted show_move_progress show_outcome "
             "show_planned show_status"
         ),
-        "storage_status": "inspect_storage",
+        "storage_status": "StorageStatus inspect_storage",
     },
 )

@@ -11,14 +11,16 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.verify.capabilities import capabilities_of
+    from slipway.verify.expectations import may_move
     from slipway.verify.image_checks import VerifyRequest, suite_hash, verify_image
 
-__all__ = ["VerifyRequest", "capabilities_of", "suite_hash", "verify_image"]
+__all__ = ["VerifyRequest", "capabilities_of", "may_move", "suite_hash", "verify_image"]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "capabilities": "capabilities_of",
+        "expectations": "may_move",
         "image_checks": "VerifyRequest suite_hash verify_image",
     },
 )

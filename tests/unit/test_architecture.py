@@ -25,6 +25,7 @@ FLOORS = {
         ("derive", "wheels", "sqsh", "inventory", "soci"),
         ("append", "prune", "local_base", "verify", "cluster", "resolve"),
         ("pipeline",),
+        ("report",),
         ("tasks",),
     ),
     "launcher": (

@@ -137,6 +137,7 @@ class Follower:
         self._write = write
         self._tails: dict[Path, _Tail] = {}
         self._search_at = 0.0
+        self._heard = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
         self.quiet_since = time.monotonic()
@@ -171,6 +172,10 @@ class Follower:
         while grown:
             grown = False
             for tail in self._tails.values():
-                grown = tail.read(self._write) or grown
+                new = tail.read(self._write)
+                if new and not self._heard and tail.rank >= 0:
+                    self._heard = True
+                    events.emit("first-output", rank=tail.rank)
+                grown = new or grown
             if grown:
                 self.quiet_since = time.monotonic()

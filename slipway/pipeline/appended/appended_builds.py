@@ -25,6 +25,7 @@ from slipway.pipeline.appended.base_sources import BaseSources
 from slipway.pipeline.build_requests import files_context, launcher_context
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, StageResult, image_reference
+from slipway.pipeline.recording import note_appended_layers
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets import prepare_image_repository
 from slipway.records import BuildRecord, ExportRecord, ImageRecord, PushRecord
@@ -93,6 +94,7 @@ def append_stage(context: AppendContext, run: ImageRun, inputs: BuildInputs) -> 
             seconds,
         )
         run.save(project, built=built)
+    note_appended_layers(project, run, appended)
     run.steps.append(StageResult("build", fresh, seconds, f"oci:{folder} ({added})"))
     return appended
 

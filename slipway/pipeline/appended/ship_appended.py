@@ -24,6 +24,7 @@ from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.context import push_target
 from slipway.pipeline.image_builds import require_locked
 from slipway.pipeline.image_run import ImageRun, StageResult
+from slipway.pipeline.recording import recorded_run
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.ship import ShipRequest, chosen_images, write_dockerfiles
 from slipway.pipeline.stages import push_sqsh_stage
@@ -74,7 +75,8 @@ def ship_appended(
         credentials = registry.credentials_for([target] if target else [])
         runs = [ImageRun(image, records[image.name]) for image in images]
         with (
-            Reporter() as reporter,
+            recorded_run(checkout, runs, [request.stages[-1], *names]) as log,
+            Reporter(log.on_event) as reporter,
             BaseSources(checkout, settings.region, request.base_from, credentials) as bases,
         ):
             context = AppendContext(checkout, settings, bases, credentials, reporter.on_event)

@@ -1,0 +1,18 @@
+"""Pages that a person looks at: what is built and why, where size and time lie, how a job fared.
+
+In come records, sidecars, check results, run logs and job logs; out comes one folder of static
+pages that open from file:// without network. It starts nothing and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.report.report import ReportRequest, write_report
+
+__all__ = ["ReportRequest", "write_report"]
+
+__getattr__ = lazy_face(__name__, {"report": "ReportRequest write_report"})
