@@ -25,18 +25,16 @@ from slipway.derive.source_stages import (
     source_keys,
     source_stages,
 )
-from slipway.matrix import AddedFiles, Addon, Image, Tool
+from slipway.matrix import AddedFiles, Addon, Architecture, Facts, Image, Tool
 from slipway.records import (
     BUILD,
     Locks,
     PythonLock,
+    SdistBuild,
+    ToolLock,
     build_recipe_key,
     python_lock_keys,
-    sdist_build_key,
 )
-
-ARCHITECTURE = "amd64"
-"""The one architecture of the bases in the matrix today."""
 
 UNLOCKED = "unlocked"
 
@@ -73,22 +71,23 @@ class BuildInputs:
     layers: Mapping[str, str] = field(default_factory=dict)  # lowest first: name -> key
     files: Mapping[str, str] = field(default_factory=dict)  # layer -> hash of its files
     sources: Mapping[str, str] = field(default_factory=dict)  # add-on -> hash of script and inputs
+    architecture: Architecture = "amd64"
 
     @property
     def build_id(self) -> str:
         """sha256 over canonical JSON of what decides the content.
 
         `templates` and `layers` are kept to explain a change: what they decide is in the
-        instructions and in the other inputs already.
+        instructions and in the other inputs already. The architecture stands before all of it.
         """
         content = self.as_json()
-        for explaining in ("templates", "layers"):
+        for explaining in ("templates", "layers", "architecture"):
             del content[explaining]
         for part in ("files", "sources"):
             if not content[part]:
                 del content[part]  # a part that an image does not use changes no build id
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(f"linux/{ARCHITECTURE}\n{canonical}".encode()).hexdigest()
+        return hashlib.sha256(f"linux/{self.architecture}\n{canonical}".encode()).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, for a record."""
@@ -160,13 +159,19 @@ def _addon_words(addon: Addon) -> str:
     return f"{addon.version or ' '.join(addon.requirements) or 'unknown'} ({addon.action})"
 
 
-def _recipe(closure: PythonLock, python: str, locks: Locks, common: SharedInputs) -> str:
+def _binary(lock: ToolLock | None, architecture: Architecture) -> str:
+    file = lock.files.get(architecture) if lock else None
+    return file.binary_sha256 if file else UNLOCKED
+
+
+def _recipe(closure: PythonLock, facts: Facts, locks: Locks, common: SharedInputs) -> str:
     """How the sdists of a closure become wheels; "" where it has none."""
     sdists = [pin for pin in closure.pins if pin.source]
     own = [
         _pins_hash(lock)
         for pin in sdists
-        if (lock := locks.python.get(sdist_build_key(pin, python))) is not None
+        if (lock := locks.python.get(SdistBuild(pin, facts.python, facts.architecture).key))
+        is not None
     ]
     return " ".join([common.wheels, *own]) if sdists else ""
 
@@ -188,17 +193,16 @@ def build_inputs(
     python = {
         name: _pins_hash(closure) if closure else UNLOCKED for name, closure in closures.items()
     }
+    facts = image.base.facts
     binaries = {
-        tool.name: locks.tools[tool.name].files[ARCHITECTURE].binary_sha256
-        if tool.name in locks.tools
-        else UNLOCKED
+        tool.name: _binary(locks.tools.get(tool.name), facts.architecture)
         for tool in tools
         if image.addon(tool.name)
     }
     recipes = {
         name: recipe
         for name, closure in closures.items()
-        if closure and (recipe := _recipe(closure, image.base.facts.python, locks, common))
+        if closure and (recipe := _recipe(closure, facts, locks, common))
     }
     installed = {
         name: " ".join([pins, common.installer, recipes.get(name, "")])
@@ -239,4 +243,5 @@ def build_inputs(
         ),
         files=files,
         sources=sources,
+        architecture=facts.architecture,
     )

@@ -67,6 +67,12 @@ def base_registry(image: Image) -> str:
     return f"{registry.name}.needs-a-region.invalid"
 
 
+def platform_flag(image: Image) -> str:
+    """What FROM says of a base that is not of the architecture that most are of."""
+    architecture = image.base.facts.architecture
+    return "" if architecture == "amd64" else f"--platform=linux/{architecture} "
+
+
 def base_argument(image: Image, locks: Locks) -> str:
     """Repository, tag and, where it is known, digest of the base."""
     lock = locks.bases.get(image.base.name)
@@ -132,6 +138,7 @@ def render_dockerfile(image: Image, locks: Locks, tools: tuple[Tool, ...], templ
         layers=[*layers, "launcher"],
         base_registry=base_registry(image),
         base_reference=base_argument(image, locks),
+        platform=platform_flag(image),
         tools=[tool for tool in tools if image.addon(tool.name)],
         environment=environment_of(image),
         labels=labels_of(image, locks),

@@ -41,7 +41,7 @@ def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[st
                 image.base.facts.torch,
                 image.base.facts.python,
                 _cuda(image.base),
-                image.base.facts.os,
+                _os(image.base),
                 *(_short(image.addon(name)) for name in packages),
                 _support(image.base, on),
             )
@@ -118,6 +118,7 @@ def ci_jobs(images: Sequence[Image]) -> dict[str, list[dict[str, str]]]:
                 "base": image.base.name,
                 "platform": image.platform,
                 "device": image.base.facts.device,
+                "architecture": image.base.facts.architecture,
                 "repository": image.repository,
             }
             for image in images
@@ -143,6 +144,11 @@ def _support(base: Base, on: date | None) -> str:
         return "-"
     over = past_support(base, on) if on else None
     return over or base.end_of_patch.isoformat()
+
+
+def _os(base: Base) -> str:
+    facts = base.facts
+    return facts.os if facts.architecture == "amd64" else f"{facts.os} {facts.architecture}"
 
 
 def _cuda(base: Base) -> str:

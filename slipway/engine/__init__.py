@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.engine.architectures import (
+        TRIAL_EXIT_CODE,
+        TRIAL_PATH,
+        run_trial_image,
+        runs_architecture,
+        trial_program,
+    )
     from slipway.engine.buildkit.build import BuildAttempt, BuildRequest, build_image
     from slipway.engine.buildkit.build_context import ContextFile
     from slipway.engine.client import Engine, EngineKind, connect, engine_info, engine_kind
@@ -39,6 +46,8 @@ __all__ = [
     "BARE",
     "DEFAULT_URL",
     "OWNER_LABEL",
+    "TRIAL_EXIT_CODE",
+    "TRIAL_PATH",
     "BuildAttempt",
     "BuildRequest",
     "ContainerOptions",
@@ -68,15 +77,20 @@ __all__ = [
     "remove_container",
     "remove_stale_containers",
     "run_once",
+    "run_trial_image",
+    "runs_architecture",
     "sdk_answer",
     "sdk_errors",
     "start_daemon",
     "stop_daemon",
+    "trial_program",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "architectures": "TRIAL_EXIT_CODE TRIAL_PATH run_trial_image runs_architecture "
+        "trial_program",
         "buildkit.build": "BuildAttempt BuildRequest build_image",
         "buildkit.build_context": "ContextFile",
         "client": "Engine EngineKind connect engine_info engine_kind",

@@ -26,6 +26,8 @@ _USE_EMBEDDED = (
     "INVOKE_SLIPWAY_ENGINE=embedded)"
 )
 
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as the kernel names them
+
 EngineKind = Literal["Docker", "rootless Docker", "Docker Desktop", "Podman"]
 
 
@@ -46,6 +48,7 @@ class Engine:
     data_root: str
     containerd_store: bool
     kind: EngineKind = "Docker"
+    architecture: str = "amd64"  # of its processors, as images name it
 
     def close(self) -> None:
         """Close the client's sockets; the daemon goes on."""
@@ -110,6 +113,7 @@ def _attach(endpoint: DockerEndpoint, *, embedded: bool) -> Engine:
         number = str(version.get("Version") or "unknown")
         _check_kind(kind, number, endpoint.url)
         client.api.timeout = _TIMEOUT_S
+        machine = str(info.get("Architecture") or "")
         store = ["driver-type", "io.containerd.snapshotter.v1"]
         return Engine(
             client=client,
@@ -120,6 +124,7 @@ def _attach(endpoint: DockerEndpoint, *, embedded: bool) -> Engine:
             data_root=str(info.get("DockerRootDir") or ""),
             containerd_store=store in (info.get("DriverStatus") or []),
             kind=kind,
+            architecture=_ARCHITECTURES.get(machine, machine),
         )
     except BaseException:
         client.close()

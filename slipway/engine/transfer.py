@@ -39,9 +39,16 @@ def registry_host(reference: str) -> str:
 
 
 def pull_image(
-    engine: Engine, reference: str, *, credentials: CredentialsFor, on_event: OnEvent
+    engine: Engine,
+    reference: str,
+    *,
+    credentials: CredentialsFor,
+    on_event: OnEvent,
+    architecture: str = "",
 ) -> str:
     """Pull a tag or a digest and return the image id. Raises TransferError, EngineDiedError.
+
+    Of an index the engine's own architecture is taken, or the one that is named.
 
     A reference without tag and digest means ":latest", never all tags.
     """
@@ -55,6 +62,7 @@ def pull_image(
             stream=True,
             decode=True,
             auth_config=_login(credentials, reference),
+            platform=f"linux/{architecture}" if architecture else None,
         )
         _follow(engine, reference, lines, progress.take)
         return str(inspect_image(engine, reference)["Id"])

@@ -118,7 +118,9 @@ def _recipe_of(engine: Engine, name: str) -> str | None:
 
 def _wheels(project: Project, base: Base, lock: PythonLock, on_event: OnEvent) -> list[Path]:
     try:
-        return fetch_wheels(project, lock.pins, base.facts.python, "amd64", on_event)
+        return fetch_wheels(
+            project, lock.pins, base.facts.python, base.facts.architecture, on_event
+        )
     except NotOfferedError as error:
         if "torch" not in error.names:
             raise

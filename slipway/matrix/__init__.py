@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from slipway.matrix.model import (
         AddedFiles,
         Addon,
+        Architecture,
         AxisValue,
         Base,
+        Facts,
         Image,
         LeftOut,
         Matrix,
@@ -58,9 +60,11 @@ __all__ = [
     "TRAINING_TABLES",
     "AddedFiles",
     "Addon",
+    "Architecture",
     "AxisValue",
     "Base",
     "CurrencyFinding",
+    "Facts",
     "Image",
     "LeftOut",
     "Matrix",
@@ -102,8 +106,9 @@ __getattr__ = lazy_face(
         "load": "load_matrix",
         "matrix_cache": "read_matrix",
         "model": (
-            "AddedFiles Addon AxisValue Base Image LeftOut Matrix Reference Registry SourceBuild "
-            "SourceInput Tool WaitingBase explain_image past_support select_images"
+            "AddedFiles Addon Architecture AxisValue Base Facts Image LeftOut Matrix Reference "
+            "Registry SourceBuild SourceInput Tool WaitingBase explain_image past_support "
+            "select_images"
         ),
         "references": (
             "LOCAL_REGISTRY ecr_host image_uri is_public region_partition region_suffixes"

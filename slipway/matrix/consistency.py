@@ -43,6 +43,7 @@ def facts_of(series: SeriesEntry, device: Device) -> Facts:
         torch_cuda=stated.torch_cuda if device == "gpu" else None,
         transformers=stated.transformers,
         smp=stated.smp,
+        architecture=stated.architecture,
     )
 
 

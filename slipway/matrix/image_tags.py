@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass
 
 from slipway.core import UsageError
-from slipway.matrix.model import Image, Platform
+from slipway.matrix.model import Architecture, Image, Platform
 
 _VERSION = r"[0-9]+(?:\.[0-9a-z]+)*(?:_[0-9a-z.]+)?"
 _TAG = re.compile(
     r"(?P<torch>[0-9]+(?:\.[0-9a-z]+)+)-py(?P<python>[0-9][0-9]{1,2})-(?:cu(?P<cuda>[0-9]{3})|cpu)"
     r"-(?P<os>[a-z][a-z0-9.]*)-(?P<platform>sagemaker|hyperpod)"
+    r"(?:-(?P<architecture>arm64))?"
     rf"(?P<addons>(?:-[a-z]{{1,16}}?(?:none|{_VERSION}))*)-(?P<build>[0-9a-f]{{12}})"
 )
 _ADDON = re.compile(rf"([a-z]{{1,16}}?)(?:none|({_VERSION}))")
@@ -29,6 +30,7 @@ class ImageTag:
     platform: Platform
     addons: tuple[tuple[str, str | None], ...]  # what the group varies over: label, version
     build: str  # the first twelve digits of the build id
+    architecture: Architecture = "amd64"
 
     @property
     def stem(self) -> str:
@@ -36,7 +38,8 @@ class ImageTag:
         cuda = f"cu{self.cuda.replace('.', '')}" if self.cuda else "cpu"
         python = self.python.replace(".", "")
         addons = [f"{label}{taggable(version or 'none')}" for label, version in self.addons]
-        parts = [self.torch, f"py{python}", cuda, self.os, self.platform, *addons]
+        machine = [] if self.architecture == "amd64" else [self.architecture]
+        parts = [self.torch, f"py{python}", cuda, self.os, self.platform, *machine, *addons]
         return "-".join(parts)
 
     def __str__(self) -> str:
@@ -54,8 +57,8 @@ def parse_image_tag(tag: str) -> ImageTag:
     if match is None or len(tag) > _LONGEST:
         raise UsageError(
             f"{tag!r} is not a tag of a Slipway image",
-            cure="those are {torch}-py{NNN}-{cuNNN|cpu}-{os}-{platform}[-{add-on}{version|none}]"
-            "-{build}",
+            cure="those are {torch}-py{NNN}-{cuNNN|cpu}-{os}-{platform}[-arm64]"
+            "[-{add-on}{version|none}]-{build}",
         )
     python, cuda = match["python"], match["cuda"]
     return ImageTag(
@@ -66,6 +69,7 @@ def parse_image_tag(tag: str) -> ImageTag:
         platform="sagemaker" if match["platform"] == "sagemaker" else "hyperpod",
         addons=tuple(_addon(part) for part in match["addons"].split("-")[1:]),
         build=match["build"],
+        architecture="arm64" if match["architecture"] else "amd64",
     )
 
 
@@ -105,4 +109,5 @@ def _tag(image: Image, build: str) -> ImageTag:
         platform=image.platform,
         addons=tuple((axis.label, axis.version) for axis in image.axes),
         build=build,
+        architecture=facts.architecture,
     )

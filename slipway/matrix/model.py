@@ -16,6 +16,8 @@ Platform = Literal["sagemaker", "hyperpod"]
 Flavour = Literal["sagemaker", "ec2", "plain"]
 """What a base is published for; `plain` are those that are made for no service of AWS."""
 Device = Literal["gpu", "cpu"]
+Architecture = Literal["amd64", "arm64"]
+"""As images name it (opencontainers/image-spec:config.md)."""
 AddonKind = Literal["package", "packages", "settings", "tool", "source"]
 """`package`: one Python package of the add-on's name; `packages`: what it asks for; `source`: what
 a script builds in a stage of its own."""
@@ -65,6 +67,7 @@ class Facts:
     torch_cuda: str | None = None
     transformers: str | None = None
     smp: str | None = None
+    architecture: Architecture = "amd64"
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class Addon:
     user: str | None = None
     needs: tuple[str, ...] = ()  # add-ons that stand below it
     source: SourceBuild | None = None
+    index: str | None = None  # where some of its packages are, by a name that each machine knows
     check: str | None = None  # a command that has to succeed in the image
 
     @property
@@ -272,12 +276,20 @@ def explain_image(image: Image) -> dict[str, Any]:
             "repository": base.repository,
             "tag": base.tag,
             "flavour": base.flavour,
-            "facts": asdict(base.facts),
+            "facts": _explain_facts(base.facts),
             "family": asdict(base.family),
             "carries": dict(base.carries),
         },
         "addons": [_explain_addon(addon) for addon in image.addons],
     }
+
+
+def _explain_facts(facts: Facts) -> dict[str, Any]:
+    """The architecture is said where it is not the one that all images had at first."""
+    values = asdict(facts)
+    if facts.architecture == "amd64":
+        del values["architecture"]
+    return values
 
 
 def _explain_addon(addon: Addon) -> dict[str, Any]:

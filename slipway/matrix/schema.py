@@ -23,7 +23,7 @@ from slipway.matrix.field_types import (
     Text,
     matching,
 )
-from slipway.matrix.model import Platform
+from slipway.matrix.model import Architecture, Platform
 
 
 class Head(Entry):
@@ -79,6 +79,7 @@ class FactsEntry(Entry):
     torch_cuda: Cuda | None = None
     transformers: Exact | None = None
     smp: Exact | None = None
+    architecture: Architecture = "amd64"
 
 
 class FlavourEntry(Entry):

@@ -304,7 +304,8 @@ def disagreements(parsed: ParsedTag, facts: Facts, flavour: str) -> list[tuple[s
     """
     stated = {field.name: getattr(facts, field.name) for field in fields(facts)}
     stated["flavour"] = flavour
-    del stated["torch_cuda"]  # no tag says it: that is why it is stated
+    for fact in ("torch_cuda", "architecture"):
+        del stated[fact]  # no tag says it: that is why it is stated
     differences = []
     for field, value in stated.items():
         tag_value = getattr(parsed, field)

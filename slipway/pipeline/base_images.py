@@ -8,6 +8,7 @@ from collections import defaultdict
 from slipway import engine, local_base
 from slipway.core import SlipwayError
 from slipway.matrix import LOCAL_REGISTRY, Base, image_uri
+from slipway.pipeline.build_requests import foreign_architecture
 from slipway.pipeline.context import PipelineContext
 from slipway.records import base_lock_key
 
@@ -52,6 +53,16 @@ class BaseImages:
 
     def _bring(self, base: Base) -> str:
         context = self._context
+        architecture = base.facts.architecture
+        if not engine.runs_architecture(context.engine, architecture):
+            raise engine.EngineError(
+                f"{base.name} is for {architecture}, and this engine is for "
+                f"{context.engine.architecture} and runs nothing else",
+                where=context.engine.url,
+                cure=f"Use the engine of a machine with {architecture} processors (DOCKER_HOST, or "
+                "a context of Docker), install emulation there (qemu-user-static with "
+                "binfmt-support, as packages of Debian), or build without an engine: --no-engine.",
+            )
         if base.registry is None:
             return local_base.ensure_local_base(
                 context.project,
@@ -68,5 +79,14 @@ class BaseImages:
                 reference,
                 credentials=context.credentials,
                 on_event=context.on_event,
+                architecture=foreign_architecture(context.engine, base),
+            )
+        actual = engine.inspect_image(context.engine, reference).get("Architecture")
+        if actual != architecture:
+            raise SlipwayError(
+                f"this is an image for {actual}, and the facts of {base.name} say {architecture}",
+                where=reference,
+                cure="Correct `architecture` or the tag in versions.yaml; where the engine has the "
+                "tag for another architecture, remove it there.",
             )
         return reference

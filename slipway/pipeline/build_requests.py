@@ -8,7 +8,7 @@ from __future__ import annotations
 from slipway import engine, wheels
 from slipway.core import Project
 from slipway.derive import BuildInputs, added_files, launcher_files, render_dockerfile
-from slipway.matrix import Image
+from slipway.matrix import Base, Image
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import BUILD_ID_LABEL, image_reference
 
@@ -27,6 +27,12 @@ def files_context(project: Project, image: Image) -> tuple[engine.ContextFile, .
         engine.ContextFile(file.context, file.source, file.mode)
         for file in added_files(project, image)
     )
+
+
+def foreign_architecture(machine: engine.Engine, base: Base) -> str:
+    """The architecture of a base where it is not the engine's own, which need not be named."""
+    architecture = base.facts.architecture
+    return "" if architecture == machine.architecture else architecture
 
 
 def build_request(
@@ -51,4 +57,5 @@ def build_request(
         build_args={"BASE_REGISTRY": base.partition(f"/{image.base.repository}:")[0]},
         labels={BUILD_ID_LABEL: inputs.build_id},
         secrets={},
+        architecture=foreign_architecture(context.engine, image.base),
     )

@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     )
     from slipway.records.lock_keys import (
         BUILD,
+        SdistBuild,
         base_lock_key,
         build_requirements,
         python_lock_keys,
-        sdist_build_key,
     )
     from slipway.records.locks import (
         BaseLock,
@@ -85,6 +85,7 @@ __all__ = [
     "RecordedRun",
     "RunLog",
     "RunStep",
+    "SdistBuild",
     "SystemPackage",
     "ToolFile",
     "ToolLock",
@@ -110,7 +111,6 @@ __all__ = [
     "read_run_log",
     "save_image_layers",
     "save_record",
-    "sdist_build_key",
     "start_lock_path",
     "tool_lock_path",
     "wheel_fits",
@@ -137,7 +137,7 @@ __getattr__ = lazy_face(
             "base_lock_path load_locks python_lock_path python_lock_text start_lock_path "
             "tool_lock_path write_base_lock write_python_lock write_tool_lock"
         ),
-        "lock_keys": "BUILD base_lock_key build_requirements python_lock_keys sdist_build_key",
+        "lock_keys": "BUILD SdistBuild base_lock_key build_requirements python_lock_keys",
         "locks": "BaseLock Locks Pin PythonLock ToolFile ToolLock describe_lock_changes",
         "run_logs": "RecordedRun RunLog RunStep read_run_log",
         "wheel_tags": "GLIBC MACHINES pins_of platform_tags wheel_fits",

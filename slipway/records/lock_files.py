@@ -115,6 +115,7 @@ def python_lock_text(lock: PythonLock) -> str:
         f"# add-on: {lock.addon}",
         *(f"# asked: {requirement}" for requirement in lock.asked),
         f"# given: {lock.given}",
+        *([f"# index: {lock.index}"] if lock.index else []),
         "# What the base or an earlier layer of the image brings is not here.",
     ]
     for pin in sorted(lock.pins, key=lambda pin: pin.name):
@@ -141,7 +142,10 @@ def parse_python_lock(key: str, text: str) -> PythonLock:
         pins.append(Pin(name, match["version"], hashes, source=match["source"] is not None))
     asked = tuple(re.findall(r"^# asked: (.+)$", text, re.MULTILINE))
     given = re.search(r"^# given: (\S*)$", text, re.MULTILINE)
-    return PythonLock(key, addon[1], tuple(pins), asked, given[1] if given else "")
+    index = re.search(r"^# index: (\S+)$", text, re.MULTILINE)
+    return PythonLock(
+        key, addon[1], tuple(pins), asked, given[1] if given else "", index[1] if index else ""
+    )
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from slipway.matrix import Addon, Base, Image
+from slipway.matrix import Addon, Architecture, Base, Image
 from slipway.records.locks import BaseLock, Pin, PythonLock
 
 _LONGEST = 100
@@ -25,7 +26,12 @@ def lock_scope(base: Base, base_lock: BaseLock | None) -> str:
     """What closures on this base depend on: the base if its packages are known, else its Python."""
     if base_lock is not None and base_lock.packages is not None:
         return base.name
-    return f"py{base.facts.python.replace('.', '')}"
+    return f"py{base.facts.python.replace('.', '')}{_architecture(base.facts.architecture)}"
+
+
+def _architecture(name: Architecture) -> str:
+    """What tells the locks of an architecture: nothing for the one that most bases have."""
+    return "" if name == "amd64" else f"-{name}"
 
 
 def base_lock_key(base: Base) -> str:
@@ -56,16 +62,23 @@ def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Ad
     return tuple(keys)
 
 
-def sdist_build_key(pin: Pin, python: str) -> str:
-    """The lock of what one sdist builds with on one Python, where `BUILD` is not enough for it."""
-    return f"{BUILD}_{pin.name}-{pin.version}_py{python.replace('.', '')}"
+class SdistBuild(NamedTuple):
+    """An sdist that some image has to build, and for what."""
+
+    pin: Pin
+    python: str
+    architecture: Architecture = "amd64"
+
+    @property
+    def key(self) -> str:
+        """The lock of what it builds with, where `BUILD` is not enough for it."""
+        version = f"py{self.python.replace('.', '')}{_architecture(self.architecture)}"
+        return f"{BUILD}_{self.pin.name}-{self.pin.version}_{version}"
 
 
-def build_requirements(
-    pin: Pin, python: str, closures: Mapping[str, PythonLock]
-) -> PythonLock | None:
-    """What a pin that is an sdist builds with: a lock of its own, else the one for all."""
-    return closures.get(sdist_build_key(pin, python), closures.get(BUILD))
+def build_requirements(build: SdistBuild, closures: Mapping[str, PythonLock]) -> PythonLock | None:
+    """What an sdist builds with: a lock of its own, else the one for all."""
+    return closures.get(build.key, closures.get(BUILD))
 
 
 def _readable(requirement: str) -> str:

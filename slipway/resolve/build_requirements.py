@@ -20,8 +20,16 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from slipway.core import Project, SlipwayError
-from slipway.matrix import Image
-from slipway.records import BUILD, BaseLock, Pin, PythonLock, python_lock_keys, sdist_build_key
+from slipway.matrix import Architecture, Image
+from slipway.records import (
+    BUILD,
+    MACHINES,
+    BaseLock,
+    Pin,
+    PythonLock,
+    SdistBuild,
+    python_lock_keys,
+)
 from slipway.resolve.python_locks import ClosureRequest, LockSetting
 from slipway.wheels import fetch_wheels
 
@@ -33,13 +41,13 @@ _toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) el
 
 def sdists_of(
     images: Iterable[Image], bases: Mapping[str, BaseLock], closures: Mapping[str, PythonLock]
-) -> Iterator[tuple[Pin, str]]:
-    """(pin, Python) of every sdist that some image has to build, each once."""
-    seen: set[tuple[Pin, str]] = set()
+) -> Iterator[SdistBuild]:
+    """Every sdist that some image has to build, each once."""
+    seen: set[SdistBuild] = set()
     for image in images:
         for _, key in python_lock_keys(image, bases.get(image.base.name)):
             for pin in closures[key].pins if key in closures else ():
-                built = (pin, image.base.facts.python)
+                built = SdistBuild(pin, image.base.facts.python, image.base.facts.architecture)
                 if pin.source and built not in seen:
                     seen.add(built)
                     yield built
@@ -87,20 +95,20 @@ def _member(sdist: Path, name: str) -> bytes | None:
 
 
 def sdist_build_want(
-    pin: Pin, python: str, requires: Sequence[str], common: Sequence[Pin]
+    build: SdistBuild, requires: Sequence[str], common: Sequence[Pin]
 ) -> ClosureRequest | None:
     """The lock that an sdist needs of its own; None where `common` has all that it builds with."""
-    asked = tuple(text for text in requires if applies_to(Requirement(text), python))
+    pin, python, architecture = build
+    asked = tuple(t for t in requires if applies_to(Requirement(t), python, architecture))
     present = {pin.name: pin.version for pin in common}
     if all(_is_met(Requirement(text), present) for text in asked):
         return None
-    setting = LockSetting(f"{pin.name} {pin.version} on Python {python}", python, {})
-    return ClosureRequest(
-        sdist_build_key(pin, python), BUILD, ("pip", *asked), (setting,), wheels_only=True
-    )
+    on = f"{pin.name} {pin.version} on Python {python}"
+    setting = LockSetting(on, python, {}, architecture)
+    return ClosureRequest(build.key, BUILD, ("pip", *asked), (setting,), wheels_only=True)
 
 
-def applies_to(requirement: Requirement, python: str) -> bool:
+def applies_to(requirement: Requirement, python: str, architecture: Architecture = "amd64") -> bool:
     """Whether a requirement is one on Linux with this Python, by its marker."""
     environment = {
         "python_version": python,
@@ -108,7 +116,7 @@ def applies_to(requirement: Requirement, python: str) -> bool:
         "platform_system": "Linux",
         "sys_platform": "linux",
         "os_name": "posix",
-        "platform_machine": "x86_64",
+        "platform_machine": MACHINES[architecture],
         "platform_python_implementation": "CPython",
         "implementation_name": "cpython",
     }

@@ -26,7 +26,6 @@ from slipway.records import (
     load_locks,
     python_lock_keys,
     python_lock_path,
-    sdist_build_key,
     tool_lock_path,
     write_base_lock,
     write_inventory,
@@ -127,9 +126,9 @@ def update_locks(
         if want.key in chosen:
             settle(want)
 
-    for pin, version in sdists_of(matrix.images, base_locks, dict(python)):
-        requires = read_build_requires(project, pin, version)
-        own = sdist_build_want(pin, version, requires, python[BUILD_KEY].pins)
+    for build in sdists_of(matrix.images, base_locks, dict(python)):
+        requires = read_build_requires(project, build.pin, build.python)
+        own = sdist_build_want(build, requires, python[BUILD_KEY].pins)
         if own is not None:
             settle(own)
 
@@ -185,9 +184,9 @@ class _BaseInventories:
             return lock
         if not (recorded or self._options.inventory):
             return lock
-        options = self._options
+        options, architecture = self._options, base.facts.architecture
         uri = image_uri(base.registry, options.region, base.repository, base.tag, lock.digest)
-        with open_layered_image(uri.reference, options.credentials) as image:
+        with open_layered_image(uri.reference, options.credentials, architecture) as image:
             now = read_inventory(
                 image,
                 LayerNotes(self._project.cache, self._project.shared),
@@ -227,10 +226,7 @@ def _needed(matrix: Matrix, locks: Locks) -> Locks:
     keys = {BUILD_KEY} | {base_lock_key(base) for base in matrix.bases if base.registry is None}
     for image in matrix.images:
         keys |= {key for _, key in _keys(image, locks.bases)}
-    keys |= {
-        sdist_build_key(pin, version)
-        for pin, version in sdists_of(matrix.images, locks.bases, locks.python)
-    }
+    keys |= {build.key for build in sdists_of(matrix.images, locks.bases, locks.python)}
     return Locks(
         {name: lock for name, lock in locks.bases.items() if name in bases},
         {key: lock for key, lock in locks.python.items() if key in keys},

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from slipway.core import SlipwayError
-from slipway.matrix import Base, Image
+from slipway.matrix import Architecture, Base, Image
 from slipway.records import BUILD, GLIBC, BaseLock, Pin, PythonLock, base_lock_key, python_lock_keys
 from slipway.resolve.base_stubs import stub_is_usable
 from slipway.resolve.uv import NoSolutionError, ResolveRequest
@@ -38,6 +38,7 @@ class LockSetting:
     on: str
     python: str
     present: Mapping[str, str]
+    architecture: Architecture = "amd64"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class ClosureRequest:
     settings: tuple[LockSetting, ...]  # all the bases that share it
     below: str | None = None
     wheels_only: bool = False  # nothing of it may have to be built
+    index: str = ""  # one of its own, by name, beside pip's
 
 
 def present_on(base: Base, lock: BaseLock | None) -> dict[str, str]:
@@ -64,7 +66,7 @@ def present_on(base: Base, lock: BaseLock | None) -> dict[str, str]:
 def base_want(base: Base) -> ClosureRequest:
     """The closure that a base of our own is made of: the CPU build of its torch, and numpy."""
     asked = ("numpy", f"torch=={base.facts.torch}+cpu")
-    setting = LockSetting(base.name, base.facts.python, {})
+    setting = LockSetting(base.name, base.facts.python, {}, base.facts.architecture)
     return ClosureRequest(base_lock_key(base), "torch", asked, (setting,))
 
 
@@ -90,11 +92,14 @@ def addon_wants(
                 for name, version in present_on(image.base, base_lock).items()
                 if name not in {canonicalize_name(moved) for moved in may_move}
             }
-            setting = LockSetting(image.base.name, image.base.facts.python, present)
+            facts = image.base.facts
+            setting = LockSetting(image.base.name, facts.python, present, facts.architecture)
             shared = wants[key].settings if key in wants else ()
             if all(known.present != setting.present for known in shared):
                 shared = (*shared, setting)
-            wants[key] = ClosureRequest(key, addon.name, addon.requirements, shared, below)
+            wants[key] = ClosureRequest(
+                key, addon.name, addon.requirements, shared, below, index=addon.index or ""
+            )
             below = key
     return tuple(sorted(wants.values(), key=lambda want: (want.key.count("_"), want.key)))
 
@@ -114,7 +119,11 @@ def update_closure(
     old = done.get(want.key)
     below = done[want.below].pins if want.below else ()
     given = _given(want, below)
-    if old and not upgrade and (old.addon, old.asked, old.given) == (want.addon, want.asked, given):
+    same = old and (old.addon, old.asked, old.given, old.index) == (
+        *(want.addon, want.asked),
+        *(given, want.index),
+    )
+    if old and same and not upgrade:
         return old
     before = old.pins if old and not upgrade else ()
     resolved: dict[str, Pin] = {}
@@ -124,11 +133,12 @@ def update_closure(
         question = ResolveRequest(
             want.asked,
             setting.python,
-            "amd64",
+            setting.architecture,
             present,
             preferred,
             setting.on,
             (":all:",) if want.wheels_only else (),
+            index=want.index,
         )
         for pin in resolve_with_wheels(resolver, question):
             if resolved.setdefault(pin.name, pin) != pin:
@@ -139,7 +149,7 @@ def update_closure(
                     "has it), and it gets closures of its own.",
                 )
     pins = tuple(sorted(resolved.values(), key=lambda pin: pin.name))
-    return PythonLock(want.key, want.addon, pins, want.asked, given)
+    return PythonLock(want.key, want.addon, pins, want.asked, given, want.index)
 
 
 def resolve_with_wheels(resolver: Resolves, question: ResolveRequest) -> tuple[Pin, ...]:
@@ -165,10 +175,15 @@ def resolve_with_wheels(resolver: Resolves, question: ResolveRequest) -> tuple[P
 
 def _given(want: ClosureRequest, below: tuple[Pin, ...]) -> str:
     """Hash over everything but the requirements that decides a closure."""
-    settings = sorted([s.python, *_versions(s.present)] for s in want.settings)
+    settings = sorted([*_runs_on(s), *_versions(s.present)] for s in want.settings)
     lower = _versions({pin.name: pin.version for pin in below})
     content = json.dumps([GLIBC, _RULE, settings, lower], separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _runs_on(setting: LockSetting) -> list[str]:
+    other = [] if setting.architecture == "amd64" else [setting.architecture]
+    return [setting.python, *other]
 
 
 def _versions(packages: Mapping[str, str]) -> list[str]:

@@ -14,6 +14,7 @@ from slipway.core import SlipwayError
 from slipway.records import GLIBC, MACHINES, Pin, pins_of
 from slipway.resolve.base_stubs import STUB_PATTERN, is_stub, without_label, write_stubs
 from slipway.resolve.pip_settings import PipSettings, host_uv_environment
+from slipway.wheels import index_url
 
 _NAME = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
 _NETWORK = (
@@ -37,6 +38,7 @@ class ResolveRequest:
     on: str = ""  # the base, for messages
     wheels_only: tuple[str, ...] = ()  # packages of which no sdist will do; ":all:" is every one
     closure: bool = True  # False: only what is asked for, without its dependencies
+    index: str = ""  # one by its name in versions.yaml, asked before pip's own
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Resolver:
         environment = host_uv_environment(self.settings)
         links = [*self.settings.find_links, str(stubs)]
         environment["UV_FIND_LINKS"] = ",".join(links)
+        if question.index:
+            environment["UV_INDEX"] = " ".join(
+                filter(None, (index_url(question.index), environment.get("UV_INDEX", "")))
+            )
         environment["UV_CACHE_DIR"] = str(self.cache)
         command = [str(uv_binary()), "pip", "compile", "--quiet", "--no-config"]
         command += ["--format", "pylock.toml", "--output-file", str(answer)]

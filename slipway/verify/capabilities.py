@@ -33,6 +33,9 @@ def capabilities_of(image: Image) -> tuple[Capability, ...]:
         version = addon.version or ("(version of the base)" if addon.action == "keep" else "")
         because = f"add-on {' '.join(filter(None, (addon.name, version)))}: {addon.action}"
         capabilities.append(Capability(addon.name, because, own_checks=False))
+        if facts.device == "gpu" and image.base.family.cuda_home:
+            because = f"{addon.name} with the toolkit in {image.base.family.cuda_home}"
+            capabilities.append(Capability(f"{addon.name}-gpu", because, own_checks=False))
         if addon.mismatch_env:
             because = f"CUDA toolkit {facts.cuda} is not torch's {facts.torch_cuda}"
             name = f"{addon.name}-cuda-mismatch"

@@ -18,6 +18,7 @@ from slipway.records import (
     Locks,
     Pin,
     PythonLock,
+    SdistBuild,
     build_requirements,
     python_lock_keys,
     python_lock_text,
@@ -27,8 +28,6 @@ from slipway.wheels.source_inputs import fetch_source_input
 from slipway.wheels.tool_wheels import fetch_tool
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels
-
-ARCHITECTURE = "amd64"
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ def make_image_context(
     """
     files: list[ContextFile] = []
     project, image, locks = request.project, request.image, request.locks
+    architecture = image.base.facts.architecture
     if request.keys:
         closures = [
             _locked(locks, key, f"{addon.name} of {image.name}") for addon, key in request.keys
@@ -75,7 +75,7 @@ def make_image_context(
         if image.addon(tool.name):
             if tool.name not in locks.tools:
                 raise _not_locked(tool.name)
-            path = fetch_tool(project, tool, locks.tools[tool.name], ARCHITECTURE, on_event)
+            path = fetch_tool(project, tool, locks.tools[tool.name], architecture, on_event)
             files.append(ContextFile(f"tools/{tool.name}", path, 0o755))
     for addon in image.addons:
         if addon.source:
@@ -124,13 +124,18 @@ def _kept_by_base(request: ContextRequest, closures: Sequence[PythonLock]) -> fr
 def _builder(request: ContextRequest, on_event: OnEvent) -> WheelBuilder:
     project, image, locks = request.project, request.image, request.locks
     recipe = _locked(locks, BUILD, "what builds wheels")
-    python = image.base.facts.python
+    facts = image.base.facts
     own = {
         pin: closure
         for _, key in request.keys
         for pin in locks.python[key].pins
         if pin.source
-        and (closure := build_requirements(pin, python, locks.python)) is not None
+        and (
+            closure := build_requirements(
+                SdistBuild(pin, facts.python, facts.architecture), locks.python
+            )
+        )
+        is not None
         and closure is not recipe
     }
     return WheelBuilder(
@@ -138,9 +143,9 @@ def _builder(request: ContextRequest, on_event: OnEvent) -> WheelBuilder:
         request.engine,
         request.base,
         image.base.family.python,
-        python,
-        ARCHITECTURE,
-        tools_of(fetch_wheels(project, recipe.pins, python, ARCHITECTURE, on_event)),
+        facts.python,
+        facts.architecture,
+        tools_of(fetch_wheels(project, recipe.pins, facts.python, facts.architecture, on_event)),
         recipe,
         own,
     )
@@ -155,7 +160,7 @@ def _addon_files(
 ) -> list[ContextFile]:
     folder = f"python/{lock.addon}"
     wanted = [pin for pin in lock.pins if pin.name not in kept]
-    pins, wheels = with_wheels(project, builder, wanted, on_event)
+    pins, wheels = with_wheels(project, builder, wanted, on_event, lock.index)
     pins += [pin for pin in lock.pins if pin.name in kept]  # named, so that the log says `kept`
     text = python_lock_text(dataclasses.replace(lock, pins=tuple(pins)))
     pip = next(tool for tool in builder.tools if tool.name.startswith("pip-"))
@@ -168,14 +173,18 @@ def _addon_files(
 
 
 def with_wheels(
-    project: Project, builder: WheelBuilder, pins: Sequence[Pin], on_event: OnEvent = silent
+    project: Project,
+    builder: WheelBuilder,
+    pins: Sequence[Pin],
+    on_event: OnEvent = silent,
+    index: str = "",
 ) -> tuple[list[Pin], list[Path]]:
     """The wheel of every pin; a pin that has only an sdist becomes a pin of the wheel built here.
 
     The sdist is what the lock vouches for; the built wheel's hash then holds from here to the
     installation.
     """
-    files = fetch_wheels(project, pins, builder.python, builder.arch, on_event)
+    files = fetch_wheels(project, pins, builder.python, builder.arch, on_event, index)
     final, wheels = [], []
     for pin, file in zip(pins, files, strict=True):
         if pin.source:

@@ -62,7 +62,7 @@ unreached = UnreachedError()
 class IndexSource:
     """Where the host's pip gets its files from."""
 
-    def __init__(self, python: str, platforms: list[str]) -> None:
+    def __init__(self, python: str, platforms: list[str], indexes: list[str]) -> None:
         """Raises ImportError, AttributeError or TypeError where this pip is built otherwise."""
         from pip._internal.cli.cmdoptions import make_target_python
         from pip._internal.commands import create_command
@@ -71,6 +71,8 @@ class IndexSource:
         arguments = ["--no-cache-dir", "--python-version", python, "--implementation", "cp", "x"]
         for platform in platforms:
             arguments += ["--platform", platform]
+        for index in indexes:
+            arguments += ["--extra-index-url", index]
         options, _ = command.parse_args(arguments)
         self.session = command._build_session(options)
         self.finder = command._build_package_finder(
@@ -157,7 +159,9 @@ def main() -> None:
     def one(wanted: dict[str, Any]) -> None:
         try:
             if not hasattr(sources, "mine"):
-                sources.mine = IndexSource(request["python"], request["platforms"])
+                sources.mine = IndexSource(
+                    request["python"], request["platforms"], request["indexes"]
+                )
             fetch_files(sources.mine, wanted, folder)
         except (RequestException, OSError) as error:
             print_line(

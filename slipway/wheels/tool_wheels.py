@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 from slipway.core import OnEvent, Project, SlipwayError, sha256_file, silent, write_atomic
-from slipway.matrix import Tool
+from slipway.matrix import Architecture, Tool
 from slipway.records import Pin, ToolLock
 from slipway.wheels.wheelhouse import fetch_wheels
 
-ARCHITECTURES = ("amd64", "arm64")
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
 TOOL_PYTHON = "3.12"  # a tool's wheel is for no Python in particular; pip wants one named
 
 
 def fetch_tool(
-    project: Project, tool: Tool, lock: ToolLock, arch: str = "amd64", on_event: OnEvent = silent
+    project: Project,
+    tool: Tool,
+    lock: ToolLock,
+    arch: Architecture = "amd64",
+    on_event: OnEvent = silent,
 ) -> Path:
     """The locked binary on disk, verified; fetched or taken out again where it is not whole.
 

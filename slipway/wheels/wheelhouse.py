@@ -28,6 +28,7 @@ from slipway.core import (
 )
 from slipway.matrix import Base
 from slipway.records import Pin, platform_tags
+from slipway.wheels.named_indexes import index_url
 
 SHARED_KIND = "wheels"
 _TASK = "fetch wheels"
@@ -63,12 +64,14 @@ def fetch_wheels(
     python: str,
     arch: str = "amd64",
     on_event: OnEvent = silent,
+    index: str = "",
 ) -> list[Path]:
     """The pinned files (wheels, and sdists of pins with `source`), in the order of `pins`.
 
     What is here, or what another machine shares, is verified and used; the rest is fetched,
     verified and kept. Safe for several processes at once. Raises NotOfferedError, or SlipwayError
-    for an index that does not answer and for a file that is not what the lock says.
+    for an index that does not answer and for a file that is not what the lock says. `index` is one
+    by its name in versions.yaml, asked beside pip's own.
     """
     wanted = list(pins)
     paths = {pin: cached_wheels(project, pin) for pin in wanted}
@@ -88,7 +91,7 @@ def fetch_wheels(
             _sweep(wheel_folder(project))
             on_event(Event("start", _TASK, text=f"{len(missing)} files", total=len(missing)))
             try:
-                fetched = _fetch(project, missing, python, arch, on_event)
+                fetched = _fetch(project, missing, (python, arch, index), on_event)
             except SlipwayError as error:
                 on_event(Event("failed", _TASK, text=error.what))
                 raise
@@ -116,12 +119,14 @@ def _copy_shared(project: Project, shared: SharedParts, pin: Pin) -> Path | None
 
 
 def _fetch(
-    project: Project, pins: Sequence[Pin], python: str, arch: str, on_event: OnEvent
+    project: Project, pins: Sequence[Pin], wanted_for: tuple[str, str, str], on_event: OnEvent
 ) -> dict[Pin, Path]:
+    python, arch, index = wanted_for
     request = {
         "folder": str(wheel_folder(project)),
         "python": python,
         "platforms": platform_tags(arch),
+        "indexes": [index_url(index)] if index else [],
         "wanted": [
             {
                 "name": pin.name,

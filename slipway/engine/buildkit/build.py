@@ -53,6 +53,7 @@ class BuildRequest:
     network: Literal["none", "host", "default"] = "none"
     pull: bool = False
     target: str | None = None
+    architecture: str = ""  # of the base; the engine's own where it is not said
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ def _query(engine: Engine, request: BuildRequest, session: str) -> str:
     ]
     if request.pull:
         params.append(("pull", "1"))
+    if request.architecture:
+        params.append(("platform", f"linux/{request.architecture}"))
     if request.target is not None:
         params.append(("target", request.target))
     return urlencode(params)

@@ -25,7 +25,7 @@ from slipway.matrix.field_types import (
     release_or,
     single_lines,
 )
-from slipway.matrix.model import Platform
+from slipway.matrix.model import Architecture, Platform
 
 
 class ReplaceEntry(Entry):
@@ -67,6 +67,7 @@ class OnlyEntry(Entry):
     bases: list[Text] = []
     families: list[Text] = []
     device: Literal["gpu", "cpu"] | None = None
+    architecture: Architecture | None = None
     torch: Specifier = ""
     python: Specifier = ""
 
@@ -97,6 +98,7 @@ class AddonEntry(Entry):
     tag: Annotated[str, matching("^[a-z]{1,16}$")] | None = None
     requires: list[Annotated[str, AfterValidator(checked_requirement)]] = []
     requirements: RepositoryPath | None = None
+    index: Annotated[str, matching("^[a-z][a-z0-9-]{0,39}$")] | None = None
     labels: Annotated[dict[str, str], AfterValidator(_labels)] = {}
     files: list[FilesEntry] = []
     source: SourceEntry | None = None

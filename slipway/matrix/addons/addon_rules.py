@@ -78,6 +78,11 @@ def _without_version(source: MatrixEntries, name: str, addon: AddonEntry) -> Non
         what = f"{name} adds nothing"
         cure = "state `version`, `requires`, `files`, `env`, `labels` or another of its keys"
         source.problems.append(Problem(key_path, what, cure))
+    if addon.index and not (addon.requires or addon.requirements):
+        what = f"{name} has an `index`, and no packages"
+        source.problems.append(
+            Problem((*key_path, "index"), what, "state `requires`, or remove it")
+        )
     carried = any(name in series.carries for series in source.bases.values())
     if addon.with_ or addon.replace_below or carried:
         what = f"{name} has no `version`, and nothing that is kept or replaced is without one"

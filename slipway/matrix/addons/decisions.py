@@ -38,8 +38,8 @@ def decide_addon(
     decided = _decided(name, entry, base, choice)
     if decided is None:
         return None
-    if entry.check or entry.needs:
-        decided = replace(decided, check=entry.check, needs=tuple(entry.needs))
+    if entry.check or entry.needs or entry.index:
+        decided = replace(decided, check=entry.check, needs=tuple(entry.needs), index=entry.index)
     if entry.on_cuda_mismatch and base.cuda_mismatch:
         decided = replace(decided, mismatch_env=MappingProxyType(dict(entry.on_cuda_mismatch.env)))
     return decided
@@ -96,6 +96,7 @@ def is_for(only: OnlyEntry | None, image: str, group: str, base: Base) -> bool:
     return (
         all(not globs or any(fnmatchcase(name, glob) for glob in globs) for name, globs in names)
         and only.device in (None, base.facts.device)
+        and only.architecture in (None, base.facts.architecture)
         and _specifier(only.torch).contains(base.facts.torch, prereleases=True)
         and _specifier(only.python).contains(base.facts.python)
     )

@@ -28,7 +28,7 @@ from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, StageResult, im
 from slipway.pipeline.recording import note_appended_layers
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets import prepare_image_repository
-from slipway.records import BuildRecord, ExportRecord, ImageRecord, PushRecord
+from slipway.records import MACHINES, BuildRecord, ExportRecord, ImageRecord, PushRecord
 from slipway.wheels import ContextRequest, make_image_context
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str
         ),
         labels={BUILD_ID_LABEL: inputs.build_id},
         python=image.base.facts.python,
+        machine=MACHINES[image.base.facts.architecture],
         cache=checkout.project.cache,
         packages=packages,
         shared=checkout.project.shared,

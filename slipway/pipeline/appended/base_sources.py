@@ -44,7 +44,7 @@ class BaseSources:
         """The base; `recipe` is what the build id counts of it. Raises SlipwayError."""
         if base.name not in self._open:
             image = self._stack.enter_context(
-                open_layered_image(self._uri(base), self._credentials)
+                open_layered_image(self._uri(base), self._credentials, base.facts.architecture)
             )
             self._check(base, recipe, image)
             self._open[base.name] = image
@@ -68,6 +68,14 @@ class BaseSources:
         return image_uri(base.registry, self._region, base.repository, base.tag, digest).reference
 
     def _check(self, base: Base, recipe: str, image: LayeredImage) -> None:
+        actual, stated = image.config.get("architecture"), base.facts.architecture
+        if actual != stated:
+            raise SlipwayError(
+                f"this is an image for {actual or 'no architecture that it names'}, and the facts "
+                f"of {base.name} say {stated}",
+                where=image.where,
+                cure="Correct `architecture` or the tag in versions.yaml.",
+            )
         digest = self._digest(base)
         if base.registry is None:
             labels = (image.config.get("config") or {}).get("Labels") or {}

@@ -62,6 +62,7 @@ def put_oci_image(
     seed: str = "oci",
     layer_type: str = GZIP_LAYER,
     layer: bytes = b"",
+    architecture: str = "amd64",
 ) -> Manifest:
     """An image as BuildKit and containerd write it: OCI manifest, OCI configuration.
 
@@ -69,7 +70,7 @@ def put_oci_image(
     """
     layer = layer or layer_tar(seed)
     config = {
-        "architecture": "amd64",
+        "architecture": architecture,
         "os": "linux",
         "config": {"Cmd": ["/nothing"], "Labels": {"seed": seed}},
         "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},

@@ -19,6 +19,7 @@ from slipway.verify.image_checks import VerifyReport
 from tests.support.verify_images import (
     BASE_PACKAGES,
     GPU,
+    NVCC_WITHOUT_HEADERS,
     TRAIN,
     Case,
     make_case,
@@ -230,6 +231,16 @@ def test_a_gpu_image_for_a_cluster_passes_and_says_how_much_was_not_run(
     assert report.failures == ()
     assert report.deselected_gpu == 2
     assert "2 NOT run: they need a GPU" in events[-1].text
+
+
+def test_headers_that_a_toolkit_lacks_are_all_named(engine: Engine, tmp_path: Path) -> None:
+    case = make_case(engine, CHECKOUT, tmp_path, GPU)
+    files = {"/usr/local/cuda/bin/nvcc": NVCC_WITHOUT_HEADERS}
+    reference = make_image(engine, case, "headers", files=files)
+    request = request_of(case, reference, "fused_adam")
+    report = verify_image(case.project, engine, request, log=tmp_path / "verify.log")
+    (failure,) = report.failures
+    assert "/usr/local/cuda lacks cusparse.h, cublas/v2.h: " in failure
 
 
 def test_an_image_that_is_not_there_is_said(engine: Engine, case: Case, tmp_path: Path) -> None:

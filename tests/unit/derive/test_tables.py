@@ -188,6 +188,7 @@ def test_a_ci_matrix_has_one_job_an_image(matrix: Matrix) -> None:
         "base": "smp-2.5-sagemaker-gpu",
         "platform": "hyperpod",
         "device": "gpu",
+        "architecture": "amd64",
         "repository": "smp",
     }
 

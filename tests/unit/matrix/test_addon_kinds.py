@@ -111,6 +111,8 @@ def test_labels_stand_beside_ours(tmp_path: Path) -> None:
         ("    env: {A: b}\n    only: {torch: two}\n", "'two' names no versions"),
         ("    env: {A: b}\n    only: {grups: [x]}\n", "unknown key 'grups' (did you mean groups"),
         ("    env: {A: b}\n    with: {c: 1.0.0}\n", "ours has no `version`"),
+        ("    env: {A: b}\n    index: team\n", "ours has an `index`, and no packages"),
+        ("    requires: [a]\n    index: 'https://a.invalid'\n", "addons.ours.index is"),
     ],
 )
 def test_a_mistake_is_said_where_it_is(tmp_path: Path, text: str, what: str) -> None:

@@ -116,7 +116,7 @@ def test_the_real_matrix_gives_no_uri_in_a_region_that_no_source_lists() -> None
     matrix = load_matrix(ROOT / "versions.yaml")
     regions = {base.series: len(base.registry.accounts) for base in matrix.bases if base.registry}
     expected = {f"pytorch-2.{minor}": 45 for minor in range(9, 14)}
-    expected |= {"pytorch-2.8": 39, "pytorch-2.7": 38, "pytorch-2.6": 38}
+    expected |= {"pytorch-2.8": 39, "pytorch-2.7": 38, "pytorch-2.6": 38, "pytorch-2.7-arm64": 0}
     expected |= {f"huggingface-{v}": 31 for v in ("1.13", "2.0", "2.1", "2.5", "2.7", "2.8", "2.9")}
     expected |= {f"smp-2.{minor}": 17 for minor in range(2, 6)}
     assert regions == expected

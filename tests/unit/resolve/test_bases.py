@@ -75,15 +75,16 @@ def test_the_packages_of_another_digest_are_not_those_of_this_one() -> None:
 
 @pytest.mark.parametrize(
     ("config", "named"),
-    [({"architecture": "arm64"}, "arm64"), ({"architecture": ""}, "no stated"), ({}, "no stated")],
+    [({"architecture": "arm64"}, "arm64"), ({"architecture": ""}, "no archi"), ({}, "no archi")],
 )
 def test_a_base_of_another_architecture_gets_no_digest_and_the_reason_says_so(
     config: dict[str, str], named: str
 ) -> None:
     with pytest.raises(SlipwayError) as caught:
-        require_architecture(config)
+        require_architecture(config, "amd64")
     assert unresolved_reason(caught.value).startswith(f"its image is for {named}")
-    require_architecture({"architecture": "amd64"})
+    require_architecture({"architecture": "amd64"}, "amd64")
+    require_architecture({"architecture": "arm64"}, "arm64")
 
 
 def test_only_what_builds_depend_on_is_kept_of_a_configuration() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slipway.core import SlipwayError
-from slipway.records import BUILD, Pin
+from slipway.records import BUILD, Pin, SdistBuild
 from slipway.resolve.build_requirements import build_requires, sdist_build_want
 from slipway.resolve.python_locks import resolve_with_wheels
 from slipway.resolve.uv import NoSolutionError, ResolveRequest
@@ -79,7 +79,7 @@ def test_metadata_that_cannot_be_read_is_said(tmp_path: Path, text: str) -> None
 def test_an_sdist_has_a_lock_of_its_own_where_the_common_one_is_not_enough(
     requires: tuple[str, ...], asked: tuple[str, ...] | None
 ) -> None:
-    want = sdist_build_want(PIN, "3.9", requires, COMMON)
+    want = sdist_build_want(SdistBuild(PIN, "3.9"), requires, COMMON)
     if asked is None:
         assert want is None
         return
