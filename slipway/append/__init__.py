@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from slipway.append.base_contents import packages_of_base
     from slipway.append.build_steps import NeedsEngineError
     from slipway.append.delivery import DeliveryResult, deliver_appended
+    from slipway.append.installation import installed_versions
     from slipway.append.layer_blobs import LayerBlob
     from slipway.append.layout_folder import write_layout
     from slipway.append.stored_blobs import AppendedBlobs
@@ -30,6 +31,7 @@ __all__ = [
     "NeedsEngineError",
     "append_image",
     "deliver_appended",
+    "installed_versions",
     "packages_of_base",
     "write_layout",
 ]
@@ -43,6 +45,7 @@ __getattr__ = lazy_face(
         "build_steps": "NeedsEngineError",
         "delivery": "DeliveryResult deliver_appended",
         "layer_blobs": "LayerBlob",
+        "installation": "installed_versions",
         "layout_folder": "write_layout",
         "stored_blobs": "AppendedBlobs",
     },

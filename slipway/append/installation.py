@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import posixpath
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,25 @@ def load_installer(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def installed_versions(
+    dockerfile: str, script: Path, pins: Mapping[str, str], base: Mapping[str, str]
+) -> dict[str, str]:
+    """The Python distributions of an image: those of its base, and what its add-ons put there.
+
+    `script`: the installer; `pins`: the requirement file of each add-on; `base`: canonical name ->
+    version. Nothing is run and no wheel is read: the installer's own rules say what it installs.
+    """
+    installer: Any = load_installer(script)
+    versions = dict(base)
+    for command in re.findall(r'\["[^\]]*/install_addons\.py"[^\]]*\]', dockerfile):
+        options = installer.parse_arguments(json.loads(command)[3:])
+        text = pins[options.addon]
+        movable = installer.movable_names(options, text)
+        for pin in installer.chosen(installer.read_pins(text), dict(versions), movable):
+            versions[pin.name] = pin.version
+    return versions
 
 
 def marker_environment(python: str, machine: str) -> dict[str, str]:

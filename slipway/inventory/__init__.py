@@ -13,6 +13,12 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.inventory.advisories import Advisory, read_advisories
+    from slipway.inventory.bill_of_materials import (
+        SPDX_TYPE,
+        BilledImage,
+        read_bill,
+        write_bill,
+    )
     from slipway.inventory.differences import ImageDifference, compare_inventories
     from slipway.inventory.image_inventory import read_inventory, run_settings
     from slipway.inventory.layered_image import BlobReader, LayeredImage, open_layered_image
@@ -31,7 +37,9 @@ if TYPE_CHECKING:
 __all__ = [
     "FOLDER",
     "LINK",
+    "SPDX_TYPE",
     "Advisory",
+    "BilledImage",
     "BlobReader",
     "ImageDifference",
     "LayerNotes",
@@ -42,15 +50,18 @@ __all__ = [
     "distributions_in",
     "open_layered_image",
     "read_advisories",
+    "read_bill",
     "read_inventory",
     "read_metadata_files",
     "run_settings",
+    "write_bill",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "advisories": "Advisory read_advisories",
+        "bill_of_materials": "BilledImage SPDX_TYPE read_bill write_bill",
         "differences": "ImageDifference compare_inventories",
         "image_inventory": "read_inventory run_settings",
         "layered_image": "BlobReader LayeredImage open_layered_image",

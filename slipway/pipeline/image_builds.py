@@ -88,6 +88,7 @@ def _build_run(
             return
         if shared is not None:
             run.record = take_shared_image(context, run.image, inputs, shared)
+            run.taken = True
             detail = f", taken from {shared.by_digest}"
         else:
             run.record = ImageRecord(built=_build(context, run.image, inputs, bases))

@@ -41,13 +41,15 @@ class ImageRun:
     """One image on its way: handed from stage to stage, each of which adds its result.
 
     `record` is what the plan has read; a stage that makes something replaces it here and on disk.
-    Only one run works in a checkout at a time, so nobody else changes it meanwhile.
+    Only one run works in a checkout at a time, so nobody else changes it meanwhile. `taken`: the
+    build is another machine's, from the target.
     """
 
     image: Image
     record: ImageRecord
     steps: list[StageResult] = field(default_factory=list)
     failure: SlipwayError | None = None
+    taken: bool = False
 
     @property
     def built(self) -> BuildRecord:

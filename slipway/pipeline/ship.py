@@ -179,8 +179,9 @@ def finish_run(
                 pushed = stages.push_stage(context, run, settings, there)
         if "sqsh" in request.stages:
             run.steps.append(stages.export_stage(context, run, settings, force=request.force))
-        if pushed:
+        if pushed and there:
             run.steps.append(pushed)
+            run.steps.append(stages.document_stage(context, bases, run, there))
         if there and settings.soci:
             asked = SociRequest(context.matrix, there.target, context.region)
             run.steps.append(
@@ -208,4 +209,5 @@ def _take_the_first(context: PipelineContext, run: ImageRun, target: Target) -> 
         )
     inputs = BuildInputs(**built.inputs)
     run.record = take_shared_image(context, image, inputs, shared[image.name])
+    run.taken = True
     run.save(context.project)

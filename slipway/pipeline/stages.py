@@ -6,14 +6,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway import registry, sqsh, squashfs, verify
+from slipway import engine, registry, sqsh, squashfs, verify
 from slipway.core import CredentialsFor, OnEvent, SlipwayError, human_bytes
 from slipway.matrix import image_tag, repository_name
 from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
-from slipway.pipeline.targets import TargetImages, prepare_image_repository
+from slipway.pipeline.targets import (
+    DocumentSources,
+    TargetImages,
+    attach_documents,
+    prepare_image_repository,
+)
 from slipway.records import ExportRecord, PushRecord, VerifyRecord
 
 if TYPE_CHECKING:
@@ -157,3 +162,24 @@ def push_stage(
     )
     run.save(context.project, pushed={**run.record.pushed, target.name: new})
     return StageResult("push", not result.already, new.seconds, f"{new.uri}@{new.digest}")
+
+
+def document_stage(
+    context: PipelineContext, bases: BaseImages, run: ImageRun, there: TargetImages
+) -> StageResult:
+    """Put the bill of materials and the build's record beside the pushed image."""
+    pushed = run.record.pushed[there.target.name]
+    if pushed.documented:
+        return StageResult("bill", False, 0.0, f"beside {pushed.by_digest}")
+    image = run.image
+    facts = engine.inspect_image(context.engine, bases.ensure(image.base))
+    sources = DocumentSources(
+        context.project,
+        context.matrix,
+        context.locks,
+        context.credentials,
+        context.on_event,
+        base_layers=len(facts["RootFS"]["Layers"]),
+        log=None if run.taken else context.project.logs / f"build-{image.name}.log",
+    )
+    return attach_documents(sources, run, there.target)

@@ -46,7 +46,7 @@ class ExportRecord:
 
 @dataclass(frozen=True)
 class PushRecord:
-    """A finished push to one target."""
+    """A finished push to one target. `documented`: its bill of materials is beside it."""
 
     image_id: str
     uri: str
@@ -54,6 +54,12 @@ class PushRecord:
     media_type: str
     size: int
     seconds: float
+    documented: bool = False
+
+    @property
+    def by_digest(self) -> str:
+        """host/repository@digest."""
+        return f"{self.uri.rpartition(':')[0]}@{self.digest}"
 
 
 @dataclass(frozen=True)

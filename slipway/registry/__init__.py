@@ -20,7 +20,16 @@ if TYPE_CHECKING:
         deliver_blobs,
     )
     from slipway.registry.distribution.image_copy import CopyResult, copy_image
-    from slipway.registry.distribution.referrers import put_referrer
+    from slipway.registry.distribution.referrers import (
+        Artefact,
+        ArtefactFile,
+        StoredArtefact,
+        list_artefacts,
+        put_artefacts,
+        put_referrer,
+        read_artefact_file,
+        referrers_tag,
+    )
     from slipway.registry.distribution.registry_client import RegistryClient, find_manifest
     from slipway.registry.distribution.retry import RetryPolicy
     from slipway.registry.ecr import (
@@ -85,6 +94,8 @@ __all__ = [
     "OCI_MANIFEST",
     "AliasChange",
     "AliasMove",
+    "Artefact",
+    "ArtefactFile",
     "Author",
     "BlobTransfer",
     "CopyResult",
@@ -103,6 +114,7 @@ __all__ = [
     "Repository",
     "RepositoryMissingError",
     "RetryPolicy",
+    "StoredArtefact",
     "Target",
     "ThrottledError",
     "WrongAccountError",
@@ -122,6 +134,7 @@ __all__ = [
     "find_ecr_target",
     "find_manifest",
     "is_digest",
+    "list_artefacts",
     "local_registry_status",
     "media_type_of",
     "parse_config",
@@ -131,7 +144,10 @@ __all__ = [
     "promoted_digests",
     "pull_statements",
     "push_image",
+    "put_artefacts",
     "put_referrer",
+    "read_artefact_file",
+    "referrers_tag",
     "remove_images",
     "rollback_alias",
     "start_local_registry",
@@ -146,7 +162,10 @@ __getattr__ = lazy_face(
             "BlobTransfer FileBlob MemoryBlob RegistryBlob Repository deliver_blobs"
         ),
         "distribution.image_copy": "CopyResult copy_image",
-        "distribution.referrers": "put_referrer",
+        "distribution.referrers": (
+            "Artefact ArtefactFile StoredArtefact list_artefacts put_artefacts put_referrer "
+            "read_artefact_file referrers_tag"
+        ),
         "distribution.registry_client": "RegistryClient find_manifest",
         "distribution.retry": "RetryPolicy",
         "ecr": "aws_errors caller_account connect_aws find_aws_credentials pull_statements",

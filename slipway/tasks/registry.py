@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -56,14 +57,18 @@ def registry_list(
         **REGION,
         **TARGET,
         "name": "image, whose current build is meant, or NAME@DIGEST",
+        "output": "folder for the files beside it: bill of materials, cell, checks, build log",
     },
 )
 def registry_show(
-    c: Context, name: str, region: str = "", target: str = "", json: bool = False
+    c: Context, name: str, region: str = "", target: str = "", output: str = "", json: bool = False
 ) -> None:
-    """One image in the target: its digest and size, the aliases that name it, their journals."""
+    """One image in the target: digest, size, what is beside it, the aliases that name it."""
     image = pipeline.show_target_image(
-        ROOT, pipeline.Settings.of(c.config, region=region, target=target), name
+        ROOT,
+        pipeline.Settings.of(c.config, region=region, target=target),
+        name,
+        Path(output) if output else None,
     )
     if json:
         print_json(asdict(image))
@@ -76,6 +81,10 @@ def registry_show(
         ("created", image.created),
         ("build id", image.build_id),
     ]
+    for artefact in image.artefacts:
+        files = ", ".join(file.title for file in artefact.files)
+        text = f"{artefact.kind} {artefact.digest[:19]}, {human_bytes(artefact.size)}: {files}"
+        rows.append(("beside it", text.removesuffix(": ")))
     for alias, digest in image.aliases.items():
         names = "this image" if digest == image.digest else digest or "nothing yet"
         rows.append((f"alias {alias}", names))

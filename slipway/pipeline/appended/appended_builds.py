@@ -27,7 +27,11 @@ from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, StageResult, image_reference
 from slipway.pipeline.recording import note_appended_layers
 from slipway.pipeline.settings import Settings
-from slipway.pipeline.targets import prepare_image_repository
+from slipway.pipeline.targets import (
+    DocumentSources,
+    attach_documents,
+    prepare_image_repository,
+)
 from slipway.records import MACHINES, BuildRecord, ExportRecord, ImageRecord, PushRecord
 from slipway.wheels import ContextRequest, make_image_context
 
@@ -174,6 +178,25 @@ def deliver_stage(
     run.save(context.checkout.project, pushed={**run.record.pushed, target.name: new})
     sent = f", {human_bytes(result.sent)} sent" if not result.already else ""
     return StageResult("push", not result.already, result.seconds, f"{new.uri}@{new.digest}{sent}")
+
+
+def document_appended(
+    context: AppendContext, run: ImageRun, base_layers: int, target: Target
+) -> StageResult:
+    """Put the bill of materials and the build's record beside the pushed image."""
+    pushed = run.record.pushed[target.name]
+    if pushed.documented:
+        return StageResult("bill", False, 0.0, f"beside {pushed.by_digest}")
+    checkout = context.checkout
+    sources = DocumentSources(
+        checkout.project,
+        checkout.matrix,
+        checkout.locks,
+        context.credentials,
+        context.on_event,
+        base_layers,
+    )
+    return attach_documents(sources, run, target)
 
 
 def export_appended(

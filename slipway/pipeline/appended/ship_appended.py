@@ -17,6 +17,7 @@ from slipway.pipeline.appended.appended_builds import (
     AppendContext,
     append_stage,
     deliver_stage,
+    document_appended,
     export_appended,
 )
 from slipway.pipeline.appended.base_sources import BaseSources
@@ -115,6 +116,8 @@ def _ship(
             run.steps.append(export_appended(context, run, blobs, digest, force=request.force))
         if target and pushed:
             run.steps.append(pushed)
+            base_layers = len(appended.base.layers)
+            run.steps.append(document_appended(context, run, base_layers, target))
             _index(context, run, target, appended.layers)
         _push_sqsh(context, run, request, target)
     except SlipwayError as error:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         show_target_image,
     )
     from slipway.pipeline.targets.image_differences import compare_images
+    from slipway.pipeline.targets.image_documents import DocumentSources, attach_documents
     from slipway.pipeline.targets.repositories import prepare_image_repository
     from slipway.pipeline.targets.shared_images import (
         SharedImage,
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from slipway.pipeline.targets.target_prune import prune_target
 
 __all__ = [
+    "DocumentSources",
     "SharedImage",
     "SociRequest",
     "TargetImages",
     "WantedBuild",
+    "attach_documents",
     "compare_images",
     "find_shared_images",
     "is_taken",
@@ -53,6 +56,7 @@ __getattr__ = lazy_face(
             "list_target mirror_bases promote_image rollback_image_alias show_target_image"
         ),
         "image_differences": "compare_images",
+        "image_documents": "DocumentSources attach_documents",
         "repositories": "prepare_image_repository",
         "shared_images": (
             "SharedImage TargetImages WantedBuild find_shared_images is_taken take_shared_image"

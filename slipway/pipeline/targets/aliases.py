@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from slipway.core import OnEvent, Reporter, UsageError, did_you_mean
+from slipway.core import OnEvent, Reporter, UsageError, did_you_mean, write_atomic
+from slipway.inventory import SPDX_TYPE
 from slipway.matrix import Image, image_tag, image_uri, repository_name, select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.context import push_target
 from slipway.pipeline.settings import Settings
+from slipway.pipeline.targets.image_documents import BUILD_TYPE
 from slipway.pipeline.targets.repositories import prepare_image_repository
 from slipway.registry import (
     AliasChange,
@@ -23,15 +26,19 @@ from slipway.registry import (
     Author,
     CopyResult,
     ImageMissingError,
+    ManifestError,
     RegistryClient,
     Repository,
+    StoredArtefact,
     Target,
     alias_journal,
     check_alias_can_move,
     copy_image,
     credentials_for,
+    list_artefacts,
     plan_promotion,
     promote_alias,
+    read_artefact_file,
     rollback_alias,
 )
 
@@ -61,6 +68,7 @@ class TargetImage:
     build_id: str
     aliases: dict[str, str | None]  # declared alias -> digest that it names
     journal: dict[str, list[AliasMove]]
+    artefacts: list[StoredArtefact]
 
 
 @contextlib.contextmanager
@@ -188,10 +196,13 @@ def list_target(root: Path, settings: Settings, names: Sequence[str]) -> list[Ta
     return tags
 
 
-def show_target_image(root: Path, settings: Settings, reference: str) -> TargetImage:
+def show_target_image(
+    root: Path, settings: Settings, reference: str, folder: Path | None = None
+) -> TargetImage:
     """What the target has of NAME's current build, or of NAME@sha256:..., with its aliases.
 
-    Raises ImageMissingError where it has nothing of it.
+    The files beside it (its bill of materials, how it was built) are written to `folder`. Raises
+    ImageMissingError where it has nothing of it.
     """
     checkout = Checkout.at(root)
     name, _, digest = reference.partition("@")
@@ -205,6 +216,9 @@ def show_target_image(root: Path, settings: Settings, reference: str) -> TargetI
         manifest = client.image(path, tag)
         config = client.config(path, manifest)
         labels = (config.get("config") or {}).get("Labels") or {}
+        artefacts = list_artefacts(repository, manifest.digest)
+        if folder:
+            write_documents(repository, artefacts, folder)
         return TargetImage(
             image=image.name,
             uri=repository.name(tag),
@@ -216,7 +230,23 @@ def show_target_image(root: Path, settings: Settings, reference: str) -> TargetI
             build_id=str(labels.get("io.slipway.build-id") or ""),
             aliases={alias: client.head(path, alias) for alias in image.aliases},
             journal={alias: alias_journal(repository, alias) for alias in image.aliases},
+            artefacts=artefacts,
         )
+
+
+def write_documents(
+    repository: Repository, artefacts: Sequence[StoredArtefact], folder: Path
+) -> None:
+    """Write the bills of materials and the build's records of an image, each below its digest.
+
+    Raises ManifestError for a title that is no plain file name.
+    """
+    for artefact in artefacts:
+        for file in artefact.files if artefact.kind in (SPDX_TYPE, BUILD_TYPE) else ():
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", file.title):
+                raise ManifestError(f"{file.title!r} is no name of a file", where=artefact.digest)
+            content = read_artefact_file(repository, file)
+            write_atomic(folder / artefact.digest[7:19] / file.title, content)
 
 
 def mirror_bases(root: Path, settings: Settings, names: Sequence[str]) -> list[CopyResult]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from slipway.core import Reporter, SlipwayError, UsageError
 from slipway.inventory import (
+    SPDX_TYPE,
     Advisory,
     ImageDifference,
     LayeredImage,
@@ -17,6 +18,7 @@ from slipway.inventory import (
     compare_inventories,
     open_layered_image,
     read_advisories,
+    read_bill,
     read_inventory,
 )
 from slipway.matrix import Base, image_uri, repository_name
@@ -24,7 +26,7 @@ from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets.aliases import current_tag, one_image, open_target
 from slipway.records import ImageInventory, load_inventory
-from slipway.registry import credentials_for
+from slipway.registry import credentials_for, list_artefacts, read_artefact_file
 
 _BASE = "base:"
 
@@ -92,8 +94,22 @@ def _inventory(checkout: Checkout, settings: Settings, reference: str) -> ImageI
     if recorded := lock and load_inventory(project, lock):
         return recorded
     with Reporter() as reporter, _opened(checkout, settings, reference, base) as (image, python):
+        if billed := _billed_inventory(image):
+            return billed
         notes = LayerNotes(project.cache, project.shared)
         return read_inventory(image, notes, reporter.on_event, python)
+
+
+def _billed_inventory(image: LayeredImage) -> ImageInventory | None:
+    """What a bill of materials beside the image says; None where there is none of ours."""
+    if image.repository is None:
+        return None
+    for artefact in list_artefacts(image.repository, image.manifest.digest):
+        if artefact.kind == SPDX_TYPE and artefact.files:
+            bill = read_artefact_file(image.repository, artefact.files[0])
+            if inventory := read_bill(bill, image):
+                return inventory
+    return None
 
 
 def _named_base(checkout: Checkout, reference: str) -> Base | None:
@@ -111,6 +127,8 @@ def _opened(
 ) -> Iterator[tuple[LayeredImage, str]]:
     """The image and its interpreter, "" where that of its PATH is meant."""
     with ExitStack() as stack:
+        credentials = credentials_for()
+        facts, interpreter = None, ""
         if base is not None:
             if base.registry is None:
                 raise UsageError(
@@ -120,17 +138,17 @@ def _opened(
             lock = checkout.locks.bases.get(base.name)
             digest = lock.digest if lock else None
             uri = image_uri(base.registry, settings.region, base.repository, base.tag, digest)
-            reference, interpreter = uri.reference, base.family.python
-        elif "/" in reference:
-            interpreter = ""
-        else:
-            name, _, digest = reference.partition("@")
+            reference, facts, interpreter = uri.reference, base.facts, base.family.python
+        elif "/" not in reference:
+            name, _, wanted = reference.partition("@")
             cell = one_image(checkout, name)
             target, _, _ = stack.enter_context(open_target(checkout, settings))
             path = repository_name(cell, checkout.matrix.repository_prefix)
-            tag = f"@{digest}" if digest else f":{current_tag(checkout, cell)}"
-            reference, interpreter = f"{target.host}/{path}{tag}", cell.base.family.python
-            credentials = credentials_for([target])
-            yield stack.enter_context(open_layered_image(reference, credentials)), interpreter
-            return
-        yield stack.enter_context(open_layered_image(reference, credentials_for())), interpreter
+            tag = f"@{wanted}" if wanted else f":{current_tag(checkout, cell)}"
+            reference, credentials = f"{target.host}/{path}{tag}", credentials_for([target])
+            facts, interpreter = cell.base.facts, cell.base.family.python
+        architecture = facts.architecture if facts else "amd64"
+        yield (
+            stack.enter_context(open_layered_image(reference, credentials, architecture)),
+            interpreter,
+        )

@@ -14,7 +14,13 @@ from slipway.matrix import image_tag, repository_name, select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets.aliases import open_target
-from slipway.registry import Repository, alias_journal, promoted_digests, remove_images
+from slipway.registry import (
+    Repository,
+    alias_journal,
+    promoted_digests,
+    referrers_tag,
+    remove_images,
+)
 from slipway.soci import SUFFIX
 
 _JOURNAL = re.compile(r"journal-(.+)-\d{5}")
@@ -58,7 +64,9 @@ def prune_target(
             found += builds
             for build in builds if apply else ():
                 # What refers to it first: a run that is killed in between leaves no orphans.
-                remove_images(target, repository, [*build.referrers, build.digest])
+                index = client.head(path, referrers_tag(build.digest))
+                lists = [index] if index else []
+                remove_images(target, repository, [*build.referrers, *lists, build.digest])
                 text = f"removed {build.digest} ({', '.join(build.tags)})"
                 on_event(Event("notice", f"repository {repository.name()}", text=text))
     return found

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
 
-__all__ = ["RegistryClient", "Repository", "RetryPolicy", "forget_credentials", "upload_blob"]
+__all__ = [
+    "RegistryClient",
+    "Repository",
+    "RetryPolicy",
+    "forget_credentials",
+    "upload_blob",
+]
 
 __getattr__ = lazy_face(
     __name__,

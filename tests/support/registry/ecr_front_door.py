@@ -35,11 +35,12 @@ from moto.ecr.responses import ECRResponse
 from moto.server import ThreadedMotoServer
 
 from slipway.registry import Target
+from slipway.registry.manifests import OCI_INDEX
 from tests.support.registry.faults import Fault, Faults, Request
 
 ACCOUNT = "123456789012"  # moto's own
 REGION = "eu-central-1"
-_NAME = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs|tags)/(?P<rest>.*)")
+_NAME = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>.*)")
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Door:
     issued: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     tagging: threading.Lock = field(default_factory=threading.Lock)
+    referrers: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
@@ -218,6 +220,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._drain()
             headers = {"Retry-After": fault.retry_after} if fault and fault.retry_after else {}
             return self._error(*refused, headers=headers)
+        asked = _NAME.match(urlsplit(self.path).path)
+        if asked and asked["kind"] == "referrers" and self.state.auth == "basic":
+            # ECR finds what refers to an image; the registry behind this door does not.
+            listed = self.state.referrers.get((asked["name"], asked["rest"]), [])
+            content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+            return self._answer(200, None, json.dumps(content).encode())
         status, answer, body = self._forward(fault)
         if self.command == "PUT" and "/manifests/" in self.path and status == 201:
             self._known_to_the_api(answer)
@@ -330,6 +338,11 @@ class _Handler(BaseHTTPRequestHandler):
             path = f"/v2/{match['name']}/manifests/{digest}"
             upstream.request("GET", path, headers={"Accept": kind})
             raw = upstream.getresponse().read().decode()
+        if subject := json.loads(raw).get("subject"):
+            entry = {"mediaType": kind, "digest": digest, "size": len(raw)}
+            listed = self.state.referrers.setdefault((match["name"], subject["digest"]), [])
+            if entry not in listed:
+                listed.append(entry)
         tag = None if match["rest"].startswith("sha256:") else match["rest"]
         repository = self.state.repository(match["name"])
         again = any(

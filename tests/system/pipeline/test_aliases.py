@@ -16,11 +16,13 @@ from slipway.registry import (
     Manifest,
     RegistryClient,
     digest_of,
+    referrers_tag,
     start_local_registry,
     stop_local_registry,
 )
 from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from tests.support.clones import Clone
+from tests.support.oci_bases import base_tar
 from tests.support.registry.images import layer_tar, put_blob, put_oci_image
 
 NAME = "local-ds0.19.8"
@@ -121,6 +123,7 @@ def test_prune_takes_builds_that_nothing_needs_with_what_refers_to_them(shelf: S
     assert f"removed {old}" in clone.inv("registry.prune", NAME, "--yes").stderr
     assert clone.json("registry.prune", NAME) == []
     assert not any(client.head(path, digest) for digest in [*planned, artefact])
+    assert client.head(path, referrers_tag(old)) is None
     assert all(client.head(path, digest) for digest in digests.values())
     assert client.head(path, tag) == digests["current"]
 
@@ -143,6 +146,25 @@ def test_a_push_with_soci_puts_a_second_tag_that_goes_with_its_build(shelf: Shel
     assert {digest, index.digest} <= old
     clone.inv("registry.prune", NAME, "--yes")
     assert not any(client.head(path, one) for one in (digest, index.digest))
+
+
+def test_two_builds_are_compared_by_their_layers_and_a_downgrade_fails(shelf: Shelf) -> None:
+    site = "opt/venv/lib/python3.11/site-packages"
+    digests = []
+    for version in ("2.13.0", "2.12.0"):
+        shelf.clone.change_launcher(f"with torch {version}")
+        metadata = f"Name: torch\nVersion: {version}\n".encode()
+        files = {
+            "opt/venv/bin/python": b"",
+            f"{site}/torch-{version}.dist-info/METADATA": metadata,
+        }
+        digests.append(shelf.push("", base_tar(files))[1])
+    first = f"{NAME}@{digests[0]}"
+    refused = shelf.clone.inv("diff", first, NAME, code=1)
+    assert "python torch 2.13.0 -> 2.12.0 (down)" in refused.stdout
+    assert "--allow-down" in refused.stderr
+    taken = shelf.clone.json("diff", first, NAME, "--allow-down")["difference"]
+    assert [change["direction"] for change in taken["packages"]] == ["down"]
 
 
 @pytest.mark.parametrize(

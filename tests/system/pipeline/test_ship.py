@@ -13,18 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.utils import canonicalize_name
 
-from slipway.core import Project, anonymous, exclusive
-from slipway.engine import Engine, find_image_id, inspect_image
+from slipway.core import Project, anonymous, exclusive, silent
+from slipway.engine import (
+    BARE,
+    Engine,
+    find_image_id,
+    inspect_image,
+    push_image_layers,
+    run_once,
+)
 from slipway.registry import RegistryClient, stop_local_registry
 from slipway.registry.ecr.ecr_client import connect_ecr
+from slipway.wheels import read_packages
 from tests.support.clones import Clone
 from tests.support.registry.ecr_front_door import REGION, Door
 
 pytest_plugins = ["tests.support.registry.fixtures"]
 
 SCHEMA2 = "application/vnd.docker.distribution.manifest.v2+json"
-STEPS = ["build", "verify", "sqsh", "push"]
+STEPS = ["build", "verify", "sqsh", "push", "bill"]
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +97,44 @@ def test_ship_builds_verifies_exports_and_pushes_the_default_image(
     assert (manifest.digest, manifest.media_type) == (pushed["digest"], SCHEMA2)
     assert manifest.json()["config"]["digest"] == built["image_id"]
     assert tag.endswith(built["build_id"][:12])
+
+
+def documents(clone: Clone, folder: Path, image: str) -> dict[str, Path]:
+    """The files beside an image in the target, by name."""
+    clone.inv("registry.show", image, "--output", str(folder))
+    return {path.name: path for path in folder.glob("*/*")}
+
+
+def billed_packages(bill: Path) -> dict[str, set[str]]:
+    """Names with versions of a bill, by kind."""
+    entries = json.loads(bill.read_text())["packages"]
+    return {
+        kind: {
+            f"{entry['name']} {entry['versionInfo']}"
+            for entry in entries
+            if entry["SPDXID"].startswith(f"SPDXRef-{kind}-")
+        }
+        for kind in ("python", "dpkg", "tool")
+    }
+
+
+def test_the_bill_beside_the_image_has_exactly_what_is_in_a_container_of_it(
+    clone: Clone, engine: Engine, shipped: dict[str, Any], tmp_path: Path
+) -> None:
+    files = documents(clone, tmp_path, shipped["image"])
+    assert set(files) == {"bill.spdx.json", "build.log", "cell.json", "verify.json"}
+    reference = shipped["record"]["built"]["reference"]
+    listed = billed_packages(files["bill.spdx.json"])
+    python = read_packages(engine, reference, "/opt/venv/bin/python")
+    assert python is not None
+    assert listed["python"] == {f"{canonicalize_name(n)} {v}" for n, v in python.items()}
+    query = ["dpkg-query", "-W", "-f", "${Package} ${Version}\\n"]
+    done = run_once(engine, reference, query, BARE, timeout_s=60)
+    assert listed["dpkg"] == set(done.stdout.decode().splitlines())
+    cell = json.loads(files["cell.json"].read_text())
+    assert cell["build_id"] == shipped["record"]["built"]["build_id"]
+    assert json.loads(files["verify.json"].read_text())["passed"] > 0
+    assert "install_addons.py" in files["build.log"].read_text()
 
 
 @pytest.mark.usefixtures("shipped")
@@ -270,3 +317,30 @@ def _registry_down(shared_project: Project) -> object:
     yield
     stop_local_registry(shared_project)
     return None
+
+
+def test_the_bill_without_an_engine_is_the_same_but_for_what_an_engine_says(
+    clone: Clone, engine: Engine, shipped: dict[str, Any], tmp_path: Path
+) -> None:
+    name, pushed = shipped["image"], shipped["record"]["pushed"]["local"]
+    with_engine = documents(clone, tmp_path / "one", f"{name}@{pushed['digest']}")
+    (base,) = (
+        tag
+        for image in engine.client.images.list(name="slipway.local/slipway/local")
+        for tag in image.tags
+    )
+    reference = f"{pushed['uri'].partition('/')[0]}/base:1"
+    engine.client.images.get(base).tag(reference)
+    push_image_layers(engine, reference, credentials=anonymous, on_event=silent)
+    engine.client.images.remove(reference)
+    launcher = clone.root / "entrypoints" / "mark.txt"
+    before = launcher.read_text()
+    clone.change_launcher("without an engine")
+    clone.inv("push", name, "--no-engine", "--base-from", f"registry://{reference}")
+    without = documents(clone, tmp_path / "other", name)
+    assert set(without) == {"bill.spdx.json", "cell.json"}
+    bills = [billed_packages(each["bill.spdx.json"]) for each in (with_engine, without)]
+    assert bills[0] == bills[1]
+    difference = clone.json("diff", f"{name}@{pushed['digest']}", name)
+    assert difference["difference"]["packages"] == []
+    launcher.write_text(before)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.append import NeedsEngineError
+from slipway.append import NeedsEngineError, installed_versions
 from slipway.append.build_steps import copy_paths, install_step, key_values, read_steps
 from slipway.derive.dockerfile import dockerfile_quoted, environment_value
 
@@ -81,3 +81,28 @@ def test_pairs_that_are_none_are_refused(line: str) -> None:
 def test_several_stages_are_refused() -> None:
     with pytest.raises(NeedsEngineError, match="2 stages"):
         read_steps("FROM a\nFROM b\n")
+
+
+def test_what_an_image_has_follows_from_its_base_and_the_pins_of_its_addons() -> None:
+    dockerfile = """\
+FROM base AS builder
+RUN make
+FROM base
+RUN --mount=type=bind,source=python/a,target=/mnt \\
+    ["/opt/venv/bin/python", "-B", "/mnt/install_addons.py", "a", "--may-move", "Moved_One"]
+RUN --mount=type=bind,source=python/b,target=/mnt \\
+    ["/opt/venv/bin/python", "-B", "/mnt/install_addons.py", "b", "--replace", "b"]
+"""
+    script = ROOT / "images" / "context" / "install_addons.py"
+    pins = {
+        "a": "# asked: a==1\na==1 --hash=x\nkept==2 --hash=x\nmoved-one==2 --hash=x\n",
+        "b": "# asked: b==2\nb==2 --hash=x\na==3 --hash=x\n",
+    }
+    base = {"kept": "1", "moved-one": "1", "b": "1", "torch": "2.13.0+cpu"}
+    assert installed_versions(dockerfile, script, pins, base) == {
+        "a": "1",
+        "b": "2",
+        "kept": "1",
+        "moved-one": "2",
+        "torch": "2.13.0+cpu",
+    }
