@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.cluster.check import check_cluster
     from slipway.cluster.documents import write_cluster_documents
     from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
     from slipway.cluster.sagemaker import (
@@ -42,6 +43,7 @@ __all__ = [
     "ScriptRequest",
     "SubmitPlace",
     "TrainingOptions",
+    "check_cluster",
     "follow_job",
     "follow_logs",
     "newest_sqsh",
@@ -67,6 +69,7 @@ __getattr__ = lazy_face(
             "write_training_job"
         ),
         "script": "write_script",
+        "check": "check_cluster",
         "slurm": "HeadNode SubmitPlace follow_job show_job show_queue stop_job submit_job",
         "slurm_job": "ScriptRequest",
         "sqsh_file": "newest_sqsh",

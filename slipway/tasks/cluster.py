@@ -6,7 +6,8 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from slipway import cluster
-from slipway.tasks.commands import ROOT, task_command
+from slipway.core import Project
+from slipway.tasks.commands import JSON, ROOT, task_command
 
 FILE = {"file": "the cluster's YAML file (docs/cluster.md)"}
 
@@ -23,4 +24,22 @@ def cluster_documents(c: Context, file: str, output: str = "", explain: bool = F
     cluster.write_cluster_documents(ROOT, file, output, explain=explain)
 
 
-ns = Collection("cluster", documents=cluster_documents)
+@task_command(
+    repeatable=("sqsh",),
+    help={
+        "ssh": "the head node, for ssh with your own configuration (default: this machine)",
+        "sqsh": "path of a .sqsh that all nodes should have alike; repeatable",
+        **JSON,
+    },
+)
+def cluster_check(
+    c: Context,
+    ssh: str = "",
+    sqsh: list[str] = [],  # noqa: B006 - invoke's own empty list
+    json: bool = False,
+) -> None:
+    """What is wrong with a Slurm cluster, with the cure; run on its head node, or by ssh."""
+    cluster.check_cluster(cluster.HeadNode(ssh), Project.at(ROOT), files=sqsh, as_json=json)
+
+
+ns = Collection("cluster", documents=cluster_documents, check=cluster_check)

@@ -129,13 +129,18 @@ class SlurmCluster:
         assert code == 0, f"{command}: {output.decode()}"
         return output.decode()
 
-    def by_ssh(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run `inv` on this machine with --ssh to the head node, where a stand-in for ssh leads."""
+    def by_ssh(
+        self, *arguments: str, host: str = "c0", code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `inv` on this machine with --ssh to the head node, where a stand-in for ssh leads.
+
+        `host` is c0, for root, or USER@c0.
+        """
         task, *rest = arguments
         programs = self.root / "programs"
         path = {"PATH": f"{programs}:{os.environ['PATH']}"}
         clone = Clone(self.clone.root, self.clone.state, path)
-        return clone.inv(task, "--ssh", "c0", *rest, code=code)
+        return clone.inv(task, "--ssh", host, *rest, code=code)
 
     def wait_for_nodes(self) -> None:
         """Until all nodes are idle."""
@@ -262,8 +267,9 @@ def running(
 #: keys and connections are not in it.
 SSH = """#!/bin/sh
 while [ "$1" != -- ]; do shift; done
+case $2 in *@*) user=${{2%@*}} ;; *) user=root ;; esac
 shift 2
-exec nsenter --target {pid} --all -- /bin/sh -c "$*"
+exec nsenter --target {pid} --all -- runuser -l "$user" -c "$*"
 """
 
 

@@ -26,12 +26,7 @@ _SPEAKER = re.compile(r"^[\w-]+: (?:error|fatal): ")
 _NOT_FOUND = 127
 _SSH_FAILED = 255
 _HOST = re.compile(r"[A-Za-z0-9_][\w.@:%+\[\]-]*", re.ASCII)
-_NO_CONTROLLER = (
-    "Unable to contact slurm controller",
-    "Unable to establish controller machine",
-    "Insane message length",
-    "Zero Bytes were transmitted",
-)
+_NO_CONTROLLER = ("Unable to contact slurm controller", "Unable to establish controller machine")
 _NO_SETTINGS = ("Could not establish a configuration source", "Unable to process configuration")
 
 
