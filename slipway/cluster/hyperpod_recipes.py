@@ -114,7 +114,8 @@ def _refuse(request: ScriptRequest) -> None:
     """The recipes' launcher writes the sbatch file, so most of our options have no meaning."""
     fresh = ScriptRequest(request.nodes, request.instance, request.words)
     for option in (
-        *("runtime", "signal", "requeue", "spares", "keep", "workdir", "launch", "sbatch", "srun"),
+        *("runtime", "signal", "requeue", "spares", "keep", "fetch", "workdir", "launch"),
+        *("sbatch", "srun"),
     ):
         if getattr(request, option) != getattr(fresh, option):
             raise UsageError(f"--{option} has no meaning for flavour recipes, which starts itself")

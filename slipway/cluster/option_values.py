@@ -21,6 +21,7 @@ SCRIPTS_OWN = frozenset(
         *("size", "source", "sqsh", "sqsh_digest", "sqsh_size", "started", "step", "stopped"),
         *("target", "task", "tee", "terminated", "told", "variable", "workdir"),
         *("kept", "said", "unpacks"),
+        *("each_node", "folder", "lacking", "origin", "program", "python"),
     }
 )
 _TIME = re.compile(

@@ -17,6 +17,7 @@ from slipway.cluster import (
     launcher_tables as launcher_options,
 )
 from slipway.cluster.option_values import ContainerMount, JobVariable
+from slipway.cluster.sqsh_fetch import SqshFetch, make_sqsh_fetch
 from slipway.cluster.sqsh_file import SqshFile
 from slipway.core import UsageError
 from slipway.matrix import Image
@@ -60,6 +61,8 @@ class ScriptRequest:
     requeue: str = "0"
     spares: str = "0"
     keep: bool = False
+    fetch: str = ""
+    fetch_to: str = ""
     workdir: str = ""
     mounts: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
@@ -91,6 +94,7 @@ class SlurmJob:
     requeues: int
     spares: int  # of `nodes`
     keep: bool  # an unpacked image between jobs
+    fetch: SqshFetch | None
     sbatch_options: tuple[str, ...]
     srun_options: tuple[str, ...]
     notes: tuple[str, ...]  # for the person who asked
@@ -155,6 +159,7 @@ def make_slurm_job(
         requeues=requeues,
         spares=spares,
         keep=request.keep,
+        fetch=make_sqsh_fetch(request.fetch, request.fetch_to, sqsh, launcher),
         sbatch_options=tuple(
             option_values.slurm_option(text, "--sbatch", OWN_SBATCH) for text in request.sbatch
         ),

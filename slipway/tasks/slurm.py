@@ -32,6 +32,9 @@ SCRIPT = {
     "requeue": "how often the job may begin again, after its time limit or a lost node",
     "spares": "of the nodes, how many wait to take the place of one that is lost or hangs",
     "keep": "keep an unpacked image on its node, by its digest, for the next job",
+    "fetch": "to the nodes' own disks first: shared (from where --sqsh is), registry://HOST/REPOSITORY:TAG"
+    " (after sqsh --push), or sbcast, where nodes may not reach each other",
+    "fetch-to": "folder of a node's own for it (default: its local disk)",
     "workdir": "folder on the cluster where SCRIPT starts (default: where you submit)",
     "mount": "SRC, SRC:DST or SRC:DST:ro, for the container; repeatable",
     "env": "NAME=VALUE, or NAME to take the value from where you submit; repeatable",
@@ -55,6 +58,8 @@ def script_request(
     requeue: str = "0",
     spares: str = "0",
     keep: bool = False,
+    fetch: str = "",
+    fetch_to: str = "",
     workdir: str = "",
     mount: list[str] = [],  # noqa: B006 - invoke's own empty list
     env: list[str] = [],  # noqa: B006
@@ -76,6 +81,8 @@ def script_request(
         requeue=requeue,
         spares=spares,
         keep=keep,
+        fetch=fetch,
+        fetch_to=fetch_to,
         workdir=workdir,
         mounts=tuple(mount),
         env=tuple(env),

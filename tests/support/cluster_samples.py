@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 from slipway.cluster import ScriptRequest, hyperpod_recipes, script, slurm_job
@@ -38,6 +39,12 @@ def make(asked: ScriptRequest, name: str = PYTORCH, sqsh: SqshFile = KNOWN) -> S
 
 def run(asked: ScriptRequest, name: str = SMP, sqsh: SqshFile = KNOWN) -> RecipeRun:
     return hyperpod_recipes.make_recipe_run(asked, image(name), sqsh, LAUNCHER)
+
+
+def without_program(job: SlurmJob) -> SlurmJob:
+    """The program for nodes is a test's of its own: it changes with each of its modules."""
+    assert job.fetch is not None
+    return replace(job, fetch=replace(job.fetch, program=("THE", "PROGRAM")))
 
 
 LAB = request(
@@ -91,6 +98,29 @@ GOLDEN = {
     "fsdp-g5-without-efa.sbatch": lambda: script.render_sbatch(
         make(
             request("fsdp.py", instance="ml.g5.4xlarge", flavour="fsdp", check="size"),
+            sqsh=SqshFile("/fsx/images/any.sqsh"),
+        )
+    ),
+    "fetch-p5.sbatch": lambda: script.render_sbatch(
+        without_program(
+            make(
+                request(
+                    "train.py",
+                    nodes="16",
+                    fetch="registry://123456789012.dkr.ecr.us-west-2.amazonaws.com/train/x:1-ab",
+                )
+            )
+        )
+    ),
+    "fetch-sbcast-g5.sbatch": lambda: script.render_sbatch(
+        make(
+            request(
+                "fsdp.py",
+                instance="ml.g5.4xlarge",
+                flavour="fsdp",
+                fetch="sbcast",
+                fetch_to="/scratch/images",
+            ),
             sqsh=SqshFile("/fsx/images/any.sqsh"),
         )
     ),

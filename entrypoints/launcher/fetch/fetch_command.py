@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +38,9 @@ def run_fetch(words: Sequence[str], env: Mapping[str, str]) -> int:
     """Fetch a .sqsh into a folder of this node; print where it is."""
     flags = _parser().parse_args(list(words))
     topology = _topology(flags, env)
-    request = FetchRequest(flags.uri, Path(flags.to).absolute(), plain_http=flags.plain_http)
+    request = FetchRequest(
+        flags.uri, Path(flags.to).absolute(), plain_http=flags.plain_http, digest=flags.digest
+    )
     if topology is not None and topology.nodes > 1:
         key = derive_job_key(env, topology.platform, topology.job, topology.attempt, {})
         place = GatePlace(
@@ -48,9 +50,7 @@ def run_fetch(words: Sequence[str], env: Mapping[str, str]) -> int:
             flags.port,
             derive_part_key(key, "fetch"),
         )
-        request = FetchRequest(
-            request.uri, request.folder, place, derive_part_key(key, "pieces"), flags.plain_http
-        )
+        request = replace(request, place=place, key=derive_part_key(key, "pieces"))
     result = fetch_sqsh(request, env)
     if flags.json:
         print(json.dumps({**asdict(result), "path": str(result.path)}))
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--job", default="fetch", help="the job's name, outside of Slurm")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="where the nodes meet")
     parser.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+    parser.add_argument("--digest", default="", help="of the sidecar that is wanted")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

@@ -43,6 +43,7 @@ class FetchRequest:
     place: GatePlace | None = None
     key: bytes = b""
     plain_http: bool = False
+    digest: str = ""  # of the file that is wanted; "" for whichever is there
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def fetch_sqsh(request: FetchRequest, env: Mapping[str, str]) -> FetchResult:
     halt = StopRequest()
     origin = open_origin(request.uri, env, plain_http=request.plain_http)
     described = patiently_described(origin, halt)
+    if request.digest not in ("", described.sidecar.digest):
+        raise FetchError(
+            f"{origin.where} has another file than the one that is wanted: its digest is"
+            f" {described.sidecar.digest[:16]}, not {request.digest[:16]}"
+        )
     try:
         request.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
