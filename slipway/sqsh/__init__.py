@@ -12,9 +12,9 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.sqsh.comparison import ImageExporter
     from slipway.sqsh.export import ExportRequest, export_image
-    from slipway.sqsh.fetch_program import fetch_program, run_fetch_program
     from slipway.sqsh.image_start import image_packing, record_start
     from slipway.sqsh.layer_linker import Packing
+    from slipway.sqsh.node_program import fetch_program, run_fetch_program
     from slipway.sqsh.pushed_file import PushedFile, push_sqsh
     from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
     from slipway.sqsh.sources.blob_store import BlobStore
@@ -51,7 +51,7 @@ __getattr__ = lazy_face(
     {
         "comparison": "ImageExporter",
         "export": "ExportRequest export_image",
-        "fetch_program": "fetch_program run_fetch_program",
+        "node_program": "fetch_program run_fetch_program",
         "image_start": "image_packing record_start",
         "layer_linker": "Packing",
         "pushed_file": "PushedFile push_sqsh",

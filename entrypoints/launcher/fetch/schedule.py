@@ -8,9 +8,10 @@ gives to two at a time: with more, all of them would wait longer for a piece tha
 from __future__ import annotations
 
 import random
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 #: In place of a node's number: from the origin.
 ORIGIN = -1
@@ -22,8 +23,8 @@ ORIGIN_TAKES, MOST_ORIGIN_TAKES = 4, 64
 QUICK_SECONDS, SLOW_SECONDS = 0.5, 2.0
 #: A node that is alone waits for nobody's bandwidth but its own.
 ALONE_TAKES = 8
-#: Pieces, and nodes, that are looked at for one decision, however many there are.
-LOOKED_AT = 64
+#: Nodes, givers and pieces that are looked at for one decision, however many there are.
+LOOKED_AT = 16
 #: A node that has given so many damaged pieces, or none at all so often, is asked no more.
 STRIKES = 2
 
@@ -39,20 +40,29 @@ class Assignment:
 
 @dataclass
 class _Node:
-    missing: set[int]
+    """Pieces are bits: thousands of them are compared in one step."""
+
+    missing: int
+    has: int
     taking: dict[int, int] = field(default_factory=dict)  # piece -> source
+    taking_bits: int = 0
+    giving: int = 0
+    strikes: int = 0
 
 
 class Schedule:
     """The nodes of a job that fetch one file."""
 
     def __init__(self, pieces: int, *, alone: bool = False) -> None:
-        self._holders: list[set[int]] = [set() for _ in range(pieces)]
+        self._pieces = pieces
+        self._counts = [0] * pieces  # of nodes that have each
+        self._nobody = (1 << pieces) - 1  # has these
         self._nodes: dict[int, _Node] = {}
-        self._waiting: OrderedDict[int, None] = OrderedDict()  # nodes with something to take
-        self._giving: Counter[int] = Counter()
-        self._strikes: Counter[int] = Counter()
-        self._at_origin: set[int] = set()
+        self._waiting: OrderedDict[int, None] = OrderedDict()  # nodes that can take one more
+        self._running = 0
+        self._givers: OrderedDict[int, None] = OrderedDict()  # nodes that can give one more
+        self._at_origin = 0
+        self._origin_count = 0
         self._takes = ALONE_TAKES if alone else TAKES
         self._origin_takes = ALONE_TAKES if alone else ORIGIN_TAKES
         self._random = random.Random(0)  # noqa: S311 - to spread load, the same in every run
@@ -64,33 +74,36 @@ class Schedule:
 
     def join(self, node: int, missing: Iterable[int]) -> None:
         """A node, and what it lacks; ValueError for pieces that do not exist."""
-        lacks = set(missing)
-        if any(not 0 <= piece < len(self._holders) for piece in lacks):
-            raise ValueError("there is no such piece")
+        lacks = 0
+        for piece in missing:
+            if not 0 <= piece < self._pieces:
+                raise ValueError("there is no such piece")
+            lacks |= 1 << piece
         self.leave(node)
-        self._nodes[node] = _Node(lacks)
-        self._waiting[node] = None
-        for piece, holders in enumerate(self._holders):
-            if piece not in lacks:
-                holders.add(node)
+        member = self._nodes[node] = _Node(lacks, 0)
+        self._list_taker(node, member)
+        for piece in range(self._pieces):
+            if not lacks >> piece & 1:
+                self._gain(node, member, piece)
 
     def leave(self, node: int) -> None:
         """A node is gone: nobody waits for what it was taking."""
-        gone = self._nodes.pop(node, None)
-        self._waiting.pop(node, None)
+        gone = self._nodes.get(node)
         if gone is None:
             return
-        for piece, source in gone.taking.items():
-            self._release(piece, source)
-        for holders in self._holders:
-            holders.discard(node)
+        for piece in list(gone.taking):
+            self._taken(node, gone, piece)
+        self._lose(node, gone, gone.has)
+        del self._nodes[node]
+        self._waiting.pop(node, None)
 
     def got(self, node: int, piece: int, seconds: float) -> None:
         """A node has a piece now; ValueError where it was not told to take it."""
         member = self._nodes[node]
-        source = self._taken(member, piece)
-        member.missing.discard(piece)
-        self._holders[piece].add(node)
+        source = self._taken(node, member, piece)
+        member.missing &= ~(1 << piece)
+        self._list_taker(node, member)
+        self._gain(node, member, piece)
         if source == ORIGIN:
             if seconds < QUICK_SECONDS:
                 self._origin_takes = min(MOST_ORIGIN_TAKES, self._origin_takes + 1)
@@ -99,27 +112,56 @@ class Schedule:
 
     def failed(self, node: int, piece: int) -> None:
         """A node did not get a piece from where it was told to: that source counts as worse."""
-        source = self._taken(self._nodes[node], piece)
-        if source == ORIGIN:
+        source = self._taken(node, self._nodes[node], piece)
+        giver = self._nodes.get(source)
+        if giver is None:
             return
-        self._holders[piece].discard(source)
-        self._strikes[source] += 1
-        if self._strikes[source] >= STRIKES:
-            for holders in self._holders:
-                holders.discard(source)
+        giver.strikes += 1
+        self._lose(source, giver, giver.has if giver.strikes >= STRIKES else 1 << piece)
 
-    def _taken(self, member: _Node, piece: int) -> int:
+    def _gain(self, node: int, member: _Node, piece: int) -> None:
+        member.has |= 1 << piece
+        self._counts[piece] += 1
+        self._nobody &= ~(1 << piece)
+        self._list_giver(node, member)
+
+    def _lose(self, node: int, member: _Node, bits: int) -> None:
+        """What a node cannot give, whether or not it has it."""
+        bits &= member.has
+        member.has &= ~bits
+        for piece in _bits(bits):
+            self._counts[piece] -= 1
+            if not self._counts[piece]:
+                self._nobody |= 1 << piece
+        self._list_giver(node, member)
+
+    def _list_giver(self, node: int, member: _Node) -> None:
+        if member.has and member.giving < GIVES and member.strikes < STRIKES:
+            self._givers.setdefault(node)
+        else:
+            self._givers.pop(node, None)
+
+    def _list_taker(self, node: int, member: _Node) -> None:
+        if member.missing & ~member.taking_bits and len(member.taking) < self._takes:
+            self._waiting.setdefault(node)
+        else:
+            self._waiting.pop(node, None)
+
+    def _taken(self, node: int, member: _Node, piece: int) -> int:
         if piece not in member.taking:
             raise ValueError("it was not told to take this piece")
         source = member.taking.pop(piece)
-        self._release(piece, source)
-        return source
-
-    def _release(self, piece: int, source: int) -> None:
+        member.taking_bits &= ~(1 << piece)
+        self._running -= 1
+        self._list_taker(node, member)
         if source == ORIGIN:
-            self._at_origin.discard(piece)
-        else:
-            self._giving[source] -= 1
+            self._at_origin &= ~(1 << piece)
+            self._origin_count -= 1
+        elif source in self._nodes:
+            giver = self._nodes[source]
+            giver.giving -= 1
+            self._list_giver(source, giver)
+        return source
 
     def assign(self) -> list[Assignment]:
         """What is to be taken now."""
@@ -131,46 +173,49 @@ class Schedule:
     def _round(self) -> list[Assignment]:
         """One piece at most for each node, so that those asked first do not take all."""
         out: list[Assignment] = []
-        idle = not any(node.taking for node in self._nodes.values())
-        looks = len(self._waiting) if idle else min(len(self._waiting), LOOKED_AT)
-        for number in list(self._waiting)[:looks]:
+        # Where nothing is on its way, nothing that ends would have the others looked at.
+        looks = LOOKED_AT if self._running else len(self._waiting)
+        for number in list(islice(self._waiting, looks)):
+            if not self._givers and self._origin_count >= self._origin_takes:
+                break
             self._waiting.move_to_end(number)
             member = self._nodes[number]
             assignment = self._next(number, member)
             if assignment is not None:
                 member.taking[assignment.piece] = assignment.source
+                member.taking_bits |= 1 << assignment.piece
+                self._running += 1
                 out.append(assignment)
-            if not member.missing:
-                del self._waiting[number]
+                self._list_taker(number, member)
         return out
 
     def _next(self, number: int, member: _Node) -> Assignment | None:
-        if len(member.taking) >= self._takes:
-            return None
-        candidates = [piece for piece in member.missing if piece not in member.taking]
-        if len(candidates) > LOOKED_AT:
-            candidates = self._random.sample(candidates, LOOKED_AT)
-        else:
-            self._random.shuffle(candidates)
-        candidates.sort(key=lambda piece: len(self._holders[piece]))
-        for piece in candidates:
-            if not self._holders[piece]:
-                if piece in self._at_origin or len(self._at_origin) >= self._origin_takes:
-                    continue
-                self._at_origin.add(piece)
-                return Assignment(number, piece, ORIGIN)
-            source = self._giver(piece)
-            if source is not None:
-                self._giving[source] += 1
-                return Assignment(number, piece, source)
+        wanted = member.missing & ~member.taking_bits
+        fresh = wanted & self._nobody & ~self._at_origin
+        if fresh and self._origin_count < self._origin_takes:
+            piece = self._choose(fresh)
+            self._at_origin |= 1 << piece
+            self._origin_count += 1
+            return Assignment(number, piece, ORIGIN)
+        for giver in list(islice(self._givers, LOOKED_AT)):
+            self._givers.move_to_end(giver)
+            source = self._nodes[giver]
+            if giver != number and wanted & source.has:
+                source.giving += 1
+                self._list_giver(giver, source)
+                return Assignment(number, self._choose(wanted & source.has), giver)
         return None
 
-    def _giver(self, piece: int) -> int | None:
-        holders = list(self._holders[piece])
-        if len(holders) > LOOKED_AT:
-            holders = self._random.sample(holders, LOOKED_AT)
-        free = [holder for holder in holders if self._giving[holder] < GIVES]
-        if not free:
-            return None
-        least = min(self._giving[holder] for holder in free)
-        return self._random.choice([h for h in free if self._giving[h] == least])
+    def _choose(self, bits: int) -> int:
+        """The rarest of some of the pieces."""
+        shift = self._random.randrange(self._pieces)
+        some = list(islice(_bits(bits >> shift << shift or bits), LOOKED_AT))
+        return min(some, key=self._counts.__getitem__)
+
+
+def _bits(bits: int) -> Iterator[int]:
+    """The numbers of the bits that are set."""
+    while bits:
+        lowest = bits & -bits
+        bits ^= lowest
+        yield lowest.bit_length() - 1
