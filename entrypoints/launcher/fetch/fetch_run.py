@@ -186,8 +186,10 @@ class _NodeFetch:
                 while file.missing:
                     item = self._inbox.get()
                     if isinstance(item, Take):
-                        self._tally.taking.add(item.piece)
-                        pool.submit(self._take, file, item)
+                        # Told twice where node 0 was lost meanwhile.
+                        if item.piece in file.missing - self._tally.taking:
+                            self._tally.taking.add(item.piece)
+                            pool.submit(self._take, file, item)
                     elif isinstance(item, _Came):
                         self._came(file, item, orders)
                     elif isinstance(item, Lost):
@@ -240,10 +242,7 @@ class _NodeFetch:
         # A peer that is gone or damaged; node 0 names another one, or the origin.
         self._tally.again += isinstance(came.error, ValueError)
         events.emit("fetch-peer", peer=address[0], piece=piece, error=str(came.error))
-        if isinstance(orders, SwarmOrders):
-            orders.failed(piece)
-        else:
-            self._inbox.put(Take(piece, None))
+        orders.failed(piece)
 
     def _wait_for_others(self) -> None:
         while not isinstance(self._inbox.get(), (Over, Lost)):

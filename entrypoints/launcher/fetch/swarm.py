@@ -170,6 +170,7 @@ class LoneOrders:
     def __init__(self, pieces: int, tell: Callable[[object], None]) -> None:
         self._schedule = Schedule(pieces, alone=True)
         self._tell = tell
+        self._told: set[int] = set()
 
     def join(self, missing: set[int], port: int) -> None:
         """As Orders says."""
@@ -179,19 +180,22 @@ class LoneOrders:
 
     def got(self, piece: int, seconds: float) -> None:
         """As Orders says."""
-        self._schedule.got(0, piece, seconds)
+        # Of a piece that was on its way before this node was alone, nobody here knows.
+        if piece in self._told:
+            self._told.discard(piece)
+            self._schedule.got(0, piece, seconds)
         self._go_on()
 
     def failed(self, piece: int) -> None:
-        """As Orders says."""
-        self._schedule.failed(0, piece)
-        self._go_on()
+        """As Orders says: there is no other node, but the origin."""
+        self._tell(Take(piece, None))
 
     def leave(self) -> None:
         """As Orders says."""
 
     def _go_on(self) -> None:
         for order in self._schedule.assign():
+            self._told.add(order.piece)
             self._tell(Take(order.piece, None))
         if self._schedule.finished:
             self._tell(Over())
