@@ -298,7 +298,7 @@ def diff(
     if json:
         print_json(report.as_json())
     else:
-        for line in (*report.difference.lines(), *report.advisory_lines()):
+        for line in report.lines():
             print(line)
         say(report.difference.summary)
     if not allow_down:

@@ -75,14 +75,15 @@ class ImageDifference:
             f"{human_bytes(sum(size for _, size in self.layers_new))}"
         )
 
-    def lines(self) -> Iterator[str]:
-        """One line a difference, for a person."""
+    def lines(self, titles: Mapping[str, str] | None = None) -> Iterator[str]:
+        """One line a difference, for a person. `titles`: what made a layer, by its digest."""
         yield from map(str, self.packages)
         yield from map(str, self.settings)
-        for digest, size in self.layers_gone:
-            yield f"layer {digest[:19]} {human_bytes(size)} (removed)"
-        for digest, size in self.layers_new:
-            yield f"layer {digest[:19]} {human_bytes(size)} (added)"
+        layers = [(*layer, "removed") for layer in self.layers_gone]
+        layers += [(*layer, "added") for layer in self.layers_new]
+        for digest, size, word in layers:
+            title = (titles or {}).get(digest, "")
+            yield f"layer {digest[:19]} {human_bytes(size)} ({word}) {title}".rstrip()
         yield from (f"not compared: {text}" for text in self.unknown)
 
 

@@ -33,6 +33,7 @@ _REFERENCE = re.compile(
 _LAYOUT = "oci:"
 _PIECE = 1 << 20
 _DOCUMENT_MAX = 4 << 20
+_TITLE_MAX = 80
 _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
@@ -57,6 +58,24 @@ class LayeredImage:
     def layers(self) -> list[dict[str, Any]]:
         """The descriptors of its layers, lowest first."""
         return list(self.manifest.json()["layers"])
+
+    @property
+    def layer_titles(self) -> dict[str, str]:
+        """What made each layer, by digest, as the image's history tells it; none where it does not.
+
+        Layers that are made without an engine have what is in them as a comment.
+        """
+        history = self.config.get("history") or []
+        steps = [step for step in history if isinstance(step, dict) and not step.get("empty_layer")]
+        layers = self.layers
+        if len(steps) != len(layers):
+            return {}
+        titles = {}
+        for layer, step in zip(layers, steps, strict=True):
+            comment = str(step.get("comment") or "")
+            text = comment if ":" in comment else str(step.get("created_by") or "")
+            titles[str(layer["digest"])] = _short(text)
+        return titles
 
 
 @dataclass(frozen=True)
@@ -122,6 +141,12 @@ def open_layered_image(
             blobs=_RegistryBlobs(repository),
             repository=repository,
         )
+
+
+def _short(command: str) -> str:
+    """A command of a history without what engines put around it, in one line."""
+    text = re.sub(r"^/bin/sh -c (#\(nop\) *)?|^RUN | # buildkit$", "", " ".join(command.split()))
+    return text if len(text) <= _TITLE_MAX else f"{text[: _TITLE_MAX - 3]}..."
 
 
 def _layout_base(folder: Path, architecture: str) -> LayeredImage:

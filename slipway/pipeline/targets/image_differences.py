@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,15 +37,22 @@ class DowngradeError(SlipwayError):
 
 @dataclass(frozen=True)
 class DifferenceReport:
-    """What differs, and the known vulnerabilities of each of the two."""
+    """What differs, and the known vulnerabilities of each of the two. `titles`: what made a layer,
+    by its digest."""
 
     difference: ImageDifference
+    titles: Mapping[str, str]
     advisories_before: tuple[Advisory, ...]
     advisories_after: tuple[Advisory, ...]
 
     def as_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """One line a difference, then one an advisory, for a person."""
+        yield from self.difference.lines(self.titles)
+        yield from self.advisory_lines()
 
     def advisory_lines(self) -> Iterator[str]:
         """What of the second image is known to be vulnerable, and what no longer is."""
@@ -78,22 +85,26 @@ def compare_images(
     RegistryError.
     """
     checkout = Checkout.at(root)
-    inventories = [_inventory(checkout, settings, name) for name in (before, after)]
+    titles: dict[str, str] = {}
+    inventories = [_inventory(checkout, settings, name, titles) for name in (before, after)]
     advisories: list[list[Advisory]] = [[], []]
     if osv:
         advisories = read_advisories(Path(osv), inventories)
-    return DifferenceReport(
-        compare_inventories(*inventories), tuple(advisories[0]), tuple(advisories[1])
-    )
+    difference = compare_inventories(*inventories)
+    return DifferenceReport(difference, titles, tuple(advisories[0]), tuple(advisories[1]))
 
 
-def _inventory(checkout: Checkout, settings: Settings, reference: str) -> ImageInventory:
+def _inventory(
+    checkout: Checkout, settings: Settings, reference: str, titles: dict[str, str]
+) -> ImageInventory:
+    """What is in an image; what made its layers goes into `titles`."""
     project = checkout.project
     base = _named_base(checkout, reference)
     lock = checkout.locks.bases.get(base.name) if base else None
     if recorded := lock and load_inventory(project, lock):
         return recorded
     with Reporter() as reporter, _opened(checkout, settings, reference, base) as (image, python):
+        titles.update(image.layer_titles)
         if billed := _billed_inventory(image):
             return billed
         notes = LayerNotes(project.cache, project.shared)

@@ -87,6 +87,34 @@ def test_what_the_last_layer_leaves_is_what_is_there(tmp_path: Path) -> None:
     assert image.config["Entrypoint"] == ["bash", "-m", "start.sh"]
 
 
+@pytest.mark.parametrize(
+    ("step", "title"),
+    [
+        ({"created_by": "/bin/sh -c #(nop) COPY file:1 in / "}, "COPY file:1 in /"),
+        (
+            {"created_by": "RUN pip install x # buildkit", "comment": "buildkit.dockerfile.v0"},
+            "pip install x",
+        ),
+        ({"created_by": "RUN installer", "comment": "addon: wheel 9"}, "addon: wheel 9"),
+        ({"created_by": "x" * 100}, "x" * 77 + "..."),
+        ({}, ""),
+    ],
+)
+def test_a_layer_is_titled_by_what_made_it(
+    tmp_path: Path, step: dict[str, str], title: str
+) -> None:
+    history = [{"created_by": "ENV A=b", "empty_layer": True}, step]
+    write_base(tmp_path, [base_tar({"a": b""})], more={"history": history})
+    with open_layered_image(f"oci:{tmp_path}", anonymous) as image:
+        assert list(image.layer_titles.values()) == [title]
+
+
+def test_a_history_that_does_not_fit_gives_no_titles(tmp_path: Path) -> None:
+    write_base(tmp_path, [base_tar({"a": b""})], more={"history": [{}, {}]})
+    with open_layered_image(f"oci:{tmp_path}", anonymous) as image:
+        assert image.layer_titles == {}
+
+
 @pytest.mark.parametrize("hidden", [f"{SITE}/.wh..wh..opq", "opt/.wh.venv"])
 def test_hidden_folders_hide_what_was_in_them(tmp_path: Path, hidden: str) -> None:
     image = inventory(tmp_path, VENV | distribution("torch", "1"), {hidden: b""})

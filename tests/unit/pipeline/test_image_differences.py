@@ -47,6 +47,8 @@ def test_a_downgrade_fails_and_the_report_tells_both_ways(tmp_path: Path) -> Non
         "python torch 2.8.0 -> 2.9.0 (up)"
     ]
     assert up.difference.layers_shared == 1
+    layers = [line for line in up.lines() if line.startswith("layer ")]
+    assert [line.partition(" (")[2] for line in layers] == ["removed) the base", "added) the base"]
     assert list(up.advisory_lines()) == ["gone: python torch 2.8.0: X-1 (fixed in 2.9.0)"]
     assert json.loads(json.dumps(up.as_json()))["difference"]["packages"][0]["direction"] == "up"
 
