@@ -102,8 +102,14 @@ class NodeJob:
         try:
             return self._steps()
         finally:
-            self._start_up.tell()  # where it has not come to the ranks
+            if not self._meets_only:
+                self._start_up.tell()  # where it has not come to the ranks
             plans.remove_scratch(self._plan)
+
+    @property
+    def _meets_only(self) -> bool:
+        """Whether another launcher of this node starts the ranks (--spares)."""
+        return self._context.place is not None and self._context.place.meets_only
 
     def _steps(self) -> int:
         for text in self._plan.warnings:
@@ -113,7 +119,7 @@ class NodeJob:
             procs = self._meet()
         with stage("preflight"):
             self._preflight()
-        if self._context.place is not None and self._context.place.meets_only:
+        if self._meets_only:
             return OK
         with stage("agree"):
             agreed = self._agree()

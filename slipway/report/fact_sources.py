@@ -16,10 +16,13 @@ from slipway.derive import PlanStep
 from slipway.matrix import Image, select_images
 from slipway.pipeline import Checkout, Settings
 from slipway.records import (
+    BaseLock,
+    ImageInventory,
     ImageLayers,
     ImageRecord,
     RecordedRun,
     load_image_layers,
+    load_inventory,
     python_lock_keys,
     read_record,
     read_run_log,
@@ -85,11 +88,19 @@ class FactSources:
             record=record,
             base_lock=base_lock,
             python=tuple((a.name, locks.python[key]) for a, key in keys if key in locks.python),
+            base_inventory=self._inventory(base_lock),
             layers=self._layers(image.name),
             checks=self._checks(image.name) if record.verified else (),
             sqsh=self._sqsh(record),
             may_move=may_move(image),
         )
+
+    def _inventory(self, base_lock: BaseLock | None) -> ImageInventory | None:
+        try:
+            return load_inventory(self._project, base_lock) if base_lock else None
+        except SlipwayError as error:
+            self._problem(error)
+            return None
 
     def _layers(self, name: str) -> ImageLayers | None:
         try:

@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from slipway.derive import BuildInputs, build_reasons
 from slipway.matrix import Addon
-from slipway.records import ImageLayers, PythonLock, RecordedRun
+from slipway.records import ImageInventory, ImageLayers, PythonLock, RecordedRun
 from slipway.report.matrix_page import MatrixRow, matrix_row
 from slipway.report.report_facts import CheckResult, ImageFacts, ReportFacts, SqshFacts
 
@@ -46,6 +46,18 @@ class PackageRow:
     change: Literal["added", "up", "down", "same", "set"]
     addon: str
     why: str
+
+
+@dataclass(frozen=True)
+class BaseSection:
+    """What `inv lock --inventory` has read in the base. `system` None: it cannot be told."""
+
+    distribution: str
+    python: int
+    system: int | None
+    layers: int
+    compressed: int  # bytes of all layers
+    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,7 @@ class ImagePage:
     added_bytes: int
     packages: tuple[PackageRow, ...]
     base_packages: int | None
+    base: BaseSection | None
     variables: tuple[VariableRow, ...]
     entrypoint: str
     cmd: str
@@ -197,6 +210,7 @@ def image_page(
         added_bytes=sum(layer.size for layer in rows if not layer.of_base),
         packages=package_rows(facts),
         base_packages=len(packages) if packages is not None else None,
+        base=base_section(facts.base_inventory) if facts.base_inventory else None,
         variables=variable_rows(layers) if layers else (),
         entrypoint=" ".join(layers.entrypoint) if layers else "",
         cmd=" ".join(layers.cmd) if layers else "",
@@ -294,6 +308,18 @@ def package_change(before: str, after: str) -> Literal["added", "up", "down", "s
     except InvalidVersion:
         return "same" if before == after else "set"
     return "same" if old == new else "up" if new > old else "down"
+
+
+def base_section(inventory: ImageInventory) -> BaseSection:
+    """The inventory of a base in a few numbers."""
+    return BaseSection(
+        inventory.distribution,
+        len(inventory.python),
+        len(inventory.system) if inventory.system is not None else None,
+        len(inventory.layers),
+        sum(size for _, size in inventory.layers),
+        inventory.unknown,
+    )
 
 
 def variable_rows(layers: ImageLayers) -> tuple[VariableRow, ...]:

@@ -32,6 +32,18 @@ STAGES = {
     "others": "waiting for the slowest node",
     "import": "from the ranks' start to the first line that one prints: imports, mostly",
 }
+_NOTICE_FIELDS = (
+    "check",
+    "level",
+    "text",
+    "why",
+    "error",
+    "signal",
+    "missing",
+    "name",
+    "origin",
+    "peer",
+)
 ENDS = ("done", "failed", "stopped", "over", "left")
 MOST_ATTEMPTS = 20
 MOST_NODES = 64
@@ -159,6 +171,7 @@ class JobPage:
 
 @dataclass
 class _Node:
+    rank: int  # -1: of events before the launcher knew its place
     name: str
     events: list[LauncherEvent] = field(default_factory=list)
 
@@ -232,10 +245,11 @@ def _job_page(
     job = next(
         (event_text(start, "job") for start in starts if event_text(start, "job")), log.path.stem
     )
-    rows = [_node_row(node, stages[node.name], began, ended) for node in nodes]
+    placed = [node for node in nodes if node.rank >= 0] or nodes
+    rows = [_node_row(node, stages[node.name], began, ended) for node in placed]
     ranks, ranks_left_out = _rank_rows(nodes, lines, began, ended)
     notices = [_notice(log, node, event, began) for node in nodes for event in node.events
-               if event.event in _NOTICES]  # fmt: skip
+               if _is_notice(event)]  # fmt: skip
     notices.sort(key=lambda notice: (not notice.stacks, notice.at))
     worlds = [event_number(event, "world") or 0 for event in events if event.event == "ranks"]
     steps = step_points(lines)
@@ -247,10 +261,10 @@ def _job_page(
         attempt=number + 1,
         began=began,
         seconds=ended - began,
-        nodes=len(nodes),
+        nodes=len(placed),
         world=int(max(worlds, default=0)),
         old_launcher=not starts,
-        whole=all(node.end for node in nodes),
+        whole=all(node.end for node in placed),
         unread=log.unread,
         stages=stage_table(stages),
         node_rows=tuple(rows[:MOST_NODES]),
@@ -273,7 +287,7 @@ def _nodes(events: Sequence[LauncherEvent]) -> list[_Node]:
         # What comes before the launcher knows its place is the only node's, where there is one.
         rank = event.node if event.node >= 0 or len(named) != 1 else next(iter(named))
         name = f"{rank} {named.get(rank, '')}".strip() if rank >= 0 else "?"
-        nodes.setdefault(rank, _Node(name)).events.append(event)
+        nodes.setdefault(rank, _Node(rank, name)).events.append(event)
     return [nodes[rank] for rank in sorted(nodes)]
 
 
@@ -430,9 +444,13 @@ def _rank_row(
     )
 
 
+def _is_notice(event: LauncherEvent) -> bool:
+    return event.event in _NOTICES or event.event.startswith("fetch-")
+
+
 def _concerned(event: LauncherEvent) -> list[int]:
     ranks = event.fields.get("ranks")
-    if event.event not in _NOTICES or not isinstance(ranks, list):
+    if not _is_notice(event) or not isinstance(ranks, list):
         return []
     return [rank for rank in ranks[:MOST_RANKS] if isinstance(rank, int)]
 
@@ -475,11 +493,7 @@ def speed_line(steps: Sequence[StepPoint]) -> tuple[tuple[float, float], ...]:
 
 def _notice(log: JobLog, node: _Node, event: LauncherEvent, began: float) -> Notice:
     ranks = event.fields.get("ranks")
-    texts = [
-        event_text(event, name)
-        for name in ("check", "level", "text", "why", "error", "signal", "missing", "name")
-        if name in event.fields
-    ]
+    texts = [event_text(event, name) for name in _NOTICE_FIELDS if name in event.fields]
     seconds = event_number(event, "seconds")
     if seconds is not None:
         texts.append(f"{seconds:g} s")

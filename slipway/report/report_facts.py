@@ -14,6 +14,7 @@ from slipway.derive import PlanStep
 from slipway.matrix import Image
 from slipway.records import (
     BaseLock,
+    ImageInventory,
     ImageLayers,
     ImageRecord,
     PythonLock,
@@ -57,6 +58,7 @@ class ImageFacts:
     layers: ImageLayers | None = None
     checks: tuple[CheckResult, ...] = ()
     sqsh: SqshFacts | None = None
+    base_inventory: ImageInventory | None = None
     may_move: Mapping[str, str] = field(default_factory=dict)  # package of the base -> reason
 
 

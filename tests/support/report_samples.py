@@ -13,6 +13,7 @@ from slipway.records import (
     BaseLock,
     BuildRecord,
     ExportRecord,
+    ImageInventory,
     ImageLayers,
     ImageRecord,
     Pin,
@@ -21,6 +22,7 @@ from slipway.records import (
     RecordedLayer,
     RecordedRun,
     RunStep,
+    SystemPackage,
     VerifyRecord,
 )
 from slipway.report.report_facts import (
@@ -127,6 +129,15 @@ def image_facts(
             CheckResult("test_torch_imports", "tests.image.common", "passed", 2.5),
             CheckResult("test_s5cmd_runs", "tests.image.s5cmd", "passed", 0.1),
             CheckResult("test_no_secrets", "tests.image.common", "passed", 0.7),
+        ),
+        "base_inventory": ImageInventory(
+            "debian 12",
+            "dpkg",
+            {"numpy": "2.0.0"},
+            (SystemPackage("zlib1g", "1.2.13", "amd64", "zlib", "1.2.13"),),
+            {},
+            (("sha256:a", 700), ("sha256:b", 77)),
+            ("the files of /opt",),
         ),
         "sqsh": SqshFacts(
             "/x/a.sqsh",

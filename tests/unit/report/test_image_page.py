@@ -68,6 +68,14 @@ def test_packages_of_a_base_that_no_lock_knows_are_not_called_added() -> None:
     assert page.base_packages is None
 
 
+def test_the_base_is_told_by_its_inventory_where_there_is_one() -> None:
+    base = page_of().base
+    assert base is not None
+    assert (base.distribution, base.python, base.system) == ("debian 12", 1, 1)
+    assert (base.layers, base.compressed) == (2, 777)
+    assert page_of(base_inventory=None).base is None
+
+
 def test_versions_move_by_their_order_not_by_their_letters() -> None:
     assert package_change("2.9.0", "2.10.0") == "up"
     assert package_change("2.10.0", "2.9.0") == "down"

@@ -99,6 +99,13 @@ def test_events_are_found_behind_what_slurm_and_cloudwatch_put_before_them(tmp_p
     assert page.nodes == 2
 
 
+def test_what_is_said_before_a_node_knows_its_place_is_no_node(tmp_path: Path) -> None:
+    fetch = {"t": BEGAN + 1, "host": "host-1", "event": "fetch-alone", "why": "no node 0"}
+    (page,) = pages_of(tmp_path, f"launch: {json.dumps(fetch)}", *job_lines())
+    assert (page.nodes, page.whole) == (2, True)
+    assert page.notices[0].event == "fetch-alone"
+
+
 def test_a_requeued_job_is_a_page_for_each_attempt(tmp_path: Path) -> None:
     later = [
         start_up(1050, 0, 1010, {"gate": 5}),

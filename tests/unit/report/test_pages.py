@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.core import SlipwayError
-from slipway.records import Pin, PythonLock
+from slipway.records import ImageRecord, Pin, PythonLock
 from slipway.report.builds_page import builds_page
 from slipway.report.disk_page import disk_page
 from slipway.report.image_page import image_pages
@@ -33,6 +34,7 @@ from tests.support.report_samples import (
     run_step,
     small_image,
 )
+from tests.unit.docs.test_docs import exit_code
 
 VOID = {"meta", "input", "br", "rect", "polyline"}
 HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[2J\u202e\ud800"
@@ -190,8 +192,6 @@ def test_pages_stay_small() -> None:
 
 
 def test_nothing_built_yet_says_what_to_run() -> None:
-    from slipway.records import ImageRecord
-
     bare = image_facts(record=ImageRecord(), layers=None, checks=(), sqsh=None)
     texts = pages_of(report_facts(bare, runs=(), disk=None))
     assert "./inv ship" in texts["index.html"]
@@ -200,6 +200,27 @@ def test_nothing_built_yet_says_what_to_run() -> None:
     image = texts["images/pytorch-2.8-sagemaker-ds0.19.8.html"]
     for task in ("build", "verify", "sqsh", "push"):
         assert f"./inv {task} pytorch-2.8-sagemaker-ds0.19.8" in image
+
+
+def test_every_command_that_a_page_tells_to_type_exists(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = image_facts(
+        record=ImageRecord(), layers=None, checks=(), sqsh=None, python=(), base_lock=None
+    )
+    texts = [
+        *pages_of(report_facts()).values(),
+        *pages_of(report_facts(bare, runs=(), disk=None)).values(),
+    ]
+    commands = {
+        html.unescape(command)
+        for text in texts
+        for command in re.findall(r"<code>(\./inv [^<]*)</code>", text)
+    }
+    assert len(commands) > 10
+    monkeypatch.chdir(Path(__file__).parents[3])
+    for command in commands:
+        assert exit_code(command) == 0, (command, capsys.readouterr().err)
 
 
 def test_the_next_report_takes_away_its_own_old_pages_and_nothing_else(tmp_path: Path) -> None:
