@@ -25,6 +25,7 @@ from slipway.tasks import (
     TARGET,
     cluster,
     engine,
+    fanout,
     matrix,
     registry,
     sagemaker,
@@ -232,7 +233,16 @@ def push(
 @task_command(
     positional=[],
     images=NAMES,
-    help={**IMAGE_NAMES, **BUILD, **TARGET, **SOCI, **SQSH, **JSON, **NO_ENGINE},
+    help={
+        **IMAGE_NAMES,
+        **BUILD,
+        **TARGET,
+        **SOCI,
+        **SQSH,
+        **JSON,
+        **NO_ENGINE,
+        "no_sqsh": "write no .sqsh: where there is no disk for it",
+    },
 )
 def ship(
     c: Context,
@@ -247,6 +257,7 @@ def ship(
     soci: bool = False,
     json: bool = False,
     no_engine: bool = False,
+    no_sqsh: bool = False,
     base_from: str = "",
 ) -> None:
     """All of it: set up, generate, build, verify, export and push; says what it made."""
@@ -259,7 +270,8 @@ def ship(
         sqsh_compression=compression,
         soci=soci,
     )
-    stages = ("setup", "generate", "build", "verify", "sqsh", "push")
+    export = () if no_sqsh else ("sqsh",)
+    stages = ("setup", "generate", "build", "verify", *export, "push")
     request = pipeline.ShipRequest(
         stages,
         unlocked=unlocked,
@@ -352,5 +364,5 @@ ns = Collection(
     report,
     test,
 )
-for family in (matrix, sqsh, storage, engine, registry, slurm, sagemaker, cluster):
+for family in (matrix, sqsh, storage, engine, registry, slurm, sagemaker, cluster, fanout):
     ns.add_collection(family.ns)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from slipway.append.appended_image import AppendedImage
-from slipway.core import Event, OnEvent, silent
+from slipway.core import Event, OnEvent, PartClaim, SharedParts, silent
 from slipway.inventory import BlobReader
 from slipway.registry import (
     BlobTransfer,
@@ -17,6 +19,8 @@ from slipway.registry import (
     Repository,
     deliver_blobs,
 )
+
+SENT_KIND = "sent"
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,17 @@ class _BaseBlob:
 
 
 def deliver_appended(
-    image: AppendedImage, target: Repository, tag: str, on_event: OnEvent = silent
+    image: AppendedImage,
+    target: Repository,
+    tag: str,
+    on_event: OnEvent = silent,
+    shared: SharedParts | None = None,
 ) -> DeliveryResult:
     """Put the image under a tag, its manifest last, so that the tag never names half an image.
 
     Blobs of the base are mounted where it is in the same registry, else streamed from where they
-    are. Raises ImmutableTagError where the tag is another image's, RegistryError's subclasses.
+    are. With `shared` one machine sends a layer, while others that need it wait. Raises
+    ImmutableTagError where the tag is another image's, RegistryError's subclasses.
     """
     started = time.monotonic()
     task = f"push {target.name(tag)}"
@@ -65,8 +74,11 @@ def deliver_appended(
     on_event(Event("start", task))
     try:
         if not already:
-            blobs = _transfers(image, target)
-            sent = deliver_blobs(target, blobs, task, on_event).sent
+            with contextlib.ExitStack() as stack:
+                claims = _claim_layers(image, target, shared, stack) if shared else []
+                sent = deliver_blobs(target, _transfers(image, target), task, on_event).sent
+                for claim in claims:
+                    claim.mark()
             target.put_tagged(tag, manifest)
     except BaseException as error:
         on_event(Event("failed", task, text=str(error)))
@@ -81,6 +93,18 @@ def deliver_appended(
         already=already,
         seconds=time.monotonic() - started,
     )
+
+
+def _claim_layers(
+    image: AppendedImage, target: Repository, shared: SharedParts, stack: contextlib.ExitStack
+) -> list[PartClaim]:
+    """What of the layers is for this process to send; the others are in the target by then."""
+    claims = []
+    for layer in sorted({str(layer["digest"]) for layer in image.manifest.json()["layers"]}):
+        key = hashlib.sha256(target.name(layer).encode()).hexdigest()
+        if claim := shared.claim(SENT_KIND, key):
+            claims.append(stack.enter_context(claim))
+    return claims
 
 
 def _transfers(image: AppendedImage, target: Repository) -> list[BlobTransfer]:

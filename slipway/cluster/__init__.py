@@ -1,4 +1,4 @@
-"""Jobs of an image, and the clusters that they run on: Slurm, SageMaker, HyperPod.
+"""Jobs of an image, the clusters that they run on (Slurm, SageMaker, HyperPod), and fan-outs.
 
 A request becomes checked values, and these a script or a document. Clusters and AWS are asked only
 by what says so: jobs that are submitted, looked at or stopped, clusters that are made, endpoints.
@@ -13,6 +13,18 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.cluster.check import check_cluster
     from slipway.cluster.documents import write_cluster_documents
+    from slipway.cluster.fanout import (
+        ArrayOptions,
+        ShipFlags,
+        WorkflowOptions,
+        group_images,
+        plan_fanout,
+        run_github_fanout,
+        run_slurm_fanout,
+        show_collected_results,
+        show_fanout_run,
+        work_on_run,
+    )
     from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
     from slipway.cluster.sagemaker import (
         JobChoice,
@@ -37,23 +49,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENT_MARK",
+    "ArrayOptions",
     "HeadNode",
     "JobChoice",
     "LauncherEvent",
     "ScriptRequest",
+    "ShipFlags",
     "SubmitPlace",
     "TrainingOptions",
+    "WorkflowOptions",
     "check_cluster",
     "follow_job",
     "follow_logs",
+    "group_images",
     "newest_sqsh",
     "parse_event",
+    "plan_fanout",
+    "run_github_fanout",
+    "run_slurm_fanout",
+    "show_collected_results",
+    "show_fanout_run",
     "show_job",
     "show_queue",
     "show_training_job",
     "stop_job",
     "stop_training_job",
     "submit_job",
+    "work_on_run",
     "write_cluster_documents",
     "write_script",
     "write_training_job",
@@ -64,6 +86,10 @@ __getattr__ = lazy_face(
     {
         "documents": "write_cluster_documents",
         "launcher_events": "EVENT_MARK LauncherEvent parse_event",
+        "fanout": (
+            "ArrayOptions ShipFlags WorkflowOptions plan_fanout group_images run_github_fanout "
+            "run_slurm_fanout show_collected_results show_fanout_run work_on_run"
+        ),
         "sagemaker": (
             "JobChoice TrainingOptions follow_logs show_training_job stop_training_job "
             "write_training_job"

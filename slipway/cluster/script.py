@@ -61,14 +61,19 @@ def _environment() -> Environment:
     return environment
 
 
+def render_template(name: str, **values: object) -> str:
+    """A template of templates/ with these values; `|word` makes one word of bash of each."""
+    return _environment().get_template(name).render(**values)
+
+
 def render_sbatch(job: SlurmJob) -> str:
     """The sbatch file of a job."""
-    return _environment().get_template("job.sbatch.j2").render(job=job)
+    return render_template("job.sbatch.j2", job=job)
 
 
 def render_recipe(run: RecipeRun) -> str:
     """The script that hands a run to the HyperPod recipes' own launcher."""
-    return _environment().get_template("recipe.sh.j2").render(run=run)
+    return render_template("recipe.sh.j2", run=run)
 
 
 @dataclass(frozen=True)

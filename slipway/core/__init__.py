@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         read_fstab,
         read_mount_table,
     )
-    from slipway.core.paths import Project
+    from slipway.core.paths import Project, lease_seconds
     from slipway.core.processes import (
         Owner,
         child_processes,
@@ -82,7 +82,14 @@ if TYPE_CHECKING:
         wait_until,
     )
     from slipway.core.redaction import public_environment, redact, remember_secret
-    from slipway.core.sharing import LEASE_S, Lease, LeaseFolder, PartClaim, SharedParts
+    from slipway.core.sharing import (
+        LEASE_S,
+        Lease,
+        LeaseFolder,
+        PartClaim,
+        SharedParts,
+        refresh_folder,
+    )
     from slipway.core.trees import TreeSize, measure, remove_tree, sync, sync_folder
     from slipway.core.units import did_you_mean, human_bytes, human_seconds
 
@@ -139,6 +146,7 @@ __all__ = [
     "human_seconds",
     "interrupt_exit_code",
     "is_executable",
+    "lease_seconds",
     "lock_is_held",
     "measure",
     "mount_of",
@@ -158,6 +166,7 @@ __all__ = [
     "read_mount_table",
     "read_pid",
     "redact",
+    "refresh_folder",
     "remember_secret",
     "remove_leftovers",
     "remove_tree",
@@ -197,13 +206,13 @@ __getattr__ = lazy_face(
             "DiskSpace Mount disk_space free_bytes mount_of mounts_under nearest_existing "
             "parse_fstab parse_mountinfo read_fstab read_mount_table"
         ),
-        "paths": "Project",
+        "paths": "Project lease_seconds",
         "processes": (
             "Owner child_processes command_line cpu_count end_process find_process read_pid "
             "spawn start_time this_process wait_until"
         ),
         "redaction": "public_environment redact remember_secret",
-        "sharing": "LEASE_S Lease LeaseFolder PartClaim SharedParts",
+        "sharing": "LEASE_S Lease LeaseFolder PartClaim SharedParts refresh_folder",
         "trees": "TreeSize measure remove_tree sync sync_folder",
         "units": "did_you_mean human_bytes human_seconds",
     },

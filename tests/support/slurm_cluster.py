@@ -97,6 +97,7 @@ class SlurmCluster:
     root: Path
     clone: Clone
     sqsh: Path
+    volumes: Mapping[str, str] = field(default_factory=dict)
     members: dict[str, Container] = field(default_factory=dict)
     jobs: list[Submitted] = field(default_factory=list)
 
@@ -244,10 +245,18 @@ def _flags(cluster: SlurmCluster, nodes: str, sqsh: str = "") -> tuple[str, ...]
 
 @contextlib.contextmanager
 def running(
-    engine: Engine, image: str, root: Path, clone: Clone, sqsh: Path
+    engine: Engine,
+    image: str,
+    root: Path,
+    clone: Clone,
+    sqsh: Path,
+    volumes: Mapping[str, str] | None = None,
 ) -> Iterator[SlurmCluster]:
-    """Start the daemons, and remove the containers in the end."""
-    cluster = SlurmCluster(root, clone, sqsh)
+    """Start the daemons, and remove the containers in the end.
+
+    `volumes`: more of this machine's folders, and where all nodes have them.
+    """
+    cluster = SlurmCluster(root, clone, sqsh, volumes or {})
     settings = root / "cluster"
     settings.mkdir()
     (settings / "munge.key").write_bytes(os.urandom(128))
@@ -299,7 +308,10 @@ def _start(engine: Engine, image: str, cluster: SlurmCluster, name: str) -> None
         NODE / "srun": "/usr/local/bin/srun",
         NODE / "enroot": "/usr/local/bin/enroot",
     }
-    volumes = {str(place): {"bind": target, "mode": "rw"} for place, target in folders.items()}
+    volumes = {
+        str(place): {"bind": target, "mode": "rw"}
+        for place, target in (*folders.items(), *cluster.volumes.items())
+    }
     first = cluster.members.get("c0")
     addresses = {"c0": "10.77.0.1", "n1": "10.77.0.2", "n2": "10.77.0.3", THIRD: "10.77.0.4"}
     cluster.members[name] = engine.client.containers.run(

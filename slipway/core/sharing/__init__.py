@@ -12,11 +12,11 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.core.sharing.leases import LEASE_S, Lease, LeaseFolder
-    from slipway.core.sharing.shared_parts import PartClaim, SharedParts
+    from slipway.core.sharing.shared_parts import PartClaim, SharedParts, refresh_folder
 
-__all__ = ["LEASE_S", "Lease", "LeaseFolder", "PartClaim", "SharedParts"]
+__all__ = ["LEASE_S", "Lease", "LeaseFolder", "PartClaim", "SharedParts", "refresh_folder"]
 
 __getattr__ = lazy_face(
     __name__,
-    {"leases": "LEASE_S Lease LeaseFolder", "shared_parts": "PartClaim SharedParts"},
+    {"leases": "LEASE_S Lease LeaseFolder", "shared_parts": "PartClaim SharedParts refresh_folder"},
 )

@@ -33,12 +33,15 @@ _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>\d{5})")
 
 
 class Lease:
-    """A lease that this process holds; `release`, or the end of a `with` block, gives it up."""
+    """A lease that this process holds; `release`, or the end of a `with` block, gives it up.
+
+    `number` is 1, and one more for each holder before that died.
+    """
 
     def __init__(self, folder: Path, name: str, number: int, patience: float) -> None:
-        self.name = name
+        self.name, self.number = name, number
         self.path = _numbered(folder, name, number)
-        self._folder, self._number, self._patience = folder, number, patience
+        self._folder, self._patience = folder, patience
         self._ended = threading.Event()
         self._lost = threading.Event()
         self._on_loss: Callable[[], None] | None = None
@@ -61,7 +64,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         for number in sorted(_numbers(self._folder, self.name)):
-            if number <= self._number:
+            if number <= self.number:
                 _numbered(self._folder, self.name, number).unlink(missing_ok=True)
 
     def __enter__(self) -> Lease:
@@ -76,7 +79,7 @@ class Lease:
         self.release()
 
     def _holds(self) -> bool:
-        return max(_numbers(self._folder, self.name), default=0) == self._number
+        return max(_numbers(self._folder, self.name), default=0) == self.number
 
     def _beat(self) -> None:
         while not self._ended.wait(self._patience / _BEATS):
@@ -95,10 +98,14 @@ class Lease:
 
 
 class LeaseFolder:
-    """The leases of one folder, as this process sees and takes them."""
+    """The leases of one folder, as this process sees and takes them.
 
-    def __init__(self, folder: Path, patience: float = LEASE_S) -> None:
+    `who` is what a lease says of its holder (default: host and process).
+    """
+
+    def __init__(self, folder: Path, patience: float = LEASE_S, who: str = "") -> None:
         self.folder, self.patience = folder, patience
+        self._who = who or f"{socket.gethostname()}, process {os.getpid()}"
         self._seen: dict[Path, tuple[int, float]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +125,7 @@ class LeaseFolder:
         if number and self._is_alive(_numbered(self.folder, name, number)):
             return None
         own = _numbered(self.folder, name, number + 1)
-        if not _create(own):
+        if not _create(own, self._who):
             return None
         if number and not _numbered(self.folder, name, number).exists():
             # Its holder gave it up just now, and somebody else may have begun anew below us.
@@ -163,11 +170,11 @@ def _numbers(folder: Path, name: str) -> list[int]:
     return found
 
 
-def _create(path: Path) -> bool:
+def _create(path: Path, text: str) -> bool:
     """Make the file, whole, unless it is there."""
     whole = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        whole.write_text(f"{socket.gethostname()}, process {os.getpid()}\n")
+        whole.write_text(f"{text}\n")
         with contextlib.suppress(FileExistsError):
             os.link(whole, path)
         # An NFS server's answer to link(2) may be lost on the way; the count of links is not.

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from slipway.core.errors import SlipwayError
+from slipway.core.files import write_atomic
 from slipway.core.processes import this_process
 from slipway.core.sharing.leases import LEASE_S, Lease, LeaseFolder
 
@@ -33,6 +34,10 @@ class PartClaim:
     def publish(self, made: Path) -> None:
         """Put a copy of what was made (a file or a folder) where the others look."""
         copy_whole(made, self._target)
+
+    def mark(self) -> None:
+        """Put an empty file there: what was made is elsewhere, and this says that it is."""
+        write_atomic(self._target, b"")
 
     def release(self) -> None:
         """Let another one make it, where it was not published."""
@@ -78,6 +83,7 @@ class SharedParts:
             lease = self._leases.take(name)
             if lease is not None:
                 claim = PartClaim(self.folder / kind / key, lease)
+                refresh_folder(self.folder / kind)
                 if self.part(kind, key) is None:
                     return claim
                 lease.release()
@@ -87,6 +93,18 @@ class SharedParts:
                 on_wait(self._leases.holder(name) or "another machine")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_WAIT_S)
+
+
+def refresh_folder(folder: Path) -> None:
+    """Have this machine see what others have put into a folder, where it exists.
+
+    An NFS client remembers for half a minute what was not there (nfs(5), acdirmin), unless it
+    changes the folder itself.
+    """
+    probe = folder / f".{this_process()}.probe"
+    with contextlib.suppress(OSError):
+        probe.touch()
+        probe.unlink()
 
 
 def copy_whole(source: Path, target: Path) -> None:

@@ -166,6 +166,7 @@ def deliver_stage(
             registry.Repository(client, name),
             image_tag(image, built.build_id),
             context.on_event,
+            context.checkout.project.shared,
         )
     new = PushRecord(
         built.image_id,

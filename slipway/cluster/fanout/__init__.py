@@ -1,0 +1,47 @@
+"""One `inv ship` an image on many machines: on Slurm, in CodeBuild, in GitHub's runners.
+
+In come the images and the flags of `inv ship`; out comes one table. Who starts machines is the
+engine that users have; nothing here schedules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.cluster.fanout.fanout_plan import ShipFlags, group_images, plan_fanout
+    from slipway.cluster.fanout.github_runs import (
+        WorkflowOptions,
+        run_github_fanout,
+        show_collected_results,
+    )
+    from slipway.cluster.fanout.slurm_array import (
+        ArrayOptions,
+        run_slurm_fanout,
+        show_fanout_run,
+        work_on_run,
+    )
+
+__all__ = [
+    "ArrayOptions",
+    "ShipFlags",
+    "WorkflowOptions",
+    "group_images",
+    "plan_fanout",
+    "run_github_fanout",
+    "run_slurm_fanout",
+    "show_collected_results",
+    "show_fanout_run",
+    "work_on_run",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "fanout_plan": "ShipFlags plan_fanout group_images",
+        "github_runs": "WorkflowOptions run_github_fanout show_collected_results",
+        "slurm_array": "ArrayOptions run_slurm_fanout show_fanout_run work_on_run",
+    },
+)
