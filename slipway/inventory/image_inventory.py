@@ -85,6 +85,8 @@ def _system_packages(files: MetadataFiles) -> tuple[str, tuple[SystemPackage, ..
     ]
     if status:
         return "dpkg", dpkg_packages(status)
+    if _DPKG in files.kinds:
+        raise SlipwayError("dpkg's list is larger than any that is read")
     for folder in _RPM:
         path = f"{folder}/rpmdb.sqlite"
         if path in files.texts:

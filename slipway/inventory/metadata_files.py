@@ -27,7 +27,8 @@ from slipway.squashfs import ReadAhead, decompressed_stream, skip_content, tar_m
 FOLDER, FILE, LINK = "d", "f", "l"
 _KINDS = {b"5"[0]: FOLDER, b"2"[0]: LINK}
 _HARD_LINK = b"1"[0]
-_LARGEST = 128 << 20
+_DATABASE_MAX, TEXT_MAX = 128 << 20, 16 << 20
+"""Bytes of a file that is read: a base may be anyone's."""
 _FORMAT = "2"
 _NOTES = "bases"
 _OPAQUE = ".wh..wh..opq"
@@ -136,7 +137,7 @@ class _LayerReader:
                     if linked is not None:
                         self.texts[path] = linked
                     skip_content(stream, member)
-                elif describes and member.size <= _LARGEST:
+                elif describes and member.size <= _most_bytes(path):
                     self.texts[path] = _text(path, stream.read(member.stored))
                     stream.skip_padding(-member.stored % 512)
                 else:
@@ -156,6 +157,10 @@ def _ignore(count: int) -> None:
 
 def _path(name: bytes) -> str:
     return posixpath.normpath("/" + name.decode("utf-8", "surrogateescape")).lstrip("/")
+
+
+def _most_bytes(path: str) -> int:
+    return _DATABASE_MAX if _DATABASE_FILE.fullmatch(path) else TEXT_MAX
 
 
 def _text(path: str, raw: bytes) -> str:

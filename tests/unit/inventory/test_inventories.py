@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from slipway.core import BadInputError, Event, Project, SlipwayError, anonymous, silent
-from slipway.inventory import LayerNotes, open_layered_image, read_inventory
+from slipway.inventory import LayerNotes, metadata_files, open_layered_image, read_inventory
 from slipway.inventory.rpm_database import rpm_packages
 from slipway.records import (
     BaseLock,
@@ -167,6 +167,17 @@ def test_what_cannot_be_told_is_said_and_not_taken_for_nothing(tmp_path: Path) -
         "Python distributions",
         "packages of the distribution",
     ]
+
+
+def test_a_list_of_packages_that_is_too_large_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata_files, "TEXT_MAX", len(STATUS) - 1)
+    image = inventory(tmp_path, {"var/lib/dpkg/status": STATUS.encode()})
+    assert image.system is None
+    assert image.unknown == (
+        "packages of the distribution: dpkg's list is larger than any that is read",
+    )
 
 
 def header(**values: tuple[int, str | int]) -> bytes:
