@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher import options
 from launcher.causes import LaunchUsageError
-from launcher.data import archive_uri
+from launcher.data import find_source
 from launcher.options import LaunchOptions
 from launcher.platforms import (
     AttemptPlace,
@@ -81,7 +81,7 @@ def gather_context(
     hyperparameters = decode_hyperparameters(raw)
     settings = options.resolve_options(flags, env, hyperparameters)
     script = _script(settings, words, env, hyperparameters)
-    to_come = bool(archive_uri(env, hyperparameters, ml.code))
+    to_come = bool(find_source(env, hyperparameters, ml.code))
     path, cwd = locate_script(script.script, platform, ml, to_come=to_come, module=script.module)
     topology = find_topology(platform, settings, env, ml, hyperparameters)
     place = read_place(env)

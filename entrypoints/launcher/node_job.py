@@ -25,9 +25,9 @@ from launcher.data import (
     JobAgreement,
     JobData,
     agreed_from_wire,
-    archive_uri,
-    install_requirements,
-    unpack_source,
+    bring_source,
+    find_source,
+    install_code,
     warn_of_model,
 )
 from launcher.events import FailureNote, StartUp
@@ -230,12 +230,13 @@ class NodeJob:
         context = self._context
         if context.platform != SAGEMAKER:
             return
-        uri = archive_uri(context.env, context.hyperparameters, context.ml.code)
-        if uri:
-            unpack_source(self._data.s3(), uri, context.ml.code)
-        if context.cwd == context.ml.code:
+        code = context.ml.code
+        source = find_source(context.env, context.hyperparameters, code)
+        if source:
+            bring_source(self._data.s3, source, code)
+        if context.cwd == code:
             # In local mode the code is there without an archive, and its requirements as well.
-            install_requirements(context.python, context.ml.code, context.script, self._halt)
+            install_code(context.python, code, context.script, context.env, self._halt)
 
     def _pre_command(self) -> None:
         command = self._settings.text("pre-cmd")

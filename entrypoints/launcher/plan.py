@@ -15,7 +15,7 @@ from typing import Any
 
 from launcher import context as contexts
 from launcher.context import SAGEMAKER, Context
-from launcher.data import TransferPlan, archive_uri, plan_transfers
+from launcher.data import TransferPlan, find_source, plan_transfers
 from launcher.options import unknown_variables
 from launcher.peers import SECRET_VARIABLE, JobKey, derive_job_key, secret_warnings
 from launcher.platforms import (
@@ -84,7 +84,7 @@ class Plan:
 
 def plan_launch(context: Context) -> Plan:
     """Decide; UsageError if there is no script to decide about."""
-    expected = archive_uri(context.env, context.hyperparameters, context.ml.code)
+    expected = find_source(context.env, context.hyperparameters, context.ml.code)
     contexts.need_script(context, to_come=bool(expected) and context.platform == SAGEMAKER)
     settings = context.settings
     script = "" if context.module else context.script  # a module is Python

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from launcher.data.job_data import JobAgreement, JobData, agreed_from_wire, warn_of_model
     from launcher.data.object_keys import map_keys
     from launcher.data.s3 import S3, s3_uri
-    from launcher.data.training_code import archive_uri, install_requirements, unpack_source
+    from launcher.data.training_code import bring_source, find_source, install_code
     from launcher.data.transfer import (
         TransferResult,
         differences,
@@ -30,11 +30,12 @@ __all__ = [
     "TransferPlan",
     "TransferResult",
     "agreed_from_wire",
-    "archive_uri",
+    "bring_source",
     "differences",
     "directory_lock",
     "fetch_prefix",
-    "install_requirements",
+    "find_source",
+    "install_code",
     "local_files",
     "map_keys",
     "plan_transfers",
@@ -42,7 +43,6 @@ __all__ = [
     "send_directory",
     "sizes",
     "skipped_rows",
-    "unpack_source",
     "warn_of_model",
 ]
 
@@ -53,7 +53,7 @@ __getattr__ = lazy_face(
         "file_tree": "skipped_rows",
         "object_keys": "map_keys",
         "s3": "S3 s3_uri",
-        "training_code": "archive_uri install_requirements unpack_source",
+        "training_code": "bring_source find_source install_code",
         "transfer": (
             "TransferResult differences directory_lock fetch_prefix local_files send_directory "
             "sizes"

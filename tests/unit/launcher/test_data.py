@@ -240,20 +240,6 @@ def test_a_source_archive_can_not_leave_its_directory(
     assert [path for path in tmp_path.rglob("*") if path != target] == []
 
 
-@pytest.mark.parametrize(
-    ("uri", "present", "fetched"),
-    [("s3://b/sourcedir.tar.gz", False, True), ("s3://b/sourcedir.tar.gz", True, False),
-     ("/opt/ml/input/data/code/x.tar.gz", False, False), ("", False, False)],
-)  # fmt: skip
-def test_code_that_is_there_already_is_not_fetched(
-    tmp_path: Path, uri: str, present: bool, fetched: bool
-) -> None:
-    if present:
-        tree(tmp_path, "train.py")
-    found = training_code.archive_uri({}, {"sagemaker_submit_directory": uri}, tmp_path)
-    assert bool(found) == fetched
-
-
 def test_checkpoint_state_changes_with_any_file(tmp_path: Path) -> None:
     tree(tmp_path, "c/a", "c/d/b")
     before = checkpoints.checkpoint_state(tmp_path / "c")
