@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -211,5 +210,7 @@ def unknown_variables(env: Mapping[str, str]) -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
+    import difflib  # a fault's alone
+
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else "; `launch help` lists all options"

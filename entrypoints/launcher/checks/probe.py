@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import resource
@@ -10,7 +9,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -113,6 +111,10 @@ def s3_errors(s3: S3, uris: Sequence[str], node: int) -> dict[str, str]:
 
 def clock_skew(env: Mapping[str, str]) -> float | None:
     """Seconds that this clock is ahead of S3's; None when S3 does not answer."""
+    # Half as long to import as all of the launcher, and asked for by jobs with S3 alone.
+    import http.client
+    from email.utils import parsedate_to_datetime
+
     endpoint = env.get("S3_ENDPOINT_URL") or env.get("AWS_ENDPOINT_URL_S3")
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1"
     parts = urlsplit(endpoint or f"https://s3.{region}.amazonaws.com")

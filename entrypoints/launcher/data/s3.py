@@ -13,7 +13,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,6 +189,8 @@ class S3:
 
     def read_all(self, sources: Sequence[str]) -> list[str]:
         """Small objects, by one process of s5cmd."""
+        import tempfile  # here and below: jobs without S3 start without it
+
         with tempfile.TemporaryDirectory(prefix="launch-notes-") as directory:
             files = [Path(directory, str(number)) for number in range(len(sources))]
             self.copy((source, str(file)) for source, file in zip(sources, files))
@@ -198,6 +199,8 @@ class S3:
     @contextmanager
     def _scratch_file(self, text: str) -> Iterator[str]:
         """A file with this text, for s5cmd to read. Names that are no UTF-8 stay as they are."""
+        import tempfile
+
         with tempfile.NamedTemporaryFile(
             "w", suffix=".s5cmd", encoding="utf-8", errors="surrogateescape", newline="\n"
         ) as file:

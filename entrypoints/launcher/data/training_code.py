@@ -9,17 +9,19 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.causes import LaunchError
 from launcher.data.s3 import S3
 from launcher.ranks import USER_PYTHON
 from launcher.stop_request import StopRequest, end_on_stop
+
+if TYPE_CHECKING:
+    import tarfile
 
 SUBMIT_DIRECTORY = "sagemaker_submit_directory"
 #: Region, account, domain and name; AWS's "Actions, resources, and condition keys".
@@ -57,6 +59,8 @@ def bring_source(s3: Callable[[], S3], source: str, code: Path) -> None:
 
 
 def _unpack(archive: Path, source: str, code: Path) -> None:
+    import tarfile  # here and below: a tenth of the launcher's start
+
     try:
         with tarfile.open(archive) as tar:
             extract_archive(tar, code)
@@ -66,6 +70,8 @@ def _unpack(archive: Path, source: str, code: Path) -> None:
 
 def _copy_local(path: Path, code: Path) -> None:
     """A folder's contents, an archive's, or one script."""
+    import tarfile
+
     try:
         if path.is_dir():
             shutil.copytree(path, code, symlinks=True, dirs_exist_ok=True)
@@ -79,6 +85,8 @@ def _copy_local(path: Path, code: Path) -> None:
 
 def extract_archive(tar: tarfile.TarFile, target: Path) -> None:
     """Unpack files and directories that stay inside `target`; LaunchError for anything else."""
+    import tarfile
+
     root = target.resolve()
     members = tar.getmembers()
     for member in members:
