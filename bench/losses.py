@@ -38,9 +38,9 @@ def lose_image(project: Project) -> None:
     """The image, by `docker rmi`."""
     start_daemon(project)
     engine = connect(project, "embedded")
-    record = load_record(project, IMAGE)
-    for image in engine.client.images.list(record.built.reference if record.built else None):
-        engine.client.images.remove(image.id, force=True)
+    built = load_record(project, IMAGE).built
+    for image in engine.client.images.list(built.reference if built else None):
+        engine.client.images.remove(image.id or "", force=True)
     engine.close()
 
 
