@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.causes import LaunchError
-from launcher.data.s3 import S3
-from launcher.ranks import USER_PYTHON
+from launcher.data.s3 import S3, USER_PYTHON
 from launcher.stop_request import StopRequest, end_on_stop
 
 if TYPE_CHECKING:
