@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -26,6 +27,7 @@ from slipway.core import (
 from slipway.local_base import apt
 
 CODENAME = "bookworm"
+SHARED_KIND = "root-file-systems"
 
 # How a run of mmdebstrap leaves nothing of this host in the root file system: not its mirror, its
 # proxy, its logins, its name or its name server. The text is constant; $1 is the root.
@@ -64,6 +66,8 @@ def rootfs_is_there() -> bool:
 def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
     """A tar of the root file system, made once for each list of packages.
 
+    Machines that share a folder (SLIPWAY_SHARED) share it there.
+
     Sources, proxies, certificates and logins are the host's own where it is the same Debian, else
     mmdebstrap's default mirror. Raises SlipwayError with the end of the log.
     """
@@ -71,8 +75,27 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
     if _is_whole(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_rootfs(path.parent)
+    shared = project.shared
+    claim = shared.claim(SHARED_KIND, path.stem) if shared else None
+    with claim or contextlib.nullcontext():
+        _digest_file(path).unlink(missing_ok=True)
+        if shared and claim is None and (part := shared.part(SHARED_KIND, path.stem)):
+            for file in (path, _digest_file(path)):  # in this order: no digest, no file
+                shutil.copyfile(part / file.name, file)
+            if _is_whole(path):
+                return path
+        _make_tar(project, path, on_event, log)
+        if claim:
+            with tempfile.TemporaryDirectory(prefix=".publish-", dir=path.parent) as folder:
+                for file in (path, _digest_file(path)):
+                    Path(folder, file.name).hardlink_to(file)
+                claim.publish(Path(folder))
+    return path
+
+
+def _make_tar(project: Project, path: Path, on_event: OnEvent, log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
     work = path.parent / f".{this_process()}.partial"
     work.mkdir(exist_ok=True)
     try:
@@ -85,7 +108,6 @@ def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
         write_atomic(_digest_file(path), f"{sha256_file(path)}\n")
     finally:
         _remove(work)
-    return path
 
 
 def _digest_file(path: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import Project, silent
+from slipway.core import Project, SharedParts, silent
 from slipway.local_base import rootfs
 
 CHECKOUT = Path(__file__).parents[3]
@@ -37,3 +37,27 @@ def test_a_tar_that_is_damaged_or_not_known_is_made_anew(
     assert len(made) == 3
     assert ask() == path
     assert len(made) == 3
+
+
+def test_machines_that_share_a_folder_make_it_once_and_believe_no_damaged_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def make(_project: Project, _work: Path, tar: Path, *_: object) -> None:
+        tar.write_bytes(b"root file system")
+        made.append(tar)
+
+    monkeypatch.setattr(rootfs, "_mmdebstrap", make)
+    shared = SharedParts(tmp_path / "shared")
+
+    def ask(machine: str) -> bytes:
+        project = Project(CHECKOUT, tmp_path / machine, shared)
+        return rootfs.make_rootfs(project, silent, tmp_path / "log").read_bytes()
+
+    assert [ask("one"), ask("two"), ask("one")] == [b"root file system"] * 3
+    assert len(made) == 1
+    (part,) = (tmp_path / "shared" / rootfs.SHARED_KIND).iterdir()
+    next(part.glob("*.tar")).write_bytes(b"root file systen")
+    assert ask("three") == b"root file system"
+    assert len(made) == 2
