@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -75,17 +76,47 @@ def run_test_suite(c: Context, project: Project, only: str = "", k: str = "") ->
     if only and only not in parts:
         raise UsageError(f"there is no part {only!r}", cure=f"One of {', '.join(sorted(parts))}.")
     chosen = {only} if only else parts
-    with c.cd(project.root):
+    side_by_side = "system" in chosen and not k
+    if "system" in chosen:
+        set_up_host(TEST_TOOLS)
+    with _base_parts(project) if side_by_side else nullcontext(), c.cd(project.root):
         if "lint" in chosen:
             for command in lint_commands(project):
                 _call(c, command)
-    if "system" in chosen:
-        set_up_host(TEST_TOOLS)
-    if "system" in chosen and not k:
+    if side_by_side:
         _side_by_side(project, unit="unit" in chosen)
     elif chosen != {"lint"}:
         folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
         _end(_pytest(project, *folders, *(["-k", k] if k else [])).wait())
+
+
+def _test_state(project: Project) -> str:
+    """Where the system tests' engines keep their files; a lane adds its name."""
+    return os.environ.get("SLIPWAY_TEST_STATE") or str(project.state / "test")
+
+
+@contextmanager
+def _base_parts(project: Project) -> Iterator[None]:
+    """Beside the block, make what the embedded base consists of; then give each lane a copy.
+
+    It would cost every lane half a minute of CPU. Where it fails the lanes make it, or say why not.
+    """
+    state = _test_state(project)
+    project.logs.mkdir(parents=True, exist_ok=True)
+    with (project.logs / "test-base.log").open("wb") as log:
+        command = [sys.executable, "-m", "tests.support.base_parts", f"{state}-parts"]
+        process = subprocess.Popen(command, cwd=project.root, stdout=log, stderr=log)
+        try:
+            yield
+            process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    parts = Path(f"{state}-parts", "cache")
+    for lane in ("", *(f"-{name}" for name in LANES)):
+        if parts.is_dir() and not Path(f"{state}{lane}", "cache").exists():
+            shutil.copytree(parts, Path(f"{state}{lane}", "cache"))
 
 
 def _side_by_side(project: Project, *, unit: bool) -> None:
@@ -93,7 +124,7 @@ def _side_by_side(project: Project, *, unit: bool) -> None:
 
     What the lane of all other folders prints is seen at once, the rest at the end.
     """
-    state = os.environ.get("SLIPWAY_TEST_STATE") or str(project.state / "test")
+    state = _test_state(project)
     lanes = {name: [f"tests/system/{folder}" for folder in LANES[name]] for name in LANES}
     others = [f"--ignore={folder}" for folders in lanes.values() for folder in folders]
     if unit:
