@@ -38,7 +38,7 @@ def table_rows(images: Sequence[Image], on: date | None = None) -> list[tuple[st
         *(
             (
                 image.name,
-                image.base.facts.torch,
+                image.torch or "-",
                 image.base.facts.python,
                 _cuda(image.base),
                 _os(image.base),

@@ -35,7 +35,7 @@ def facts_of(series: SeriesEntry, device: Device) -> Facts:
     """The facts of a series' GPU or CPU bases: CPU twins have no CUDA."""
     stated = series.facts
     return Facts(
-        torch=stated.torch or "",
+        torch="" if stated.torch in (None, "none") else str(stated.torch),
         python=stated.python or "",
         os=stated.os or "",
         device=device,
@@ -209,6 +209,15 @@ def _cuda(source: MatrixEntries, path: Path, series: SeriesEntry, *, has_gpu: bo
         if facts.cuda or facts.torch_cuda or series.cuda_mismatch:
             what = "CUDA is stated, but no base of this series has a GPU"
             source.problems.append(Problem((*path, "facts"), what, "remove it, or add a `gpu` tag"))
+    elif facts.torch == "none":
+        if not facts.cuda and "cuda" not in series.unknown:
+            what = "a series with a `gpu` tag states `cuda` (nvcc)"
+            cure = 'add it, as cuda: "13.0"'
+            source.problems.append(Problem((*path, "facts"), what, cure))
+        if facts.torch_cuda or series.cuda_mismatch:
+            what = "a base without torch has no CUDA that torch was built with"
+            cure = "remove `torch_cuda` and `cuda_mismatch`"
+            source.problems.append(Problem((*path, "facts"), what, cure))
     elif not all(getattr(facts, fact) or fact in series.unknown for fact in ("cuda", "torch_cuda")):
         what = "a series with a `gpu` tag states both `cuda` (nvcc) and `torch_cuda`"
         cure = 'add what is missing, as torch_cuda: "13.0"'

@@ -113,6 +113,7 @@ AbsolutePath = Annotated[str, matching("^/[^ ]*$")]
 Repository = Annotated[str, matching(r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
 Cuda = Annotated[str, matching(r"^[0-9]{2}\.[0-9]$")]
 Carried = Annotated[str, AfterValidator(lambda text: _exact_or("unknown", text))]
+TorchVersion = Annotated[str, AfterValidator(lambda text: _exact_or("none", text))]
 AxisVersion = Annotated[str, AfterValidator(lambda text: release_or("none", text))]
 Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 

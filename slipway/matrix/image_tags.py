@@ -10,20 +10,24 @@ from slipway.matrix.model import Architecture, Image, Platform
 
 _VERSION = r"[0-9]+(?:\.[0-9a-z]+)*(?:_[0-9a-z.]+)?"
 _TAG = re.compile(
-    r"(?P<torch>[0-9]+(?:\.[0-9a-z]+)+)-py(?P<python>[0-9][0-9]{1,2})-(?:cu(?P<cuda>[0-9]{3})|cpu)"
+    r"(?P<torch>notorch|[0-9]+(?:\.[0-9a-z]+)+(?:_[0-9a-z.]+)?)-py(?P<python>[0-9][0-9]{1,2})-(?:cu(?P<cuda>[0-9]{3})|cpu)"
     r"-(?P<os>[a-z][a-z0-9.]*)-(?P<platform>sagemaker|hyperpod)"
     r"(?:-(?P<architecture>arm64))?"
     rf"(?P<addons>(?:-[a-z]{{1,16}}?(?:none|{_VERSION}))*)-(?P<build>[0-9a-f]{{12}})"
 )
 _ADDON = re.compile(rf"([a-z]{{1,16}}?)(?:none|({_VERSION}))")
+_NO_TORCH = "notorch"
 _LONGEST = 128  # of an OCI tag: opencontainers/distribution-spec:spec.md
 
 
 @dataclass(frozen=True)
 class ImageTag:
-    """What an immutable tag of ours says. `cuda` is the one torch was built with, None for CPU."""
+    """What an immutable tag of ours says.
 
-    torch: str
+    `cuda` is the one torch was built with, the toolkit's where the base has no torch, None for CPU.
+    """
+
+    torch: str  # "" for an image without it
     python: str
     cuda: str | None
     os: str
@@ -39,7 +43,8 @@ class ImageTag:
         python = self.python.replace(".", "")
         addons = [f"{label}{taggable(version or 'none')}" for label, version in self.addons]
         machine = [] if self.architecture == "amd64" else [self.architecture]
-        parts = [self.torch, f"py{python}", cuda, self.os, self.platform, *machine, *addons]
+        torch = taggable(self.torch) or _NO_TORCH
+        parts = [torch, f"py{python}", cuda, self.os, self.platform, *machine, *addons]
         return "-".join(parts)
 
     def __str__(self) -> str:
@@ -57,12 +62,12 @@ def parse_image_tag(tag: str) -> ImageTag:
     if match is None or len(tag) > _LONGEST:
         raise UsageError(
             f"{tag!r} is not a tag of a Slipway image",
-            cure="those are {torch}-py{NNN}-{cuNNN|cpu}-{os}-{platform}[-arm64]"
+            cure="those are {torch|notorch}-py{NNN}-{cuNNN|cpu}-{os}-{platform}[-arm64]"
             "[-{add-on}{version|none}]-{build}",
         )
     python, cuda = match["python"], match["cuda"]
     return ImageTag(
-        torch=match["torch"],
+        torch="" if match["torch"] == _NO_TORCH else match["torch"].replace("_", "+"),
         python=f"{python[0]}.{python[1:]}",
         cuda=f"{cuda[:2]}.{cuda[2:]}" if cuda else None,
         os=match["os"],
@@ -102,9 +107,9 @@ def repository_name(image: Image, prefix: str) -> str:
 def _tag(image: Image, build: str) -> ImageTag:
     facts = image.base.facts
     return ImageTag(
-        torch=facts.torch,
+        torch=image.torch,
         python=facts.python,
-        cuda=facts.torch_cuda,
+        cuda=facts.torch_cuda if facts.torch else facts.cuda,
         os=facts.os,
         platform=image.platform,
         addons=tuple((axis.label, axis.version) for axis in image.axes),

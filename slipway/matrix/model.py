@@ -59,7 +59,7 @@ class Family:
 class Facts:
     """Versions inside a base. `cuda` is the toolkit's (nvcc), `torch_cuda` torch's own build."""
 
-    torch: str
+    torch: str  # "" for a base without it
     python: str  # "3.12"
     os: str  # "ubuntu22.04", "amzn2023", "debian12"
     device: Device
@@ -177,6 +177,12 @@ class Image:
     def addon(self, name: str) -> Addon | None:
         """The add-on of this name, None where the image does not have it."""
         return next((addon for addon in self.addons if addon.name == name), None)
+
+    @property
+    def torch(self) -> str:
+        """The version of torch: the base's, else that of an add-on of this name, else ""."""
+        addon = self.addon("torch")
+        return self.base.facts.torch or (addon.version if addon else None) or ""
 
     @property
     def workdir(self) -> str:

@@ -21,6 +21,7 @@ from slipway.matrix.field_types import (
     Repository,
     Specifier,
     Text,
+    TorchVersion,
     matching,
 )
 from slipway.matrix.model import Architecture, Platform
@@ -69,10 +70,11 @@ class FamilyEntry(Entry):
 class FactsEntry(Entry):
     """What is true of a series; `cuda` and `torch_cuda` of its GPU bases only.
 
-    `torch`, `python` and `os` are always stated, or stand in the series' `unknown`.
+    `torch`, `python` and `os` are always stated, or stand in the series' `unknown`. `torch: none`
+    is a base without it, which an add-on may bring.
     """
 
-    torch: Exact | None = None
+    torch: TorchVersion | None = None
     python: Annotated[str, matching(r"^3\.[0-9]+$")] | None = None
     os: Annotated[str, matching("^[a-z0-9.]+$")] | None = None
     cuda: Cuda | None = None

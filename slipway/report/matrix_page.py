@@ -112,7 +112,7 @@ def matrix_row(facts: ImageFacts, bases: Iterable[Base], today: date) -> MatrixR
         base=base.name,
         platform=image.platform,
         device=base.facts.device,
-        torch=base.facts.torch,
+        torch=image.torch,
         addons=tuple(addon.title for addon in image.addons if addon.action != "keep"),
         currency=base_currency(base, bases, today),
         action=facts.step.action,

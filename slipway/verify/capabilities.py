@@ -27,8 +27,13 @@ def capabilities_of(image: Image) -> tuple[Capability, ...]:
     capabilities = [
         Capability("common", "every image"),
         Capability(image.platform, f"platform: {image.platform}"),
-        Capability(facts.device, f"the base is for {facts.device}"),
     ]
+    if image.torch or facts.device == "gpu":
+        capabilities.append(Capability(facts.device, f"the base is for {facts.device}"))
+    if image.torch:
+        capabilities.append(Capability("torch", f"torch {image.torch}"))
+        if facts.device == "gpu":
+            capabilities.append(Capability("torch-gpu", f"torch {image.torch} for gpu"))
     for addon in image.addons:
         version = addon.version or ("(version of the base)" if addon.action == "keep" else "")
         because = f"add-on {' '.join(filter(None, (addon.name, version)))}: {addon.action}"

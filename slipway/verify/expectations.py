@@ -89,6 +89,12 @@ class CheckedImage:
         facts: Mapping[str, Any] = self.cell["base"]["facts"]
         return facts
 
+    @property
+    def torch(self) -> str:
+        """The version of torch that the image has: the base's, or an add-on's; "" for none."""
+        versions = [a["version"] for a in self.cell["addons"] if a["name"] == "torch"]
+        return str(self.facts["torch"] or (versions[0] if versions else None) or "")
+
     def addon(self, name: str) -> Mapping[str, Any]:
         """One add-on of the cell. Raises KeyError."""
         addons = {addon["name"]: addon for addon in self.cell["addons"]}

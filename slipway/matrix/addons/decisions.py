@@ -97,9 +97,14 @@ def is_for(only: OnlyEntry | None, image: str, group: str, base: Base) -> bool:
         all(not globs or any(fnmatchcase(name, glob) for glob in globs) for name, globs in names)
         and only.device in (None, base.facts.device)
         and only.architecture in (None, base.facts.architecture)
-        and _specifier(only.torch).contains(base.facts.torch, prereleases=True)
+        and _has_torch(only.torch, base.facts.torch)
         and _specifier(only.python).contains(base.facts.python)
     )
+
+
+def _has_torch(wanted: str, torch: str) -> bool:
+    """Whether a base has a torch that is meant; one without is meant where none is asked for."""
+    return _specifier(wanted).contains(torch, prereleases=True) if torch else not wanted
 
 
 @functools.lru_cache(maxsize=256)

@@ -82,7 +82,7 @@ def _with_series(text: str, matrix: Matrix, image: PublishedImage) -> str | None
     """
     if image.repository not in _GRAMMARS:
         return None
-    bases = [base for base in matrix.bases if base.registry is not None]
+    bases = [base for base in matrix.bases if base.registry is not None and base.facts.torch]
     newest = max(
         bases,
         key=lambda base: (base.repository == image.repository, Version(base.facts.torch)),

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 from testinfra.host import Host  # type: ignore[import-untyped]
 
 from slipway.engine import Engine
@@ -42,13 +40,6 @@ def test_the_operating_system_is_as_stated(host: Host, subject: CheckedImage) ->
     lines = host.file("/etc/os-release").content_string.splitlines()
     release = {key: value.strip("\"'") for key, _, value in (line.partition("=") for line in lines)}
     assert release["ID"] + release["VERSION_ID"] == subject.facts["os"]
-
-
-def test_torch_and_its_cuda_are_as_stated(run_python: RunPython, subject: CheckedImage) -> None:
-    code = "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda]))"
-    version, cuda = json.loads(run_python(code))
-    assert version.partition("+")[0] == subject.facts["torch"]
-    assert cuda == subject.facts["torch_cuda"]
 
 
 def test_training_output_is_not_buffered(run_python: RunPython) -> None:

@@ -84,7 +84,7 @@ def test_the_launcher_is_there_and_on_path(host: Host) -> None:
 @pytest.mark.parametrize("shell", ["sh -lc", "bash -lc"])
 def test_programs_are_found_in_a_login_shell(host: Host, shell: str) -> None:
     """enroot starts commands through one, and /etc/profile sets PATH anew."""
-    for program in ("launch", "python", "torchrun"):
+    for program in ("launch", "python"):
         found = host.run(f"{shell} %s", f"command -v {program}")
         assert found.stdout == host.run("command -v %s", program).stdout
     plan = host.run(f"{shell} %s", "launch plan local --runner python -- -m this")

@@ -47,6 +47,7 @@ def test_an_image_is_checked_for_its_platform_its_device_and_what_is_in_it() -> 
         "common",
         "sagemaker",
         "cpu",
+        "torch",
         "sagemaker-training",
         "deepspeed",
         "s5cmd",
@@ -108,6 +109,7 @@ def test_an_addon_without_checks_of_its_own_is_checked_as_any_other(tmp_path: Pa
         "common",
         "sagemaker",
         "cpu",
+        "torch",
         "sagemaker_training",
     ]
 

@@ -1,0 +1,34 @@
+"""The examples of versions.d that can be built here: on the local base, and verified.
+
+The others need bases, indexes or hardware that are not here; their page says what.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from slipway.core import Project
+from slipway.engine import Engine
+from tests.support.clones import Clone
+
+EXAMPLES = ("built", "files", "packages", "requirements", "settings")
+
+
+@pytest.mark.usefixtures("engine")
+def test_images_of_the_examples_are_what_the_examples_say(
+    engine: Engine, shared_project: Project, tmp_path: Path
+) -> None:
+    assert engine.embedded
+    clone = Clone.make(tmp_path / "clone", shared_project.state)
+    (clone.root / "versions.d").mkdir(exist_ok=True)
+    for name in EXAMPLES:
+        shutil.copy(clone.root / "examples" / "matrix" / f"{name}.yaml", clone.root / "versions.d")
+    images = ("ours", "built", "local")
+    clone.inv("lock", *images)
+    clone.inv("generate")
+    clone.inv("generate", "--check")
+    clone.inv("build", *images)
+    clone.inv("verify", *images)
