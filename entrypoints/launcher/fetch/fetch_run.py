@@ -111,6 +111,7 @@ class _NodeFetch:
         self._origin = origin
         self._sidecar: SqshSidecar = described.sidecar
         self._target = request.folder / described.name
+        self._sizes = [piece.size for piece in described.sidecar.pieces]
         self._halt = halt
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._tally = _Tally()
@@ -155,15 +156,13 @@ class _NodeFetch:
     def _meet(self) -> Orders:
         place = self._request.place
         if place is not None and len(place.hosts) > 1:
-            orders = SwarmOrders(
-                place, self._sidecar.digest, len(self._sidecar.pieces), self._inbox.put
-            )
+            orders = SwarmOrders(place, self._sidecar.digest, self._sizes, self._inbox.put)
             try:
                 orders.connect(MEET_SECONDS)
                 return orders
             except LaunchError as error:
                 events.emit("fetch-alone", why=str(error))
-        return LoneOrders(len(self._sidecar.pieces), self._inbox.put)
+        return LoneOrders(self._sizes, self._inbox.put)
 
     def _serve(self, file: PartialFile) -> PieceServer | None:
         if self._request.place is None:
@@ -206,7 +205,7 @@ class _NodeFetch:
             return orders
         events.emit("fetch-alone", why="node 0, which keeps the schedule, is gone")
         orders.leave()
-        lone = LoneOrders(len(self._sidecar.pieces), self._inbox.put)
+        lone = LoneOrders(self._sizes, self._inbox.put)
         lone.join(file.missing - self._tally.taking, 0)
         return lone
 

@@ -1,26 +1,32 @@
 """Which node gets which piece next, and from whom. Pure: no sockets, no clock.
 
 A piece that no node has is fetched from the origin by one of them; one that some have goes from
-node to node, the rarest first, so that soon every node has something that others lack. Each node
-gives to two at a time: with more, all of them would wait longer for a piece that they can pass on.
+node to node, the rarest first, so that soon every node has something that others lack. Where links
+are what takes the time, a node gives to one and takes from one at a time: shared by several, all of
+them would wait longer for a piece that they can pass on. Where pieces come quickly, several at a
+time hide the time between two of them.
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 #: In place of a node's number: from the origin.
 ORIGIN = -1
-#: Pieces on their way to a node at a time, and from a node.
-TAKES, GIVES = 4, 2
-#: From the origin: at first, and at most. One more as long as a piece takes less than QUICK
-#: seconds, one less where it takes more than SLOW.
-ORIGIN_TAKES, MOST_ORIGIN_TAKES = 4, 64
-QUICK_SECONDS, SLOW_SECONDS = 0.5, 2.0
+#: Of pieces between nodes: to a node, and from one, where they take long, and where they do not.
+NARROW, WIDE = (1, 1), (4, 2)
+#: From the origin, all nodes together: at first and at least, and at most.
+ORIGIN_TAKES, MOST_ORIGIN_TAKES = 2, 64
+#: One more where a piece takes less than so many seconds, one less where it takes more.
+ORIGIN_QUICK, ORIGIN_SLOW = 1.0, 2.0
+#: The same for pieces between nodes.
+QUICK, SLOW = 0.25, 0.5
+#: Bytes of a piece that tells something of a link.
+TELLING_BYTES = 1 << 20
 #: A node that is alone waits for nobody's bandwidth but its own.
 ALONE_TAKES = 8
 #: Nodes, givers and pieces that are looked at for one decision, however many there are.
@@ -47,14 +53,17 @@ class _Node:
     taking: dict[int, int] = field(default_factory=dict)  # piece -> source
     taking_bits: int = 0
     giving: int = 0
+    at_origin: int = 0  # of `taking`
     strikes: int = 0
 
 
 class Schedule:
-    """The nodes of a job that fetch one file."""
+    """So many nodes of a job that fetch one file, whose pieces have these sizes."""
 
-    def __init__(self, pieces: int, *, alone: bool = False) -> None:
-        self._pieces = pieces
+    def __init__(self, sizes: Sequence[int], nodes: int) -> None:
+        self._sizes = sizes
+        self._expected = nodes
+        pieces = self._pieces = len(sizes)
         self._counts = [0] * pieces  # of nodes that have each
         self._nobody = (1 << pieces) - 1  # has these
         self._nodes: dict[int, _Node] = {}
@@ -63,9 +72,14 @@ class Schedule:
         self._givers: OrderedDict[int, None] = OrderedDict()  # nodes that can give one more
         self._at_origin = 0
         self._origin_count = 0
-        self._takes = ALONE_TAKES if alone else TAKES
-        self._origin_takes = ALONE_TAKES if alone else ORIGIN_TAKES
+        self._takes, self._gives = NARROW
+        self._origin_takes = ALONE_TAKES if nodes == 1 else ORIGIN_TAKES
         self._random = random.Random(0)  # noqa: S311 - to spread load, the same in every run
+
+    @property
+    def _origin_share(self) -> int:
+        """Of a node: what is fetched by several can be given by several."""
+        return -(-self._origin_takes // self._expected)
 
     @property
     def finished(self) -> bool:
@@ -104,11 +118,25 @@ class Schedule:
         member.missing &= ~(1 << piece)
         self._list_taker(node, member)
         self._gain(node, member, piece)
+        if self._sizes[piece] >= TELLING_BYTES and self._expected > 1:
+            self._adapt(source, seconds)
+
+    def _adapt(self, source: int, seconds: float) -> None:
+        """How many at a time, by how long one took."""
+        before = self._takes, self._origin_takes
         if source == ORIGIN:
-            if seconds < QUICK_SECONDS:
+            if seconds < ORIGIN_QUICK:
                 self._origin_takes = min(MOST_ORIGIN_TAKES, self._origin_takes + 1)
-            elif seconds > SLOW_SECONDS:
+            elif seconds > ORIGIN_SLOW:
                 self._origin_takes = max(ORIGIN_TAKES, self._origin_takes - 1)
+        elif seconds < QUICK:
+            self._takes, self._gives = WIDE
+        elif seconds > SLOW:
+            self._takes, self._gives = NARROW
+        if (self._takes, self._origin_takes) != before:
+            for node, member in self._nodes.items():
+                self._list_taker(node, member)
+                self._list_giver(node, member)
 
     def failed(self, node: int, piece: int) -> None:
         """A node did not get a piece from where it was told to: that source counts as worse."""
@@ -120,6 +148,8 @@ class Schedule:
         self._lose(source, giver, giver.has if giver.strikes >= STRIKES else 1 << piece)
 
     def _gain(self, node: int, member: _Node, piece: int) -> None:
+        if member.strikes >= STRIKES:
+            return  # it is asked for nothing: to the others nobody has the piece yet
         member.has |= 1 << piece
         self._counts[piece] += 1
         self._nobody &= ~(1 << piece)
@@ -136,13 +166,16 @@ class Schedule:
         self._list_giver(node, member)
 
     def _list_giver(self, node: int, member: _Node) -> None:
-        if member.has and member.giving < GIVES and member.strikes < STRIKES:
+        if member.has and member.giving < self._gives and member.strikes < STRIKES:
             self._givers.setdefault(node)
         else:
             self._givers.pop(node, None)
 
     def _list_taker(self, node: int, member: _Node) -> None:
-        if member.missing & ~member.taking_bits and len(member.taking) < self._takes:
+        peers = len(member.taking) - member.at_origin
+        if member.missing & ~member.taking_bits and (
+            peers < self._takes or member.at_origin < self._origin_share
+        ):
             self._waiting.setdefault(node)
         else:
             self._waiting.pop(node, None)
@@ -153,6 +186,7 @@ class Schedule:
         source = member.taking.pop(piece)
         member.taking_bits &= ~(1 << piece)
         self._running -= 1
+        member.at_origin -= source == ORIGIN
         self._list_taker(node, member)
         if source == ORIGIN:
             self._at_origin &= ~(1 << piece)
@@ -192,11 +226,18 @@ class Schedule:
     def _next(self, number: int, member: _Node) -> Assignment | None:
         wanted = member.missing & ~member.taking_bits
         fresh = wanted & self._nobody & ~self._at_origin
-        if fresh and self._origin_count < self._origin_takes:
+        if (
+            fresh
+            and self._origin_count < self._origin_takes
+            and member.at_origin < self._origin_share
+        ):
             piece = self._choose(fresh)
             self._at_origin |= 1 << piece
             self._origin_count += 1
+            member.at_origin += 1
             return Assignment(number, piece, ORIGIN)
+        if len(member.taking) - member.at_origin >= self._takes:
+            return None
         for giver in list(islice(self._givers, LOOKED_AT)):
             self._givers.move_to_end(giver)
             source = self._nodes[giver]

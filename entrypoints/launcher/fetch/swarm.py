@@ -42,11 +42,11 @@ class Lost:
 class SwarmState(GateState):
     """Node 0's side: the gate's members and the schedule of their pieces."""
 
-    def __init__(self, hosts: Sequence[str], digest: str, pieces: int) -> None:
+    def __init__(self, hosts: Sequence[str], digest: str, sizes: Sequence[int]) -> None:
         super().__init__(hosts)
         self._digest = digest
-        self._pieces = pieces
-        self._schedule = Schedule(pieces)
+        self._pieces = len(sizes)
+        self._schedule = Schedule(sizes, len(hosts))
         self._addresses: dict[int, tuple[str, int]] = {}
         self._deadline: float | None = None
         self._patient = True
@@ -167,8 +167,8 @@ class Orders(Protocol):
 class LoneOrders:
     """A node that is alone: everything comes from the origin."""
 
-    def __init__(self, pieces: int, tell: Callable[[object], None]) -> None:
-        self._schedule = Schedule(pieces, alone=True)
+    def __init__(self, sizes: Sequence[int], tell: Callable[[object], None]) -> None:
+        self._schedule = Schedule(sizes, 1)
         self._tell = tell
         self._told: set[int] = set()
 
@@ -205,13 +205,13 @@ class SwarmOrders:
     """A node of several. Raises LaunchError where node 0 cannot be met."""
 
     def __init__(
-        self, place: GatePlace, digest: str, pieces: int, tell: Callable[[object], None]
+        self, place: GatePlace, digest: str, sizes: Sequence[int], tell: Callable[[object], None]
     ) -> None:
         self._tell = tell
         self._digest = digest
-        self._pieces = pieces
+        self._pieces = len(sizes)
         self._halt = StopRequest()
-        self._gate = Gate(place, self._halt, lambda hosts: SwarmState(hosts, digest, pieces))
+        self._gate = Gate(place, self._halt, lambda hosts: SwarmState(hosts, digest, sizes))
         self._gate.topics[TOPIC] = self._hear
         self._is_first = place.node == 0
         self._first_host = self._own_host = ""
