@@ -119,7 +119,7 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
         # half an hour.
         push = "push" in request.stages
         with (
-            recorded_run(checkout, runs, [request.stages[-1], *names]) as log,
+            recorded_run(checkout, runs, request.stages) as log,
             pipeline_context(checkout, settings, push=push, record=log.on_event) as opened,
         ):
             context, reporter = opened

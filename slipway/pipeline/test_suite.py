@@ -23,6 +23,7 @@ TEST_TOOLS = (
     HostTool("mkfs.xfs", "xfsprogs", "small disks for the system tests", "xfsprogs"),
     HostTool("node", "nodejs", "a linter of workflows for the system tests", "nodejs"),
     HostTool("npm", "npm", "a linter of workflows for the system tests", "npm"),
+    HostTool("chromium", "chromium", "a browser for the report's pages", "chromium"),
     HostTool("pgrep", "procps", "looking for what a test left running", "procps-ng"),
     HostTool("zsh", "zsh", "trying its completion", "zsh"),
     HostTool("fish", "fish", "trying its completion", "fish"),

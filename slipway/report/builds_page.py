@@ -12,6 +12,9 @@ MOST_RUNS = 8
 MOST_ROWS = 120
 """Of one run; the shortest steps are left out, and counted."""
 
+SHORT_PART = 0.005
+"""Of a run: parts of the critical path below it are one line together."""
+
 INSTANT = 0.01
 """Seconds that no bar can show: shorter steps are on no critical path."""
 
@@ -65,7 +68,9 @@ class RunTimeline:
     left_out: int
     cached: int
     bytes: int
-    critical: tuple[CriticalPart, ...]  # in the order in which they ran
+    critical: tuple[CriticalPart, ...]  # in the order in which they ran, without the shortest
+    short_parts: int
+    short_seconds: float  # of those together
     stages: tuple[StageRow, ...]
     failures: tuple[tuple[str, str], ...]  # image, what failed
 
@@ -93,6 +98,7 @@ def run_timeline(run: RecordedRun) -> RunTimeline:
     """One run's bars."""
     last = run.started + run.seconds
     path = critical_path(run.steps, run.started, last)
+    short = run.seconds * SHORT_PART
     waited = {(part.task, part.step) for part in path}
     inner = {step.task for step in run.steps if step.step}
     rows = [
@@ -123,7 +129,9 @@ def run_timeline(run: RecordedRun) -> RunTimeline:
         left_out=len(rows) - len(shown),
         cached=sum(row.state == "cached" for row in rows),
         bytes=sum(row.bytes for row in rows),
-        critical=path,
+        critical=tuple(part for part in path if part.seconds >= short),
+        short_parts=sum(part.seconds < short for part in path),
+        short_seconds=sum(part.seconds for part in path if part.seconds < short),
         stages=tuple(stage_row(note) for note in run.notes if note.get("what") == "stage"),
         failures=tuple(
             (str(note.get("image", "")), str(note.get("text", "")))

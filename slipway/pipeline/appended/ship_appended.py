@@ -76,7 +76,7 @@ def ship_appended(
         credentials = registry.credentials_for([target] if target else [])
         runs = [ImageRun(image, records[image.name]) for image in images]
         with (
-            recorded_run(checkout, runs, [request.stages[-1], *names]) as log,
+            recorded_run(checkout, runs, request.stages) as log,
             Reporter(log.on_event) as reporter,
             BaseSources(checkout, settings.region, request.base_from, credentials) as bases,
         ):

@@ -74,25 +74,29 @@ def engine_layers(
     """The layers by an engine's history, oldest first.
 
     The engine does not say which entries have a layer: those of steps that change files, if there
-    are as many of them as layers; else all that have a size, and which layer each is stays open.
+    are as many of them as layers (a WORKDIR has one where it made its folder); else all that have a
+    size, and which layer each is stays open.
     """
-    with_files = [
-        entry
-        for entry in history
-        if entry["Size"] or not _NO_FILES.match(str(entry.get("CreatedBy") or ""))
-    ]
+    with_files = [entry for entry in history if entry["Size"] or not _NO_FILES.match(_words(entry))]
+    empty = [entry for entry in with_files if not entry["Size"] and "WORKDIR" in _words(entry)]
+    if len(with_files) - len(empty) == len(diff_ids):
+        with_files = [entry for entry in with_files if entry not in empty]
     known = len(with_files) == len(diff_ids)
     entries = with_files if known else [entry for entry in history if entry["Size"]]
     base = len(base_ids) if list(diff_ids[: len(base_ids)]) == list(base_ids) else 0
     return tuple(
         RecordedLayer(
-            str(entry.get("CreatedBy") or ""),
+            _words(entry),
             max(int(entry["Size"]), 0),
             diff_ids[number] if known else "",
             known and number < base,
         )
         for number, entry in enumerate(entries)
     )
+
+
+def _words(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("CreatedBy") or entry.get("Comment") or "")
 
 
 def document_layers(

@@ -10,13 +10,19 @@ from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.image_run import ImageRun
 from slipway.records import RunLog
 
+MOST_NAMES = 6
+"""Of images in a run's own name."""
+
 
 @contextlib.contextmanager
 def recorded_run(
-    checkout: Checkout, runs: Sequence[ImageRun], words: Sequence[str]
+    checkout: Checkout, runs: Sequence[ImageRun], stages: Sequence[str]
 ) -> Iterator[RunLog]:
     """The log of a run; when it ends, however it ends, with what became of its images."""
-    with RunLog(checkout.project, " ".join(words)) as log:
+    task = "ship" if "setup" in stages else stages[-1]
+    words = " ".join([task, *(run.image.name for run in runs[:MOST_NAMES])])
+    more = f" and {len(runs) - MOST_NAMES} more" if len(runs) > MOST_NAMES else ""
+    with RunLog(checkout.project, words + more) as log:
         try:
             yield log
         finally:

@@ -28,6 +28,21 @@ def test_entries_without_files_are_no_layers() -> None:
     ]
 
 
+def test_a_workdir_that_was_there_already_is_no_layer() -> None:
+    # As the embedded engine tells of our own default image: `WORKDIR /` made no folder.
+    found = engine_layers(HISTORY, ["d0", "d1", "d3"], ["d0", "d1"])
+    assert [(layer.diff_id, layer.size) for layer in found] == [
+        ("d0", 74_800_000),
+        ("d1", 9_230_000),
+        ("d3", 51_000_000),
+    ]
+
+
+def test_a_layer_that_was_imported_says_so() -> None:
+    history = [{"CreatedBy": "", "Comment": "Imported from -", "Size": 5}]
+    assert engine_layers(history, ["d0"], [])[0].words == "Imported from -"
+
+
 def test_where_entries_and_layers_do_not_match_none_is_given_a_name() -> None:
     found = engine_layers(HISTORY, ["d0", "d1"], ["d0"])
     assert [layer.size for layer in found] == [74_800_000, 9_230_000, 51_000_000]

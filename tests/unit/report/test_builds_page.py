@@ -59,6 +59,13 @@ def test_no_second_is_waited_for_twice(
     assert path or longest < 2 * INSTANT
 
 
+def test_short_parts_of_what_was_waited_for_are_one_line_together() -> None:
+    steps = (run_step("a", "", 0, 60), run_step("b", "", 60, 60.2), run_step("c", "", 60.2, 100))
+    timeline = run_timeline(run(*steps))
+    assert [part.task for part in timeline.critical] == ["a", "c"]
+    assert (timeline.short_parts, round(timeline.short_seconds, 3)) == (1, 0.2)
+
+
 def test_cached_steps_and_bytes_are_counted() -> None:
     steps = (
         run_step("build", "RUN a", 1, 40, bytes=7),
