@@ -24,6 +24,7 @@ from slipway.engine import (
     push_image_layers,
     run_once,
 )
+from slipway.records import load_image_layers, read_run_log
 from slipway.registry import RegistryClient, stop_local_registry
 from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.wheels import read_packages
@@ -97,6 +98,31 @@ def test_ship_builds_verifies_exports_and_pushes_the_default_image(
     assert (manifest.digest, manifest.media_type) == (pushed["digest"], SCHEMA2)
     assert manifest.json()["config"]["digest"] == built["image_id"]
     assert tag.endswith(built["build_id"][:12])
+
+
+def test_a_ship_records_how_it_went_and_what_the_image_is_made_of(
+    shared_project: Project, engine: Engine, shipped: dict[str, Any]
+) -> None:
+    built = shipped["record"]["built"]
+    (run,) = [
+        run
+        for run in map(read_run_log, sorted(shared_project.runs.glob("*.jsonl")))
+        if any(note.get("build_id") == built["build_id"] for note in run.notes)
+    ]
+    assert run.ended is not None
+    assert run.unread == ()
+    noted = [(note["image"], note["name"]) for note in run.notes if note["what"] == "stage"]
+    assert noted == [(shipped["image"], name) for name in STEPS]
+    done = {step.task for step in run.steps if step.state == "done" and not step.step}
+    assert {f"{task} {shipped['image']}" for task in ("build", "verify")} <= done
+    layers = load_image_layers(shared_project, shipped["image"])
+    assert layers is not None
+    facts = inspect_image(engine, built["image_id"])
+    assert [layer.diff_id for layer in layers.layers] == facts["RootFS"]["Layers"]
+    assert sum(layer.size for layer in layers.layers) == pytest.approx(facts["Size"], rel=0.01)
+    base = [layer.of_base for layer in layers.layers]
+    assert base == sorted(base, reverse=True)
+    assert 0 < sum(base) < len(base)
 
 
 def documents(clone: Clone, folder: Path, image: str) -> dict[str, Path]:
