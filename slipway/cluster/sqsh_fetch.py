@@ -14,7 +14,7 @@ from slipway.core import UsageError
 from slipway.sqsh import fetch_program
 
 SHARED, SBCAST = "shared", "sbcast"
-_URI = re.compile(r"registry://[A-Za-z0-9.:\[\]/_@-]+")
+_URI = re.compile(r"registry://[A-Za-z0-9.:\[\]/_@-]+|s3://[a-z0-9][a-z0-9.-]+/[\w./+=@-]+\.sqsh")
 _COLUMNS = 120
 
 
@@ -49,7 +49,8 @@ def make_sqsh_fetch(way: str, folder: str, sqsh: SqshFile, launcher: Path) -> Sq
         return SqshFetch(None, to, ())
     if way != SHARED and not _URI.fullmatch(way):
         raise UsageError(
-            f"--fetch {way!r}: expected {SHARED}, {SBCAST} or registry://HOST/REPOSITORY:TAG"
+            f"--fetch {way!r}: expected {SHARED}, {SBCAST}, registry://HOST/REPOSITORY:TAG or"
+            " s3://BUCKET/NAME.sqsh"
         )
     if way != SHARED and sqsh.digest is None:
         raise UsageError(

@@ -32,7 +32,7 @@ SCRIPT = {
     "requeue": "how often the job may begin again, after its time limit or a lost node",
     "spares": "of the nodes, how many wait to take the place of one that is lost or hangs",
     "keep": "keep an unpacked image on its node, by its digest, for the next job",
-    "fetch": "to the nodes' own disks first: shared (from where --sqsh is), registry://HOST/REPOSITORY:TAG"
+    "fetch": "to the nodes' own disks first: shared (where --sqsh is), s3://..., registry://HOST/REPO:TAG"
     " (after sqsh --push), or sbcast, where nodes may not reach each other",
     "fetch-to": "folder of a node's own for it (default: its local disk)",
     "workdir": "folder on the cluster where SCRIPT starts (default: where you submit)",

@@ -154,7 +154,8 @@ def sqsh_trace(c: Context, name: str, output: str = "") -> None:
 @task_command(
     help={
         **JSON,
-        "uri": "registry://HOST/REPOSITORY:TAG of an image (after --push), or /FOLDER/NAME.sqsh",
+        "uri": "registry://HOST/REPOSITORY:TAG of an image (after --push), s3://BUCKET/NAME.sqsh or"
+        " /FOLDER/NAME.sqsh",
         "to": "folder on this machine, best on its own disk",
         "plain_http": "the registry has no TLS",
     },

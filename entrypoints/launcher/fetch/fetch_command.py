@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Words(prog="launch fetch", description=run_fetch.__doc__, allow_abbrev=False)
     parser.add_argument(
         "uri",
-        help="registry://HOST/REPOSITORY:TAG (an image with a pushed .sqsh), or"
-        " /FOLDER/NAME.sqsh of a shared folder",
+        help="registry://HOST/REPOSITORY:TAG (an image with a pushed .sqsh), s3://BUCKET/NAME.sqsh"
+        " or /FOLDER/NAME.sqsh of a shared folder",
     )
     parser.add_argument("--to", required=True, help="folder for the file, best on this node")
     parser.add_argument("--alone", action="store_true", help="without the job's other nodes")

@@ -88,7 +88,7 @@ def get_url(url: str, headers: Mapping[str, str]) -> HttpAnswer:
         except _TROUBLE as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise CutError(f"{first.netloc}: {reason}") from error
-        if answer.status not in _REDIRECTS:
+        if answer.status not in _REDIRECTS or "location" not in answer.headers:
             if answer.status in _BUSY:
                 answer.close()
                 raise CutError(f"{first.netloc} answers with {answer.status}")

@@ -164,9 +164,13 @@ def open_origin(uri: str, env: Mapping[str, str], *, plain_http: bool = False) -
         from launcher.fetch.registry_origin import RegistryOrigin
 
         return RegistryOrigin(uri, env, plain_http=plain_http)
+    if uri.startswith("s3://"):
+        from launcher.fetch.s3_origin import S3Origin
+
+        return S3Origin(uri, env)
     if uri.startswith("/") and uri.endswith(".sqsh"):
         return FolderOrigin(Path(uri))
     raise LaunchUsageError(
         f"{uri!r} is nothing to fetch: give registry://HOST/REPOSITORY:TAG,"
-        " registry://HOST/REPOSITORY@sha256:DIGEST or /FOLDER/NAME.sqsh"
+        " registry://HOST/REPOSITORY@sha256:DIGEST, s3://BUCKET/NAME.sqsh or /FOLDER/NAME.sqsh"
     )

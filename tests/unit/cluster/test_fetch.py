@@ -117,7 +117,7 @@ def test_a_folder_that_another_user_could_have_made_is_not_used(shell: Shell, wh
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"fetch": "no"}, "expected shared, sbcast or registry://"),
+        ({"fetch": "no"}, "expected shared, sbcast, registry://"),
         ({"fetch": "registry://h/x:t$(id)"}, "expected shared"),
         ({"fetch": "shared", "fetch_to": "local"}, "absolute path"),
         ({"fetch_to": "/nvme"}, "--fetch-to is where --fetch brings"),
@@ -127,6 +127,13 @@ def test_a_folder_that_another_user_could_have_made_is_not_used(shell: Shell, wh
 def test_what_cannot_work_is_a_usage_error(options: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said.replace("$", r"\$")):
         make(replace(request("x"), **options))  # type: ignore[arg-type]
+
+
+def test_the_program_fits_into_one_argument_of_a_step() -> None:
+    """Linux takes 128 KiB: MAX_ARG_STRLEN in execve(2)."""
+    job = make(replace(request("x"), fetch="s3://images/train/x.sqsh"))
+    assert job.fetch is not None
+    assert sum(len(line) + 1 for line in job.fetch.program) < 128 << 10
 
 
 def test_a_registrys_file_must_be_known_where_the_script_is_written() -> None:
