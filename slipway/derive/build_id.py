@@ -214,7 +214,7 @@ def build_inputs(
         for each in addon.files
     }
     stages = source_stages(image)
-    sources = source_keys(stages, common.scripts, common.builder)
+    sources = source_keys(stages, common.scripts, common.builder, python)
     folders = {
         stage.section: f"{digest} {' '.join(source_command(image, stage))} "
         f"{sources[stage.addon.name]}"

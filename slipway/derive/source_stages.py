@@ -17,6 +17,7 @@ class SourceStage:
     addon: Addon
     build: SourceBuild
     below: tuple[SourceStage, ...]  # whose folders are there when the script runs
+    packages: tuple[Addon, ...] = ()  # Python add-ons that are installed when it runs
 
     @property
     def name(self) -> str:
@@ -34,9 +35,10 @@ def source_stages(image: Image) -> tuple[SourceStage, ...]:
     stages: dict[str, SourceStage] = {}
     for addon in image.addons:
         if addon.source is not None:
-            needed = dict.fromkeys(_needed(image, addon))
+            needed = tuple(dict.fromkeys(_needed(image, addon)))
             below = tuple(stages[name] for name in needed if name in stages)
-            stages[addon.name] = SourceStage(addon, addon.source, below)
+            packages = _packages(image, needed)
+            stages[addon.name] = SourceStage(addon, addon.source, below, packages)
     return tuple(stages.values())
 
 
@@ -47,6 +49,13 @@ def _needed(image: Image, addon: Addon) -> Iterator[str]:
         if other is not None:
             yield from _needed(image, other)
             yield name
+
+
+def _packages(image: Image, needed: tuple[str, ...]) -> tuple[Addon, ...]:
+    """The Python add-ons of a stage: what it needs, and what that was resolved on top of."""
+    installed = [a for a in image.addons if a.requirements and a.action != "keep"]
+    last = max((i for i, a in enumerate(installed, 1) if a.name in needed), default=0)
+    return tuple(installed[:last])
 
 
 def source_command(image: Image, stage: SourceStage) -> list[str]:
@@ -76,13 +85,20 @@ def script_hashes(project: Project, builds: Mapping[str, SourceBuild]) -> dict[s
 
 
 def source_keys(
-    stages: tuple[SourceStage, ...], scripts: Mapping[str, str], driver: str
+    stages: tuple[SourceStage, ...],
+    scripts: Mapping[str, str],
+    driver: str,
+    python: Mapping[str, str],
 ) -> dict[str, str]:
-    """Add-on -> hash of all but the base that decides what its folder holds."""
+    """Add-on -> hash of all but the base that decides what its folder holds.
+
+    `python`: Python add-on -> hash of its pins.
+    """
     keys: dict[str, str] = {}
     for stage in stages:
         inputs = sorted(f"{each.name} {each.sha256}" for each in stage.build.inputs)
         below = [keys[other.addon.name] for other in stage.below]
+        below += [f"{addon.name} {python[addon.name]}" for addon in stage.packages]
         lines = [driver, scripts[stage.addon.name], stage.build.folder, *inputs, *below]
         keys[stage.addon.name] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return keys

@@ -3,6 +3,7 @@ from __future__ import annotations
 from testinfra.host import Host  # type: ignore[import-untyped]
 
 from slipway.engine import Engine
+from slipway.records import MACHINES
 from slipway.verify.check_containers import SdkBackend
 from slipway.verify.expectations import CheckedImage
 from slipway.verify.plugin import RunPython
@@ -34,6 +35,13 @@ def test_pip_on_path_installs_into_the_python_that_is_stated(
 def test_the_version_of_python_is_as_stated(run_python: RunPython, subject: CheckedImage) -> None:
     version = run_python("import sys; print('%d.%d' % sys.version_info[:2])")
     assert version == subject.facts["python"]
+
+
+def test_programs_are_of_the_architecture_that_is_stated(
+    run_python: RunPython, subject: CheckedImage
+) -> None:
+    stated = subject.facts.get("architecture", "amd64")
+    assert run_python("import platform; print(platform.machine())") == MACHINES[stated]
 
 
 def test_the_operating_system_is_as_stated(host: Host, subject: CheckedImage) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from slipway.core import SlipwayError
 from slipway.derive import layer_keys, render_dockerfile
+from slipway.derive.source_stages import source_keys, source_stages
 from slipway.matrix import Image, Matrix
 from slipway.pipeline import Checkout
 from slipway.records import Locks
@@ -91,6 +92,28 @@ def test_what_a_stage_does_is_in_the_key_of_its_layer_and_of_no_other(tmp_path: 
     after = layer_keys(text, "sha256:base", {"upper:/opt/upper": "two"})
     assert {name for name in before if before[name] != after[name]} == {"upper:/opt/upper"}
     assert before.keys() == {"deepspeed", "lower:/opt/lower", "upper:/opt/upper", "launcher"}
+
+
+def test_packages_that_a_build_needs_are_installed_in_its_stage_and_decide_its_key(
+    tmp_path: Path,
+) -> None:
+    text = with_source().replace("    needs: [lower]\n", "    needs: [lower, deepspeed]\n")
+    image = image_of(loaded(tmp_path, text), NAME)
+    lower, upper, _ = stages(dockerfile(image))
+    install = '"/mnt/install_addons.py", "deepspeed", "--replace", "deepspeed"]'
+    assert install in upper
+    assert install not in lower
+    assert upper.index(install) < upper.index("COPY --from=source-lower") < upper.index("build_so")
+    # What it was resolved on top of comes with it: without that, it would not fit.
+    sagemaker = image_of(loaded(tmp_path, text), "pytorch-2.8-sagemaker-ds0.19.8")
+    (stage,) = [s for s in source_stages(sagemaker) if s.addon.name == "upper"]
+    assert [addon.name for addon in stage.packages] == ["sagemaker-training", "deepspeed"]
+    keys = [
+        source_keys(source_stages(image), {"upper": "1", "lower": "2"}, "driver", {"deepspeed": d})
+        for d in ("one", "two")
+    ]
+    assert keys[0]["lower"] == keys[1]["lower"]
+    assert keys[0]["upper"] != keys[1]["upper"]
 
 
 def checkout(folder: Path) -> Checkout:
