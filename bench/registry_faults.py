@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from rich.table import Table
 from slipway.core import Project, SlipwayError, silent
 from slipway.engine import Engine, connect, stop_daemon
 from slipway.registry import (
+    ImagePacker,
     RegistryClient,
     credentials_for,
     prepare_repository,
@@ -87,8 +89,8 @@ def bare(engine: Engine, door: Door, reference: str, repository: str) -> None:
             raise SlipwayError(str(line["error"]))
 
 
-def ours(engine: Engine, door: Door, reference: str, repository: str) -> None:
-    """The same through Slipway."""
+def ours(packed: Path, engine: Engine, door: Door, reference: str, repository: str) -> None:
+    """The same through Slipway: by its own client where it can read the engine's disk."""
     push_image(
         engine,
         reference,
@@ -97,6 +99,7 @@ def ours(engine: Engine, door: Door, reference: str, repository: str) -> None:
         "v1",
         credentials=credentials_for([door.target]),
         on_event=silent,
+        packer=ImagePacker(packed, dict),
     )
 
 
@@ -160,7 +163,8 @@ def main() -> int:
             with aws_api() as api, ecr(target.host, api) as door:
                 os.environ.update(AWS_ENDPOINT_URL=api, AWS_ENDPOINT_URL_ECR=api)
                 for fault in FAULTS:
-                    pair = [attempt(engine, door, fault, push) for push in (bare, ours)]
+                    ways: tuple[Push, Push] = (bare, partial(ours, project.state / "packed"))
+                    pair = [attempt(engine, door, fault, push) for push in ways]
                     cells = []
                     for name, one in zip(survived, pair, strict=True):
                         survived[name] += not one.why and fault != "none"

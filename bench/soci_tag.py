@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from slipway.append.layer_blobs import gzip_stream, layer_tar
+from slipway.append.layer_blobs import layer_tar
 from slipway.append.layer_files import LayerFile, LayerPlan
 from slipway.core import Project, anonymous
 from slipway.registry import (
@@ -28,6 +28,7 @@ from slipway.registry import (
     RegistryClient,
     Repository,
     digest_of,
+    gzip_stream,
     start_local_registry,
     stop_local_registry,
     to_schema2,

@@ -32,13 +32,14 @@ from slipway.append.installation import (
     load_installer,
     marker_environment,
 )
-from slipway.append.layer_blobs import LayerStore, compresses_as_elsewhere
+from slipway.append.layer_blobs import LayerStore
 from slipway.append.layer_files import LayerPlan
 from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import InstalledWheel
 from slipway.core import Event, OnEvent, SharedParts, SlipwayError, silent
 from slipway.engine import ContextFile
 from slipway.inventory import LayeredImage, LayerNotes
+from slipway.registry import compresses_as_elsewhere
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,20 @@
 """A layer as bytes: a tar that is the same on every machine, gzip over it, kept by digest.
 
 Sorted by path, owned by root, dated 1980 (the oldest time that a zip can hold, so that programs
-that pack site-packages again can), no user names, no extended attributes. The gzip stream is one
-member whose blocks are compressed apart from each other, so that all cores work on it and its
-bytes do not depend on how many there are.
+that pack site-packages again can), no user names, no extended attributes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
-import struct
 import tarfile
 import tempfile
-import zlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from slipway.append.layer_files import ContentReader, LayerFile, LayerPlan
 from slipway.core import (
@@ -30,13 +22,13 @@ from slipway.core import (
     SharedParts,
     SlipwayError,
     commit,
-    cpu_count,
     partial_file,
     remove_leftovers,
     sha256_file,
     wait_for_lock,
     write_atomic,
 )
+from slipway.registry import write_gzip
 
 SHARED_KIND = "layers"
 FORMAT = "1"
@@ -44,12 +36,7 @@ FORMAT = "1"
 
 MTIME = 315532800
 _BLOCK = tarfile.BLOCKSIZE
-_CHUNK = 1 << 20  # bytes that are compressed apart from others
-_LEVEL = 6
-_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no system
-_ANSWER = "f65e09842ce16fa409c9ac514c0550e0faf630242c62e21a25c5b0aa5f263061"
-"""What zlib 1.2.13 makes of `_sample`; zlib-ng, for one, which some Pythons have in its
-place, compresses otherwise."""
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,7 @@ class LayerStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
         with partial_file(target) as partial:
-            noted = _write(plan, partial)
+            noted = asdict(write_gzip(layer_tar(plan), partial))
             path = self._path(noted)
             commit(partial, path)
         write_atomic(note, json.dumps(noted))
@@ -144,17 +131,6 @@ class LayerStore:
             shutil.copyfile(note, part / "note.json")
             os.link(blob.path, part / "blob")
             claim.publish(part)
-
-
-def _write(plan: LayerPlan, path: Path) -> dict[str, Any]:
-    plain, packed, size = hashlib.sha256(), hashlib.sha256(), 0
-    with path.open("wb") as stream:
-        for piece in gzip_stream(layer_tar(plan), plain.update):
-            packed.update(piece)
-            size += len(piece)
-            stream.write(piece)
-    digest, diff_id = f"sha256:{packed.hexdigest()}", f"sha256:{plain.hexdigest()}"
-    return {"digest": digest, "diff_id": diff_id, "size": size}
 
 
 def layer_tar(plan: LayerPlan) -> Iterator[bytes]:
@@ -199,55 +175,10 @@ def _header(path: str, mode: int, size: int = 0, kind: bytes = tarfile.REGTYPE) 
 def _content(contents: ContentReader, file: LayerFile) -> Iterator[bytes]:
     left = file.size
     with contents.open(file) as stream:
-        while piece := stream.read(_CHUNK):
+        while piece := stream.read(_PIECE):
             left -= len(piece)
             if left < 0:
                 break
             yield piece
     if left:
         raise SlipwayError(f"{file.path} changed its size while it was read")
-
-
-def gzip_stream(pieces: Iterator[bytes], on_chunk: Callable[[bytes], object]) -> Iterator[bytes]:
-    """Compressed on all cores; `on_chunk` sees the plain bytes in their order."""
-    checksum = length = 0
-    waiting: deque[Future[bytes]] = deque()
-    workers = cpu_count()
-    yield _HEADER
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        for chunk in _chunks(pieces):
-            on_chunk(chunk)
-            checksum, length = zlib.crc32(chunk, checksum), length + len(chunk)
-            waiting.append(pool.submit(_deflate, chunk))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    yield zlib.compressobj(_LEVEL, zlib.DEFLATED, -15).flush()  # an empty last block
-    yield struct.pack("<II", checksum, length & 0xFFFFFFFF)
-
-
-def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    held = bytearray()
-    for piece in pieces:
-        held += piece
-        while len(held) >= _CHUNK:
-            yield bytes(held[:_CHUNK])
-            del held[:_CHUNK]
-    if held:
-        yield bytes(held)
-
-
-def _deflate(chunk: bytes) -> bytes:
-    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
-    return stream.compress(chunk) + stream.flush(zlib.Z_FULL_FLUSH)
-
-
-def compresses_as_elsewhere() -> bool:
-    """Whether this Python's zlib gives the bytes that others give. Tars are the same anyway."""
-    return hashlib.sha256(_deflate(_sample())).hexdigest() == _ANSWER
-
-
-def _sample() -> bytes:
-    noise = b"".join(hashlib.sha256(bytes([number])).digest()[:9] for number in range(256))
-    return (noise + b"import os\nimport sys\n" * 40) * 20

@@ -86,6 +86,11 @@ class Project:
         return self.state / "cache"
 
     @property
+    def packed(self) -> Path:
+        """Layers of an engine's images, compressed."""
+        return self.cache / "packed"
+
+    @property
     def logs(self) -> Path:
         """One log file for each piece of long work."""
         return self.state / "logs"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from slipway.engine.endpoint import DEFAULT_URL, ping
     from slipway.engine.errors import EngineError, EngineUnavailableError, TransferError
     from slipway.engine.images import find_image_id, image_history, inspect_image
+    from slipway.engine.layer_tars import LayerTar, find_layer_tars
     from slipway.engine.sdk_boundary import engine_died, sdk_answer, sdk_errors
     from slipway.engine.transfer import import_rootfs, pull_image, push_image_layers
 
@@ -57,6 +58,7 @@ __all__ = [
     "EngineError",
     "EngineKind",
     "EngineUnavailableError",
+    "LayerTar",
     "TransferError",
     "build_image",
     "connect",
@@ -67,6 +69,7 @@ __all__ = [
     "engine_info",
     "engine_kind",
     "find_image_id",
+    "find_layer_tars",
     "image_history",
     "import_rootfs",
     "inspect_image",
@@ -101,6 +104,7 @@ __getattr__ = lazy_face(
         "endpoint": "DEFAULT_URL ping",
         "errors": "EngineError EngineUnavailableError TransferError",
         "images": "find_image_id image_history inspect_image",
+        "layer_tars": "LayerTar find_layer_tars",
         "sdk_boundary": "engine_died sdk_answer sdk_errors",
         "transfer": "import_rootfs pull_image push_image_layers",
     },

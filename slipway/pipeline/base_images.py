@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
+from types import TracebackType
 
-from slipway import engine, local_base
-from slipway.core import SlipwayError
+from slipway import engine, local_base, registry
+from slipway.core import Event, SlipwayError
 from slipway.matrix import LOCAL_REGISTRY, Base, image_uri
 from slipway.pipeline.build_requests import foreign_architecture
 from slipway.pipeline.context import PipelineContext
@@ -90,3 +93,47 @@ class BaseImages:
                 "tag for another architecture, remove it there.",
             )
         return reference
+
+
+class BaseBlobs:
+    """The layers of a base as its registry has them, while a push may need them."""
+
+    def __init__(self, context: PipelineContext, base: Base) -> None:
+        self._context, self._base = context, base
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> BaseBlobs:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def find(self) -> Mapping[str, registry.RegistryBlob]:
+        """Compressed layers by the digests of their tars; none where the registry cannot be asked:
+        they are then compressed from the engine's disk."""
+        if self._base.registry is None:
+            return {}
+        host, _, rest = base_reference(self._context, self._base).partition("/")
+        tagged, _, digest = rest.partition("@")
+        path, _, tag = tagged.rpartition(":")
+        try:
+            client = self._stack.enter_context(
+                registry.RegistryClient(host, self._context.credentials)
+            )
+            manifest = client.image(path, digest or tag, architecture=self._base.facts.architecture)
+            diff_ids = client.config(path, manifest)["rootfs"]["diff_ids"]
+        except registry.RegistryError as error:
+            text = f"the base's layers are compressed anew: {error}"
+            self._context.on_event(Event("notice", f"base {self._base.name}", text=text))
+            return {}
+        at = registry.Repository(client, path)
+        return {
+            diff_id: registry.RegistryBlob(at, layer["digest"], layer["size"])
+            for diff_id, layer in zip(diff_ids, manifest.json()["layers"], strict=True)
+            if str(layer["mediaType"]).endswith("gzip")
+        }

@@ -183,7 +183,8 @@ def finish_run(
             run.steps.append(pushed)
             run.steps.append(stages.document_stage(context, bases, run, there))
         if there and settings.soci:
-            asked = SociRequest(context.matrix, there.target, context.region)
+            layers = registry.packed_layers(context.project.packed)
+            asked = SociRequest(context.matrix, there.target, context.region, layers)
             run.steps.append(
                 soci_stage(context.project, run, asked, context.credentials, context.on_event)
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from slipway import engine, registry, sqsh, squashfs, verify
 from slipway.core import CredentialsFor, OnEvent, SlipwayError, human_bytes
 from slipway.matrix import image_tag, repository_name
-from slipway.pipeline.base_images import BaseImages
+from slipway.pipeline.base_images import BaseBlobs, BaseImages
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
@@ -142,16 +142,18 @@ def push_stage(
     if old and shared and (old.image_id, old.digest) == (built.image_id, shared.digest):
         return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
     prepare_image_repository(target, context.matrix, name, settings.sharing, context.on_event)
-    result = registry.push_image(
-        context.engine,
-        built.reference,
-        target,
-        name,
-        tag,
-        credentials=context.credentials,
-        on_event=context.on_event,
-        movable=False,  # a build's tag never moves, not in the local registry either
-    )
+    with BaseBlobs(context, image.base) as base:
+        result = registry.push_image(
+            context.engine,
+            built.reference,
+            target,
+            name,
+            tag,
+            credentials=context.credentials,
+            on_event=context.on_event,
+            movable=False,  # a build's tag never moves, not in the local registry either
+            packer=registry.ImagePacker(context.project.packed, base.find),
+        )
     new = PushRecord(
         built.image_id,
         result.uri,

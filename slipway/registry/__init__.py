@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         ThrottledError,
         WrongAccountError,
     )
+    from slipway.registry.layer_gzip import compresses_as_elsewhere, gzip_stream, write_gzip
     from slipway.registry.local import (
         local_registry_status,
         start_local_registry,
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
         parse_config,
         to_schema2,
     )
+    from slipway.registry.packed_image import ImagePacker, packed_layers
     from slipway.registry.promotion import (
         AliasChange,
         AliasMove,
@@ -101,6 +103,7 @@ __all__ = [
     "CopyResult",
     "FileBlob",
     "ImageMissingError",
+    "ImagePacker",
     "ImmutableTagError",
     "Manifest",
     "ManifestError",
@@ -125,6 +128,7 @@ __all__ = [
     "check_alias_can_move",
     "check_manifest",
     "choose_manifest",
+    "compresses_as_elsewhere",
     "connect_aws",
     "copy_image",
     "credentials_for",
@@ -133,10 +137,12 @@ __all__ = [
     "find_aws_credentials",
     "find_ecr_target",
     "find_manifest",
+    "gzip_stream",
     "is_digest",
     "list_artefacts",
     "local_registry_status",
     "media_type_of",
+    "packed_layers",
     "parse_config",
     "plan_promotion",
     "prepare_repository",
@@ -153,6 +159,7 @@ __all__ = [
     "start_local_registry",
     "stop_local_registry",
     "to_schema2",
+    "write_gzip",
 ]
 
 __getattr__ = lazy_face(
@@ -175,12 +182,14 @@ __getattr__ = lazy_face(
             "NotAuthorisedError RegistryError RegistryUnavailableError RepositoryMissingError "
             "ThrottledError WrongAccountError"
         ),
+        "layer_gzip": "compresses_as_elsewhere gzip_stream write_gzip",
         "local": "local_registry_status start_local_registry stop_local_registry",
         "logins": "credentials_for",
         "manifests": (
             "Manifest OCI_INDEX OCI_MANIFEST check_manifest choose_manifest digest_of "
             "is_digest media_type_of parse_config to_schema2"
         ),
+        "packed_image": "ImagePacker packed_layers",
         "promotion": (
             "AliasChange AliasMove Author alias_journal alias_patterns plan_promotion "
             "promote_alias promoted_digests rollback_alias"

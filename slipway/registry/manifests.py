@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -161,27 +162,38 @@ def to_schema2(manifest: Manifest) -> Manifest:
     content = manifest.json()
     if manifest.media_type != OCI_MANIFEST or content["config"]["mediaType"] not in _CONFIGS:
         raise ManifestError(f"{manifest.digest} ({manifest.media_type}) is not an image")
+    layers = [_gzip_part(layer) for layer in content["layers"]]
+    return schema2_manifest(_part(content["config"]), layers)
+
+
+def schema2_manifest(config: tuple[str, int], layers: Sequence[tuple[str, int]]) -> Manifest:
+    """The Docker schema 2 manifest of blobs that are told by digest and size; layers are gzip."""
     raw = json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": SCHEMA2,
-            "config": _descriptor(content["config"], _SCHEMA2_CONFIG),
-            "layers": [_layer(layer) for layer in content["layers"]],
+            "config": _descriptor(config, _SCHEMA2_CONFIG),
+            "layers": [_descriptor(layer, _SCHEMA2_LAYER) for layer in layers],
         },
         separators=(",", ":"),
     ).encode()
     return Manifest(SCHEMA2, digest_of(raw), raw)
 
 
-def _layer(layer: dict[str, Any]) -> dict[str, Any]:
+def _part(descriptor: dict[str, Any]) -> tuple[str, int]:
+    return str(descriptor["digest"]), int(descriptor["size"])
+
+
+def _gzip_part(layer: dict[str, Any]) -> tuple[str, int]:
     if layer["mediaType"] not in _GZIP_LAYERS:
         raise ManifestError(
             f"layer {layer['digest']} is {layer['mediaType']}; a Docker schema 2 manifest, which "
             "SageMaker needs, has gzip layers only",
             cure="Build with gzip layers (no `compression=zstd`).",
         )
-    return _descriptor(layer, _SCHEMA2_LAYER)
+    return _part(layer)
 
 
-def _descriptor(old: dict[str, Any], media_type: str) -> dict[str, Any]:
-    return {"mediaType": media_type, "size": old["size"], "digest": old["digest"]}
+def _descriptor(part: tuple[str, int], media_type: str) -> dict[str, Any]:
+    digest, size = part
+    return {"mediaType": media_type, "size": size, "digest": digest}

@@ -8,18 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError
-from slipway.engine import Engine, inspect_image
-from slipway.registry.distribution import RegistryClient, RetryPolicy
-from slipway.registry.ecr import STAGING
+from slipway.engine import Engine, EngineError, inspect_image
+from slipway.registry.distribution import RegistryClient, Repository, RetryPolicy, deliver_blobs
+from slipway.registry.ecr import STAGING, access_denied
 from slipway.registry.engine_push import POLICY, deliver_image, renamed_archive, tagged_image
 from slipway.registry.errors import (
     ImageMissingError,
     ImmutableTagError,
     ManifestError,
+    NotAuthorisedError,
     RepositoryMissingError,
     immutable_tag_error,
 )
 from slipway.registry.manifests import SCHEMA2, Manifest, to_schema2
+from slipway.registry.packed_image import ImagePacker
 from slipway.registry.target import Target
 
 
@@ -51,6 +53,7 @@ def push_image(
     on_event: OnEvent,
     movable: bool | None = None,
     policy: RetryPolicy = POLICY,
+    packer: ImagePacker | None = None,
 ) -> PushResult:
     """Put an image of the engine under a tag of a registry, unless it is there already.
 
@@ -58,7 +61,8 @@ def push_image(
     manifest: SageMaker takes no other. An OCI image goes to a staging tag first (it expires by
     itself in repositories that we made) and only its rewritten manifest gets `tag`, so that this
     works where tags are immutable. `movable`: the tag may leave another image; None means only in
-    the local registry, where nobody else relies on it.
+    the local registry, where nobody else relies on it. With a `packer` our own client sends what
+    it packs; dockerd does where there is none, or where it cannot read the engine's disk.
 
     Raises ImmutableTagError where the tag is another image's, ManifestError where the result is not
     the image, the other RegistryErrors, and the engine's own errors.
@@ -69,7 +73,7 @@ def push_image(
     on_event(Event("start", task))
     try:
         with RegistryClient(target.host, credentials, policy=policy, on_event=on_event) as registry:
-            way = _Way(engine, image, registry, target, repository, credentials, policy)
+            way = _Way(engine, image, registry, target, repository, credentials, policy, packer)
             free = target.kind == "local" if movable is None else movable
             result = way.go(tag, renamed_archive(on_event, task), movable=free)
     except ImmutableTagError:
@@ -93,6 +97,7 @@ class _Way:
     repository: str
     credentials: CredentialsFor
     policy: RetryPolicy
+    packer: ImagePacker | None
 
     def go(self, tag: str, on_event: OnEvent, *, movable: bool) -> PushResult:
         present = self._find(tag)
@@ -111,7 +116,7 @@ class _Way:
 
     def _direct(self, tag: str, on_event: OnEvent) -> PushResult:
         try:
-            final = self._send(tag, on_event)
+            final = self._send_packed(tag, on_event) or self._send(tag, on_event)
         except ImmutableTagError:
             # Ours after all: another push was faster, or an answer of an earlier try was lost.
             present = self._find(tag)
@@ -140,6 +145,27 @@ class _Way:
                 architecture=self.image.architecture,
             )
         return to_schema2(manifest)
+
+    def _send_packed(self, tag: str, on_event: OnEvent) -> Manifest | None:
+        """By our own client. None where there is nothing to send by it."""
+        target = Repository(self.registry, self.repository)
+        task = f"push {target.name(tag)}"
+        try:
+            packed = self.packer and self.packer.pack(
+                self.engine, self.image.id, target, task, on_event
+            )
+        except EngineError as error:
+            text = f"{error.what}: the engine pushes by itself"
+            on_event(Event("notice", task, text=text))
+            return None
+        if not packed:
+            return None
+        try:
+            deliver_blobs(target, packed.blobs, task, on_event)
+            target.put_tagged(tag, packed.manifest)
+        except NotAuthorisedError as error:
+            raise access_denied(target.name(tag), error.what, self.target.account) from error
+        return packed.manifest
 
     def _send(self, tag: str, on_event: OnEvent) -> Manifest:
         name = self.registry.name(self.repository)

@@ -11,15 +11,27 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.registry.distribution.auth import forget_credentials
-    from slipway.registry.distribution.blob_transfer import Repository
+    from slipway.registry.distribution.blob_transfer import (
+        BlobTransfer,
+        FileBlob,
+        MemoryBlob,
+        RegistryBlob,
+        Repository,
+        deliver_blobs,
+    )
     from slipway.registry.distribution.blob_upload import upload_blob
     from slipway.registry.distribution.registry_client import RegistryClient
     from slipway.registry.distribution.retry import RetryPolicy
 
 __all__ = [
+    "BlobTransfer",
+    "FileBlob",
+    "MemoryBlob",
+    "RegistryBlob",
     "RegistryClient",
     "Repository",
     "RetryPolicy",
+    "deliver_blobs",
     "forget_credentials",
     "upload_blob",
 ]
@@ -28,7 +40,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "auth": "forget_credentials",
-        "blob_transfer": "Repository",
+        "blob_transfer": ("BlobTransfer FileBlob MemoryBlob RegistryBlob Repository deliver_blobs"),
         "blob_upload": "upload_blob",
         "registry_client": "RegistryClient",
         "retry": "RetryPolicy",

@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 from slipway.append.layer_blobs import (
     MTIME,
     LayerStore,
-    compresses_as_elsewhere,
-    gzip_stream,
     layer_tar,
 )
 from slipway.append.layer_files import LayerFile, LayerPlan
 from slipway.core import SharedParts, SlipwayError
+from slipway.registry import compresses_as_elsewhere, gzip_stream
 
 names = st.lists(
     st.text(
@@ -148,5 +147,5 @@ def test_a_layer_that_another_machine_has_made_is_copied_and_checked(tmp_path: P
 
 def test_another_compressor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compresses_as_elsewhere()
-    monkeypatch.setattr("slipway.append.layer_blobs._LEVEL", 5)
+    monkeypatch.setattr("slipway.registry.layer_gzip._LEVEL", 5)
     assert not compresses_as_elsewhere()

@@ -1,0 +1,112 @@
+"""An image's layers as the very tars that their digests are of, read off the engine's own disk.
+
+overlay2 keeps the files of a layer in a folder, and what the tar had beside their contents in a
+file of its own: headers and padding as they were, and where each file's content belongs between
+them (moby/moby:layer/layer_store.go, vbatts/tar-split:tar/storage). So one layer can be had, where
+`docker save` always sends them all.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.engine.client import Engine
+from slipway.engine.errors import EngineError
+
+_PIECE = 1 << 20
+_FILE, _SEGMENT = 1, 2
+_MOST_CONFIG = 8 << 20
+
+
+@dataclass(frozen=True)
+class LayerTar:
+    """One layer of an image on the engine's disk."""
+
+    diff_id: str
+    records: Path
+    files: Path
+
+    def pieces(self) -> Iterator[bytes]:
+        """The tar. Raises EngineError where it is not the one that its digest is of."""
+        hasher = hashlib.sha256()
+        try:
+            for piece in self._pieces():
+                hasher.update(piece)
+                yield piece
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
+            raise EngineError(
+                f"the engine's layer {self.diff_id} cannot be read: {error}"
+            ) from error
+        if f"sha256:{hasher.hexdigest()}" != self.diff_id:
+            raise EngineError(f"the engine's files of {self.diff_id} are not those of its digest")
+
+    def _pieces(self) -> Iterator[bytes]:
+        held = bytearray()
+        with gzip.open(self.records, "rb") as lines:
+            for line in lines:
+                record = json.loads(line)
+                if record["type"] == _SEGMENT:
+                    held += base64.b64decode(record["payload"])
+                elif record["type"] == _FILE and record.get("size"):
+                    with (self.files / _relative(record)).open("rb") as stream:
+                        while piece := stream.read(_PIECE):
+                            if held:
+                                yield bytes(held)
+                                held.clear()
+                            yield piece
+                if len(held) >= _PIECE:
+                    yield bytes(held)
+                    held.clear()
+        if held:
+            yield bytes(held)
+
+
+def _relative(record: dict[str, str]) -> str:
+    raw = record.get("name_raw")
+    return (os.fsdecode(base64.b64decode(raw)) if raw else record["name"]).lstrip("/")
+
+
+@dataclass(frozen=True)
+class LayerTars:
+    """An image on the engine's disk: its configuration as the engine keeps it, its layers."""
+
+    config: bytes
+    layers: tuple[LayerTar, ...]
+
+
+def find_layer_tars(engine: Engine, image_id: str) -> LayerTars | None:
+    """An image of an overlay2 engine on this machine; None where this process cannot read it."""
+    if engine.containerd_store or not engine.url.startswith("unix:") or not engine.data_root:
+        return None
+    root = Path(engine.data_root)
+    database = root / "image" / "overlay2"
+    try:
+        path = database / "imagedb" / "content" / "sha256" / image_id.removeprefix("sha256:")
+        if path.stat().st_size > _MOST_CONFIG:
+            return None
+        config = path.read_bytes()
+        diff_ids = json.loads(config)["rootfs"].get("diff_ids") or []
+        layers = []
+        chain = ""
+        for diff_id in diff_ids:
+            both = f"{chain} {diff_id}".encode()
+            chain = f"sha256:{hashlib.sha256(both).hexdigest()}" if chain else diff_id
+            entry = database / "layerdb" / "sha256" / chain.removeprefix("sha256:")
+            files = root / "overlay2" / (entry / "cache-id").read_text().strip() / "diff"
+            layers.append(LayerTar(diff_id, entry / "tar-split.json.gz", files))
+        readable = all(
+            layer.files.is_dir() and os.access(layer.records, os.R_OK) for layer in layers
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if f"sha256:{hashlib.sha256(config).hexdigest()}" != image_id or not readable:
+        return None
+    return LayerTars(config, tuple(layers))

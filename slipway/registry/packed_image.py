@@ -1,0 +1,113 @@
+"""An image of the engine as blobs and a manifest, for our own client to send.
+
+dockerd compresses each layer anew for each push, on one core, sends a layer again from its start
+after a cut, and gives up on one 429. Here a layer is compressed once, on all cores, and kept by the
+digest of its tar; layers that the base's registry has in compressed form come from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from slipway.core import (
+    Event,
+    OnEvent,
+    commit,
+    human_bytes,
+    partial_file,
+    remove_leftovers,
+    wait_for_lock,
+    write_atomic,
+)
+from slipway.engine import Engine, LayerTar, find_layer_tars
+from slipway.registry.distribution import (
+    BlobTransfer,
+    FileBlob,
+    MemoryBlob,
+    RegistryBlob,
+    Repository,
+)
+from slipway.registry.layer_gzip import PackedTar, write_gzip
+from slipway.registry.manifests import Manifest, digest_of, is_digest, schema2_manifest
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class PackedImage:
+    """What a push puts: the blobs, then the manifest."""
+
+    manifest: Manifest
+    blobs: tuple[BlobTransfer, ...]
+
+
+def packed_layers(folder: Path) -> dict[str, Path]:
+    """The compressed layers that a packer keeps below a folder, by digest."""
+    names = [path.name for path in folder.glob("*")]
+    return {f"sha256:{name}": folder / name for name in names if is_digest(f"sha256:{name}")}
+
+
+@dataclass(frozen=True)
+class ImagePacker:
+    """Makes packed images. `folder` keeps compressed layers and what is known of them.
+
+    `base_blobs` tells the layers of the base as its registry has them, by the digests of their
+    tars.
+    """
+
+    folder: Path
+    base_blobs: Callable[[], Mapping[str, RegistryBlob]]
+
+    def pack(
+        self, engine: Engine, image_id: str, target: Repository, task: str, on_event: OnEvent
+    ) -> PackedImage | None:
+        """The image for a repository; None where the engine's disk cannot be read from here.
+
+        Raises EngineError where a layer is not what the engine says.
+        """
+        stored = find_layer_tars(engine, image_id)
+        if stored is None:
+            return None
+        base = self.base_blobs()
+        blobs: dict[str, BlobTransfer] = {}
+        layers = []
+        for layer in stored.layers:
+            blob = base.get(layer.diff_id)
+            transfer = blob.to(target) if blob else self._packed(layer, task, on_event)
+            layers.append((transfer.digest, transfer.size))
+            blobs[transfer.digest] = transfer
+        config = digest_of(stored.config)
+        blobs[config] = BlobTransfer(config, len(stored.config), MemoryBlob(stored.config))
+        manifest = schema2_manifest((config, len(stored.config)), layers)
+        return PackedImage(manifest, tuple(blobs.values()))
+
+    def _packed(self, layer: LayerTar, task: str, on_event: OnEvent) -> BlobTransfer:
+        note = self.folder / f"{FORMAT}-{layer.diff_id.removeprefix('sha256:')}.json"
+        with wait_for_lock(self.folder / "lock"):  # one at a time: each works on all cores
+            packed = self._noted(note) or self._pack(layer, note, task, on_event)
+        return BlobTransfer(packed.digest, packed.size, FileBlob(self._blob(packed)))
+
+    def _blob(self, packed: PackedTar) -> Path:
+        return self.folder / packed.digest.removeprefix("sha256:")
+
+    def _noted(self, note: Path) -> PackedTar | None:
+        try:
+            packed = PackedTar(**json.loads(note.read_text()))
+            return packed if self._blob(packed).stat().st_size == packed.size else None
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _pack(self, layer: LayerTar, note: Path, task: str, on_event: OnEvent) -> PackedTar:
+        on_event(Event("progress", task, step=f"compressing {layer.diff_id[7:19]}"))
+        target = note.with_suffix(".gz")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
+        with partial_file(target) as partial:
+            packed = write_gzip(layer.pieces(), partial)
+            commit(partial, self._blob(packed))
+        write_atomic(note, json.dumps(asdict(packed)))
+        on_event(Event("progress", task, step=f"compressed to {human_bytes(packed.size)}"))
+        return packed

@@ -1,0 +1,46 @@
+"""Layers off an engine's disk, as overlay2 keeps them; the system tests have a real engine's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.engine import EngineError, find_layer_tars
+from slipway.registry import digest_of
+from tests.support.overlay_images import engine_at, overlay_layer, put_overlay_image
+
+
+def test_layers_are_the_tars_of_their_digests(tmp_path: Path) -> None:
+    tars = [overlay_layer(b"one"), overlay_layer(b"two"), overlay_layer(b"3")]
+    image = put_overlay_image(tmp_path, tars)
+    stored = find_layer_tars(engine_at(tmp_path), image)
+    assert stored
+    assert digest_of(stored.config) == image
+    assert [b"".join(one.pieces()) for one in stored.layers] == tars
+
+
+def test_files_that_changed_are_noticed(tmp_path: Path) -> None:
+    image = put_overlay_image(tmp_path, [overlay_layer(b"one")])
+    (tmp_path / "overlay2" / "cache0" / "diff" / "opt" / "a").write_bytes(b"x" * 2100)
+    stored = find_layer_tars(engine_at(tmp_path), image)
+    assert stored
+    with pytest.raises(EngineError, match="not those of its digest"):
+        list(stored.layers[0].pieces())
+    (tmp_path / "overlay2" / "cache0" / "diff" / "opt" / "a").unlink()
+    with pytest.raises(EngineError, match="cannot be read"):
+        list(stored.layers[0].pieces())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"containerd_store": True}, {"url": "tcp://there:2376"}, {"data_root": "/nowhere"}],
+    ids=["containerd's store", "another machine", "a disk that is not here"],
+)
+def test_an_engine_whose_disk_cannot_be_read_gives_none(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    image = put_overlay_image(tmp_path, [overlay_layer(b"one")])
+    assert find_layer_tars(engine_at(tmp_path, **more), image) is None
+    assert find_layer_tars(engine_at(tmp_path), digest_of(b"another")) is None
