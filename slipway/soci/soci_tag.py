@@ -295,7 +295,8 @@ class _Indexing:
     def _put(self, indexes: Iterable[LayerIndex]) -> str:
         """The documents, the tag's own last; gives its digest."""
         config = self.client.config(self.path, self.image)
-        platform = {name: str(config.get(name, "")) for name in ("architecture", "os")}
+        names = ("architecture", "os", "variant")
+        platform = {name: str(config[name]) for name in names if config.get(name)}
         documents = soci_documents(self.image, platform, list(indexes))
         for manifest in (documents.soci, documents.image):
             self._put_manifest(manifest.digest, manifest)
