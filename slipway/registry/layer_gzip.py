@@ -33,18 +33,20 @@ class PackedTar:
     size: int
 
 
-def write_gzip(tar: Iterator[bytes], path: Path) -> PackedTar:
-    """Compress a layer's tar into a file."""
+def write_gzip(tar: Iterator[bytes], path: Path, level: int = _LEVEL) -> PackedTar:
+    """Compress a layer's tar into a file, at one of zlib's levels."""
     plain, packed, size = hashlib.sha256(), hashlib.sha256(), 0
     with path.open("wb") as stream:
-        for piece in gzip_stream(tar, plain.update):
+        for piece in gzip_stream(tar, plain.update, level):
             packed.update(piece)
             size += len(piece)
             stream.write(piece)
     return PackedTar(f"sha256:{packed.hexdigest()}", f"sha256:{plain.hexdigest()}", size)
 
 
-def gzip_stream(pieces: Iterator[bytes], on_chunk: Callable[[bytes], object]) -> Iterator[bytes]:
+def gzip_stream(
+    pieces: Iterator[bytes], on_chunk: Callable[[bytes], object], level: int = _LEVEL
+) -> Iterator[bytes]:
     """Compressed on all cores; `on_chunk` sees the plain bytes in their order."""
     checksum = length = 0
     waiting: deque[Future[bytes]] = deque()
@@ -54,7 +56,7 @@ def gzip_stream(pieces: Iterator[bytes], on_chunk: Callable[[bytes], object]) ->
         for chunk in _chunks(pieces):
             on_chunk(chunk)
             checksum, length = zlib.crc32(chunk, checksum), length + len(chunk)
-            waiting.append(pool.submit(_deflate, chunk))
+            waiting.append(pool.submit(_deflate, chunk, level))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -74,14 +76,14 @@ def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield bytes(held)
 
 
-def _deflate(chunk: bytes) -> bytes:
-    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
+def _deflate(chunk: bytes, level: int) -> bytes:
+    stream = zlib.compressobj(level, zlib.DEFLATED, -15)
     return stream.compress(chunk) + stream.flush(zlib.Z_FULL_FLUSH)
 
 
 def compresses_as_elsewhere() -> bool:
     """Whether this Python's zlib gives the bytes that others give. Tars are the same anyway."""
-    return hashlib.sha256(_deflate(_sample())).hexdigest() == _ANSWER
+    return hashlib.sha256(_deflate(_sample(), _LEVEL)).hexdigest() == _ANSWER
 
 
 def _sample() -> bytes:

@@ -33,7 +33,8 @@ from slipway.registry.distribution import (
 from slipway.registry.layer_gzip import PackedTar, write_gzip
 from slipway.registry.manifests import Manifest, digest_of, is_digest, schema2_manifest
 
-FORMAT = "1"
+_FORMAT = "1"
+_LEVEL = 4  # as small as what dockerd sends; 6 saves 4 % for twice the time
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class ImagePacker:
         return PackedImage(manifest, tuple(blobs.values()))
 
     def _packed(self, layer: LayerTar, task: str, on_event: OnEvent) -> BlobTransfer:
-        note = self.folder / f"{FORMAT}-{layer.diff_id.removeprefix('sha256:')}.json"
+        note = self.folder / f"{_FORMAT}-{layer.diff_id.removeprefix('sha256:')}.json"
         with wait_for_lock(self.folder / "lock"):  # one at a time: each works on all cores
             packed = self._noted(note) or self._pack(layer, note, task, on_event)
         return BlobTransfer(packed.digest, packed.size, FileBlob(self._blob(packed)))
@@ -106,7 +107,7 @@ class ImagePacker:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
         with partial_file(target) as partial:
-            packed = write_gzip(layer.pieces(), partial)
+            packed = write_gzip(layer.pieces(), partial, _LEVEL)
             commit(partial, self._blob(packed))
         write_atomic(note, json.dumps(asdict(packed)))
         on_event(Event("progress", task, step=f"compressed to {human_bytes(packed.size)}"))
