@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from slipway.cluster.documents import write_cluster_documents
     from slipway.cluster.fanout import (
         ArrayOptions,
+        CodeBuildOptions,
         ShipFlags,
         WorkflowOptions,
         group_images,
         plan_fanout,
+        run_codebuild_fanout,
         run_github_fanout,
         run_slurm_fanout,
         show_collected_results,
         show_fanout_run,
+        stop_batch,
         work_on_run,
     )
     from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EVENT_MARK",
     "ArrayOptions",
+    "CodeBuildOptions",
     "HeadNode",
     "JobChoice",
     "LauncherEvent",
@@ -65,6 +69,7 @@ __all__ = [
     "newest_sqsh",
     "parse_event",
     "plan_fanout",
+    "run_codebuild_fanout",
     "run_github_fanout",
     "run_slurm_fanout",
     "show_collected_results",
@@ -72,6 +77,7 @@ __all__ = [
     "show_job",
     "show_queue",
     "show_training_job",
+    "stop_batch",
     "stop_job",
     "stop_training_job",
     "submit_job",
@@ -87,8 +93,9 @@ __getattr__ = lazy_face(
         "documents": "write_cluster_documents",
         "launcher_events": "EVENT_MARK LauncherEvent parse_event",
         "fanout": (
-            "ArrayOptions ShipFlags WorkflowOptions plan_fanout group_images run_github_fanout "
-            "run_slurm_fanout show_collected_results show_fanout_run work_on_run"
+            "ArrayOptions CodeBuildOptions ShipFlags WorkflowOptions plan_fanout group_images "
+            "run_codebuild_fanout run_github_fanout run_slurm_fanout show_collected_results "
+            "show_fanout_run stop_batch work_on_run"
         ),
         "sagemaker": (
             "JobChoice TrainingOptions follow_logs show_training_job stop_training_job "

@@ -11,7 +11,7 @@ from slipway import cluster, matrix, pipeline
 from slipway.core import UsageError
 from slipway.tasks.commands import IMAGE_NAMES, JSON, NAMES, NO_ENGINE, ROOT, task_command
 
-ENGINES = ("slurm", "github")
+ENGINES = ("slurm", "codebuild", "github")
 
 
 @task_command(
@@ -32,7 +32,9 @@ ENGINES = ("slurm", "github")
         "workers": "slurm: how many workers at a time",
         "scratch": "slurm: folder on each node's own disk (default: SLURM_TMPDIR, TMPDIR or /tmp)",
         "sbatch": "slurm: more for sbatch, e.g. partition=cpu or cpus-per-task=8; repeatable",
-        "role": "github: ARN of the role that its jobs assume",
+        "role": "codebuild, github: ARN of the role that builds have",
+        "source": "codebuild: s3://BUCKET/PREFIX for the checkout and the cache",
+        "compute": "codebuild: size of each build's machine",
         "repository": "github: OWNER/NAME (default: the checkout's origin)",
         "ref": "github: branch (default: the one that is checked out)",
         "resume": "slurm: do what an earlier run in --dir has left or failed",
@@ -56,6 +58,8 @@ def fanout_start(
     scratch: str = "",
     sbatch: list[str] = [],  # noqa: B006 - invoke's own empty list
     role: str = "",
+    source: str = "",
+    compute: str = "BUILD_GENERAL1_MEDIUM",
     repository: str = "",
     ref: str = "",
     resume: bool = False,
@@ -83,6 +87,11 @@ def fanout_start(
     if engine == "github":
         workflow = cluster.WorkflowOptions(repository, ref, role, detach, plan)
         cluster.run_github_fanout(ROOT, planned, workflow, as_json=json)
+        return
+    if engine == "codebuild":
+        batch = cluster.CodeBuildOptions(role, source, compute, detach, plan)
+        prefix = checkout.matrix.repository_prefix
+        cluster.run_codebuild_fanout(ROOT, planned, batch, images, prefix=prefix, as_json=json)
         return
     array = cluster.ArrayOptions(dir, workers, scratch, tuple(sbatch), resume, detach, plan)
     cluster.run_slurm_fanout(ROOT, planned, array, as_json=json)
@@ -114,5 +123,16 @@ def fanout_worker(c: Context, dir: str, number: str = "0") -> None:
     cluster.work_on_run(ROOT, dir, number)
 
 
-ns = Collection("fanout", status=fanout_status, table=fanout_table, worker=fanout_worker)
+@task_command(
+    help={"batch": "id of a batch in CodeBuild", "region": "AWS region (default: slipway.region)"}
+)
+def fanout_stop(c: Context, batch: str, region: str = "") -> None:
+    """Stop a batch of builds in CodeBuild."""
+    where = pipeline.Settings.of(c.config, region=region).required_region
+    cluster.stop_batch(batch, where)
+
+
+ns = Collection(
+    "fanout", status=fanout_status, stop=fanout_stop, table=fanout_table, worker=fanout_worker
+)
 ns.add_task(fanout_start, "start", default=True)

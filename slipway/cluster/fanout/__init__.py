@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.cluster.fanout.codebuild_batches import run_codebuild_fanout, stop_batch
+    from slipway.cluster.fanout.codebuild_documents import CodeBuildOptions
     from slipway.cluster.fanout.fanout_plan import ShipFlags, group_images, plan_fanout
     from slipway.cluster.fanout.github_runs import (
         WorkflowOptions,
@@ -26,20 +28,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArrayOptions",
+    "CodeBuildOptions",
     "ShipFlags",
     "WorkflowOptions",
     "group_images",
     "plan_fanout",
+    "run_codebuild_fanout",
     "run_github_fanout",
     "run_slurm_fanout",
     "show_collected_results",
     "show_fanout_run",
+    "stop_batch",
     "work_on_run",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "codebuild_batches": "run_codebuild_fanout stop_batch",
+        "codebuild_documents": "CodeBuildOptions",
         "fanout_plan": "ShipFlags plan_fanout group_images",
         "github_runs": "WorkflowOptions run_github_fanout show_collected_results",
         "slurm_array": "ArrayOptions run_slurm_fanout show_fanout_run work_on_run",

@@ -164,7 +164,7 @@ def pack_checkout(root: Path, folder: Path) -> Path:
     target = folder / "checkout.tar"
     with partial_file(target) as partial:
         with tarfile.open(partial, "w") as tar:
-            for path in _checkout_files(root):
+            for path in checkout_files(root):
                 member = tar.gettarinfo(path, path.relative_to(root).as_posix())
                 member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
                 if member.isreg():
@@ -184,10 +184,11 @@ def pack_checkout(root: Path, folder: Path) -> Path:
     return target
 
 
-def _checkout_files(folder: Path) -> Iterator[Path]:
+def checkout_files(folder: Path) -> Iterator[Path]:
+    """The files and folders of a checkout that are its own."""
     for path in sorted(folder.iterdir()):
         if any(fnmatch(path.name, pattern) for pattern in _LEFT_OUT):
             continue
         yield path
         if path.is_dir() and not path.is_symlink():
-            yield from _checkout_files(path)
+            yield from checkout_files(path)
