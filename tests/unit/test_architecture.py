@@ -42,6 +42,7 @@ TWICE = {
 }
 #: Files that look behind faces, with the reason.
 LOOK_BEHIND = {
+    "bench/fanout.py": "it drives workers on a clock of its own",
     "bench/sqsh_export.py": "it replaces functions of the linker, to take the time of each part",
     "bench/soci_tag.py": "it makes layers of its own",
     "bench/soci_reference.py": "it holds the checkpoints alone to AWS's code",
