@@ -44,6 +44,7 @@ from launcher.ranks import (
     DEEPSPEED,
     HANG_KIND,
     STACK_SITE,
+    EndedNodes,
     ExtensionsCache,
     HangWatch,
     RankLayout,
@@ -76,6 +77,7 @@ class NodeJob:
         self._hung: Cause | None = None
         self._route: PeerRoute | None = None
         self._watch: HangWatch | None = None
+        self._ended = EndedNodes(gate, self._topology.node_rank, self._topology.nodes)
         self._note = FailureNote(plan.context.failure_file)
         job_start = plan.context.env.get("SLURM_JOB_START_TIME", "")
         self._start_up = StartUp(
@@ -286,9 +288,12 @@ class NodeJob:
         watch = self._watch = self._watch_ranks(self._ranks, ranks)
         try:
             with self._halt.telling(watch.mark_cut):
-                outcome = self._ranks.wait(self._halt, self._settings.number("grace"))
+                outcome = self._ranks.wait(
+                    self._halt, self._settings.number("grace"), self._ended.others_ended
+                )
         finally:
             cache.close()
+        self._ended.tell()
         failed = {cause.rank for cause in outcome.causes if cause.rank >= 0}
         return replace(outcome, early=tuple(watch.early_ends(failed)))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from launcher import lazy_face
 
 if TYPE_CHECKING:
+    from launcher.ranks.ended_nodes import EndedNodes
     from launcher.ranks.extension_cache import CACHES, ExtensionsCache, cache_variables
     from launcher.ranks.hang_watch import HangWatch, WatchOptions, cause_of_hang
     from launcher.ranks.outcome import (
@@ -56,6 +57,7 @@ __all__ = [
     "STACK_SITE",
     "TORCHRUN",
     "USER_PYTHON",
+    "EndedNodes",
     "ExtensionsCache",
     "HangWatch",
     "RankCommand",
@@ -92,6 +94,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "ended_nodes": "EndedNodes",
         "extension_cache": "CACHES ExtensionsCache cache_variables",
         "hang_watch": "HangWatch WatchOptions cause_of_hang",
         "outcome": (

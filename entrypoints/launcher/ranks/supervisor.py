@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launcher import events
@@ -28,6 +28,10 @@ FAILURE_SECONDS = 1.0
 LOOK_SECONDS = 2.0
 #: Until one is seen.
 FIRST_LOOK_SECONDS = 0.2
+#: In a stop: how often, and for how long torchrun may go on alone once its ranks have ended. It
+#: waits for the other nodes' torchruns then (300 s), which the same stop may have ended.
+STOP_LOOK_SECONDS, ALONE_SECONDS = 1.0, 5.0
+ALONE = "its ranks have ended; it waits for those of other nodes, which have ended, too"
 
 
 class RankSupervisor:
@@ -47,6 +51,8 @@ class RankSupervisor:
         self._has_runner = any(command.rank < 0 for command in commands)
         self._restarts = restarts
         self._known: set[int] = set()
+        self._alone_since: float | None = None
+        self._dismissed: set[int] = set()
         self._crashed = False
         self._env = env
         self._cwd = cwd
@@ -94,16 +100,22 @@ class RankSupervisor:
     def _wait_for(self, index: int, process: subprocess.Popen[bytes]) -> None:
         self._ended.put((index, process.wait()))
 
-    def wait(self, halt: StopRequest, grace: float) -> RanksEnd:
-        """Until every process has ended. A stop request is passed to the ranks themselves."""
+    def wait(
+        self, halt: StopRequest, grace: float, others_ended: Callable[[], bool] = lambda: True
+    ) -> RanksEnd:
+        """Until every process has ended. A stop request is passed to the ranks themselves.
+
+        `others_ended` is asked in a stop once the ranks here have ended: whether those of all nodes
+        that still need this one's runner have, too.
+        """
         killed = False
         deadline: float | None = None
         with halt.telling(lambda: self._ended.put(None)):
             while len(self._codes) < len(self._commands):
                 item = self._next(deadline)
                 if item is not None:
-                    self._codes[item[0]] = item[1]
-                    if item[1] != 0 and deadline is None:
+                    self._codes[item[0]] = 0 if item[0] in self._dismissed else item[1]
+                    if self._codes[item[0]] != 0 and deadline is None:
                         deadline = time.monotonic() + FAILURE_SECONDS
                         self.signal(signal.SIGTERM)
                 elif deadline is not None and time.monotonic() >= deadline:
@@ -112,11 +124,14 @@ class RankSupervisor:
                     deadline = time.monotonic() + 60
                 elif halt.cause is not None:
                     deadline = self._stop(halt, deadline, grace)
+                    self._dismiss_lone_runner(others_ended)
         return self._outcome(halt, killed)
 
     def _next(self, deadline: float | None) -> tuple[int, int] | None:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if deadline is None and self._has_runner:
+        if deadline is not None and self._has_runner:
+            timeout = min(timeout or 0.0, STOP_LOOK_SECONDS)
+        elif self._has_runner:
             timeout = LOOK_SECONDS if self._known else FIRST_LOOK_SECONDS
         try:
             return self._ended.get(timeout=timeout)
@@ -150,6 +165,24 @@ class RankSupervisor:
                 events.emit("woken", pids=woken, why="stopped processes hear no SIGTERM")
             events.emit("stopping", ranks=len(told), seconds=round(until - time.monotonic()))
         return until if deadline is None else min(until, deadline)
+
+    def _dismiss_lone_runner(self, others_ended: Callable[[], bool]) -> None:
+        """End a runner whose ranks have ended well, as a failed one's would have ended it, too."""
+        if not (self._has_runner and self._known) or self.pids():
+            self._alone_since = None
+            return
+        now = time.monotonic()
+        self._alone_since = since = self._alone_since or now
+        if not others_ended() or now - since < ALONE_SECONDS:
+            return
+        alive = {i: p.pid for i, p in enumerate(self._spawned) if i not in self._codes}
+        first = alive.keys() - self._dismissed
+        if first:
+            events.emit("dismissed", pids=sorted(alive[i] for i in first), why=ALONE)
+            self._dismissed |= first
+            rank_processes.send_signal([alive[i] for i in first], signal.SIGTERM)
+        elif now - since >= 2 * ALONE_SECONDS:
+            rank_processes.send_signal(alive.values(), signal.SIGKILL)
 
     def signal(self, number: int) -> list[int]:
         """Send a signal to the ranks; where there are none, to what does the work."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,3 +150,42 @@ def test_a_rank_killed_by_a_signal_names_the_line(one: Cluster) -> None:
     assert launch.end() == 1
     assert one.nodes[0].failure.startswith("RankKilled: killed by SIGSEGV in ")
     assert "train.py, line 3 in step on rank 0" in one.nodes[0].failure
+
+
+LINGERING_TORCHRUN = """
+import os, subprocess, sys, time
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+def main():
+    script = sys.argv[[word.endswith("train.py") for word in sys.argv].index(True):]
+    env = {**os.environ, "RANK": "0", "LOCAL_RANK": "0"}
+    code = subprocess.Popen([sys.executable, *script], env=env).wait()
+    if code:
+        raise ChildFailedError()
+    time.sleep(600)  # as torchrun waits for those of other nodes
+"""
+SAVES = """
+import signal, sys
+def save(number, frame):
+    print("saved", flush=True)
+    sys.exit(int(sys.argv[1]))
+signal.signal(signal.SIGTERM, save)
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_torchrun_that_waits_for_ended_nodes_does_not_hold_up_a_stop(
+    one: Cluster, tmp_path: Path, code: int
+) -> None:
+    """Another node's torchrun was ended by the same stop: this one would wait for 300 s."""
+    (tmp_path / "lib" / "torch" / "distributed" / "run.py").write_text(LINGERING_TORCHRUN)
+    one.script(SAVES)
+    launch = one.start(0, ["sagemaker", "--grace", "600", "--", "train.py", str(code)])
+    launch.wait_for_line("up")
+    time.sleep(2.5)  # the launcher has seen the rank, which it does every two seconds
+    launch.signal(signal.SIGTERM)
+    # A rank that saved well is a stop that went well; on SageMaker that is 0.
+    assert launch.end() == (0 if code == 0 else 143)
+    assert [bool(launch.events("dismissed")), success(one)] == [code == 0] * 2
