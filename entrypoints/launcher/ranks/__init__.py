@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from launcher import lazy_face
 
 if TYPE_CHECKING:
-    from launcher.ranks.ended_nodes import EndedNodes
     from launcher.ranks.extension_cache import CACHES, ExtensionsCache, cache_variables
     from launcher.ranks.hang_watch import HangWatch, WatchOptions, cause_of_hang
     from launcher.ranks.outcome import (
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from launcher.ranks.script_command import ScriptCommand, read_script_command
     from launcher.ranks.show_stacks import print_stacks
     from launcher.ranks.stall import HANG_KIND, StallReport
-    from launcher.ranks.supervisor import RankSupervisor
+    from launcher.ranks.supervisor import EndedNodes, RankSupervisor
 
 __all__ = [
     "CACHES",
@@ -94,7 +93,6 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "ended_nodes": "EndedNodes",
         "extension_cache": "CACHES ExtensionsCache cache_variables",
         "hang_watch": "HangWatch WatchOptions cause_of_hang",
         "outcome": (
@@ -112,6 +110,6 @@ __getattr__ = lazy_face(
         "script_command": "ScriptCommand read_script_command",
         "show_stacks": "print_stacks",
         "stall": "HANG_KIND StallReport",
-        "supervisor": "RankSupervisor",
+        "supervisor": "EndedNodes RankSupervisor",
     },
 )

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from launcher import events
 from launcher.causes import FAILED, Cause
+from launcher.peers import Peers
 from launcher.ranks import diagnosis, rank_processes
 from launcher.ranks.outcome import RanksEnd
 from launcher.ranks.output import Follower, rank_logs
@@ -32,6 +34,44 @@ FIRST_LOOK_SECONDS = 0.2
 #: waits for the other nodes' torchruns then (300 s), which the same stop may have ended.
 STOP_LOOK_SECONDS, ALONE_SECONDS = 1.0, 5.0
 ALONE = "its ranks have ended; it waits for those of other nodes, which have ended, too"
+
+ENDED_TOPIC = "ranks-ended"
+
+
+class EndedNodes:
+    """Which nodes' ranks have all ended, as one node knows; node 0 alone hears of the others.
+
+    Node 0's torchrun serves the other nodes' rendezvous: a stop may end it before its time only
+    when nobody is left who needs it.
+    """
+
+    def __init__(self, peers: Peers, node_rank: int, nodes: int) -> None:
+        self._peers = peers
+        self._node_rank = node_rank
+        self._nodes = nodes
+        self._ended: set[int] = set()
+        self._lock = threading.Lock()
+        self._told = False
+        peers.topics[ENDED_TOPIC] = self._hear
+
+    def _hear(self, node: Any) -> None:
+        """Called in the gate's thread; what another node says is a number of a node, or nothing."""
+        if isinstance(node, int) and 0 <= node < self._nodes:
+            with self._lock:
+                self._ended.add(node)
+
+    def tell(self) -> None:
+        """The ranks of this node have ended."""
+        if not self._told:
+            self._told = True
+            self._peers.announce(ENDED_TOPIC, self._node_rank, node=0)
+
+    def others_ended(self) -> bool:
+        """Tell it, and whether no other node needs this one's runner any more."""
+        self.tell()
+        with self._lock:
+            others = self._ended - {self._node_rank}
+        return self._node_rank != 0 or len(others) == self._nodes - 1
 
 
 class RankSupervisor:
