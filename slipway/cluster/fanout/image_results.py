@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from slipway.cluster.fanout.fanout_plan import PlannedImage
@@ -74,9 +75,10 @@ def show_results(
     *,
     as_json: bool,
     going: bool = False,
+    logs: Path | None = None,
 ) -> None:
     """One table of all images. Raises SlipwayError where some failed, or were not reached by a run
-    that is not `going` on.
+    that is not `going` on; `logs` is where more is told.
     """
     by_name = {result.name: result for result in results}
     left_word = "not yet" if going else "not reached"
@@ -108,7 +110,9 @@ def show_results(
             texts.append(f"not reached: {', '.join(left)}")
         raise SlipwayError(
             f"{len(failed)} images failed, {len(left)} were not reached\n" + "\n".join(texts),
-            cure="The same command with --resume does what is left.",
+            cure=f"Logs: {logs}. The same command with --resume does what is left."
+            if logs
+            else None,
         )
 
 

@@ -79,7 +79,7 @@ def run_slurm_fanout(root: Path, plan: FanoutPlan, options: ArrayOptions, *, as_
             say(f"the job goes on: `scancel {job}` ends it, and")
             say(f"next: ./inv fanout.status {shlex.quote(str(folder))}")
             raise
-    show_results(plan.images, run.all_results(), as_json=as_json)
+    show_results(plan.images, run.all_results(), as_json=as_json, logs=run.logs)
 
 
 def show_fanout_run(folder: str, *, as_json: bool) -> None:
@@ -87,7 +87,8 @@ def show_fanout_run(folder: str, *, as_json: bool) -> None:
     run = open_run(Path(folder))
     job = run.path / "job"
     going = bool(run.images_left()) and job.exists() and array_is_alive(job.read_text().strip())
-    show_results(run.plan.images, run.all_results(), as_json=as_json, going=going)
+    results = run.all_results()
+    show_results(run.plan.images, results, as_json=as_json, going=going, logs=run.logs)
 
 
 def work_on_run(root: Path, folder: str, number: str) -> None:
@@ -181,10 +182,11 @@ def array_is_alive(job: str) -> bool:
 
 
 def _slurm(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    # HyperPod and ParallelCluster have them where only login shells look.
+    path = f"{os.environ.get('PATH', os.defpath)}:/opt/slurm/bin"
+    environment = {**os.environ, "LC_ALL": "C", "PATH": path}
     try:
-        return subprocess.run(
-            command, check=False, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
-        )
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     except FileNotFoundError as error:
         raise SlipwayError(
             f"{command[0]} is not here: this is no machine of a Slurm cluster",
