@@ -19,6 +19,8 @@ CLOCK_S = 2.0
 _TASK_END = re.compile(
     r"tasks? \S+ ?: (?:Exited|Killed|Terminated)|^Terminating|^Timed out waiting"
 )
+#: What the script says of a node that has got the .sqsh (entrypoints/launcher/fetch).
+_SQSH_CAME = re.compile(r"(\S+): [\d,.]+ MB in ([\d.]+) s: (.*)")
 #: The launcher's code on a node that only ends because another one has failed.
 _PEER = 77
 _STATES = {
@@ -88,7 +90,7 @@ def describe_phases(excerpt: LogExcerpt, job: JobFacts) -> tuple[Phase, ...]:
         ("nodes", lambda: _nodes(excerpt, job)),
         ("gate", lambda: _gate(events)),
         ("preflight", lambda: _preflight(events)),
-        ("fetch", lambda: _fetch(events)),
+        ("fetch", lambda: _fetch(excerpt, events)),
         ("ranks", lambda: _ranks(events)),
         ("training", lambda: _training(excerpt, events, job)),
         ("waits", lambda: _stall(events)),
@@ -139,8 +141,15 @@ def _some(texts: Sequence[str], most: int = 3, separator: str = "; ") -> str:
     return separator.join(texts[:most]) + more
 
 
-def _fetch(events: Sequence[LauncherEvent]) -> str:
-    texts = [
+def _fetch(excerpt: LogExcerpt, events: Sequence[LauncherEvent]) -> str:
+    """The .sqsh (--fetch), which the script brings; data and a checkpoint, which launchers do."""
+    texts = []
+    came = [match for line in excerpt.other_lines if (match := _SQSH_CAME.fullmatch(line))]
+    if came:
+        last = max(came, key=lambda match: float(match[2]))
+        nodes = len({match[1] for match in came})
+        texts.append(f".sqsh on {nodes} nodes, on {last[1]} after {last[2]} s: {last[3]}")
+    texts += [
         f"{e.field('source')}: {e.count('files')} files, {human_bytes(e.count('bytes'))}"
         for e in _of(events, "prefetched")
     ]

@@ -214,13 +214,19 @@ def test_phases_say_how_far_a_job_has_come() -> None:
         event("stopping", ranks=2, seconds=255),
         event("stopped", code=143),
     )
-    lines = ("job: every node starts from the file", "n2: unpacks the image (no squashfuse)")
+    lines = (
+        "n1: 1,700.0 MB in 3.1 s: 1,700.0 MB from the origin",
+        "n2: 1,700.0 MB in 12.5 s: 1,700.0 MB from other nodes",
+        "job: every node starts from the file",
+        "n2: unpacks the image (no squashfuse)",
+    )
     excerpt = LogExcerpt(events, lines, "[r0] step 10", written=1100, now=1105)
     assert {phase.name: phase.text for phase in job_log.describe_phases(excerpt, RUNNING)} == {
         "nodes": "every node starts from the file; n2 unpack the image",
         "gate": "2 nodes have met",
         "preflight": "warn: shm on n1: small",
-        "fetch": "s3://b/d: 3 files, 2 MB; goes on from /fsx/ck/step-3",
+        "fetch": ".sqsh on 2 nodes, on n2 after 12.5 s: 1,700.0 MB from other nodes; "
+        "s3://b/d: 3 files, 2 MB; goes on from /fsx/ck/step-3",
         "ranks": "4 started",
         "training": "[r0] step 10 (5.0 s ago)",
         "checkpoints": "2 uploaded, the last step-9 (3 kB of n1)",
