@@ -45,7 +45,7 @@ mark=$1 words=$2
 shift 2
 date +%s.%N
 timeout --kill-after=2 {NODES_S} srun --job-name=slipway-check --time=1 --immediate=6 --quiet \\
-    --ntasks-per-node=1 --cpus-per-task=1 --mem=64M --kill-on-bad-exit=0 --mpi=none "$@" \\
+    --ntasks-per-node=1 --cpus-per-task=1 --kill-on-bad-exit=0 --mpi=none "$@" \\
     python3 - node "$words"
 code=$?
 date +%s.%N
@@ -99,6 +99,7 @@ def _ask_nodes(
 ) -> NodeAnswers:
     """One srun for all idle nodes of a partition, one for each node that has some room left."""
     usable = [node for node in told.nodes if not node.is_unusable]
+    mixed = {node.name for node in usable if "MIXED" in node.states}
     names = [node.name for node in told.nodes][:_MOST_NAMES]
     request = json.dumps(
         {
@@ -112,10 +113,10 @@ def _ask_nodes(
     def ask(group: tuple[str, tuple[str, ...]]) -> tuple[tuple[str, ...], Answer]:
         partition, nodes = group
         size = len(nodes)
-        options = (
-            *(f"--partition={partition}", f"--nodelist={','.join(nodes)}"),
-            *(f"--nodes={size}", f"--ntasks={size}"),
-        )
+        options = [f"--partition={partition}", f"--nodelist={','.join(nodes)}"]
+        options += [f"--nodes={size}", f"--ntasks={size}"]
+        if mixed.issuperset(nodes):
+            options.append("--mem=64M")  # by default it would be all that a node has
         return nodes, head.run_script(
             _ASK, mark, request, *options, data=source, timeout=NODES_S + 10
         )

@@ -100,7 +100,7 @@ def _job_of_json(job: Mapping[str, Any]) -> JobFacts:
         partition=_word(job.get("partition")),
         user=_word(job.get("user_name", job.get("user"))),
         folder=_word(job.get("current_working_directory", job.get("working_directory"))),
-        log=_expand_log(log, number, name),
+        log=_expand_log(log, number, name, _word(job.get("user_name", job.get("user")))),
         begins=start if state_word == "PENDING" else 0,
     )
 
@@ -141,9 +141,10 @@ def _exit_of_json(value: object) -> tuple[int, int]:
     return raw >> 8 & 0xFF, raw & 0x7F
 
 
-def _expand_log(pattern: str, number: str, name: str) -> str:
+def _expand_log(pattern: str, number: str, name: str, user: str) -> str:
     """Slurm 22.05 gives the log's name as it was asked for."""
-    return pattern.replace("%x", name).replace("%j", number).replace("%A", number)
+    values = {"%x": name, "%j": number, "%A": number, "%u": user, "%%": "%"}
+    return re.sub("%[xjAu%]", lambda match: values[match[0]], pattern)
 
 
 def parse_job_text(text: str) -> list[JobFacts]:

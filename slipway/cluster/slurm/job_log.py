@@ -7,7 +7,7 @@ and the ranks' lines, which begin with "[rN]".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from slipway.cluster.launcher_events import LauncherEvent
@@ -91,6 +91,7 @@ def describe_phases(excerpt: LogExcerpt, job: JobFacts) -> tuple[Phase, ...]:
         ("gate", lambda: _gate(events)),
         ("preflight", lambda: _preflight(events)),
         ("fetch", lambda: _fetch(excerpt, events)),
+        ("start-up", lambda: _start_up(events)),
         ("ranks", lambda: _ranks(events)),
         ("training", lambda: _training(excerpt, events, job)),
         ("waits", lambda: _stall(events)),
@@ -157,6 +158,21 @@ def _fetch(excerpt: LogExcerpt, events: Sequence[LauncherEvent]) -> str:
     if resumed and (path := resumed[-1].field("path")):
         texts.append(f"goes on from {path}")
     return _some(list(dict.fromkeys(texts)))
+
+
+def _start_up(events: Sequence[LauncherEvent]) -> str:
+    """Of the node that took longest from its launcher's start to its ranks': what took the time."""
+    slowest: tuple[float, str] = (0.0, "")
+    for event in _of(events, "start-up"):
+        told = event.fields.get("stages")
+        stages = told if isinstance(told, Mapping) else {}
+        seconds = {str(k): float(v) for k, v in stages.items() if isinstance(v, (int, float))}
+        longest = sorted(seconds.items(), key=lambda stage: -stage[1])[:3]
+        text = ", ".join(f"{name} {human_seconds(took)}" for name, took in longest if took >= 0.1)
+        total = sum(seconds.values())
+        if total > slowest[0]:
+            slowest = total, f"{human_seconds(total)} on {event.host}" + (text and f": {text}")
+    return slowest[1]
 
 
 def _ranks(events: Sequence[LauncherEvent]) -> str:

@@ -72,6 +72,12 @@ def test_jobs_of_all_shapes_of_json_are_the_same_job(job: JobFacts, generation: 
     assert job_facts.parse_job_json(text) == [job]
 
 
+def test_a_log_named_by_a_pattern_is_where_slurm_puts_it() -> None:
+    row = {**of_json(ENDED, "22.05"), "name": "50%j", "standard_output": "/logs/%u/%x-%A%%.%b"}
+    (job,) = job_facts.parse_job_json(json.dumps({"jobs": [row]}))
+    assert job.log == "/logs/ann/50%j-7%.%b"
+
+
 #: Recorded of Slurm 22.05, SLURM_TIME_FORMAT=%s, cut to what is read.
 SHOWN = (
     "JobId=7 JobName={name} UserId=ann(1000) GroupId=ann(1000) MCS_label=N/A Priority=1 Nice=0 "
@@ -206,6 +212,9 @@ def test_phases_say_how_far_a_job_has_come() -> None:
         event("preflight", check="shm", level="warn", text="small"),
         event("prefetched", source="s3://b/d", to="/tmp/d", files=3, bytes=2_000_000),
         event("resume", path="/fsx/ck/step-3"),
+        event("start-up", stages={"gate": 2.0, "fetch": 0.01}),
+        event("start-up", host="n2", stages={"gate": 1.5, "fetch": 70.0, "agree": 0.01, "x": "y"}),
+        event("start-up", host="n3", stages=[3]),
         event("ranks", first=0, here=2, world=4),
         event("checkpoint", name="step-7", files=1, bytes=1000),
         event("checkpoint", name="step-7", files=1, bytes=1000),
@@ -227,6 +236,7 @@ def test_phases_say_how_far_a_job_has_come() -> None:
         "preflight": "warn: shm on n1: small",
         "fetch": ".sqsh on 2 nodes, on n2 after 12.5 s: 1,700.0 MB from other nodes; "
         "s3://b/d: 3 files, 2 MB; goes on from /fsx/ck/step-3",
+        "start-up": "1 min 12 s on n2: fetch 1 min 10 s, gate 1.5 s",
         "ranks": "4 started",
         "training": "[r0] step 10 (5.0 s ago)",
         "checkpoints": "2 uploaded, the last step-9 (3 kB of n1)",
