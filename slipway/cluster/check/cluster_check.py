@@ -74,7 +74,7 @@ def gather_facts(head: HeadNode, project: Project, files: Sequence[str] = ()) ->
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SlipwayError(
                 f"{head.name} can not be asked: {answer.complaint}",
-                cure="Its python3 has to be 3.7 or newer.",
+                cure="Its python3 has to be 3.7 or newer, with all of its standard library.",
             ) from error
         answers = _ask_nodes(head, told, mark, files, source)
     finally:
