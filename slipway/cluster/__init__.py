@@ -28,6 +28,13 @@ if TYPE_CHECKING:
         stop_batch,
         work_on_run,
     )
+    from slipway.cluster.hyperpod import (
+        bring_up_cluster,
+        delete_cluster,
+        open_shell,
+        show_cluster,
+        show_nodes,
+    )
     from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
     from slipway.cluster.sagemaker import (
         JobChoice,
@@ -62,19 +69,24 @@ __all__ = [
     "SubmitPlace",
     "TrainingOptions",
     "WorkflowOptions",
+    "bring_up_cluster",
     "check_cluster",
+    "delete_cluster",
     "follow_job",
     "follow_logs",
     "group_images",
     "newest_sqsh",
+    "open_shell",
     "parse_event",
     "plan_fanout",
     "run_codebuild_fanout",
     "run_github_fanout",
     "run_slurm_fanout",
+    "show_cluster",
     "show_collected_results",
     "show_fanout_run",
     "show_job",
+    "show_nodes",
     "show_queue",
     "show_training_job",
     "stop_batch",
@@ -97,6 +109,7 @@ __getattr__ = lazy_face(
             "run_codebuild_fanout run_github_fanout run_slurm_fanout show_collected_results "
             "show_fanout_run stop_batch work_on_run"
         ),
+        "hyperpod": "bring_up_cluster delete_cluster open_shell show_cluster show_nodes",
         "sagemaker": (
             "JobChoice TrainingOptions follow_logs show_training_job stop_training_job "
             "write_training_job"

@@ -10,16 +10,19 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from moto import mock_aws
+from moto.core.models import botocore_stubber
 from moto.moto_api._internal.models import moto_api_backend
 from moto.sagemaker.models import FakeTrainingJob, sagemaker_backends
 from moto.server import ThreadedMotoServer
 
 from slipway.cluster.aws_model import request_faults
+from tests.support.aws_clusters import Answer, ClusterService, refusal
 
 ACCOUNT = "123456789012"  # moto's own
 REGION = "us-east-1"
@@ -31,11 +34,25 @@ def check_request(service: str, name: str, parameters: Mapping[str, Any]) -> lis
 
 
 class ControlPlane:
-    """One AWS. `calls` are the SageMaker calls that came, by name."""
+    """One AWS. `calls` are the SageMaker calls that came, by name; `refusals` has what a call is
+    answered with before it is played: code and message, the first one first."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.url = ""
+        self.hyperpod = ClusterService()
+        self.refusals: dict[str, list[tuple[str, str]]] = {}
+
+    def answer(self, service: str, call: str, body: dict[str, Any]) -> Answer | None:
+        """What is answered in moto's place, None for what moto answers."""
+        wrong = check_request(service, call, body)
+        if wrong:
+            return refusal("ValidationException", "; ".join(wrong))
+        if self.refusals.get(call):
+            return refusal(*self.refusals[call].pop(0))
+        if call == "StopTrainingJob":
+            return self.stop_training_job(body["TrainingJobName"])
+        return self.hyperpod.answer(call, body)
 
     def job(self, name: str) -> FakeTrainingJob:
         """moto's record of a training job."""
@@ -79,27 +96,51 @@ def control_plane() -> Iterator[ControlPlane]:
         thread.join()
 
 
-def _handler(plane: ControlPlane, upstream: str) -> type[BaseHTTPRequestHandler]:
-    own: dict[str, Callable[[str], tuple[int, dict[str, Any]]]] = {
-        "StopTrainingJob": plane.stop_training_job
-    }
+@contextmanager
+def control_plane_in_process() -> Iterator[ControlPlane]:
+    """The same without a server: for one process that asks much."""
+    plane = ControlPlane()
+    moto_answer = botocore_stubber.process_request
 
+    def process_request(request: Any) -> Any:
+        target = request.headers.get("X-Amz-Target", "")
+        prefix, _, call = (target.decode() if isinstance(target, bytes) else target).partition(".")
+        if prefix in _SERVICES:
+            answer = plane.answer(_SERVICES[prefix], call, json.loads(request.body))
+            if answer is not None:
+                return answer[0], {}, json.dumps(answer[1]).encode()
+        return moto_answer(request)
+
+    with mock_aws():
+        botocore_stubber.process_request = process_request  # type: ignore[method-assign]
+        try:
+            yield plane
+        finally:
+            del botocore_stubber.process_request  # the method of its class again
+
+
+#: X-Amz-Target -> botocore's name, of services whose requests are checked by their model.
+_SERVICES = {
+    "SageMaker": "sagemaker",
+    "AWSSimbaAPIService_v20180301": "fsx",
+    "ServiceQuotasV20190624": "service-quotas",
+    "AmazonSSM": "ssm",
+}
+
+
+def _handler(plane: ControlPlane, upstream: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            service, _, call = self.headers.get("X-Amz-Target", "").partition(".")
-            if service == "SageMaker":
+            prefix, _, call = self.headers.get("X-Amz-Target", "").partition(".")
+            if prefix == "SageMaker":
                 plane.calls.append(call)
-                wrong = check_request("sagemaker", call, json.loads(body))
-                if wrong:
-                    text = {"__type": "ValidationException", "message": "; ".join(wrong)}
-                    self._send(400, [], json.dumps(text).encode())
-                    return
-                if call in own:
-                    status, answer = own[call](json.loads(body)["TrainingJobName"])
-                    self._send(status, [], json.dumps(answer).encode())
+            if prefix in _SERVICES:
+                answer = plane.answer(_SERVICES[prefix], call, json.loads(body))
+                if answer is not None:
+                    self._send(answer[0], [], json.dumps(answer[1]).encode())
                     return
             behind = http.client.HTTPConnection(upstream)
             behind.request(self.command, self.path, body, dict(self.headers))

@@ -18,13 +18,14 @@ from slipway.cluster.documents.cluster_requests import (
     provisioning_parameters,
     security_group_rules,
 )
+from slipway.cluster.documents.operator_policy import operator_permissions
 from slipway.cluster.documents.permissions import (
     Permission,
     node_permissions,
     policy_document,
 )
 from slipway.core import Project, print_json, say, write_atomic
-from slipway.matrix import load_matrix
+from slipway.matrix import Matrix, read_matrix
 from slipway.registry import pull_statements
 
 _LIFECYCLE = Path(__file__).parent / "lifecycle"
@@ -62,14 +63,14 @@ def lifecycle_scripts(cluster: ClusterFile, parts: ClusterParts) -> dict[str, st
 
 def role_permissions(cluster: ClusterFile, project: Project) -> dict[str, list[Permission]]:
     """Policy name -> statements of the nodes' role: what the file says, or the matrix's own."""
-    matrix = load_matrix(project.versions)
+    matrix = read_matrix(project)
     bases = set()
     for base in matrix.bases if cluster.entry.builds else ():
         account = base.registry.accounts.get(cluster.region) if base.registry else None
         if account is not None:
             place = f"arn:{cluster.partition}:ecr:{cluster.region}:{account}:repository"
             bases.add(f"{place}/{base.repository}")
-    repositories = cluster.entry.repositories or [f"{matrix.repository_prefix}/*"]
+    repositories = _repositories(cluster, matrix)
     return node_permissions(cluster, repositories, sorted(bases))
 
 
@@ -89,6 +90,8 @@ def make_cluster_documents(cluster: ClusterFile, project: Project) -> ClusterDoc
     if cluster.entry.consumers:
         statements = pull_statements(cluster.partition, cluster.entry.consumers, False)
         files["repository-policy.json"] = _text({"Version": "2012-10-17", "Statement": statements})
+    operator = operator_permissions(cluster, _repositories(cluster, read_matrix(project)))
+    policies |= operator
     for name, permissions in policies.items():
         files[f"policy-{name}.json"] = _text(policy_document(permissions))
     for name, text in lifecycle_scripts(cluster, parts).items():
@@ -114,6 +117,10 @@ def write_cluster_documents(root: Path, file: str, output: str, *, explain: bool
             print(line)
     elif not output:
         print_json({name: _value(name, text) for name, text in documents.files.items()})
+
+
+def _repositories(cluster: ClusterFile, matrix: Matrix) -> list[str]:
+    return list(cluster.entry.repositories) or [f"{matrix.repository_prefix}/*"]
 
 
 def _text(document: Any) -> str:

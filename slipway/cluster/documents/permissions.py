@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from slipway.cluster.documents.cluster_file import CLUSTER_TAG, ClusterFile
+from slipway.cluster.documents.cluster_file import ClusterFile
 
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 """What a pull of an image needs (Amazon ECR user guide, "Private repository policies")."""
@@ -233,8 +233,3 @@ def _data(cluster: ClusterFile) -> list[Permission]:
             source,
         ),
     ]
-
-
-def tagged(cluster: ClusterFile) -> Mapping[str, Mapping[str, str]]:
-    """The condition that a thing belongs to this cluster."""
-    return {"StringEquals": {f"aws:ResourceTag/{CLUSTER_TAG}": cluster.name}}

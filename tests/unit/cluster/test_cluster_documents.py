@@ -208,7 +208,11 @@ def test_prices_keep_their_fractions(tmp_path: Path) -> None:
 
 
 #: Statements on every resource, with the reason that no other is possible.
-EVERY_RESOURCE = {"SendMetrics", "OpenShells", "JoinNetwork", "LogIn"}
+EVERY_RESOURCE = {
+    *("SendMetrics", "OpenShells", "JoinNetwork", "LogIn"),
+    *("DescribeFileSystems", "LogInToRegistry", "ReadQuotas", "LookAtNetworks"),
+    "LogInToPublicRegistry",
+}
 
 
 @pytest.mark.parametrize("text", [SMALL, LARGE])
@@ -219,7 +223,11 @@ def test_a_policy_allows_named_actions_on_named_things(tmp_path: Path, text: str
     assert [p.sid for p in permissions if any("*" in action for action in p.actions)] == []
     assert {p.sid for p in permissions if "*" in p.resources} == EVERY_RESOURCE
     assert len({p.sid for p in permissions}) == len(permissions)
-    texts = [json.dumps([p.statement() for p in each]) for each in policies.values()]
+    texts = [
+        json.dumps([p.statement() for p in each])
+        for name, each in policies.items()
+        if not name.startswith("operator")
+    ]
     assert sum(map(len, texts)) < 10_240  # all inline policies of a role together (IAM quotas)
 
 

@@ -1,0 +1,52 @@
+"""The edge to AWS for clusters: one place where calls leave, and where refusals become errors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from slipway.registry import aws_errors, connect_aws
+
+
+def refusal_code(error: BaseException) -> str:
+    """AWS's code for why a call was refused ("" where AWS did not answer at all)."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+class AwsAccount:
+    """Calls to the services of one region. They raise SlipwayError with AWS's own words."""
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+        self._clients: dict[str, Any] = {}
+
+    def call(
+        self, service: str, operation: str, missing: Collection[str] = (), **parameters: Any
+    ) -> Any:
+        """What AWS answers; None where it refuses with one of the codes in `missing`."""
+        from botocore import xform_name
+        from botocore.exceptions import ClientError
+
+        method = getattr(self._client(service), xform_name(operation))
+        with aws_errors(f"{service}:{operation}", self.region):
+            try:
+                return method(**parameters)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in missing:
+                    return None
+                raise
+
+    def pages(self, service: str, operation: str, key: str, **parameters: Any) -> Iterator[Any]:
+        """The entries under `key` of every page of an answer."""
+        from botocore import xform_name
+
+        paginator = self._client(service).get_paginator(xform_name(operation))
+        with aws_errors(f"{service}:{operation}", self.region):
+            for page in paginator.paginate(**parameters):
+                yield from page.get(key, ())
+
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = connect_aws(service, self.region)
+        return self._clients[service]
