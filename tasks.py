@@ -24,6 +24,7 @@ from slipway.tasks import (
     SQSH,
     TARGET,
     cluster,
+    deploy,
     engine,
     fanout,
     matrix,
@@ -364,5 +365,7 @@ ns = Collection(
     report,
     test,
 )
-for family in (matrix, sqsh, storage, engine, registry, slurm, sagemaker, cluster, fanout):
+for family in (
+    *(matrix, sqsh, storage, engine, registry, slurm, sagemaker, cluster, deploy, fanout),
+):
     ns.add_collection(family.ns)

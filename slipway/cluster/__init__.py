@@ -45,6 +45,13 @@ if TYPE_CHECKING:
         write_training_job,
     )
     from slipway.cluster.script import write_script
+    from slipway.cluster.serving import (
+        EndpointOptions,
+        delete_endpoint,
+        deploy_model,
+        invoke_once,
+        show_endpoint,
+    )
     from slipway.cluster.slurm import (
         HeadNode,
         SubmitPlace,
@@ -61,6 +68,7 @@ __all__ = [
     "EVENT_MARK",
     "ArrayOptions",
     "CodeBuildOptions",
+    "EndpointOptions",
     "HeadNode",
     "JobChoice",
     "LauncherEvent",
@@ -72,9 +80,12 @@ __all__ = [
     "bring_up_cluster",
     "check_cluster",
     "delete_cluster",
+    "delete_endpoint",
+    "deploy_model",
     "follow_job",
     "follow_logs",
     "group_images",
+    "invoke_once",
     "newest_sqsh",
     "open_shell",
     "parse_event",
@@ -84,6 +95,7 @@ __all__ = [
     "run_slurm_fanout",
     "show_cluster",
     "show_collected_results",
+    "show_endpoint",
     "show_fanout_run",
     "show_job",
     "show_nodes",
@@ -115,6 +127,7 @@ __getattr__ = lazy_face(
             "write_training_job"
         ),
         "script": "write_script",
+        "serving": "EndpointOptions delete_endpoint deploy_model invoke_once show_endpoint",
         "check": "check_cluster",
         "slurm": "HeadNode SubmitPlace follow_job show_job show_queue stop_job submit_job",
         "slurm_job": "ScriptRequest",

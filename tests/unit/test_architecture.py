@@ -53,6 +53,7 @@ MOST_MODULES = 15
 MOST_ARGUMENTS = 6
 #: Functions with more arguments, with the reason.
 MANY_ARGUMENTS = {
+    "deploy_lmi": "each is a flag of the task",
     "fanout_start": "each is a flag of the task",
     "sagemaker_job": "each is a flag of the task",
     "script_request": "each is a flag of the tasks",

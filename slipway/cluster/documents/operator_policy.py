@@ -26,7 +26,7 @@ def operator_permissions(
     return {
         "operator": [*_clusters(cluster), *_account(cluster), *_storage(cluster)],
         "operator-network": _network(cluster),
-        "operator-jobs": [*_jobs(cluster), *_images(cluster, repositories)],
+        "operator-jobs": [*_jobs(cluster), *_serving(cluster), *_images(cluster, repositories)],
     }
 
 
@@ -260,6 +260,48 @@ def _jobs(cluster: ClusterFile) -> list[Permission]:
             "the calls in slipway/cluster/sagemaker/training_jobs.py",
         ),
     ]
+
+
+def _serving(cluster: ClusterFile) -> list[Permission]:
+    names = ("model/*", "endpoint/*", "endpoint-config/*")
+    permissions = [
+        Permission(
+            "WorkOnEndpoints",
+            (
+                "sagemaker:CreateModel",
+                "sagemaker:DescribeModel",
+                "sagemaker:DeleteModel",
+                "sagemaker:CreateEndpointConfig",
+                "sagemaker:DescribeEndpointConfig",
+                "sagemaker:DeleteEndpointConfig",
+                "sagemaker:CreateEndpoint",
+                "sagemaker:DescribeEndpoint",
+                "sagemaker:DeleteEndpoint",
+                "sagemaker:InvokeEndpoint",
+            ),
+            tuple(_arn(cluster, "sagemaker", name) for name in names),
+            "`./inv deploy.lmi` and its siblings",
+            "the calls in slipway/cluster/serving",
+        ),
+        Permission(
+            "TagEndpoints",
+            ("sagemaker:AddTags",),
+            tuple(_arn(cluster, "sagemaker", name) for name in names),
+            "they are tagged in the same calls",
+            f"{_REFERENCE}/list_amazonsagemaker.html",
+        ),
+    ]
+    if cluster.entry.buckets:
+        permissions.append(
+            Permission(
+                "ReadModels",
+                ("s3:GetObject",),
+                tuple(f"arn:{cluster.partition}:s3:::{name}/*" for name in cluster.entry.buckets),
+                "a model's config.json says how it is to be served",
+                "the calls in slipway/cluster/serving",
+            )
+        )
+    return permissions
 
 
 def _images(cluster: ClusterFile, repositories: Sequence[str]) -> list[Permission]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from slipway.cluster.aws_account import refusal_code
 from slipway.cluster.documents import (
     ClusterFile,
     ClusterParts,
@@ -15,7 +16,6 @@ from slipway.cluster.documents import (
     read_cluster_file,
 )
 from slipway.cluster.hyperpod.account_parts import made_parts
-from slipway.cluster.hyperpod.aws_account import refusal_code
 from slipway.cluster.hyperpod.cluster_lease import ClusterLease, hold_lease
 from slipway.cluster.hyperpod.cluster_part import ClusterPart, ClusterSite
 from slipway.cluster.hyperpod.cluster_plan import (

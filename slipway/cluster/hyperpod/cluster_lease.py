@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from slipway.cluster.aws_account import AwsAccount
 from slipway.cluster.hyperpod.account_parts import NO_BUCKET
-from slipway.cluster.hyperpod.aws_account import AwsAccount
 from slipway.core import Owner, SlipwayError, human_seconds, say, this_process
 
 LEASE = "slipway-lease.json"

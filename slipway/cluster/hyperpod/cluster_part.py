@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from slipway.cluster.aws_account import AwsAccount
 from slipway.cluster.documents import CLUSTER_TAG, PART_TAG, ClusterFile
-from slipway.cluster.hyperpod.aws_account import AwsAccount
 
 
 def _always(_identifier: str) -> bool:

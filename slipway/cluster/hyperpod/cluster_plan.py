@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from slipway.cluster.aws_account import AwsAccount
 from slipway.cluster.documents import ClusterFile, role_permissions
 from slipway.cluster.hyperpod.account_parts import (
     bucket_parts,
@@ -17,7 +18,6 @@ from slipway.cluster.hyperpod.account_parts import (
     script_parts,
     storage_parts,
 )
-from slipway.cluster.hyperpod.aws_account import AwsAccount
 from slipway.cluster.hyperpod.cluster_part import ClusterPart, ClusterSite
 from slipway.cluster.hyperpod.network_parts import network_parts
 from slipway.core import BadInputError, Project, SlipwayError, UsageError

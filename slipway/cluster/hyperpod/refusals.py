@@ -6,8 +6,8 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from slipway.cluster.aws_account import refusal_code
 from slipway.cluster.documents import ClusterFile, ClusterRequest
-from slipway.cluster.hyperpod.aws_account import refusal_code
 from slipway.core import SlipwayError
 from slipway.registry import RegistryError
 

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
         show_training_job,
         stop_training_job,
     )
-    from slipway.cluster.sagemaker.training_request import TrainingOptions
+    from slipway.cluster.sagemaker.training_request import TrainingOptions, role_arn, s3_uri
 
 __all__ = [
     "JobChoice",
     "TrainingOptions",
     "follow_logs",
+    "role_arn",
+    "s3_uri",
     "show_training_job",
     "stop_training_job",
     "write_training_job",
@@ -33,6 +35,6 @@ __getattr__ = lazy_face(
     {
         "job_task": "JobChoice write_training_job",
         "training_jobs": "follow_logs show_training_job stop_training_job",
-        "training_request": "TrainingOptions",
+        "training_request": "TrainingOptions role_arn s3_uri",
     },
 )

@@ -13,9 +13,9 @@ import boto3
 import botocore.client
 import pytest
 
+from slipway.cluster.aws_account import AwsAccount
 from slipway.cluster.hyperpod import cluster_change, cluster_lease
 from slipway.cluster.hyperpod.account_parts import NO_BUCKET
-from slipway.cluster.hyperpod.aws_account import AwsAccount
 from slipway.cluster.hyperpod.cluster_change import bring_up_cluster, delete_cluster
 from slipway.cluster.hyperpod.cluster_lease import LEASE, LEASE_S, hold_lease
 from slipway.cluster.hyperpod.cluster_status import open_shell, show_cluster, show_nodes

@@ -150,7 +150,13 @@ def test_what_removes_is_bound_to_the_cluster(cluster: ClusterFile) -> None:
         and not any("ResourceTag" in key for each in p.condition.values() for key in each)
         and not all("train" in resource for resource in p.resources)
     }
-    assert loose == {("WorkOnClusters", "sagemaker:DeleteCluster")}
+    assert loose == {
+        ("WorkOnClusters", "sagemaker:DeleteCluster"),
+        *(
+            ("WorkOnEndpoints", f"sagemaker:Delete{kind}")
+            for kind in ("Model", "Endpoint", "EndpointConfig")
+        ),
+    }
 
 
 def test_policies_fit_and_are_documents(cluster: ClusterFile, tmp_path: Path) -> None:

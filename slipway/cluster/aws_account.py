@@ -1,4 +1,4 @@
-"""The edge to AWS for clusters: one place where calls leave, and where refusals become errors."""
+"""The edge to AWS: one place where calls leave, and where refusals become errors."""
 
 from __future__ import annotations
 
