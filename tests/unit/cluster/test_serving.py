@@ -150,7 +150,7 @@ def deploy(**changes: Any) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"server": "vllm"}, {"count": "3", "name": "other"}])
 def test_documents_are_what_the_models_of_the_calls_take(
-    plane: ControlPlane, changes: dict[str, str], capsys: pytest.CaptureFixture[str]
+    plane: ControlPlane, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = dataclasses.replace(ASKED, **changes)
     deploy_model(ROOT, options, REGION, yes=False, dry_run=True)
@@ -254,7 +254,7 @@ def test_an_endpoint_that_failed_is_told_with_its_reason(
     from moto.sagemaker.models import sagemaker_backends
 
     deploy()
-    endpoint = sagemaker_backends["123456789012"][REGION].endpoints["llama-8b"]
+    endpoint: Any = sagemaker_backends["123456789012"][REGION].endpoints["llama-8b"]
     endpoint.endpoint_status = "Failed"
     endpoint.failure_reason = "The container did not pass the ping health check"
     capsys.readouterr()
