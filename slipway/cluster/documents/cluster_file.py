@@ -117,7 +117,7 @@ class ClusterFile:
     @property
     def role_name(self) -> str:
         """Of the role that nodes have."""
-        return f"slipway-{self.name}-nodes"
+        return f"slipway-{self.name}-{self.region}"
 
     @property
     def role_arn(self) -> str:

@@ -26,7 +26,12 @@ def operator_permissions(
     return {
         "operator": [*_clusters(cluster), *_account(cluster), *_storage(cluster)],
         "operator-network": _network(cluster),
-        "operator-jobs": [*_jobs(cluster), *_serving(cluster), *_images(cluster, repositories)],
+        "operator-jobs": [
+            *_jobs(cluster),
+            *_serving(cluster),
+            *_builds(cluster),
+            *_images(cluster, repositories),
+        ],
     }
 
 
@@ -259,6 +264,25 @@ def _jobs(cluster: ClusterFile) -> list[Permission]:
             "`./inv sagemaker.logs` and what `sagemaker.status` has of the launcher",
             "the calls in slipway/cluster/sagemaker/training_jobs.py",
         ),
+    ]
+
+
+def _builds(cluster: ClusterFile) -> list[Permission]:
+    return [
+        Permission(
+            "WorkOnBuilds",
+            (
+                "codebuild:BatchGetProjects",
+                "codebuild:CreateProject",
+                "codebuild:UpdateProject",
+                "codebuild:StartBuildBatch",
+                "codebuild:StopBuildBatch",
+                "codebuild:BatchGetBuildBatches",
+            ),
+            (_arn(cluster, "codebuild", "project/slipway*"),),
+            "`./inv fanout.start` with --engine codebuild, and its siblings",
+            "the calls in slipway/cluster/fanout/codebuild_batches.py",
+        )
     ]
 
 

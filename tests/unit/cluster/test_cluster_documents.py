@@ -110,7 +110,9 @@ def test_slurms_configuration_is_in_the_call(tmp_path: Path) -> None:
             }
         },
     ]
-    assert big["ExecutionRole"] == "arn:aws-us-gov:iam::111122223333:role/slipway-train-nodes"
+    assert (
+        big["ExecutionRole"] == "arn:aws-us-gov:iam::111122223333:role/slipway-train-us-gov-west-1"
+    )
     assert big["LifeCycleConfig"] == {
         "SourceS3Uri": "s3://sagemaker-train-111122223333-us-gov-west-1/lifecycle",
         "OnInitComplete": "on_init_complete.sh",
