@@ -9,7 +9,7 @@ from slipway import cluster, pipeline
 from slipway.tasks.commands import JSON, ROOT, task_command
 
 REGION = {"region": "AWS region of the endpoint (default: slipway.region)"}
-NAME = {"name": "the endpoint's"}
+ENDPOINT = {"endpoint": "its name"}
 YES = {"yes": "agree in advance"}
 
 
@@ -22,7 +22,7 @@ YES = {"yes": "agree in advance"}
         "role": "ARN of the IAM role that the endpoint has",
         "instance": "type, e.g. ml.g5.12xlarge",
         "count": "how many instances",
-        "name": "of the endpoint (default: the last part of the URI)",
+        "endpoint": "its name (default: the last part of the URI)",
         "server": "lmi (AWS's Large Model Inference) or vllm",
         "option": "the server's own, e.g. max_model_len=8192; repeatable",
         "config": "the model's config.json here (default: read from S3)",
@@ -36,7 +36,7 @@ def deploy_lmi(
     role: str = "",
     instance: str = "",
     count: str = "1",
-    name: str = "",
+    endpoint: str = "",
     server: str = "lmi",
     option: list[str] = [],  # noqa: B006 - the flag's name; invoke's own empty list
     config: str = "",
@@ -49,7 +49,7 @@ def deploy_lmi(
         role=role,
         instance=instance,
         count=count,
-        name=name,
+        name=endpoint,
         server=server,
         options=tuple(option),
         config=config,
@@ -58,31 +58,35 @@ def deploy_lmi(
     cluster.deploy_model(ROOT, options, where, yes=yes, dry_run=dry_run)
 
 
-@task_command(help={**NAME, **REGION, **JSON})
-def deploy_status(c: Context, name: str, region: str = "", json: bool = False) -> None:
+@task_command(help={**ENDPOINT, **REGION, **JSON})
+def deploy_status(c: Context, endpoint: str, region: str = "", json: bool = False) -> None:
     """How an endpoint is: why it failed, what it runs on."""
     where = pipeline.Settings.of(c.config, region=region).required_region
-    cluster.show_endpoint(name, where, as_json=json)
+    cluster.show_endpoint(endpoint, where, as_json=json)
 
 
-@task_command(help={**NAME, **REGION, "prompt": "the text", "tokens": "how many at most"})
+@task_command(help={**ENDPOINT, **REGION, "prompt": "the text", "tokens": "how many at most"})
 def deploy_invoke(
-    c: Context, name: str, region: str = "", prompt: str = "Once upon a time", tokens: str = "32"
+    c: Context,
+    endpoint: str,
+    region: str = "",
+    prompt: str = "Once upon a time",
+    tokens: str = "32",
 ) -> None:
     """Send one prompt, print the answer."""
     where = pipeline.Settings.of(c.config, region=region).required_region
-    cluster.invoke_once(name, where, prompt, tokens)
+    cluster.invoke_once(endpoint, where, prompt, tokens)
 
 
 @task_command(
-    help={**NAME, **REGION, **YES, "price": "dollars an hour of one instance, to say the cost"}
+    help={**ENDPOINT, **REGION, **YES, "price": "dollars an hour of one instance, to say the cost"}
 )
 def deploy_delete(
-    c: Context, name: str, region: str = "", yes: bool = False, price: str = ""
+    c: Context, endpoint: str, region: str = "", yes: bool = False, price: str = ""
 ) -> None:
     """Remove an endpoint, its configuration and its model; then look again."""
     where = pipeline.Settings.of(c.config, region=region).required_region
-    cluster.delete_endpoint(name, where, yes=yes, price=price)
+    cluster.delete_endpoint(endpoint, where, yes=yes, price=price)
 
 
 ns = Collection(

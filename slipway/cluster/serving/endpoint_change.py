@@ -218,7 +218,7 @@ def _make(account: AwsAccount, documents: EndpointDocuments) -> None:
 def _another(what: str, name: str) -> UsageError:
     return UsageError(
         f"there is a {what} {name} already, and it is another one",
-        cure=f"Choose another --name, or remove it: `./inv deploy.delete {name}`.",
+        cure=f"Choose another --endpoint, or remove it: `./inv deploy.delete {name}`.",
     )
 
 

@@ -114,7 +114,7 @@ def endpoint_name(options: EndpointOptions) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} is no name of an endpoint: letters, digits and -, at most 63 of them",
-            cure="Give one: --name NAME.",
+            cure="Give one: --endpoint NAME.",
         )
     return name
 
