@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import webbrowser
 from dataclasses import asdict
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
@@ -11,7 +13,8 @@ from invoke.context import Context
 
 from slipway import derive, pipeline
 from slipway import report as report_pages
-from slipway.core import DriftError, Project, print_json, print_table, say
+from slipway.core import DriftError, Project, Reporter, print_json, print_table, say
+from slipway.matrix import SCHEMA_FILE
 from slipway.tasks import (
     BUILD,
     IMAGE_NAMES,
@@ -30,11 +33,13 @@ from slipway.tasks import (
     matrix,
     registry,
     sagemaker,
+    settings_page,
     slurm,
     sqsh,
     storage,
     task_command,
     task_page,
+    versions_page,
 )
 
 if TYPE_CHECKING:
@@ -60,10 +65,13 @@ def doctor(c: Context, json: bool = False) -> None:
 
 @task_command(help={"check": "write nothing: print what differs and exit 2"})
 def generate(c: Context, check: bool = False) -> None:
-    """Write what is derived: Dockerfiles, docs/images.md, docs/tasks.md."""
+    """Write what is derived: Dockerfiles, the schema, and tables and reference pages of docs/."""
     checkout = pipeline.Checkout.at(ROOT)
     files = derive.expected_files(checkout.project, checkout.matrix, checkout.locks)
-    files[checkout.project.root / "docs" / "tasks.md"] = task_page(ns)
+    root = checkout.project.root
+    files[root / "docs" / "tasks.md"] = task_page(ns)
+    files[root / "docs" / "settings.md"] = settings_page((root / "invoke.yaml").read_text("utf-8"))
+    files[root / "docs" / "versions.md"] = versions_page(files[root / SCHEMA_FILE])
     if not check:
         written, removed = derive.write_generated(checkout.project, files)
         say(f"{len(files)} files: {written} written, {removed} removed")
@@ -343,6 +351,18 @@ def report(
     report_pages.write_report(ROOT, pipeline.Settings.of(c.config), request, date.today())
 
 
+@task_command(help={"output": "folder for the site (default: .slipway/site)", "open": "show it"})
+def docs(c: Context, output: str = "", open: bool = False) -> None:
+    """Build the documents as a site that opens from file://, by zensical, fetched by its hash."""
+    project = Project.at(ROOT)
+    folder = Path(output).absolute() if output else project.state / "site"
+    with Reporter() as reporter:
+        page = report_pages.build_site(project, folder, reporter.on_event)
+    say(f"site: {page}")
+    if open:
+        webbrowser.open(page.as_uri())
+
+
 @task_command(help={"only": "unit, system or lint", "k": "pytest's -k"})
 def test(c: Context, only: str = "", k: str = "") -> None:
     """Lint, types, drift, unit tests, and system tests on a real engine and registry."""
@@ -362,6 +382,7 @@ ns = Collection(
     promote,
     rollback,
     diff,
+    docs,
     report,
     test,
 )

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.report.docs_site import build_site, stage_pages
     from slipway.report.report import ReportRequest, write_report
 
-__all__ = ["ReportRequest", "write_report"]
+__all__ = ["ReportRequest", "build_site", "stage_pages", "write_report"]
 
-__getattr__ = lazy_face(__name__, {"report": "ReportRequest write_report"})
+__getattr__ = lazy_face(
+    __name__, {"docs_site": "build_site stage_pages", "report": "ReportRequest write_report"}
+)

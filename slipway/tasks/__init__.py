@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         task_command,
     )
     from slipway.tasks.matrix import explain_name
+    from slipway.tasks.reference_pages import settings_page, versions_page
     from slipway.tasks.task_page import task_page
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "SQSH",
     "TARGET",
     "explain_name",
+    "settings_page",
     "task_command",
     "task_page",
+    "versions_page",
 ]
 
 __getattr__ = lazy_face(
@@ -46,6 +49,7 @@ __getattr__ = lazy_face(
             "BUILD IMAGE_NAMES JSON NAMES NO_ENGINE REGION ROOT SOCI SQSH TARGET task_command"
         ),
         "matrix": "explain_name",
+        "reference_pages": "settings_page versions_page",
         "task_page": "task_page",
     },
 )

@@ -1,0 +1,19 @@
+"""The documents as a site: pages staged with links that hold there, built by zensical.
+
+In come the repository's Markdown files, out comes a folder of static pages. Zensical is what the
+authors of Material for MkDocs, whose support ends in 2026, go on with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slipway import lazy_face
+
+if TYPE_CHECKING:
+    from slipway.report.docs_site.site_build import build_site
+    from slipway.report.docs_site.site_pages import stage_pages
+
+__all__ = ["build_site", "stage_pages"]
+
+__getattr__ = lazy_face(__name__, {"site_build": "build_site", "site_pages": "stage_pages"})
