@@ -14,7 +14,6 @@ from invoke.context import Context
 from slipway import derive, pipeline
 from slipway import report as report_pages
 from slipway.core import DriftError, Project, Reporter, print_json, print_table, say
-from slipway.matrix import SCHEMA_FILE
 from slipway.tasks import (
     BUILD,
     IMAGE_NAMES,
@@ -71,7 +70,7 @@ def generate(c: Context, check: bool = False) -> None:
     root = checkout.project.root
     files[root / "docs" / "tasks.md"] = task_page(ns)
     files[root / "docs" / "settings.md"] = settings_page((root / "invoke.yaml").read_text("utf-8"))
-    files[root / "docs" / "versions.md"] = versions_page(files[root / SCHEMA_FILE])
+    files[root / "docs" / "versions.md"] = versions_page(files[root / "versions.schema.json"])
     if not check:
         written, removed = derive.write_generated(checkout.project, files)
         say(f"{len(files)} files: {written} written, {removed} removed")
