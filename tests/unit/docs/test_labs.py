@@ -97,6 +97,9 @@ def test_what_does_is_run_by_another_test(task: str) -> None:
     """By its name, or by the function behind it."""
     function = {
         "cluster.check": "cluster_check.",
+        "cluster.up": "bring_up_cluster(",
+        "deploy.delete": "delete_endpoint(",
+        "deploy.lmi": "deploy_model(",
         "sagemaker.logs": "follow_logs(",
         "sagemaker.status": "show_training_job(",
         "sagemaker.stop": "stop_training_job(",
