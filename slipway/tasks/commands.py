@@ -93,7 +93,7 @@ def task_command(
                 task = body.__name__.replace("_", ".")
                 raise Exit(f"inv {task}: {error}", error.exit_code) from error
             except KeyboardInterrupt as interrupt:
-                text = "interrupted: nothing half-made was kept"
+                text = "interrupted: what was whole is kept; run it again to go on"
                 raise Exit(text, interrupt_exit_code(interrupt)) from interrupt
             except BrokenPipeError as closed:
                 drop_output()
