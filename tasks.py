@@ -350,6 +350,17 @@ def report(
     report_pages.write_report(ROOT, pipeline.Settings.of(c.config), request, date.today())
 
 
+@task_command(
+    help={
+        "job": "log of a job with the launcher's events",
+        "fanout": "folder of a fan-out on Slurm",
+    }
+)
+def watch(c: Context, job: str = "", fanout: str = "") -> None:
+    """A live table of this checkout's last run, of a job or of a fan-out, until it is over."""
+    report_pages.watch_work(ROOT, report_pages.WatchRequest(job, fanout))
+
+
 @task_command(help={"output": "folder for the site (default: .slipway/site)", "open": "show it"})
 def docs(c: Context, output: str = "", open: bool = False) -> None:
     """Build the documents as a site that opens from file://, by zensical, fetched by its hash."""
@@ -383,6 +394,7 @@ ns = Collection(
     diff,
     docs,
     report,
+    watch,
     test,
 )
 for family in (

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from slipway.cluster.fanout import (
         ArrayOptions,
         CodeBuildOptions,
+        ImageResult,
+        PlannedImage,
         ShipFlags,
         WorkflowOptions,
         group_images,
         plan_fanout,
+        read_fanout_run,
         run_codebuild_fanout,
         run_github_fanout,
         run_slurm_fanout,
@@ -70,8 +73,10 @@ __all__ = [
     "CodeBuildOptions",
     "EndpointOptions",
     "HeadNode",
+    "ImageResult",
     "JobChoice",
     "LauncherEvent",
+    "PlannedImage",
     "ScriptRequest",
     "ShipFlags",
     "SubmitPlace",
@@ -90,6 +95,7 @@ __all__ = [
     "open_shell",
     "parse_event",
     "plan_fanout",
+    "read_fanout_run",
     "run_codebuild_fanout",
     "run_github_fanout",
     "run_slurm_fanout",
@@ -117,9 +123,9 @@ __getattr__ = lazy_face(
         "documents": "write_cluster_documents",
         "launcher_events": "EVENT_MARK LauncherEvent parse_event",
         "fanout": (
-            "ArrayOptions CodeBuildOptions ShipFlags WorkflowOptions plan_fanout group_images "
-            "run_codebuild_fanout run_github_fanout run_slurm_fanout show_collected_results "
-            "show_fanout_run stop_batch work_on_run"
+            "ArrayOptions CodeBuildOptions ImageResult PlannedImage ShipFlags WorkflowOptions "
+            "plan_fanout group_images read_fanout_run run_codebuild_fanout run_github_fanout "
+            "run_slurm_fanout show_collected_results show_fanout_run stop_batch work_on_run"
         ),
         "hyperpod": "bring_up_cluster delete_cluster open_shell show_cluster show_nodes",
         "sagemaker": (

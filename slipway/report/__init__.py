@@ -12,10 +12,23 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.report.docs_site import build_site, stage_pages
+    from slipway.report.live_view import WatchRequest, watch_work
     from slipway.report.report import ReportRequest, write_report
 
-__all__ = ["ReportRequest", "build_site", "stage_pages", "write_report"]
+__all__ = [
+    "ReportRequest",
+    "WatchRequest",
+    "build_site",
+    "stage_pages",
+    "watch_work",
+    "write_report",
+]
 
 __getattr__ = lazy_face(
-    __name__, {"docs_site": "build_site stage_pages", "report": "ReportRequest write_report"}
+    __name__,
+    {
+        "docs_site": "build_site stage_pages",
+        "live_view": "WatchRequest watch_work",
+        "report": "ReportRequest write_report",
+    },
 )

@@ -13,14 +13,21 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.cluster.fanout.codebuild_batches import run_codebuild_fanout, stop_batch
     from slipway.cluster.fanout.codebuild_documents import CodeBuildOptions
-    from slipway.cluster.fanout.fanout_plan import ShipFlags, group_images, plan_fanout
+    from slipway.cluster.fanout.fanout_plan import (
+        PlannedImage,
+        ShipFlags,
+        group_images,
+        plan_fanout,
+    )
     from slipway.cluster.fanout.github_runs import (
         WorkflowOptions,
         run_github_fanout,
         show_collected_results,
     )
+    from slipway.cluster.fanout.image_results import ImageResult
     from slipway.cluster.fanout.slurm_array import (
         ArrayOptions,
+        read_fanout_run,
         run_slurm_fanout,
         show_fanout_run,
         work_on_run,
@@ -29,10 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ArrayOptions",
     "CodeBuildOptions",
+    "ImageResult",
+    "PlannedImage",
     "ShipFlags",
     "WorkflowOptions",
     "group_images",
     "plan_fanout",
+    "read_fanout_run",
     "run_codebuild_fanout",
     "run_github_fanout",
     "run_slurm_fanout",
@@ -47,8 +57,9 @@ __getattr__ = lazy_face(
     {
         "codebuild_batches": "run_codebuild_fanout stop_batch",
         "codebuild_documents": "CodeBuildOptions",
-        "fanout_plan": "ShipFlags plan_fanout group_images",
+        "fanout_plan": "PlannedImage ShipFlags plan_fanout group_images",
         "github_runs": "WorkflowOptions run_github_fanout show_collected_results",
-        "slurm_array": "ArrayOptions run_slurm_fanout show_fanout_run work_on_run",
+        "image_results": "ImageResult",
+        "slurm_array": "ArrayOptions read_fanout_run run_slurm_fanout show_fanout_run work_on_run",
     },
 )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.cluster import option_values, script
-from slipway.cluster.fanout.fanout_plan import FanoutPlan
-from slipway.cluster.fanout.image_results import show_results
+from slipway.cluster.fanout.fanout_plan import FanoutPlan, PlannedImage
+from slipway.cluster.fanout.image_results import ImageResult, show_results
 from slipway.cluster.fanout.run_folder import RunFolder, begin_run, open_run
 from slipway.cluster.fanout.worker import FanoutWorker
 from slipway.core import SlipwayError, UsageError, lease_seconds, say, write_atomic
@@ -85,10 +85,16 @@ def run_slurm_fanout(root: Path, plan: FanoutPlan, options: ArrayOptions, *, as_
 def show_fanout_run(folder: str, *, as_json: bool) -> None:
     """Print the table of a run as it stands. Raises as `run_slurm_fanout`."""
     run = open_run(Path(folder))
+    images, results, going = read_fanout_run(run.path)
+    show_results(images, results, as_json=as_json, going=going, logs=run.logs)
+
+
+def read_fanout_run(folder: Path) -> tuple[Sequence[PlannedImage], list[ImageResult], bool]:
+    """The images of a run, the results so far, and whether it goes on. Raises UsageError."""
+    run = open_run(folder)
     job = run.path / "job"
     going = bool(run.images_left()) and job.exists() and array_is_alive(job.read_text().strip())
-    results = run.all_results()
-    show_results(run.plan.images, results, as_json=as_json, going=going, logs=run.logs)
+    return run.plan.images, list(run.all_results()), going
 
 
 def work_on_run(root: Path, folder: str, number: str) -> None:

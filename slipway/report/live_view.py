@@ -1,0 +1,123 @@
+"""`inv watch`: a live table on the terminal, which is left as it was."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slipway.cluster import read_fanout_run
+from slipway.core import Project, SlipwayError, UsageError, print_table, printable, say
+from slipway.records import read_run_log
+from slipway.report.job_log import read_job_log
+from slipway.report.job_page import job_pages
+from slipway.report.live_table import (
+    LiveTable,
+    fanout_table,
+    job_table,
+    run_table,
+    waiting_table,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True)
+class WatchRequest:
+    """What to watch: a job by its log, a fan-out by its folder, else this checkout's last run."""
+
+    job: str = ""
+    fanout: str = ""
+
+
+def watch_work(root: Path, request: WatchRequest) -> None:
+    """Show it until it is over; without a terminal once, as it stands.
+
+    Raises UsageError where there is nothing to watch, SlipwayError where it cannot be read.
+    """
+    look = _source(Project.at(root), request)
+    table = look(time.time())
+    if sys.stdout.isatty():
+        table = _live(look, table)
+    print_table(table.headers, table.rows)
+    for text in (table.title, *table.notes):
+        say(text)
+
+
+def _source(project: Project, request: WatchRequest) -> Callable[[float], LiveTable]:
+    if request.job and request.fanout:
+        raise UsageError("--job and --fanout were both given", cure="Give one of them.")
+    if request.job:
+        path = Path(request.job)
+        if not path.exists():
+            raise UsageError("there is no such log", where=str(path))
+        return lambda now: _job(path, now)
+    if request.fanout:
+        folder = Path(request.fanout)
+        return lambda _: fanout_table(*(run := read_fanout_run(folder))[:2], going=run[2])
+    newest = max(project.runs.glob("*.jsonl"), default=None)
+    if newest is None:
+        raise UsageError(
+            "nothing has run here yet",
+            cure="Run `./inv ship` beside this, or name a log: `./inv watch --job FILE`.",
+        )
+    return lambda now: run_table(read_run_log(newest), now, alive=_is_alive(newest))
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether the process that writes a log is there: its pid is in the name, and it has it open.
+
+    A process of another user cannot be looked into; it counts as alive while it is there.
+    """
+    pid = path.stem.rpartition("-")[2]
+    try:
+        handles = list(Path("/proc", pid, "fd").iterdir())
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return any(_leads_to(handle, path) for handle in handles)
+
+
+def _leads_to(handle: Path, path: Path) -> bool:
+    try:
+        return handle.samefile(path)
+    except OSError:
+        return False
+
+
+def _job(path: Path, now: float) -> LiveTable:
+    try:
+        return job_table(job_pages(read_job_log(path))[-1], now)
+    except SlipwayError:
+        return waiting_table(f"{path}: no launcher has begun")
+
+
+def _live(look: Callable[[float], LiveTable], table: LiveTable) -> LiveTable:
+    """On the terminal's other screen, so that what was on this one is there again afterwards."""
+    from rich.live import Live
+
+    with Live(_render(table), screen=True, auto_refresh=False) as live:
+        while not table.over:
+            time.sleep(INTERVAL_S)
+            table = look(time.time())
+            live.update(_render(table), refresh=True)
+    return table
+
+
+def _render(table: LiveTable) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*table.headers, box=None, pad_edge=False)
+    for row in table.rows:
+        shown.add_row(*(Text(printable(cell), overflow="ellipsis") for cell in row))
+    notes = [Text(printable(note), overflow="ellipsis") for note in table.notes]
+    return Group(Text(printable(table.title), style="bold"), Text(""), shown, Text(""), *notes)
