@@ -43,7 +43,11 @@ class Reporter:
 
     def __enter__(self) -> Reporter:
         if self._progress:
-            self._progress.start()
+            try:
+                self._progress.start()
+            except BaseException:  # Ctrl-C in the middle of it: the cursor is hidden already
+                self._progress.stop()
+                raise
         return self
 
     def __exit__(

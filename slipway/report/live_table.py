@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slipway.cluster import ImageResult, PlannedImage
 from slipway.core import human_bytes, human_seconds
-from slipway.records import RecordedRun, RunStep
+from slipway.records import RecordedRun
 from slipway.report.job_page import JobPage
 
 MOST_NOTES = 8
@@ -37,7 +37,7 @@ def run_table(run: RecordedRun, now: float, *, alive: bool) -> LiveTable:
     rows = []
     for task in sorted(tasks, key=lambda step: step.start):
         inside = [step for step in run.steps if step.task == task.task and step.step]
-        at = max((step for step in inside if step.state == "open"), key=_start, default=None)
+        at = next((step for step in reversed(inside) if step.state == "open"), None)
         size = sum(step.bytes for step in (task, *inside))
         state = task.state if task.state != "open" or not going else "at work"
         rows.append((
@@ -55,10 +55,6 @@ def run_table(run: RecordedRun, now: float, *, alive: bool) -> LiveTable:
         tuple(notes[-MOST_NOTES:]),
         not going,
     )
-
-
-def _start(step: RunStep) -> float:
-    return step.start
 
 
 def job_table(page: JobPage, now: float) -> LiveTable:
@@ -104,7 +100,7 @@ def waiting_table(what: str) -> LiveTable:
     return LiveTable(what, ("",), ())
 
 
-def fanout_table(
+def results_table(
     images: Sequence[PlannedImage], results: Iterable[ImageResult], *, going: bool
 ) -> LiveTable:
     """A fan-out: what became of each image so far."""

@@ -16,8 +16,8 @@ from slipway.report.job_log import read_job_log
 from slipway.report.job_page import job_pages
 from slipway.report.live_table import (
     LiveTable,
-    fanout_table,
     job_table,
+    results_table,
     run_table,
     waiting_table,
 )
@@ -60,7 +60,7 @@ def _source(project: Project, request: WatchRequest) -> Callable[[float], LiveTa
         return lambda now: _job(path, now)
     if request.fanout:
         folder = Path(request.fanout)
-        return lambda _: fanout_table(*(run := read_fanout_run(folder))[:2], going=run[2])
+        return lambda _: results_table(*(run := read_fanout_run(folder))[:2], going=run[2])
     newest = max(project.runs.glob("*.jsonl"), default=None)
     if newest is None:
         raise UsageError(
@@ -103,11 +103,15 @@ def _live(look: Callable[[float], LiveTable], table: LiveTable) -> LiveTable:
     """On the terminal's other screen, so that what was on this one is there again afterwards."""
     from rich.live import Live
 
-    with Live(_render(table), screen=True, auto_refresh=False) as live:
+    live = Live(_render(table), screen=True, auto_refresh=False)
+    try:  # Ctrl-C may come while it starts, when `with` would not end it
+        live.start(refresh=True)
         while not table.over:
             time.sleep(INTERVAL_S)
             table = look(time.time())
             live.update(_render(table), refresh=True)
+    finally:
+        live.stop()
     return table
 
 

@@ -25,7 +25,7 @@ from slipway.records import RunLog, read_run_log
 from slipway.report import WatchRequest, watch_work
 from slipway.report.job_log import read_job_log
 from slipway.report.job_page import job_pages
-from slipway.report.live_table import fanout_table, job_table, run_table
+from slipway.report.live_table import job_table, results_table, run_table
 
 ROOT = Path(__file__).parents[3]
 OTHER_SCREEN, BACK, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
@@ -91,7 +91,7 @@ def test_a_fanout_shows_each_image_once(done: list[bool], left: int, going: bool
         ImageResult(name, "base", "b" * 64, None if ok else "exit code 1", worker="w", seconds=1.0)
         for name, ok in zip(names, done, strict=False)
     ]  # fmt: skip
-    table = fanout_table(images, results, going=going)
+    table = results_table(images, results, going=going)
     assert [row[0] for row in table.rows] == names
     assert table.title == f"{sum(done)} of {len(names)} images shipped, {done.count(False)} failed"
     last = ["not yet" if going else "not reached"] * left
