@@ -368,6 +368,8 @@ def docs(c: Context, output: str = "", open: bool = False) -> None:
     folder = Path(output).absolute() if output else project.state / "site"
     with Reporter() as reporter:
         page = report_pages.build_site(project, folder, reporter.on_event)
+    demo = report_pages.ReportRequest(output=str(folder / report_pages.REPORT_FOLDER))
+    report_pages.write_report(ROOT, pipeline.Settings.of(c.config), demo, date.today())
     say(f"site: {page}")
     if open:
         webbrowser.open(page.as_uri())

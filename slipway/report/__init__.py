@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.report.docs_site import build_site, stage_pages
+    from slipway.report.docs_site import REPORT_FOLDER, build_site, stage_pages
     from slipway.report.live_view import WatchRequest, watch_work
     from slipway.report.report import ReportRequest, write_report
 
 __all__ = [
+    "REPORT_FOLDER",
     "ReportRequest",
     "WatchRequest",
     "build_site",
@@ -27,7 +28,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "docs_site": "build_site stage_pages",
+        "docs_site": "REPORT_FOLDER build_site stage_pages",
         "live_view": "WatchRequest watch_work",
         "report": "ReportRequest write_report",
     },

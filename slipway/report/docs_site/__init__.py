@@ -12,8 +12,10 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.report.docs_site.site_build import build_site
-    from slipway.report.docs_site.site_pages import stage_pages
+    from slipway.report.docs_site.site_pages import REPORT_FOLDER, stage_pages
 
-__all__ = ["build_site", "stage_pages"]
+__all__ = ["REPORT_FOLDER", "build_site", "stage_pages"]
 
-__getattr__ = lazy_face(__name__, {"site_build": "build_site", "site_pages": "stage_pages"})
+__getattr__ = lazy_face(
+    __name__, {"site_build": "build_site", "site_pages": "REPORT_FOLDER stage_pages"}
+)

@@ -19,12 +19,21 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Begin": ("index.md", "start.md", "images.md", "versions.md", "settings.md", "tasks.md"),
     "Use": (
         "sqsh.md", "registry.md", "inventory.md", "report.md", "storage.md", "checks.md",
-        "troubleshooting.md", "glossary.md",
+        "demo.md", "troubleshooting.md", "glossary.md",
     ),
     "Train": ("launcher.md", "slurm.md", "sagemaker.md", "cluster.md", "fanout.md"),
     "Maintain": ("architecture.md", "testing.md", "contributing.md", "security.md", "changelog.md"),
 }  # fmt: skip
 """The pages of each part of the site's menu, in this order; what is named nowhere comes after."""
+
+REPORT_FOLDER = "demo"
+"""Where the site has a report of the checkout that it was built in."""
+
+_DEMO = f"""# A report
+
+What `inv report` makes of the checkout that this site was built in:
+<a href="{REPORT_FOLDER}/index.html">its pages</a>.
+"""
 
 _PLACES = {
     "README.md": "index.md",
@@ -56,6 +65,7 @@ def stage_pages(root: Path) -> StagedSite:
     files: dict[str, Path] = {}
     for source, place in places.items():
         pages[place] = _relink(root, source, places, files)
+    pages["demo.md"] = _DEMO
     return StagedSite(pages, files, _menu(pages))
 
 

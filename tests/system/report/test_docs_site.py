@@ -28,6 +28,7 @@ def test_the_site_is_whole_and_asks_nothing_of_the_network(tmp_path: Path) -> No
         )
         assert fetched == []
     assert "sqsh.fetch" in (tmp_path / "site" / "tasks.html").read_text("utf-8")
+    assert (tmp_path / "site" / "demo" / "index.html").exists()
     # Into a folder that holds something else it is not built.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
