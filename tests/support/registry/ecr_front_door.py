@@ -338,8 +338,14 @@ class _Handler(BaseHTTPRequestHandler):
             path = f"/v2/{match['name']}/manifests/{digest}"
             upstream.request("GET", path, headers={"Accept": kind})
             raw = upstream.getresponse().read().decode()
-        if subject := json.loads(raw).get("subject"):
+        manifest = json.loads(raw)
+        if subject := manifest.get("subject"):
+            # As the distribution specification has it ("Listing Referrers"): type and annotations
+            # of the manifest stand in its descriptor.
             entry = {"mediaType": kind, "digest": digest, "size": len(raw)}
+            entry["artifactType"] = manifest.get("artifactType") or manifest["config"]["mediaType"]
+            if annotations := manifest.get("annotations"):
+                entry["annotations"] = annotations
             listed = self.state.referrers.setdefault((match["name"], subject["digest"]), [])
             if entry not in listed:
                 listed.append(entry)
