@@ -36,13 +36,15 @@ KILL_WAIT = 12
 PATIENCE = 300.0
 
 # task/affinity binds a task to one CPU unless it is told otherwise. A requeued job waits until its
-# credentials have expired. SlurmdTimeout is Slurm's default: a dead node is down after minutes.
+# credentials have expired (slurm.conf(5), cred_expire: 120 s by default), longer than KillWait (30
+# s): a node's slurmd sends SIGKILL to all steps of a job when KillWait is over, and attempts have
+# one job id. SlurmdTimeout is Slurm's default: a dead node is down after minutes.
 CONFIGURATION = f"""
 ClusterName=test
 SlurmctldHost=c0(10.77.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=5
+AuthInfo=cred_expire={KILL_WAIT + 8}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/affinity
 SelectType=select/cons_tres

@@ -322,8 +322,7 @@ def test_a_termination_that_reaches_one_node_only_begins_the_job_again_under_a_p
 ) -> None:
     """As of an attempt whose node was lost, told to the node once it is back."""
     place = folder(slurm, "late", SAVES)
-    # With --signal 300, n1's launcher waits 255 s for its torchrun, which waits for n2's.
-    words = ("--requeue", "1", "--signal", "60", *checkpoints("late"), "--", "train.py", "0", "0")
+    words = ("--requeue", "1", *checkpoints("late"), "--", "train.py", "0", "0")
     job = submit(slurm, "late", *words)
     job.wait_for_line("] up", 2)
     slurm.run("bash", "-c", TERMINATE, node="n2")
