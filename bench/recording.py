@@ -22,16 +22,19 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SHOWN_ROOT = "~/slipway"
+"""Where the checkout lies is shown as this."""
+
 COLUMNS, LONGEST_WAIT_S, TYPING_S = 100, 2.0, 0.8
 _CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f\x7f]")
 
 STYLE = """
 text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #d8dee9; }
 .prompt { fill: #8fbcbb; }
-.line { opacity: 0; animation: show 1ms linear forwards; }
-@keyframes show { to { opacity: 1; } }
-@media (prefers-reduced-motion: reduce) { .line { opacity: 1; animation: none; } }
-@media print { .line { opacity: 1; animation: none; } }
+.line { animation: show 1ms linear both; }
+@keyframes show { from { opacity: 0; } to { opacity: 1; } }
+@media (prefers-reduced-motion: reduce) { .line { animation: none; } }
+@media print { .line { animation: none; } }
 """
 
 
@@ -67,6 +70,7 @@ def record(command: str) -> list[RecordedLine]:
             for line in whole.split(b"\n") if whole else ():
                 now = time.monotonic()
                 text = _CONTROL.sub(b"", line).decode("utf-8", "replace").rstrip()
+                text = text.replace(str(ROOT), SHOWN_ROOT)
                 lines.append(RecordedLine(text[:COLUMNS], now - last))
                 last = now
             if not data:

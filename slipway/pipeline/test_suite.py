@@ -32,7 +32,10 @@ TEST_TOOLS = (
 
 LANES = {
     "launcher": ("cluster", "launcher"),
-    "files": ("engine", "sqsh", "squashfs", "storage"),
+    "files": (
+        *("engine", "sqsh", "squashfs", "storage"),
+        *("registry", "resolve", "soci", "tasks", "verify", "wheels"),
+    ),
 }
 """Folders of tests/system that run beside the others, each lane with an engine of its own. They are
 chosen to take about as long as what is left: most of it is waiting, for Slurm, ranks and disks."""
