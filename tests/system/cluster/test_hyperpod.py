@@ -14,7 +14,7 @@ import botocore.client
 import pytest
 
 from slipway.cluster.aws_account import AwsAccount
-from slipway.cluster.hyperpod import cluster_change, cluster_lease
+from slipway.cluster.hyperpod import account_parts, cluster_change, cluster_lease
 from slipway.cluster.hyperpod.account_parts import NO_BUCKET
 from slipway.cluster.hyperpod.cluster_change import bring_up_cluster, delete_cluster
 from slipway.cluster.hyperpod.cluster_lease import LEASE, LEASE_S, hold_lease
@@ -339,6 +339,27 @@ INVALID = (
     "1 validation error detected: Value 'ml.g5.48xlarge' at "
     "'instanceGroups.2.member.instanceType' failed to satisfy constraint"
 )
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
+    plane: ControlPlane, file: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(account_parts, "ROLE_POLL_S", 0.0)
+    words = (
+        "Unable to assume the role arn:aws:iam::123456789012:role/x. Ensure that the role exists "
+        "and allows principal 'sagemaker.amazonaws.com' to assume the role."
+    )
+    plane.refusals["CreateCluster"] = [("ValidationException", words)] * times
+    up(file)
+    assert plane.refusals["CreateCluster"] == []
+    assert wire.changes().count("CreateCluster") == 1
+    # One that never becomes known is told in AWS's words.
+    monkeypatch.setattr(account_parts, "ROLE_KNOWN_S", 0.0)
+    delete(file)
+    plane.refusals["CreateCluster"] = [("ValidationException", words)]
+    with pytest.raises(SlipwayError, match="Unable to assume the role"):
+        up(file)
 
 
 @pytest.mark.parametrize(
