@@ -26,7 +26,7 @@ from slipway.local_base.rootfs import make_rootfs, rootfs_id
 from tests.support.clones import Clone
 
 NODE = Path(__file__).with_name("slurm_node")
-PACKAGES = ("slurm-wlm", "munge", "python3-minimal", "procps", "iproute2")
+PACKAGES = ("slurm-wlm", "munge", "python3", "procps", "iproute2")
 NODES = ("n1", "n2")
 #: Only in the partition `three`: a job that begins again on two nodes waits for those two.
 THIRD = "n3"
@@ -325,9 +325,11 @@ def _start(engine: Engine, image: str, cluster: SlurmCluster, name: str) -> None
         labels=LABELS,
         hostname=None if first else "c0",
         extra_hosts=None if first else addresses,
-        cap_add=["SYS_ADMIN"] if first else ["NET_ADMIN"],
+        # SYS_NICE: slurmstepd binds the tasks of other users to CPUs.
+        cap_add=["SYS_ADMIN" if first else "NET_ADMIN", "SYS_NICE"],
         security_opt=["seccomp=unconfined", "apparmor=unconfined"],
-        device_cgroup_rules=["b 7:* rwm", "c 10:237 rwm"],  # loop devices, and their control
+        # Loop devices, their control, and /dev/fuse.
+        device_cgroup_rules=["b 7:* rwm", "c 10:237 rwm", "c 10:229 rwm"],
         volumes=volumes,
     )
     # Slurm's commands answer as soon as the controller and this node's munge do.
