@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         put_artefacts,
         put_referrer,
         read_artefact_file,
-        referrers_tag,
     )
     from slipway.registry.distribution.registry_client import RegistryClient, find_manifest
     from slipway.registry.distribution.retry import RetryPolicy
@@ -74,6 +73,7 @@ if TYPE_CHECKING:
         is_digest,
         media_type_of,
         parse_config,
+        referrers_tag,
         to_schema2,
     )
     from slipway.registry.packed_image import ImagePacker, packed_layers
@@ -171,7 +171,7 @@ __getattr__ = lazy_face(
         "distribution.image_copy": "CopyResult copy_image",
         "distribution.referrers": (
             "Artefact ArtefactFile StoredArtefact list_artefacts put_artefacts put_referrer "
-            "read_artefact_file referrers_tag"
+            "read_artefact_file"
         ),
         "distribution.registry_client": "RegistryClient find_manifest",
         "distribution.retry": "RetryPolicy",
@@ -187,7 +187,7 @@ __getattr__ = lazy_face(
         "logins": "credentials_for",
         "manifests": (
             "Manifest OCI_INDEX OCI_MANIFEST check_manifest choose_manifest digest_of "
-            "is_digest media_type_of parse_config to_schema2"
+            "is_digest media_type_of parse_config referrers_tag to_schema2"
         ),
         "packed_image": "ImagePacker packed_layers",
         "promotion": (

@@ -116,6 +116,12 @@ def digest_of(raw: bytes) -> str:
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
 
+def referrers_tag(digest: str) -> str:
+    """The tag of the index of what refers to a manifest, in registries that do not find it
+    (OCI distribution specification, "Referrers Tag Schema")."""
+    return digest.replace(":", "-")
+
+
 def media_type_of(raw: bytes, header: str) -> str:
     """What a manifest is: its own word where it says it, else the answer's Content-Type.
 

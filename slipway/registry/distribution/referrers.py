@@ -17,17 +17,18 @@ from slipway.registry.distribution.blob_transfer import Repository
 from slipway.registry.distribution.blob_upload import upload_blob
 from slipway.registry.distribution.registry_client import SMALL_BLOB, find_manifest
 from slipway.registry.errors import ManifestError
-from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
+from slipway.registry.manifests import (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Manifest,
+    digest_of,
+    referrers_tag,
+)
 
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _EMPTY = b"{}"
 _TITLE = "org.opencontainers.image.title"
 _INDEX_TRIES = 3
-
-
-def referrers_tag(digest: str) -> str:
-    """The tag of the index of what refers to a manifest, in registries that do not find it."""
-    return digest.replace(":", "-")
 
 
 def put_referrer(repository: Repository, manifest: Manifest) -> None:

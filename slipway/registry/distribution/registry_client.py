@@ -39,6 +39,7 @@ from slipway.registry.manifests import (
     media_type_of,
     parse_config,
     parse_json,
+    referrers_tag,
 )
 
 _PIECE = 1 << 20
@@ -206,7 +207,7 @@ class RegistryClient:
         response = self.request("GET", repository, f"referrers/{digest}")
         if response.status_code == 200:
             listed = parse_json(response.content, "the list of referrers", where)
-        elif index := find_manifest(self, repository, digest.replace(":", "-")):
+        elif index := find_manifest(self, repository, referrers_tag(digest)):
             listed = index.json()
         else:
             return []
