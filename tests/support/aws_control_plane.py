@@ -7,7 +7,6 @@ would refuse is refused here. The states of a training job are those that AWS do
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from slipway.cluster.aws_model import request_faults
 from tests.support.aws_clusters import Answer, ClusterService, refusal
+from tests.support.aws_door import aws_door
 
 ACCOUNT = "123456789012"  # moto's own
 REGION = "us-east-1"
@@ -129,38 +129,11 @@ _SERVICES = {
 
 
 def _handler(plane: ControlPlane, upstream: str) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(prefix: str, call: str, body: bytes) -> tuple[int, Any] | None:
+        if prefix == "SageMaker":
+            plane.calls.append(call)
+        if prefix not in _SERVICES:
+            return None
+        return plane.answer(_SERVICES[prefix], call, json.loads(body))
 
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            prefix, _, call = self.headers.get("X-Amz-Target", "").partition(".")
-            if prefix == "SageMaker":
-                plane.calls.append(call)
-            if prefix in _SERVICES:
-                answer = plane.answer(_SERVICES[prefix], call, json.loads(body))
-                if answer is not None:
-                    self._send(answer[0], [], json.dumps(answer[1]).encode())
-                    return
-            behind = http.client.HTTPConnection(upstream)
-            behind.request(self.command, self.path, body, dict(self.headers))
-            response = behind.getresponse()
-            self._send(response.status, response.getheaders(), response.read())
-            behind.close()
-
-        def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-            self.send_response_only(status)
-            for name, value in headers:
-                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _answer  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    return Handler
+    return aws_door(answer, upstream)

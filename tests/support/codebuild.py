@@ -7,7 +7,6 @@ it ended; `complete`; a summary for each build that has begun. Everything else g
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import os
@@ -16,13 +15,14 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import boto3
 
 from slipway.cluster.aws_model import request_faults
+from tests.support.aws_door import aws_door
 
 SERVICE = "CodeBuild_20161006"
 
@@ -137,38 +137,10 @@ def codebuild(folder: Path, api: str, environment: Mapping[str, str]) -> Iterato
     """Serve one until the end of the block, in front of the AWS API at the URL `api`."""
     state = CodeBuild(folder, api.removeprefix("http://"), environment)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(service: str, call: str, body: bytes) -> tuple[int, Any] | None:
+        return state.answer(call, json.loads(body)) if service == SERVICE else None
 
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            service, _, call = self.headers.get("X-Amz-Target", "").partition(".")
-            if service == SERVICE:
-                status, value = state.answer(call, json.loads(body))
-                self.send(status, [], json.dumps(value).encode())
-                return
-            behind = http.client.HTTPConnection(state.upstream)
-            behind.request(self.command, self.path, body, dict(self.headers))
-            response = behind.getresponse()
-            self.send(response.status, response.getheaders(), response.read())
-            behind.close()
-
-        def send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-            self.send_response_only(status)
-            for name, value in headers:
-                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), aws_door(answer, state.upstream)) as server:
         server.daemon_threads = True
         state.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
