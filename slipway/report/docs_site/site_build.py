@@ -91,7 +91,8 @@ def _zensical(project: Project) -> Path:
     lock = project.root / LOCK
     folder = project.cache / "docs-site" / sha256_file(lock)[:16]
     program = folder / "bin" / "zensical"
-    if program.exists():
+    whole = folder / "made"  # written last: an install that was killed has none
+    if whole.exists():
         return program
     python = str(folder / "bin" / "python")
     for command in (
@@ -108,6 +109,7 @@ def _zensical(project: Project) -> Path:
                 f"zensical could not be installed: {_last_words(done.stderr)}",
                 cure=f"pip takes it from its index by {LOCK}: see what pip's own settings say.",
             )
+    whole.touch()
     return program
 
 
