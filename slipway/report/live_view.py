@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from slipway.cluster import read_fanout_run
 from slipway.core import Project, SlipwayError, UsageError, print_table, printable, say
 from slipway.records import read_run_log
 from slipway.report.job_log import read_job_log
-from slipway.report.job_page import job_pages
+from slipway.report.job_page import JobPage, job_pages
 from slipway.report.live_table import (
     LiveTable,
     job_table,
@@ -25,7 +25,10 @@ from slipway.report.live_table import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-INTERVAL_S = 0.5
+INTERVAL_S, SLURM_INTERVAL_S = 0.5, 10.0
+"""Between two looks: at files, and where a look asks Slurm's controller."""
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -36,38 +39,73 @@ class WatchRequest:
     fanout: str = ""
 
 
+@dataclass(frozen=True)
+class WatchSource:
+    """Where the tables come from: `look` gives the one of a moment, seconds since 1970."""
+
+    look: Callable[[float], LiveTable]
+    interval: float = INTERVAL_S
+
+
+class FileReading(Generic[Content]):
+    """A file's content by `read`, read again only when the file has changed."""
+
+    def __init__(self, path: Path, read: Callable[[Path], Content]) -> None:
+        self._path, self._read = path, read
+        self._seen: tuple[int, int, int] | None = None
+        self._content: Content | None = None
+
+    def content(self) -> Content:
+        """Raises as `read`."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return self._read(self._path)  # which says that it has gone
+        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._content is None or seen != self._seen:
+            self._content, self._seen = self._read(self._path), seen
+        return self._content
+
+
 def watch_work(root: Path, request: WatchRequest) -> None:
     """Show it until it is over; without a terminal once, as it stands.
 
     Raises UsageError where there is nothing to watch, SlipwayError where it cannot be read.
     """
-    look = _source(Project.at(root), request)
-    table = look(time.time())
+    source = _source(Project.at(root), request)
+    table = source.look(time.time())
     if sys.stdout.isatty():
-        table = _live(look, table)
+        table = _live(source, table)
     print_table(table.headers, table.rows)
     for text in (table.title, *table.notes):
         say(text)
 
 
-def _source(project: Project, request: WatchRequest) -> Callable[[float], LiveTable]:
+def _source(project: Project, request: WatchRequest) -> WatchSource:
     if request.job and request.fanout:
         raise UsageError("--job and --fanout were both given", cure="Give one of them.")
+    if request.fanout:
+        folder = Path(request.fanout)
+        return WatchSource(lambda _: _fanout(folder), SLURM_INTERVAL_S)
     if request.job:
         path = Path(request.job)
         if not path.exists():
             raise UsageError("there is no such log", where=str(path))
-        return lambda now: _job(path, now)
-    if request.fanout:
-        folder = Path(request.fanout)
-        return lambda _: results_table(*(run := read_fanout_run(folder))[:2], going=run[2])
+        pages = FileReading(path, lambda log: job_pages(read_job_log(log)))
+        return WatchSource(lambda now: _job(path, pages, now))
     newest = max(project.runs.glob("*.jsonl"), default=None)
     if newest is None:
         raise UsageError(
             "nothing has run here yet",
             cure="Run `./inv ship` beside this, or name a log: `./inv watch --job FILE`.",
         )
-    return lambda now: run_table(read_run_log(newest), now, alive=_is_alive(newest))
+    run = FileReading(newest, read_run_log)
+    return WatchSource(lambda now: run_table(run.content(), now, alive=_is_alive(newest)))
+
+
+def _fanout(folder: Path) -> LiveTable:
+    images, results, going = read_fanout_run(folder)
+    return results_table(images, results, going=going)
 
 
 def _is_alive(path: Path) -> bool:
@@ -92,14 +130,14 @@ def _leads_to(handle: Path, path: Path) -> bool:
         return False
 
 
-def _job(path: Path, now: float) -> LiveTable:
+def _job(path: Path, pages: FileReading[tuple[JobPage, ...]], now: float) -> LiveTable:
     try:
-        return job_table(job_pages(read_job_log(path))[-1], now)
+        return job_table(pages.content()[-1], now)
     except SlipwayError:
         return waiting_table(f"{path}: no launcher has begun")
 
 
-def _live(look: Callable[[float], LiveTable], table: LiveTable) -> LiveTable:
+def _live(source: WatchSource, table: LiveTable) -> LiveTable:
     """On the terminal's other screen, so that what was on this one is there again afterwards."""
     from rich.live import Live
 
@@ -107,8 +145,8 @@ def _live(look: Callable[[float], LiveTable], table: LiveTable) -> LiveTable:
     try:  # Ctrl-C may come while it starts, when `with` would not end it
         live.start(refresh=True)
         while not table.over:
-            time.sleep(INTERVAL_S)
-            table = look(time.time())
+            time.sleep(source.interval)
+            table = source.look(time.time())
             live.update(_render(table), refresh=True)
     finally:
         live.stop()

@@ -26,6 +26,7 @@ from slipway.report import WatchRequest, watch_work
 from slipway.report.job_log import read_job_log
 from slipway.report.job_page import job_pages
 from slipway.report.live_table import job_table, results_table, run_table
+from slipway.report.live_view import FileReading
 
 ROOT = Path(__file__).parents[3]
 OTHER_SCREEN, BACK, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
@@ -169,3 +170,22 @@ def test_the_terminal_is_left_as_it_was(tmp_path: Path, interrupted: bool) -> No
             seen = read_until(handle, BACK, seen)
             assert seen.rindex(SHOW_CURSOR) > seen.rindex(b"\x1b[?25l")
             assert process.wait(timeout=60) == (130 if interrupted else 0)
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("one")
+    read: list[str] = []
+
+    def reading(file: Path) -> str:
+        read.append(file.read_text())
+        return read[-1]
+
+    content = FileReading(path, reading)
+    assert [content.content() for _ in range(3)] == ["one"] * 3
+    path.write_text("one, two")
+    assert content.content() == "one, two"
+    assert read == ["one", "one, two"]
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        content.content()
