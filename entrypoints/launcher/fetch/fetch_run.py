@@ -12,13 +12,8 @@ from pathlib import Path
 from launcher import events
 from launcher.causes import Cause, LaunchError
 from launcher.fetch.file_turn import file_turn
-from launcher.fetch.origin import (
-    Origin,
-    OriginFile,
-    fetch_from_origin,
-    open_origin,
-    patiently_described,
-)
+from launcher.fetch.named_origin import open_origin
+from launcher.fetch.origin import Origin, OriginFile, describe_origin, fetch_from_origin
 from launcher.fetch.partial_file import PartialFile, whole_file
 from launcher.fetch.piece_server import PieceServer, fetch_from_peer
 from launcher.fetch.schedule import ALONE_TAKES
@@ -89,7 +84,7 @@ def fetch_sqsh(request: FetchRequest, env: Mapping[str, str]) -> FetchResult:
     began = time.monotonic()
     halt = StopRequest()
     origin = open_origin(request.uri, env, plain_http=request.plain_http)
-    described = patiently_described(origin, halt)
+    described = describe_origin(origin, halt)
     if request.digest not in ("", described.sidecar.digest):
         raise FetchError(
             f"{origin.where} has another file than the one that is wanted: its digest is"

@@ -1,4 +1,4 @@
-"""Where a file comes from in the first place: a shared folder, a registry, or S3.
+"""What all places have in common that a file comes from in the first place.
 
 An origin gives the sidecar and, for a piece, its bytes from an offset on. What it gives is checked
 by whoever asked; here only lengths are.
@@ -7,31 +7,23 @@ by whoever asked; here only lengths are.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from launcher import events
-from launcher.causes import LaunchUsageError
 from launcher.fetch.partial_file import PartialFile
 from launcher.fetch.sqsh_sidecar import (
-    LARGEST_SIDECAR,
     FetchError,
     FilePiece,
     SqshSidecar,
-    check_name,
-    parse_sidecar,
-    sidecar_of,
 )
 from launcher.stop_request import StopRequest
 
 #: Cuts in a row, without a byte in between, after which an origin counts as gone.
 ATTEMPTS = 8
 LONGEST_PAUSE = 15.0
-_BUFFER = 1 << 20
 
 
 class CutError(OSError):
@@ -58,44 +50,7 @@ class Origin(Protocol):
         """A piece's bytes from an offset on. Raises FetchError, and CutError where it was cut."""
 
 
-class FolderOrigin:
-    """A .sqsh with its sidecar in a folder that this node can read."""
-
-    def __init__(self, path: Path) -> None:
-        self.where = str(path)
-        self._path = path
-
-    def describe(self) -> OriginFile:
-        """As Origin says."""
-        name = check_name(self._path.name, self.where)
-        beside = sidecar_of(self._path)
-        try:
-            with beside.open("rb") as stream:
-                raw = stream.read(LARGEST_SIDECAR + 1)
-        except FileNotFoundError as error:
-            raise FetchError(
-                f"{beside} is not there: a .sqsh is fetched by its sidecar, copy the two together"
-            ) from error
-        except OSError as error:
-            raise CutError(f"{beside}: {error.strerror}") from error
-        return OriginFile(name, parse_sidecar(raw, str(beside)))
-
-    def read(self, piece: FilePiece, offset: int) -> Generator[bytes, None, None]:
-        """As Origin says."""
-        try:
-            with self._path.open("rb", buffering=0) as stream:
-                at, left = piece.starts[0] + offset, piece.size - offset
-                while left:
-                    data = os.pread(stream.fileno(), min(_BUFFER, left), at)
-                    if not data:
-                        raise FetchError(f"{self.where} is shorter than its sidecar says")
-                    yield data
-                    at, left = at + len(data), left - len(data)
-        except OSError as error:
-            raise CutError(f"{self.where}: {error.strerror or error}") from error
-
-
-def patiently_described(origin: Origin, halt: StopRequest) -> OriginFile:
+def describe_origin(origin: Origin, halt: StopRequest) -> OriginFile:
     """What the origin says, asked again after a cut. Raises FetchError in the end."""
     failures = 0
     while True:
@@ -156,21 +111,3 @@ def _pause(failures: int, origin: Origin, error: CutError, halt: StopRequest) ->
     pause = min(LONGEST_PAUSE, 0.25 * 2**failures)
     events.emit("fetch-cut", origin=origin.where, error=str(error), again_in=pause)
     halt.sleep(pause)
-
-
-def open_origin(uri: str, env: Mapping[str, str], *, plain_http: bool = False) -> Origin:
-    """The origin that a URI names. Raises LaunchUsageError for another kind."""
-    if uri.startswith("registry://"):
-        from launcher.fetch.registry_origin import RegistryOrigin
-
-        return RegistryOrigin(uri, env, plain_http=plain_http)
-    if uri.startswith("s3://"):
-        from launcher.fetch.s3_origin import S3Origin
-
-        return S3Origin(uri, env)
-    if uri.startswith("/") and uri.endswith(".sqsh"):
-        return FolderOrigin(Path(uri))
-    raise LaunchUsageError(
-        f"{uri!r} is nothing to fetch: give registry://HOST/REPOSITORY:TAG,"
-        " registry://HOST/REPOSITORY@sha256:DIGEST, s3://BUCKET/NAME.sqsh or /FOLDER/NAME.sqsh"
-    )

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from launcher.fetch.origin import FolderOrigin
+from launcher.fetch.named_origin import FolderOrigin
 from launcher.fetch.sqsh_sidecar import FilePiece
 
 

@@ -21,7 +21,8 @@ from launcher.causes import FETCH_SHORT, NO_SPACE, LaunchUsageError
 from launcher.fetch import fetch_run, origin, partial_file
 from launcher.fetch.fetch_command import run_fetch
 from launcher.fetch.fetch_run import FetchRequest, FetchResult, fetch_sqsh
-from launcher.fetch.origin import CutError, FolderOrigin, fetch_from_origin, open_origin
+from launcher.fetch.named_origin import FolderOrigin, open_origin
+from launcher.fetch.origin import CutError, fetch_from_origin
 from launcher.fetch.partial_file import PartialFile, mark_of, write_mark
 from launcher.fetch.registry_origin import RegistryLogins, challenge_parameters
 from launcher.fetch.schedule import ALONE_TAKES

@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 
 from launcher.causes import LaunchUsageError
 from launcher.fetch.fetch_run import FetchRequest, fetch_sqsh
-from launcher.fetch.origin import open_origin
+from launcher.fetch.named_origin import open_origin
 from launcher.fetch.s3_origin import AwsKeys, KeyChain, object_url, sign_request
 from launcher.fetch.sqsh_sidecar import FetchError
 from tests.support.launcher.sqsh_files import sidecar_text, write_sqsh
