@@ -42,11 +42,14 @@ def gate(node: int, port: int, key: bytes = KEY, job: str = "job", nodes: int = 
 
 @contextmanager
 def together(*gates: Gate) -> Iterator[list[Any]]:
-    """All of them connected; they leave in the end."""
+    """A job's launchers, all of them joined; they leave in the end."""
     with ExitStack() as leaving:
         for one in gates:
             one.connect(PATIENCE)
             leaving.callback(one.leave)
+        # Connected is not joined yet: an answer says that all have their places.
+        nodes = list(range(len(gates)))
+        assert gather_on_all(list(gates), "met", lambda n: n) == [nodes] * len(gates)
         yield list(gates)
 
 
@@ -321,6 +324,10 @@ def test_a_launcher_that_says_nothing_any_more_is_lost(
     monkeypatch.setattr(wire, "DEAF_SECONDS", 1.0)
     first = gate(0, port)
     first.connect(PATIENCE)
+    joined = threading.Event()
+    first.topics["joined"] = lambda _: joined.set()
+    first.announce("joined", None, node=0)
+    assert joined.wait(PATIENCE)
     with socket.create_connection(("127.0.0.1", port)) as silent:
         channel = prove_membership(silent, GatePlace(HOSTS[:2], 1, "job", port, KEY), PATIENCE)
         channel.put(wire.encode({"kind": "join", "job": "job"}))
