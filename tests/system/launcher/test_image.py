@@ -148,6 +148,37 @@ def test_torchrun_of_our_own_forms_one_world_over_two_nodes(fleet: Make) -> None
         running.wait_for_line("] sum [2.0, 2.0] ['--lr', '1 2']")
 
 
+#: Rank 3 takes half as long again for a step, until it is told to be quick.
+UNEVEN = """
+import os, time
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+rank, told = dist.get_rank(), "/opt/ml/output/"
+over = torch.zeros(1)
+while not over.item():
+    slow = rank == 3 and not os.path.exists(told + "quick")
+    time.sleep(0.45 if slow else 0.3)
+    over.fill_(rank == 3 and os.path.exists(told + "over"))
+    dist.all_reduce(over)
+"""
+
+
+def test_a_slower_rank_of_gloo_is_named_on_every_node_and_so_is_its_recovery(fleet: Make) -> None:
+    two = fleet(2)
+    two.script(UNEVEN + LEAVE)
+    # Samples come oftener the sooner a wait is to be reported.
+    words = ("--nproc", "2", "--wait-report", "2", "--", "train.py")
+    both = two.start("launch", "sagemaker", *words)
+    output = two.hosts[1].ml / "output"
+    for running in both:
+        running.wait_for_line("rank 3 [host algo-2] is slower than the others, which wait for it")
+    (output / "quick").touch()
+    for running in both:
+        running.wait_for_line("rank 3 [host algo-2] is as fast as the others again")
+    (output / "over").touch()
+    assert [running.end() for running in both] == [0, 0]
+
+
 def test_all_ranks_below_torchrun_save_on_sigterm(fleet: Make) -> None:
     two = fleet(2)
     two.script(SAVES)
