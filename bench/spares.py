@@ -1,13 +1,15 @@
-"""Nodes of a job with a spare, killed in turn: when the next step comes, and with what loss.
+"""Nodes of a job with a spare, lost in turn: when the next step comes, and with what loss.
 
     python -m bench.spares              # 20 kills; root; some 30 minutes
     python -m bench.spares --kills 3
+    python -m bench.spares --kills 2 --how freeze    # every process of the node is frozen
+    python -m bench.spares --kills 2 --how cut       # its packets are dropped without a word
 
 On the real Slurm of the tests (a controller and three nodes in containers, tests/support) each job
 is one of `inv slurm.script --nodes 3 --spares 1`: two nodes train a small model over gloo, with a
 checkpoint on shared storage every ten steps, and one waits. The node is killed (all its processes
-at once) beyond step 25. The losses, step by step, are compared with those of a job that nobody
-disturbs. Beside this, nothing is timed with a threshold: the machine may be busy.
+at once) beyond step 25, or frozen, or cut off. The losses, step by step, are compared with those of
+a job that nobody disturbs. Beside this, nothing is timed with a threshold: the machine may be busy.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import os
 import re
 import statistics
+import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -81,7 +84,7 @@ dist.destroy_process_group()
 
 @dataclass(frozen=True)
 class Row:
-    """One kill. Seconds count from it; None where the training did not have to begin again."""
+    """One loss. Seconds count from it; None where the training did not have to begin again."""
 
     node: str
     at: int
@@ -121,19 +124,52 @@ def await_step(job: Submitted, place: Path, step: int, after: float = 0.0) -> No
     )
 
 
-def measure_kill(cluster: SlurmCluster, number: int, node: str, curve: dict[int, float]) -> Row:
-    """One job, one node killed."""
-    job, place = start_job(cluster, f"kill-{number}")
+def drop_packets(cluster: SlurmCluster, node: str, add_or_remove: str) -> None:
+    """To and from a node; all nodes share one network namespace, so that only addresses differ."""
+    member = cluster.members["c0"]
+    member.reload()
+    name = member.exec_run(["getent", "hosts", node])[1].decode().split()[0]
+    enter = ["nsenter", "--target", str(member.attrs["State"]["Pid"]), "--net"]
+    for one, other in (("--source", "--destination"), ("--destination", "--source")):
+        rule = [one, name, "!", other, name, "--jump", "DROP"]
+        subprocess.run([*enter, "iptables", add_or_remove, "OUTPUT", *rule], check=True)
+
+
+def take_away(cluster: SlurmCluster, node: str, how: str) -> None:
+    """The node, in one of the ways that nodes are lost."""
+    if how == "kill":
+        cluster.members[node].kill()
+    elif how == "freeze":
+        cluster.members[node].pause()
+    else:
+        drop_packets(cluster, node, "--append")
+
+
+def bring_back(cluster: SlurmCluster, node: str, how: str) -> None:
+    """The node that was taken away in that way."""
+    if how == "kill":
+        cluster.members[node].start()
+    elif how == "freeze":
+        cluster.members[node].unpause()
+    else:
+        drop_packets(cluster, node, "--delete")
+
+
+def measure_loss(
+    cluster: SlurmCluster, number: int, node: str, how: str, curve: dict[int, float]
+) -> Row:
+    """One job, one node lost."""
+    job, place = start_job(cluster, f"{how}-{number}")
     await_step(job, place, KILL_AT)
     killed = time.time()
-    cluster.members[node].kill()
+    take_away(cluster, node, how)
     before = max(step for at, step, _ in read_losses(place) if at <= killed)
     await_step(job, place, STEPS, killed)
     losses = read_losses(place)
     after = next((at, step) for at, step, _ in losses if at > killed + 0.5)
     again = begun_again(place)
     cluster.run("scancel", job.id)
-    cluster.members[node].start()
+    bring_back(cluster, node, how)
     cluster.wait_for_nodes()
     spare = node == THIRD
     return Row(
@@ -170,7 +206,8 @@ def main() -> None:
     """Print a line for each kill."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kills", type=int, default=20)
-    kills = options.parse_args().kills
+    options.add_argument("--how", choices=("kill", "freeze", "cut"), default="kill")
+    chosen = options.parse_args()
     state = os.environ.get("SLIPWAY_TEST_STATE")
     project = Project(ROOT, Path(state) if state else ROOT / ".slipway" / "test")
     start_daemon(project)
@@ -190,9 +227,9 @@ def main() -> None:
                 curve = {step: loss for _, step, loss in read_losses(place)}
                 job.end()
                 rows = []
-                for number in range(kills):
+                for number in range(chosen.kills):
                     node = (*NODES, THIRD)[number % 3]
-                    rows.append(measure_kill(cluster, number, node, curve))
+                    rows.append(measure_loss(cluster, number, node, chosen.how, curve))
                     tell_row(number + 1, rows[-1])
     finally:
         engine.close()
