@@ -29,6 +29,7 @@ from slipway.core import Project
 from slipway.engine import connect, start_daemon, stop_daemon
 from tests.support.clones import Clone
 from tests.support.slurm_cluster import (
+    ADDRESSES,
     NODES,
     THIRD,
     SlurmCluster,
@@ -128,10 +129,9 @@ def drop_packets(cluster: SlurmCluster, node: str, add_or_remove: str) -> None:
     """To and from a node; all nodes share one network namespace, so that only addresses differ."""
     member = cluster.members["c0"]
     member.reload()
-    name = member.exec_run(["getent", "hosts", node])[1].decode().split()[0]
     enter = ["nsenter", "--target", str(member.attrs["State"]["Pid"]), "--net"]
     for one, other in (("--source", "--destination"), ("--destination", "--source")):
-        rule = [one, name, "!", other, name, "--jump", "DROP"]
+        rule = [one, ADDRESSES[node], "!", other, ADDRESSES[node], "--jump", "DROP"]
         subprocess.run([*enter, "iptables", add_or_remove, "OUTPUT", *rule], check=True)
 
 

@@ -30,6 +30,7 @@ PACKAGES = ("slurm-wlm", "munge", "python3", "procps", "iproute2")
 NODES = ("n1", "n2")
 #: Only in the partition `three`: a job that begins again on two nodes waits for those two.
 THIRD = "n3"
+ADDRESSES = {"c0": "10.77.0.1", "n1": "10.77.0.2", "n2": "10.77.0.3", THIRD: "10.77.0.4"}
 LABELS = {"slipway.test": "slurm"}
 KILL_WAIT = 12
 #: A bound for waits that end earlier.
@@ -315,7 +316,6 @@ def _start(engine: Engine, image: str, cluster: SlurmCluster, name: str) -> None
         for place, target in (*folders.items(), *cluster.volumes.items())
     }
     first = cluster.members.get("c0")
-    addresses = {"c0": "10.77.0.1", "n1": "10.77.0.2", "n2": "10.77.0.3", THIRD: "10.77.0.4"}
     cluster.members[name] = engine.client.containers.run(
         image,
         ["/node/boot", name],
@@ -324,7 +324,7 @@ def _start(engine: Engine, image: str, cluster: SlurmCluster, name: str) -> None
         network_mode=f"container:{first.id}" if first else "none",
         labels=LABELS,
         hostname=None if first else "c0",
-        extra_hosts=None if first else addresses,
+        extra_hosts=None if first else ADDRESSES,
         # SYS_NICE: slurmstepd binds the tasks of other users to CPUs.
         cap_add=["SYS_ADMIN" if first else "NET_ADMIN", "SYS_NICE"],
         security_opt=["seccomp=unconfined", "apparmor=unconfined"],
