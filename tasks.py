@@ -17,6 +17,7 @@ from slipway.core import DriftError, Project, Reporter, print_json, print_table,
 from slipway.tasks import (
     BUILD,
     IMAGE_NAMES,
+    JOB_SOURCE,
     JSON,
     NAMES,
     NO_ENGINE,
@@ -332,7 +333,8 @@ def diff(
     help={
         **IMAGE_NAMES,
         **JSON,
-        "job": "log of a job with the launcher's events; may be given several times",
+        **JOB_SOURCE,
+        "job": f"{JOB_SOURCE['job']}; may be given several times",
         "output": "folder for the pages (default: .slipway/report)",
         "open": "open the first page in a browser",
     },
@@ -341,24 +343,28 @@ def report(
     c: Context,
     names: list[str],
     job: list[str],
+    ssh: str = "",
+    region: str = "",
     output: str = "",
     open: bool = False,
     json: bool = False,
 ) -> None:
     """Pages about images, builds, disks and jobs, for a browser; they need no network."""
-    request = report_pages.ReportRequest(names, job, output, open, json)
-    report_pages.write_report(ROOT, pipeline.Settings.of(c.config), request, date.today())
+    request = report_pages.ReportRequest(names, job, output, open, json, ssh)
+    settings = pipeline.Settings.of(c.config, region=region)
+    report_pages.write_report(ROOT, settings, request, date.today())
 
 
 @task_command(
     help={
-        "job": "log of a job with the launcher's events",
+        **JOB_SOURCE,
         "fanout": "folder of a fan-out on Slurm",
     }
 )
-def watch(c: Context, job: str = "", fanout: str = "") -> None:
+def watch(c: Context, job: str = "", fanout: str = "", ssh: str = "", region: str = "") -> None:
     """A live table of this checkout's last run, of a job or of a fan-out, until it is over."""
-    report_pages.watch_work(ROOT, report_pages.WatchRequest(job, fanout))
+    where = pipeline.Settings.of(c.config, region=region).region or ""
+    report_pages.watch_work(ROOT, report_pages.WatchRequest(job, fanout, ssh, where))
 
 
 @task_command(help={"output": "folder for the site (default: .slipway/site)", "open": "show it"})

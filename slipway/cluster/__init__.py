@@ -38,11 +38,14 @@ if TYPE_CHECKING:
         show_cluster,
         show_nodes,
     )
+    from slipway.cluster.job_reading import JobNotBegunError, JobReading
     from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
     from slipway.cluster.sagemaker import (
         JobChoice,
         TrainingOptions,
         follow_logs,
+        read_log_streams,
+        read_training_job,
         show_training_job,
         stop_training_job,
         write_training_job,
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
         HeadNode,
         SubmitPlace,
         follow_job,
+        read_slurm_job,
         show_job,
         show_queue,
         stop_job,
@@ -75,6 +79,8 @@ __all__ = [
     "HeadNode",
     "ImageResult",
     "JobChoice",
+    "JobNotBegunError",
+    "JobReading",
     "LauncherEvent",
     "PlannedImage",
     "ScriptRequest",
@@ -96,6 +102,9 @@ __all__ = [
     "parse_event",
     "plan_fanout",
     "read_fanout_run",
+    "read_log_streams",
+    "read_slurm_job",
+    "read_training_job",
     "run_codebuild_fanout",
     "run_github_fanout",
     "run_slurm_fanout",
@@ -121,6 +130,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "documents": "write_cluster_documents",
+        "job_reading": "JobNotBegunError JobReading",
         "launcher_events": "EVENT_MARK LauncherEvent parse_event",
         "fanout": (
             "ArrayOptions CodeBuildOptions ImageResult PlannedImage ShipFlags WorkflowOptions "
@@ -129,13 +139,15 @@ __getattr__ = lazy_face(
         ),
         "hyperpod": "bring_up_cluster delete_cluster open_shell show_cluster show_nodes",
         "sagemaker": (
-            "JobChoice TrainingOptions follow_logs show_training_job stop_training_job "
-            "write_training_job"
+            "JobChoice TrainingOptions follow_logs read_log_streams read_training_job "
+            "show_training_job stop_training_job write_training_job"
         ),
         "script": "write_script",
         "serving": "EndpointOptions delete_endpoint deploy_model invoke_once show_endpoint",
         "check": "check_cluster",
-        "slurm": "HeadNode SubmitPlace follow_job show_job show_queue stop_job submit_job",
+        "slurm": (
+            "HeadNode SubmitPlace follow_job read_slurm_job show_job show_queue stop_job submit_job"
+        ),
         "slurm_job": "ScriptRequest",
         "sqsh_file": "newest_sqsh",
     },

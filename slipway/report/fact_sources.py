@@ -69,7 +69,7 @@ class FactSources:
         return ReportFacts(self._today, __version__, known, runs, disk, tuple(self.problems))
 
     def _problem(self, error: SlipwayError) -> None:
-        self.problems.append(str(error).replace("\n  ", " "))
+        self.problems.append(str(error).replace("\n  ", ". "))
 
     def _record(self, name: str) -> ImageRecord:
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from slipway.cluster import ImageResult, PlannedImage
 from slipway.core import human_bytes, human_seconds
 from slipway.records import RecordedRun
-from slipway.report.job_page import JobPage
+from slipway.report.job import JobPage
 
 MOST_NOTES = 8
 """The last things that were noticed; a page of `inv report` has all of them."""

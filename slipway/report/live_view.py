@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from slipway.cluster import read_fanout_run
+from slipway.cluster import JobNotBegunError, read_fanout_run
 from slipway.core import Project, SlipwayError, UsageError, print_table, printable, say
 from slipway.records import read_run_log
-from slipway.report.job_log import read_job_log
-from slipway.report.job_page import JobPage, job_pages
+from slipway.report.job import (
+    JobPage,
+    JobPlaces,
+    JobSource,
+    job_pages,
+    parse_job_source,
+    read_job_log,
+)
 from slipway.report.live_table import (
     LiveTable,
     job_table,
@@ -25,18 +31,23 @@ from slipway.report.live_table import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-INTERVAL_S, SLURM_INTERVAL_S = 0.5, 10.0
-"""Between two looks: at files, and where a look asks Slurm's controller."""
+INTERVAL_S, ASK_INTERVAL_S = 0.5, 10.0
+"""Between two looks: at files, and where a look asks Slurm's controller or AWS."""
 
 Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
 class WatchRequest:
-    """What to watch: a job by its log, a fan-out by its folder, else this checkout's last run."""
+    """What to watch: a job (`parse_job_source`), a fan-out by its folder, else the last run here.
+
+    `ssh` is the head node of a Slurm job, `region` that of a job of AWS.
+    """
 
     job: str = ""
     fanout: str = ""
+    ssh: str = ""
+    region: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,13 +97,9 @@ def _source(project: Project, request: WatchRequest) -> WatchSource:
         raise UsageError("--job and --fanout were both given", cure="Give one of them.")
     if request.fanout:
         folder = Path(request.fanout)
-        return WatchSource(lambda _: _fanout(folder), SLURM_INTERVAL_S)
+        return WatchSource(lambda _: _fanout(folder), ASK_INTERVAL_S)
     if request.job:
-        path = Path(request.job)
-        if not path.exists():
-            raise UsageError("there is no such log", where=str(path))
-        pages = FileReading(path, lambda log: job_pages(read_job_log(log)))
-        return WatchSource(lambda now: _job(path, pages, now))
+        return _job_source(parse_job_source(request.job), project, request)
     newest = max(project.runs.glob("*.jsonl"), default=None)
     if newest is None:
         raise UsageError(
@@ -128,6 +135,24 @@ def _leads_to(handle: Path, path: Path) -> bool:
         return handle.samefile(path)
     except OSError:
         return False
+
+
+def _job_source(job: JobSource, project: Project, request: WatchRequest) -> WatchSource:
+    if job.kind == "file":
+        path = Path(job.name)
+        if not path.exists():
+            raise UsageError("there is no such log", where=str(path))
+        pages = FileReading(path, lambda log: job_pages(read_job_log(log)))
+        return WatchSource(lambda now: _job(path, pages, now))
+    places = JobPlaces(project, request.ssh, request.region)
+
+    def look(now: float) -> LiveTable:
+        try:
+            return job_table(job_pages(job.read(places))[-1], now)
+        except JobNotBegunError as error:  # all else ends the watch, as a job that is none
+            return waiting_table(error.what)
+
+    return WatchSource(look, ASK_INTERVAL_S)
 
 
 def _job(path: Path, pages: FileReading[tuple[JobPage, ...]], now: float) -> LiveTable:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.resources import files
@@ -31,7 +31,7 @@ from slipway.core import (
 from slipway.report.builds_page import BuildsPage
 from slipway.report.disk_page import DiskPage
 from slipway.report.image_page import ImagePage
-from slipway.report.job_page import JobPage, start_seconds
+from slipway.report.job import JobPage, queue_lead, start_seconds
 from slipway.report.matrix_page import MatrixPage
 
 REPORT_FORMAT = "slipway-report/1"
@@ -142,12 +142,12 @@ def _environment() -> Environment:
         "whole": _whole,
         "plain": _plain,
         "part_of_file": lambda part: ("of-hot", part.start, part.size),
-        "span_part": lambda span: (f"span {span.kind}", span.start, span.seconds),
-        "start_seconds": start_seconds,
+        "span_part": lambda span, lead: (f"span {span.kind}", span.start + lead, span.seconds),
+        "start_seconds": lambda page: start_seconds(page.stages),
         "stage_seconds": lambda page: {each.stage: each.slowest for each in page.stages},
-        "stage_spans": lambda page: [
-            (f"span {each.stage}", each.start, each.slowest) for each in page.stages
-        ],
+        "stage_lead": _stage_lead,
+        "stage_spans": _stage_spans,
+        "points": _points,
     }
     style, script = _template_text("report.css"), _template_text("report.js")
     environment.globals |= {
@@ -160,6 +160,27 @@ def _environment() -> Environment:
         ),
     }
     return environment
+
+
+def _points(points: Sequence[tuple[float, float]]) -> Markup:
+    """Of a line or a surface: numbers alone, which are never cut as a text is."""
+    return Markup(" ".join(f"{x:g},{y:g}" for x, y in points))  # noqa: S704
+
+
+def _stage_lead(page: JobPage) -> float:
+    """Of the queue, how much is drawn before the stages."""
+    return queue_lead(page.queue, start_seconds(page.stages))
+
+
+def _stage_spans(page: JobPage, lead: float) -> list[tuple[str, float, float]]:
+    """The stages as parts of a bar, on which the job's start lies at `lead`."""
+    own = _stage_lead(page)
+    queue = [("span queue", lead - own, own)] if own else []
+    return queue + [
+        (f"span {each.stage}", lead + each.start, each.slowest)
+        for each in page.stages
+        if each.stage != "queue"
+    ]
 
 
 def _csp_hash(text: str) -> str:

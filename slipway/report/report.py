@@ -14,8 +14,7 @@ from slipway.report.builds_page import builds_page
 from slipway.report.disk_page import disk_page
 from slipway.report.fact_sources import FactSources
 from slipway.report.image_page import image_pages
-from slipway.report.job_log import read_job_log
-from slipway.report.job_page import job_pages
+from slipway.report.job import JobPlaces, job_pages, parse_job_source
 from slipway.report.matrix_page import matrix_page
 from slipway.report.pages import ReportPages, render_pages, write_pages
 from slipway.report.report_facts import ReportFacts
@@ -26,18 +25,20 @@ class ReportRequest:
     """What is shown, and where it goes. `output` "" is the state's own folder."""
 
     names: Sequence[str] = ()
-    jobs: Sequence[str] = ()  # logs of jobs
+    jobs: Sequence[str] = ()  # as `parse_job_source` takes them
     output: str = ""
     open: bool = False
     as_json: bool = False
+    ssh: str = ""  # the head node of Slurm jobs
 
 
 def write_report(root: Path, settings: Settings, request: ReportRequest, today: date) -> None:
     """Write the pages and print where the first is; with `as_json` print their data instead.
 
-    Raises SlipwayError for a job's log that is none, UsageError for an image that is none.
+    Raises SlipwayError for a job's log that is none, UsageError for an image or job that is none.
     """
-    logs = [read_job_log(Path(name)) for name in request.jobs]
+    places = JobPlaces(Project.at(root), request.ssh, settings.region or "")
+    logs = [source.read(places) for source in map(parse_job_source, request.jobs)]
     facts = FactSources(root, settings, today).facts(request.names)
     pages = ReportPages(
         matrix_page(facts),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from slipway.tasks.commands import (
         BUILD,
         IMAGE_NAMES,
+        JOB_SOURCE,
         JSON,
         NAMES,
         NO_ENGINE,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUILD",
     "IMAGE_NAMES",
+    "JOB_SOURCE",
     "JSON",
     "NAMES",
     "NO_ENGINE",
@@ -46,7 +48,8 @@ __getattr__ = lazy_face(
     __name__,
     {
         "commands": (
-            "BUILD IMAGE_NAMES JSON NAMES NO_ENGINE REGION ROOT SOCI SQSH TARGET task_command"
+            "BUILD IMAGE_NAMES JOB_SOURCE JSON NAMES NO_ENGINE REGION ROOT SOCI SQSH TARGET "
+            "task_command"
         ),
         "matrix": "explain_name",
         "reference_pages": "settings_page versions_page",

@@ -26,6 +26,12 @@ IMAGE_NAMES = {
     "names": "image names or globs, e.g. 'pytorch-2.1*-sagemaker-*'; given as plain words"
 }
 JSON = {"json": "machine-readable on stdout; text for people goes to stderr"}
+JOB_SOURCE = {
+    "job": "a job with the launcher's events: its log FILE, slurm:NUMBER, sagemaker:NAME, or "
+    "cloudwatch:GROUP[:STREAMS]",
+    "ssh": "the head node of slurm:NUMBER (default: this machine)",
+    "region": "AWS region of a job that is asked for there (default: slipway.region)",
+}
 REGION = {"region": "AWS region to take bases from and push to (default: the public mirror)"}
 BUILD = {
     **REGION,

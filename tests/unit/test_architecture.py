@@ -59,6 +59,7 @@ MANY_ARGUMENTS = {
     "script_request": "each is a flag of the tasks",
     "sqsh_export": "each is a flag of the task",
     "storage_move": "each is a flag of the task",
+    "report": "each is a flag of the task",
     "request": "the parts of an HTTP request, by keyword, as in requests",
     "once": "the parts of an HTTP request, by keyword, as in requests",
     **dict.fromkeys(

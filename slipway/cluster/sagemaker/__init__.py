@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.cluster.sagemaker.job_output import read_log_streams, read_training_job
     from slipway.cluster.sagemaker.job_task import JobChoice, write_training_job
     from slipway.cluster.sagemaker.training_jobs import (
         follow_logs,
@@ -23,6 +24,8 @@ __all__ = [
     "JobChoice",
     "TrainingOptions",
     "follow_logs",
+    "read_log_streams",
+    "read_training_job",
     "role_arn",
     "s3_uri",
     "show_training_job",
@@ -34,6 +37,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "job_task": "JobChoice write_training_job",
+        "job_output": "read_log_streams read_training_job",
         "training_jobs": "follow_logs show_training_job stop_training_job",
         "training_request": "TrainingOptions role_arn s3_uri",
     },

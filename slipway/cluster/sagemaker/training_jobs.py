@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
+from slipway.cluster.sagemaker.log_streams import job_lines
 from slipway.cluster.sagemaker.source_archive import write_source_archive
 from slipway.cluster.sagemaker.training_request import TrainingRequest
 from slipway.core import SlipwayError, UsageError, human_bytes, print_json, printable, say
 from slipway.registry import aws_errors, connect_aws
 
-LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-"""Where SageMaker keeps what jobs print; each host has a stream JOB/algo-N-TIME."""
 ENDED = ("Completed", "Failed", "Stopped")
 #: The API's own rate for describing a job is low, and its words change by the minute.
 POLL_S = 10.0
@@ -80,7 +78,7 @@ def submit_training_job(request: TrainingRequest, region: str) -> str:
 def inspect_training_job(name: str, region: str) -> TrainingJobState:
     """A job as it is now. Raises SlipwayError where there is none."""
     client = connect_aws("sagemaker", region)
-    job = _describe(client, name)
+    job = describe_training_job(client, name)
     transitions = tuple(
         (
             row["StartTime"].isoformat(timespec="seconds"),
@@ -90,7 +88,7 @@ def inspect_training_job(name: str, region: str) -> TrainingJobState:
         for row in job.get("SecondaryStatusTransitions", ())
     )
     logs = connect_aws("logs", region)
-    lines = _log_lines(logs, name, pattern=f'"{EVENT_MARK}"')
+    lines = job_lines(logs, name, pattern=f'"{EVENT_MARK}"')
     events = tuple(
         event for line in lines if (event := parse_event(line.text, line.host)) is not None
     )
@@ -129,8 +127,8 @@ def follow_logs(name: str, region: str, *, follow: bool) -> None:
     printed: set[str] = set()
     since = 0
     while True:
-        ended = _describe(client, name)["TrainingJobStatus"] in ENDED
-        for line in _log_lines(logs, name, since=since):
+        ended = describe_training_job(client, name)["TrainingJobStatus"] in ENDED
+        for line in job_lines(logs, name, since=since):
             if line.identifier in printed:
                 continue
             printed.add(line.identifier)
@@ -147,7 +145,7 @@ def stop_training_job(name: str, region: str) -> None:
     Raises UsageError for a job that has ended.
     """
     client = connect_aws("sagemaker", region)
-    status = _describe(client, name)["TrainingJobStatus"]
+    status = describe_training_job(client, name)["TrainingJobStatus"]
     if status in ENDED:
         raise UsageError(f"{name} has ended already: {status}")
     with aws_errors("sagemaker:StopTrainingJob", name):
@@ -158,7 +156,8 @@ def stop_training_job(name: str, region: str) -> None:
     )
 
 
-def _describe(client: Any, name: str) -> Any:
+def describe_training_job(client: Any, name: str) -> Any:
+    """AWS's description of a job. Raises UsageError for one that is not there."""
     try:
         with aws_errors("sagemaker:DescribeTrainingJob", name):
             return client.describe_training_job(TrainingJobName=name)
@@ -171,37 +170,3 @@ def _describe(client: Any, name: str) -> Any:
                 cure=f"`aws sagemaker list-training-jobs --region {region}` lists those there are.",
             ) from error
         raise
-
-
-@dataclass(frozen=True)
-class _LogLine:
-    identifier: str
-    time_ms: int
-    host: str
-    text: str
-
-
-def _log_lines(logs: Any, job: str, *, since: int = 0, pattern: str = "") -> Iterator[_LogLine]:
-    """What a job's hosts have printed, in order of time; nothing before the first has begun."""
-    words: dict[str, Any] = {
-        "logGroupName": LOG_GROUP,
-        "logStreamNamePrefix": f"{job}/",
-        "startTime": since,
-    }
-    if pattern:
-        words["filterPattern"] = pattern
-    lines = []
-    with aws_errors("logs:FilterLogEvents", LOG_GROUP):
-        try:
-            for page in logs.get_paginator("filter_log_events").paginate(**words):
-                for event in page["events"]:
-                    owner, _, stream = event["logStreamName"].partition("/")
-                    if owner != job:
-                        continue
-                    host = stream.rpartition("-")[0]
-                    lines.append(
-                        _LogLine(event["eventId"], event["timestamp"], host, event["message"])
-                    )
-        except logs.exceptions.ResourceNotFoundException:
-            return  # no job of this account and region has printed anything yet
-    yield from sorted(lines, key=lambda line: line.time_ms)

@@ -13,6 +13,7 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.cluster.slurm.head_node import Answer, HeadNode
+    from slipway.cluster.slurm.job_output import read_slurm_job
     from slipway.cluster.slurm.jobs import follow_job, show_job, show_queue, stop_job
     from slipway.cluster.slurm.submit import SubmitPlace, submit_job
 
@@ -21,6 +22,7 @@ __all__ = [
     "HeadNode",
     "SubmitPlace",
     "follow_job",
+    "read_slurm_job",
     "show_job",
     "show_queue",
     "stop_job",
@@ -31,6 +33,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "head_node": "Answer HeadNode",
+        "job_output": "read_slurm_job",
         "jobs": "follow_job show_job show_queue stop_job",
         "submit": "SubmitPlace submit_job",
     },

@@ -17,7 +17,7 @@ GOING = frozenset(
 """States of a job that has not ended for good (SchedMD's squeue manual, JOB STATE CODES)."""
 
 ACCOUNTING_FIELDS = (
-    *("JobIDRaw", "State", "ExitCode", "Restarts", "Start", "End", "NodeList"),
+    *("JobIDRaw", "State", "ExitCode", "Restarts", "Submit", "Start", "End", "NodeList"),
     *("WorkDir", "Partition", "User", "JobName"),
 )
 """Of `sacct --parsable2`; what may hold the separator stands last."""
@@ -48,6 +48,7 @@ class JobFacts:
     folder: str = ""
     log: str = ""
     begins: int = 0  # when it may begin, of one that waits
+    submitted: int = 0  # of one that was requeued, when that was
 
     @property
     def is_going(self) -> bool:
@@ -102,6 +103,7 @@ def _job_of_json(job: Mapping[str, Any]) -> JobFacts:
         folder=_word(job.get("current_working_directory", job.get("working_directory"))),
         log=_expand_log(log, number, name, _word(job.get("user_name", job.get("user")))),
         begins=start if state_word == "PENDING" else 0,
+        submitted=_number(job.get("submit_time", times.get("submission"))),
     )
 
 
@@ -179,6 +181,7 @@ def _job_of_text(line: str) -> JobFacts:
         folder=_word(fields.get("WorkDir")),
         log=_word(fields.get("StdOut")),
         begins=start if state == "PENDING" else 0,
+        submitted=_number(fields.get("SubmitTime")),
     )
 
 
@@ -211,6 +214,7 @@ def parse_accounting_text(text: str) -> list[JobFacts]:
                 partition=values["Partition"],
                 user=values["User"],
                 folder=_word(values["WorkDir"]),
+                submitted=_number(values["Submit"]),
             )
         )
     return jobs

@@ -116,7 +116,8 @@ def find_job(head: HeadNode, number: str, project: Project) -> JobFacts:
         if job.id == number:
             return _with_log(job, submission)
     if submission is not None:
-        return _with_log(JobFacts(id=number, name=submission.name, state="GONE"), submission)
+        gone = JobFacts(number, submission.name, "GONE", submitted=submission.submitted)
+        return _with_log(gone, submission)
     raise SlipwayError(
         f"Slurm knows no job {number} (any more) on {head.name}: {answer.complaint}"
         + (f"; its accounting: {account.complaint}" if account.code else ""),

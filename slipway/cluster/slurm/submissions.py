@@ -19,6 +19,7 @@ class Submission:
     log: str
     folder: str
     ssh: str  # "" for this machine
+    submitted: int = 0  # seconds since 1970; 0 where an older version noted it
 
 
 def _file(project: Project, ssh: str, number: str) -> Path:

@@ -91,9 +91,8 @@ def submit_job(
     number = number.partition(";")[0]  # with the cluster's name behind it, in a federation
     say(f"wrote {folder}/{made.file_name} on {head.name}")
     project = Project.at(root)
-    submission = Submission(
-        number, made.job_name, f"{folder}/{made.job_name}-{number}.out", folder, head.ssh
-    )
+    log = f"{folder}/{made.job_name}-{number}.out"
+    submission = Submission(number, made.job_name, log, folder, head.ssh, int(time.time()))
     save_submission(project, submission)
     time.sleep(_FIRST_LOOK_S)
     job = find_job(head, number, project)

@@ -13,13 +13,17 @@ import boto3
 import pytest
 
 from slipway.cluster import follow_logs, show_training_job, stop_training_job
-from slipway.cluster.sagemaker.training_jobs import LOG_GROUP, submit_training_job
+from slipway.cluster.sagemaker.log_streams import LOG_GROUP
+from slipway.cluster.sagemaker.training_jobs import submit_training_job
 from slipway.cluster.sagemaker.training_request import TrainingOptions, make_training_request
-from slipway.core import SlipwayError, UsageError
+from slipway.core import Project, SlipwayError, UsageError
+from slipway.report import WatchRequest, watch_work
+from slipway.report.job import JobPage, JobPlaces, job_pages, parse_job_source
 from tests.support.aws_control_plane import REGION, ControlPlane, control_plane
 from tests.support.cluster_samples import LAUNCHER, image
 from tests.support.launcher.bucket import Bucket
 from tests.support.launcher.cluster import Cluster, cluster
+from tests.support.report_samples import BEGAN, job_lines
 
 pytest_plugins = ["tests.support.launcher.storage"]
 
@@ -137,6 +141,56 @@ def test_status_has_the_cause_on_top_and_what_the_launcher_told(
         "Failed",
         ["gate", "failed"],
     )
+
+
+def page_of(source: str, folder: Path) -> JobPage:
+    places = JobPlaces(Project(folder, folder / "state"), region=REGION)
+    (page,) = job_pages(parse_job_source(source).read(places))
+    return page
+
+
+def test_a_report_of_a_training_job_has_its_queue_and_its_containers_start(
+    plane: ControlPlane, job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for 10 minutes before its instances were there, and those 1 minute before the sample;
+    the same page by the names of group and streams has no queue: nobody tells it there."""
+    told = f'"job_start": {int(BEGAN)}'
+    own = [line.replace(told, '"job_start": null') for line in job_lines()]
+    for node in (0, 1):
+        lines = [
+            line for line in own if (f'"node_rank": {node}' in line) or (line[0] == "[") > node
+        ]
+        logged(job, f"algo-{node + 1}", "pip is quiet", *lines, "launch: {cut", "\x1b[2Jodd")
+    logged(f"{job}-other", "algo-1", *own)
+    moments = {"creation_time": BEGAN - 660, "training_start_time": BEGAN - 60}
+    plane.play(job, "Failed", "Failed", **{
+        name: datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for name, at in moments.items()
+    })  # fmt: skip
+    page = page_of(f"sagemaker:{job}", tmp_path)
+    stages = {stage.stage: stage.slowest for stage in page.stages}
+    assert (page.queue, stages["queue"], stages["container"]) == (600, 600, 72)
+    assert (page.nodes, page.world, page.unread, len(page.steps)) == (2, 4, 2, 2)
+    assert page.ends[0][3] == "Hang on host-1 rank 3\nTraceback"
+    streams = page_of(f"cloudwatch:{LOG_GROUP}:{job}/", tmp_path)
+    assert (streams.queue, streams.nodes, streams.ends) == (None, 2, page.ends)
+    watch_work(tmp_path, WatchRequest(f"sagemaker:{job}", region=REGION))
+    seen = capsys.readouterr()
+    assert "over" in seen.err
+    assert "failed (77)" in seen.out
+
+
+def test_a_report_of_what_has_told_nothing_says_what_to_look_at(
+    plane: ControlPlane, job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SlipwayError, match="has printed no event of the launcher yet"):
+        page_of(f"sagemaker:{job}", tmp_path)
+    with pytest.raises(UsageError, match="there is no training job 'nobody'"):
+        page_of("sagemaker:nobody", tmp_path)
+    with pytest.raises(SlipwayError, match="no line of /no/group"):
+        page_of("cloudwatch:/no/group", tmp_path)
+    watch_work(tmp_path, WatchRequest(f"sagemaker:{job}", region=REGION))
+    assert "has printed no event" in capsys.readouterr().err
 
 
 def test_logs_are_those_of_all_hosts_in_order_until_the_job_has_ended(

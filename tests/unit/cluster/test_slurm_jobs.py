@@ -31,6 +31,7 @@ ENDED = JobFacts(
     user="ann",
     folder="/fsx/run",
     log="/fsx/run/job-7.out",
+    submitted=990,
 )
 RUNNING = replace(ENDED, state="RUNNING", reason="", exit_code=0, end=0)
 
@@ -57,6 +58,7 @@ def of_json(job: JobFacts, generation: str) -> dict[str, object]:
         "state_reason": job.reason or "None",
         "exit_code": code,
         "restart_cnt": job.restarts,
+        "submit_time": number(job.submitted),
         "start_time": number(job.start),
         "end_time": number(job.end),
         "user_name": job.user,
@@ -96,8 +98,8 @@ def test_text_is_read_whatever_the_job_is_called(name: str) -> None:
 
 def test_accounting_is_read_as_text_and_as_json() -> None:
     text = (
-        "7|FAILED|3:0|1|1000|1060|n[1-2]|/fsx/run|all|ann|a|b\n"
-        "7.batch|FAILED|3:0||1000|1060|n1||||batch\n"
+        "7|FAILED|3:0|1|990|1000|1060|n[1-2]|/fsx/run|all|ann|a|b\n"
+        "7.batch|FAILED|3:0||990|1000|1060|n1||||batch\n"
     )
     known = replace(ENDED, reason="", log="", name="a|b")
     assert job_facts.parse_accounting_text(text) == [known]
@@ -105,7 +107,7 @@ def test_accounting_is_read_as_text_and_as_json() -> None:
         "job_id": 7,
         "name": "a|b",
         "state": {"current": ["FAILED"], "reason": "None"},
-        "time": {"start": 1000, "end": 1060},
+        "time": {"submission": 990, "start": 1000, "end": 1060},
         "exit_code": {"status": ["ERROR"], "return_code": {"set": True, "number": 3}},
         "nodes": "n[1-2]",
         "partition": "all",
@@ -348,7 +350,7 @@ def test_accounting_answers_for_a_job_that_the_controller_has_forgotten(
     programs: Path, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program(programs, "scontrol", "exit 1")
-    row = "7|TIMEOUT|0:15|0|1000|1060|n1|/fsx/run|all|ann|job"
+    row = "7|TIMEOUT|0:15|0|990|1000|1060|n1|/fsx/run|all|ann|job"
     program(programs, "sacct", f'[ "$1" != --json ] && echo "{row}"')
     show_job(HeadNode(), "7", project, as_json=True)
     told = json.loads(capsys.readouterr().out)

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from launcher.events import START_UP_FORMAT, StartUp
-from slipway.report.job_log import START_UP_FORMATS
-from slipway.report.job_stages import STAGES
+from slipway.report.job.job_log import START_UP_FORMATS
+from slipway.report.job.job_stages import STAGES
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slipway.core import SlipwayError
-from slipway.report.job_log import LONGEST_LINE, read_job_log
-from slipway.report.job_page import JobPage, job_pages, start_seconds
+from slipway.report.job.job_log import LONGEST_LINE, read_job_log
+from slipway.report.job.job_page import JobPage, job_pages
+from slipway.report.job.job_stages import start_seconds
 from tests.support.report_samples import BEGAN, job_lines, launcher_event, start_up
 
 
@@ -33,7 +34,7 @@ def test_each_stage_is_told_by_the_node_that_took_longest(tmp_path: Path) -> Non
         "others": (15.0, "0 host-0"),
         "import": (10.0, "0 host-0"),
     }
-    assert start_seconds(page) == 78.0
+    assert start_seconds(page.stages) == 78.0
     starts = [stage.start for stage in page.stages]
     assert starts == [0, 12, 13, 18, 53, 68]
 

@@ -23,8 +23,8 @@ from slipway.cluster import ImageResult, PlannedImage
 from slipway.core import Event, Project, UsageError
 from slipway.records import RunLog, read_run_log
 from slipway.report import WatchRequest, watch_work
-from slipway.report.job_log import read_job_log
-from slipway.report.job_page import job_pages
+from slipway.report.job.job_log import read_job_log
+from slipway.report.job.job_page import job_pages
 from slipway.report.live_table import job_table, results_table, run_table
 from slipway.report.live_view import FileReading
 

@@ -19,8 +19,8 @@ from slipway.records import ImageRecord, Pin, PythonLock
 from slipway.report.builds_page import builds_page
 from slipway.report.disk_page import disk_page
 from slipway.report.image_page import image_pages
-from slipway.report.job_log import read_job_log
-from slipway.report.job_page import job_pages
+from slipway.report.job.job_log import read_job_log
+from slipway.report.job.job_page import job_pages
 from slipway.report.matrix_page import matrix_page
 from slipway.report.pages import LISTING, ReportPages, render_pages, shown_text, write_pages
 from slipway.report.report_facts import CheckResult, ReportFacts
@@ -36,7 +36,7 @@ from tests.support.report_samples import (
 )
 from tests.unit.docs.test_docs import exit_code
 
-VOID = {"meta", "input", "br", "rect", "polyline"}
+VOID = {"meta", "input", "br", "rect", "polyline", "polygon"}
 HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[2J\u202e\ud800"
 
 
@@ -156,6 +156,49 @@ def test_a_hostile_text_can_be_read_on_the_page() -> None:
     shown = Document(texts["index.html"]).text
     assert "</style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\\x1b[2J" in shown
     assert "\\u202e" in shown
+
+
+def stepping_lines(ranks: int, steps: int) -> list[str]:
+    """Of a job whose every rank tells of each step; the last rank is slow in the last one."""
+    lines = [line for line in job_lines() if not line.startswith("[r0]")]
+    for step in range(1, steps + 1):
+        for rank in range(ranks):
+            slow = rank == ranks - 1 and step == steps
+            told = {"step": step, "step_s": 3.0 if slow else 1.0, "tokens_per_s": 1000.0 + step}
+            lines.append(f"[r{rank}] {json.dumps(told)}")
+    return lines
+
+
+def test_lines_and_bands_are_drawn_of_all_the_numbers_of_their_tables(tmp_path: Path) -> None:
+    (page,) = job_of(tmp_path, *stepping_lines(4, 50))
+    text = pages_of(report_facts(), [page])["jobs/1.html"]
+    drawn = {
+        kind: [tuple(map(float, point.split(","))) for point in points.split()]
+        for kind, points in re.findall(r'<(polyline|polygon) points="([^"]*)"', text)
+    }
+    assert len(re.findall("<polyline ", text)) == 2
+    assert len(drawn["polyline"]) == len(page.evenness.points) == 50
+    assert len(drawn["polygon"]) == 100
+    for (x, y), point in zip(drawn["polyline"], page.evenness.points, strict=True):
+        assert x == pytest.approx(1000 * (point.step - 1) / 49, abs=0.1)
+        assert y == pytest.approx(200 - 190 * point.middle / 3, abs=0.1)
+    table = text[text.index('aria-label="Spread by step"') :].partition("</table>")[0]
+    assert table.count("<tr>") == 51  # its head, and one a point
+
+
+def test_several_jobs_are_compared_stage_by_stage(tmp_path: Path) -> None:
+    (first,) = job_of(tmp_path, *job_lines())
+    slow = [line.replace('"prefetch": 35', '"prefetch": 65.5') for line in job_lines()]
+    (second,) = job_of(tmp_path, *slow)
+    text = pages_of(report_facts(), [first, second])["jobs.html"]
+    by_stage = text[text.index('aria-label="Jobs by stage"') :]
+    rows = {
+        name: re.findall(r"<td[^>]*>([^<]*)</td>", cells)
+        for name, cells in re.findall(r'<tr><th scope="row">([^<]*)</th>(.*?)</tr>', by_stage)
+    }
+    told = [{stage.stage: stage.slowest for stage in page.stages} for page in (first, second)]
+    assert rows == {name: [f"{seconds[name]:.1f}" for seconds in told] for name in told[0]}
+    assert rows["prefetch"] == ["35.0", "65.5"]
 
 
 def test_a_text_of_a_megabyte_is_cut_and_says_how_long_it_is(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """What a job's log tells: the launcher's events, and the JSON lines of its ranks.
 
-The log is what sbatch, `sagemaker.logs` or a terminal has kept, whole or cut anywhere; an event is
-found wherever it stands in a line. Nothing of it is trusted: lines are read in bounded parts, texts
-are cut, and what is no event is passed over and counted.
+The log is what sbatch, CloudWatch or a terminal has kept, whole or cut anywhere; an event is found
+wherever it stands in a line. Nothing of it is trusted: lines are read in bounded parts, texts are
+cut, and what is no event is passed over and counted.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from slipway.cluster import EVENT_MARK, LauncherEvent, parse_event
+from slipway.cluster import EVENT_MARK, JobNotBegunError, JobReading, LauncherEvent, parse_event
 from slipway.core import SlipwayError
 
 LONGEST_LINE = 256 * 1024
@@ -24,6 +24,7 @@ LONGEST_LINE = 256 * 1024
 LONGEST_TEXT = 2000
 LONGEST_DETAIL = 8000
 MOST_EVENTS = 100_000
+MOST_LINES = 1_000_000
 MOST_STACKS = 24
 LONGEST_STACKS = 6000
 
@@ -35,12 +36,14 @@ _STALL_FOLDER = re.compile(r"\d{3}-[a-z-]{1,20}")
 _STACK_FILE = re.compile(r"(0-odd-)?[\w.-]{1,100}\.txt")
 
 
-@dataclass(frozen=True)
-class RankLine:
-    """A JSON object that a rank printed, in the order of the log."""
+class RankLine(NamedTuple):
+    """What a JSON object that a rank printed tells of a step; None where it does not."""
 
     rank: int
-    values: Mapping[str, Any]
+    step: float | None
+    seconds: float | None  # a step
+    speed: float | None  # tokens/s
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,21 @@ class StackFile:
 
 @dataclass
 class JobLog:
-    """One file. `unread`: lines with the launcher's mark that hold no whole event."""
+    """One log. `unread`: lines with the launcher's mark that hold no whole event.
 
-    path: Path
+    `submitted` and `started` are the scheduler's, in seconds since 1970, 0 where it was not asked.
+    """
+
+    name: str
+    source: str  # for a person
+    path: Path | None = None  # where it is a file of this machine
+    submitted: float = 0.0
+    started: float = 0.0
+    cut: bool = False  # by whoever brought it here
     events: list[LauncherEvent] = field(default_factory=list)
     lines: list[RankLine] = field(default_factory=list)
     unread: int = 0
-    left_out: int = 0  # events beyond what is kept
+    left_out: int = 0  # events and lines beyond what is kept
 
     def stacks(self, event: LauncherEvent) -> tuple[StackFile, ...]:
         """The stacks that a stall's event names, where they lie beside the log.
@@ -68,6 +79,8 @@ class JobLog:
         The path stands in the log, so it is no more than a hint: only files of the names that the
         launcher gives, in a folder `stalls/NNN-KIND` below the log's own folder, are read.
         """
+        if self.path is None:
+            return ()
         named = Path(event_text(event, "stacks"))
         top = self.path.resolve().parent
         try:
@@ -93,18 +106,30 @@ def _stack(path: Path) -> StackFile:
 
 
 def read_job_log(path: Path) -> JobLog:
-    """The events of a log. Raises SlipwayError where it cannot be read or has none at all."""
-    log = JobLog(path)
-    try:
-        with path.open("rb") as stream:
-            for line in _lines(stream):
-                _take(log, line)
-    except OSError as error:
-        raise SlipwayError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    """The events of a file. Raises SlipwayError where it cannot be read,
+    JobNotBegunError where it has none at all."""
+    return take_reading(JobReading(path.stem, str(path), path))
+
+
+def take_reading(reading: JobReading) -> JobLog:
+    """The events of what a scheduler has told, or of a file; raises as `read_job_log`."""
+    log = JobLog(
+        reading.name, reading.source, reading.path,
+        reading.submitted, reading.started, reading.cut,
+    )  # fmt: skip
+    if reading.path is None:
+        _take_all(log, (line[:LONGEST_LINE] for line in reading.lines))
+    else:
+        try:
+            with reading.path.open("rb") as stream:
+                _take_all(log, _lines(stream))
+        except OSError as error:
+            where = str(reading.path)
+            raise SlipwayError(f"cannot be read: {error.strerror}", where=where) from error
     if not log.events:
-        raise SlipwayError(
+        raise JobNotBegunError(
             "this is no log of a job: no line of it has an event of the launcher (`launch: {...}`)",
-            where=str(path),
+            where=log.source,
             cure="Give what sbatch's --output names, or the output of `./inv sagemaker.logs JOB`.",
         )
     return log
@@ -118,6 +143,11 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
             line = stream.readline(LONGEST_LINE)
 
 
+def _take_all(log: JobLog, lines: Iterable[bytes]) -> None:
+    for line in lines:
+        _take(log, line)
+
+
 def _take(log: JobLog, line: bytes) -> None:
     if _MARK in line:
         event = parse_event(line.decode("utf-8", "replace"))
@@ -129,13 +159,16 @@ def _take(log: JobLog, line: bytes) -> None:
             log.left_out += 1
         return
     ranked = _RANK.search(line)
-    if ranked and len(log.lines) < MOST_EVENTS:
+    if ranked and len(log.lines) < MOST_LINES:
         try:
             values = json.loads(ranked[2])
         except (ValueError, RecursionError):
             return  # a rank may print what it likes
         if isinstance(values, dict):
-            log.lines.append(RankLine(int(ranked[1]), values))
+            told = (finite(values.get(name)) for name in ("step", "step_s", "tokens_per_s", "loss"))
+            log.lines.append(RankLine(int(ranked[1]), *told))
+    elif ranked:
+        log.left_out += 1
 
 
 def event_text(event: LauncherEvent, name: str) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from slipway.cluster import LauncherEvent
-from slipway.report.job_log import START_UP_FORMATS, event_number, finite
+from slipway.report.job.job_log import START_UP_FORMATS, event_number, finite
 
 #: The stages of a start, in order, as the launcher names them; with what each is for a person.
 STAGES = {
+    "queue": "from the submission to the job's start, as Slurm or SageMaker tell it",
     "container": "from the job's start to the launcher's first line: node checks, image, container",
     "launcher": "the launcher itself, before it meets others",
     "gate": "all nodes meet and compare",
@@ -26,6 +27,25 @@ STAGES = {
 }
 
 
+CLOCK_S = 2.0
+"""Clocks of a scheduler and of nodes differ by as much."""
+
+
+@dataclass(frozen=True)
+class JobTimes:
+    """By whoever runs the job: when it was submitted, and started; 0 where nobody tells."""
+
+    submitted: float = 0.0
+    started: float = 0.0
+
+    @property
+    def queue(self) -> float | None:
+        """Seconds in the queue; None where that is not known."""
+        if 0 < self.submitted <= self.started:
+            return self.started - self.submitted
+        return None
+
+
 @dataclass(frozen=True)
 class StageSeconds:
     """One stage over all nodes."""
@@ -36,16 +56,18 @@ class StageSeconds:
     middle: float
     slowest: float
     slowest_node: str
-    start: float  # where its bar begins: the sum of the slowest of the stages before
+    start: float  # where its bar begins: the sum of the slowest of the stages before, queue aside
 
 
-def node_stages(events: Sequence[LauncherEvent]) -> dict[str, float]:
+def node_stages(events: Sequence[LauncherEvent], times: JobTimes | None = None) -> dict[str, float]:
     """Seconds of each stage of one node's start; of an older launcher, from its events' times."""
     start = next((event for event in events if event.event == "start-up"), None)
     ranks = next((event.time for event in events if event.event == "ranks"), None)
     stages: dict[str, float] = {}
+    times = times or JobTimes()
     if start is not None and start.fields.get("format") in START_UP_FORMATS:
         began, job_start = event_number(start, "began"), event_number(start, "job_start")
+        job_start = job_start or times.started or None
         if began is not None and job_start is not None and 0 <= began - job_start < 86_400:
             stages["container"] = began - job_start
         told = start.fields.get("stages")
@@ -61,6 +83,8 @@ def node_stages(events: Sequence[LauncherEvent]) -> dict[str, float]:
     output = next((event.time for event in events if event.event == "first-output"), None)
     if ranks is not None and output is not None:
         stages["import"] = max(output - ranks, 0.0)
+    if times.queue is not None:
+        stages["queue"] = times.queue
     return {name: stages[name] for name in STAGES if name in stages}
 
 
@@ -88,8 +112,20 @@ def stage_table(nodes: Mapping[str, Mapping[str, float]]) -> tuple[StageSeconds,
         values = seconds.values()
         table.append(
             StageSeconds(
-                stage, meaning, min(values), median(values), seconds[slowest], slowest, start
+                stage, meaning, min(values), median(values), seconds[slowest],
+                "all wait" if stage == "queue" else slowest, start,
             )
-        )
-        start += seconds[slowest]
+        )  # fmt: skip
+        start += seconds[slowest] if stage != "queue" else 0.0
     return tuple(table)
+
+
+def start_seconds(stages: Sequence[StageSeconds]) -> float:
+    """Of the whole start, the queue aside: the slowest of each stage, one after another."""
+    return sum(stage.slowest for stage in stages if stage.stage != "queue")
+
+
+def queue_lead(queue: float | None, seconds: float) -> float:
+    """How much of a queue is drawn before `seconds` of something else: at most as much again,
+    for what comes after hours of waiting is to be seen, too."""
+    return min(queue or 0.0, seconds)
