@@ -6,6 +6,7 @@ needs no library, no port and no driver program.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -111,10 +112,21 @@ class Tab:
             mobile=False,
         )
 
-    def set_scheme(self, scheme: str) -> None:
-        """`light` or `dark`."""
+    def set_scheme(self, scheme: str, media: str = "screen") -> None:
+        """`light` or `dark`, on the screen or printed (`media` print)."""
         feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.call("Emulation.setEmulatedMedia", features=[feature])
+        self.call("Emulation.setEmulatedMedia", media=media, features=[feature])
+
+    def print_pdf(self) -> bytes:
+        """The page as it is printed, by its own size of paper."""
+        answer = self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=False)
+        return base64.b64decode(answer["data"])
+
+    def screenshot(self, width: int, height: int, scale: float = 1) -> bytes:
+        """A PNG of the page's first `width` by `height` CSS pixels."""
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
+        answer = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        return base64.b64decode(answer["data"])
 
     def press(self, key: str, text: str = "") -> None:
         """A key, down and up; `text` is what it writes."""

@@ -218,3 +218,14 @@ def job_lines() -> list[str]:
         launcher_event(95, 0, "failed", code=77, cause="Hang on host-1 rank 3", detail="Traceback"),
         launcher_event(95, 1, "failed", code=78, cause="Hang on host-1 rank 3", detail="Traceback"),
     ]
+
+
+def stepping_lines(ranks: int, steps: int) -> list[str]:
+    """Of a job whose every rank tells of each step; the last rank is slow in the last one."""
+    lines = [line for line in job_lines() if not line.startswith("[r0]")]
+    for step in range(1, steps + 1):
+        for rank in range(ranks):
+            slow = rank == ranks - 1 and step == steps
+            told = {"step": step, "step_s": 3.0 if slow else 1.0, "tokens_per_s": 1000.0 + step}
+            lines.append(f"[r{rank}] {json.dumps(told)}")
+    return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -20,7 +21,13 @@ from slipway.records.builds import ExportRecord, ImageRecord
 from slipway.report import ReportRequest, write_report
 from slipway.sqsh.sidecar import Sidecar, write_sidecar
 from tests.support.browser import Tab, open_browser
-from tests.support.report_samples import job_lines, launcher_event, layers, whole_record
+from tests.support.report_samples import (
+    job_lines,
+    launcher_event,
+    layers,
+    stepping_lines,
+    whole_record,
+)
 
 ROOT = Path(__file__).parents[3]
 AXE = "axe-core@4.14.1"
@@ -82,7 +89,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def folder(state: Project) -> Path:
     """The report of that, with two jobs."""
     job, odd = state.state / "job.out", state.state / "odd.out"
-    job.write_text("\n".join(job_lines()))
+    job.write_text("\n".join(stepping_lines(4, 12)))
     failed = launcher_event(96, 0, "failed", code=1, cause=HOSTILE, detail=HOSTILE)
     odd.write_text("\n".join([*job_lines(), failed, 'launch: {"t": 17']))
     with pytest.MonkeyPatch.context() as patch:
@@ -268,6 +275,101 @@ def test_axe_would_find_something(tab: Tab, axe: str, tmp_path: Path) -> None:
     tab.value(f"{axe}; 0")
     found = tab.value("axe.run().then((run) => run.violations.map((each) => each.id))")
     assert {"color-contrast", "image-alt", "label", "html-has-lang"} <= set(found)
+
+
+#: CSS pixels: A4 on its side, 297 mm, without the margins of 10 mm that the pages ask for.
+PAPER = 1046
+
+#: Elements that stick out of the paper or out of a part that cannot be scrolled there, and texts
+#: that have no place; the navigation and the fields for words are of no use on paper.
+CUT = """(() => {
+    const cut = [];
+    for (const each of document.querySelectorAll("main *:not(svg, svg *)")) {
+        const [box, style] = [each.getBoundingClientRect(), getComputedStyle(each)];
+        if (box.right > innerWidth + 1) cut.push("outside: " + each.outerHTML.slice(0, 90));
+        if (style.overflowX !== "visible" && each.scrollWidth > each.clientWidth + 1)
+            cut.push("cut: " + each.outerHTML.slice(0, 90));
+    }
+    const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const [text, range] = [texts.currentNode, document.createRange()];
+        if (!text.data.trim() || text.parentElement.closest(".find, .skip")) continue;
+        range.selectNodeContents(text);
+        if (![...range.getClientRects()].some((box) => box.width && box.height))
+            cut.push("no place: " + text.data.slice(0, 90));
+    }
+    return cut;
+})()"""
+
+#: Backgrounds darker, and texts lighter, than the middle.
+DARK = """(() => {
+    const light = (color) => {
+        const [r, g, b, a] = [...color.matchAll(/[\\d.]+/g)].map(Number);
+        return a === 0 ? null : (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255;
+    };
+    const dark = [];
+    for (const each of [document.documentElement, ...document.querySelectorAll("body, main *")]) {
+        if (each.closest("svg")) continue;
+        const style = getComputedStyle(each);
+        const [paper, ink] = [light(style.backgroundColor), light(style.color)];
+        if (paper !== null && paper < 0.5 || ink > 0.5) dark.push(each.outerHTML.slice(0, 90));
+    }
+    return dark;
+})()"""
+
+
+def test_on_paper_nothing_is_cut_or_dark_and_folded_parts_are_open(
+    tab: Tab, pages: list[Path], tmp_path: Path
+) -> None:
+    tab.set_width(PAPER)
+    tab.set_scheme("dark", "print")
+    try:
+        for path in pages:
+            tab.open(path)
+            assert tab.value("getComputedStyle(document.querySelector('nav')).display") == "none"
+            assert tab.value(CUT) == [], path
+            assert tab.value(DARK) == [], path
+        wrong = tmp_path / "wrong.html"
+        wrong.write_text(
+            "<main><div style='overflow: auto; width: 9em'><p style='width: 99em'>wide</p></div>"
+            "<details><summary>a</summary>folded</details><p style='background: #123'>b</p>"
+        )
+        tab.open(wrong)
+        kinds = {text.partition(":")[0] for text in tab.value(CUT)}
+        assert kinds == {"outside", "cut", "no place"}
+        assert len(tab.value(DARK)) == 1
+    finally:
+        tab.set_scheme("light")
+
+
+def test_links_hold_on_paper(tab: Tab, pages: list[Path]) -> None:
+    """Chromium writes the targets of a PDF's links as they are, beside its packed streams."""
+    tab.set_scheme("light", "print")
+    for path in pages:
+        tab.open(path)
+        links = "[...document.querySelectorAll('main a[href]')].map((link) => link.href)"
+        wanted = {link for link in tab.value(links) if "#" not in link}
+        data = tab.print_pdf()
+        assert data.startswith(b"%PDF-")
+        printed = {uri.decode() for uri in re.findall(rb"/URI \(([^)]*)\)", data)}
+        assert printed == wanted, path
+    tab.set_scheme("light")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (1280, "light"), (3840, "dark")])
+def test_a_picture_of_each_page_is_kept_small_for_a_person_to_look_at(
+    tab: Tab, pages: list[Path], shared_project: Project, width: int, scheme: str
+) -> None:
+    folder = shared_project.state / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    tab.set_width(width)
+    tab.set_scheme(scheme)
+    for path in pages:
+        tab.open(path)
+        picture = tab.screenshot(width, 1200, 1 if width < 2000 else 0.4)
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) < 300_000
+        (folder / f"{path.stem}-{scheme}-{width}.png").write_bytes(picture)
 
 
 def test_hostile_texts_are_read_and_not_run(tab: Tab, pages: list[Path], folder: Path) -> None:

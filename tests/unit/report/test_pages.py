@@ -33,6 +33,7 @@ from tests.support.report_samples import (
     run,
     run_step,
     small_image,
+    stepping_lines,
 )
 from tests.unit.docs.test_docs import exit_code
 
@@ -156,17 +157,6 @@ def test_a_hostile_text_can_be_read_on_the_page() -> None:
     shown = Document(texts["index.html"]).text
     assert "</style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\\x1b[2J" in shown
     assert "\\u202e" in shown
-
-
-def stepping_lines(ranks: int, steps: int) -> list[str]:
-    """Of a job whose every rank tells of each step; the last rank is slow in the last one."""
-    lines = [line for line in job_lines() if not line.startswith("[r0]")]
-    for step in range(1, steps + 1):
-        for rank in range(ranks):
-            slow = rank == ranks - 1 and step == steps
-            told = {"step": step, "step_s": 3.0 if slow else 1.0, "tokens_per_s": 1000.0 + step}
-            lines.append(f"[r{rank}] {json.dumps(told)}")
-    return lines
 
 
 def test_lines_and_bands_are_drawn_of_all_the_numbers_of_their_tables(tmp_path: Path) -> None:
