@@ -65,13 +65,14 @@ def doctor(c: Context, json: bool = False) -> None:
 
 @task_command(help={"check": "write nothing: print what differs and exit 2"})
 def generate(c: Context, check: bool = False) -> None:
-    """Write what is derived: Dockerfiles, the schema, and tables and reference pages of docs/."""
+    """Write what is derived: Dockerfiles, the schema, and tables, pages and a picture of docs/."""
     checkout = pipeline.Checkout.at(ROOT)
     files = derive.expected_files(checkout.project, checkout.matrix, checkout.locks)
     root = checkout.project.root
     files[root / "docs" / "tasks.md"] = task_page(ns)
     files[root / "docs" / "settings.md"] = settings_page((root / "invoke.yaml").read_text("utf-8"))
     files[root / "docs" / "versions.md"] = versions_page(files[root / "versions.schema.json"])
+    files[root / "docs" / "rooms.svg"] = report_pages.draw_rooms(root / "slipway")
     if not check:
         written, removed = derive.write_generated(checkout.project, files)
         say(f"{len(files)} files: {written} written, {removed} removed")

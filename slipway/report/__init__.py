@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.report.docs_site import REPORT_FOLDER, build_site, stage_pages
+    from slipway.report.docs_site import REPORT_FOLDER, build_site, draw_rooms, stage_pages
     from slipway.report.live_view import WatchRequest, watch_work
     from slipway.report.report import ReportRequest, write_report
 
@@ -20,6 +20,7 @@ __all__ = [
     "ReportRequest",
     "WatchRequest",
     "build_site",
+    "draw_rooms",
     "stage_pages",
     "watch_work",
     "write_report",
@@ -28,7 +29,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "docs_site": "REPORT_FOLDER build_site stage_pages",
+        "docs_site": "REPORT_FOLDER build_site draw_rooms stage_pages",
         "live_view": "WatchRequest watch_work",
         "report": "ReportRequest write_report",
     },
