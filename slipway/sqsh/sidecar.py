@@ -121,7 +121,7 @@ def read_any_sidecar(sqsh: Path) -> Sidecar | MadeFrom | None:
         return sidecar
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(sqsh, str(error)) from error
 
 
