@@ -295,7 +295,9 @@ CUT = """(() => {
         const [text, range] = [texts.currentNode, document.createRange()];
         if (!text.data.trim() || text.parentElement.closest(".find, .skip")) continue;
         range.selectNodeContents(text);
-        if (![...range.getClientRects()].some((box) => box.width && box.height))
+        const boxes = [...range.getClientRects()];
+        const folded = !text.parentElement.checkVisibility();
+        if (folded || !boxes.some((box) => box.width && box.height))
             cut.push("no place: " + text.data.slice(0, 90));
     }
     return cut;
@@ -332,7 +334,7 @@ def test_on_paper_nothing_is_cut_or_dark_and_folded_parts_are_open(
         wrong = tmp_path / "wrong.html"
         wrong.write_text(
             "<main><div style='overflow: auto; width: 9em'><p style='width: 99em'>wide</p></div>"
-            "<details><summary>a</summary>folded</details><p style='background: #123'>b</p>"
+            "<details><summary>a</summary><p>b</p></details><p style='background: #123'>b</p>"
         )
         tab.open(wrong)
         kinds = {text.partition(":")[0] for text in tab.value(CUT)}
