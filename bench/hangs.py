@@ -189,7 +189,7 @@ def watch(
     first: dict[str, Any] = {"t": time.time(), "event": "nothing", "text": ""}
     first = next(iter(reports), first)
     said = str(first.get("text") or first.get("cause"))
-    named = [int(rank) for rank in first.get("ranks", re.findall(r"on rank (\d+) \[host", said))]
+    named = [int(rank) for rank in first.get("ranks", re.findall(r"rank (\d+) \[host", said))]
     seconds = first["t"] - fault if fault else -1.0
     if pause:
         hung = [e for e in reports if e["event"] in ("hang", "failed")]

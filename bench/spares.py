@@ -3,12 +3,11 @@
     python -m bench.spares              # 20 kills; root; some 30 minutes
     python -m bench.spares --kills 3
     python -m bench.spares --kills 2 --how freeze    # every process of the node is frozen
-    python -m bench.spares --kills 2 --how cut       # its packets are dropped without a word
 
 On the real Slurm of the tests (a controller and three nodes in containers, tests/support) each job
 is one of `inv slurm.script --nodes 3 --spares 1`: two nodes train a small model over gloo, with a
 checkpoint on shared storage every ten steps, and one waits. The node is killed (all its processes
-at once) beyond step 25, or frozen, or cut off. The losses, step by step, are compared with those of
+at once) beyond step 25, or frozen. The losses, step by step, are compared with those of
 a job that nobody disturbs. Beside this, nothing is timed with a threshold: the machine may be busy.
 """
 
@@ -19,7 +18,6 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -29,7 +27,6 @@ from slipway.core import Project
 from slipway.engine import connect, start_daemon, stop_daemon
 from tests.support.clones import Clone
 from tests.support.slurm_cluster import (
-    ADDRESSES,
     NODES,
     THIRD,
     SlurmCluster,
@@ -125,34 +122,20 @@ def await_step(job: Submitted, place: Path, step: int, after: float = 0.0) -> No
     )
 
 
-def drop_packets(cluster: SlurmCluster, node: str, add_or_remove: str) -> None:
-    """To and from a node; all nodes share one network namespace, so that only addresses differ."""
-    member = cluster.members["c0"]
-    member.reload()
-    enter = ["nsenter", "--target", str(member.attrs["State"]["Pid"]), "--net"]
-    for one, other in (("--source", "--destination"), ("--destination", "--source")):
-        rule = [one, ADDRESSES[node], "!", other, ADDRESSES[node], "--jump", "DROP"]
-        subprocess.run([*enter, "iptables", add_or_remove, "OUTPUT", *rule], check=True)
-
-
 def take_away(cluster: SlurmCluster, node: str, how: str) -> None:
     """The node, in one of the ways that nodes are lost."""
     if how == "kill":
         cluster.members[node].kill()
-    elif how == "freeze":
-        cluster.members[node].pause()
     else:
-        drop_packets(cluster, node, "--append")
+        cluster.members[node].pause()
 
 
 def bring_back(cluster: SlurmCluster, node: str, how: str) -> None:
     """The node that was taken away in that way."""
     if how == "kill":
         cluster.members[node].start()
-    elif how == "freeze":
-        cluster.members[node].unpause()
     else:
-        drop_packets(cluster, node, "--delete")
+        cluster.members[node].unpause()
 
 
 def measure_loss(
@@ -206,7 +189,7 @@ def main() -> None:
     """Print a line for each kill."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kills", type=int, default=20)
-    options.add_argument("--how", choices=("kill", "freeze", "cut"), default="kill")
+    options.add_argument("--how", choices=("kill", "freeze"), default="kill")
     chosen = options.parse_args()
     state = os.environ.get("SLIPWAY_TEST_STATE")
     project = Project(ROOT, Path(state) if state else ROOT / ".slipway" / "test")

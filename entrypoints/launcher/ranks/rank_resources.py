@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher.ranks.rank_processes import PROC
 
-#: Unanswered sendings of one segment: with the kernel's doubling, some seconds.
+#: Unanswered sendings or probes of one segment: with the kernel's doubling, some seconds.
 RETRIES = 3
 ESTABLISHED, SYN_SENT = "01", "02"
 QUERY = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total"]
@@ -56,7 +56,12 @@ def _connections(pid: int) -> Iterator[tuple[str, str, int, str]]:
         for line in lines:
             cells = line.split()
             if len(cells) > 9:
-                yield cells[9], cells[3], int(cells[6], 16), _address(cells[2])
+                # What was sent in vain is counted as retransmissions (hexadecimal); what this
+                # machine itself would not let out (a filter, a lost route) as unanswered probes
+                # (net/ipv4/tcp_ipv4.c, get_tcp4_sock: icsk_probes_out). A peer that reads nothing
+                # answers probes.
+                retries = int(cells[6], 16) + int(cells[8])
+                yield cells[9], cells[3], retries, _address(cells[2])
 
 
 def _address(text: str) -> str:
