@@ -16,6 +16,7 @@ import pytest
 
 from slipway.core import Project
 from slipway.engine import Engine, connect, import_rootfs, start_daemon, stop_daemon
+from tests.support import properties as properties
 from tests.support.tiny import rootfs_tar
 
 CHECKOUT = Path(__file__).parents[2]

@@ -18,8 +18,7 @@ _NUMBERS = itertools.count()
 @given(stack=STACKS)
 @settings(
     max_examples=120,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
     print_blob=True,
 )
 def test_a_random_stack_links_to_what_overlayfs_shows(stack: Stack, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.append.grains import MOST_LAYERS, OWN_LAYER_BYTES, wheel_grains
@@ -27,7 +27,6 @@ sizes = st.lists(st.integers(0, 3 * OWN_LAYER_BYTES), max_size=130)
 
 
 @given(st.lists(sizes, max_size=3), st.integers(0, MOST_LAYERS - 4))
-@settings(deadline=None)
 def test_every_wheel_has_one_place_and_layers_stay_within_the_limit(
     addons: list[list[int]], others: int
 ) -> None:

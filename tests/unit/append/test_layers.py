@@ -40,7 +40,7 @@ def plan_of(contents: dict[str, tuple[bytes, int]], **more: tuple[str, ...]) -> 
 
 
 @given(files)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_layer_holds_its_files_sorted_and_by_root(contents: dict[str, tuple[bytes, int]]) -> None:
     data = b"".join(layer_tar(plan_of(contents)))
     assert data == b"".join(layer_tar(plan_of(dict(reversed(contents.items())))))
@@ -52,7 +52,7 @@ def test_a_layer_holds_its_files_sorted_and_by_root(contents: dict[str, tuple[by
 
 
 @given(st.lists(st.binary(max_size=5000)), st.integers(0, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_compressed_form_is_one_gzip_of_the_pieces(pieces: list[bytes], large: int) -> None:
     pieces = [*pieces, *(os.urandom(1) * 700_000 for _ in range(large))]
     whole, hashed = b"".join(pieces), hashlib.sha256()

@@ -173,7 +173,7 @@ def shared() -> Iterator[Shell]:
         yield Shell(Path(folder))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(words=WORDS)
 def test_every_argument_reaches_the_launcher_under_pyxis(shared: Shell, words: list[str]) -> None:
     done = shared.run(text(shared, "train.py", *words))
@@ -181,7 +181,7 @@ def test_every_argument_reaches_the_launcher_under_pyxis(shared: Shell, words: l
     assert after_dashes(done.step) == ["train.py", *words]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(words=WORDS)
 def test_every_argument_reaches_the_launcher_under_enroot(shared: Shell, words: list[str]) -> None:
     done = shared.run(text(shared, "train.py", *words, runtime="enroot"))
@@ -190,7 +190,7 @@ def test_every_argument_reaches_the_launcher_under_enroot(shared: Shell, words: 
     assert after_dashes(start) == ["train.py", *words]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     words=st.lists(st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["Cs"])))
 )

@@ -177,7 +177,7 @@ FIELDS = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.fixed_dictionaries({}, optional=FIELDS))
 def test_whatever_is_given_the_request_is_valid_or_a_sentence(changes: dict[str, Any]) -> None:
     folder = Path(__file__).parents[3] / "examples/causal_lm"
@@ -188,7 +188,6 @@ def test_whatever_is_given_the_request_is_valid_or_a_sentence(changes: dict[str,
     assert check_request("sagemaker", "CreateTrainingJob", made.parameters) == []
 
 
-@settings(deadline=None)  # the first example loads botocore's model
 @given(st.text(min_size=1, max_size=200))
 def test_a_name_of_a_job_is_made_of_whatever_an_image_is_called(name: str) -> None:
     made = {"TrainingJobName": default_job_name(name, NOW)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core import (
@@ -21,7 +21,6 @@ SECRET = "MARKED/secret+42=="
 SECRETS = st.text("ABCabc123+/=_-.", min_size=8, max_size=40)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text on a busy machine
 @given(secret=SECRETS, before=st.text(max_size=20), after=st.text(max_size=20))
 def test_a_value_that_the_environment_calls_secret_is_hidden_anywhere(
     secret: str, before: str, after: str

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import LaunchError
@@ -102,7 +102,6 @@ def test_nothing_in_a_metadata_file_is_run(tmp_path: Path) -> None:
     assert (tmp_path / "was-run").exists()
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 400), st.binary(max_size=3))
 def test_any_bytes_may_stand_in_a_metadata_file(data: bytes, at: int, change: bytes) -> None:
     with tarfile.open(RECORDED) as tar:
@@ -172,7 +171,6 @@ FAR = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(FAR, min_size=1, max_size=6), st.randoms())
 def test_no_stated_step_is_passed_over_and_the_order_of_the_listing_does_not_count(
     far: list[RemoteCheckpoint], random: Any

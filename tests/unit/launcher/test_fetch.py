@@ -32,9 +32,7 @@ from slipway.registry.distribution.auth import parse_challenge
 from slipway.sqsh import read_sidecar
 from tests.support.launcher.sqsh_files import CountingOrigin, ServedFile, sidecar_text, write_sqsh
 
-QUICK = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PIECES = st.lists(st.sampled_from([bytes([n]) * (n * 1000 + 7) for n in range(9)]), min_size=1)
 LAUNCHER = Path(__file__).parents[3] / "entrypoints" / "launcher"
 

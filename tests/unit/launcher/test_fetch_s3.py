@@ -31,7 +31,7 @@ KEYS = st.text(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     key=KEYS,
     token=st.sampled_from(["", "a-token"]),

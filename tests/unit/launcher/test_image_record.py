@@ -51,7 +51,7 @@ WORDS = st.sampled_from([*SYSTEM_PATH.split(":"), "/a b", "/*", "/opt/venv/bin",
 LISTS = st.lists(WORDS, min_size=1, max_size=6).map(":".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LISTS, LISTS, st.sampled_from(["sh", "bash"]))
 def test_login_shells_and_the_launcher_decide_alike(given: str, own: str, shell: str) -> None:
     env = {"PATH": "/usr/bin:/bin", "GIVEN": given, "OWN": own}

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import FETCH_SHORT, LaunchError
@@ -26,7 +26,6 @@ PARTS = st.one_of(
 KEYS = st.lists(PARTS, min_size=1, max_size=6).map("/".join)
 
 
-@settings(deadline=None)  # it makes real files, on a disk that others use, too
 @given(st.lists(KEYS, max_size=6))
 def test_whatever_the_keys_are_every_file_is_below_the_target_and_its_own(keys: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:

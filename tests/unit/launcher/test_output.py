@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.ranks.output import PART_BYTES, Follower, rank_logs
@@ -29,7 +29,6 @@ def follow(path: Path, chunks: list[bytes]) -> bytes:
 PIECES = st.binary(max_size=6) | st.text("ab\r\n", max_size=8).map(str.encode)
 
 
-@settings(deadline=None)
 @given(chunks=st.lists(PIECES, max_size=8), part=st.integers(1, 9))
 def test_no_byte_is_lost_or_invented_however_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes], part: int

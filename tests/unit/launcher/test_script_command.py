@@ -112,7 +112,7 @@ WORDS = st.lists(
 
 @pytest.mark.parametrize("python", interpreters())
 @pytest.mark.parametrize("runner", TABLES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(lists=st.lists(WORDS, min_size=60, max_size=120), module=st.booleans())
 def test_everything_after_the_script_reaches_it_through_the_runners_parsers(
     runner: str, python: str, lists: list[list[str]], module: bool

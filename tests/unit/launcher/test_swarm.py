@@ -38,7 +38,7 @@ PATIENCE = 60.0
 # --- the schedule: simulated nodes, in any order of events ---
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data(), nodes=st.integers(1, 9), pieces=st.integers(0, 30))
 def test_every_node_gets_everything_whatever_fails(
     data: st.DataObject, nodes: int, pieces: int

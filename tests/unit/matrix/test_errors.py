@@ -420,7 +420,7 @@ def mangled(draw: st.DrawFn) -> str:
     return "\n".join(lines)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(mangled())
 def test_a_mangled_file_is_a_matrix_or_a_list_of_errors_with_lines(text: str) -> None:
     with TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core import UsageError
@@ -289,7 +289,6 @@ def says(draw: st.DrawFn) -> ParsedTag:
     return ParsedTag(grammar, **parts)
 
 
-@settings(deadline=None)
 @given(says())
 def test_whatever_a_grammar_can_say_survives_being_written_and_read(tag: ParsedTag) -> None:
     assert parse_tag(tag.grammar, format_tag(tag)) == tag

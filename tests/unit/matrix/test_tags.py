@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core import UsageError
@@ -80,7 +80,6 @@ TAGS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(TAGS.filter(lambda tag: len(str(tag)) <= 128))
 def test_a_tag_survives_being_written_and_read(tag: ImageTag) -> None:
     assert parse_image_tag(str(tag)) == tag

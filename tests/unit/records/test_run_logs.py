@@ -78,9 +78,8 @@ def test_a_log_of_another_format_is_refused_by_name(project: Project) -> None:
 
 
 @settings(
-    deadline=None,
     max_examples=50,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.text(max_size=40) | st.just('{"t": 1, "what": "done", "task": 3, "bytes": []}')))
 def test_odd_lines_are_passed_over(tmp_path: Path, lines: list[str]) -> None:

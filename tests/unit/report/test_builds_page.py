@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.report.builds_page import (
@@ -45,7 +45,7 @@ interval = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(st.lists(interval, max_size=25))
 def test_no_second_is_waited_for_twice(
     intervals: list[tuple[str, str, float, float]],

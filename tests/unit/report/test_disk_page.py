@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.report.disk_page import MOST_TILES, disk_page, draw_treemap, own_sizes
@@ -12,7 +12,7 @@ from slipway.report.treemap import treemap
 from tests.support.report_samples import disk_facts
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 10**12), max_size=40))
 def test_tiles_have_the_areas_of_their_sizes_and_do_not_overlap(sizes: list[int]) -> None:
     tiles = treemap(sizes, 1000, 420)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.records import BaseLock, ImageRecord
@@ -102,7 +102,7 @@ def test_checks_come_slowest_first_and_say_when_they_are_of_another_run() -> Non
     assert "on an earlier build" in page_of(record=older).checks_note
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**4)), max_size=20),
     st.integers(1, 2 * 10**6),

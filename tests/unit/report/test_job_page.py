@@ -179,9 +179,8 @@ FIELDS = [
 
 
 @settings(
-    deadline=None,
     max_examples=50,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     st.lists(

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.core import SlipwayError
@@ -135,7 +135,7 @@ def calm_pages(folder: Path) -> dict[str, str]:
     return _CALM
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12)
 @given(st.text(max_size=60) | st.sampled_from([HOSTILE, "{{ 7 * 7 }}", "]]>", "<!--", "\r\n\x00"]))
 def test_whatever_a_text_holds_it_is_text(
     tmp_path_factory: pytest.TempPathFactory, text: str

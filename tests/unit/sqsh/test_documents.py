@@ -94,7 +94,7 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize("kind", PARSERS)
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_json_in_any_place_is_read_or_refused(kind: str, data: st.DataObject) -> None:
     document, parse = PARSERS[kind]
     at = data.draw(st.sampled_from([(), *places(document)]))
@@ -106,7 +106,7 @@ def test_any_json_in_any_place_is_read_or_refused(kind: str, data: st.DataObject
 
 @pytest.mark.parametrize("kind", PARSERS)
 @given(raw=st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_bytes_are_refused(kind: str, raw: bytes) -> None:
     with pytest.raises(ImageMetadataError, match="somewhere"):
         PARSERS[kind][1](raw, "somewhere")

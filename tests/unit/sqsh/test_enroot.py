@@ -30,7 +30,7 @@ def bash(script: str, *arguments: str) -> list[str]:
     return done.stdout.decode().split("\0")[:-1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(words, min_size=1))
 def test_bash_reads_every_quoted_word_back_as_it_was(given_words: list[str]) -> None:
     script = "printf '%s\\0' " + " ".join(quote_value(word) for word in given_words)

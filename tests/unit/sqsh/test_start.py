@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.core import SlipwayError
@@ -30,7 +30,7 @@ READS = st.dictionaries(
     st.binary(min_size=1, max_size=12), st.lists(SPANS, min_size=1, max_size=4), max_size=4
 )
 #: Of 25 examples each; a busy machine is no failure.
-FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=25)
 
 
 @FEW

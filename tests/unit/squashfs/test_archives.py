@@ -262,9 +262,7 @@ def expected(data: bytes) -> dict[bytes, bytes | None] | None:
 
 
 @given(data=archives())
-@settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_archives_are_read_as_pythons_tarfile_reads_them(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
@@ -279,7 +277,7 @@ def test_archives_are_read_as_pythons_tarfile_reads_them(
 
 
 @given(data=st.binary(max_size=3000), header=st.binary(min_size=512, max_size=512))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_garbage_is_refused_or_read_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, header: bytes
 ) -> None:

@@ -51,7 +51,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> LayerCache:
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 @given(start=STARTS)

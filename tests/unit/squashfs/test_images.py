@@ -92,9 +92,7 @@ def test_an_image_is_whole_and_says_what_it_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "zstd"])
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(
         st.tuples(

@@ -45,7 +45,7 @@ def read(database: BoltDatabase, content: Bucket, *names: bytes) -> None:
 
 
 @given(content=BUCKETS, inline=st.booleans(), leaf=st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_bolt_database_is_read_whatever_its_shape(
     tmp_path_factory: pytest.TempPathFactory, content: Bucket, inline: bool, leaf: int
 ) -> None:

@@ -1,0 +1,3 @@
+"""What holds for all unit tests."""
+
+from tests.support import properties as properties
