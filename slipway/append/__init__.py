@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slipway.append.build_steps import NeedsEngineError
     from slipway.append.delivery import DeliveryResult, deliver_appended
     from slipway.append.installation import installed_versions
-    from slipway.append.layer_blobs import LayerBlob
+    from slipway.append.layer_blobs import LayerBlob, LayerStore
     from slipway.append.layout_folder import write_layout
     from slipway.append.stored_blobs import AppendedBlobs
 
@@ -28,6 +28,7 @@ __all__ = [
     "AppendedImage",
     "DeliveryResult",
     "LayerBlob",
+    "LayerStore",
     "NeedsEngineError",
     "append_image",
     "deliver_appended",
@@ -44,7 +45,7 @@ __getattr__ = lazy_face(
         "appended_image": "AppendedImage",
         "build_steps": "NeedsEngineError",
         "delivery": "DeliveryResult deliver_appended",
-        "layer_blobs": "LayerBlob",
+        "layer_blobs": "LayerBlob LayerStore",
         "installation": "installed_versions",
         "layout_folder": "write_layout",
         "stored_blobs": "AppendedBlobs",

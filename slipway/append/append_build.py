@@ -13,7 +13,6 @@ from slipway.append.appended_image import (
     AppendedImage,
     ImageConfiguration,
     copied_files,
-    image_manifest,
     layer_plan,
 )
 from slipway.append.base_contents import BaseContents, read_base_contents
@@ -123,9 +122,7 @@ class _Build:
                 configuration.add_layer(layer, step.words)
                 layers.append(layer)
         configuration.label(self.request.labels)
-        document = configuration.document()
-        manifest = image_manifest(self.base, document, layers)
-        return AppendedImage(self.base, tuple(layers), document, manifest)
+        return AppendedImage(self.base, tuple(layers), configuration.document())
 
     def _install(self, installations: Sequence[_Installation]) -> None:
         if not installations:

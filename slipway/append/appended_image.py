@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -45,7 +46,14 @@ class AppendedImage:
     base: LayeredImage
     layers: tuple[LayerBlob, ...]
     config: bytes
-    manifest: Manifest
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The Docker schema 2 manifest: SageMaker takes no other.
+
+        Raises ManifestError where the base's layers are not gzip.
+        """
+        return _image_manifest(self.base, self.config, self.layers)
 
     @property
     def config_digest(self) -> str:
@@ -126,8 +134,7 @@ class ImageConfiguration:
         return json.dumps(self._document, sort_keys=True, separators=(",", ":")).encode()
 
 
-def image_manifest(base: LayeredImage, config: bytes, layers: Sequence[LayerBlob]) -> Manifest:
-    """The Docker schema 2 manifest: SageMaker takes no other. Raises ManifestError."""
+def _image_manifest(base: LayeredImage, config: bytes, layers: Sequence[LayerBlob]) -> Manifest:
     new = [{"mediaType": _LAYER, "digest": layer.digest, "size": layer.size} for layer in layers]
     raw = json.dumps(
         {
@@ -174,7 +181,7 @@ def layer_plan(
     kinds = contents.kinds if contents else {}
     for folder in sorted(above):
         if kinds.get(folder, FOLDER) != FOLDER:
-            raise SlipwayError(
+            raise NeedsEngineError(
                 f"/{folder} is not a folder in the base, and {title} has files below it",
                 cure="Build this image with an engine (without --no-engine).",
             )

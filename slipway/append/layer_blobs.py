@@ -63,13 +63,19 @@ class LayerStore:
     def layer(self, plan: LayerPlan) -> LayerBlob:
         """The layer of a plan: from the store where it is whole there, else made."""
         note = self.folder / "keys" / f"{FORMAT}-{plan.key}.json"
-        return self._find(plan, note) or self._make(plan, note)
+        return self._find(plan.title, note) or self._make(plan, note)
 
-    def _find(self, plan: LayerPlan, note: Path) -> LayerBlob | None:
+    def blobs(self) -> Iterator[LayerBlob]:
+        """All layers in the store that are whole. Their titles are not kept there."""
+        for note in sorted((self.folder / "keys").glob("*.json")):
+            if blob := self._find("", note):
+                yield blob
+
+    def _find(self, title: str, note: Path) -> LayerBlob | None:
         try:
             noted = json.loads(note.read_text())
             blob = LayerBlob(
-                plan.title, noted["digest"], noted["diff_id"], noted["size"], self._path(noted)
+                title, noted["digest"], noted["diff_id"], noted["size"], self._path(noted)
             )
             return blob if blob.path.stat().st_size == blob.size else None
         except (OSError, ValueError, KeyError, TypeError):
@@ -80,7 +86,7 @@ class LayerStore:
 
     def _make(self, plan: LayerPlan, note: Path) -> LayerBlob:
         with wait_for_lock(self.folder / "lock"):  # one at a time: each works on all cores
-            if blob := self._find(plan, note):  # another process made it meanwhile
+            if blob := self._find(plan.title, note):  # another process made it meanwhile
                 return blob
             if self.shared is None:
                 return self._write(plan, note)
@@ -123,7 +129,7 @@ class LayerStore:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         write_atomic(note, json.dumps(noted))
-        return self._find(plan, note)
+        return self._find(plan.title, note)
 
     def _publish(self, claim: PartClaim, note: Path, blob: LayerBlob) -> None:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=self.folder) as name:

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
         remove_stale_containers,
         run_once,
     )
+    from slipway.engine.content_store import (
+        ContentImage,
+        containerd_roots,
+        content_folder,
+        find_content_image,
+    )
     from slipway.engine.docker_settings import (
         DockerEndpoint,
         docker_endpoint,
@@ -38,8 +44,9 @@ if TYPE_CHECKING:
     from slipway.engine.embedded.daemon import daemon_status, start_daemon, stop_daemon
     from slipway.engine.endpoint import DEFAULT_URL, ping
     from slipway.engine.errors import EngineError, EngineUnavailableError, TransferError
+    from slipway.engine.image_loading import ImageArchive, load_on_base
     from slipway.engine.images import find_image_id, image_history, inspect_image
-    from slipway.engine.layer_tars import LayerTar, find_layer_tars
+    from slipway.engine.layer_tars import LayerTar, LayerTars, find_layer_tars
     from slipway.engine.sdk_boundary import engine_died, sdk_answer, sdk_errors
     from slipway.engine.transfer import import_rootfs, pull_image, push_image_layers
 
@@ -52,27 +59,34 @@ __all__ = [
     "BuildAttempt",
     "BuildRequest",
     "ContainerOptions",
+    "ContentImage",
     "ContextFile",
     "DockerEndpoint",
     "Engine",
     "EngineError",
     "EngineKind",
     "EngineUnavailableError",
+    "ImageArchive",
     "LayerTar",
+    "LayerTars",
     "TransferError",
     "build_image",
     "connect",
+    "containerd_roots",
+    "content_folder",
     "daemon_status",
     "docker_endpoint",
     "docker_folder",
     "engine_died",
     "engine_info",
     "engine_kind",
+    "find_content_image",
     "find_image_id",
     "find_layer_tars",
     "image_history",
     "import_rootfs",
     "inspect_image",
+    "load_on_base",
     "ping",
     "pull_image",
     "push_image_layers",
@@ -99,12 +113,14 @@ __getattr__ = lazy_face(
         "client": "Engine EngineKind connect engine_info engine_kind",
         "containers": "BARE OWNER_LABEL ContainerOptions remove_container remove_stale_containers "
         "run_once",
+        "content_store": "ContentImage containerd_roots content_folder find_content_image",
         "docker_settings": "DockerEndpoint docker_endpoint docker_folder read_docker_json",
         "embedded.daemon": "daemon_status start_daemon stop_daemon",
         "endpoint": "DEFAULT_URL ping",
         "errors": "EngineError EngineUnavailableError TransferError",
+        "image_loading": "ImageArchive load_on_base",
         "images": "find_image_id image_history inspect_image",
-        "layer_tars": "LayerTar find_layer_tars",
+        "layer_tars": "LayerTar LayerTars find_layer_tars",
         "sdk_boundary": "engine_died sdk_answer sdk_errors",
         "transfer": "import_rootfs pull_image push_image_layers",
     },

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
@@ -24,6 +25,7 @@ from slipway.engine.errors import EngineError
 _PIECE = 1 << 20
 _FILE, _SEGMENT = 1, 2
 _MOST_CONFIG = 8 << 20
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,21 @@ class LayerTar:
     records: Path
     files: Path
 
+    @property
+    def size(self) -> int:
+        """Bytes of the tar. Raises EngineError where its records cannot be read."""
+        try:
+            return sum(
+                len(base64.b64decode(record["payload"]))
+                if record["type"] == _SEGMENT
+                else int(record.get("size") or 0)
+                for record in self._records()
+            )
+        except _UNREADABLE as error:
+            raise EngineError(
+                f"the engine's layer {self.diff_id} cannot be read: {error}"
+            ) from error
+
     def pieces(self) -> Iterator[bytes]:
         """The tar. Raises EngineError where it is not the one that its digest is of."""
         hasher = hashlib.sha256()
@@ -41,7 +58,7 @@ class LayerTar:
             for piece in self._pieces():
                 hasher.update(piece)
                 yield piece
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
+        except _UNREADABLE as error:
             raise EngineError(
                 f"the engine's layer {self.diff_id} cannot be read: {error}"
             ) from error
@@ -50,23 +67,26 @@ class LayerTar:
 
     def _pieces(self) -> Iterator[bytes]:
         held = bytearray()
-        with gzip.open(self.records, "rb") as lines:
-            for line in lines:
-                record = json.loads(line)
-                if record["type"] == _SEGMENT:
-                    held += base64.b64decode(record["payload"])
-                elif record["type"] == _FILE and record.get("size"):
-                    with (self.files / _relative(record)).open("rb") as stream:
-                        while piece := stream.read(_PIECE):
-                            if held:
-                                yield bytes(held)
-                                held.clear()
-                            yield piece
-                if len(held) >= _PIECE:
-                    yield bytes(held)
-                    held.clear()
+        for record in self._records():
+            if record["type"] == _SEGMENT:
+                held += base64.b64decode(record["payload"])
+            elif record["type"] == _FILE and record.get("size"):
+                with (self.files / _relative(record)).open("rb") as stream:
+                    while piece := stream.read(_PIECE):
+                        if held:
+                            yield bytes(held)
+                            held.clear()
+                        yield piece
+            if len(held) >= _PIECE:
+                yield bytes(held)
+                held.clear()
         if held:
             yield bytes(held)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        with gzip.open(self.records, "rb") as lines:
+            for line in lines:
+                yield json.loads(line)
 
 
 def _relative(record: dict[str, str]) -> str:

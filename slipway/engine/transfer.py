@@ -120,7 +120,7 @@ def import_rootfs(
         return str(inspect_image(engine, reference)["Id"])
 
 
-def load_image_tar(engine: Engine, tar_stream: IO[bytes]) -> tuple[str, ...]:
+def load_image_tar(engine: Engine, tar_stream: IO[bytes] | Iterator[bytes]) -> tuple[str, ...]:
     """Load a `docker save` tar; returns the references or ids that it held. Raises EngineError."""
     loaded: list[str] = []
 

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     )
     from slipway.inventory.differences import ImageDifference, compare_inventories
     from slipway.inventory.image_inventory import read_inventory, run_settings
-    from slipway.inventory.layered_image import BlobReader, LayeredImage, open_layered_image
+    from slipway.inventory.layered_image import (
+        BlobReader,
+        LayeredImage,
+        open_layered_image,
+        stored_layered_image,
+    )
     from slipway.inventory.metadata_files import (
         FOLDER,
         LINK,
@@ -54,6 +59,7 @@ __all__ = [
     "read_inventory",
     "read_metadata_files",
     "run_settings",
+    "stored_layered_image",
     "write_bill",
 ]
 
@@ -64,7 +70,7 @@ __getattr__ = lazy_face(
         "bill_of_materials": "BilledImage SPDX_TYPE read_bill write_bill",
         "differences": "ImageDifference compare_inventories",
         "image_inventory": "read_inventory run_settings",
-        "layered_image": "BlobReader LayeredImage open_layered_image",
+        "layered_image": "BlobReader LayeredImage open_layered_image stored_layered_image",
         "metadata_files": "FOLDER LayerNotes LINK read_metadata_files",
         "python_distributions": "PythonDistribution check_environment distributions_in",
     },

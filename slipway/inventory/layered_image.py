@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from slipway.core import CredentialsFor, UsageError
+from slipway.core import CredentialsFor, UsageError, write_atomic
 from slipway.registry import (
     Manifest,
     ManifestError,
@@ -112,12 +113,23 @@ class _LayoutBlobs:
         return bytes(raw)
 
 
+def stored_layered_image(
+    where: str, manifest: Manifest, config: bytes, blobs: BlobReader
+) -> LayeredImage:
+    """An image of a store of blobs that is no registry. Raises ManifestError."""
+    check_manifest(manifest, where)
+    return LayeredImage(
+        where, manifest, _checked(parse_config(config, manifest, where), where), blobs
+    )
+
+
 @contextlib.contextmanager
 def open_layered_image(
-    uri: str, credentials: CredentialsFor, architecture: str = "amd64"
+    uri: str, credentials: CredentialsFor, architecture: str = "amd64", kept: Path | None = None
 ) -> Iterator[LayeredImage]:
     """The image at `HOST/REPOSITORY:TAG`, `HOST/REPOSITORY@DIGEST` or `oci:FOLDER`, for the block.
 
+    Documents of an image that is named by its digest are kept below `kept`, and asked for once.
     Raises UsageError for another kind of reference, RegistryError.
     """
     if uri.startswith(_LAYOUT):
@@ -129,18 +141,40 @@ def open_layered_image(
             f"{uri!r} is not an image that can be read",
             cure="Name it as registry://HOST/REPOSITORY:TAG, with @sha256:DIGEST, or oci:FOLDER.",
         )
+    note = kept / f"{match['digest'][7:]}-{architecture}.json" if kept and match["digest"] else None
     with RegistryClient(match["host"], credentials) as client:
         repository = Repository(client, match["repository"])
-        manifest = client.image(
-            repository.path, match["digest"] or match["tag"], architecture=architecture
-        )
+        known = _kept_documents(note) if note else None
+        if known is None:
+            manifest = client.image(
+                repository.path, match["digest"] or match["tag"], architecture=architecture
+            )
+            config = client.config(repository.path, manifest)
+            if note:
+                document = {"type": manifest.media_type, "config": config}
+                write_atomic(note, json.dumps({**document, "manifest": manifest.raw.decode()}))
+        else:
+            manifest, config = known
         yield LayeredImage(
             where=repository.name(manifest.digest),
             manifest=manifest,
-            config=_checked(client.config(repository.path, manifest), repository.name()),
+            config=_checked(config, repository.name()),
             blobs=_RegistryBlobs(repository),
             repository=repository,
         )
+
+
+def _kept_documents(note: Path) -> tuple[Manifest, dict[str, Any]] | None:
+    """Manifest and configuration as they were read before; None where they are not whole here."""
+    try:
+        document = json.loads(note.read_text())
+        raw = document["manifest"].encode()
+        manifest = Manifest(document["type"], digest_of(raw), raw)
+        check_manifest(manifest, str(note))
+        config = parse_config(json.dumps(document["config"]).encode(), manifest, str(note))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ManifestError):
+        return None
+    return manifest, config
 
 
 def _short(command: str) -> str:

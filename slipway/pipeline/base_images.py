@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from types import TracebackType
 
-from slipway import engine, local_base, registry
+from slipway import engine, local_base, registry, wheels
 from slipway.core import Event, SlipwayError
 from slipway.matrix import LOCAL_REGISTRY, Base, image_uri
 from slipway.pipeline.build_requests import foreign_architecture
@@ -38,6 +38,7 @@ class BaseImages:
         self._lock = threading.Lock()
         self._references: dict[str, str] = {}
         self._failures: dict[str, SlipwayError] = {}
+        self._packages: dict[str, Mapping[str, str] | None] = {}
 
     def ensure(self, base: Base) -> str:
         """Have the base in the engine; gives its reference there."""
@@ -53,6 +54,23 @@ class BaseImages:
                     self._failures[base.name] = error
                     raise
             return self._references[base.name]
+
+    def packages(self, base: Base) -> Mapping[str, str] | None:
+        """The Python distributions of a base that the engine has: from the lock, else from itself.
+
+        For a base of our own the lock has what we put into it, and not all that is there.
+        """
+        lock = self._context.locks.bases.get(base.name)
+        if base.registry and lock and lock.packages is not None:
+            return lock.packages
+        with self._lock:
+            lock_of_base = self._locks[f"packages of {base.name}"]
+        with lock_of_base:
+            if base.name not in self._packages:
+                self._packages[base.name] = wheels.read_packages(
+                    self._context.engine, self.ensure(base), base.family.python
+                )
+            return self._packages[base.name]
 
     def _bring(self, base: Base) -> str:
         context = self._context

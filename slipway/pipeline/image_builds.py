@@ -10,6 +10,7 @@ from slipway import engine
 from slipway.core import Event, SlipwayError, UsageError, human_bytes
 from slipway.derive import BuildInputs, is_locked
 from slipway.matrix import Image
+from slipway.pipeline import appended
 from slipway.pipeline.base_images import BaseImages, base_reference
 from slipway.pipeline.build_requests import build_request
 from slipway.pipeline.context import PipelineContext
@@ -109,7 +110,7 @@ def _build(
     task = f"build {image.name}"
     context.on_event(Event("start", task))
     request = build_request(context, image, inputs, base)
-    image_id = engine.build_image(
+    image_id = _append(context, image, bases, request) or engine.build_image(
         context.engine,
         request,
         engine.BuildAttempt(
@@ -124,3 +125,24 @@ def _build(
     seconds = time.monotonic() - started
     context.on_event(Event("done", task, text=human_bytes(size)))
     return BuildRecord(inputs.build_id, inputs.as_json(), request.tags[0], image_id, size, seconds)
+
+
+def _append(
+    context: PipelineContext, image: Image, bases: BaseImages, request: engine.BuildRequest
+) -> str | None:
+    """The image as every machine makes it; None where that cannot be, with the reason said."""
+    installs = any(addon.requirements and addon.action != "keep" for addon in image.addons)
+    base = image.base
+    try:
+        below = appended.EngineBase(
+            base,
+            bases.ensure(base),
+            base_reference(context, base),
+            bases.packages(base) if installs else None,
+        )
+        return appended.load_appended(context, image, below, request)
+    except SlipwayError as error:
+        if not context.cancel.is_set():
+            text = f"built from its Dockerfile, with a digest of this engine's own: {error.what}"
+            context.on_event(Event("notice", f"build {image.name}", text=text))
+        return None

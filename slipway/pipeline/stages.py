@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from slipway import engine, registry, sqsh, squashfs, verify
 from slipway.core import CredentialsFor, OnEvent, SlipwayError, human_bytes
 from slipway.matrix import image_tag, repository_name
+from slipway.pipeline import appended
 from slipway.pipeline.base_images import BaseBlobs, BaseImages
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
@@ -152,7 +153,9 @@ def push_stage(
             credentials=context.credentials,
             on_event=context.on_event,
             movable=False,  # a build's tag never moves, not in the local registry either
-            packer=registry.ImagePacker(context.project.packed, base.find),
+            packer=registry.ImagePacker(
+                context.project.packed, base.find, appended.own_layers(context.project)
+            ),
         )
     new = PushRecord(
         built.image_id,

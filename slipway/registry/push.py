@@ -21,7 +21,7 @@ from slipway.registry.errors import (
     immutable_tag_error,
 )
 from slipway.registry.manifests import SCHEMA2, Manifest, to_schema2
-from slipway.registry.packed_image import ImagePacker
+from slipway.registry.packed_image import ImagePacker, PackedImage
 from slipway.registry.target import Target
 
 
@@ -105,22 +105,30 @@ class _Way:
             return self._result(tag, present, already=True)
         if self.image.schema2:
             self._may_take(tag, present, movable)
-            return self._direct(tag, on_event)
-        final = self._staged(on_event)
+        packed = self._pack(tag, on_event)
+        if packed is None and self.image.schema2:
+            return self._direct(tag, on_event, None)
+        final = packed.manifest if packed else self._staged(on_event)
         if present is not None and present.digest == final.digest:
             return self._result(tag, final, already=True)
         self._may_take(tag, present, movable)
+        if packed:
+            return self._direct(tag, on_event, packed)
         self._check(tag, final)  # before the tag names it
         self.registry.put_manifest(self.repository, tag, final)
         return self._result(tag, final)
 
-    def _direct(self, tag: str, on_event: OnEvent) -> PushResult:
+    def _direct(self, tag: str, on_event: OnEvent, packed: PackedImage | None) -> PushResult:
+        """Blobs and manifest under the tag itself: by our client, or by the engine."""
         try:
-            final = self._send_packed(tag, on_event) or self._send(tag, on_event)
+            if packed:
+                self._deliver(tag, on_event, packed)
+            final = packed.manifest if packed else self._send(tag, on_event)
         except ImmutableTagError:
             # Ours after all: another push was faster, or an answer of an earlier try was lost.
             present = self._find(tag)
-            if present is None or not self.image.is_behind(present):
+            sent = packed.manifest.digest if packed else ""
+            if present is None or not (present.digest == sent or self.image.is_behind(present)):
                 raise
             return self._result(tag, present, already=True)
         if final.media_type != SCHEMA2:
@@ -146,26 +154,26 @@ class _Way:
             )
         return to_schema2(manifest)
 
-    def _send_packed(self, tag: str, on_event: OnEvent) -> Manifest | None:
-        """By our own client. None where there is nothing to send by it."""
+    def _pack(self, tag: str, on_event: OnEvent) -> PackedImage | None:
+        """What our own client would send. None where there is nothing to send by it."""
+        if self.packer is None:
+            return None
         target = Repository(self.registry, self.repository)
         task = f"push {target.name(tag)}"
         try:
-            packed = self.packer and self.packer.pack(
-                self.engine, self.image.id, target, task, on_event
-            )
+            return self.packer.pack(self.engine, self.image.id, target, task, on_event)
         except EngineError as error:
             text = f"{error.what}: the engine pushes by itself"
             on_event(Event("notice", task, text=text))
             return None
-        if not packed:
-            return None
+
+    def _deliver(self, tag: str, on_event: OnEvent, packed: PackedImage) -> None:
+        target = Repository(self.registry, self.repository)
         try:
-            deliver_blobs(target, packed.blobs, task, on_event)
+            deliver_blobs(target, packed.blobs, f"push {target.name(tag)}", on_event)
             target.put_tagged(tag, packed.manifest)
         except NotAuthorisedError as error:
             raise access_denied(target.name(tag), error.what, self.target.account) from error
-        return packed.manifest
 
     def _send(self, tag: str, on_event: OnEvent) -> Manifest:
         name = self.registry.name(self.repository)

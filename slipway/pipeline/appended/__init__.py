@@ -1,6 +1,7 @@
-"""Images without an engine, as the tasks call them: build, push and .sqsh with `--no-engine`.
+"""Images that no engine builds: build, push and .sqsh with `--no-engine`, and for an engine.
 
-In come the same image names and settings as with an engine; the base stays in its registry.
+In come the same image names and settings either way. Without an engine the base stays in its
+registry; with one, what is new is loaded into it on top of the base that it has.
 """
 
 from __future__ import annotations
@@ -10,8 +11,20 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.pipeline.appended.engine_images import (
+        EngineBase,
+        load_appended,
+        own_layer_files,
+        own_layers,
+    )
     from slipway.pipeline.appended.ship_appended import ship_appended
 
-__all__ = ["ship_appended"]
+__all__ = ["EngineBase", "load_appended", "own_layer_files", "own_layers", "ship_appended"]
 
-__getattr__ = lazy_face(__name__, {"ship_appended": "ship_appended"})
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "engine_images": "EngineBase load_appended own_layer_files own_layers",
+        "ship_appended": "ship_appended",
+    },
+)

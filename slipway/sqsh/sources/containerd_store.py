@@ -4,7 +4,6 @@ Its API would have to be asked for a view of a snapshot, which it would then kee
 databases are files in bbolt's format, and reading them changes nothing. Below containerd's root
 (containerd/containerd: docs/ops.md, core/metadata/buckets.go, core/snapshots/storage/bolt.go):
 
-    io.containerd.content.v1.content/blobs/sha256/   blobs by digest
     io.containerd.metadata.v1.bolt/meta.db           v1/NAMESPACE/snapshots/overlayfs/CHAIN ID/name
     io.containerd.snapshotter.v1.overlayfs/          metadata.db: v1/snapshots/NAME/id
         snapshots/ID/fs                              the layer's folder, as overlayfs keeps it
@@ -23,7 +22,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-_CONTENT = "io.containerd.content.v1.content"
 _METADATA = "io.containerd.metadata.v1.bolt/meta.db"
 _SNAPSHOTTER = "io.containerd.snapshotter.v1.overlayfs"
 _NAMESPACES = (b"moby", b"default", b"k8s.io")
@@ -161,24 +159,6 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
         pair = f"{chain[-1]} {diff_id}".encode() if chain else b""
         chain.append(f"sha256:{hashlib.sha256(pair).hexdigest()}" if pair else diff_id)
     return chain
-
-
-def containerd_roots(data_root: str) -> list[Path]:
-    """Where an engine's containerd may have its data: its own, or the one of the system."""
-    roots = [Path(data_root) / "containerd" / "daemon", Path("/var/lib/containerd")]
-    return [root for root in roots if _exists(root / _CONTENT)]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except PermissionError:
-        return False
-
-
-def content_folder(root: Path) -> Path:
-    """The folder that has blobs/sha256."""
-    return root / _CONTENT
 
 
 def snapshot_folders(root: Path, diff_ids: Sequence[str]) -> list[Path] | None:

@@ -17,15 +17,19 @@ import docker.errors
 import requests
 
 from slipway.core import SlipwayError
-from slipway.engine import Engine, EngineError, find_image_id, inspect_image, sdk_errors
+from slipway.engine import (
+    Engine,
+    EngineError,
+    containerd_roots,
+    content_folder,
+    find_image_id,
+    inspect_image,
+    sdk_errors,
+)
 from slipway.sqsh.image_documents import ImageConfig, ImageManifest, JsonFields
 from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.sources.blob_store import ImageFinder, StoredManifest, stored_image
-from slipway.sqsh.sources.containerd_store import (
-    containerd_roots,
-    content_folder,
-    snapshot_folders,
-)
+from slipway.sqsh.sources.containerd_store import snapshot_folders
 from slipway.sqsh.sources.image_archive import ArchiveBlobs, archive_image, spooled
 from slipway.sqsh.sources.oci_layout import BlobFolder
 from slipway.squashfs import DirectorySource, Source, TarSource

@@ -1,0 +1,203 @@
+"""The same layers as without an engine, loaded into one on top of the base that it has.
+
+What an engine makes of a Dockerfile is its own: times, the cut into layers, its compression. What
+is made here is the same on every machine, so an image has one digest whichever engine it is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from slipway import engine
+from slipway.append import (
+    AppendedImage,
+    AppendRequest,
+    LayerStore,
+    NeedsEngineError,
+    append_image,
+)
+from slipway.core import Event, Project, SlipwayError, human_bytes, write_atomic
+from slipway.inventory import (
+    BlobReader,
+    LayeredImage,
+    open_layered_image,
+    stored_layered_image,
+)
+from slipway.matrix import Base, Image
+from slipway.pipeline.context import PipelineContext
+from slipway.records import MACHINES
+from slipway.registry import OCI_MANIFEST, BlobTransfer, FileBlob, Manifest, digest_of
+
+_PIECE = 1 << 20
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_PLAIN_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+@dataclass(frozen=True)
+class EngineBase:
+    """A base that the engine has as `local`. `reference`: where it is, with its digest.
+
+    `packages`: the Python distributions in it, where an add-on needs to know them.
+    """
+
+    base: Base
+    local: str
+    reference: str
+    packages: Mapping[str, str] | None
+
+
+def load_appended(
+    context: PipelineContext, image: Image, below: EngineBase, request: engine.BuildRequest
+) -> str:
+    """Have an image in the engine that the engine does not build; gives its id.
+
+    Raises NeedsEngineError where a step has to run in the base, SlipwayError where the base's
+    documents cannot be had, or where something does not fit it.
+    """
+    task = f"build {image.name}"
+
+    def on_event(event: Event) -> None:
+        if context.cancel.is_set():
+            raise SlipwayError("interrupted")
+        context.on_event(event)
+
+    with _open_base(context, below) as base:
+        appended = append_image(
+            base,
+            AppendRequest(
+                dockerfile=request.dockerfile,
+                context=request.context,
+                labels=request.labels,
+                python=image.base.facts.python,
+                machine=MACHINES[image.base.facts.architecture],
+                cache=context.project.cache,
+                packages=below.packages,
+                shared=context.project.shared,
+            ),
+            task,
+            on_event,
+        )
+        archive = _archive(request.tags[0], appended, manifest=context.engine.containerd_store)
+    on_event(Event("progress", task, step="load"))
+    image_id = engine.load_on_base(context.engine, below.local, archive)
+    write_atomic(context.project.logs / f"build-{image.name}.log", _log(appended, image_id))
+    return image_id
+
+
+def own_layers(project: Project) -> dict[str, BlobTransfer]:
+    """Layers that were made here without the engine, by the digests of their tars."""
+    return {
+        layer.diff_id: BlobTransfer(layer.digest, layer.size, FileBlob(layer.path))
+        for layer in LayerStore(project.cache / "layers").blobs()
+    }
+
+
+def own_layer_files(project: Project) -> dict[str, Path]:
+    """The same layers as files, by the digests of these."""
+    return {layer.digest: layer.path for layer in LayerStore(project.cache / "layers").blobs()}
+
+
+def _archive(reference: str, image: AppendedImage, *, manifest: bool) -> engine.ImageArchive:
+    files = {layer.digest: layer.path for layer in image.layers}
+    below = [str(layer["digest"]) for layer in image.base.layers]
+    document = image.manifest if manifest else None
+    return engine.ImageArchive(
+        reference,
+        (image.config_digest, image.config),
+        (*below, *(layer.digest for layer in image.layers)),
+        files,
+        (document.media_type, document.digest, document.raw) if document else None,
+    )
+
+
+def _log(image: AppendedImage, image_id: str) -> str:
+    """What was made, for who looks for the log of the build."""
+    lines = [f"on {image.base.where}, with {len(image.base.layers)} layers"]
+    lines += [
+        f"{layer.digest} {human_bytes(layer.size):>8} {layer.title}" for layer in image.layers
+    ]
+    return "\n".join([*lines, f"loaded as {image_id}", ""])
+
+
+@contextlib.contextmanager
+def _open_base(context: PipelineContext, below: EngineBase) -> Iterator[LayeredImage]:
+    """The base by its documents; its layers are read off the engine's disk where that can be."""
+    image_id = engine.find_image_id(context.engine, below.local) or below.local
+    content = engine.find_content_image(context.engine, image_id)
+    stored = None if content else engine.find_layer_tars(context.engine, image_id)
+    if below.base.registry is not None:
+        kept = context.project.cache / "base-documents"
+        with open_layered_image(
+            below.reference, context.credentials, below.base.facts.architecture, kept
+        ) as image:
+            streams: dict[str, _Stream] = {}
+            diff_ids = image.config["rootfs"]["diff_ids"]
+            if stored and [layer.diff_id for layer in stored.layers] == diff_ids:
+                digests = [str(layer["digest"]) for layer in image.layers]
+                streams = {
+                    digest: layer.pieces
+                    for digest, layer in zip(digests, stored.layers, strict=True)
+                }
+            yield replace(image, blobs=_EngineBlobs(streams, content, image.blobs))
+        return
+    where = f"{below.local}@{image_id}"
+    if content:
+        manifest = Manifest(content.media_type, digest_of(content.manifest), content.manifest)
+        yield stored_layered_image(where, manifest, content.config, _EngineBlobs({}, content))
+    elif stored:
+        streams = {layer.diff_id: layer.pieces for layer in stored.layers}
+        blobs = _EngineBlobs(streams)
+        yield stored_layered_image(where, _plain_manifest(stored), stored.config, blobs)
+    else:
+        raise NeedsEngineError("the layers of the base cannot be read off the engine's disk")
+
+
+def _plain_manifest(image: engine.LayerTars) -> Manifest:
+    """An image as an engine with graph drivers has it: its layers are tars, not compressed."""
+    layers = [
+        {"mediaType": _PLAIN_LAYER, "digest": layer.diff_id, "size": layer.size}
+        for layer in image.layers
+    ]
+    digest = digest_of(image.config)
+    raw = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": _CONFIG, "digest": digest, "size": len(image.config)},
+            "layers": layers,
+        }
+    ).encode()
+    return Manifest(OCI_MANIFEST, digest_of(raw), raw)
+
+
+_Stream = Callable[[], Iterator[bytes]]
+
+
+@dataclass(frozen=True)
+class _EngineBlobs:
+    """Layers by digest: off the engine's disk as tars or blobs, else from where the base is.
+
+    A tar off the disk has been held to the digest of the tar, which the base's documents name.
+    """
+
+    tars: Mapping[str, _Stream] = field(default_factory=dict)
+    content: engine.ContentImage | None = None
+    otherwise: BlobReader | None = None
+
+    def stream(self, digest: str, size: int) -> Iterator[bytes]:
+        """A layer in pieces. Raises EngineError, RegistryError."""
+        path = self.content.blob(digest) if self.content else None
+        if digest in self.tars:
+            yield from self.tars[digest]()
+        elif path and path.is_file():
+            with path.open("rb") as stream:
+                while piece := stream.read(_PIECE):
+                    yield piece
+        elif self.otherwise:
+            yield from self.otherwise.stream(digest, size)
+        else:
+            raise NeedsEngineError(f"the engine does not have {digest} any more")
