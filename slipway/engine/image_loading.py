@@ -17,7 +17,7 @@ from slipway.engine.buildkit import ContextFile, context_tar
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
 from slipway.engine.images import inspect_image
-from slipway.engine.transfer import load_image_tar
+from slipway.engine.transfer import DOCKER_HUB, load_image_tar, registry_host
 
 _OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
@@ -49,7 +49,7 @@ class ImageArchive:
         files.append(ContextFile("manifest.json", json.dumps([described]).encode()))
         if self.manifest:
             media_type, digest, raw = self.manifest
-            names = {"io.containerd.image.name": self.reference}
+            names = {"io.containerd.image.name": _whole_name(self.reference)}
             entry = {"mediaType": media_type, "digest": digest, "size": len(raw)}
             index = {
                 "schemaVersion": 2,
@@ -72,15 +72,28 @@ def load_on_base(engine: Engine, base: str, archive: ImageArchive) -> str:
     image of it.
     """
     wanted = list(json.loads(archive.config[1])["rootfs"]["diff_ids"])
-    below = list(inspect_image(engine, base)["RootFS"].get("Layers") or ())
-    if below != wanted[: len(below)]:
-        raise EngineError(f"the engine's {base} has other layers than those of its registry")
+    below = _layers(engine, base)
+    # None: containerd's store has dropped blobs of it, or never fetched what was unpacked already.
+    if not below or below != wanted[: len(below)]:
+        raise EngineError(f"the engine's {base} does not have the layers of its registry")
     load_image_tar(engine, context_tar(archive.files()))
     loaded = str(inspect_image(engine, archive.reference)["Id"])
     known = {archive.config[0], archive.manifest[1] if archive.manifest else ""}
-    if loaded not in known:
-        raise EngineError(f"the engine has {loaded} under {archive.reference}, which is not ours")
+    if loaded not in known or _layers(engine, loaded) != wanted:
+        raise EngineError(f"the engine has {loaded} as {archive.reference}, which is not ours")
     return loaded
+
+
+def _layers(engine: Engine, reference: str) -> list[str]:
+    """Digests of the tars of an image that the engine has whole."""
+    return list((inspect_image(engine, reference).get("RootFS") or {}).get("Layers") or ())
+
+
+def _whole_name(reference: str) -> str:
+    """As containerd knows it: with the registry and the folder that a short name leaves out."""
+    if registry_host(reference) != DOCKER_HUB or reference.startswith(f"{DOCKER_HUB}/"):
+        return reference
+    return f"{DOCKER_HUB}/{reference if '/' in reference else f'library/{reference}'}"
 
 
 def _path(digest: str) -> str:

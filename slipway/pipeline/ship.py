@@ -184,7 +184,7 @@ def finish_run(
             run.steps.append(stages.document_stage(context, bases, run, there))
         if there and settings.soci:
             layers = registry.packed_layers(context.project.packed)
-            layers |= appended.own_layer_files(context.project)
+            layers |= appended.OwnLayers.of(context.project).files
             asked = SociRequest(context.matrix, there.target, context.region, layers)
             run.steps.append(
                 soci_stage(context.project, run, asked, context.credentials, context.on_event)

@@ -88,7 +88,13 @@ def export_stage(
     sidecar = sqsh.export_image(
         context.engine,
         built.reference,
-        sqsh.ExportRequest(path, built.build_id, packing, force),
+        sqsh.ExportRequest(
+            path,
+            built.build_id,
+            packing,
+            force,
+            appended.OwnLayers.of(context.project).archives,
+        ),
         cache=squashfs.layer_cache(context.project, settings.sqsh_cache),
         on_event=context.on_event,
     )
@@ -154,7 +160,7 @@ def push_stage(
             on_event=context.on_event,
             movable=False,  # a build's tag never moves, not in the local registry either
             packer=registry.ImagePacker(
-                context.project.packed, base.find, appended.own_layers(context.project)
+                context.project.packed, base.find, appended.OwnLayers.of(context.project).transfers
             ),
         )
     new = PushRecord(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from slipway import __version__
@@ -24,18 +26,23 @@ from slipway.sqsh import enroot_files, sidecar, unsquashfs
 from slipway.sqsh.layer_linker import Packing, SqshContents, link_layers
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import SourceImage
-from slipway.sqsh.sources import open_engine_image
-from slipway.squashfs import LayerCache
+from slipway.sqsh.sources import open_engine_image, read_file
+from slipway.squashfs import LayerCache, TarSource
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to write: where, of which build, and how. `force` overwrites whatever is there."""
+    """What to write: where, of which build, and how. `force` overwrites whatever is there.
+
+    `archives`: layers that are at hand as files, by the digests of their tars. They are read in
+    place of an engine's folders, which have a time of their own for what a tar does not name.
+    """
 
     destination: Path
     build_id: str
     packing: Packing = field(default_factory=Packing)
     force: bool = False
+    archives: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -63,6 +70,13 @@ def export_image(
     """
     remove_stale_containers(engine)  # earlier versions made some for their exports
     with open_engine_image(engine, image_reference, cache.folder, in_place=in_place) as image:
+        layers = tuple(
+            TarSource(layer.digest, partial(read_file, path), path.stat().st_size)
+            if (path := request.archives.get(layer.digest))
+            else layer
+            for layer in image.layers
+        )
+        image = replace(image, layers=layers)
         return export_source(image, request, cache=cache, on_event=on_event)
 
 

@@ -20,8 +20,11 @@ def _libraries(program: Path) -> set[Path]:
     return {Path(match) for match in re.findall(r"(/\S+)", listed)}
 
 
-def rootfs_tar() -> bytes:
-    """The tar, with /bin, the libraries those programs need, and the usual folders."""
+def rootfs_tar(*, whole: bool = False) -> bytes:
+    """The tar, with /bin, the libraries those programs need, and the usual folders.
+
+    `whole`: every folder has an entry, as in what engines build, and not those of FOLDERS alone.
+    """
     files: dict[str, Path] = {}
     for name in PROGRAMS:
         found = which(name)
@@ -32,7 +35,9 @@ def rootfs_tar() -> bytes:
             files[str(library).lstrip("/")] = library.resolve()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for folder in FOLDERS:
+        named = [*files, *FOLDERS]
+        above = {str(parent) for name in named for parent in Path(name).parents} - {"."}
+        for folder in sorted({*FOLDERS, *above} if whole else FOLDERS):
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(entry)

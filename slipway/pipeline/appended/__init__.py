@@ -13,18 +13,17 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.pipeline.appended.engine_images import (
         EngineBase,
+        OwnLayers,
         load_appended,
-        own_layer_files,
-        own_layers,
     )
     from slipway.pipeline.appended.ship_appended import ship_appended
 
-__all__ = ["EngineBase", "load_appended", "own_layer_files", "own_layers", "ship_appended"]
+__all__ = ["EngineBase", "OwnLayers", "load_appended", "ship_appended"]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "engine_images": "EngineBase load_appended own_layer_files own_layers",
+        "engine_images": "EngineBase OwnLayers load_appended",
         "ship_appended": "ship_appended",
     },
 )

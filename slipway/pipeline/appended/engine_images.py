@@ -16,6 +16,7 @@ from slipway import engine
 from slipway.append import (
     AppendedImage,
     AppendRequest,
+    LayerBlob,
     LayerStore,
     NeedsEngineError,
     append_image,
@@ -88,17 +89,34 @@ def load_appended(
     return image_id
 
 
-def own_layers(project: Project) -> dict[str, BlobTransfer]:
-    """Layers that were made here without the engine, by the digests of their tars."""
-    return {
-        layer.diff_id: BlobTransfer(layer.digest, layer.size, FileBlob(layer.path))
-        for layer in LayerStore(project.cache / "layers").blobs()
-    }
+@dataclass(frozen=True)
+class OwnLayers:
+    """Layers that were made here and not by an engine, whatever image they are of."""
 
+    layers: tuple[LayerBlob, ...]
 
-def own_layer_files(project: Project) -> dict[str, Path]:
-    """The same layers as files, by the digests of these."""
-    return {layer.digest: layer.path for layer in LayerStore(project.cache / "layers").blobs()}
+    @classmethod
+    def of(cls, project: Project) -> OwnLayers:
+        """All that the project keeps."""
+        return cls(tuple(LayerStore(project.cache / "layers").blobs()))
+
+    @property
+    def transfers(self) -> dict[str, BlobTransfer]:
+        """For a push, by the digests of their tars."""
+        return {
+            layer.diff_id: BlobTransfer(layer.digest, layer.size, FileBlob(layer.path))
+            for layer in self.layers
+        }
+
+    @property
+    def archives(self) -> dict[str, Path]:
+        """For a .sqsh, by the digests of their tars."""
+        return {layer.diff_id: layer.path for layer in self.layers}
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """By their own digests."""
+        return {layer.digest: layer.path for layer in self.layers}
 
 
 def _archive(reference: str, image: AppendedImage, *, manifest: bool) -> engine.ImageArchive:

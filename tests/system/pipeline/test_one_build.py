@@ -1,0 +1,122 @@
+"""One build id, one digest: builders that have an engine each, one that has none, one registry."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from slipway.core import Event, Project, anonymous
+from slipway.engine import Engine, connect, find_image_id, run_once, start_daemon, stop_daemon
+from slipway.inventory import open_layered_image
+from slipway.registry import RegistryClient
+from tests.support.one_build import BASE, TAG, Builder, OneBuild, make_build, put_base
+from tests.support.registry.images import unique
+
+pytest_plugins = ["tests.support.registry.fixtures"]
+
+
+@pytest.fixture(scope="module")
+def second_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine of another machine: nothing that the first one has is in it."""
+    folder = tmp_path_factory.mktemp("second")
+    project = Project(folder, folder / "state")
+    start_daemon(project)
+    connected = connect(project, "embedded")
+    yield connected
+    connected.close()
+    stop_daemon(project)
+
+
+@pytest.fixture
+def build(plain: RegistryClient, tmp_path: Path) -> OneBuild:
+    return make_build(plain.host, put_base(plain), tmp_path / "wheels")
+
+
+def test_two_engines_and_none_make_the_same_image_and_the_same_sqsh(
+    engine: Engine, second_engine: Engine, plain: RegistryClient, build: OneBuild, tmp_path: Path
+) -> None:
+    path = unique()
+    builders = [
+        Builder(tmp_path / "one", plain.host, engine),
+        Builder(tmp_path / "two", plain.host, second_engine),
+        Builder(tmp_path / "none", plain.host),
+    ]
+    # Each into a repository of its own: none is helped by what another has put.
+    results = [builder.ship(build, f"{path}-{number}") for number, builder in enumerate(builders)]
+    assert [result.already for result in results] == [False, False, False]
+    assert len({(result.image_id, result.digest, result.sqsh) for result in results}) == 1
+    first, *_ = results
+    for one in (engine, second_engine):
+        assert find_image_id(one, build.request.tags[0]) == first.image_id
+        done = run_once(
+            one, first.image_id, ["/usr/local/bin/launch", "echo", "it runs"], timeout_s=60
+        )
+        assert done.stdout == b"it runs\n", done.stderr
+    # In a row, one registry: who comes second sends nothing.
+    again = builders[1].ship(build, f"{path}-0")
+    assert (again.already, again.digest, again.sqsh) == (True, first.digest, first.sqsh)
+
+
+def test_two_builders_at_once_are_of_one_mind(
+    engine: Engine, second_engine: Engine, plain: RegistryClient, build: OneBuild, tmp_path: Path
+) -> None:
+    path = unique()
+    builders = [
+        Builder(tmp_path / str(number), plain.host, one)
+        for number, one in enumerate((engine, second_engine))
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda builder: builder.ship(build, path), builders)
+    assert (first.digest, first.sqsh) == (second.digest, second.sqsh)
+    assert plain.head(path, TAG) == first.digest
+
+
+MOMENTS: dict[str, Callable[[Event], bool]] = {
+    "between two layers": lambda event: event.step.startswith("pkg: pkg"),
+    "before the engine has it": lambda event: event.step == "load",
+    "in the push": lambda event: event.task.startswith("push") and event.kind == "progress",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_builder_that_was_killed_gets_to_the_same_digest(
+    engine: Engine, plain: RegistryClient, build: OneBuild, tmp_path: Path, moment: str
+) -> None:
+    builder, path = Builder(tmp_path / "state", plain.host, engine), unique()
+    child = os.fork()
+    if child == 0:
+
+        def die(event: Event) -> None:
+            if MOMENTS[moment](event):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        own = connect(builder.project, engine.url)  # a connection is not shared
+        Builder(builder.state, plain.host, own).ship(build, path, die)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert plain.head(path, TAG) is None
+    elsewhere = Builder(tmp_path / "elsewhere", plain.host)
+    assert builder.ship(build, path).digest == elsewhere.ship(build, unique()).digest
+
+
+def test_the_documents_of_a_base_are_asked_for_once(
+    plain: RegistryClient, build: OneBuild, tmp_path: Path
+) -> None:
+    with open_layered_image(
+        f"{plain.host}/{BASE}@{build.digest}", anonymous, kept=tmp_path
+    ) as image:
+        pass
+    elsewhere = f"127.0.0.1:9/{BASE}@{build.digest}"  # nothing listens there
+    with open_layered_image(elsewhere, anonymous, kept=tmp_path) as again:
+        assert (again.manifest, again.config) == (image.manifest, image.config)
+    (note,) = tmp_path.iterdir()
+    note.write_text(note.read_text()[:-20])
+    with open_layered_image(
+        f"{plain.host}/{BASE}@{build.digest}", anonymous, kept=tmp_path
+    ) as anew:
+        assert anew.manifest == image.manifest
