@@ -142,7 +142,8 @@ def _append(
         )
         return appended.load_appended(context, image, below, request)
     except SlipwayError as error:
-        if not context.cancel.is_set():
-            text = f"built from its Dockerfile, with a digest of this engine's own: {error.what}"
-            context.on_event(Event("notice", f"build {image.name}", text=text))
+        if context.cancel.is_set():
+            raise
+        text = f"built from its Dockerfile, with a digest of this engine's own: {error.what}"
+        context.on_event(Event("notice", f"build {image.name}", text=text))
         return None

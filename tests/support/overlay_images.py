@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from slipway.engine import Engine
 
+_OCI = "application/vnd.oci.image"
 ODD = "opt/\udcff"  # a name that is not UTF-8
 
 
@@ -74,6 +75,39 @@ def put_overlay_image(root: Path, layers: list[bytes]) -> str:
         files.mkdir(parents=True)
         (entry / "tar-split.json.gz").write_bytes(_split(tar, files))
     return _digest(config)
+
+
+def put_content_image(root: Path, layers: list[bytes], *, packed: bool = True) -> tuple[str, str]:
+    """An image as containerd's content store keeps it, in an index as BuildKit makes one; gives its
+    id, the digest of the index, and that of its manifest."""
+    folder = root / "containerd" / "io.containerd.content.v1.content" / "blobs" / "sha256"
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = "tar+gzip" if packed else "tar"
+
+    def put(data: bytes, media_type: str) -> dict[str, Any]:
+        (folder / _digest(data)[7:]).write_bytes(data)
+        return {"mediaType": f"{_OCI}.{media_type}", "digest": _digest(data), "size": len(data)}
+
+    rootfs = {"type": "layers", "diff_ids": [_digest(tar) for tar in layers]}
+    blobs = [gzip.compress(tar, mtime=0) if packed else tar for tar in layers]
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{_OCI}.manifest.v1+json",
+        "config": put(json.dumps({"rootfs": rootfs}).encode(), "config.v1+json"),
+        "layers": [put(blob, f"layer.v1.{kind}") for blob in blobs],
+    }
+    entry = put(json.dumps(manifest).encode(), "manifest.v1+json")
+    other = {**entry, "digest": _digest(b"another platform, never fetched")}
+    index = {"schemaVersion": 2, "manifests": [other, entry]}
+    return str(put(json.dumps(index).encode(), "index.v1+json")["digest"]), entry["digest"]
+
+
+def content_engine(root: Path, layers: list[bytes], **more: Any) -> Engine:
+    """An engine with containerd's store that has an image of these layers."""
+    rootfs = {"Layers": [_digest(tar) for tar in layers]}
+    image = SimpleNamespace(attrs={"RootFS": rootfs})
+    client = SimpleNamespace(images=SimpleNamespace(get=lambda reference: image))
+    return engine_at(root, containerd_store=True, client=client, **more)
 
 
 def engine_at(root: Path, **more: Any) -> Engine:

@@ -133,11 +133,15 @@ def _archive(reference: str, image: AppendedImage, *, manifest: bool) -> engine.
 
 
 def _log(image: AppendedImage, image_id: str) -> str:
-    """What was made, for who looks for the log of the build."""
+    """What was made of which step, for who looks for the log of the build."""
+    layers = iter(image.layers)
     lines = [f"on {image.base.where}, with {len(image.base.layers)} layers"]
-    lines += [
-        f"{layer.digest} {human_bytes(layer.size):>8} {layer.title}" for layer in image.layers
-    ]
+    below = len(image.base.config.get("history") or ())
+    for step in json.loads(image.config)["history"][below:]:
+        lines.append(str(step["created_by"]))
+        if not step.get("empty_layer"):
+            layer = next(layers)
+            lines.append(f"  {layer.digest} {human_bytes(layer.size)}: {layer.title}")
     return "\n".join([*lines, f"loaded as {image_id}", ""])
 
 

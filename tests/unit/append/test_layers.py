@@ -130,7 +130,10 @@ def test_a_layer_is_made_once_and_again_where_it_is_damaged(tmp_path: Path) -> N
     identity = first.path.stat().st_ino
     assert store.layer(plan) == first
     assert first.path.stat().st_ino == identity
+    (listed,) = store.blobs()
+    assert (listed.digest, listed.diff_id, listed.path) == (first.digest, first.diff_id, first.path)
     first.path.write_bytes(b"short")
+    assert list(store.blobs()) == []
     assert store.layer(plan) == first
     assert hashlib.sha256(first.path.read_bytes()).hexdigest() == first.digest[7:]
 

@@ -19,6 +19,7 @@ def test_layers_are_the_tars_of_their_digests(tmp_path: Path) -> None:
     assert stored
     assert digest_of(stored.config) == image
     assert [b"".join(one.pieces()) for one in stored.layers] == tars
+    assert [one.size for one in stored.layers] == [len(tar) for tar in tars]
 
 
 def test_files_that_changed_are_noticed(tmp_path: Path) -> None:
