@@ -13,6 +13,7 @@ from slipway.core import Event, SlipwayError
 from slipway.matrix import LOCAL_REGISTRY, Base, image_uri
 from slipway.pipeline.build_requests import foreign_architecture
 from slipway.pipeline.context import PipelineContext
+from slipway.pipeline.targets import shared_base_place, take_shared_base
 from slipway.records import base_lock_key
 
 
@@ -85,11 +86,14 @@ class BaseImages:
                 "binfmt-support, as packages of Debian), or build without an engine: --no-engine.",
             )
         if base.registry is None:
+            lock = context.locks.python.get(base_lock_key(base))
+            recipe = local_base.local_base_id(context.project, base, lock)
+            take_shared_base(context, base, recipe)
             return local_base.ensure_local_base(
                 context.project,
                 context.engine,
                 base,
-                context.locks.python.get(base_lock_key(base)),
+                lock,
                 context.on_event,
                 context.credentials,
             )
@@ -114,10 +118,13 @@ class BaseImages:
 
 
 class BaseBlobs:
-    """The layers of a base as its registry has them, while a push may need them."""
+    """The layers of a base as its registry has them, while a push may need them.
 
-    def __init__(self, context: PipelineContext, base: Base) -> None:
-        self._context, self._base = context, base
+    A base that Slipway makes may lie in the target, by its `recipe`.
+    """
+
+    def __init__(self, context: PipelineContext, base: Base, recipe: str = "") -> None:
+        self._context, self._base, self._recipe = context, base, recipe
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> BaseBlobs:
@@ -134,11 +141,10 @@ class BaseBlobs:
     def find(self) -> Mapping[str, registry.RegistryBlob]:
         """Compressed layers by the digests of their tars; none where the registry cannot be asked:
         they are then compressed from the engine's disk."""
-        if self._base.registry is None:
+        place = self._place()
+        if place is None:
             return {}
-        host, _, rest = base_reference(self._context, self._base).partition("/")
-        tagged, _, digest = rest.partition("@")
-        path, _, tag = tagged.rpartition(":")
+        host, path, tag, digest = place
         try:
             client = self._stack.enter_context(
                 registry.RegistryClient(host, self._context.credentials)
@@ -146,6 +152,9 @@ class BaseBlobs:
             manifest = client.image(path, digest or tag, architecture=self._base.facts.architecture)
             diff_ids = client.config(path, manifest)["rootfs"]["diff_ids"]
         except registry.RegistryError as error:
+            missing = (registry.ImageMissingError, registry.RepositoryMissingError)
+            if self._base.registry is None and isinstance(error, missing):
+                return {}  # nobody has put it there yet
             text = f"the base's layers are compressed anew: {error}"
             self._context.on_event(Event("notice", f"base {self._base.name}", text=text))
             return {}
@@ -155,3 +164,15 @@ class BaseBlobs:
             for diff_id, layer in zip(diff_ids, manifest.json()["layers"], strict=True)
             if str(layer["mediaType"]).endswith("gzip")
         }
+
+    def _place(self) -> tuple[str, str, str, str] | None:
+        """Host, repository, tag and digest of the base; None where it is in no registry."""
+        context, base = self._context, self._base
+        if base.registry is None:
+            if context.target is None or not self._recipe:
+                return None
+            return context.target.host, *shared_base_place(context, base, self._recipe), ""
+        host, _, rest = base_reference(context, base).partition("/")
+        tagged, _, digest = rest.partition("@")
+        path, _, tag = tagged.rpartition(":")
+        return host, path, tag, digest

@@ -18,6 +18,7 @@ from slipway.pipeline.targets import (
     DocumentSources,
     TargetImages,
     attach_documents,
+    keep_shared_base,
     prepare_image_repository,
 )
 from slipway.records import ExportRecord, PushRecord, VerifyRecord
@@ -149,7 +150,8 @@ def push_stage(
     if old and shared and (old.image_id, old.digest) == (built.image_id, shared.digest):
         return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
     prepare_image_repository(target, context.matrix, name, settings.sharing, context.on_event)
-    with BaseBlobs(context, image.base) as base:
+    recipe = built.inputs["base"]
+    with BaseBlobs(context, image.base, recipe) as base:
         result = registry.push_image(
             context.engine,
             built.reference,
@@ -163,6 +165,8 @@ def push_stage(
                 context.project.packed, base.find, appended.OwnLayers.of(context.project).transfers
             ),
         )
+    if image.base.registry is None:
+        keep_shared_base(context, image.base, recipe, target, result.digest)
     new = PushRecord(
         built.image_id,
         result.uri,

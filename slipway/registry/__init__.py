@@ -73,7 +73,9 @@ if TYPE_CHECKING:
         is_digest,
         media_type_of,
         parse_config,
+        parse_json,
         referrers_tag,
+        schema2_manifest,
         to_schema2,
     )
     from slipway.registry.packed_image import ImagePacker, packed_layers
@@ -144,6 +146,7 @@ __all__ = [
     "media_type_of",
     "packed_layers",
     "parse_config",
+    "parse_json",
     "plan_promotion",
     "prepare_repository",
     "promote_alias",
@@ -156,6 +159,7 @@ __all__ = [
     "referrers_tag",
     "remove_images",
     "rollback_alias",
+    "schema2_manifest",
     "start_local_registry",
     "stop_local_registry",
     "to_schema2",
@@ -187,7 +191,8 @@ __getattr__ = lazy_face(
         "logins": "credentials_for",
         "manifests": (
             "Manifest OCI_INDEX OCI_MANIFEST check_manifest choose_manifest digest_of "
-            "is_digest media_type_of parse_config referrers_tag to_schema2"
+            "is_digest media_type_of parse_config parse_json referrers_tag schema2_manifest "
+            "to_schema2"
         ),
         "packed_image": "ImagePacker packed_layers",
         "promotion": (

@@ -22,6 +22,7 @@ from slipway.matrix import Image, load_matrix
 from slipway.pipeline.appended import EngineBase, OwnLayers, load_appended
 from slipway.pipeline.base_images import BaseBlobs, base_reference
 from slipway.pipeline.context import PipelineContext
+from slipway.pipeline.targets import keep_shared_base, take_shared_base
 from slipway.registry import (
     ImagePacker,
     RegistryClient,
@@ -64,6 +65,12 @@ class OneBuild:
     image: Image
     digest: str  # of the base
     request: BuildRequest
+    recipe: str = ""  # of a base that Slipway makes
+
+    def on_own_base(self, recipe: str) -> OneBuild:
+        """The same on a base that lies in no registry by itself."""
+        image = next(image for image in MATRIX.images if image.base.registry is None)
+        return dataclasses.replace(self, image=image, recipe=recipe)
 
 
 @dataclass(frozen=True)
@@ -143,28 +150,21 @@ class Builder:
         """Build, push under the build's tag, and export."""
         if self.engine is None:
             return self._without_engine(build, path)
-        locks = SimpleNamespace(
-            bases={build.image.base.name: SimpleNamespace(digest=build.digest, packages={})}
-        )
-        facts: dict[str, Any] = {"matrix": MATRIX, "locks": locks, "region": None}
-        context = PipelineContext(
-            project=self.project,
-            engine=self.engine,
-            credentials=anonymous,
-            on_event=on_event,
-            **facts,
-        )
-        base = build.image.base
+        context, base = self.context(build, on_event), build.image.base
         reference = base_reference(context, base)
-        pull_image(self.engine, reference, credentials=anonymous, on_event=silent)
+        if base.registry:
+            pull_image(self.engine, reference, credentials=anonymous, on_event=silent)
+        else:
+            take_shared_base(context, base, build.recipe)
         image_id = load_appended(
             context, build.image, EngineBase(base, reference, reference, {}), build.request
         )
-        with BaseBlobs(context, base) as blobs:
+        assert context.target
+        with BaseBlobs(context, base, build.recipe) as blobs:
             pushed = push_image(
                 self.engine,
                 image_id,
-                Target("local", "local", self.host),
+                context.target,
                 path,
                 TAG,
                 credentials=anonymous,
@@ -174,10 +174,28 @@ class Builder:
                     self.project.packed, blobs.find, OwnLayers.of(self.project).transfers
                 ),
             )
+        if not base.registry:
+            keep_shared_base(context, base, build.recipe, context.target, pushed.digest)
         sidecar = export_image(
             self.engine, image_id, self._export(build), cache=layer_cache(self.project)
         )
         return BuilderResult(image_id, pushed.digest, sidecar.digest, pushed.already)
+
+    def context(self, build: OneBuild, on_event: OnEvent = silent) -> PipelineContext:
+        """What the pipeline's steps get."""
+        locks = SimpleNamespace(
+            bases={build.image.base.name: SimpleNamespace(digest=build.digest, packages={})}
+        )
+        matrix = dataclasses.replace(MATRIX, repository_prefix=f"one-{build.recipe[7:19]}")
+        facts: dict[str, Any] = {"matrix": matrix, "locks": locks, "engine": self.engine}
+        return PipelineContext(
+            project=self.project,
+            region=None,
+            credentials=anonymous,
+            on_event=on_event,
+            target=Target("local", "local", self.host),
+            **facts,
+        )
 
     def _export(self, build: OneBuild) -> ExportRequest:
         packing = image_packing(self.project, build.image.name, SqshOptions())

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from slipway.pipeline.targets.image_differences import compare_images
     from slipway.pipeline.targets.image_documents import DocumentSources, attach_documents
     from slipway.pipeline.targets.repositories import prepare_image_repository
+    from slipway.pipeline.targets.shared_bases import (
+        keep_shared_base,
+        shared_base_place,
+        take_shared_base,
+    )
     from slipway.pipeline.targets.shared_images import (
         SharedImage,
         TargetImages,
@@ -38,14 +43,17 @@ __all__ = [
     "compare_images",
     "find_shared_images",
     "is_taken",
+    "keep_shared_base",
     "list_target",
     "mirror_bases",
     "prepare_image_repository",
     "promote_image",
     "prune_target",
     "rollback_image_alias",
+    "shared_base_place",
     "show_target_image",
     "soci_stage",
+    "take_shared_base",
     "take_shared_image",
 ]
 
@@ -58,6 +66,7 @@ __getattr__ = lazy_face(
         "image_differences": "compare_images",
         "image_documents": "DocumentSources attach_documents",
         "repositories": "prepare_image_repository",
+        "shared_bases": "keep_shared_base shared_base_place take_shared_base",
         "shared_images": (
             "SharedImage TargetImages WantedBuild find_shared_images is_taken take_shared_image"
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,11 +12,23 @@ from pathlib import Path
 import pytest
 
 from slipway.core import Event, Project, anonymous
-from slipway.engine import Engine, connect, find_image_id, run_once, start_daemon, stop_daemon
+from slipway.engine import (
+    Engine,
+    connect,
+    find_image_id,
+    import_rootfs,
+    run_once,
+    start_daemon,
+    stop_daemon,
+)
 from slipway.inventory import open_layered_image
+from slipway.pipeline.base_images import base_reference
+from slipway.pipeline.targets import shared_base_place, take_shared_base
+from slipway.pipeline.targets.shared_bases import RECIPE_LABEL
 from slipway.registry import RegistryClient
 from tests.support.one_build import BASE, TAG, Builder, OneBuild, make_build, put_base
 from tests.support.registry.images import unique
+from tests.support.tiny import rootfs_tar
 
 pytest_plugins = ["tests.support.registry.fixtures"]
 
@@ -102,6 +115,42 @@ def test_a_builder_that_was_killed_gets_to_the_same_digest(
     assert plain.head(path, TAG) is None
     elsewhere = Builder(tmp_path / "elsewhere", plain.host)
     assert builder.ship(build, path).digest == elsewhere.ship(build, unique()).digest
+
+
+def test_a_base_that_slipway_makes_is_made_once_for_all_who_have_a_target(
+    engine: Engine, second_engine: Engine, plain: RegistryClient, build: OneBuild, tmp_path: Path
+) -> None:
+    recipe = f"sha256:{os.urandom(32).hex()}"
+    build = build.on_own_base(recipe)
+    one = Builder(tmp_path / "one", plain.host, engine)
+    two = Builder(tmp_path / "two", plain.host, second_engine)
+    context = two.context(build)
+    base = build.image.base
+    path, tag = shared_base_place(context, base, recipe)
+    local = base_reference(context, base)
+    theirs = find_image_id(engine, local)  # of other tests
+    take_shared_base(context, base, recipe)
+    assert find_image_id(second_engine, local) is None  # nobody has made it
+    labels = [f"LABEL {RECIPE_LABEL}={recipe}"]
+    made = import_rootfs(engine, io.BytesIO(rootfs_tar(whole=True)), local, labels)
+    try:
+        first = one.ship(build, path)
+    finally:
+        engine.client.api.remove_image(local, force=True)
+        if theirs:
+            repository, _, name = local.rpartition(":")
+            engine.client.api.tag(theirs, repository, name, force=True)
+    assert plain.head(path, tag) is not None
+    second = two.ship(build, path)
+    assert find_image_id(second_engine, local) == made
+    assert (second.already, second.digest, second.sqsh) == (True, first.digest, first.sqsh)
+    assert list(two.project.packed.glob("*")) == []  # nothing of the base is compressed again
+    # A base of another recipe is not taken for it.
+    other = f"{recipe[:19]}{'0' * 52}"
+    assert shared_base_place(context, base, other) == (path, tag)
+    second_engine.client.api.remove_image(local, force=True)
+    take_shared_base(context, base, other)
+    assert find_image_id(second_engine, local) is None
 
 
 def test_the_documents_of_a_base_are_asked_for_once(
