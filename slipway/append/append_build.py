@@ -122,7 +122,10 @@ class _Build:
                 configuration.add_layer(layer, step.words)
                 layers.append(layer)
         configuration.label(self.request.labels)
-        return AppendedImage(self.base, tuple(layers), configuration.document())
+        files = [file for listed in plans.values() for plan in listed for file in plan.files]
+        above = {str(folder) for file in files for folder in PurePosixPath(file.path).parents}
+        folders = tuple(sorted(above - {"."}))
+        return AppendedImage(self.base, tuple(layers), configuration.document(), folders)
 
     def _install(self, installations: Sequence[_Installation]) -> None:
         if not installations:

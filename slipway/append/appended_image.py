@@ -41,11 +41,16 @@ _STANDARD = frozenset(_NAMES.split())
 
 @dataclass(frozen=True)
 class AppendedImage:
-    """An image whose base's layers are where the base is, and whose own are in the store."""
+    """An image whose base's layers are where the base is, and whose own are in the store.
+
+    `folders`: all that its own files lie in, without a slash before them. A link of the base in
+    the place of one would be hidden.
+    """
 
     base: LayeredImage
     layers: tuple[LayerBlob, ...]
     config: bytes
+    folders: tuple[str, ...] = ()
 
     @cached_property
     def manifest(self) -> Manifest:

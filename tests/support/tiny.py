@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import which
 
@@ -20,10 +21,11 @@ def _libraries(program: Path) -> set[Path]:
     return {Path(match) for match in re.findall(r"(/\S+)", listed)}
 
 
-def rootfs_tar(*, whole: bool = False) -> bytes:
+def rootfs_tar(*, whole: bool = False, links: Mapping[str, str] | None = None) -> bytes:
     """The tar, with /bin, the libraries those programs need, and the usual folders.
 
     `whole`: every folder has an entry, as in what engines build, and not those of FOLDERS alone.
+    `links`: path -> target, in the place of a folder.
     """
     files: dict[str, Path] = {}
     for name in PROGRAMS:
@@ -37,7 +39,12 @@ def rootfs_tar(*, whole: bool = False) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         named = [*files, *FOLDERS]
         above = {str(parent) for name in named for parent in Path(name).parents} - {"."}
-        for folder in sorted({*FOLDERS, *above} if whole else FOLDERS):
+        links = links or {}
+        for path, target in links.items():
+            entry = tarfile.TarInfo(path)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
+        for folder in sorted({*FOLDERS, *above} - {*links} if whole else {*FOLDERS} - {*links}):
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(entry)

@@ -7,6 +7,7 @@ is made here is the same on every machine, so an image has one digest whichever 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,7 @@ def load_appended(
             task,
             on_event,
         )
+        _check_folders(context, below, appended)
         archive = _archive(request.tags[0], appended, manifest=context.engine.containerd_store)
     on_event(Event("progress", task, step="load"))
     image_id = engine.load_on_base(context.engine, below.local, archive)
@@ -130,6 +132,35 @@ def _archive(reference: str, image: AppendedImage, *, manifest: bool) -> engine.
         files,
         (document.media_type, document.digest, document.raw) if document else None,
     )
+
+
+_OTHER_MODES = {"root", "tmp", "var/tmp"}
+"""Folders of every base that are not of mode 755, which overlay2 gives to a folder that a layer has
+files in and no entry for."""
+
+_LINKS = 'for path; do if [ -L "/$path" ]; then echo "$path"; fi; done'
+
+
+def _check_folders(context: PipelineContext, below: EngineBase, image: AppendedImage) -> None:
+    """Raises NeedsEngineError where a link of the base stands for a folder of ours, which a layer
+    would hide and an engine's own build writes through. The base is asked once."""
+    if changed := sorted(_OTHER_MODES & {*image.folders}):
+        raise NeedsEngineError(f"files lie below /{changed[0]}, which would lose its mode")
+    question = json.dumps([image.base.config["rootfs"]["diff_ids"], image.folders])
+    key = hashlib.sha256(question.encode("utf-8", "surrogateescape")).hexdigest()
+    note = context.project.cache / "base-documents" / f"no-links-{key}"
+    if note.exists():
+        return
+    command = ["/bin/sh", "-c", _LINKS, "sh", *image.folders]
+    done = engine.run_once(context.engine, below.local, command, engine.BARE, timeout_s=300)
+    links = done.stdout.decode(errors="replace").split()
+    if done.exit_code or links:
+        raise NeedsEngineError(
+            f"/{links[0]} is a link in the base, and files lie below it"
+            if links
+            else "the base cannot say whether links stand for its folders"
+        )
+    write_atomic(note, "")
 
 
 def _log(image: AppendedImage, image_id: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway.append import NeedsEngineError
 from slipway.core import Event, Project, anonymous
 from slipway.engine import (
     Engine,
@@ -22,6 +23,7 @@ from slipway.engine import (
     stop_daemon,
 )
 from slipway.inventory import open_layered_image
+from slipway.pipeline.appended import EngineBase, load_appended
 from slipway.pipeline.base_images import base_reference
 from slipway.pipeline.targets import shared_base_place, take_shared_base
 from slipway.pipeline.targets.shared_bases import RECIPE_LABEL
@@ -151,6 +153,19 @@ def test_a_base_that_slipway_makes_is_made_once_for_all_who_have_a_target(
     second_engine.client.api.remove_image(local, force=True)
     take_shared_base(context, base, other)
     assert find_image_id(second_engine, local) is None
+
+
+def test_a_link_of_the_base_is_not_hidden_by_a_layer(
+    engine: Engine, build: OneBuild, plain: RegistryClient, tmp_path: Path
+) -> None:
+    builder = Builder(tmp_path, plain.host, engine)
+    build = build.on_own_base("sha256:" + "1" * 64)
+    reference = f"slipway.test/linked:{unique().rpartition('/')[2]}"
+    tar = rootfs_tar(links={"usr/local/bin": "/bin"})
+    import_rootfs(engine, io.BytesIO(tar), reference)
+    base = EngineBase(build.image.base, reference, reference, {})
+    with pytest.raises(NeedsEngineError, match="/usr/local/bin is a link"):
+        load_appended(builder.context(build), build.image, base, build.request)
 
 
 def test_the_documents_of_a_base_are_asked_for_once(
