@@ -68,9 +68,8 @@ def test_two_engines_and_none_make_the_same_image_and_the_same_sqsh(
     first, *_ = results
     for one in (engine, second_engine):
         assert find_image_id(one, build.request.tags[0]) == first.image_id
-        done = run_once(
-            one, first.image_id, ["/usr/local/bin/launch", "echo", "it runs"], timeout_s=60
-        )
+        launch = ["/usr/local/bin/launch", "/bin/sh", "-c", "echo it runs"]
+        done = run_once(one, first.image_id, launch, timeout_s=60)
         assert done.stdout == b"it runs\n", done.stderr
     # In a row, one registry: who comes second sends nothing.
     again = builders[1].ship(build, f"{path}-0")
@@ -171,16 +170,13 @@ def test_a_link_of_the_base_is_not_hidden_by_a_layer(
 def test_the_documents_of_a_base_are_asked_for_once(
     plain: RegistryClient, build: OneBuild, tmp_path: Path
 ) -> None:
-    with open_layered_image(
-        f"{plain.host}/{BASE}@{build.digest}", anonymous, kept=tmp_path
-    ) as image:
+    kept = tmp_path / "kept"
+    with open_layered_image(f"{plain.host}/{BASE}@{build.digest}", anonymous, kept=kept) as image:
         pass
     elsewhere = f"127.0.0.1:9/{BASE}@{build.digest}"  # nothing listens there
-    with open_layered_image(elsewhere, anonymous, kept=tmp_path) as again:
+    with open_layered_image(elsewhere, anonymous, kept=kept) as again:
         assert (again.manifest, again.config) == (image.manifest, image.config)
-    (note,) = tmp_path.iterdir()
+    (note,) = kept.iterdir()
     note.write_text(note.read_text()[:-20])
-    with open_layered_image(
-        f"{plain.host}/{BASE}@{build.digest}", anonymous, kept=tmp_path
-    ) as anew:
+    with open_layered_image(f"{plain.host}/{BASE}@{build.digest}", anonymous, kept=kept) as anew:
         assert anew.manifest == image.manifest
