@@ -39,7 +39,12 @@ if TYPE_CHECKING:
         show_nodes,
     )
     from slipway.cluster.job_reading import JobNotBegunError, JobReading
-    from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
+    from slipway.cluster.launcher_events import (
+        EVENT_MARK,
+        LauncherEvent,
+        parse_arrival,
+        parse_event,
+    )
     from slipway.cluster.sagemaker import (
         JobChoice,
         TrainingOptions,
@@ -99,6 +104,7 @@ __all__ = [
     "invoke_once",
     "newest_sqsh",
     "open_shell",
+    "parse_arrival",
     "parse_event",
     "plan_fanout",
     "read_fanout_run",
@@ -131,7 +137,7 @@ __getattr__ = lazy_face(
     {
         "documents": "write_cluster_documents",
         "job_reading": "JobNotBegunError JobReading",
-        "launcher_events": "EVENT_MARK LauncherEvent parse_event",
+        "launcher_events": "EVENT_MARK LauncherEvent parse_arrival parse_event",
         "fanout": (
             "ArrayOptions CodeBuildOptions ImageResult PlannedImage ShipFlags WorkflowOptions "
             "plan_fanout group_images read_fanout_run run_codebuild_fanout run_github_fanout "

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from slipway.core import printable
 
 EVENT_MARK = "launch: {"
 """What stands before the JSON of an event (entrypoints/launcher/events.py)."""
+
+
+_SQSH_CAME = re.compile(r"(\S+): [\d,.]+ MB in (\d{1,9}(?:\.\d+)?) s: (.*)")
+
+
+class SqshArrival(NamedTuple):
+    """A node that has got the .sqsh of a job (--fetch), before its launcher began."""
+
+    host: str
+    seconds: float
+    text: str  # from where its bytes came
+
+
+def parse_arrival(line: str) -> SqshArrival | None:
+    """What a job's script says of a node that has its .sqsh; None for any other line.
+
+    The words are those of `launch fetch` (entrypoints/launcher/fetch/fetch_command.py).
+    """
+    came = _SQSH_CAME.fullmatch(line.rstrip("\n"))
+    return SqshArrival(came[1], float(came[2]), came[3]) if came else None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def stream_lines(
                         event["message"],
                     )
                     for event in page["events"]
+                    if event["logStreamName"].startswith(prefix)
                 ]
         except logs.exceptions.ResourceNotFoundException:
             return  # nothing of this account and region has printed anything yet

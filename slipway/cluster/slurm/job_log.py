@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from slipway.cluster.launcher_events import LauncherEvent
+from slipway.cluster.launcher_events import LauncherEvent, parse_arrival
 from slipway.cluster.slurm.job_facts import JobFacts
 from slipway.core import human_bytes, human_seconds, printable
 
@@ -19,8 +19,6 @@ CLOCK_S = 2.0
 _TASK_END = re.compile(
     r"tasks? \S+ ?: (?:Exited|Killed|Terminated)|^Terminating|^Timed out waiting"
 )
-#: What the script says of a node that has got the .sqsh (entrypoints/launcher/fetch).
-_SQSH_CAME = re.compile(r"(\S+): [\d,.]+ MB in ([\d.]+) s: (.*)")
 #: The launcher's code on a node that only ends because another one has failed.
 _PEER = 77
 _STATES = {
@@ -145,11 +143,13 @@ def _some(texts: Sequence[str], most: int = 3, separator: str = "; ") -> str:
 def _fetch(excerpt: LogExcerpt, events: Sequence[LauncherEvent]) -> str:
     """The .sqsh (--fetch), which the script brings; data and a checkpoint, which launchers do."""
     texts = []
-    came = [match for line in excerpt.other_lines if (match := _SQSH_CAME.fullmatch(line))]
+    came = [arrival for line in excerpt.other_lines if (arrival := parse_arrival(line))]
     if came:
-        last = max(came, key=lambda match: float(match[2]))
-        nodes = len({match[1] for match in came})
-        texts.append(f".sqsh on {nodes} nodes, on {last[1]} after {last[2]} s: {last[3]}")
+        last = max(came, key=lambda arrival: arrival.seconds)
+        nodes = len({arrival.host for arrival in came})
+        texts.append(
+            f".sqsh on {nodes} nodes, on {last.host} after {last.seconds:.1f} s: {last.text}"
+        )
     texts += [
         f"{e.field('source')}: {e.count('files')} files, {human_bytes(e.count('bytes'))}"
         for e in _of(events, "prefetched")

@@ -12,7 +12,8 @@ from slipway.cluster.slurm.jobs import find_job
 from slipway.core import Project, SlipwayError
 
 MOST_BYTES = 256 << 20
-"""Of a log that comes by ssh; the launcher's events and the ranks' JSON lines alone come."""
+"""Of a log that comes by ssh; the launcher's events, the ranks' JSON lines and what the script says
+of the .sqsh alone come."""
 
 LONGEST_LINE = 256 << 10
 _PATIENCE_S = 300.0
@@ -20,8 +21,8 @@ _PATIENCE_S = 300.0
 # Bars that are drawn anew all the time are events, too.
 _FILTER_LOG = rf"""
 [ -f "$1" ] && [ -r "$1" ] || exit 3
-grep -aE 'launch: \{{|\[r[0-9]+\] \{{' -- "$1" | grep -avF '"event": "progress"' |
-    cut -b -{LONGEST_LINE} | head -c {MOST_BYTES}
+grep -aE 'launch: \{{|\[r[0-9]+\] \{{|^[^ ]+: [0-9,.]+ MB in [0-9.]+ s: ' -- "$1" |
+    grep -avF '"event": "progress"' | cut -b -{LONGEST_LINE} | head -c {MOST_BYTES}
 """
 
 

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from slipway.cluster import EVENT_MARK, JobNotBegunError, JobReading, LauncherEvent, parse_event
+from slipway.cluster import (
+    EVENT_MARK,
+    JobNotBegunError,
+    JobReading,
+    LauncherEvent,
+    parse_arrival,
+    parse_event,
+)
 from slipway.core import SlipwayError
 
 LONGEST_LINE = 256 * 1024
@@ -70,6 +77,7 @@ class JobLog:
     cut: bool = False  # by whoever brought it here
     events: list[LauncherEvent] = field(default_factory=list)
     lines: list[RankLine] = field(default_factory=list)
+    arrivals: dict[str, list[float]] = field(default_factory=dict)  # host -> s of each .sqsh
     unread: int = 0
     left_out: int = 0  # events and lines beyond what is kept
 
@@ -169,6 +177,10 @@ def _take(log: JobLog, line: bytes) -> None:
             log.lines.append(RankLine(int(ranked[1]), *told))
     elif ranked:
         log.left_out += 1
+    elif b" MB in " in line and len(log.arrivals) < MOST_EVENTS:
+        arrival = parse_arrival(line.decode("utf-8", "replace"))
+        if arrival is not None:
+            log.arrivals.setdefault(arrival.host, []).append(arrival.seconds)
 
 
 def event_text(event: LauncherEvent, name: str) -> str:

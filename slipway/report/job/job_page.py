@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from slipway.cluster import LauncherEvent
 from slipway.report.job.job_log import START_UP_FORMATS, JobLog, RankLine, event_number, event_text
-from slipway.report.job.job_nodes import NodeRow, RankRow, group_by_node, node_row, rank_rows
+from slipway.report.job.job_nodes import (
+    JobNode,
+    NodeRow,
+    RankRow,
+    group_by_node,
+    node_row,
+    rank_rows,
+)
 from slipway.report.job.job_notices import (
     MOST_NOTICES,
     Notice,
@@ -109,7 +116,10 @@ def _job_page(
 ) -> JobPage:
     nodes = group_by_node(events)
     starts = [start for node in nodes if (start := node.first("start-up"))]
-    stages = {node.name: node_stages(node.events, times) for node in nodes}
+    stages = {
+        node.name: node_stages(node.events, times, _fetch_seconds(log, node, place[0]))
+        for node in nodes
+    }
     began = min(_moments(events, starts, times))
     ended = max(event.time for event in events)
     lead = queue_lead(times.queue, ended - began)
@@ -166,6 +176,12 @@ def attempt_times(log: JobLog, attempts: Sequence[Sequence[LauncherEvent]]) -> l
         (number for number, first in enumerate(firsts) if first >= log.started - CLOCK_S), None
     )
     return [times if each == number else JobTimes() for each in range(len(attempts))]
+
+
+def _fetch_seconds(log: JobLog, node: JobNode, attempt: int) -> float | None:
+    """Of this attempt: each one fetches, and finds what an earlier one has left."""
+    arrivals = log.arrivals.get(node.events[0].host, [])
+    return arrivals[attempt - 1] if attempt <= len(arrivals) else None
 
 
 def _moments(

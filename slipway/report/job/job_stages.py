@@ -12,7 +12,8 @@ from slipway.report.job.job_log import START_UP_FORMATS, event_number, finite
 #: The stages of a start, in order, as the launcher names them; with what each is for a person.
 STAGES = {
     "queue": "from the submission to the job's start, as Slurm or SageMaker tell it",
-    "container": "from the job's start to the launcher's first line: node checks, image, container",
+    "fetch": "--fetch: the .sqsh on its way to the node's own disk",
+    "container": "from there to the launcher's first line: node checks, image, container",
     "launcher": "the launcher itself, before it meets others",
     "gate": "all nodes meet and compare",
     "preflight": "quick checks of each node",
@@ -26,6 +27,9 @@ STAGES = {
     "import": "from the ranks' start to the first line that one prints: imports, mostly",
 }
 
+
+#: Of them, those that are over when the launcher begins, and that it does not tell.
+_BEFORE = ("queue", "fetch", "container")
 
 CLOCK_S = 2.0
 """Clocks of a scheduler and of nodes differ by as much."""
@@ -59,8 +63,13 @@ class StageSeconds:
     start: float  # where its bar begins: the sum of the slowest of the stages before, queue aside
 
 
-def node_stages(events: Sequence[LauncherEvent], times: JobTimes | None = None) -> dict[str, float]:
-    """Seconds of each stage of one node's start; of an older launcher, from its events' times."""
+def node_stages(
+    events: Sequence[LauncherEvent], times: JobTimes | None = None, fetch: float | None = None
+) -> dict[str, float]:
+    """Seconds of each stage of one node's start; of an older launcher, from its events' times.
+
+    `fetch`: of them, before the launcher, those that the .sqsh took.
+    """
     start = next((event for event in events if event.event == "start-up"), None)
     ranks = next((event.time for event in events if event.event == "ranks"), None)
     stages: dict[str, float] = {}
@@ -69,20 +78,22 @@ def node_stages(events: Sequence[LauncherEvent], times: JobTimes | None = None) 
         began, job_start = event_number(start, "began"), event_number(start, "job_start")
         job_start = job_start or times.started or None
         if began is not None and job_start is not None and 0 <= began - job_start < 86_400:
-            stages["container"] = began - job_start
+            stages["container"] = max(began - job_start - (fetch or 0.0), 0.0)
         told = start.fields.get("stages")
         for name, value in told.items() if isinstance(told, dict) else ():
             seconds = finite(value)
-            if name in STAGES and seconds is not None and seconds >= 0:
+            if name in STAGES and name not in _BEFORE and seconds is not None and seconds >= 0:
                 stages[name] = seconds
         if began is not None and ranks is not None:
-            inside = sum(seconds for name, seconds in stages.items() if name != "container")
+            inside = sum(seconds for name, seconds in stages.items() if name not in _BEFORE)
             stages["launcher"] = max(ranks - began - inside, 0.0)
     elif ranks is not None:
         stages = _old_stages(events, ranks)
     output = next((event.time for event in events if event.event == "first-output"), None)
     if ranks is not None and output is not None:
         stages["import"] = max(output - ranks, 0.0)
+    if fetch is not None:
+        stages["fetch"] = fetch
     if times.queue is not None:
         stages["queue"] = times.queue
     return {name: stages[name] for name in STAGES if name in stages}

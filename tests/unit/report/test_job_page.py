@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from launcher.fetch import fetch_command
+from launcher.fetch.fetch_run import FetchResult
 from slipway.core import SlipwayError
 from slipway.report.job.job_log import LONGEST_LINE, read_job_log
 from slipway.report.job.job_page import JobPage, job_pages
@@ -123,6 +125,28 @@ def test_a_requeued_job_is_a_page_for_each_attempt(tmp_path: Path) -> None:
     assert second.began == BEGAN + 1010
     assert [point.speed for point in first.steps] == [1000, 800]
     assert [point.speed for point in second.steps] == [500]
+
+
+def test_the_sqsh_of_each_attempt_is_a_stage_of_its_own_and_the_words_are_the_launchers(
+    tmp_path: Path,
+) -> None:
+    def came(seconds: float, size: int) -> str:
+        result = FetchResult(Path("a.sqsh"), size, from_origin=size, seconds=seconds)
+        return f"host-0: {fetch_command._summary(result)}"
+
+    later = [
+        came(0.25, 0),
+        start_up(1050, 0, 1010, {"gate": 5}, job_start=int(BEGAN + 1000)),
+        launcher_event(1051, 0, "ranks", first=0, here=2, world=4),
+        launcher_event(1090, 0, "done", code=0),
+    ]
+    first, second = pages_of(tmp_path, came(4.0, 10**9), *job_lines(), *later)
+    told = [{s.stage: s.slowest for s in page.stages} for page in (first, second)]
+    assert (told[0]["fetch"], told[1]["fetch"]) == (4.0, 0.2)  # the launcher tells tenths
+    assert told[1]["container"] == pytest.approx(9.8)
+    assert "fetch" not in first.node_rows[1].stages
+    for row in first.node_rows:
+        assert row.spans[0].start == 0
 
 
 def test_a_file_without_an_event_is_no_log(tmp_path: Path) -> None:

@@ -119,10 +119,15 @@ def test_a_slurm_job_has_its_queue_and_its_log_under_stand_ins_of_slurm_and_ssh(
     head: HeadNodePrograms, tmp_path: Path, ssh: str
 ) -> None:
     others = [f"[r{n}] loss 3.{n}" for n in range(50)]
+    others += ["host-0: 1,234.5 MB in 4.0 s: 1,234.5 MB from the origin",
+               "host-1: 1,234.5 MB in 2.5 s: 1,234.5 MB from other nodes"]  # fmt: skip
     head.log.write_bytes("\n".join([*others, *job_lines(), "\x00\xff"]).encode("latin-1"))
     page = slurm_page(tmp_path, ssh)
     stages = {stage.stage: stage.slowest for stage in page.stages}
-    assert (page.queue, stages["queue"], stages["container"]) == (QUEUED_S, QUEUED_S, 12.0)
+    assert (page.queue, stages["queue"]) == (QUEUED_S, QUEUED_S)
+    # Of node 1's 12 s before its launcher the .sqsh took 2.5, of node 0's 10 it took 4.
+    assert (stages["fetch"], stages["container"]) == (4.0, 9.5)
+    assert [row.stages["container"] for row in page.node_rows] == [6.0, 9.5]
     assert all(row.stages["queue"] == QUEUED_S for row in page.node_rows)
     assert (page.nodes, page.world, len(page.steps), page.unread) == (2, 4, 2, 0)
     assert page.file.startswith(f"Slurm job 7 on {ssh or 'this machine'}")
