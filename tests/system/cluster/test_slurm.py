@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,15 @@ def test_a_job_told_to_save_ends_and_does_not_begin_again_under_stand_ins_of_enr
     assert sum("] saved" in line for line in job.lines) == 2
     assert sum('"event": "stopped", "code": 143' in line for line in job.lines) == 2
     assert containers_left(slurm) == ""
+    # The same story as a page: Slurm's own times, and the log behind ssh.
+    told = slurm.by_ssh("report", "local", "--job", f"slurm:{job.id}", "--json")
+    (page,) = json.loads(told.stdout)["jobs"]
+    stages = {stage["stage"]: stage["slowest"] for stage in page["stages"]}
+    assert (page["nodes"], page["world"], page["whole"]) == (2, 2, True)
+    moments = {word: datetime.fromisoformat(facts[f"{word}Time"]) for word in ("Submit", "Start")}
+    assert page["queue"] == (moments["Start"] - moments["Submit"]).total_seconds()
+    assert stages["container"] > 0
+    assert [end[:2] for end in page["ends"]] == [["stopped", 143]]
 
 
 def test_at_the_time_limit_it_saves_longer_than_torchrun_waits_and_resumes_under_a_pyxis_stand_in(
