@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from slipway.cluster import JobNotBegunError, JobReading
 from slipway.core import Project, SlipwayError, UsageError
+from slipway.report import WatchRequest, watch_work
 from slipway.report.job import JobPlaces, JobSource, job_pages, parse_job_source
 from slipway.report.job.job_log import take_reading
 from slipway.report.job.job_page import JobPage
@@ -161,6 +162,28 @@ def test_a_job_that_waits_or_whose_log_is_elsewhere_says_so(
     head.log.write_text("srun: error: nothing yet\n")
     with pytest.raises(JobNotBegunError, match="no log of a job"):
         slurm_page(tmp_path, ssh)
+
+
+def test_a_slurm_job_is_watched_from_its_wait_in_the_queue_to_its_end(
+    head: HeadNodePrograms, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = WatchRequest("slurm:7", ssh="head")
+    head.state("PENDING")
+    watch_work(tmp_path, request)
+    assert "job 7 has not begun" in capsys.readouterr().err
+    head.state("RUNNING")
+    head.log.write_text("\n".join(job_lines()[:-2]))
+    watch_work(tmp_path, request)
+    assert "pretrain: at work" in capsys.readouterr().err
+    head.log.write_text("\n".join(job_lines()))
+    watch_work(tmp_path, request)
+    told = capsys.readouterr()
+    assert "pretrain: over" in told.err
+    assert "failed (77)" in told.out
+    head.put("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    head.put("sacct", "exit 1")
+    with pytest.raises(SlipwayError, match="knows no job 7"):
+        watch_work(tmp_path, request)
 
 
 def test_a_job_of_aws_needs_a_region(tmp_path: Path) -> None:
