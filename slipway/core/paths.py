@@ -71,6 +71,16 @@ class Project:
         return self.root / "images" / "context" / "install_addons.py"
 
     @property
+    def system_installer(self) -> Path:
+        """The script that installs packages of the distribution inside a build."""
+        return self.installer.with_name("install_packages.sh")
+
+    @property
+    def keys(self) -> Path:
+        """Keyrings of package archives that the repository itself has."""
+        return self.root / "images" / "keys"
+
+    @property
     def source_builder(self) -> Path:
         """What runs the script of a `source` add-on inside a build."""
         return self.installer.with_name("build_source.sh")

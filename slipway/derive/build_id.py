@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.core import Project, sha256_file, tree_sha256
-from slipway.derive.dockerfile import render_dockerfile
+from slipway.derive.dockerfile import render_dockerfile, system_section
 from slipway.derive.launcher_layer import launcher_key
 from slipway.derive.repository_files import added_files_key, files_section
 from slipway.derive.source_stages import (
@@ -31,9 +31,11 @@ from slipway.records import (
     Locks,
     PythonLock,
     SdistBuild,
+    SystemLock,
     ToolLock,
     build_recipe_key,
     python_lock_keys,
+    system_lock_keys,
 )
 
 UNLOCKED = "unlocked"
@@ -53,6 +55,7 @@ class SharedInputs:
     files: Mapping[AddedFiles, str] = field(default_factory=dict)  # of the repository -> hash
     scripts: Mapping[str, str] = field(default_factory=dict)  # add-on -> hash of its script
     builder: str = ""  # what runs such a script
+    system_installer: str = ""  # what installs packages of the distribution
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class BuildInputs:
     files: Mapping[str, str] = field(default_factory=dict)  # layer -> hash of its files
     sources: Mapping[str, str] = field(default_factory=dict)  # add-on -> hash of script and inputs
     architecture: Architecture = "amd64"
+    system: Mapping[str, str] = field(default_factory=dict)  # add-on -> hash of its packages
+    system_installer: str = ""  # "" where no packages of the distribution are installed
 
     @property
     def build_id(self) -> str:
@@ -83,7 +88,7 @@ class BuildInputs:
         content = self.as_json()
         for explaining in ("templates", "layers", "architecture"):
             del content[explaining]
-        for part in ("files", "sources"):
+        for part in ("files", "sources", "system", "system_installer"):
             if not content[part]:
                 del content[part]  # a part that an image does not use changes no build id
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -110,6 +115,7 @@ def shared_inputs(
         files={files: added_files_key(project, files) for files in added},
         scripts=script_hashes(project, builds),
         builder=sha256_file(project.source_builder),
+        system_installer=sha256_file(project.system_installer),
     )
 
 
@@ -154,9 +160,18 @@ def _pins_hash(lock: PythonLock) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
+def _packages_hash(lock: SystemLock | None) -> str:
+    """What is installed, in which order, and what goes; not where it is had."""
+    if lock is None:
+        return UNLOCKED
+    lines = [f"{p.name} {p.version} {p.architecture} {p.sha256}" for p in lock.packages]
+    return hashlib.sha256("\n".join([*lines, "", *lock.removed]).encode()).hexdigest()
+
+
 def _addon_words(addon: Addon) -> str:
     """What `plan` says of an add-on: its version, or what it asks for, and what happens to it."""
-    return f"{addon.version or ' '.join(addon.requirements) or 'unknown'} ({addon.action})"
+    asked = (*(addon.system.names if addon.system else ()), *addon.requirements)
+    return f"{addon.version or ' '.join(asked) or 'unknown'} ({addon.action})"
 
 
 def _binary(lock: ToolLock | None, architecture: Architecture) -> str:
@@ -213,8 +228,15 @@ def build_inputs(
         for addon in image.addons
         for each in addon.files
     }
+    system = {
+        addon.name: _packages_hash(locks.system.get(key)) for addon, key in system_lock_keys(image)
+    }
     stages = source_stages(image)
-    sources = source_keys(stages, common.scripts, common.builder, python)
+    packages = {
+        name: " ".join(part[name] for part in (system, python) if name in part)
+        for name in {*system, *python}
+    }
+    sources = source_keys(stages, common.scripts, common.builder, packages)
     folders = {
         stage.section: f"{digest} {' '.join(source_command(image, stage))} "
         f"{sources[stage.addon.name]}"
@@ -238,10 +260,16 @@ def build_inputs(
                 **binaries,
                 **files,
                 **folders,
+                **{
+                    system_section(name): f"{key} {common.system_installer}"
+                    for name, key in system.items()
+                },
                 LAUNCHER: f"{common.launcher} {image.base.family.python}",
             },
         ),
         files=files,
         sources=sources,
         architecture=facts.architecture,
+        system=system,
+        system_installer=common.system_installer if system else "",
     )

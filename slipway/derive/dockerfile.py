@@ -90,6 +90,15 @@ def install_command(image: Image, addon: Addon) -> list[str]:
     return command
 
 
+PACKAGE_COMMAND = ["sh", "/mnt/install_packages.sh"]
+"""What runs in the build to install the packages of the distribution that an add-on has."""
+
+
+def system_section(addon: str) -> str:
+    """The name of the layer with an add-on's packages of the distribution."""
+    return f"{addon}:system"
+
+
 def environment_of(image: Image) -> dict[str, str]:
     """ENV of the image beyond what its add-ons always bring."""
     environment = {
@@ -143,6 +152,8 @@ def render_dockerfile(image: Image, locks: Locks, tools: tuple[Tool, ...], templ
         environment=environment_of(image),
         labels=labels_of(image, locks),
         install_command=lambda addon: install_command(image, addon),
+        package_command=PACKAGE_COMMAND,
+        system_section=system_section,
         stages=source_stages(image),
         source_command=lambda stage: source_command(image, stage),
         files_section=files_section,

@@ -84,6 +84,7 @@ def build_reasons(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
         reasons += _changed(old.get("python", {}), now["python"], "locked requirements of")
     reasons += _changed(old.get("tools", {}), now["tools"], "binary of")
     reasons += _changed(old.get("files", {}), now["files"], "files of")
+    reasons += _changed(old.get("system", {}), now["system"], "locked packages of")
     reasons += _changed(old.get("sources", {}), now["sources"], "script or inputs of")
     reasons += [
         f"{words} changed"
@@ -99,6 +100,7 @@ def build_reasons(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
 _PARTS = {
     "launcher": "launcher",
     "installer": "installer",
+    "system_installer": "installer of system packages",
     "wheels": "how wheels are built of sdists",
 }
 
@@ -163,7 +165,8 @@ def disk_need(steps: Sequence[PlanStep], bases: Mapping[str, BaseLock]) -> DiskN
 
 def is_locked(inputs: BuildInputs) -> bool:
     """Whether everything that decides the content is pinned by hash."""
-    return UNLOCKED not in (inputs.base, *inputs.python.values(), *inputs.tools.values())
+    pinned = (inputs.python, inputs.tools, inputs.system)
+    return UNLOCKED not in (inputs.base, *(pin for part in pinned for pin in part.values()))
 
 
 class Note(NamedTuple):

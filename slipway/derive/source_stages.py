@@ -17,7 +17,7 @@ class SourceStage:
     addon: Addon
     build: SourceBuild
     below: tuple[SourceStage, ...]  # whose folders are there when the script runs
-    packages: tuple[Addon, ...] = ()  # Python add-ons that are installed when it runs
+    packages: tuple[Addon, ...] = ()  # add-ons whose packages are installed when it runs
 
     @property
     def name(self) -> str:
@@ -52,8 +52,8 @@ def _needed(image: Image, addon: Addon) -> Iterator[str]:
 
 
 def _packages(image: Image, needed: tuple[str, ...]) -> tuple[Addon, ...]:
-    """The Python add-ons of a stage: what it needs, and what that was resolved on top of."""
-    installed = [a for a in image.addons if a.requirements and a.action != "keep"]
+    """The packages of a stage: what it needs, and what that was resolved on top of."""
+    installed = [a for a in image.addons if (a.requirements or a.system) and a.action != "keep"]
     last = max((i for i, a in enumerate(installed, 1) if a.name in needed), default=0)
     return tuple(installed[:last])
 
@@ -88,17 +88,17 @@ def source_keys(
     stages: tuple[SourceStage, ...],
     scripts: Mapping[str, str],
     driver: str,
-    python: Mapping[str, str],
+    packages: Mapping[str, str],
 ) -> dict[str, str]:
     """Add-on -> hash of all but the base that decides what its folder holds.
 
-    `python`: Python add-on -> hash of its pins.
+    `packages`: add-on -> hash of what it installs.
     """
     keys: dict[str, str] = {}
     for stage in stages:
         inputs = sorted(f"{each.name} {each.sha256}" for each in stage.build.inputs)
         below = [keys[other.addon.name] for other in stage.below]
-        below += [f"{addon.name} {python[addon.name]}" for addon in stage.packages]
+        below += [f"{addon.name} {packages[addon.name]}" for addon in stage.packages]
         lines = [driver, scripts[stage.addon.name], stage.build.folder, *inputs, *below]
         keys[stage.addon.name] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return keys

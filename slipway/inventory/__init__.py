@@ -20,7 +20,11 @@ if TYPE_CHECKING:
         write_bill,
     )
     from slipway.inventory.differences import ImageDifference, compare_inventories
-    from slipway.inventory.image_inventory import read_inventory, run_settings
+    from slipway.inventory.image_inventory import (
+        read_inventory,
+        read_package_database,
+        run_settings,
+    )
     from slipway.inventory.layered_image import (
         BlobReader,
         LayeredImage,
@@ -58,6 +62,7 @@ __all__ = [
     "read_bill",
     "read_inventory",
     "read_metadata_files",
+    "read_package_database",
     "run_settings",
     "stored_layered_image",
     "write_bill",
@@ -69,7 +74,7 @@ __getattr__ = lazy_face(
         "advisories": "Advisory read_advisories",
         "bill_of_materials": "BilledImage SPDX_TYPE read_bill write_bill",
         "differences": "ImageDifference compare_inventories",
-        "image_inventory": "read_inventory run_settings",
+        "image_inventory": "read_inventory read_package_database run_settings",
         "layered_image": "BlobReader LayeredImage open_layered_image stored_layered_image",
         "metadata_files": "FOLDER LayerNotes LINK read_metadata_files",
         "python_distributions": "PythonDistribution check_environment distributions_in",

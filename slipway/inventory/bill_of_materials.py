@@ -30,7 +30,7 @@ _UNKNOWN = "not told: "
 @dataclass(frozen=True)
 class BilledImage:
     """What a bill is of. `hashes`: sha256 of the wheels that were added; `tools`: name -> version,
-    sha256."""
+    sha256; `packages`: name, version and architecture of an added package -> sha256."""
 
     name: str
     repository: str  # host/path
@@ -40,6 +40,7 @@ class BilledImage:
     base_digest: str
     hashes: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    packages: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
 
 
 def write_bill(of: BilledImage, image: ImageInventory, base: ImageInventory) -> bytes:
@@ -105,6 +106,7 @@ def _entries(
             package.name,
             package.version,
             system_purl(package, image),
+            of.packages.get((package.name, package.version, package.architecture), ""),
             sourceInfo=f"built from: {package.source} {package.source_version}",
         )
     for name in of.tools if tools is None else tools:

@@ -9,14 +9,24 @@ from collections.abc import Iterable, Iterator
 
 from slipway.records import SystemPackage
 
-_FIELDS = ("Package", "Status", "Version", "Architecture", "Source")
+_NAMES = """
+    Package Status Version Architecture Source Essential Protected Multi-Arch
+    Pre-Depends Depends Recommends Provides Conflicts Breaks Replaces
+"""
+_FIELDS = frozenset(_NAMES.split())
+"""What says which packages are there, and what they need of others (deb-control(5))."""
 
 
 def short_status(text: str) -> str:
-    """The stanzas with the fields that say what is installed, and no others."""
+    """The stanzas with the fields that say what is installed and what it needs, and no others."""
     stanzas = []
     for stanza in text.split("\n\n"):
-        lines = [line for line in stanza.splitlines() if line.partition(":")[0] in _FIELDS]
+        lines, kept = [], False
+        for line in stanza.splitlines():
+            # A line that begins with a blank goes on with the field above it.
+            kept = kept if line.startswith((" ", "\t")) else line.partition(":")[0] in _FIELDS
+            if kept:
+                lines.append(line)
         if lines:
             stanzas.append("\n".join(lines))
     return "\n\n".join(stanzas)

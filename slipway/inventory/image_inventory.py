@@ -11,14 +11,19 @@ from typing import Any
 from slipway.core import OnEvent, SlipwayError
 from slipway.inventory.dpkg_status import dpkg_packages
 from slipway.inventory.layered_image import LayeredImage
-from slipway.inventory.metadata_files import LayerNotes, MetadataFiles, read_metadata_files
+from slipway.inventory.metadata_files import (
+    LayerNotes,
+    MetadataFiles,
+    layers_are_noted,
+    read_metadata_files,
+)
 from slipway.inventory.python_distributions import (
     check_environment,
     distributions_in,
     find_site_packages,
 )
 from slipway.inventory.rpm_database import rpm_packages
-from slipway.records import ImageInventory, SystemPackage
+from slipway.records import ImageInventory, PackageDatabase, SystemPackage
 
 _DPKG = "var/lib/dpkg/status"
 _RPM = ("var/lib/rpm", "usr/lib/sysimage/rpm")
@@ -77,29 +82,54 @@ def _python_versions(
     return {name: distribution.version for name, distribution in sorted(distributions.items())}
 
 
+def read_package_database(
+    image: LayeredImage, notes: LayerNotes, on_event: OnEvent, *, stream: bool = True
+) -> PackageDatabase | None:
+    """What is installed in an image, as its package manager keeps it; None where it has none.
+
+    Without `stream` only what was read before is used, and None is given, too, where that does
+    not tell. Raises RegistryError, LayerError, SlipwayError.
+    """
+    if not stream and not layers_are_noted(image, notes):
+        return None
+    return _package_database(read_metadata_files(image, notes, on_event))
+
+
 def _system_packages(files: MetadataFiles) -> tuple[str, tuple[SystemPackage, ...] | None]:
+    database = _package_database(files)
+    return (database.manager, _packages_in(database)) if database else ("", ())
+
+
+def _packages_in(database: PackageDatabase) -> tuple[SystemPackage, ...]:
+    """The installed packages, sorted. Raises SlipwayError for a database that cannot be read."""
+    if database.manager == "dpkg":
+        return dpkg_packages([database.content.decode("utf-8", "replace")])
+    return rpm_packages(database.content, database.log or None)
+
+
+def _package_database(files: MetadataFiles) -> PackageDatabase | None:
     status = [
         text
         for path, text in files.texts.items()
         if path == _DPKG or path.startswith(f"{_DPKG}.d/")
     ]
     if status:
-        return "dpkg", dpkg_packages(status)
+        return PackageDatabase("dpkg", "\n\n".join(text.strip() for text in status).encode())
     if _DPKG in files.kinds:
         raise SlipwayError("dpkg's list is larger than any that is read")
     for folder in _RPM:
         path = f"{folder}/rpmdb.sqlite"
         if path in files.texts:
             log = files.texts.get(f"{path}-wal", "")
-            return "rpm", rpm_packages(
-                base64.b64decode(files.texts[path]), base64.b64decode(log) or None
+            return PackageDatabase(
+                "rpm", base64.b64decode(files.texts[path]), base64.b64decode(log)
             )
         if path in files.kinds:
             raise SlipwayError("rpm's database is larger than any that is read")
         for old in ("Packages", "Packages.db"):
             if f"{folder}/{old}" in files.kinds:
                 raise SlipwayError("rpm's database is of a form before SQLite")
-    return "", ()
+    return None
 
 
 def _distribution(files: MetadataFiles) -> str:

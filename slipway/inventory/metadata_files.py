@@ -29,7 +29,7 @@ _KINDS = {b"5"[0]: FOLDER, b"2"[0]: LINK}
 _HARD_LINK = b"1"[0]
 _DATABASE_MAX, TEXT_MAX = 128 << 20, 16 << 20
 """Bytes of a file that is read: a base may be anyone's."""
-_FORMAT = "2"
+_FORMAT = "3"
 _NOTES = "bases"
 _OPAQUE = ".wh..wh..opq"
 
@@ -102,11 +102,19 @@ def read_metadata_files(
         return contents
 
     def note(layer: dict[str, Any]) -> dict[str, Any]:
-        name = f"{layer['digest'].removeprefix('sha256:')}-{_FORMAT}.json.gz"
-        return notes.make(name, lambda: stream(layer))
+        return notes.make(_note_name(layer), lambda: stream(layer))
 
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         return _merged(pool.map(note, image.layers[:layers]))
+
+
+def layers_are_noted(image: LayeredImage, notes: LayerNotes) -> bool:
+    """Whether every layer was read before, so that none has to be streamed."""
+    return all(notes.read(_note_name(layer)) is not None for layer in image.layers)
+
+
+def _note_name(layer: Mapping[str, Any]) -> str:
+    return f"{layer['digest'].removeprefix('sha256:')}-{_FORMAT}.json.gz"
 
 
 class _LayerReader:

@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-# Settings about how indexes are named and shown, not about where packages come from.
-_NOT_OURS = ("IndexTargets", "Changelogs", "CompressionTypes", "cdrom", "Languages", "GzipIndexes")
 
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, Amazon Linux
 )
-
-
-def acquire_settings(dump: str) -> str:
-    """The lines of `apt-config dump` that say how packages are fetched: proxies, certificates."""
-    lines = []
-    for line in dump.splitlines():
-        name, _, value = line.partition(" ")
-        section = name.split("::")
-        ours = section[0] == "Acquire" and len(section) > 1 and section[1] not in _NOT_OURS
-        if ours and value not in ('"";', ""):
-            lines.append(line)
-    return "".join(f"{line}\n" for line in lines)
-
-
-def host_acquire_settings() -> str:
-    """`acquire_settings` of this host; empty where there is no apt."""
-    if shutil.which("apt-config") is None:
-        return ""
-    return acquire_settings(_said(["apt-config", "dump"]))
 
 
 def is_debian(release: str, codename: str) -> bool:

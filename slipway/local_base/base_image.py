@@ -29,7 +29,7 @@ from slipway.local_base.recipe import local_base_id
 from slipway.local_base.rootfs import CODENAME, make_rootfs, rootfs_id, rootfs_is_there
 from slipway.matrix import LOCAL_REGISTRY, Base
 from slipway.records import PythonLock, python_lock_text
-from slipway.wheels import NotOfferedError, fetch_wheels, no_cpu_torch
+from slipway.wheels import NotOfferedError, fetch_wheels, host_acquire_settings, no_cpu_torch
 
 RECIPE_LABEL = "io.slipway.local-base"
 DEBIAN_REGISTRY = "SLIPWAY_DEBIAN_REGISTRY"
@@ -159,7 +159,7 @@ def local_base_request(project: Project, tag: str) -> BuildRequest:
     """The build that stands in for mmdebstrap: the same packages on an ordinary Debian image."""
     bundle = apt.ca_bundle(os.environ)
     certificates = 'Acquire::https::CAInfo "/run/secrets/ca.crt";\n' if bundle else ""
-    settings = apt.host_acquire_settings() + apt.proxy_settings(os.environ) + certificates
+    settings = host_acquire_settings() + apt.proxy_settings(os.environ) + certificates
     registry = os.environ.get(DEBIAN_REGISTRY)
     listed, stanzas = apt.split_entries(apt.host_sources(CODENAME))
     return BuildRequest(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import posixpath
 import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from slipway.core import (
     write_atomic,
 )
 from slipway.local_base import apt
+from slipway.wheels import host_acquire_settings
 
 CODENAME = "bookworm"
 SHARED_KIND = "root-file-systems"
@@ -61,6 +64,26 @@ def rootfs_id(project: Project) -> str:
 def rootfs_is_there() -> bool:
     """Whether this host can make the root file system itself."""
     return shutil.which("mmdebstrap") is not None
+
+
+def rootfs_status(project: Project, on_event: OnEvent, log: Path) -> bytes:
+    """dpkg's list in the root file system of this machine, which is made where it is not there.
+
+    Raises SlipwayError, also on a host that cannot make it itself.
+    """
+    if not rootfs_is_there():
+        raise SlipwayError(
+            "what is installed in the local base is not known: its root file system is made by "
+            "mmdebstrap, and this machine has none",
+            cure="Run this where it is (Debian, Ubuntu: `apt-get install mmdebstrap`).",
+        )
+    with tarfile.open(make_rootfs(project, on_event, log)) as tar:
+        for member in tar:
+            if posixpath.normpath(member.name) == "var/lib/dpkg/status":
+                stream = tar.extractfile(member)
+                assert stream is not None
+                return stream.read()
+    raise SlipwayError("the root file system has no list of packages", where=str(log))
 
 
 def make_rootfs(project: Project, on_event: OnEvent, log: Path) -> Path:
@@ -151,7 +174,7 @@ def _own_mounts() -> list[str]:
 
 def _mmdebstrap(project: Project, work: Path, tar: Path, on_event: OnEvent, log: Path) -> None:
     settings = work / "apt.conf"
-    settings.write_text(apt.host_acquire_settings() + apt.proxy_settings(os.environ))
+    settings.write_text(host_acquire_settings() + apt.proxy_settings(os.environ))
     command = [*_own_mounts(), "mmdebstrap", "--variant=minbase", "--mode=auto", "--format=tar"]
     command.append(f"--include={','.join(rootfs_packages(project))}")
     command.append(f"--dpkgopt={project.local_base / 'dpkg.cfg'}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.matrix.addons import archives_of
     from slipway.matrix.image_tags import image_tag, repository_name, tag_stem
     from slipway.matrix.json_schema import SCHEMA_FILE, versions_schema
     from slipway.matrix.load import load_matrix
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         AddedFiles,
         Addon,
         Architecture,
+        Archive,
         AxisValue,
         Base,
         Facts,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         Registry,
         SourceBuild,
         SourceInput,
+        SystemPackages,
         Tool,
         WaitingBase,
         explain_image,
@@ -61,6 +64,7 @@ __all__ = [
     "AddedFiles",
     "Addon",
     "Architecture",
+    "Archive",
     "AxisValue",
     "Base",
     "CurrencyFinding",
@@ -73,9 +77,11 @@ __all__ = [
     "Registry",
     "SourceBuild",
     "SourceInput",
+    "SystemPackages",
     "Tool",
     "WaitingBase",
     "YamlFile",
+    "archives_of",
     "compare_with_tables",
     "ecr_host",
     "edit_versions",
@@ -101,14 +107,15 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "addons": "archives_of",
         "image_tags": "image_tag repository_name tag_stem",
         "json_schema": "SCHEMA_FILE versions_schema",
         "load": "load_matrix",
         "matrix_cache": "read_matrix",
         "model": (
-            "AddedFiles Addon Architecture AxisValue Base Facts Image LeftOut Matrix Reference "
-            "Registry SourceBuild SourceInput Tool WaitingBase explain_image past_support "
-            "select_images"
+            "AddedFiles Addon Architecture Archive AxisValue Base Facts Image LeftOut Matrix "
+            "Reference Registry SourceBuild SourceInput SystemPackages Tool WaitingBase "
+            "explain_image past_support select_images"
         ),
         "references": (
             "LOCAL_REGISTRY ecr_host image_uri is_public region_partition region_suffixes"

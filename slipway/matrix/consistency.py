@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from slipway.core import UsageError, did_you_mean
-from slipway.matrix.addons import check_addons
+from slipway.matrix.addons import check_addons, check_archives
 from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.model import Device, Facts, Flavour
 from slipway.matrix.references import region_suffixes
@@ -23,6 +23,7 @@ def check_consistency(source: MatrixEntries) -> None:
         _series(source, name, series)
     _shared_tags(source)
     check_addons(source)
+    check_archives(source)
     for name, reference in source.references.items():
         path: Path = ("references", name)
         source.unknown((*path, "registry"), "registries", "registry", reference.registry)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from slipway.core import did_you_mean
-from slipway.matrix.addons import AddonEntry, ToolEntry
+from slipway.matrix.addons import AddonEntry, ArchiveEntry, ToolEntry
 from slipway.matrix.field_types import Entry
 from slipway.matrix.schema import (
     OPTIONAL_SECTIONS,
@@ -38,6 +38,7 @@ class MatrixEntries:
     registries: dict[str, RegistryEntry] = field(default_factory=dict)
     families: dict[str, FamilyEntry] = field(default_factory=dict)
     bases: dict[str, SeriesEntry] = field(default_factory=dict)
+    archives: dict[str, ArchiveEntry] = field(default_factory=dict)
     addons: dict[str, AddonEntry] = field(default_factory=dict)
     tools: dict[str, ToolEntry] = field(default_factory=dict)
     images: dict[str, GroupEntry] = field(default_factory=dict)

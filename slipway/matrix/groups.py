@@ -11,7 +11,14 @@ from typing import get_args
 from packaging.version import Version
 
 from slipway.core import UsageError, did_you_mean
-from slipway.matrix.addons import AxisChoice, check_together, decide_addon, is_for, read_tool
+from slipway.matrix.addons import (
+    AxisChoice,
+    check_system,
+    check_together,
+    decide_addon,
+    is_for,
+    read_tool,
+)
 from slipway.matrix.cells import (
     FIXED_AXES,
     NONE,
@@ -108,6 +115,14 @@ def _axes_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> bool:
             cure = f"give one of them another word: `tag: ...` of {addon}"
             source.problems.append(Problem(key_path, what, cure))
         labels[label] = addon
+    for index, addon in enumerate(group.requests):
+        key_path = (*path, "requests", index)
+        entry = source.addons.get(addon)
+        misnamed = source.unknown(key_path, "addons", "add-on", addon)
+        if not misnamed and entry and not entry.on_request:
+            what = f"{addon} is in every image that `only` leaves it"
+            cure = f"remove it here, or state `on_request: true` of {addon}"
+            source.problems.append(Problem(key_path, what, cure))
     axes = (*FIXED_AXES, *group.axes.addons)
     for key, rules in (("exclude", group.exclude), ("downgrade", group.downgrade)):
         for index, rule in enumerate(rules):
@@ -164,7 +179,9 @@ def _image(source: MatrixEntries, group: str, cell: Cell, lowered: set[int]) -> 
             source.problems.append(Problem((*path, key), what, cure))
             return
     addons = list(_addons(source, group, name, cell))
-    check_together(source, path, name, {addon.name: source.addons[addon.name] for addon in addons})
+    has = {addon.name: source.addons[addon.name] for addon in addons}
+    check_together(source, path, name, has)
+    check_system(source, path, name, base, has)
     for addon in addons:
         _not_lowered(source, path, name, (cell, addon), lowered)
     image = Image(
@@ -197,6 +214,7 @@ def _addons(source: MatrixEntries, group: str, image: str, cell: Cell) -> Iterat
         version = cell.versions.get(name)
         choice = AxisChoice(None if version == NONE else version) if version else None
         meant = is_for(entry.only, image, group, cell.base)
+        meant = meant and (not entry.on_request or name in source.images[group].requests)
         addon = decide_addon(name, entry, cell.base, cell.platform, choice) if meant else None
         if addon is not None:
             yield addon

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slipway.core import BadInputError, SlipwayError, UsageError
-from slipway.matrix.addons import order_addons, take_requirement_files
+from slipway.matrix.addons import order_addons, read_archive, take_requirement_files
 from slipway.matrix.consistency import (
     check_consistency,
     facts_of,
@@ -131,6 +131,9 @@ def expand_matrix(source: MatrixEntries) -> Matrix | None:
                 )
                 for name, e in source.references.items()
             }
+        ),
+        archives=MappingProxyType(
+            {name: read_archive(name, entry) for name, entry in source.archives.items()}
         ),
         waiting=tuple(_waiting(source, registries)),
         read_files=MappingProxyType(dict(source.read_files)),

@@ -18,9 +18,9 @@ Flavour = Literal["sagemaker", "ec2", "plain"]
 Device = Literal["gpu", "cpu"]
 Architecture = Literal["amd64", "arm64"]
 """As images name it (opencontainers/image-spec:config.md)."""
-AddonKind = Literal["package", "packages", "settings", "tool", "source"]
+AddonKind = Literal["package", "packages", "settings", "tool", "source", "system"]
 """`package`: one Python package of the add-on's name; `packages`: what it asks for; `source`: what
-a script builds in a stage of its own."""
+a script builds in a stage of its own; `system`: packages of the distribution."""
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -124,6 +124,29 @@ class SourceBuild:
 
 
 @dataclass(frozen=True)
+class SystemPackages:
+    """Packages of the distribution that an add-on asks for on one base."""
+
+    names: tuple[str, ...]  # "jq", "jq=1.6-2.1"
+    archives: tuple[str, ...] = ()  # beside the distribution's own, by name
+    # package of the base that may become another version or go -> reason
+    moves: Mapping[str, str] = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A package archive by name. Where it is, each machine says."""
+
+    name: str
+    package_manager: Literal["apt", "dnf"]
+    key: str  # file name of the keyring that its signatures are checked with
+    suites: Mapping[str, tuple[str, ...]]  # os of a base -> suites, or folders for dnf
+    components: tuple[str, ...] = ()
+    architectures: tuple[Architecture, ...] = ()  # none: all
+    distribution: bool = False  # asked for all bases with one of its systems
+
+
+@dataclass(frozen=True)
 class Addon:
     """What happens to one add-on in one image, and why."""
 
@@ -144,6 +167,7 @@ class Addon:
     source: SourceBuild | None = None
     index: str | None = None  # where some of its packages are, by a name that each machine knows
     check: str | None = None  # a command that has to succeed in the image
+    system: SystemPackages | None = None
 
     @property
     def title(self) -> str:
@@ -255,6 +279,7 @@ class Matrix:
     references: Mapping[str, Reference] = field(default_factory=dict)
     waiting: tuple[WaitingBase, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    archives: Mapping[str, Archive] = field(default_factory=dict)
     # files that it was made of beside versions.yaml and versions.d -> sha256
     read_files: Mapping[str, str] = field(default_factory=_nothing)
 
@@ -306,7 +331,13 @@ def _explain_addon(addon: Addon) -> dict[str, Any]:
         "gives": list(addon.source.gives),
         "inputs": {each.name: each.sha256 for each in addon.source.inputs},
     }
-    more = {"files": files, "workdir": addon.workdir, "user": addon.user, "source": source}
+    more = {
+        "files": files,
+        "workdir": addon.workdir,
+        "user": addon.user,
+        "source": source,
+        "system": list(addon.system.names) if addon.system else None,
+    }
     return {
         "name": addon.name,
         "action": addon.action,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from slipway.matrix.addons import AddonEntry, ToolEntry
+from slipway.matrix.addons import AddonEntry, ArchiveEntry, ToolEntry
 from slipway.matrix.field_types import (
     AbsolutePath,
     Account,
@@ -184,6 +184,7 @@ class GroupEntry(Entry):
     repository: Repository
     axes: AxesEntry
     name: Text
+    requests: list[Text] = []
     aliases: dict[str, CellValues] = {}
     size_budget_mb: Annotated[int, Field(gt=0)]
     exclude: list[ExcludeEntry] = []
@@ -213,10 +214,11 @@ SECTIONS: Mapping[str, type[Entry]] = {
     "registries": RegistryEntry,
     "families": FamilyEntry,
     "bases": SeriesEntry,
+    "archives": ArchiveEntry,
     "addons": AddonEntry,
     "tools": ToolEntry,
     "images": GroupEntry,
     "references": ReferenceEntry,
     "left_out": LeftOutEntry,
 }
-OPTIONAL_SECTIONS = frozenset({"tools", "references", "left_out"})
+OPTIONAL_SECTIONS = frozenset({"archives", "tools", "references", "left_out"})

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from slipway.core import DriftError, Reporter, exclusive, say
 from slipway.derive import Note, grouped_notes
-from slipway.matrix import select_images
+from slipway.local_base import rootfs_id, rootfs_status
+from slipway.matrix import Base, select_images
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
+from slipway.records import PackageDatabase
 from slipway.registry import credentials_for
-from slipway.resolve import LockOptions, update_locks
+from slipway.resolve import BaseState, LockOptions, update_locks
 
 
 def lock_images(
@@ -30,6 +32,12 @@ def lock_images(
     """
     checkout = Checkout.at(root)
     images = select_images(checkout.matrix, names)
+    project = checkout.project
+
+    def own_database(base: Base) -> PackageDatabase:
+        log = project.logs / f"base-{base.name}-rootfs.log"
+        return PackageDatabase("dpkg", rootfs_status(project, reporter.on_event, log))
+
     with exclusive(checkout.project.state / "lock", "lock"), Reporter() as reporter:
         report = update_locks(
             checkout.project,
@@ -37,6 +45,7 @@ def lock_images(
             images,
             LockOptions(settings.region, credentials_for(), inventory, upgrade, check),
             reporter.on_event,
+            BaseState(rootfs_id(project), own_database),
         )
     for line in report.changes:
         print(line)

@@ -25,6 +25,10 @@ TEST_TOOLS = (
     HostTool("npm", "npm", "a linter of workflows for the system tests", "npm"),
     HostTool("chromium", "chromium", "a browser for the report's pages", "chromium"),
     HostTool("pgrep", "procps", "looking for what a test left running", "procps-ng"),
+    HostTool("dnf", "dnf", "resolving rpms", "dnf"),
+    HostTool("rpmbuild", "rpm", "making rpms for the system tests", "rpm-build"),
+    HostTool("createrepo_c", "createrepo-c", "a repository of rpms", "createrepo_c"),
+    HostTool("gpg", "gnupg", "signing archives for the system tests", "gnupg2"),
     HostTool("zsh", "zsh", "trying its completion", "zsh"),
     HostTool("fish", "fish", "trying its completion", "fish"),
 )
@@ -43,7 +47,7 @@ chosen to take about as long as what is left: most of it is waiting, for Slurm, 
 DURATIONS = ("--durations=15", "--durations-min=5")
 
 SHELL_SCRIPTS = (
-    *("inv", ".ci/run", "images/local", "entrypoints"),
+    *("inv", ".ci/run", "images/local", "images/context", "entrypoints"),
     "slipway/cluster/documents/lifecycle",
 )
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from slipway.records.inventories import (
         ImageInventory,
+        PackageDatabase,
         SystemPackage,
         inventory_path,
         inventory_text,
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
         python_lock_path,
         python_lock_text,
         start_lock_path,
+        system_lock_path,
         tool_lock_path,
         write_base_lock,
         write_python_lock,
+        write_system_lock,
         write_tool_lock,
     )
     from slipway.records.lock_keys import (
@@ -53,12 +56,15 @@ if TYPE_CHECKING:
         base_lock_key,
         build_requirements,
         python_lock_keys,
+        system_lock_keys,
     )
     from slipway.records.locks import (
         BaseLock,
         Locks,
+        PackageFile,
         Pin,
         PythonLock,
+        SystemLock,
         ToolFile,
         ToolLock,
         describe_lock_changes,
@@ -78,6 +84,8 @@ __all__ = [
     "ImageLayers",
     "ImageRecord",
     "Locks",
+    "PackageDatabase",
+    "PackageFile",
     "Pin",
     "PushRecord",
     "PythonLock",
@@ -86,6 +94,7 @@ __all__ = [
     "RunLog",
     "RunStep",
     "SdistBuild",
+    "SystemLock",
     "SystemPackage",
     "ToolFile",
     "ToolLock",
@@ -112,11 +121,14 @@ __all__ = [
     "save_image_layers",
     "save_record",
     "start_lock_path",
+    "system_lock_keys",
+    "system_lock_path",
     "tool_lock_path",
     "wheel_fits",
     "write_base_lock",
     "write_inventory",
     "write_python_lock",
+    "write_system_lock",
     "write_tool_lock",
 ]
 
@@ -129,16 +141,22 @@ __getattr__ = lazy_face(
             "save_record"
         ),
         "inventories": (
-            "ImageInventory SystemPackage inventory_path inventory_text load_inventory "
-            "write_inventory"
+            "ImageInventory PackageDatabase SystemPackage inventory_path inventory_text "
+            "load_inventory write_inventory"
         ),
         "image_layers": "ImageLayers RecordedLayer load_image_layers save_image_layers",
         "lock_files": (
             "base_lock_path load_locks python_lock_path python_lock_text start_lock_path "
-            "tool_lock_path write_base_lock write_python_lock write_tool_lock"
+            "system_lock_path tool_lock_path write_base_lock write_python_lock write_system_lock "
+            "write_tool_lock"
         ),
-        "lock_keys": "BUILD SdistBuild base_lock_key build_requirements python_lock_keys",
-        "locks": "BaseLock Locks Pin PythonLock ToolFile ToolLock describe_lock_changes",
+        "lock_keys": (
+            "BUILD SdistBuild base_lock_key build_requirements python_lock_keys system_lock_keys"
+        ),
+        "locks": (
+            "BaseLock Locks PackageFile Pin PythonLock SystemLock ToolFile ToolLock "
+            "describe_lock_changes"
+        ),
         "run_logs": "RecordedRun RunLog RunStep read_run_log",
         "wheel_tags": "GLIBC MACHINES pins_of platform_tags wheel_fits",
     },

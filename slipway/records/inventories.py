@@ -59,6 +59,15 @@ class ImageInventory:
     unknown: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class PackageDatabase:
+    """What is installed in a base, as its package manager keeps it: what a resolver starts from."""
+
+    manager: str  # "dpkg", "rpm"
+    content: bytes  # dpkg's status, or rpm's SQLite file
+    log: bytes = b""  # rpm's write-ahead log beside it
+
+
 def inventory_path(project: Project, base: str) -> Path:
     """The file with what is in a base."""
     return project.locks / "inventory" / f"{base}.json"

@@ -17,7 +17,16 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from slipway.core import BadInputError, Project, SlipwayError, write_atomic
-from slipway.records.locks import BaseLock, Locks, Pin, PythonLock, ToolFile, ToolLock
+from slipway.records.locks import (
+    BaseLock,
+    Locks,
+    PackageFile,
+    Pin,
+    PythonLock,
+    SystemLock,
+    ToolFile,
+    ToolLock,
+)
 
 _PIN = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>\S+)"
@@ -41,6 +50,11 @@ def tool_lock_path(project: Project, name: str) -> Path:
     return project.locks / "tools" / f"{name}.json"
 
 
+def system_lock_path(project: Project, key: str) -> Path:
+    """The lock file of an add-on's packages of the distribution, on one base."""
+    return project.locks / "system" / f"{key}.json"
+
+
 def start_lock_path(project: Project, image: str) -> Path:
     """What a start of an image reads, as `inv sqsh.trace` found it."""
     return project.locks / "starts" / f"{image}.start"
@@ -55,6 +69,7 @@ def load_locks(project: Project) -> Locks:
     bases: dict[str, BaseLock] = {}
     python: dict[str, PythonLock] = {}
     tools: dict[str, ToolLock] = {}
+    system: dict[str, SystemLock] = {}
     for path in sorted(project.locks.glob("*/*")):
         try:
             if path.parent.name == "bases" and path.suffix == ".json":
@@ -64,11 +79,14 @@ def load_locks(project: Project) -> Locks:
                 python[key] = parse_python_lock(key, path.read_text("utf-8"))
             elif path.parent.name == "tools" and path.suffix == ".json":
                 tools[path.stem] = tool_from_json(path.read_text("utf-8"))
+            elif path.parent.name == "system" and path.suffix == ".json":
+                key = path.name.removesuffix(".json")
+                system[key] = system_from_json(key, path.read_text("utf-8"))
         except (ValueError, KeyError, TypeError) as error:
             errors.append(SlipwayError(f"not a lock file: {error}", where=str(path), cure=_AGAIN))
     if errors:
         raise BadInputError(errors)
-    return Locks(bases, python, tools)
+    return Locks(bases, python, tools, system)
 
 
 def write_base_lock(project: Project, lock: BaseLock) -> None:
@@ -84,6 +102,11 @@ def write_python_lock(project: Project, lock: PythonLock) -> None:
 def write_tool_lock(project: Project, lock: ToolLock) -> None:
     """Replace the lock of one tool."""
     write_atomic(tool_lock_path(project, lock.name), tool_to_json(lock))
+
+
+def write_system_lock(project: Project, lock: SystemLock) -> None:
+    """Replace the lock of one add-on's packages of the distribution."""
+    write_atomic(system_lock_path(project, lock.key), system_to_json(lock))
 
 
 def base_to_json(lock: BaseLock) -> str:
@@ -106,6 +129,32 @@ def tool_from_json(text: str) -> ToolLock:
     data = json.loads(text)
     data["files"] = {arch: ToolFile(**file) for arch, file in data["files"].items()}
     return ToolLock(**data)
+
+
+def system_to_json(lock: SystemLock) -> str:
+    """Packages with their hashes and places; no address of an archive."""
+    values = dataclasses.asdict(lock)
+    del values["key"]
+    return _json(values)
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_FILE_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9.+~_%:^-]*")
+
+
+def system_from_json(key: str, text: str) -> SystemLock:
+    """The inverse of `system_to_json`. Raises ValueError, KeyError or TypeError."""
+    data = json.loads(text)
+    packages = tuple(PackageFile(**package) for package in data.pop("packages"))
+    for package in packages:
+        # The name becomes a file's in the build, and the path part of an address.
+        parts = package.path.split("/")
+        if ".." in parts or not _FILE_NAME.fullmatch(parts[-1]):
+            raise ValueError(f"{package.path!r} is no path in an archive")
+        if not _SHA256.fullmatch(package.sha256):
+            raise ValueError(f"{package.name} has no sha256")
+    asked, removed = tuple(data.pop("asked")), tuple(data.pop("removed"))
+    return SystemLock(key=key, packages=packages, asked=asked, removed=removed, **data)
 
 
 def python_lock_text(lock: PythonLock) -> str:

@@ -62,6 +62,27 @@ def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Ad
     return tuple(keys)
 
 
+def system_lock_keys(image: Image) -> tuple[tuple[Addon, str], ...]:
+    """The add-ons with packages of the distribution in layer order, each with its lock's key.
+
+    Resolved for one base, after those below it.
+    """
+    key, keys = image.base.name, []
+    for addon in image.addons:
+        if addon.system is None:
+            continue
+        asked = "+".join(name.replace("=", "-") for name in addon.system.names)
+        asked = re.sub("[^A-Za-z0-9.+~-]", "-", asked)
+        more = [*addon.system.archives, *sorted(addon.system.moves)]
+        if len(asked) > _LONGEST or more:
+            text = "\n".join([*addon.system.names, "", *more])
+            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+            asked = f"{addon.name}-{len(addon.system.names)}-{digest}"
+        key += f"_{asked}"
+        keys.append((addon, key))
+    return tuple(keys)
+
+
 class SdistBuild(NamedTuple):
     """An sdist that some image has to build, and for what."""
 

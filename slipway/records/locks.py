@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.matrix import Architecture
@@ -67,12 +67,40 @@ class ToolLock:
 
 
 @dataclass(frozen=True)
+class PackageFile:
+    """A package of a distribution as an archive has it. `path` is below the archive's address."""
+
+    name: str
+    version: str
+    architecture: str
+    source: str  # what it was built from, and that one's version: advisories name these
+    source_version: str
+    archive: str  # by its name in versions.yaml
+    path: str
+    sha256: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class SystemLock:
+    """The packages of one add-on for one base, in the order of their installation."""
+
+    key: str  # file name under images/lock/system, without ".json"
+    addon: str
+    asked: tuple[str, ...]
+    given: str  # hash over what was there already, and where packages were looked for
+    packages: tuple[PackageFile, ...]
+    removed: tuple[str, ...] = ()  # packages of the base that go, as `moves` of the add-on allows
+
+
+@dataclass(frozen=True)
 class Locks:
     """All of images/lock."""
 
     bases: Mapping[str, BaseLock]
     python: Mapping[str, PythonLock]
     tools: Mapping[str, ToolLock]
+    system: Mapping[str, SystemLock] = field(default_factory=dict)
 
 
 def describe_lock_changes(old: Locks, new: Locks) -> Iterable[str]:
@@ -83,6 +111,8 @@ def describe_lock_changes(old: Locks, new: Locks) -> Iterable[str]:
         yield from _python_change(key, old.python.get(key), new.python.get(key))
     for name in sorted(old.tools.keys() | new.tools.keys()):
         yield from _tool_change(name, old.tools.get(name), new.tools.get(name))
+    for key in sorted(old.system.keys() | new.system.keys()):
+        yield from _system_change(key, old.system.get(key), new.system.get(key))
 
 
 def _base_change(name: str, old: BaseLock | None, new: BaseLock | None) -> Iterable[str]:
@@ -106,12 +136,7 @@ def _python_change(key: str, old: PythonLock | None, new: PythonLock | None) -> 
     elif old.pins != new.pins:
         was = {pin.name: pin.version for pin in old.pins}
         now = {pin.name: pin.version for pin in new.pins}
-        moved = [
-            f"{package} {was.get(package, '(new)')} -> {now.get(package, '(gone)')}"
-            for package in sorted(was.keys() | now.keys())
-            if was.get(package) != now.get(package)
-        ]
-        yield f"python {key}: {', '.join(moved) or 'other files of the same versions'}"
+        yield f"python {key}: {_moved(was, now) or 'other files of the same versions'}"
     elif old != new:
         yield f"python {key}: checked against other bases, no package moved"
 
@@ -123,3 +148,24 @@ def _tool_change(name: str, old: ToolLock | None, new: ToolLock | None) -> Itera
         yield f"tool {name}: {new.version} ({new.wheel})"
     elif old != new:
         yield f"tool {name}: {old.version} ({old.wheel}) -> {new.version} ({new.wheel})"
+
+
+def _system_change(key: str, old: SystemLock | None, new: SystemLock | None) -> Iterable[str]:
+    if new is None:
+        yield f"system {key}: no image needs it any more"
+    elif old is None:
+        yield f"system {key}: {len(new.packages)} packages"
+    elif old.packages != new.packages:
+        was = {package.name: package.version for package in old.packages}
+        now = {package.name: package.version for package in new.packages}
+        yield f"system {key}: {_moved(was, now) or 'other files of the same versions'}"
+    elif old != new:
+        yield f"system {key}: checked against its base again, no package moved"
+
+
+def _moved(was: Mapping[str, str], now: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{package} {was.get(package, '(new)')} -> {now.get(package, '(gone)')}"
+        for package in sorted(was.keys() | now.keys())
+        if was.get(package) != now.get(package)
+    )

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         read_image_tables,
     )
     from slipway.resolve.lock_update import LockOptions, update_locks
+    from slipway.resolve.system_packages import BaseState
 
 __all__ = [
     "PACKAGE",
+    "BaseState",
     "CurrencyReport",
     "ImageTables",
     "LockOptions",
@@ -33,5 +35,6 @@ __getattr__ = lazy_face(
         "currency_report": "CurrencyReport check_currency",
         "image_tables": "ImageTables PACKAGE fetch_image_tables read_image_tables",
         "lock_update": "LockOptions update_locks",
+        "system_packages": "BaseState",
     },
 )

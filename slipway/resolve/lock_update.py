@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from slipway.core import CredentialsFor, Event, OnEvent, Project, silent
-from slipway.inventory import LayerNotes, compare_inventories, open_layered_image, read_inventory
+from slipway.core import CredentialsFor, Event, OnEvent, Project, SlipwayError, silent
+from slipway.inventory import (
+    LayeredImage,
+    LayerNotes,
+    compare_inventories,
+    open_layered_image,
+    read_inventory,
+    read_package_database,
+)
 from slipway.matrix import Addon, Base, Image, Matrix, Tool, image_uri
 from slipway.records import BUILD as BUILD_KEY
 from slipway.records import (
     BaseLock,
     ImageInventory,
     Locks,
+    PackageDatabase,
     PythonLock,
     ToolFile,
     ToolLock,
@@ -26,10 +35,13 @@ from slipway.records import (
     load_locks,
     python_lock_keys,
     python_lock_path,
+    system_lock_keys,
+    system_lock_path,
     tool_lock_path,
     write_base_lock,
     write_inventory,
     write_python_lock,
+    write_system_lock,
     write_tool_lock,
 )
 from slipway.resolve.base_lookup import BaseLookup, merge_base_lock
@@ -42,6 +54,7 @@ from slipway.resolve.python_locks import (
     build_want,
     update_closure,
 )
+from slipway.resolve.system_packages import BaseState, system_wants, update_system_lock
 from slipway.resolve.uv import NoSolutionError, Resolver, ResolveRequest
 from slipway.wheels import (
     ARCHITECTURES,
@@ -91,10 +104,12 @@ def update_locks(
     images: Sequence[Image],
     options: LockOptions,
     on_event: OnEvent = silent,
+    own_state: BaseState | None = None,
 ) -> LockReport:
     """Bring the locks of `images` up to date, or only say what would change.
 
-    Locks that no image of the matrix needs are removed. Raises SlipwayError for a conflict; then
+    `own_state` is that of the bases that Slipway makes, for add-ons with system packages. Locks
+    that no image of the matrix needs are removed. Raises SlipwayError for a conflict; then
     nothing was written.
     """
     old = load_locks(project)
@@ -139,7 +154,17 @@ def update_locks(
             on_event(Event("progress", "lock", tool.name))
             tools[tool.name] = lock_tool(project, resolver, tool)
 
-    new = _needed(matrix, Locks(base_locks, python, tools))
+    system = dict(old.system)
+    states = _BaseStates(base_locks, inventories, own_state)
+    packages = {key for image in images for _, key in system_lock_keys(image)}
+    for system_want in system_wants(images, matrix.archives):
+        if system_want.key in packages and (state := states.of(system_want.base)):
+            on_event(Event("progress", "lock", system_want.key))
+            system[system_want.key] = update_system_lock(
+                project, system_want, system, state, upgrade=options.upgrade
+            )
+
+    new = _needed(matrix, Locks(base_locks, python, tools, system))
     if not options.check:
         _write(project, old, new)
         for name, inventory in inventories.read.items():
@@ -184,15 +209,8 @@ class _BaseInventories:
             return lock
         if not (recorded or self._options.inventory):
             return lock
-        options, architecture = self._options, base.facts.architecture
-        uri = image_uri(base.registry, options.region, base.repository, base.tag, lock.digest)
-        with open_layered_image(uri.reference, options.credentials, architecture) as image:
-            now = read_inventory(
-                image,
-                LayerNotes(self._project.cache, self._project.shared),
-                self._on_event,
-                base.family.python,
-            )
+        with self._image(base, lock) as image:
+            now = read_inventory(image, self._notes, self._on_event, base.family.python)
         self.read[base.name] = now
         if recorded:
             lines = compare_inventories(recorded, now).lines()
@@ -200,6 +218,54 @@ class _BaseInventories:
         else:
             self.changes.append(f"base {base.name}: {_summary(now)}")
         return replace(lock, packages=now.python or None)  # none: they could not be told
+
+    def database(self, base: Base, lock: BaseLock) -> PackageDatabase:
+        """What is installed in a base. Layers are streamed only where that was asked for."""
+        with self._image(base, lock) as image:
+            found = read_package_database(
+                image, self._notes, self._on_event, stream=self._options.inventory
+            )
+        if found is None:
+            read = self._options.inventory
+            raise SlipwayError(
+                f"{base.name} has no list of its distribution's packages"
+                if read
+                else f"what is installed in {base.name} was not read on this machine, and its "
+                "system packages are resolved for that",
+                cure="Remove `system` from its add-ons."
+                if read
+                else "Run `./inv lock --inventory` with the names of its images.",
+            )
+        return found
+
+    @property
+    def _notes(self) -> LayerNotes:
+        return LayerNotes(self._project.cache, self._project.shared)
+
+    def _image(self, base: Base, lock: BaseLock) -> AbstractContextManager[LayeredImage]:
+        assert base.registry is not None
+        options = self._options
+        uri = image_uri(base.registry, options.region, base.repository, base.tag, lock.digest)
+        return open_layered_image(uri.reference, options.credentials, base.facts.architecture)
+
+
+class _BaseStates:
+    """What names the content of a base, and who tells what is installed there."""
+
+    def __init__(
+        self, locks: Mapping[str, BaseLock], inventories: _BaseInventories, own: BaseState | None
+    ) -> None:
+        self._locks, self._inventories, self._own = locks, inventories, own
+
+    def of(self, base: Base) -> BaseState | None:
+        """None for a base without a digest: nothing can be resolved for it."""
+        if base.registry is None:
+            return self._own
+        lock = self._locks[base.name]
+        return BaseState(lock.digest, self._read) if lock.digest else None
+
+    def _read(self, base: Base) -> PackageDatabase:
+        return self._inventories.database(base, self._locks[base.name])
 
 
 def _summary(inventory: ImageInventory) -> str:
@@ -226,11 +292,13 @@ def _needed(matrix: Matrix, locks: Locks) -> Locks:
     keys = {BUILD_KEY} | {base_lock_key(base) for base in matrix.bases if base.registry is None}
     for image in matrix.images:
         keys |= {key for _, key in _keys(image, locks.bases)}
+    system = {key for image in matrix.images for _, key in system_lock_keys(image)}
     keys |= {build.key for build in sdists_of(matrix.images, locks.bases, locks.python)}
     return Locks(
         {name: lock for name, lock in locks.bases.items() if name in bases},
         {key: lock for key, lock in locks.python.items() if key in keys},
         {name: lock for name, lock in locks.tools.items() if name in matrix.tools},
+        {key: lock for key, lock in locks.system.items() if key in system},
     )
 
 
@@ -244,11 +312,15 @@ def _write(project: Project, old: Locks, new: Locks) -> None:
     for name, tool in new.tools.items():
         if old.tools.get(name) != tool:
             write_tool_lock(project, tool)
+    for key, packages in new.system.items():
+        if old.system.get(key) != packages:
+            write_system_lock(project, packages)
     gone: list[Path] = []
     gone += [base_lock_path(project, name) for name in old.bases.keys() - new.bases.keys()]
     gone += [inventory_path(project, name) for name in old.bases.keys() - new.bases.keys()]
     gone += [python_lock_path(project, key) for key in old.python.keys() - new.python.keys()]
     gone += [tool_lock_path(project, name) for name in old.tools.keys() - new.tools.keys()]
+    gone += [system_lock_path(project, key) for key in old.system.keys() - new.system.keys()]
     for path in gone:
         path.unlink(missing_ok=True)
 

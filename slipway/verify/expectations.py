@@ -17,7 +17,7 @@ from slipway.core import Project, SlipwayError, sha256_file
 from slipway.derive import added_files, environment_of, labels_of
 from slipway.engine import Engine, find_image_id, inspect_image
 from slipway.matrix import Image, Tool, explain_image
-from slipway.records import Locks, python_lock_keys
+from slipway.records import Locks, python_lock_keys, system_lock_keys
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _PRIVATE_FILES = (".netrc", ".aws/credentials", ".pypirc", ".docker/config.json")
@@ -56,6 +56,8 @@ class CheckedImage:
     tools: Mapping[str, ToolFact]
     files: Mapping[str, FileFact]  # by path
     built: Mapping[str, list[str]]  # folder that a script has made -> paths below it
+    system: Mapping[str, str]  # NAME:ARCHITECTURE of an added package -> its version
+    removed: tuple[str, ...]  # packages of the base's distribution that are gone
     checks: Mapping[str, str]  # add-on -> its own command
     workdir: str
     user: str
@@ -74,6 +76,7 @@ class CheckedImage:
         data = json.loads(text)
         data["tools"] = {name: ToolFact(**fact) for name, fact in data["tools"].items()}
         data["files"] = {path: FileFact(**fact) for path, fact in data["files"].items()}
+        data["removed"] = tuple(data["removed"])
         if data["may_come"] is not None:
             data["may_come"] = tuple(data["may_come"])
         return cls(**data)
@@ -126,6 +129,20 @@ def may_come(image: Image, locks: Locks) -> tuple[str, ...] | None:
     return tuple(sorted(names))
 
 
+def system_facts(image: Image, locks: Locks) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Packages of the distribution that the image adds, with versions, and those that it removes.
+
+    Of two versions the later layer's holds. What is not locked is not there.
+    """
+    closures = [locks.system[key] for _, key in system_lock_keys(image) if key in locks.system]
+    added = {
+        f"{package.name}:{package.architecture}": package.version
+        for lock in closures
+        for package in lock.packages
+    }
+    return added, tuple(name for lock in closures for name in lock.removed)
+
+
 def private_files(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """sha256 -> name of the host's files that must not get into an image."""
     named = [(name, Path(environment[name])) for name in _CA_VARIABLES if environment.get(name)]
@@ -175,6 +192,7 @@ def expectations_of(
             file = lock.files.get(architecture) if lock else None
             tools[name] = ToolFact(tool.version, tool.path, file.binary_sha256 if file else None)
     addon_env = {key: value for addon in image.addons for key, value in addon.env.items()}
+    system, removed = system_facts(image, locks)
     tls = str(engine.client.api.base_url).startswith("https:")
     return CheckedImage(
         engine="auto" if tls else engine.url,
@@ -188,6 +206,8 @@ def expectations_of(
         tools=tools,
         files=file_facts(project, image),
         built={a.source.folder: list(a.source.gives) for a in image.addons if a.source},
+        system=system,
+        removed=removed,
         checks=own_checks(image),
         workdir=image.workdir,
         user=image.user,

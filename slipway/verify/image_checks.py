@@ -26,7 +26,13 @@ from slipway.matrix import Image, Tool, explain_image
 from slipway.records import Locks
 from slipway.verify.capabilities import capabilities_of
 from slipway.verify.check_process import TESTINFRA, run_checks
-from slipway.verify.expectations import expectations_of, may_come, may_move, own_checks
+from slipway.verify.expectations import (
+    expectations_of,
+    may_come,
+    may_move,
+    own_checks,
+    system_facts,
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ def suite_hash(project: Project, image: Image, locks: Locks) -> str:
         "may_come": may_come(image, locks),
         "size_budget_mb": image.size_budget_mb,
         **({"checks": checks} if (checks := own_checks(image)) else {}),
+        **({"system": system} if any(system := system_facts(image, locks)) else {}),
     }
     digest.update(json.dumps(expected, sort_keys=True).encode())
     return digest.hexdigest()

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.wheels.archives import archive_url, archive_variable, host_acquire_settings
     from slipway.wheels.base_packages import read_packages
     from slipway.wheels.image_context import ContextRequest, make_image_context
     from slipway.wheels.named_indexes import index_url
+    from slipway.wheels.system_files import fetch_packages
     from slipway.wheels.tool_wheels import ARCHITECTURES, TOOL_PYTHON, tool_binary
     from slipway.wheels.wheelhouse import NotOfferedError, fetch_wheels, no_cpu_torch
 
@@ -18,7 +20,11 @@ __all__ = [
     "TOOL_PYTHON",
     "ContextRequest",
     "NotOfferedError",
+    "archive_url",
+    "archive_variable",
+    "fetch_packages",
     "fetch_wheels",
+    "host_acquire_settings",
     "index_url",
     "make_image_context",
     "no_cpu_torch",
@@ -29,9 +35,11 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "archives": "archive_url archive_variable host_acquire_settings",
         "base_packages": "read_packages",
         "named_indexes": "index_url",
         "image_context": "ContextRequest make_image_context",
+        "system_files": "fetch_packages",
         "tool_wheels": "ARCHITECTURES TOOL_PYTHON tool_binary",
         "wheelhouse": "NotOfferedError fetch_wheels no_cpu_torch",
     },

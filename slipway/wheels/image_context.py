@@ -22,9 +22,11 @@ from slipway.records import (
     build_requirements,
     python_lock_keys,
     python_lock_text,
+    system_lock_keys,
 )
 from slipway.wheels.base_packages import read_packages
 from slipway.wheels.source_inputs import fetch_source_input
+from slipway.wheels.system_files import fetch_packages, system_context
 from slipway.wheels.tool_wheels import fetch_tool
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels
@@ -55,7 +57,7 @@ class ContextRequest:
 def make_image_context(
     request: ContextRequest, on_event: OnEvent = silent
 ) -> tuple[ContextFile, ...]:
-    """``python/<add-on>/`` and ``source/<add-on>/`` for the add-ons of the image, ``tools/<name>``.
+    """``python/``, ``system/`` and ``source/<add-on>/`` for the image's add-ons, ``tools/<name>``.
 
     Each add-on has a folder of its own, so that its layer is the same, and shared, whatever else
     is in the image. Fetches and builds what is not in the cache. Raises SlipwayError.
@@ -71,6 +73,12 @@ def make_image_context(
         kept = _kept_by_base(request, closures)
         for lock in closures:
             files += _addon_files(project, builder, lock, kept, on_event)
+    for addon, key in system_lock_keys(image):
+        if key not in locks.system:
+            raise _not_locked(f"{addon.name} of {image.name}")
+        wanted = locks.system[key]
+        packages = fetch_packages(project, wanted.packages, request.matrix.archives, on_event)
+        files += system_context(project.system_installer, wanted, packages)
     for tool in request.matrix.tools.values():
         if image.addon(tool.name):
             if tool.name not in locks.tools:
@@ -207,5 +215,5 @@ def _not_locked(what: str) -> SlipwayError:
     return SlipwayError(
         f"{what} is not locked",
         where="images/lock",
-        cure="Run `./inv lock`; wheels have to be pinned even with --unlocked, which is for bases.",
+        cure="Run `./inv lock`; packages are pinned even with --unlocked, which is for bases.",
     )

@@ -12,12 +12,13 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "array": list,
     "string": (str, date),  # editors read a date of YAML 1.1 as the text that it is
     "integer": int,
+    "boolean": bool,
     "null": type(None),
 }
 _KNOWN = {
     "$ref", "anyOf", "const", "enum", "type", "properties", "additionalProperties", "required",
     "patternProperties", "propertyNames", "items", "minItems", "minLength", "pattern",
-    "exclusiveMinimum",
+    "exclusiveMinimum", "minProperties",
 }  # fmt: skip
 _TELLING = {"$schema", "$defs", "title", "description", "default", "format"}
 
@@ -36,8 +37,10 @@ def violations(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any]) -
         yield f"{value!r} is not {schema['const']!r}"
     if "enum" in schema and value not in schema["enum"]:
         yield f"{value!r} is none of {schema['enum']}"
+    # In Python a truth value is an integer, too.
     if "type" in schema and (
-        not isinstance(value, _TYPES[schema["type"]]) or isinstance(value, bool)
+        not isinstance(value, _TYPES[schema["type"]])
+        or (isinstance(value, bool) and schema["type"] != "boolean")
     ):
         yield f"{value!r} is no {schema['type']}"
         return
@@ -46,6 +49,8 @@ def violations(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any]) -
 
 def _of_its_type(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(value, Mapping):
+        if len(value) < schema.get("minProperties", 0):
+            yield "too few keys"
         yield from (
             f"{name} is missing" for name in schema.get("required", ()) if name not in value
         )

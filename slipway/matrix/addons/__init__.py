@@ -15,17 +15,29 @@ if TYPE_CHECKING:
         take_requirement_files,
     )
     from slipway.matrix.addons.decisions import AxisChoice, decide_addon, is_for, read_tool
+    from slipway.matrix.addons.system_entries import (
+        ArchiveEntry,
+        archives_of,
+        check_archives,
+        check_system,
+        read_archive,
+    )
 
 __all__ = [
     "AddonEntry",
+    "ArchiveEntry",
     "AxisChoice",
     "ReplaceEntry",
     "ToolEntry",
+    "archives_of",
     "check_addons",
+    "check_archives",
+    "check_system",
     "check_together",
     "decide_addon",
     "is_for",
     "order_addons",
+    "read_archive",
     "read_tool",
     "take_requirement_files",
 ]
@@ -36,5 +48,6 @@ __getattr__ = lazy_face(
         "addon_entries": "AddonEntry ReplaceEntry ToolEntry",
         "addon_rules": "check_addons check_together order_addons take_requirement_files",
         "decisions": "AxisChoice decide_addon is_for read_tool",
+        "system_entries": "ArchiveEntry archives_of check_archives check_system read_archive",
     },
 )

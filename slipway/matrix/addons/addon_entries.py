@@ -10,6 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, Field
 
 from slipway.matrix.addons.source_entries import CheckCommand, SourceEntry
+from slipway.matrix.addons.system_entries import SystemEntry
 from slipway.matrix.field_types import (
     AbsolutePath,
     Entry,
@@ -102,11 +103,13 @@ class AddonEntry(Entry):
     labels: Annotated[dict[str, str], AfterValidator(_labels)] = {}
     files: list[FilesEntry] = []
     source: SourceEntry | None = None
+    system: SystemEntry | None = None
     check: CheckCommand | None = None
     workdir: PlainPath | None = None
     user: Annotated[str, matching(f"^{_ACCOUNT}(:{_ACCOUNT})?$")] | None = None
     needs: list[Text] = []
     only: OnlyEntry | None = None
+    on_request: bool = False
     because: Prose
     platforms: list[Platform] | None = None
     with_: dict[str, Exact] = Field(default={}, alias="with")
@@ -117,7 +120,7 @@ class AddonEntry(Entry):
     @property
     def parts(self) -> tuple[str, ...]:
         """What it brings beyond a package of its own name, by the keys that say so."""
-        keys = ("requires", "requirements", "files", "source", "workdir", "user")
+        keys = ("requires", "requirements", "files", "source", "system", "workdir", "user")
         return tuple(key for key in keys if getattr(self, key))
 
 

@@ -76,7 +76,7 @@ def _without_version(source: MatrixEntries, name: str, addon: AddonEntry) -> Non
     key_path: Place = ("addons", name)
     if not (addon.parts or addon.env or addon.labels):
         what = f"{name} adds nothing"
-        cure = "state `version`, `requires`, `files`, `env`, `labels` or another of its keys"
+        cure = "state `version`, `requires`, `system`, `files`, `env` or another of its keys"
         source.problems.append(Problem(key_path, what, cure))
     if addon.index and not (addon.requires or addon.requirements):
         what = f"{name} has an `index`, and no packages"

@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from slipway.matrix.addons.addon_entries import AddonEntry, OnlyEntry, ToolEntry
 from slipway.matrix.addons.source_entries import source_build
+from slipway.matrix.addons.system_entries import system_packages_of
 from slipway.matrix.model import AddedFiles, Addon, AddonKind, Base, Platform
 
 
@@ -61,6 +62,7 @@ def _decided(name: str, entry: AddonEntry, base: Base, choice: AxisChoice | None
             workdir=entry.workdir,
             user=entry.user,
             source=source_build(entry.source) if entry.source else None,
+            system=system_packages_of(entry.system, base) if entry.system else None,
         )
     own = None if entry.version == "axis" else entry.version
     wanted = choice.version if choice else own
@@ -80,6 +82,8 @@ def _decided(name: str, entry: AddonEntry, base: Base, choice: AxisChoice | None
 def _kind(entry: AddonEntry) -> AddonKind:
     if entry.source:
         return "source"
+    if entry.system:
+        return "system"
     return "packages" if entry.requires else "settings"
 
 

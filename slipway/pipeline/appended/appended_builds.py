@@ -105,7 +105,7 @@ def append_stage(context: AppendContext, run: ImageRun, inputs: BuildInputs) -> 
 
 def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str) -> AppendedImage:
     checkout = context.checkout
-    _require_no_script(image)
+    _require_no_program(image)
     base = context.bases.base(image.base, inputs.base)
     packages = context.packages(image, inputs.base)
     files = make_image_context(
@@ -138,8 +138,16 @@ def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str
     return append_image(base, request, task, context.on_event)
 
 
-def _require_no_script(image: Image) -> None:
-    """Raises NeedsEngineError for an image with an add-on that a script builds on the base."""
+def _require_no_program(image: Image) -> None:
+    """Raises NeedsEngineError for an image with an add-on that runs programs of the base."""
+    installed = [addon.name for addon in image.addons if addon.system]
+    if installed:
+        raise NeedsEngineError(
+            f"{image.name} has {', '.join(installed)}, packages of the distribution: their scripts "
+            "and the base's package manager run in a container of the base, and without an engine "
+            "there is none",
+            cure="Build this image with an engine (without --no-engine).",
+        )
     built = [addon.name for addon in image.addons if addon.source]
     if built:
         raise NeedsEngineError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,12 @@ from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.records import (
     ImageInventory,
     Locks,
+    SystemLock,
+    SystemPackage,
     load_inventory,
     python_lock_keys,
     python_lock_text,
+    system_lock_keys,
 )
 from slipway.registry import Artefact, ArtefactFile, list_artefacts, put_artefacts
 
@@ -106,9 +110,11 @@ def _bill(sources: DocumentSources, run: ImageRun, image: LayeredImage) -> Artef
         {lock.addon: python_lock_text(lock) for lock in closures},
         base.python,
     )
+    packages = [locks.system[key] for _, key in system_lock_keys(cell)]
     inventory = replace(
         base,
         python=python,
+        system=_with_packages(base.system, packages),
         config=run_settings(image.config),
         layers=tuple((str(part["digest"]), int(part["size"])) for part in image.layers),
     )
@@ -128,9 +134,30 @@ def _bill(sources: DocumentSources, run: ImageRun, image: LayeredImage) -> Artef
             if not pin.source and base.python.get(pin.name) != pin.version
         },
         tools,
+        {
+            (package.name, package.version, package.architecture): package.sha256
+            for lock in packages
+            for package in lock.packages
+        },
     )
     content = write_bill(billed, inventory, base)
     return Artefact(SPDX_TYPE, (ArtefactFile("bill.spdx.json", SPDX_TYPE, content),))
+
+
+def _with_packages(
+    base: tuple[SystemPackage, ...] | None, layers: Sequence[SystemLock]
+) -> tuple[SystemPackage, ...] | None:
+    """The packages of the distribution in an image; None where the base's are not known."""
+    if base is None:
+        return None
+    there = {(package.name, package.architecture): package for package in base}
+    for lock in layers:
+        there = {key: package for key, package in there.items() if key[0] not in lock.removed}
+        for p in lock.packages:
+            there[p.name, p.architecture] = SystemPackage(
+                p.name, p.version, p.architecture, p.source, p.source_version
+            )
+    return tuple(sorted(there.values()))
 
 
 def _base_inventory(sources: DocumentSources, cell: Image, image: LayeredImage) -> ImageInventory:

@@ -7,6 +7,7 @@ from pathlib import Path
 from slipway.core import Project
 from slipway.local_base import apt
 from slipway.local_base.rootfs import rootfs_id, rootfs_packages
+from slipway.wheels.archives import acquire_settings
 
 LISTED = """\
 /etc/apt/sources.list:3 foo main
@@ -58,7 +59,7 @@ def test_settings_about_fetching_are_kept_and_others_are_not() -> None:
         'Acquire::Changelogs::URI::Origin::Debian "https://changes.invalid";\n'
         'Dir::Etc "etc/apt";\n'
     )
-    assert apt.acquire_settings(dump).splitlines() == [
+    assert acquire_settings(dump).splitlines() == [
         'Acquire::http::Proxy "http://user:secret@proxy.invalid:3128";',
         'Acquire::https::CAInfo "/etc/corporate.pem";',
         'Acquire::Check-Valid-Until "false";',

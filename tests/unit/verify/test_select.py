@@ -200,6 +200,8 @@ def test_a_subject_is_read_back_as_it_was_handed_over(come: tuple[str, ...] | No
         tools={"s5cmd": ToolFact("2.3.0", "/usr/local/bin/s5cmd", None)},
         files={"/opt/a": FileFact("0" * 64, "0644", "0:0")},
         built={"/opt/b": ["bin/b"]},
+        system={"jq:amd64": "1.6-2.1"},
+        removed=("jo",),
         checks={"b": "b --version"},
         workdir="/",
         user="root",
