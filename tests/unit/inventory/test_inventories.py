@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from slipway.core import BadInputError, Event, Project, SlipwayError, anonymous, silent
-from slipway.inventory import LayerNotes, metadata_files, open_layered_image, read_inventory
+from slipway.inventory import (
+    LayerNotes,
+    metadata_files,
+    open_layered_image,
+    read_inventory,
+    read_package_database,
+)
 from slipway.inventory.rpm_database import rpm_packages
 from slipway.records import (
     BaseLock,
@@ -70,6 +76,54 @@ def inventory(folder: Path, *layers: dict[str, Any], interpreter: str = "") -> I
     write_base(folder / "image", [base_tar(layer) for layer in layers])
     with open_layered_image(f"oci:{folder / 'image'}", anonymous) as image:
         return read_inventory(image, LayerNotes(folder / "cache"), silent, interpreter)
+
+
+NEEDS = """\
+Package: tool
+Status: install ok installed
+Maintainer: somebody
+Architecture: amd64
+Version: 1
+Depends: libc6 (>= 2.36),
+ libtwo | libthree,
+\tlibfour
+Provides: a-tool (= 1)
+Conffiles:
+ /etc/tool 0123
+Description: a tool
+ Depends: nothing
+"""
+
+
+def test_what_a_resolver_starts_from_has_all_that_packages_need_of_each_other(
+    tmp_path: Path,
+) -> None:
+    layer = {**folders("var/lib/dpkg/status"), "var/lib/dpkg/status": NEEDS.encode()}
+    write_base(tmp_path / "image", [base_tar(layer)])
+    notes = LayerNotes(tmp_path / "cache")
+    with open_layered_image(f"oci:{tmp_path / 'image'}", anonymous) as image:
+        # Nothing is streamed that was not asked for, and what was read once is known.
+        assert read_package_database(image, notes, silent, stream=False) is None
+        found = read_package_database(image, notes, silent)
+        assert read_package_database(image, notes, silent, stream=False) == found
+    assert found is not None
+    assert found.manager == "dpkg"
+    assert found.content.decode().splitlines() == [
+        "Package: tool",
+        "Status: install ok installed",
+        "Architecture: amd64",
+        "Version: 1",
+        "Depends: libc6 (>= 2.36),",
+        " libtwo | libthree,",
+        "\tlibfour",
+        "Provides: a-tool (= 1)",
+    ]
+
+
+def test_an_image_without_a_package_manager_has_no_database(tmp_path: Path) -> None:
+    write_base(tmp_path / "image", [base_tar({"etc": None, "etc/os-release": b"ID=scratch\n"})])
+    with open_layered_image(f"oci:{tmp_path / 'image'}", anonymous) as image:
+        assert read_package_database(image, LayerNotes(tmp_path / "cache"), silent) is None
 
 
 def test_what_the_last_layer_leaves_is_what_is_there(tmp_path: Path) -> None:
