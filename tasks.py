@@ -108,13 +108,33 @@ def lock(
     pipeline.lock_images(ROOT, settings, names, check=check, upgrade=upgrade, inventory=inventory)
 
 
-@task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON, **REGION, **TARGET})
+@task_command(
+    positional=[],
+    images=NAMES,
+    help={
+        **IMAGE_NAMES,
+        **JSON,
+        **REGION,
+        **TARGET,
+        **NO_ENGINE,
+        "output": "folder for the .sqsh, where --no-engine counts it",
+    },
+)
 def plan(
-    c: Context, names: list[str], region: str = "", target: str = "", json: bool = False
+    c: Context,
+    names: list[str],
+    region: str = "",
+    target: str = "",
+    output: str = "",
+    json: bool = False,
+    no_engine: bool = False,
+    base_from: str = "",
 ) -> None:
     """What a build would do to each image, and why; logins and disk that it needs."""
-    settings = pipeline.Settings.of(c.config, region=region, target=target)
-    report = pipeline.plan_images(ROOT, settings, names, date.today())
+    settings = pipeline.Settings.of(c.config, region=region, target=target, sqsh_dir=output)
+    report = pipeline.plan_images(
+        ROOT, settings, names, date.today(), no_engine=no_engine, base_from=base_from
+    )
     if json:
         print_json(report.as_json())
     else:

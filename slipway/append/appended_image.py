@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
 from slipway.append.base_contents import BaseContents
@@ -182,7 +181,7 @@ def layer_plan(
     it, and what lies behind it would be gone.
     """
     listed = tuple(files)
-    above = {str(parent) for file in listed for parent in PurePosixPath(file.path).parents} - {"."}
+    above = _folders_above(file.path for file in listed)
     kinds = contents.kinds if contents else {}
     for folder in sorted(above):
         if kinds.get(folder, FOLDER) != FOLDER:
@@ -192,3 +191,14 @@ def layer_plan(
             )
     known = {*_STANDARD, *there, *(path for path in above if kinds.get(path) == FOLDER)}
     return LayerPlan(title, listed, tuple(sorted(above - known)), tuple(whiteouts))
+
+
+def _folders_above(paths: Iterable[str]) -> set[str]:
+    """All folders on the way to these relative paths."""
+    above: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in above:
+            above.add(folder)
+            folder = folder.rpartition("/")[0]
+    return above

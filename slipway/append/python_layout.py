@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from slipway.core import SlipwayError
@@ -40,12 +41,12 @@ class PythonLayout:
                 "follow from its path"
             )
 
-    @property
+    @cached_property
     def prefix(self) -> PurePosixPath:
         """What all else lies below."""
         return PurePosixPath(self.interpreter).parent.parent
 
-    @property
+    @cached_property
     def site_packages(self) -> PurePosixPath:
         """Where the root of a wheel goes."""
         return self.prefix / "lib" / f"python{self.python}" / "site-packages"

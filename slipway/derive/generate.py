@@ -6,10 +6,11 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from slipway import matrix as matrix_room
 from slipway.core import Project, SlipwayError, write_atomic
 from slipway.derive.dockerfile import render_dockerfile
 from slipway.derive.tables import markdown_table
-from slipway.matrix import SCHEMA_FILE, Image, Matrix, versions_schema
+from slipway.matrix import Image, Matrix
 from slipway.records import Locks
 
 BEGIN = "<!-- BEGIN images: written by `./inv generate` -->"
@@ -46,7 +47,8 @@ def expected_files(project: Project, matrix: Matrix, locks: Locks) -> dict[Path,
     page = project.root / "docs" / "images.md"
     files = generated_dockerfiles(project, matrix, locks)
     files[page] = page_with_table(page.read_text(), markdown_table(matrix.images))
-    files[project.root / SCHEMA_FILE] = versions_schema()
+    # Not by name: its module loads pydantic, which no other use of this room needs.
+    files[project.root / matrix_room.SCHEMA_FILE] = matrix_room.versions_schema()
     return files
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway import registry
-from slipway.core import SlipwayError, free_bytes, human_bytes
+from slipway.core import SlipwayError, UsageError, free_bytes, human_bytes
 from slipway.derive import DiskNeed, Note, PlanStep, disk_need, grouped_notes
 from slipway.engine import daemon_status
 from slipway.matrix import image_uri, select_images
 from slipway.pipeline import targets
+from slipway.pipeline.appended import AppendedDisk, BaseSources, appended_disk, check_one_base
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 
@@ -31,6 +32,7 @@ class PlanReport:
     unreachable: tuple[Note, ...]
     disk: DiskNeed
     free: int | None
+    appended: AppendedDisk | None = None  # for builds without an engine
 
     def rows(self) -> list[tuple[str, str, str]]:
         """For a table."""
@@ -43,15 +45,19 @@ class PlanReport:
             counts[step.action] = counts.get(step.action, 0) + 1
         lines = [", ".join(f"{count} {action}" for action, count in sorted(counts.items()))]
         lines.append(f"logins: {', '.join(self.logins) or 'none'}")
+        lines += self.appended.notes() if self.appended else self._engine_disk()
+        notes = [note for step in self.steps for note in step.notes]
+        return lines + grouped_notes([*self.unreachable, *notes])
+
+    def _engine_disk(self) -> list[str]:
         free = "unknown" if self.free is None else human_bytes(self.free)
-        lines.append(f"disk: about {human_bytes(self.disk.needed)} needed, {free} free")
+        lines = [f"disk: about {human_bytes(self.disk.needed)} needed, {free} free"]
         if self.disk.unknown:
             lines.append(
                 f"  plus {len(self.disk.unknown)} bases whose size no lock records "
                 "(a DLC base takes about 20 GB)"
             )
-        notes = [note for step in self.steps for note in step.notes]
-        return lines + grouped_notes([*self.unreachable, *notes])
+        return lines
 
     def as_json(self) -> dict[str, Any]:
         """For a program: `include` is a CI job matrix of what is to be done."""
@@ -68,8 +74,13 @@ class PlanReport:
                 for step in self.steps
             ],
             "logins": list(self.logins),
-            "disk": {"needed": self.disk.needed, "free": self.free},
+            "disk": self._disk_json(),
         }
+
+    def _disk_json(self) -> dict[str, Any]:
+        if self.appended is None:
+            return {"needed": self.disk.needed, "free": self.free}
+        return {"needed": self.appended.fullest, **dataclasses.asdict(self.appended)}
 
 
 def _ask_target(
@@ -115,18 +126,34 @@ def _running_target(checkout: Checkout, settings: Settings) -> Target | None:
     return registry.find_ecr_target(settings.region) if settings.region else None
 
 
-def plan_images(root: Path, settings: Settings, names: Sequence[str], today: date) -> PlanReport:
+def plan_images(
+    root: Path,
+    settings: Settings,
+    names: Sequence[str],
+    today: date,
+    *,
+    no_engine: bool = False,
+    base_from: str = "",
+) -> PlanReport:
     """The plan for the images named (all by default).
 
     Needs no Docker, no AWS, no network; a target that can be asked says what it has already.
+    `no_engine`: what builds without an engine take on the disk, in place of the engine's; bases
+    that can be asked say their sizes.
     """
     checkout = Checkout.at(root)
     images = select_images(checkout.matrix, names)
+    if base_from and not no_engine:
+        raise UsageError("--base-from is for plans with --no-engine", cure="Leave it out.")
+    check_one_base(images, base_from)
+    inputs = checkout.inputs(images)
     steps, silent_target = _ask_target(
-        checkout,
-        settings,
-        checkout.plan(images, checkout.inputs(images), checkout.records(images), today),
+        checkout, settings, checkout.plan(images, inputs, checkout.records(images), today)
     )
+    without = None
+    if no_engine:
+        sources = BaseSources(checkout, settings.region, base_from, registry.credentials_for())
+        without = appended_disk(checkout, settings, steps, inputs, sources)
     todo = [step for step in steps if step.action != "up to date"]
     logins: set[str] = set()
     unreachable = {silent_target} if silent_target else set()
@@ -147,4 +174,5 @@ def plan_images(root: Path, settings: Settings, names: Sequence[str], today: dat
         tuple(sorted(unreachable)),
         disk_need(steps, checkout.locks.bases),
         free_bytes(status.data_root),
+        without,
     )

@@ -11,19 +11,21 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.sqsh.comparison import ImageExporter
+    from slipway.sqsh.destination import export_disk
     from slipway.sqsh.export import ExportRequest, export_image
     from slipway.sqsh.image_start import image_packing, record_start
     from slipway.sqsh.layer_linker import Packing
     from slipway.sqsh.node_program import fetch_program, run_fetch_program
     from slipway.sqsh.pushed_file import PushedFile, push_sqsh
     from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
-    from slipway.sqsh.sources.blob_store import BlobStore
+    from slipway.sqsh.sources.blob_store import PACKED_RATIO, BlobStore
     from slipway.sqsh.sources.engine_source import find_overlay_layers
     from slipway.sqsh.sources.registry_source import RegistryBlobs
     from slipway.sqsh.start import FuseConnection, NodeAttributes
     from slipway.sqsh.stored_images import export_blobs, export_stored, push_stored
 
 __all__ = [
+    "PACKED_RATIO",
     "BlobStore",
     "ExportRequest",
     "FuseConnection",
@@ -33,6 +35,7 @@ __all__ = [
     "PushedFile",
     "RegistryBlobs",
     "export_blobs",
+    "export_disk",
     "export_image",
     "export_stored",
     "fetch_program",
@@ -50,13 +53,14 @@ __getattr__ = lazy_face(
     __name__,
     {
         "comparison": "ImageExporter",
+        "destination": "export_disk",
         "export": "ExportRequest export_image",
         "node_program": "fetch_program run_fetch_program",
         "image_start": "image_packing record_start",
         "layer_linker": "Packing",
         "pushed_file": "PushedFile push_sqsh",
         "sidecar": "read_sidecar verify_sqsh_file",
-        "sources.blob_store": "BlobStore",
+        "sources.blob_store": "BlobStore PACKED_RATIO",
         "sources.engine_source": "find_overlay_layers",
         "sources.registry_source": "RegistryBlobs",
         "start": "FuseConnection NodeAttributes",

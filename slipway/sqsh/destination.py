@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,59 @@ _IN_MEMORY = ("tmpfs", "ramfs")
 def expected_size(image_size: int, options: SqshOptions) -> int:
     """Bytes that a .sqsh of an image of `image_size` bytes is likely to take."""
     return int(image_size * RATIO[options.compressor])
+
+
+_REFLINK = ("xfs", "btrfs")
+
+
+@dataclass(frozen=True)
+class ExportDisk:
+    """Bytes that an export takes on its disk at its fullest, all of them estimates.
+
+    `compiled` layers stay in the cache; `unpacked` are the contents of the two layers in work, gone
+    before the file is written; `file` is the .sqsh.
+    """
+
+    compiled: int
+    unpacked: int
+    file: int
+
+    @property
+    def fullest(self) -> int:
+        """The most at one time."""
+        return self.compiled + max(self.unpacked, self.file)
+
+
+def export_disk(
+    missing: Sequence[int], image_size: int, options: SqshOptions, file_system: str = ""
+) -> ExportDisk:
+    """What an export takes where the cache lacks layers of these unpacked sizes, in their order.
+
+    `image_size` is the whole image's, unpacked. Where the file system shares what is copied, the
+    file takes nothing beside compiled layers that lie there, too.
+    """
+    pairs = [sum(missing[at : at + 2]) for at in range(len(missing))]
+    shared = file_system in _REFLINK
+    return ExportDisk(
+        compiled=sum(expected_size(size, options) for size in missing),
+        unpacked=max(pairs, default=0),
+        file=0 if shared else expected_size(image_size, options),
+    )
+
+
+def check_export_disk(room: DiskSpace, need: ExportDisk, destination: Path) -> None:
+    """Raise SlipwayError where file and compiled layers, on one file system, will not fit."""
+    if need.fullest <= room.free:
+        return
+    raise SlipwayError(
+        f"the export takes about {human_bytes(need.fullest)} at its fullest (compiled layers "
+        f"{human_bytes(need.compiled)}, then the .sqsh of {human_bytes(need.file)}; while layers "
+        f"are read {human_bytes(need.unpacked)} of contents), and {human_bytes(room.free)} are "
+        "free",
+        where=str(destination.parent),
+        cure="Free some space there, or choose a folder on another file system (--output): the "
+        "layer cache is below SLIPWAY_STATE.",
+    )
 
 
 def check_space(

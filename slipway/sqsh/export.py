@@ -16,6 +16,7 @@ from slipway.core import (
     commit,
     disk_space,
     human_bytes,
+    nearest_existing,
     partial_file,
     remove_leftovers,
     silent,
@@ -27,7 +28,7 @@ from slipway.sqsh.layer_linker import Packing, SqshContents, link_layers
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.sources import open_engine_image, read_file
-from slipway.squashfs import LayerCache, TarSource
+from slipway.squashfs import LayerCache, SqshOptions, TarSource
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,12 @@ def _write(
     destination = request.destination
     if destination.parent.is_dir():
         remove_leftovers(destination)
-    warning = preflight.check_space(
-        disk_space(destination), image.size, request.packing.options, destination
-    )
+    room, options = disk_space(destination), request.packing.options
+    warning = preflight.check_space(room, image.size, options, destination)
+    if _same_file_system(cache.folder, destination):
+        missing = _missing_layers(image, cache, options)
+        need = preflight.export_disk(missing, image.size, options, room.file_system)
+        preflight.check_export_disk(room, need, destination)
     with partial_file(destination) as path:
         packed = _linked(image, request, cache, path, on_event)
         written = Sidecar(
@@ -138,6 +142,27 @@ def _write(
         notes.append(f"left out of /etc/fstab, since enroot cannot mount such a VOLUME: {names}")
     notes += filter(None, [image.foreign_architecture, warning])
     return written, notes
+
+
+def _same_file_system(one: Path, other: Path) -> bool:
+    return nearest_existing(one).stat().st_dev == nearest_existing(other).stat().st_dev
+
+
+def _missing_layers(image: SourceImage, cache: LayerCache, options: SqshOptions) -> list[int]:
+    """Unpacked sizes of the layers that the cache does not have; none where layers are folders.
+
+    A blob tells its own size; what it unpacks to is its share of the image's.
+    """
+    streamed = {layer.digest: layer for layer in image.layers if isinstance(layer, TarSource)}
+    if any(layer.digest not in streamed for layer in image.layers):
+        return []
+    packed = sum(layer.size for layer in streamed.values())
+    ratio = image.size / packed if packed else 0.0
+    return [
+        int(layer.size * ratio)
+        for layer in streamed.values()
+        if not cache.entry(options.layer_key(layer.digest)).is_dir()
+    ]
 
 
 def _linked(

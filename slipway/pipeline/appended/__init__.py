@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.pipeline.appended.base_sources import BaseSources, check_one_base
+    from slipway.pipeline.appended.disk_plan import AppendedDisk, appended_disk
     from slipway.pipeline.appended.engine_images import (
         EngineBase,
         OwnLayers,
@@ -18,11 +20,22 @@ if TYPE_CHECKING:
     )
     from slipway.pipeline.appended.ship_appended import ship_appended
 
-__all__ = ["EngineBase", "OwnLayers", "load_appended", "ship_appended"]
+__all__ = [
+    "AppendedDisk",
+    "BaseSources",
+    "EngineBase",
+    "OwnLayers",
+    "appended_disk",
+    "check_one_base",
+    "load_appended",
+    "ship_appended",
+]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "base_sources": "BaseSources check_one_base",
+        "disk_plan": "AppendedDisk appended_disk",
         "engine_images": "EngineBase OwnLayers load_appended",
         "ship_appended": "ship_appended",
     },

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from types import TracebackType
 
 from slipway.core import CredentialsFor, SlipwayError, UsageError
 from slipway.inventory import LayeredImage, open_layered_image
-from slipway.matrix import Base, image_uri
+from slipway.matrix import Base, Image, image_uri
 from slipway.pipeline.checkout import Checkout
 
 RECIPE_LABEL = "io.slipway.local-base"
+
+
+def check_one_base(images: Sequence[Image], base_from: str) -> None:
+    """Raises UsageError where `--base-from` is to be the base of several."""
+    if base_from and len({image.base.name for image in images}) > 1:
+        raise UsageError(
+            "--base-from is one base, and the images stand on several",
+            cure="Name images of one base.",
+        )
 
 
 class BaseSources:

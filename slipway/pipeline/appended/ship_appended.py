@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slipway import registry, sqsh
 from slipway.append import AppendedBlobs, LayerBlob
-from slipway.core import Reporter, SlipwayError, UsageError, exclusive, say
+from slipway.core import Reporter, SlipwayError, exclusive, say
 from slipway.derive import BuildInputs, grouped_notes
 from slipway.pipeline import summary
 from slipway.pipeline.appended.appended_builds import (
@@ -20,7 +20,7 @@ from slipway.pipeline.appended.appended_builds import (
     document_appended,
     export_appended,
 )
-from slipway.pipeline.appended.base_sources import BaseSources
+from slipway.pipeline.appended.base_sources import BaseSources, check_one_base
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.context import push_target
 from slipway.pipeline.image_builds import require_locked
@@ -57,11 +57,7 @@ def ship_appended(
     started = time.monotonic()
     checkout = Checkout.at(root)
     images = chosen_images(checkout, names)
-    if request.base_from and len({image.base.name for image in images}) > 1:
-        raise UsageError(
-            "--base-from is one base, and the images stand on several",
-            cure="Name images of one base.",
-        )
+    check_one_base(images, request.base_from)
     inputs = checkout.inputs(images)
     if not request.unlocked:
         require_locked(images, inputs)

@@ -231,6 +231,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._known_to_the_api(answer)
         if fault and fault.action == "lose":
             raise _CutError
+        if fault and fault.action == "misname" and "Docker-Content-Digest" in answer.headers:
+            answer.headers.replace_header("Docker-Content-Digest", f"sha256:{'0' * 64}")
         if fault and fault.action == "corrupt" and self.command == "GET":
             body = body[:-1] + bytes([body[-1] ^ 1])
         cut = fault.after_bytes if fault and self.command == "GET" else 0

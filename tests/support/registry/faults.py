@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
-Action = Literal["status", "reset", "stall", "expire", "lose", "corrupt"]
+Action = Literal["status", "reset", "stall", "expire", "lose", "corrupt", "misname"]
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Fault:
     of the body went upstream (a shorter body passes and is not counted), or of the answer to a
     GET. stall: be silent for `seconds`, then cut. expire: no token is good any more, then serve.
     lose: serve, then cut in place of the answer. corrupt: turn the last byte of the body, or of
-    the answer to a GET, into another.
+    the answer to a GET, into another. misname: answer with the digest of something else.
     """
 
     method: str

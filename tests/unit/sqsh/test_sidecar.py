@@ -9,7 +9,13 @@ import pytest
 
 from slipway.core import DiskSpace, Piece, SlipwayError, UsageError
 from slipway.sqsh import read_sidecar
-from slipway.sqsh.destination import SqshIdentity, already_there, check_space
+from slipway.sqsh.destination import (
+    SqshIdentity,
+    already_there,
+    check_export_disk,
+    check_space,
+    export_disk,
+)
 from slipway.sqsh.sidecar import Sidecar, sidecar_path, verify_sqsh, write_sidecar
 from slipway.squashfs import SqshOptions
 
@@ -173,6 +179,23 @@ def test_too_little_space_is_said_with_both_numbers() -> None:
     with pytest.raises(SlipwayError, match=r"4\.5 GB \(image 10 GB x 0\.45\), and 1 GB are free"):
         check_space(DiskSpace(10**9, "ext4"), 10**10, OPTIONS, Path("/x/a.sqsh"))
     assert check_space(DiskSpace(5 * 10**9, "ext4"), 10**10, OPTIONS, Path("/x/a.sqsh")) is None
+
+
+def test_an_export_counts_the_layers_that_it_compiles_beside_the_file() -> None:
+    gigabyte = 10**9
+    layers = [4 * gigabyte, 10 * gigabyte, 6 * gigabyte]
+    need = export_disk(layers, 20 * gigabyte, OPTIONS)
+    assert (need.compiled, need.file) == (9 * gigabyte, 9 * gigabyte)  # zstd: 0.45 of each
+    assert need.unpacked == 16 * gigabyte  # one layer waits while the next is read
+    assert need.fullest == 25 * gigabyte
+    with pytest.raises(SlipwayError, match=r"25 GB at its fullest.* 15 GB are free"):
+        check_export_disk(DiskSpace(15 * gigabyte, "ext4"), need, Path("/x/a.sqsh"))
+    check_export_disk(DiskSpace(25 * gigabyte, "ext4"), need, Path("/x/a.sqsh"))
+
+
+def test_compiled_layers_and_shared_copies_cost_nothing() -> None:
+    assert export_disk([], 20 * 10**9, OPTIONS).fullest == 9 * 10**9
+    assert export_disk([10**9], 20 * 10**9, OPTIONS, "xfs").fullest == 1_450_000_000
 
 
 def test_a_file_larger_than_the_file_system_can_hold_is_refused() -> None:

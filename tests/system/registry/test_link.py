@@ -1,0 +1,178 @@
+"""Pushes through a link that is cut anywhere; the whole table is `bench.push_faults`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from slipway.core import Project, anonymous, silent
+from slipway.registry import (
+    OCI_MANIFEST,
+    BlobTransfer,
+    Manifest,
+    MemoryBlob,
+    RegistryClient,
+    Repository,
+    credentials_for,
+    deliver_blobs,
+    digest_of,
+    prepare_repository,
+    start_local_registry,
+    stop_local_registry,
+)
+from slipway.registry.errors import ManifestError
+from tests.support.registry.ecr_front_door import Door
+from tests.support.registry.images import QUICK, unique
+from tests.support.registry.link import Link, linked
+
+pytest_plugins = ["tests.support.registry.fixtures"]
+
+SIZES = [900_000, 300_000, *[20_000] * 6]
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """An image, and how it is pushed."""
+
+    blobs: list[BlobTransfer]
+    manifest: Manifest
+
+    @classmethod
+    def make(cls, noise: random.Random) -> Pushed:
+        layers = [noise.randbytes(size) for size in SIZES]
+        config = json.dumps({"rootfs": {"diff_ids": [digest_of(data) for data in layers]}}).encode()
+        *parts, last = [{"digest": digest_of(b), "size": len(b)} for b in (*layers, config)]
+        content = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": last, "layers": parts}
+        raw = json.dumps(content).encode()
+        blobs = [BlobTransfer(digest_of(b), len(b), MemoryBlob(b)) for b in (*layers, config)]
+        return cls(blobs, Manifest(OCI_MANIFEST, digest_of(raw), raw))
+
+    def push(self, target: Repository) -> None:
+        deliver_blobs(target, self.blobs, "push", silent)
+        target.put_tagged("v1", self.manifest)
+
+    def is_whole(self, target: Repository) -> bool:
+        """Read by somebody who pulls: every blob, with its digest."""
+        assert target.client.manifest(target.path, "v1") == self.manifest
+        for blob in self.blobs:
+            content = b"".join(target.client.blob_stream(target.path, blob.digest, blob.size))
+            assert digest_of(content) == blob.digest
+        return True
+
+
+@pytest.fixture(scope="module")
+def own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A registry whose files the test may take away."""
+    root = tmp_path_factory.mktemp("linked")
+    project = Project(root, root)
+    yield project
+    stop_local_registry(project)
+
+
+@pytest.fixture
+def link(own_registry: Project) -> Iterator[Link]:
+    with linked(start_local_registry(own_registry, 5885).host) as made:
+        yield made
+
+
+@pytest.fixture
+def target(link: Link) -> Iterator[Repository]:
+    with RegistryClient(link.host, anonymous, policy=QUICK) as client:
+        yield Repository(client, unique())
+
+
+def test_a_push_survives_cuts_anywhere_and_sends_at_most_the_cut_blobs_again(
+    link: Link,
+) -> None:
+    noise = random.Random(5)
+    image = Pushed.make(noise)
+    flawless = 0
+    for cut in (False, *[True] * 12):
+        edges, total = link.edges, link.sent + link.received
+        # Anywhere, and where one of a message's pieces has just passed.
+        link.clear(*((noise.randrange(total), noise.choice(edges)) if cut else ()))
+        with RegistryClient(link.host, anonymous, policy=QUICK) as client:
+            target = Repository(client, unique())
+            image.push(target)
+            flawless = flawless or link.sent
+            # A registry loses the blob whose piece came in part, and heads are sent anew.
+            assert link.sent <= flawless + 2 * max(SIZES) + 20_000
+            link.clear()
+            assert image.is_whole(target)
+
+
+def test_a_push_survives_a_registry_that_loses_its_sessions_or_itself(
+    link: Link, target: Repository, own_registry: Project
+) -> None:
+    image = Pushed.make(random.Random(6))
+
+    def forget() -> None:
+        for folder in (own_registry.registry / "storage").rglob("_uploads"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def restart() -> None:
+        stop_local_registry(own_registry)
+        start_local_registry(own_registry, 5885)
+
+    for number, trouble in enumerate((forget, restart)):
+        with RegistryClient(link.host, anonymous) as client:
+            repository = Repository(client, f"{target.path}-{number}")
+            link.clear(rate=1e6)  # a second and a half for all of it
+            with troubled(link, trouble):
+                image.push(repository)
+            link.clear()
+            assert image.is_whole(repository)
+
+
+@contextlib.contextmanager
+def troubled(link: Link, trouble: Callable[[], None]) -> Iterator[None]:
+    """Make trouble once, as soon as a third of the image has been sent."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        while link.sent < sum(SIZES) // 3 and not ended.wait(0.01):
+            pass
+        trouble()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+def test_two_pushes_of_one_image_at_once_leave_one_whole_image(target: Repository) -> None:
+    image = Pushed.make(random.Random(7))
+    failures: list[Exception] = []
+
+    def push() -> None:
+        try:
+            image.push(target)
+        except Exception as error:  # noqa: BLE001 - said below
+            failures.append(error)
+
+    threads = [threading.Thread(target=push) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert image.is_whole(target)
+
+
+def test_a_digest_that_the_registry_makes_up_is_not_believed(door: Door) -> None:
+    path = unique()
+    prepare_repository(door.target, path)
+    door.fault("PUT", "/manifests/v1", "misname", count=9)
+    image = Pushed.make(random.Random(8))
+    with RegistryClient(door.host, credentials_for([door.target]), policy=QUICK) as client:
+        with pytest.raises(ManifestError, match="stored as"):
+            image.push(Repository(client, path))
+        assert image.is_whole(Repository(client, path))  # it has the image, whatever it says
