@@ -27,13 +27,14 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.hostile_registry import answering
+from bench.registry_quota import quota
 from slipway.core import Project, anonymous
 from slipway.registry import (
     OCI_MANIFEST,
@@ -231,7 +232,8 @@ def twice(bench: Bench, link: Link, pushes: int) -> Iterator[Row]:
 def full_disk(bench: Bench, link: Link, pushes: int) -> Iterator[Row]:
     """The registry's disk is full in the middle; then there is room, and the push is run again."""
     del pushes
-    with small_disk(bench.work) as folder:
+    with quota(bench.work, 160 << 20) as disk:
+        folder = disk.folder
         other = Bench(folder, random.Random(7))
         other.flawless = bench.flawless
         with linked(other.host) as own:
@@ -246,22 +248,6 @@ def full_disk(bench: Bench, link: Link, pushes: int) -> Iterator[Row]:
             yield "the same, run again with room", [other.once(own, path=path)]
         stop_local_registry(other.project)
     del link
-
-
-@contextmanager
-def small_disk(work: Path) -> Iterator[Path]:
-    """A file system of 160 MB."""
-    image, folder = work / "disk.ext4", work / "disk"
-    folder.mkdir(exist_ok=True)
-    with image.open("wb") as stream:
-        stream.truncate(160 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-m0", str(image)], check=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-        image.unlink()
 
 
 UPLOAD, MANIFEST = "/blobs/uploads/", "/manifests/v1"
@@ -323,7 +309,37 @@ def through(bench: Bench, door: Door) -> Outcome:
     return Outcome(bench.state(path), sent, memory, seconds, failed[-1] if failed else "")
 
 
-GROUPS = (cuts, lost, ended, twice, full_disk, in_ecr, slow)
+def hostile(bench: Bench, link: Link, pushes: int) -> Iterator[Row]:
+    """A registry whose answers do not end, send on without end, or are of another kind."""
+    del link, pushes
+    endless: dict[str, object] = {"endless": True}
+    sent_on: dict[str, object] = {"status": 307}
+    kinds: dict[str, dict[str, dict[str, object]]] = {
+        "answers without end to POST": {"POST": {"status": 202, **endless}},
+        "answers without end to HEAD and GET": {"HEAD": {"status": 500}, "GET": endless},
+        "redirects without end": {"HEAD": sent_on, "GET": sent_on},
+        "a web page for everything": {
+            verb: {"status": 200, "page": True} for verb in ("HEAD", "GET", "POST")
+        },
+        "token service without end": {
+            "HEAD": {"status": 401}, "POST": {"status": 401}, "GET": endless
+        },
+    }  # fmt: skip
+    for name, answers in kinds.items():
+        with answering(answers) as host:
+            started = time.monotonic()
+            with bench.start(host, "faults/hostile") as process:
+                said, _ = process.communicate()
+            memory = int(re.findall(r"HIGHEST (\d+)", said)[-1])
+            failed = re.findall(r"FAILED (.*)", said)
+            state = "none" if failed else "BROKEN"
+            yield (
+                f"hostile: {name}",
+                [Outcome(state, 0.0, memory, time.monotonic() - started, *failed[-1:])],
+            )
+
+
+GROUPS = (cuts, lost, ended, twice, full_disk, in_ecr, hostile, slow)
 
 
 def main() -> int:

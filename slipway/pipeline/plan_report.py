@@ -14,12 +14,12 @@ from slipway.core import SlipwayError, UsageError, free_bytes, human_bytes
 from slipway.derive import DiskNeed, Note, PlanStep, disk_need, grouped_notes
 from slipway.engine import daemon_status
 from slipway.matrix import image_uri, select_images
-from slipway.pipeline import targets
-from slipway.pipeline.appended import AppendedDisk, BaseSources, appended_disk, check_one_base
+from slipway.pipeline import appended, targets
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from slipway.pipeline.appended import AppendedDisk
     from slipway.registry import Target
 
 
@@ -145,15 +145,16 @@ def plan_images(
     images = select_images(checkout.matrix, names)
     if base_from and not no_engine:
         raise UsageError("--base-from is for plans with --no-engine", cure="Leave it out.")
-    check_one_base(images, base_from)
     inputs = checkout.inputs(images)
     steps, silent_target = _ask_target(
         checkout, settings, checkout.plan(images, inputs, checkout.records(images), today)
     )
     without = None
     if no_engine:
-        sources = BaseSources(checkout, settings.region, base_from, registry.credentials_for())
-        without = appended_disk(checkout, settings, steps, inputs, sources)
+        appended.check_one_base(images, base_from)
+        logins_of = registry.credentials_for()
+        sources = appended.BaseSources(checkout, settings.region, base_from, logins_of)
+        without = appended.appended_disk(checkout, settings, steps, inputs, sources)
     todo = [step for step in steps if step.action != "up to date"]
     logins: set[str] = set()
     unreachable = {silent_target} if silent_target else set()

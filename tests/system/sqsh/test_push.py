@@ -13,10 +13,13 @@ import pytest
 
 from slipway.core import Project, SlipwayError, UsageError, anonymous, silent
 from slipway.registry import (
+    Author,
     RegistryClient,
     Repository,
     credentials_for,
     prepare_repository,
+    promote_alias,
+    rollback_alias,
 )
 from slipway.sqsh import fetch_program, push_sqsh, run_fetch_program
 from tests.support.launcher.sqsh_files import write_sqsh
@@ -84,6 +87,27 @@ def test_of_a_next_build_only_what_changed_is_sent_and_fetched(
     old = f"registry://{repository.client.host}/{repository.path}@{first[0]}"
     result = fetch(program, old, "--to", str(tmp_path / "other"))
     assert Path(result["path"]).read_bytes() == b"".join(pieces)
+
+
+def test_an_alias_takes_along_the_file_of_the_image_that_it_names(
+    repository: Repository, program: Path, tmp_path: Path
+) -> None:
+    alias, me = "2.13-hyperpod", Author("me", "now")
+    contents = {}
+    for build in ("b1", "b2"):
+        put_oci_image(repository.client, repository.path, build, seed=build)
+        contents[build] = write_sqsh(tmp_path / f"{build}.sqsh", [os.urandom(SIZE)])
+        push_sqsh(tmp_path / f"{build}.sqsh", repository, build, silent)
+
+    def fetched(place: str) -> bytes:
+        uri = f"registry://{repository.name(alias)}"
+        return Path(fetch(program, uri, "--to", str(tmp_path / place))["path"]).read_bytes()
+
+    for build in contents:
+        promote_alias(repository, build, alias, me)
+        assert fetched(build) == contents[build]
+    rollback_alias(repository, alias, me)
+    assert fetched("back") == contents["b1"]
 
 
 def test_a_damaged_file_is_not_pushed(repository: Repository, tmp_path: Path) -> None:
