@@ -93,19 +93,31 @@ def send_blob(
     upload = _Upload(registry, repository, digest)
     if not upload.begin(mount_from):
         return False
-    for last in (False, True):
+    failures = 0
+    while True:
         upload.send(source, size, on_bytes)
         response = upload.finish()
         if response.status_code == 201 or registry.has_blob(repository, digest):
             return True
-        if last or registry_reply(response.content).code not in (
-            "DIGEST_INVALID",
-            "BLOB_UPLOAD_UNKNOWN",
-        ):
+        failures += 1
+        lost = _is_session_lost(response)
+        if failures >= (registry.attempts if lost else 2) or not (lost or _is_damaged(response)):
             where = registry.name(repository, digest)
             raise refusal_error(response.status_code, response.content, where=where)
         upload.begin()
-    raise AssertionError("the loop returns or raises")
+
+
+def _is_damaged(response: requests.Response) -> bool:
+    return registry_reply(response.content).code == "DIGEST_INVALID"
+
+
+def _is_session_lost(response: requests.Response) -> bool:
+    """Whether the registry knows no more of what was sent, or has more or less of it than we think.
+
+    Distribution calls a session that was cut "invalid", with the status of one that it lost.
+    """
+    code = registry_reply(response.content).code
+    return response.status_code == 416 or code in ("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID")
 
 
 class _Upload:
@@ -153,7 +165,7 @@ class _Upload:
         opened anew.
         """
         pieces = self._pieces(source, 0)
-        piece, start, offset, failures = b"", 0, 0, 0
+        piece, start, offset, failures, restarts = b"", 0, 0, 0, 0
         while offset < size:
             if offset >= start + len(piece):
                 start, piece = start + len(piece), next(pieces, b"")
@@ -169,13 +181,14 @@ class _Upload:
             else:
                 failures += 1
                 failure, asked = trouble
-                if failures >= self._registry.attempts:
+                # Each restart may get some pieces through: counted apart, it has an end as well.
+                if max(failures, restarts) >= self._registry.attempts:
                     raise failure
                 self._registry.pause(failures, asked, failure)
                 before, offset = offset, self._offset(start + len(piece))
                 if offset < start:
                     pieces = self._pieces(source, offset)
-                    piece, start = b"", offset
+                    piece, start, restarts = b"", offset, restarts + 1
                 failures = 0 if offset > before else failures
             on_bytes(offset)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from slipway.core import Event, OnEvent, silent
@@ -30,6 +29,7 @@ from slipway.registry.distribution.http_boundary import (
     storage_refusal,
 )
 from slipway.registry.distribution.retry import RetryPolicy, host_pause, retry_after
+from slipway.registry.distribution.whole_heads import WholeHeadAdapter
 from slipway.registry.errors import (
     SERVER_TROUBLE,
     RegistryError,
@@ -105,7 +105,8 @@ class RegistryTransport:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = requests.Session()
-            session.mount("https://", HTTPAdapter(max_retries=0))
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, WholeHeadAdapter())
             # No proxy stands between us and this machine; Go programs (dockerd) know that,
             # requests does not.
             session.trust_env = not is_loopback(self.host)

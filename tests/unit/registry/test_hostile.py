@@ -6,7 +6,9 @@ import contextlib
 import gzip
 import hashlib
 import io
+import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from slipway.core import Credentials, Event, anonymous, silent
 from slipway.registry import Manifest, RegistryClient, RegistryError, RetryPolicy
 from slipway.registry.distribution.answers import ANSWER_LIMIT, origin_of, resolve_location
 from slipway.registry.distribution.auth import Challenge, RegistryLogin
-from slipway.registry.distribution.blob_upload import upload_blob
+from slipway.registry.distribution.blob_upload import PIECE, upload_blob
 from slipway.registry.distribution.transport import RegistryTransport
 from slipway.registry.errors import ManifestError, NoCredentialsError, ThrottledError
 from slipway.registry.manifests import OCI_MANIFEST, check_manifest
@@ -601,3 +603,69 @@ def test_a_wait_that_is_no_time_is_our_own(server: Server, asked: str) -> None:
     server.answer = lambda *_: answers.pop(0)
     with RegistryClient(server.host, anonymous, policy=QUICK) as client:
         assert client.head("a", "1") is None
+
+
+def upload_session(finish: Callable[[int], Answer], patched: Callable[[str], Answer]) -> Any:
+    """Answers of a registry to an upload: `finish` by its number, `patched` by Content-Range."""
+    finished = itertools.count()
+
+    def answer(method: str, path: str, headers: dict[str, str]) -> Answer:
+        del path
+        if method == "POST":
+            return Answer(202, {"Location": "/v2/a/b/blobs/uploads/1"})
+        if method == "PATCH":
+            return patched(headers["Content-Range"])
+        return finish(next(finished)) if method == "PUT" else Answer(404)
+
+    return answer
+
+
+GONE = Answer(404, body=b'{"errors": [{"code": "BLOB_UPLOAD_INVALID"}]}')
+TAKEN = Answer(202, {"Location": "/v2/a/b/blobs/uploads/1"})
+
+
+def test_a_session_that_is_called_invalid_is_begun_anew(
+    server: Server, client: RegistryClient
+) -> None:
+    """So Distribution 2.8 answers where a cut came while it closed the session."""
+    server.answer = upload_session(lambda n: Answer(201) if n else GONE, lambda _: TAKEN)
+    assert upload_blob(client, "a/b", digest(b"x"), io.BytesIO(b"x"), 1)
+    assert [method for method, *_ in server.seen].count("POST") == 2
+
+
+def test_a_registry_that_loses_every_session_has_an_end(
+    server: Server, client: RegistryClient
+) -> None:
+    data = bytes(2 * PIECE)
+    for finish, patched in (
+        (lambda n: GONE, lambda sent: TAKEN),
+        (lambda n: Answer(201), lambda sent: TAKEN if sent.startswith("0-") else GONE),
+    ):
+        server.seen.clear()
+        server.answer = upload_session(finish, patched)
+        with pytest.raises(RegistryError):
+            upload_blob(client, "a/b", digest(data), io.BytesIO(data), len(data))
+        assert [method for method, *_ in server.seen].count("POST") <= QUICK.attempts + 1
+
+
+def test_an_answer_that_is_cut_within_its_head_is_no_answer() -> None:
+    name = digest(b"x")
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nDocker-Content-Digest: {name}\r\n\r\n".encode()
+    answers: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answers.pop(0))
+
+        for cut in range(len(head)):
+            answers[:] = [head[:cut], head]
+            thread = threading.Thread(target=serve)
+            thread.start()
+            host = f"127.0.0.1:{listener.getsockname()[1]}"
+            with RegistryClient(host, anonymous, policy=QUICK) as client:
+                assert client.head("a/b", "t") == name
+            thread.join()
