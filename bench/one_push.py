@@ -8,6 +8,7 @@ FOLDER has the manifest, and each blob under the hexadecimal part of its digest.
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -54,4 +55,6 @@ def main(host: str, path: str, folder: Path, *, in_ecr: bool) -> int:
 
 
 if __name__ == "__main__":
+    # A shell has what it starts in the background ignore Ctrl-C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), in_ecr=len(sys.argv) > 4))
