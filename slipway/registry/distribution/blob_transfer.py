@@ -11,7 +11,7 @@ from pathlib import Path
 from slipway.core import Event, OnEvent
 from slipway.registry.distribution.blob_upload import BlobSource, send_blob
 from slipway.registry.distribution.registry_client import RegistryClient
-from slipway.registry.errors import ManifestError, RegistryError
+from slipway.registry.errors import ImmutableTagError, ManifestError, RegistryError
 from slipway.registry.manifests import Manifest
 
 _PIECE = 1 << 20
@@ -33,9 +33,16 @@ class Repository:
     def put_tagged(self, tag: str, manifest: Manifest) -> None:
         """Put a manifest whose blobs are there under a tag, and read back what the tag names.
 
-        Raises ManifestError where that is another one, and RegistryError's other subclasses.
+        Raises ImmutableTagError where the tag is another image's, ManifestError where what it names
+        then is another one, and RegistryError's other subclasses.
         """
-        self.client.put_manifest(self.path, tag, manifest)
+        try:
+            self.client.put_manifest(self.path, tag, manifest)
+        except ImmutableTagError:
+            # An answer that was lost on the way makes the second try meet our own tag; and another
+            # push of the same image may have been faster.
+            if self.client.head(self.path, tag) != manifest.digest:
+                raise
         stored = self.client.head(self.path, tag)
         if stored != manifest.digest:
             raise ManifestError(
