@@ -21,6 +21,7 @@ from slipway.registry.distribution.answers import (
     refuse_web_page,
     resolve_location,
 )
+from slipway.registry.distribution.connections import SILENCE_S, RegistryAdapter, sent_in_pieces
 from slipway.registry.distribution.http_boundary import (
     http_failure,
     is_unknown_name,
@@ -29,7 +30,6 @@ from slipway.registry.distribution.http_boundary import (
     storage_refusal,
 )
 from slipway.registry.distribution.retry import RetryPolicy, host_pause, retry_after
-from slipway.registry.distribution.whole_heads import WholeHeadAdapter
 from slipway.registry.errors import (
     SERVER_TROUBLE,
     RegistryError,
@@ -50,7 +50,7 @@ WORTH_SAYING_S = 1.0
 
 _LONGEST_SAID_S = 1e9  # a header may ask for a number that no calendar has
 
-TIMEOUT_S = (10.0, 60.0)  # to connect; between two bytes
+TIMEOUT_S = (10.0, SILENCE_S)  # to connect; between two bytes
 
 
 class _Authorization(AuthBase):
@@ -106,7 +106,7 @@ class RegistryTransport:
         if session is None:
             session = requests.Session()
             for scheme in ("http://", "https://"):
-                session.mount(scheme, WholeHeadAdapter())
+                session.mount(scheme, RegistryAdapter())
             # No proxy stands between us and this machine; Go programs (dockerd) know that,
             # requests does not.
             session.trust_env = not is_loopback(self.host)
@@ -144,7 +144,7 @@ class RegistryTransport:
                     target,
                     headers={"Accept-Encoding": "identity", **(headers or {})},
                     params=dict(params or {}) if target == first else {},
-                    data=body,
+                    data=sent_in_pieces(body),
                     auth=_Authorization(authorization if own else None),
                     stream=True,
                     timeout=TIMEOUT_S,

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from slipway.core import Credentials, Event, anonymous, silent
 from slipway.registry import Manifest, RegistryClient, RegistryError, RetryPolicy
+from slipway.registry.distribution import connections
 from slipway.registry.distribution.answers import ANSWER_LIMIT, origin_of, resolve_location
 from slipway.registry.distribution.auth import Challenge, RegistryLogin
 from slipway.registry.distribution.blob_upload import PIECE, upload_blob
@@ -669,3 +670,37 @@ def test_an_answer_that_is_cut_within_its_head_is_no_answer() -> None:
             with RegistryClient(host, anonymous, policy=QUICK) as client:
                 assert client.head("a/b", "t") == name
             thread.join()
+
+
+def test_an_upload_may_take_longer_than_any_time_out_as_long_as_it_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A time-out is of one piece of a body: on a slow link the whole takes minutes."""
+    monkeypatch.setattr(connections, "SILENCE_S", 2.0)
+    pause, reads, received = 0.008, 0, 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+
+        def serve() -> None:
+            nonlocal reads, received
+            connection, _ = listener.accept()
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += connection.recv(1)
+                while received < PIECE:
+                    received += len(connection.recv(1 << 19))
+                    reads += 1
+                    time.sleep(pause)
+                connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        with RegistryClient(host, anonymous) as client:
+            answer = client.request(
+                "PATCH", "a/b", "blobs/uploads/1", body=lambda: bytes(PIECE), patient=False
+            )
+        thread.join()
+    assert answer.status_code == 202
+    assert reads * pause > connections.SILENCE_S

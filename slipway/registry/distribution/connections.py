@@ -1,20 +1,28 @@
-"""Connections on which an answer that was cut within its head is a cut, and no answer.
+"""Connections that tell a slow answer or a slow upload from one that has ended.
 
-http.client takes the end of the stream for the end of the head: an upload's location would then be
-missing, or half of it, with a status that says all is well.
+An answer that was cut within its head is a cut, and no answer: http.client takes the end of the
+stream for the end of the head, and an upload's location would then be missing, or half of it, with
+a status that says all is well.
+
+What is sent may take any time as long as it moves: a time-out is of one piece of 16 KiB, and not of
+a whole body, which a slow link needs minutes for (Python: "The socket timeout is now the maximum
+total duration to send all data", socket.sendall).
 """
 
 from __future__ import annotations
 
 import http.client
 import io
-from typing import Any
+from typing import IO, Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _BLANK = (b"\r\n", b"\n")
+
+SILENCE_S = 60.0
+"""How long a connection may be silent between two bytes."""
 
 
 class _LineReader(io.BufferedIOBase):
@@ -47,9 +55,19 @@ class _WholeHead(http.client.HTTPResponse):
 class _Plain(HTTPConnection):
     response_class = _WholeHead
 
+    def connect(self) -> None:
+        """Connect; what is sent then may be silent for as long as what is read."""
+        super().connect()
+        self.sock.settimeout(SILENCE_S)
+
 
 class _Secure(HTTPSConnection):
     response_class = _WholeHead
+
+    def connect(self) -> None:
+        """Connect; what is sent then may be silent for as long as what is read."""
+        super().connect()
+        self.sock.settimeout(SILENCE_S)
 
 
 class _PlainPool(HTTPConnectionPool):
@@ -63,7 +81,12 @@ class _SecurePool(HTTPSConnectionPool):
 _POOLS = {"http": _PlainPool, "https": _SecurePool}
 
 
-class WholeHeadAdapter(HTTPAdapter):
+def sent_in_pieces(body: bytes | None) -> IO[bytes] | None:
+    """A body as http.client sends in pieces; requests sends one without a length otherwise."""
+    return io.BytesIO(body) if body else None
+
+
+class RegistryAdapter(HTTPAdapter):
     """requests' adapter, with such connections, through a proxy as well; it tries nothing again."""
 
     def __init__(self) -> None:
