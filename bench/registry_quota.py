@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import re
@@ -34,18 +33,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from slipway.core import Project, anonymous, sha256_file
+from slipway.core import Project, anonymous, sha256_file, silent
 from slipway.pipeline import Checkout
 from slipway.registry import (
+    BlobTransfer,
+    FileBlob,
     Manifest,
+    MemoryBlob,
     RegistryClient,
     Repository,
     copy_image,
+    deliver_blobs,
     digest_of,
     start_local_registry,
     stop_local_registry,
 )
-from slipway.registry.distribution import upload_blob
 from tests.support.clones import Clone
 from tests.support.fanout_samples import put_bases, write_matrix
 
@@ -149,12 +151,15 @@ class Bench:
                 config["history"].append({"created_by": f"layer {number}"})
                 content["layers"].append({**content["layers"][0], **part})
             raw = json.dumps(config).encode()
-            upload_blob(client, self.path, digest_of(raw), io.BytesIO(raw), len(raw))
+            self._put(client, BlobTransfer(digest_of(raw), len(raw), MemoryBlob(raw)))
             content["config"] |= {"digest": digest_of(raw), "size": len(raw)}
             document = json.dumps(content).encode()
             made = Manifest(manifest.media_type, digest_of(document), document)
             client.put_manifest(self.path, self.tag, made)
             return made.size
+
+    def _put(self, client: RegistryClient, blob: BlobTransfer) -> None:
+        deliver_blobs(Repository(client, self.path), [blob], "base", silent)
 
     def _layer(
         self, client: RegistryClient, number: int, size: int
@@ -166,8 +171,7 @@ class Bench:
             for piece in packed_layer(f"opt/data/{number}", sizes, plain):
                 stream.write(piece)
         digest, length = f"sha256:{sha256_file(path)}", path.stat().st_size
-        with path.open("rb") as blob:
-            upload_blob(client, self.path, digest, blob, length)
+        self._put(client, BlobTransfer(digest, length, FileBlob(path)))
         path.unlink()
         return f"sha256:{plain.hexdigest()}", {"digest": digest, "size": length}
 
