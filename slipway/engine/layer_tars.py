@@ -15,6 +15,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,29 +40,15 @@ class LayerTar:
     @property
     def size(self) -> int:
         """Bytes of the tar. Raises EngineError where its records cannot be read."""
-        try:
-            return sum(
-                len(base64.b64decode(record["payload"]))
-                if record["type"] == _SEGMENT
-                else int(record.get("size") or 0)
-                for record in self._records()
-            )
-        except _UNREADABLE as error:
-            raise EngineError(
-                f"the engine's layer {self.diff_id} cannot be read: {error}"
-            ) from error
+        return sum(len(piece) if isinstance(piece, bytes) else piece for piece in self.headers())
 
     def pieces(self) -> Iterator[bytes]:
         """The tar. Raises EngineError where it is not the one that its digest is of."""
         hasher = hashlib.sha256()
-        try:
+        with self._readable():
             for piece in self._pieces():
                 hasher.update(piece)
                 yield piece
-        except _UNREADABLE as error:
-            raise EngineError(
-                f"the engine's layer {self.diff_id} cannot be read: {error}"
-            ) from error
         if f"sha256:{hasher.hexdigest()}" != self.diff_id:
             raise EngineError(f"the engine's files of {self.diff_id} are not those of its digest")
 
@@ -71,7 +58,7 @@ class LayerTar:
             if record["type"] == _SEGMENT:
                 held += base64.b64decode(record["payload"])
             elif record["type"] == _FILE and record.get("size"):
-                with (self.files / _relative(record)).open("rb") as stream:
+                with (self.files / os.fsdecode(_name(record)).lstrip("/")).open("rb") as stream:
                     while piece := stream.read(_PIECE):
                         if held:
                             yield bytes(held)
@@ -83,15 +70,42 @@ class LayerTar:
         if held:
             yield bytes(held)
 
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def names(self) -> Iterator[bytes]:
+        """Of all members, as the tar spells them. Raises EngineError."""
+        with self._readable():
+            for record in self._records(skip=b'{"type":2,'):  # as Go writes it; most of the file
+                if record["type"] == _FILE:
+                    yield _name(record)
+
+    def headers(self) -> Iterator[bytes | int]:
+        """The tar; in place of a file's content the number of its bytes. Raises EngineError."""
+        with self._readable():
+            for record in self._records():
+                if record["type"] == _SEGMENT:
+                    yield base64.b64decode(record["payload"])
+                elif record["type"] == _FILE and record.get("size"):
+                    yield int(record["size"])
+
+    def _records(self, skip: bytes = b"\0") -> Iterator[dict[str, Any]]:
+        """The lines of the records that do not begin with `skip`."""
         with gzip.open(self.records, "rb") as lines:
             for line in lines:
-                yield json.loads(line)
+                if not line.startswith(skip):
+                    yield json.loads(line)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise EngineError(
+                f"the engine's layer {self.diff_id} cannot be read: {error}"
+            ) from error
 
 
-def _relative(record: dict[str, str]) -> str:
+def _name(record: dict[str, str]) -> bytes:
     raw = record.get("name_raw")
-    return (os.fsdecode(base64.b64decode(raw)) if raw else record["name"]).lstrip("/")
+    return base64.b64decode(raw) if raw else os.fsencode(record["name"])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     )
     from slipway.squashfs.compile.compiler import compile_layers
     from slipway.squashfs.compile.layer_cache import DEFAULT_LIMIT, LayerCache, layer_cache
-    from slipway.squashfs.compile.layer_sources import DirectorySource, Source, TarSource
+    from slipway.squashfs.compile.layer_sources import (
+        ArchiveHeaders,
+        DirectorySource,
+        Source,
+        TarSource,
+    )
     from slipway.squashfs.compile.layer_stream import ReadAhead, decompressed_stream
     from slipway.squashfs.compile.layer_tree import FileData, TreeNode, new_root, put_node
     from slipway.squashfs.compile.layer_writer import LayerWriter
@@ -46,6 +51,7 @@ __all__ = [
     "REG",
     "SYMLINK",
     "WRITABLE_DEPTH",
+    "ArchiveHeaders",
     "CompiledLayer",
     "DataPart",
     "DirectorySource",
@@ -90,7 +96,7 @@ __getattr__ = lazy_face(
         "compile.compiled_layer": "CompiledLayer DataPart dump_layer freeze_tree part_name",
         "compile.compiler": "compile_layers",
         "compile.layer_cache": "DEFAULT_LIMIT LayerCache layer_cache",
-        "compile.layer_sources": "DirectorySource Source TarSource",
+        "compile.layer_sources": "ArchiveHeaders DirectorySource Source TarSource",
         "compile.layer_stream": "ReadAhead decompressed_stream",
         "compile.layer_tree": "FileData TreeNode new_root put_node",
         "compile.layer_writer": "LayerWriter",

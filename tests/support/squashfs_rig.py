@@ -20,7 +20,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from slipway.core import differing_pieces, digests
 from slipway.squashfs import (
     REG,
+    ArchiveHeaders,
     DirectorySource,
     LayerCache,
     Source,
@@ -60,6 +61,7 @@ class Item:
     opaque: bool = False
     children: tuple[tuple[bytes, Item], ...] = ()
     link_to: tuple[bytes, ...] = ()  # path of the file that this is another name of
+    made_up: str = ""  # the engine that made this folder up, where the archive leaves it out
 
 
 NAMES = st.sampled_from(
@@ -139,8 +141,14 @@ def _directory(items: st.SearchStrategy[Item]) -> st.SearchStrategy[Item]:
         children=_children(items),
         opaque=st.sampled_from([False, False, False, True]),
         xattrs=user,
+        made_up=st.sampled_from(["", "", "docker", "containerd"]),
         **META,
-    )
+    ).map(_named_if_empty)
+
+
+def _named_if_empty(item: Item) -> Item:
+    """Nothing would tell of an empty folder that the archive leaves out."""
+    return item if item.children or item.opaque else replace(item, made_up="")
 
 
 TREES = _children(st.recursive(_leaf(), _directory, max_leaves=8))
@@ -177,6 +185,41 @@ Stack = list[tuple[tuple[bytes, Item], ...]]
 STACKS: st.SearchStrategy[Stack] = st.lists(layers(), min_size=1, max_size=4)
 
 
+def settled(stack: Stack) -> Stack:
+    """The same stack with every folder that an archive leaves out as the layers below have it.
+
+    As overlayfs cannot tell what an engine made up, its oracle is built of this.
+    """
+    there: dict[tuple[bytes, ...], Item | None] = {}  # folders of the merged tree; None: others
+    return [tuple(_settled(layer, (), there)) for layer in stack]
+
+
+def _settled(
+    children: tuple[tuple[bytes, Item], ...],
+    above: tuple[bytes, ...],
+    there: dict[tuple[bytes, ...], Item | None],
+) -> Iterator[tuple[bytes, Item]]:
+    for name, item in children:
+        path = (*above, name)
+        below = there.get(path)
+        if item.kind != "dir" or item.opaque or below is None:
+            for other in [other for other in there if other[: len(path)] == path]:
+                del there[other]
+            below = None
+        if item.kind != "dir":
+            if item.kind != "whiteout":
+                there[path] = None
+            yield name, item
+            continue
+        if item.made_up:
+            source = below or Item("dir", 0o755, mtime=0)
+            item = replace(
+                source, opaque=item.opaque, children=item.children, made_up=""
+            )
+        there[path] = item
+        yield name, replace(item, children=tuple(_settled(item.children, path, there)))
+
+
 # --- the two forms of a layer
 
 
@@ -209,7 +252,9 @@ def _make(
             os.mkdir(path)
             if item.opaque:
                 os.setxattr(path, "trusted.overlay.opaque", b"y")
-            later.append(lambda p=path, i=item: _describe(p, i))  # type: ignore[misc]
+            made = replace(item, mode=0o755, uid=0, gid=0, xattrs=())
+            made = made if item.made_up == "docker" else item  # containerd copies what is below
+            later.append(lambda p=path, i=made: _describe(p, i))  # type: ignore[misc]
             _make(base, path, item.children, later)
             continue
         if item.kind == "file":
@@ -229,7 +274,8 @@ def _describe(path: bytes, item: Item) -> None:
         os.chmod(path, item.mode)
     for name, value in item.xattrs:
         os.setxattr(path, name, value)
-    os.utime(path, (item.mtime, item.mtime), follow_symlinks=False)
+    if not item.made_up:
+        os.utime(path, (item.mtime, item.mtime), follow_symlinks=False)
 
 
 def make_archive(children: tuple[tuple[bytes, Item], ...]) -> bytes:
@@ -278,11 +324,25 @@ def _archive(
             for key, value in item.xattrs
         }
         info.size = len(item.content)
-        tar.addfile(info, io.BytesIO(item.content))
+        if not item.made_up:
+            tar.addfile(info, io.BytesIO(item.content))
         if item.kind == "dir":
             if item.opaque:
                 tar.addfile(tarfile.TarInfo(os.fsdecode(path + b"/.wh..wh..opq")))
             _archive(tar, path + b"/", item.children, links)
+
+
+def archive_headers(data: bytes) -> ArchiveHeaders:
+    """An archive without contents, as docker keeps it beside a layer's folder."""
+    pieces: list[bytes | int] = []
+    names, at = [], 0
+    with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
+        for info in archive:
+            names.append(os.fsencode(info.name))
+            pieces += [data[at : info.offset_data], info.size]
+            at = info.offset_data + info.size
+    pieces.append(data[at:])
+    return ArchiveHeaders(lambda: iter(names), lambda: iter(pieces))
 
 
 # --- what a tree is, however it is read
@@ -422,28 +482,33 @@ def check_stack(stack: Stack, folder: Path, options: SqshOptions) -> None:
     small = patch.object(digests, "PIECE_BYTES", 3 * BLOCK)  # several in a layer
     try:
         lowers = []
-        for number, layer in enumerate(stack):
-            make_directory(folder / f"l{number}", layer)
-            lowers.append(str(folder / f"l{number}"))
+        for number, layer in enumerate(settled(stack)):
+            make_directory(folder / f"o{number}", layer)
+            lowers.append(str(folder / f"o{number}"))
         # overlayfs wants two layers at least; an empty one below all changes nothing.
         (folder / "empty").mkdir()
         stacked = ":".join([*reversed(lowers), str(folder / "empty")])
         with mounted("overlay", "overlay", folder / "merged", f"lowerdir={stacked}") as merged:
             wanted = facts_of_folder(merged)
-        directories: list[Source] = [
-            DirectorySource(f"sha256:{number}", Path(lower)) for number, lower in enumerate(lowers)
-        ]
+        directories: list[Source] = []
         archives: list[Source] = []
-        for layer in stack:
+        for number, layer in enumerate(stack):
             data = make_archive(layer)
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-            archives.append(TarSource(digest, lambda data=data: iter([data]), len(data)))  # type: ignore[misc]
+            archive = TarSource(digest, lambda data=data: iter([data]), len(data))  # type: ignore[misc]
+            archives.append(archive)
+            unpacked = folder / f"l{number}"
+            make_directory(unpacked, layer)
+            headers = archive_headers(data) if number % 2 else None
+            directories.append(DirectorySource(digest, unpacked, archive, headers))
+        outputs = []
         for route, sources in (("directories", directories), ("archives", archives)):
-            output = folder / f"{route}.sqsh"
-            cache = LayerCache(folder / "cache")
+            outputs.append(folder / f"{route}.sqsh")
+            cache = LayerCache(folder / f"{route}-cache")
             with small, compile_layers(cache, sources, options) as compiled_layers:
-                made = link_image(compiled_layers, output, options)
-            check_image(output, made, wanted, folder, route)
+                made = link_image(compiled_layers, outputs[-1], options)
+            check_image(outputs[-1], made, wanted, folder, route)
+        assert outputs[0].read_bytes() == outputs[1].read_bytes()
     finally:
         shutil.rmtree(folder)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from slipway.engine import (
     containerd_roots,
     content_folder,
     find_image_id,
+    find_layer_tars,
     inspect_image,
     sdk_errors,
 )
@@ -32,7 +33,7 @@ from slipway.sqsh.sources.blob_store import ImageFinder, StoredManifest, stored_
 from slipway.sqsh.sources.containerd_store import snapshot_folders
 from slipway.sqsh.sources.image_archive import ArchiveBlobs, archive_image, spooled
 from slipway.sqsh.sources.oci_layout import BlobFolder
-from slipway.squashfs import DirectorySource, Source, TarSource
+from slipway.squashfs import ArchiveHeaders, DirectorySource, Source, TarSource
 
 _CHUNK_BYTES = 1 << 20
 
@@ -109,13 +110,26 @@ def _overlay_image(engine: Engine, image: SourceImage) -> SourceImage | None:
     folders = find_overlay_layers(engine, image.id)
     if folders is None or len(folders) != len(image.layers):
         return None
-    return replace(image, layers=_in_folders(image.layers, folders))
+    stored = find_layer_tars(engine, image.id)
+    kept = (
+        {tar.diff_id: ArchiveHeaders(tar.names, tar.headers) for tar in stored.layers}
+        if stored
+        else {}
+    )
+    return replace(image, layers=_in_folders(image.layers, folders, kept))
 
 
-def _in_folders(layers: tuple[Source, ...], folders: list[Path]) -> tuple[Source, ...]:
-    """Layers as folders; an archive stands by for what overlayfs alone can make sense of."""
+def _in_folders(
+    layers: tuple[Source, ...], folders: list[Path], kept: Mapping[str, ArchiveHeaders]
+) -> tuple[Source, ...]:
+    """Layers as folders; an archive stands by for what these alone do not tell."""
     return tuple(
-        DirectorySource(layer.digest, folder, layer if isinstance(layer, TarSource) else None)
+        DirectorySource(
+            layer.digest,
+            folder,
+            layer if isinstance(layer, TarSource) else None,
+            kept.get(layer.digest),
+        )
         for layer, folder in zip(layers, folders, strict=True)
     )
 
@@ -128,7 +142,7 @@ def containerd_image(roots: list[Path], image: SourceImage) -> SourceImage | Non
         source = stored or image
         folders = snapshot_folders(root, diff_ids)
         if folders is not None and all(map(_readable, folders)):
-            return replace(source, layers=_in_folders(source.layers, folders))
+            return replace(source, layers=_in_folders(source.layers, folders, {}))
         if stored is not None:
             return stored
     return None

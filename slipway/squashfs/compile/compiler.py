@@ -27,7 +27,7 @@ from slipway.squashfs.compile.layer_sources import (
     TarSource,
     no_progress,
 )
-from slipway.squashfs.compile.layer_stream import ReadAhead, decompressed_stream
+from slipway.squashfs.compile.layer_stream import ReadAhead, check_content, decompressed_stream
 from slipway.squashfs.compile.layer_tree import TreeNode
 from slipway.squashfs.compile.pack_job import PackedPart, PackJob, pack_job
 from slipway.squashfs.compile.worker_pool import PackPool
@@ -252,9 +252,11 @@ def _read_directory(
         parts.add(path, node)
 
     on_progress(source.digest, 0, 0)
-    build.root = directory_layer.scan_directory(source.folder, on_file)
+    tree = directory_layer.scan_directory(source.folder, on_file)
     scanned = True
     parts.flush()
+    directory_layer.settle_folders(tree, source)  # while the last files are packed
+    build.root = tree.root
 
 
 def _discard_jobs(build: _Build) -> None:
@@ -292,12 +294,7 @@ def _read_archive(
         ReadAhead(decompressed_stream(counted(source.open())), on_bytes) as stream,
     ):
         build.root = tar_layer.read_tar_layer(stream, tar_layer.ContentSpool(sink))
-        digest = f"sha256:{stream.drain()}"
-    if digest != source.digest:
-        raise LayerError(
-            f"the layer's content has digest {digest}, not {source.digest}",
-            cure="The image is damaged or was tampered with: pull or build it again.",
-        )
+        check_content(source.digest, f"sha256:{stream.drain()}")
     parts = _PartQueue(build, path, pool, options, lambda _: None)
     for node in tar_layer.files_in_order(build.root):
         parts.add(node.data.start, node)

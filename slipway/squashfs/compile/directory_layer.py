@@ -3,17 +3,33 @@
 A whiteout is a character device 0:0, an opaque directory has the attribute
 trusted.overlay.opaque (user.overlay.opaque for rootless engines) (the kernel's
 Documentation/filesystems/overlayfs.rst).
+
+A folder that the layer's archive leaves out, and has something in, is made up by the engine that
+unpacks it: by docker as 0755 of root (moby/moby:pkg/archive, createImpliedDirectories), by
+containerd as the layers below have it (containerd/containerd:pkg/archive/tar.go, mkparent), by both
+with the time of the pull. So mode, owner and time of such a folder say nothing of the image; the
+archive tells which ones they are, and their like show by their times: see `_may_be_made_up`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.squashfs.compile.layer_sources import MTIME_MAX, xattr_is_kept
+from slipway.core import SlipwayError
+from slipway.squashfs.compile.layer_sources import MTIME_MAX, DirectorySource, xattr_is_kept
+from slipway.squashfs.compile.layer_stream import (
+    HeaderStream,
+    ReadAhead,
+    check_content,
+    decompressed_stream,
+)
 from slipway.squashfs.compile.layer_tree import WHITEOUT, TreeNode, new_root
+from slipway.squashfs.compile.tar_layer import read_tar_layer
 from slipway.squashfs.format import (
     BLKDEV,
     CHRDEV,
@@ -34,20 +50,29 @@ class OverlayUnreadableError(LayerError):
     """The directory alone does not hold the layer: it needs overlayfs to make sense of it."""
 
 
-def scan_directory(folder: Path, on_file: OnFile) -> TreeNode:
+@dataclass(frozen=True)
+class FolderTree:
+    """The tree of a layer directory, and its folders that an engine may have made up, by path."""
+
+    root: TreeNode
+    unsettled: dict[bytes, TreeNode]
+
+
+def scan_directory(folder: Path, on_file: OnFile) -> FolderTree:
     """The tree of a layer directory. Each file with content goes to `on_file(path, node)` once.
 
     Files come in the order of their paths. Raises LayerError where something cannot be read, and
-    NotInPlaceError for layers with redirects or metadata-only copies.
+    OverlayUnreadableError for layers with redirects or metadata-only copies.
     """
     base = os.fsencode(folder)
     root = new_root()
+    unsettled: dict[bytes, TreeNode] = {}
     try:
         # The root's own mode, owner and attributes are the engine's, not the layer's.
         described = TreeNode(DIR)
         _attributes(base, described)
         root.opaque = described.opaque
-        _scan(base, root, on_file)
+        _scan(base, root, on_file, unsettled)
     except OSError as error:
         path = error.filename if error.filename is not None else base
         raise LayerError(
@@ -57,10 +82,68 @@ def scan_directory(folder: Path, on_file: OnFile) -> TreeNode:
             if isinstance(error, PermissionError)
             else "Was the image removed meanwhile? Build it again, then export it.",
         ) from error
-    return root
+    return FolderTree(root, unsettled)
 
 
-def _scan(base: bytes, root: TreeNode, on_file: OnFile) -> None:
+def settle_folders(tree: FolderTree, source: DirectorySource) -> None:
+    """Describe the folders that an engine made up as the layer's archive does: not at all.
+
+    So the layers below decide on them, as they do where the archive itself is read. Raises
+    SlipwayError where the archive has to be read for that and cannot be.
+    """
+    if not tree.unsettled or (source.headers is None and source.archive is None):
+        return
+    left = dict(tree.unsettled)
+    if source.headers is not None:
+        # Most often all of them were named, and this is quick. Else the archive is read below.
+        with contextlib.suppress(SlipwayError):
+            for name in source.headers.names():
+                left.pop(name.strip(b"/").removeprefix(b"./"), None)
+    if not left:
+        return
+    described = _archive_tree(source)
+    for path, node in left.items():
+        there = _node_at(described, path)
+        if there is not None and there.kind == DIR and there.implied:
+            node.mode, node.uid, node.gid, node.mtime = there.mode, there.uid, there.gid, 0
+            node.xattrs, node.implied = (), True
+
+
+def _archive_tree(source: DirectorySource) -> TreeNode:
+    if source.headers is not None:
+        try:
+            return read_tar_layer(HeaderStream(source.headers.pieces()), None)
+        except SlipwayError:
+            # A sparse file's map is among the contents; what the engine kept may be damaged.
+            if source.archive is None:
+                raise
+    assert source.archive is not None
+    with ReadAhead(decompressed_stream(source.archive.open()), lambda _: None) as stream:
+        tree = read_tar_layer(stream, None)
+        check_content(source.digest, f"sha256:{stream.drain()}")
+    return tree
+
+
+def _node_at(root: TreeNode, path: bytes) -> TreeNode | None:
+    """The node of exactly this path: no link is followed."""
+    node: TreeNode | None = root
+    for name in path.split(b"/"):
+        node = node.children.get(name) if node is not None else None
+    return node
+
+
+def _may_be_made_up(info: os.stat_result) -> bool:
+    """Whether an engine may have made up this folder.
+
+    Of a folder that an archive names, the time was set when all was in it: its ctime is later than
+    its mtime, which has whole seconds, as archives nearly always have them. The time of a folder
+    that was made up is that of its last new name, with a fraction, and the same as its ctime unless
+    the store was copied since.
+    """
+    return info.st_mtime_ns == info.st_ctime_ns or info.st_mtime_ns % 1_000_000_000 != 0
+
+
+def _scan(base: bytes, root: TreeNode, on_file: OnFile, unsettled: dict[bytes, TreeNode]) -> None:
     groups: dict[tuple[int, int], tuple[int, TreeNode]] = {}
     stack: list[tuple[bytes, TreeNode]] = [(b"", root)]
     while stack:
@@ -85,6 +168,8 @@ def _scan(base: bytes, root: TreeNode, on_file: OnFile) -> None:
                     # The first name's data, which is filled in later: share the whole node.
                     node.children[name] = first
                     continue
+            if child.kind == DIR and _may_be_made_up(info):
+                unsettled[child_path] = child
             if child.kind == DIR or (child.kind == REG and child.size):
                 below.append((child_path, child))
         stack += reversed(below)

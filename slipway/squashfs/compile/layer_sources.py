@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,16 +32,30 @@ class TarSource:
 
 
 @dataclass(frozen=True)
+class ArchiveHeaders:
+    """An archive without its files' contents, as whoever unpacked it kept it.
+
+    `names` are those of its members, as it spells them. `pieces` is the archive in order; a number
+    stands for so many bytes of content that are left out.
+    """
+
+    names: Callable[[], Iterator[bytes]]
+    pieces: Callable[[], Iterator[bytes | int]]
+
+
+@dataclass(frozen=True)
 class DirectorySource:
     """A layer directory of overlayfs. `digest` names its content (the diff id).
 
     `archive`, where there is one, is read instead of a folder that overlayfs alone can make sense
-    of (redirects, metadata-only copies).
+    of (redirects, metadata-only copies). It, or quicker its `headers`, also say which folders the
+    engine made up because the archive had only what is in them.
     """
 
     digest: str
     folder: Path
     archive: TarSource | None = None
+    headers: ArchiveHeaders | None = None
 
 
 Source = DirectorySource | TarSource

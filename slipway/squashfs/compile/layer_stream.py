@@ -229,3 +229,65 @@ class ReadAhead:
             self._on_bytes(len(item))
         self._queue.put(None)
         return self._hasher.hexdigest()
+
+
+def check_content(wanted: str, digest: str) -> None:
+    """Raise LayerError where the content that was read is not that of the layer."""
+    if digest != wanted:
+        raise LayerError(
+            f"the layer's content has digest {digest}, not {wanted}",
+            cure="The image is damaged or was tampered with: pull or build it again.",
+        )
+
+
+class HeaderStream:
+    """Exact reads from an archive whose contents are left out: numbers stand for their bytes."""
+
+    def __init__(self, pieces: Iterable[bytes | int]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = memoryview(b"")
+        self._left_out = 0
+
+    def at_end(self) -> bool:
+        """Whether nothing is left to read."""
+        while not self._rest and not self._left_out:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return True
+            if isinstance(piece, int):
+                self._left_out = piece
+            else:
+                self._rest = memoryview(piece)
+        return False
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes, none of them content."""
+        out = bytearray()
+        while len(out) < size:
+            if self.at_end() or self._left_out:
+                raise LayerError("the layer's archive is not kept whole")
+            wanted = size - len(out)
+            out += self._rest[:wanted]
+            self._rest = self._rest[wanted:]
+        return bytes(out)
+
+    def skip(self, size: int) -> None:
+        """Pass over `size` bytes, content or not."""
+        while size:
+            if self.at_end():
+                raise LayerError("the layer's archive ends in the middle")
+            size -= self._pass(size)
+
+    def skip_padding(self, size: int) -> None:
+        """Pass over `size` bytes, or over what is left of the stream."""
+        while size and not self.at_end():
+            size -= self._pass(size)
+
+    def _pass(self, most: int) -> int:
+        if self._left_out:
+            count = min(most, self._left_out)
+            self._left_out -= count
+        else:
+            count = min(most, len(self._rest))
+            self._rest = self._rest[count:]
+        return count

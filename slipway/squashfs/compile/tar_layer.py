@@ -75,9 +75,10 @@ class ContentSpool:
         return start
 
 
-def read_tar_layer(stream: TarStream, spool: ContentSpool) -> TreeNode:
+def read_tar_layer(stream: TarStream, spool: ContentSpool | None) -> TreeNode:
     """The tree of a layer. Contents go into `spool`: a file's `data.start` is its place there.
 
+    Without a spool they are passed over: the tree is what is wanted.
     Names are cleaned as Go's filepath.Clean does, without looking at links: `etc/../up` is `up`;
     what leads out of the root is refused. Raises LayerError.
     """
@@ -95,7 +96,7 @@ def read_tar_layer(stream: TarStream, spool: ContentSpool) -> TreeNode:
                 _hide(root, b"/".join(names[:-1]), name)
                 continue
             node = _node(member)
-            if node.kind == REG and node.size:
+            if node.kind == REG and node.size and spool is not None:
                 node.data = FileData(start=spool.add(stream, member))
             else:
                 tar_reader.skip_content(stream, member)
