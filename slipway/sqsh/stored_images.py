@@ -20,6 +20,7 @@ from slipway.sqsh.sources import (
     ImageFinder,
     StoredManifest,
     archive_image,
+    flat_image,
     layout_image,
     open_archive,
     registry_image,
@@ -31,9 +32,9 @@ _REFERENCE = re.compile(
     r"(?P<host>[^/]+)/(?P<repository>[^@]+?)"
     r"(?::(?P<tag>[^:@/]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_REGISTRY, _LAYOUT = "registry://", "oci:"
+_REGISTRY, _LAYOUT, _FLAT = "registry://", "oci:", "dir:"
 _ARCHIVES = ("docker-archive:", "oci-archive:")
-SCHEMES = (_REGISTRY, _LAYOUT, *_ARCHIVES)
+SCHEMES = (_REGISTRY, _LAYOUT, _FLAT, *_ARCHIVES)
 
 
 def export_stored(
@@ -102,15 +103,20 @@ def _registry_reference(uri: str) -> tuple[str, str, str]:
 
 def _file_name(image: SourceImage) -> str:
     """The last part of what the image is called, without its tag or digest, fit for a file."""
-    name = image.reference.removeprefix(_LAYOUT).partition("@")[0].rpartition("/")[2]
+    name = (
+        image.reference.removeprefix(_LAYOUT)
+        .removeprefix(_FLAT)
+        .partition("@")[0]
+        .rpartition("/")[2]
+    )
     name = name.partition(":")[0].removesuffix(".gz").removesuffix(".tar")
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "image"
 
 
 @contextmanager
 def open_stored_image(uri: str, credentials: CredentialsFor, spool: Path) -> Iterator[SourceImage]:
-    """The image of `registry://HOST/REPOSITORY@sha256:...` (or `:TAG`), `oci:FOLDER`,
-    `docker-archive:FILE` or `oci-archive:FILE`; the last three may have a tag or digest behind.
+    """The image of `registry://HOST/REPOSITORY@sha256:...` (or `:TAG`), `oci:FOLDER`, `dir:FOLDER`,
+    `docker-archive:FILE` or `oci-archive:FILE`; all but the first may have a tag or digest behind.
 
     Layers can be read in the block; what has to be unpacked for that is kept on `spool`'s file
     system. Raises UsageError for another kind of URI, RegistryError and SlipwayError.
@@ -123,6 +129,9 @@ def open_stored_image(uri: str, credentials: CredentialsFor, spool: Path) -> Ite
     elif uri.startswith(_LAYOUT):
         path, wanted = _path_and_name(uri.removeprefix(_LAYOUT))
         yield layout_image(path, wanted)
+    elif uri.startswith(_FLAT):
+        path, wanted = _path_and_name(uri.removeprefix(_FLAT))
+        yield flat_image(path, wanted)
     elif archive is not None:
         path, wanted = _path_and_name(uri.removeprefix(archive))
         if not path.is_file():
@@ -146,5 +155,5 @@ def _usage(uri: str) -> UsageError:
     return UsageError(
         f"{uri!r} is not an image to read",
         cure="Name it as registry://HOST/REPOSITORY@sha256:DIGEST, registry://HOST/REPOSITORY:TAG,"
-        " oci:FOLDER, docker-archive:FILE or oci-archive:FILE.",
+        " oci:FOLDER, dir:FOLDER, docker-archive:FILE or oci-archive:FILE.",
     )

@@ -45,7 +45,7 @@ from slipway.tasks.commands import (
         **TARGET,
         "push": "verify and push the image, too, and put the .sqsh beside it, in pieces",
         "from_": "export without an engine: registry://HOST/REPO@sha256:..., oci:FOLDER,"
-        " docker-archive:FILE",
+        " dir:FOLDER, docker-archive:FILE",
     },
 )
 def sqsh_export(
@@ -116,7 +116,7 @@ def sqsh_verify(c: Context, file: str) -> None:
     help={
         **JSON,
         "a": "a .sqsh, or dockerd://NAME, registry://HOST/REPO@sha256:..., oci:FOLDER,"
-        " docker-archive:FILE",
+        " dir:FOLDER, docker-archive:FILE",
         "b": "the same; what it has more than A is added",
         "times": "modification times count too",
     }

@@ -213,9 +213,7 @@ def _settled(
             continue
         if item.made_up:
             source = below or Item("dir", 0o755, mtime=0)
-            item = replace(
-                source, opaque=item.opaque, children=item.children, made_up=""
-            )
+            item = replace(source, opaque=item.opaque, children=item.children, made_up="")
         there[path] = item
         yield name, replace(item, children=tuple(_settled(item.children, path, there)))
 

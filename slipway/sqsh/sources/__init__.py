@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from slipway.sqsh.sources.engine_source import find_overlay_layers, open_engine_image
     from slipway.sqsh.sources.image_archive import archive_image, open_archive
-    from slipway.sqsh.sources.oci_layout import layout_image, read_file
+    from slipway.sqsh.sources.oci_layout import flat_image, layout_image, read_file
     from slipway.sqsh.sources.registry_source import registry_image
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "StoredManifest",
     "archive_image",
     "find_overlay_layers",
+    "flat_image",
     "layout_image",
     "open_archive",
     "open_engine_image",
@@ -41,7 +42,7 @@ __getattr__ = lazy_face(
         "blob_store": "BlobStore ImageFinder StoredManifest stored_image",
         "engine_source": "find_overlay_layers open_engine_image",
         "image_archive": "archive_image open_archive",
-        "oci_layout": "layout_image read_file",
+        "oci_layout": "flat_image layout_image read_file",
         "registry_source": "registry_image",
     },
 )

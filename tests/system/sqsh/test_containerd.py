@@ -33,6 +33,8 @@ LAYERS = [
             member("etc/second", tarfile.LNKTYPE, linkname="etc/os-release"),
             member("hidden", FOLDER),
             member("hidden/old", data=b"o"),
+            member("tmp", FOLDER, mode=0o1777, mtime=8),
+            member("opt/left/out", data=b"1"),
         ]
     ),
     archive(
@@ -44,6 +46,8 @@ LAYERS = [
             member("hidden", FOLDER),
             member("hidden/.wh..wh..opq"),
             member("hidden/new", data=b"n"),
+            member("tmp/file", data=b"below a folder that is left out", mtime=9),
+            member("opt/left/out-too", data=b"2"),
         ]
     ),
 ]

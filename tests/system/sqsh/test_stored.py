@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from slipway.core import Project, SlipwayError, UsageError, anonymous
+from slipway.engine import Engine
 from slipway.registry import (
     Manifest,
     NoCredentialsError,
@@ -23,8 +24,16 @@ from slipway.registry import (
 )
 from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.registry.manifests import OCI_MANIFEST
-from slipway.sqsh import export_stored, read_sidecar, verify_sqsh_file
+from slipway.sqsh import (
+    ExportRequest,
+    export_image,
+    export_stored,
+    find_overlay_layers,
+    read_sidecar,
+    verify_sqsh_file,
+)
 from slipway.sqsh.stored_images import open_stored_image
+from slipway.squashfs import LayerCache
 from tests.support.registry.ecr_front_door import REGION, Door
 from tests.support.registry.faults import Fault
 from tests.support.registry.images import put_blob, unique
@@ -226,6 +235,28 @@ def test_a_damaged_blob_of_a_layout_is_named(project: Project, tmp_path: Path) -
     blob.write_bytes(blobs[1] + b"\0")
     with pytest.raises(SlipwayError, match="does not have its digest"):
         export_stored(project, f"oci:{folder}", anonymous)
+
+
+def test_folders_that_layers_leave_out_are_the_same_in_an_engine_and_in_an_archive(
+    engine: Engine, project: Project, tmp_path: Path
+) -> None:
+    """An engine that unpacks such a layer makes these folders up."""
+    config, _ = parts()
+    files = {f"{number}.tar": archive(layer) for number, layer in enumerate(LAYERS)}
+    entry = {"Config": "config.json", "RepoTags": ["left-out:1"], "Layers": list(files)}
+    files |= {"config.json": config, "manifest.json": json.dumps([entry]).encode()}
+    path = tmp_path / "image.tar"
+    path.write_bytes(archive(member(name, data=data) for name, data in files.items()))
+    with path.open("rb") as stream:
+        engine.client.images.load(stream)
+    plain = export_stored(project, f"docker-archive:{path}", anonymous)
+    request = ExportRequest(tmp_path / "engine.sqsh", "b")
+    try:
+        assert find_overlay_layers(engine, "left-out:1")  # so they are read in place
+        export_image(engine, "left-out:1", request, cache=LayerCache(tmp_path / "cache"))
+    finally:
+        engine.client.images.remove("left-out:1", force=True)
+    assert request.destination.read_bytes() == plain.read_bytes()
 
 
 @pytest.mark.parametrize("uri", ["docker://x", "registry://host", "registry://host/repo", "x"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,25 @@ def test_layers_are_the_tars_of_their_digests(tmp_path: Path) -> None:
     assert digest_of(stored.config) == image
     assert [b"".join(one.pieces()) for one in stored.layers] == tars
     assert [one.size for one in stored.layers] == [len(tar) for tar in tars]
+
+
+def test_names_and_headers_are_there_without_the_files(tmp_path: Path) -> None:
+    tar = overlay_layer(b"one")
+    image = put_overlay_image(tmp_path, [tar])
+    stored = find_layer_tars(engine_at(tmp_path), image)
+    assert stored
+    (layer,) = stored.layers
+    shutil.rmtree(layer.files)
+    assert list(layer.names()) == [b"opt/a", b"opt/\xff", b"opt/empty"]
+    filled = b"".join(
+        piece if isinstance(piece, bytes) else b"one" * (piece // 3) for piece in layer.headers()
+    )
+    assert filled == tar
+    layer.records.write_bytes(gzip.compress(b'{"type":1}\n'))
+    for read in (layer.names, layer.headers):
+        with pytest.raises(EngineError, match="cannot be read"):
+            list(read())
+        layer.records.write_bytes(gzip.compress(b'{"type":2,"payload":7}\n')[:-3])
 
 
 def test_files_that_changed_are_noticed(tmp_path: Path) -> None:

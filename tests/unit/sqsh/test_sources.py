@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +224,57 @@ def test_every_form_of_an_archive_gives_the_same_bytes(
     path.write_bytes(ARCHIVES[form](tmp_path / "layout"))
     assert export_stored(project, f"{scheme}:{path}", anonymous).read_bytes() == plain
     assert {entry.name for entry in (project.sqsh / "layers").iterdir()} == {"layers", "locks"}
+
+
+def flat(layout: Layout, manifest: Any, folder: Path) -> Path:
+    """As `skopeo copy` writes dir:FOLDER."""
+    blobs = layout.folder / "blobs" / "sha256"
+    shutil.copytree(blobs, folder)
+    (folder / manifest["digest"][7:]).rename(folder / "manifest.json")
+    (folder / "version").write_text("Directory Transport Version: 1.1\n")
+    return folder
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+def test_a_folder_that_skopeo_wrote_gives_the_same_bytes(
+    project: Project, tmp_path: Path, plain: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    layout = Layout(tmp_path / "layout")
+    manifest = layout.image(pack)
+    folder = flat(layout, manifest, tmp_path / "flat")
+    path = export_stored(project, f"dir:{folder}", anonymous)
+    assert path.read_bytes() == plain
+    assert path.name == f"flat-{manifest['digest'][7:19]}.sqsh"
+    again = export_stored(project, f"dir:{folder}@{manifest['digest']}", anonymous)
+    assert again == path
+    with pytest.raises(SlipwayError, match="no image 'other'"):
+        export_stored(project, f"dir:{folder}:other", anonymous)
+    (folder / layout.put(config_of())["digest"][7:]).unlink()
+    with pytest.raises(SlipwayError, match="cannot be read"):
+        export_stored(project, f"dir:{folder}", anonymous, force=True)
+
+
+def test_a_folder_of_skopeo_with_several_platforms_gives_this_machines(
+    project: Project, tmp_path: Path, plain: bytes
+) -> None:
+    layout = Layout(tmp_path / "layout")
+    mine = layout.image(**platform(HERE))
+    other = layout.image(config=config_of(architecture=OTHER), **platform(OTHER))
+    folder = flat(layout, layout.nested(mine, other), tmp_path / "flat")
+    for entry in (mine, other):
+        name = entry["digest"][7:]
+        (folder / name).rename(folder / f"{name}.manifest.json")
+    assert export_stored(project, f"dir:{folder}", anonymous).read_bytes() == plain
+
+
+def test_a_folder_of_another_kind_is_said_with_its_own_name(
+    project: Project, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path / "layout")
+    layout.index(layout.image())
+    with pytest.raises(SlipwayError, match="skopeo copy") as raised:
+        export_stored(project, f"dir:{layout.folder}", anonymous)
+    assert "oci:FOLDER" in raised.value.cure
 
 
 def test_one_of_several_images_is_named(project: Project, tmp_path: Path, plain: bytes) -> None:
