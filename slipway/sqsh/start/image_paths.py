@@ -1,4 +1,8 @@
-"""A trace's files as paths of one image: its Pythons are looked for where its PATH leads."""
+"""A trace's files as paths of one image: its Pythons are looked for where its PATH leads.
+
+A module is read as its bytecode where the image has that, else as its source: images with and
+without bytecode serve each other's traces.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from slipway.squashfs import DIR, CompiledLayer, HotFile, child_names, kind_at
 _PREFIXES = ("usr", "usr/local", "opt/conda", "opt/venv")
 _PYTHON = re.compile(rb"python(3\.\d{1,3})")
 _PACKAGES = ("site-packages", "dist-packages")
+_BYTECODE = re.compile(r"(\{(?:packages|stdlib)\}/(?:.*/)?)__pycache__/([^/]+)\.\{tag\}\.pyc")
+_SOURCE = re.compile(r"(\{(?:packages|stdlib)\}/(?:.*/)?)([^/]+)\.py")
 _FIELD = re.compile(r"\{(packages|stdlib|bin|version|tag)\}")
 
 
@@ -43,11 +49,20 @@ class _ImagePythons:
             fields for fields in self.packages if kind_at(layers, _bytes(fields["packages"])) == DIR
         ]
 
-    def paths(self, file: TouchedFile) -> Iterator[str]:
-        """What the file may be called here."""
-        used = set(_FIELD.findall(file.path))
+    def files(self, file: TouchedFile) -> Iterator[HotFile]:
+        """What the file may be here."""
+        bytecode, source = _module(file.path)
+        for path, instead in zip(self._paths(bytecode), self._paths(source), strict=True):
+            ranges = file.ranges if bytecode == file.path else ()
+            if instead == path:
+                yield HotFile(_bytes(path), ranges)
+            else:
+                yield HotFile(_bytes(path), ranges, _bytes(instead))
+
+    def _paths(self, path: str) -> Iterator[str]:
+        used = set(_FIELD.findall(path))
         if not used:
-            yield file.path
+            yield path
             return
         for key, choices in (
             ("packages", self.packages),
@@ -57,8 +72,16 @@ class _ImagePythons:
             if key in used or (key == "bin" and used <= {"version", "tag"}):
                 for fields in choices:
                     if used <= set(fields):
-                        yield _FIELD.sub(lambda match: fields[match[1]], file.path)  # noqa: B023
+                        yield _FIELD.sub(lambda match: fields[match[1]], path)  # noqa: B023
                 return
+
+
+def _module(path: str) -> tuple[str, str]:
+    """A module's bytecode and its source, whichever of them the path is; else twice the path."""
+    if match := _BYTECODE.fullmatch(path):
+        return path, f"{match[1]}{match[2]}.py"
+    match = _SOURCE.fullmatch(path)
+    return (f"{match[1]}__pycache__/{match[2]}.{{tag}}.pyc" if match else path), path
 
 
 def _versions(layers: Sequence[CompiledLayer], folder: str) -> set[str]:
@@ -75,6 +98,4 @@ def traced_files(
 ) -> list[HotFile]:
     """The paths that a trace's files may have in an image with `layers` and `env`, in order."""
     pythons = _ImagePythons(layers, env)
-    return [
-        HotFile(_bytes(path), file.ranges) for file in trace.files for path in pythons.paths(file)
-    ]
+    return [hot for file in trace.files for hot in pythons.files(file)]

@@ -96,10 +96,11 @@ class SqshOptions:
 @dataclass(frozen=True)
 class HotFile:
     """A file that a start reads: its path below the root, and (start, end) of what is read of its
-    content; no ranges mean all of it."""
+    content; no ranges mean all of it. Where it is not there, all of `instead` is read."""
 
     path: bytes
     ranges: tuple[tuple[int, int], ...] = ()
+    instead: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,23 @@ def find_hot_rows(
 ) -> list[tuple[Row, HotFile]]:
     """The rows of `files`, those that are regular files of the image, each once, in order."""
     folders: dict[bytes, list[Row]] = {}
-    rows: dict[Row, HotFile] = {}
-    for file in files:
-        folder, _, name = file.path.rpartition(b"/")
+
+    def find(path: bytes) -> Row | None:
+        folder, _, name = path.rpartition(b"/")
         above = folders.get(folder)
         if above is None:
             names = [name for name in folder.split(b"/") if name]
             matches = look_up_path(layers, len(layers), names)
             above = folders[folder] = [row for row in matches if _kind(layers, row) == DIR]
         matches = find_child(layers, above, name) if above else []
-        if len(matches) == 1 and _kind(layers, matches[0]) == REG:
-            rows.setdefault(matches[0], file)
+        return matches[0] if len(matches) == 1 and _kind(layers, matches[0]) == REG else None
+
+    rows: dict[Row, HotFile] = {}
+    for file in files:
+        if (row := find(file.path)) is not None:
+            rows.setdefault(row, file)
+        elif file.instead and (row := find(file.instead)) is not None:
+            rows.setdefault(row, HotFile(file.instead))
     return list(rows.items())
 
 

@@ -241,8 +241,13 @@ def test_folders_that_layers_leave_out_are_the_same_in_an_engine_and_in_an_archi
     engine: Engine, project: Project, tmp_path: Path
 ) -> None:
     """An engine that unpacks such a layer makes these folders up."""
-    config, _ = parts()
-    files = {f"{number}.tar": archive(layer) for number, layer in enumerate(LAYERS)}
+    layers = [
+        archive([member("tmp", tarfile.DIRTYPE, mode=0o1777, mtime=8), member("opt/a/b")]),
+        archive([member("tmp/file", data=NOISE, mtime=9), member("opt/a/c"), member("opt/.wh.x")]),
+    ]
+    files = {f"{number}.tar": layer for number, layer in enumerate(layers)}
+    diff_ids = [digest_of(layer) for layer in layers]
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": diff_ids}}).encode()
     entry = {"Config": "config.json", "RepoTags": ["left-out:1"], "Layers": list(files)}
     files |= {"config.json": config, "manifest.json": json.dumps([entry]).encode()}
     path = tmp_path / "image.tar"

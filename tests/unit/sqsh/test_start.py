@@ -21,7 +21,8 @@ from slipway.sqsh.start.start_trace import (
     read_trace,
     trace_text,
 )
-from slipway.squashfs import LayerWriter, SqshOptions
+from slipway.squashfs import HotFile, LayerWriter, SqshOptions
+from slipway.squashfs.link.hot_data import find_hot_rows
 
 SPANS = st.tuples(st.integers(0, 1 << 40), st.integers(1, 1 << 30)).map(
     lambda pair: (pair[0], pair[0] + pair[1])
@@ -119,14 +120,46 @@ def test_a_trace_of_one_python_finds_the_files_of_another() -> None:
     names += ["{packages}/six.py", "etc/os-release"]
     trace = parse_trace("slipway-start/1\ncommand: x\n" + "".join(f"all {n}\n" for n in names))
     found = traced_files(trace, [writer.finish()], ["PATH=/srv/own/bin:/bin"])
-    assert {file.path.decode() for file in found} >= there
-    assert all(b"{" not in file.path for file in found)
+    paths = {path.decode() for file in found for path in (file.path, file.instead)}
+    assert paths >= there
+    assert not any("{" in path for path in paths)
 
 
-def test_the_default_trace_is_of_torch_and_deepspeed() -> None:
+BYTECODE, SOURCE = "pkg/__pycache__/mod.cpython-311.pyc", "pkg/mod.py"
+
+
+@pytest.mark.parametrize("traced", ["pkg/__pycache__/mod.{tag}.pyc", SOURCE])
+@pytest.mark.parametrize("folder", ["{stdlib}", "{packages}"])
+@pytest.mark.parametrize(
+    ("there", "read"), [((BYTECODE, SOURCE), BYTECODE), ((SOURCE,), SOURCE), ((), None)]
+)
+def test_a_module_is_its_bytecode_where_there_is_some_else_its_source(
+    traced: str, folder: str, there: tuple[str, ...], read: str | None
+) -> None:
+    """Whichever of them the image of the trace had."""
+    place = "usr/lib/python3.11" + ("" if folder == "{stdlib}" else "/site-packages")
+    writer = LayerWriter(SqshOptions(), 0)
+    for name in ("other.py", *there):
+        writer.file(f"{place}/{name}".encode(), b"x")
+    layers = [writer.finish()]
+    trace = parse_trace(f"slipway-start/1\ncommand: x\nall {folder}/{traced}\n")
+    rows = find_hot_rows(layers, traced_files(trace, layers, ["PATH=/usr/bin"]))
+    assert [file.path.decode() for _, file in rows] == ([f"{place}/{read}"] if read else [])
+
+
+def test_a_file_that_is_no_module_is_only_itself() -> None:
+    writer = LayerWriter(SqshOptions(), 0)
+    for name in ("opt/__pycache__/run.cpython-311.pyc", "opt/run.py"):
+        writer.file(name.encode(), b"x")
+    trace = parse_trace("slipway-start/1\ncommand: x\n0-65536 opt/run.py\n")
+    assert traced_files(trace, [writer.finish()], []) == [HotFile(b"opt/run.py", ((0, 65536),))]
+
+
+def test_the_default_trace_is_of_torch_and_deepspeed_by_the_launcher() -> None:
     paths = {file.path for file in default_trace().files}
     assert "{packages}/torch/__init__.py" in paths or any(
         path.startswith("{packages}/torch/__pycache__/__init__.") for path in paths
     )
     assert any(path.startswith("{packages}/deepspeed/") for path in paths)
     assert TouchedFile("{bin}/python{version}") in default_trace().files
+    assert {"opt/entrypoints/launch", "opt/entrypoints/launcher/cli.py"} <= paths
