@@ -135,7 +135,13 @@ def open_stored_image(uri: str, credentials: CredentialsFor, spool: Path) -> Ite
     elif archive is not None:
         path, wanted = _path_and_name(uri.removeprefix(archive))
         if not path.is_file():
-            raise UsageError("there is no such file", where=str(path))
+            raise UsageError(
+                "this is not a file" if path.exists() else "there is no such file",
+                where=str(path),
+                cure="A folder is named as oci:FOLDER (an OCI layout) or dir:FOLDER (skopeo's)."
+                if path.is_dir()
+                else None,
+            )
         with open_archive(path, spool) as blobs:
             yield archive_image(blobs, wanted)
     else:

@@ -268,12 +268,17 @@ def _docker_image(
         if wanted and not any(matches_name(name, wanted) for name in (digest, *image.names)):
             continue
         images.append((image, digest, description))
+    if not unique:
+        raise ImageMetadataError(
+            "the archive has no image: its manifest.json lists none", where=where
+        )
     if len(images) != 1:
         listed = ", ".join(
             (image.names or (image.config_name[:19],))[0] for image in unique.values()
         )
+        count = f"{len(images)} such images, not one" if images else f"no image {wanted!r}, only"
         raise ImageMetadataError(
-            f"the archive has {len(images)} such images, not one: {listed[:500]}",
+            f"the archive has {count}: {listed[:500]}",
             where=blobs.where,
             cure="Say which one by its name at the end: docker-archive:FILE:NAME:TAG.",
         )

@@ -131,5 +131,7 @@ def flat_image(folder: Path, wanted: str = "") -> SourceImage:
 
 def _no_layout(folder: Path) -> ImageMetadataError:
     return ImageMetadataError(
-        "this is not an OCI layout", where=str(folder), cure="Name a folder with an index.json."
+        "this is not an OCI layout",
+        where=str(folder),
+        cure="Name a folder with an index.json; a file is named as oci-archive:FILE.",
     )

@@ -91,16 +91,22 @@ def resolve_path(layers: Sequence[CompiledLayer], path: bytes) -> bytes:
             done = done[:-1]
         elif name != b".":
             rows = look_up_path(layers, len(layers), [*done, name])
-            layer, row = rows[0] if rows else (0, 0)
-            columns = layers[layer].columns
-            if not rows or columns["kind"][row] != SYMLINK or followed == _LINKS_MAX:
+            target = _link_target(layers, rows[0]) if rows else None
+            if target is None or followed == _LINKS_MAX:
                 done.append(name)
                 continue
             followed += 1
-            target = layers[layer].texts[columns["text"][row]]
             todo = [piece for piece in target.split(b"/") if piece] + todo
             done = [] if target.startswith(b"/") else done
     return b"/".join(done)
+
+
+def _link_target(layers: Sequence[CompiledLayer], row: Row) -> bytes | None:
+    """Of a symbolic link; None of anything else."""
+    layer = layers[row[0]]
+    if layer.columns["kind"][row[1]] != SYMLINK:
+        return None
+    return layer.texts[layer.columns["text"][row[1]]]
 
 
 def child_names(layers: Sequence[CompiledLayer], path: bytes) -> set[bytes]:

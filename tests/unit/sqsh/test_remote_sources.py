@@ -144,7 +144,7 @@ def test_what_an_engine_saves_gives_the_same_bytes_and_is_asked_for_once(
     [
         (b"", INSPECTION, "neither index.json nor manifest.json"),
         (tar_of(docker_form())[:30_000], INSPECTION, "ends in the middle|has no|neither"),
-        (tar_of({"manifest.json": b"[]"}), INSPECTION, "0 such images"),
+        (tar_of({"manifest.json": b"[]"}), INSPECTION, "the archive has no image"),
         (b"", {**INSPECTION, "Id": 7}, "'Id' is not a string"),
         (b"", {**INSPECTION, "RootFS": {"Layers": [None]}}, "'RootFS.Layers' is not a list"),
         (b"", {**INSPECTION, "Created": "soon"}, "'Created' is not a time"),

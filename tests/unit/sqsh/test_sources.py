@@ -277,6 +277,42 @@ def test_a_folder_of_another_kind_is_said_with_its_own_name(
     assert "oci:FOLDER" in raised.value.cure
 
 
+def test_an_image_without_layers_holds_what_enroot_adds(project: Project, tmp_path: Path) -> None:
+    """`FROM scratch` with nothing but settings."""
+    config = config_of(rootfs={"type": "layers", "diff_ids": []})
+    entry = {"Config": "config.json", "RepoTags": ["me/empty:1"], "Layers": []}
+    path = tmp_path / "image.tar"
+    path.write_bytes(tar_of({"config.json": config, "manifest.json": json.dumps([entry]).encode()}))
+    made = export_stored(project, f"docker-archive:{path}", anonymous)
+    paths = set(facts_of_image(made))
+    assert {b"etc/rc", b"etc/environment", b"etc/fstab", b"dev", b"proc", b"sys"} <= paths
+
+
+@pytest.mark.parametrize(
+    ("make", "scheme", "what", "cure"),
+    [
+        (lambda path: None, "docker-archive", "there is no such file", None),
+        (lambda path: path.mkdir(), "docker-archive", "not a file", "dir:FOLDER"),
+        (lambda path: path.mkdir(), "oci-archive", "not a file", "oci:FOLDER"),
+        (lambda path: os.mkfifo(path), "docker-archive", "not a file", None),
+        (lambda path: path.touch(), "oci", "not an OCI layout", "oci-archive:FILE"),
+        (lambda path: path.touch(), "dir", "skopeo copy", "oci:FOLDER"),
+    ],
+)
+def test_a_scheme_that_does_not_fit_is_said_with_the_one_that_does(
+    project: Project,
+    tmp_path: Path,
+    make: Callable[[Path], object],
+    scheme: str,
+    what: str,
+    cure: str | None,
+) -> None:
+    make(tmp_path / "it")
+    with pytest.raises(SlipwayError, match=what) as raised:
+        export_stored(project, f"{scheme}:{tmp_path / 'it'}", anonymous)
+    assert (cure in (raised.value.cure or "")) if cure else raised.value.cure is None
+
+
 def test_one_of_several_images_is_named(project: Project, tmp_path: Path, plain: bytes) -> None:
     layout = Layout(tmp_path / "layout")
     other = layout.image(config=config_of(created="2020-01-01T00:00:00Z"))
