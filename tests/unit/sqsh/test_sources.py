@@ -274,7 +274,7 @@ def test_a_folder_of_another_kind_is_said_with_its_own_name(
     layout.index(layout.image())
     with pytest.raises(SlipwayError, match="skopeo copy") as raised:
         export_stored(project, f"dir:{layout.folder}", anonymous)
-    assert "oci:FOLDER" in raised.value.cure
+    assert "oci:FOLDER" in str(raised.value)
 
 
 def test_an_image_without_layers_holds_what_enroot_adds(project: Project, tmp_path: Path) -> None:

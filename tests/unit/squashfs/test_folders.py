@@ -176,7 +176,7 @@ def test_an_archive_with_another_content_decides_on_nothing(tmp_path: Path) -> N
 
 
 def test_headers_are_read_and_contents_passed_over() -> None:
-    stream = HeaderStream(iter([b"ab", b"cd", 5, b"ef", 2]))
+    stream = HeaderStream([b"ab", b"cd", 5, b"ef", 2])
     assert stream.read(3) == b"abc"
     stream.skip(4)  # the last header byte and three of the content
     with pytest.raises(LayerError, match="not kept whole"):
