@@ -6,8 +6,9 @@ once more). Compiling sees one part at a time, linking sees all of them.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from slipway.squashfs.link.merged_tree import MergedTree
 
 _WORTH = 2 * PAD
 """Stored bytes below which leaving a file out costs more than it saves."""
+
+_END = 16 << 10
 
 _BUFFER = 1 << 20
 
@@ -33,24 +36,35 @@ class FileExtent(NamedTuple):
 def find_duplicates(merged: MergedTree) -> dict[FileExtent, FileExtent]:
     """Live data that need not be stored -> the same bytes before it, in the image's order.
 
-    Files with blocks of the same sizes are compared byte by byte as stored: the same compressor
-    makes the same of the same. Raises OSError.
+    Files with blocks of the same sizes are compared as stored: the same compressor makes the same
+    of the same. First by their ends, then by all of it, and each is read once: thousands of files
+    that nothing compresses, as shards of a data set are, have blocks of the same sizes. Raises
+    OSError.
     """
-    duplicates: dict[FileExtent, FileExtent] = {}
-    first: dict[tuple[int, bytes], list[FileExtent]] = {}
+    alike: dict[tuple[int, bytes], dict[FileExtent, None]] = {}  # a hard link is there once
     for number, (layer, live) in enumerate(zip(merged.layers, merged.live, strict=True)):
         words = layer.columns["block_words"]
         for extent, stored, word, count in _large(number, layer, live):
-            alike = first.setdefault((stored, words[word : word + count].tobytes()), [])
-            if extent in alike or extent in duplicates:
-                continue  # a hard link
-            for other in alike:
-                if _same(merged, other, extent, stored):
-                    duplicates[extent] = other
-                    break
-            else:
-                alike.append(extent)
+            alike.setdefault((stored, words[word : word + count].tobytes()), {})[extent] = None
+    duplicates: dict[FileExtent, FileExtent] = {}
+    for (size, _), extents in alike.items():
+        ends = ((0, min(size, _END)), (max(0, size - _END), size))
+        for candidates in _groups(merged, list(extents), ends):
+            for first, *others in _groups(merged, candidates, ((0, size),)):
+                duplicates |= dict.fromkeys(others, first)
     return duplicates
+
+
+def _groups(
+    merged: MergedTree, extents: list[FileExtent], spans: Sequence[tuple[int, int]]
+) -> list[list[FileExtent]]:
+    """Those that have company with the same bytes at `spans`, in the order in which they are."""
+    if len(extents) == 1:
+        return []
+    groups: dict[bytes, list[FileExtent]] = {}
+    for extent in extents:
+        groups.setdefault(_digest(merged, extent, spans), []).append(extent)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _large(
@@ -67,13 +81,13 @@ def _large(
         yield extent, stored, columns["word"][row], columns["words"][row]
 
 
-def _same(merged: MergedTree, one: FileExtent, other: FileExtent, size: int) -> bool:
-    with _opened(merged, one) as first, _opened(merged, other) as second:
-        for position in range(0, size, _BUFFER):
-            count = min(_BUFFER, size - position)
-            if first(position, count) != second(position, count):
-                return False
-    return True
+def _digest(merged: MergedTree, extent: FileExtent, spans: Sequence[tuple[int, int]]) -> bytes:
+    hasher = hashlib.sha256()
+    with _opened(merged, extent) as data:
+        for start, end in spans:
+            for position in range(start, end, _BUFFER):
+                hasher.update(data(position, min(_BUFFER, end - position)))
+    return hasher.digest()
 
 
 class _Data:
