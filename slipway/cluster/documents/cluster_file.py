@@ -21,6 +21,13 @@ PART_TAG = "slipway:part"
 
 CONTROLLER, LOGIN = "controller", "login"
 _LONGEST_BUCKET = 63
+THING_PRICES = {
+    "storage": "dollars for a GiB of the file system, a month",
+    "nat": "dollars for the NAT gateway, an hour",
+    "nat_gb": "dollars for each GB that passes the NAT gateway",
+    "address": "dollars for the NAT gateway's public address, an hour",
+}
+"""What `prices` may have beside types of instances, in AWS's own units."""
 
 FilePath = tuple["str | int", ...]
 
@@ -28,6 +35,7 @@ _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_lengt
 _InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z][a-z0-9-]*\.[a-z0-9]+$")]
 _Subnet = Annotated[str, Field(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 _SecurityGroup = Annotated[str, Field(pattern=r"^sg-[0-9a-f]{8,17}$")]
+_Role = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$")]
 _Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 
 
@@ -68,6 +76,14 @@ class StorageEntry(_Part):
     mount_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,8}$")] | None = None
 
 
+class RolesEntry(_Part):
+    """Roles that whoever runs Slipway gives to jobs, endpoints and builds."""
+
+    jobs: _Role | None = None
+    endpoints: _Role | None = None
+    builds: _Role | None = None
+
+
 class ClusterEntry(_Part):
     """The whole file."""
 
@@ -88,6 +104,7 @@ class ClusterEntry(_Part):
     builds: bool = False
     buckets: list[_Bucket] = []
     consumers: list[Annotated[str, Field(pattern=r"^[0-9]{12}$")]] = []
+    roles: RolesEntry = RolesEntry()
     prices: dict[str, Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]] = {}
 
 
@@ -142,10 +159,15 @@ class ClusterFile:
         for name, group in self.entry.groups.items():
             yield ("groups", name, "instance"), group.instance, group.count
 
-    def price(self, instance: str) -> Decimal | None:
-        """Dollars an hour, as the file has it."""
-        text = self.entry.prices.get(instance)
+    def price(self, thing: str) -> Decimal | None:
+        """Dollars, as the file has it: of a type of instances an hour, or of THING_PRICES."""
+        text = self.entry.prices.get(thing)
         return Decimal(text) if text else None
+
+    def priced_things(self) -> list[str]:
+        """Those of THING_PRICES that are made for this cluster."""
+        network = ["nat", "nat_gb", "address"] if self.entry.network == "make" else []
+        return network + (["storage"] if self.entry.storage.file_system is None else [])
 
     def where(self, place: FilePath) -> str:
         """FILE:LINE of a place, or of the nearest thing around it that the file has."""
@@ -231,7 +253,7 @@ def _problem(error: Any) -> Problem:
         return Problem(path[:-1], f"{title} is missing", cure)
     if kind == "extra_forbidden":
         owner: Any = {1: ClusterEntry, 3: InstanceGroupEntry}.get(len(path), StorageEntry)
-        owner = NetworkEntry if path[0] == "network" else owner
+        owner = {"network": NetworkEntry, "roles": RolesEntry}.get(str(path[0]), owner)
         hint = did_you_mean(str(path[-1]), list(owner.model_fields))
         return Problem(path, f"{title} is no entry of a cluster's file{hint}", cure)
     if kind == "string_pattern_mismatch":
@@ -270,10 +292,12 @@ def _contradictions(entry: ClusterEntry) -> Iterator[Problem]:
             "file_system and mount_name of a file system that there is belong together",
             "`aws fsx describe-file-systems` has both",
         )
-    types = {instance for _, instance, _ in ClusterFile(entry, "", {}).instance_counts()}
-    for instance in entry.prices:
-        if instance not in types:
-            hint = did_you_mean(instance, types)
-            yield Problem(
-                ("prices", instance), f"no group is of {instance}{hint}", "remove the price"
-            )
+    file = ClusterFile(entry, "", {})
+    types = {instance for _, instance, _ in file.instance_counts()}
+    for thing in entry.prices:
+        if thing in THING_PRICES and thing not in file.priced_things():
+            what = "a price, and it is not made: the file names one that there is"
+            yield Problem(("prices", thing), f"{thing} has {what}", "remove the price")
+        elif thing not in types | THING_PRICES.keys():
+            hint = did_you_mean(thing, [*types, *THING_PRICES])
+            yield Problem(("prices", thing), f"no group is of {thing}{hint}", "remove the price")

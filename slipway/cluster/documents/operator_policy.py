@@ -30,6 +30,7 @@ def operator_permissions(
             *_jobs(cluster),
             *_serving(cluster),
             *_builds(cluster),
+            *_given_roles(cluster),
             *_images(cluster, repositories),
         ],
     }
@@ -283,6 +284,29 @@ def _builds(cluster: ClusterFile) -> list[Permission]:
             "`./inv fanout.start` with --engine codebuild, and its siblings",
             "the calls in slipway/cluster/fanout/codebuild_batches.py",
         )
+    ]
+
+
+def _given_roles(cluster: ClusterFile) -> list[Permission]:
+    """Of `--role`: those that the file names, else all whose names begin with slipway-."""
+    entry = cluster.entry.roles
+    any_of_ours = f"arn:{cluster.partition}:iam::{cluster.entry.account}:role/slipway-*"
+    rows = (
+        ("GiveJobRole", entry.jobs, "sagemaker", "CreateTrainingJob gives it to the job"),
+        ("GiveEndpointRole", entry.endpoints, "sagemaker", "CreateModel gives it to the endpoint"),
+        ("GiveBuildRole", entry.builds, "codebuild", "a project gives it to builds and batches"),
+    )
+    return [
+        Permission(
+            sid,
+            ("iam:PassRole",),
+            (role or any_of_ours,),
+            f"{why}; to that service only",
+            f"{_REFERENCE}/list_{'amazonsagemaker' if service == 'sagemaker' else 'awscodebuild'}"
+            ".html",
+            {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}},
+        )
+        for sid, role, service, why in rows
     ]
 
 

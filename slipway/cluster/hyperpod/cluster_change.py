@@ -33,7 +33,10 @@ POLL_S = 15.0
 #: A cluster of many nodes takes most of an hour; FSx and the gateway ten minutes.
 PATIENCE_S = 2 * 3600.0
 #: What a network may still hold for a while, once the cluster is gone: interfaces of its nodes.
-_BUSY = ("DependencyViolation", "InvalidIPAddress.InUse", "AuthFailure.InUse", "DeleteConflict")
+_BUSY = (
+    *("DependencyViolation", "InvalidIPAddress.InUse", "AuthFailure.InUse", "DeleteConflict"),
+    "ConflictException",  # a cluster that is being made or changed
+)
 
 
 def bring_up_cluster(root: Path, file: str, *, yes: bool, dry_run: bool) -> None:
@@ -111,7 +114,8 @@ def _show_plan(plan: ClusterPlan) -> None:
         say(line)
     for note in plan.notes:
         say(f"note: {note}")
-    say("`delete` removes all of it but CloudWatch's logs and images in ECR")
+    for line in _what_stays(cluster):
+        say(line)
 
 
 def _show_removal(
@@ -127,12 +131,18 @@ def _show_removal(
     ]
     if rows:
         print_table(("part", "id", "paid for", ""), rows)
+    for line in _what_stays(cluster):
+        say(line)
+
+
+def _what_stays(cluster: ClusterFile) -> Iterator[str]:
+    """After `delete`: what is paid for all the same, or may be."""
     network, storage = cluster.entry.network, cluster.entry.storage
     if network != "make":
-        say(f"stays, as the file only names it: {network.subnet}, {network.security_group}")
+        yield f"stays, as the file only names it: {network.subnet}, {network.security_group}"
     if storage.file_system:
-        say(f"stays, as the file only names it: {storage.file_system}")
-    say(f"stays: CloudWatch's logs below /aws/sagemaker/Clusters/{cluster.name}; images in ECR")
+        yield f"stays, as the file only names it: {storage.file_system}"
+    yield f"stays: CloudWatch's logs below /aws/sagemaker/Clusters/{cluster.name}; images in ECR"
 
 
 def _kept_parts(parts: Sequence[ClusterPart]) -> frozenset[str]:

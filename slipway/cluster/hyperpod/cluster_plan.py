@@ -23,6 +23,13 @@ from slipway.cluster.hyperpod.network_parts import network_parts
 from slipway.core import BadInputError, Project, SlipwayError, UsageError
 from slipway.registry import NotAuthorisedError, caller_account
 
+#: As AWS's own calculator has it (docs.aws.amazon.com/pricing-calculator).
+HOURS_A_MONTH = 730
+
+
+def _rounded(dollars: Decimal) -> Decimal:
+    return dollars.quantize(Decimal("0.01"))
+
 
 @dataclass(frozen=True)
 class ClusterPlan:
@@ -46,22 +53,48 @@ class ClusterPlan:
             yield part.title, self.there.get(part.name, "to make"), part.costs
 
     def costs(self) -> Iterator[str]:
-        """What the nodes cost an hour, as far as the file has prices."""
+        """What it costs, as far as the file has prices."""
+        cluster = self.site.cluster
         counts = Counter[str]()
-        for _, instance, count in self.site.cluster.instance_counts():
+        for _, instance, count in cluster.instance_counts():
             counts[instance] += count
-        total, unknown = Decimal(0), []
+        things = cluster.priced_things()
+        unknown = [name for name in (*counts, *things) if cluster.price(name) is None]
+        total = Decimal(0)
         for instance, count in counts.items():
-            price = self.site.cluster.price(instance)
-            if price is None:
-                unknown.append(instance)
-            else:
+            price = cluster.price(instance)
+            if price is not None:
                 total += price * count
                 yield f"{count} x {instance}: ${price * count} an hour"
         if total:
             yield f"nodes together: ${total} an hour, ${total * 24} a day"
+        around = Decimal(0)
+        for thing in things:
+            line, hourly = self._thing_cost(thing)
+            around += hourly
+            if line:
+                yield line
+        if around:
+            both = _rounded(total + around)
+            yield f"all of these: ${both} an hour, ${_rounded((total + around) * 24)} a day"
         if unknown:
             yield f"no price in the file: {', '.join(unknown)}"
+        yield "nothing is paid for the gateway to S3; the bucket has a few kilobytes"
+
+    def _thing_cost(self, thing: str) -> tuple[str, Decimal]:
+        """One line ("" without a price), and dollars an hour."""
+        price = self.site.cluster.price(thing)
+        if price is None:
+            return "", Decimal(0)
+        if thing == "storage":
+            capacity = self.site.cluster.entry.storage.capacity_gib
+            hourly = price * capacity / HOURS_A_MONTH
+            line = f"FSx for Lustre, {capacity} GiB: ${price * capacity} a month"
+            return f"{line}, ${_rounded(hourly)} an hour; also while no node runs", hourly
+        if thing == "nat_gb":
+            return f"NAT gateway: ${price} for each GB that passes it", Decimal(0)
+        names = {"nat": "NAT gateway", "address": "public address of the NAT gateway"}
+        return f"{names[thing]}: ${price} an hour; also while no node runs", price
 
     def raise_problems(self) -> None:
         """Raise BadInputError where AWS would refuse."""

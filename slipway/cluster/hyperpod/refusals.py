@@ -13,6 +13,7 @@ from slipway.registry import RegistryError
 
 _FIELD = re.compile(r"at '([A-Za-z0-9.]+)'")
 _LIMITS = ("ResourceLimitExceeded", "ServiceLimitExceeded")
+_STATES = ("ConflictException", "ResourceInUse")
 _OURS = ("Throttling", "ThrottlingException", "AccessDeniedException")
 
 
@@ -38,6 +39,11 @@ def file_errors(
             cure = (
                 "Ask for more in Service Quotas (SageMaker), or use fewer nodes, another type or "
                 f"region; what there is stays, and `./inv cluster.up {cluster.path}` goes on."
+            )
+        if code in _STATES:
+            cure = (
+                "The cluster is in a state that forbids it: `./inv cluster.status "
+                f"{cluster.path}` says in which; wait for it, and run the same again."
             )
         raise SlipwayError(error.what, where=cluster.where(found), cure=cure) from error
 

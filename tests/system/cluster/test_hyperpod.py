@@ -368,6 +368,7 @@ def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
         ("CreateCluster", "ResourceLimitExceeded", LIMIT, 7, "Service Quotas"),
         ("CreateCluster", "ValidationException", INVALID, 7, ""),
         ("CreateCluster", "ValidationException", "at 'clusterName' is wrong", 1, ""),
+        ("CreateCluster", "ResourceInUse", "it is being deleted", 1, "cluster.status"),
         ("CreateFileSystem", "ServiceLimitExceeded", "too many file systems", 1, "Service Quotas"),
     ],
 )
@@ -381,6 +382,21 @@ def test_a_refusal_has_awss_words_and_the_line(
     assert message in text
     assert f"train.yaml:{line}: " in text
     assert cure in text
+
+
+def test_a_state_that_forbids_a_change_is_told_and_a_removal_waits_for_its_end(
+    plane: ControlPlane, file: Path
+) -> None:
+    up(file)
+    file.write_text(FILE.replace("count: 2", "count: 1"))
+    plane.refusals["UpdateCluster"] = [("ConflictException", "the cluster is Updating")]
+    with pytest.raises(SlipwayError, match=r"train\.yaml:6: .*the cluster is Updating") as caught:
+        up(file)
+    assert "`./inv cluster.status" in str(caught.value)
+    plane.refusals["DeleteCluster"] = [("ConflictException", "the cluster is Updating")] * 2
+    delete(file)
+    assert plane.refusals["DeleteCluster"] == []
+    assert ec2_things() == NONE
 
 
 def test_throttling_is_tried_again(

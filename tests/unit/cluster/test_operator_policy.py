@@ -37,7 +37,7 @@ BROUGHT_ALONG = {
     "iam:CreateRole": {"iam:TagRole"},
     "fsx:CreateFileSystem": {"fsx:TagResource", "iam:CreateServiceLinkedRole"},
     "ecr-public:GetAuthorizationToken": {"sts:GetServiceBearerToken"},
-    "sagemaker:CreateCluster": {"iam:PassRole", "sagemaker:AddTags"},
+    "sagemaker:CreateCluster": {"iam:PassRole", "sagemaker:AddTags"},  # test_passed_roles.py
 }
 #: What the registry's own protocol asks for: no call of botocore's (ECR user guide, "Pushing").
 PROTOCOL = {
@@ -105,10 +105,15 @@ def named(word: str, services: Iterable[str]) -> Iterator[str]:
             yield f"{service}:{operations(service)[word]}"
 
 
+@cache
+def needed_calls() -> frozenset[str]:
+    """service:Operation of every call in the code."""
+    return frozenset(call for path in (ROOT / "slipway").rglob("*.py") for call in calls_of(path))
+
+
 def needed_actions() -> set[str]:
-    calls = {call for path in (ROOT / "slipway").rglob("*.py") for call in calls_of(path)}
     actions = set()
-    for call in calls - FREE:
+    for call in needed_calls() - FREE:
         service, _, name = call.partition(":")
         action = f"{PREFIXES.get(service, service)}:{name}"
         actions |= {RENAMED.get(action, action)} | BROUGHT_ALONG.get(action, set())
