@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from launcher.causes import Cause, LaunchError
 from launcher.fetch.file_turn import file_turn
 from launcher.fetch.named_origin import open_origin
 from launcher.fetch.origin import Origin, OriginFile, describe_origin, fetch_from_origin
-from launcher.fetch.partial_file import PartialFile, whole_file
+from launcher.fetch.partial_file import OlderPlace, PartialFile, whole_file
 from launcher.fetch.piece_server import PieceServer, fetch_from_peer
 from launcher.fetch.schedule import ALONE_TAKES
 from launcher.fetch.sqsh_sidecar import FetchError, SqshSidecar
@@ -24,6 +25,8 @@ from launcher.stop_request import StopRequest
 
 #: Node 0 may still be starting.
 MEET_SECONDS = 30.0
+#: Between two times that a node tells what it has read of older files.
+TELL_SECONDS = 1.0
 
 _GIVEN_UP = Cause("FetchError", "another part of the fetch has failed")
 
@@ -65,6 +68,42 @@ class _Came:
     seconds: float = 0.0
     again: int = 0
     error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """A piece that an older file was to have: whether it was `good`, or why that is not known."""
+
+    piece: int
+    good: bool = False
+    error: Exception | None = None
+
+
+class _OlderCopies:
+    """Pieces that are read of older files: which are not told of yet. The schedule is told of many
+    at a time, since there may be thousands on a thousand nodes."""
+
+    def __init__(self, pending: set[int]) -> None:
+        self.unsettled = set(pending)  # also those that node 0 has yet to hear of
+        self._reading = set(pending)
+        self._has: set[int] = set()
+        self._lacks: set[int] = set()
+        self._told = time.monotonic()
+
+    def settle(self, piece: int, good: bool) -> bool:
+        """Note one; whether it is time to tell."""
+        self._reading.discard(piece)
+        (self._has if good else self._lacks).add(piece)
+        late = time.monotonic() - self._told > TELL_SECONDS
+        return not self._reading or late or bool(self._lacks)
+
+    def take(self) -> tuple[set[int], set[int]]:
+        """What is to be told: what is there, and what is not."""
+        told = self._has, self._lacks
+        self.unsettled -= self._has | self._lacks
+        self._has, self._lacks = set(), set()
+        self._told = time.monotonic()
+        return told
 
 
 @dataclass
@@ -110,6 +149,7 @@ class _NodeFetch:
         self._halt = halt
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._tally = _Tally()
+        self._copies = _OlderCopies(set())
 
     def run(self) -> FetchResult:
         orders = self._meet()
@@ -120,10 +160,13 @@ class _NodeFetch:
                 server = None
                 try:
                     if not present:
-                        file.reuse()
+                        file.prepare()
+                    places = file.older_places()
+                    self._copies = _OlderCopies(set(places))
                     server = self._serve(file)
-                    orders.join(set(file.missing), server.port if server else 0)
-                    orders = self._bring(file, orders)
+                    port = server.port if server else 0
+                    orders.join(file.missing - set(places), set(places), port)
+                    orders = self._bring(file, orders, places)
                     if not present:
                         file.commit()
                 except BaseException:
@@ -173,17 +216,27 @@ class _NodeFetch:
             server.close()
         file.close()
 
-    def _bring(self, file: PartialFile, orders: Orders) -> Orders:
-        """Until nothing is missing; who gives the orders in the end."""
-        with ThreadPoolExecutor(ALONE_TAKES) as pool:
+    def _bring(
+        self, file: PartialFile, orders: Orders, places: dict[int, list[OlderPlace]]
+    ) -> Orders:
+        """Until nothing is missing; who gives the orders in the end.
+
+        Older files are read while pieces come: neither waits for the other.
+        """
+        cores = os.cpu_count() or 1
+        with ThreadPoolExecutor(ALONE_TAKES) as takes, ThreadPoolExecutor(cores) as copies:
             try:
+                for number, there in places.items():
+                    copies.submit(self._copy, file, number, there)
                 while file.missing:
                     item = self._inbox.get()
                     if isinstance(item, Take):
                         # Told twice where node 0 was lost meanwhile.
                         if item.piece in file.missing - self._tally.taking:
                             self._tally.taking.add(item.piece)
-                            pool.submit(self._take, file, item)
+                            takes.submit(self._take, file, item)
+                    elif isinstance(item, _Copied):
+                        self._copied(file, item, orders)
                     elif isinstance(item, _Came):
                         self._came(file, item, orders)
                     elif isinstance(item, Lost):
@@ -195,13 +248,31 @@ class _NodeFetch:
                 raise
         return orders
 
+    def _copy(self, file: PartialFile, number: int, places: list[OlderPlace]) -> None:
+        """In a thread: bring one piece from an older file, and tell whether it came."""
+        try:
+            self._halt.check()
+            self._inbox.put(_Copied(number, file.copy_piece(number, places)))
+        except Exception as error:  # noqa: BLE001 - told to the thread that waits
+            self._inbox.put(_Copied(number, error=error))
+
+    def _copied(self, file: PartialFile, copied: _Copied, orders: Orders) -> None:
+        if copied.error is not None:
+            raise copied.error
+        if copied.good:
+            file.finish_piece(copied.piece)
+            file.copied_bytes += file.sidecar.pieces[copied.piece].size
+        if self._copies.settle(copied.piece, copied.good):
+            orders.settle(*self._copies.take())
+
     def _go_on_alone(self, file: PartialFile, orders: Orders) -> Orders:
         if not isinstance(orders, SwarmOrders):
             return orders
         events.emit("fetch-alone", why="node 0, which keeps the schedule, is gone")
         orders.leave()
         lone = LoneOrders(self._sizes, self._inbox.put)
-        lone.join(file.missing - self._tally.taking, 0)
+        pending = self._copies.unsettled
+        lone.join(file.missing - self._tally.taking - pending, pending, 0)
         return lone
 
     def _take(self, file: PartialFile, take: Take) -> None:

@@ -13,9 +13,11 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from launcher.causes import FETCH_SHORT, NO_SPACE
@@ -33,6 +35,14 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_COPIED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 #: Beside what is written, for the file system itself.
 _SPARE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class OlderPlace:
+    """Where a piece stands in another file of the folder."""
+
+    path: Path
+    start: int
 
 
 class PartialFile:
@@ -65,10 +75,10 @@ class PartialFile:
             raise FetchError(f"{self.path} is not a file of this user's: remove it")
         return handle
 
-    def reuse(self) -> None:
-        """Take what is there already: of a run that was killed, and of other .sqsh files beside.
+    def prepare(self) -> None:
+        """Take what a run that was killed has left here, and make room for the rest.
 
-        Raises FetchError where the disk has no room for the rest.
+        Raises FetchError where the disk has none.
         """
         kept = os.fstat(self.handle).st_size == self.sidecar.size
         if kept:
@@ -77,9 +87,6 @@ class PartialFile:
             os.ftruncate(self.handle, 0)
         self._check_room()
         self._write_guarded(lambda: os.ftruncate(self.handle, self.sidecar.size))
-        if self.missing:
-            for older in self._older_files():
-                self._copy_from(older)
 
     def _check_kept(self) -> None:
         candidates = [
@@ -127,37 +134,42 @@ class PartialFile:
                 dated.append((path != self.target, -path.stat().st_mtime, path))
         return [path for *_, path in sorted(dated)]
 
-    def _copy_from(self, older: Path) -> None:
-        theirs = read_sidecar_file(older)
-        if theirs is None or not self.missing:
-            return
-        there = {(piece.size, piece.sha256): piece.starts[0] for piece in theirs.pieces}
-        wanted = [
-            number
-            for number in sorted(self.missing)
-            if (self.sidecar.pieces[number].size, self.sidecar.pieces[number].sha256) in there
-        ]
-        try:
-            source = os.open(older, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return
+    def older_places(self) -> dict[int, list[OlderPlace]]:
+        """Missing pieces that other .sqsh files of the folder have, by their sidecars."""
+        places: dict[int, list[OlderPlace]] = {}
+        if not self.missing:
+            return places
+        for older in self._older_files():
+            theirs = read_sidecar_file(older)
+            if theirs is None:
+                continue
+            there = {(piece.size, piece.sha256): piece.starts[0] for piece in theirs.pieces}
+            for number in self.missing:
+                piece = self.sidecar.pieces[number]
+                start = there.get((piece.size, piece.sha256))
+                if start is not None:
+                    places.setdefault(number, []).append(OlderPlace(older, start))
+        return places
 
-        def take(number: int) -> bool:
-            piece = self.sidecar.pieces[number]
-            start = there[piece.size, piece.sha256]
-            self._write_guarded(lambda: _copy_range(source, self.handle, start, piece))
+    def copy_piece(self, number: int, places: Sequence[OlderPlace]) -> bool:
+        """Bring a piece from the first of these places that has it; False where none has.
+
+        It is to be finished then. Raises FetchError for a full disk.
+        """
+        piece = self.sidecar.pieces[number]
+        for place in places:
+            try:
+                source = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue  # it has gone since
+            try:
+                self._write_guarded(partial(_copy_range, source, self.handle, place.start, piece))
+            finally:
+                os.close(source)
             # Of the copy, not of the source: this is what the job will read.
-            return hash_range(self.handle, piece.starts[0], piece.size) == piece.sha256
-
-        try:
-            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-                answers = list(pool.map(take, wanted))
-        finally:
-            os.close(source)
-        for number, good in zip(wanted, answers):
-            if good:
-                self.finish_piece(number)
-                self.copied_bytes += self.sidecar.pieces[number].size
+            if hash_range(self.handle, piece.starts[0], piece.size) == piece.sha256:
+                return True
+        return False
 
     def write(self, number: int, offset: int, data: bytes) -> None:
         """Some bytes of a piece, at its first place. Raises FetchError for a full disk."""

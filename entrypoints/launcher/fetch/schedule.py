@@ -50,6 +50,7 @@ class _Node:
 
     missing: int
     has: int
+    pending: int = 0  # may be in an older file of the node, which is being read
     taking: dict[int, int] = field(default_factory=dict)  # piece -> source
     taking_bits: int = 0
     giving: int = 0
@@ -66,6 +67,8 @@ class Schedule:
         pieces = self._pieces = len(sizes)
         self._counts = [0] * pieces  # of nodes that have each
         self._nobody = (1 << pieces) - 1  # has these
+        self._pending_counts = [0] * pieces
+        self._pending = 0  # at any node: soon one has them, and nobody asks the origin
         self._nodes: dict[int, _Node] = {}
         self._waiting: OrderedDict[int, None] = OrderedDict()  # nodes that can take one more
         self._running = 0
@@ -84,21 +87,49 @@ class Schedule:
     @property
     def finished(self) -> bool:
         """Whether every node has everything."""
-        return not any(node.missing for node in self._nodes.values())
+        return not any(node.missing or node.pending for node in self._nodes.values())
 
-    def join(self, node: int, missing: Iterable[int]) -> None:
-        """A node, and what it lacks; ValueError for pieces that do not exist."""
-        lacks = 0
-        for piece in missing:
-            if not 0 <= piece < self._pieces:
-                raise ValueError("there is no such piece")
-            lacks |= 1 << piece
+    def join(self, node: int, missing: Iterable[int], pending: Iterable[int] = ()) -> None:
+        """A node, what it lacks, and what it will `settle`; ValueError for no such pieces."""
+        lacks, later = self._bits_of(missing), self._bits_of(pending)
+        if lacks & later:
+            raise ValueError("a piece is missing, or it may be there")
         self.leave(node)
         member = self._nodes[node] = _Node(lacks, 0)
         self._list_taker(node, member)
+        self._wait_for(member, later, 1)
         for piece in range(self._pieces):
-            if not lacks >> piece & 1:
+            if not (lacks | later) >> piece & 1:
                 self._gain(node, member, piece)
+
+    def settle(self, node: int, has: Iterable[int], lacks: Iterable[int]) -> None:
+        """What a node has of its pending pieces, and what it lacks; ValueError for others."""
+        member = self._nodes[node]
+        there, missing = self._bits_of(has), self._bits_of(lacks)
+        if (there | missing) & ~member.pending or there & missing:
+            raise ValueError("it was not to settle this piece")
+        self._wait_for(member, there | missing, -1)
+        member.missing |= missing
+        self._list_taker(node, member)
+        for piece in _bits(there):
+            self._gain(node, member, piece)
+
+    def _wait_for(self, member: _Node, bits: int, change: int) -> None:
+        member.pending ^= bits
+        for piece in _bits(bits):
+            self._pending_counts[piece] += change
+            if self._pending_counts[piece]:
+                self._pending |= 1 << piece
+            else:
+                self._pending &= ~(1 << piece)
+
+    def _bits_of(self, pieces: Iterable[int]) -> int:
+        bits = 0
+        for piece in pieces:
+            if not 0 <= piece < self._pieces:
+                raise ValueError("there is no such piece")
+            bits |= 1 << piece
+        return bits
 
     def leave(self, node: int) -> None:
         """A node is gone: nobody waits for what it was taking."""
@@ -108,6 +139,7 @@ class Schedule:
         for piece in list(gone.taking):
             self._taken(node, gone, piece)
         self._lose(node, gone, gone.has)
+        self._wait_for(gone, gone.pending, -1)
         del self._nodes[node]
         self._waiting.pop(node, None)
 
@@ -225,7 +257,7 @@ class Schedule:
 
     def _next(self, number: int, member: _Node) -> Assignment | None:
         wanted = member.missing & ~member.taking_bits
-        fresh = wanted & self._nobody & ~self._at_origin
+        fresh = wanted & self._nobody & ~self._at_origin & ~self._pending
         if (
             fresh
             and self._origin_count < self._origin_takes

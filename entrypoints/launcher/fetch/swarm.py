@@ -78,7 +78,12 @@ class SwarmState(GateState):
             if type(port) is not int or not 0 < port < 1 << 16:
                 raise ValueError("no port")
             self._addresses[node] = str(data["host"]), port
-            self._schedule.join(node, piece_numbers(str(data["missing"]), self._pieces))
+            self._schedule.join(
+                node, self._numbers(data["missing"]), self._numbers(data["pending"])
+            )
+        elif what == "settled":
+            has, lacks = self._numbers(data["has"]), self._numbers(data["lacks"])
+            self._schedule.settle(node, has, lacks)
         elif what == "got":
             self._schedule.got(node, int(data["piece"]), float(data["seconds"]))
         elif what == "failed":
@@ -86,6 +91,9 @@ class SwarmState(GateState):
         else:
             raise ValueError(f"{what!r} is nothing that a fetching node says")
         return ""
+
+    def _numbers(self, bits: Any) -> set[int]:
+        return piece_numbers(str(bits), self._pieces)
 
     def lost(self, node: int, now: float) -> list[tuple[int, Message]]:
         """A node without a goodbye: the others go on without it."""
@@ -151,8 +159,11 @@ def piece_numbers(text: str, count: int) -> set[int]:
 class Orders(Protocol):
     """Who tells this node what to take. Tidings go to the `tell` that it was made with."""
 
-    def join(self, missing: set[int], port: int) -> None:
-        """Begin: what this node lacks, and at which port it gives what it has."""
+    def join(self, missing: set[int], pending: set[int], port: int) -> None:
+        """Begin: what this node lacks, what it reads of older files, and at which port it gives."""
+
+    def settle(self, has: set[int], lacks: set[int]) -> None:
+        """What has come of older files, and what has not."""
 
     def got(self, piece: int, seconds: float) -> None:
         """A piece is here."""
@@ -172,10 +183,15 @@ class LoneOrders:
         self._tell = tell
         self._told: set[int] = set()
 
-    def join(self, missing: set[int], port: int) -> None:
+    def join(self, missing: set[int], pending: set[int], port: int) -> None:
         """As Orders says."""
         del port
-        self._schedule.join(0, missing)
+        self._schedule.join(0, missing, pending)
+        self._go_on()
+
+    def settle(self, has: set[int], lacks: set[int]) -> None:
+        """As Orders says."""
+        self._schedule.settle(0, has, lacks)
         self._go_on()
 
     def got(self, piece: int, seconds: float) -> None:
@@ -224,10 +240,17 @@ class SwarmOrders:
         self._first_host = route.master if route else ""
         self._own_host = "" if self._is_first or route is None else route.local
 
-    def join(self, missing: set[int], port: int) -> None:
+    def join(self, missing: set[int], pending: set[int], port: int) -> None:
         """As Orders says."""
         self._say("join", digest=self._digest, host=self._own_host, port=port,
-                  missing=piece_bits(missing, self._pieces))  # fmt: skip
+                  missing=piece_bits(missing, self._pieces),
+                  pending=piece_bits(pending, self._pieces))  # fmt: skip
+
+    def settle(self, has: set[int], lacks: set[int]) -> None:
+        """As Orders says."""
+        self._say(
+            "settled", has=piece_bits(has, self._pieces), lacks=piece_bits(lacks, self._pieces)
+        )
 
     def got(self, piece: int, seconds: float) -> None:
         """As Orders says."""

@@ -222,7 +222,7 @@ def bring(tmp_path: Path, fault: Callable[[bytes, int], bytes | None]) -> tuple[
     (tmp_path / "n").mkdir()
     file = PartialFile(tmp_path / "n" / "x.sqsh", faulty.describe().sidecar)
     try:
-        file.reuse()
+        file.prepare()
         fetch_from_origin(faulty, file, 0, StopRequest())
         return file.path.read_bytes(), faulty.asked
     finally:
@@ -303,7 +303,7 @@ def test_what_cannot_be_fetched_is_a_usage_error(uri: str) -> None:
 
 
 def test_words_that_mean_nothing_are_a_usage_error() -> None:
-    for words in ([], ["/a.sqsh"], ["/a.sqsh", "--to", "x", "--nonsense"]):
+    for words in ([], ["/a.sqsh", "--to"], ["/a.sqsh", "--to", "x", "--nonsense"]):
         with pytest.raises(LaunchUsageError):
             run_fetch(words, {})
 

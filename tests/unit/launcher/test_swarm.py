@@ -49,7 +49,12 @@ def test_every_node_gets_everything_whatever_fails(
         node: data.draw(st.sets(st.integers(0, pieces - 1)) if pieces else st.just(set()))
         for node in range(nodes)
     }
-    here = {node: set(range(pieces)) - missing for node, missing in lacks.items()}
+    # Of what a node may have in an older file, some turns out to be damaged.
+    pending = {
+        node: data.draw(st.sets(st.integers(0, pieces - 1)) if pieces else st.just(set()))
+        for node in range(nodes)
+    }
+    here = {node: set(range(pieces)) - missing - pending[node] for node, missing in lacks.items()}
     joined: set[int] = set()
     running: list[Assignment] = []
     choose = random.Random(data.draw(st.integers(0, 999)))
@@ -59,7 +64,16 @@ def test_every_node_gets_everything_whatever_fails(
         if len(joined) < nodes and (not running or choose.random() < 0.3):
             node = next(node for node in lacks if node not in joined)
             joined.add(node)
-            schedule.join(node, lacks[node])
+            schedule.join(node, lacks[node] - pending[node], pending[node])
+        elif (unsettled := [node for node in joined & lacks.keys() if pending[node]]) and (
+            not running or choose.random() < 0.3
+        ):
+            node = choose.choice(unsettled)
+            piece = choose.choice(sorted(pending[node]))
+            pending[node].discard(piece)
+            good = piece not in lacks[node]
+            here[node] |= {piece} if good else set()
+            schedule.settle(node, {piece} if good else (), () if good else {piece})
         elif not running:
             break
         else:
@@ -112,6 +126,30 @@ def test_without_failures_the_origin_gives_each_piece_once(nodes: int) -> None:
     assert set(from_origin.values()) == {1}
 
 
+def test_what_a_node_may_have_is_not_asked_of_the_origin_until_it_is_known() -> None:
+    """One reads its older file, which has two of three pieces right; the other has nothing."""
+    schedule = Schedule([9] * 3, 2)
+    schedule.join(0, (), range(3))
+    schedule.join(1, range(3))
+    assert schedule.assign() == []
+    schedule.settle(0, {0}, ())
+    assert schedule.assign() == [Assignment(1, 0, 0)]
+    assert not schedule.finished
+    schedule.settle(0, {1}, {2})
+    fresh = schedule.assign()
+    assert {order.piece for order in fresh if order.source == ORIGIN} == {2}
+    with pytest.raises(ValueError, match="not to settle"):
+        schedule.settle(0, {1}, ())
+
+
+def test_where_who_may_have_a_piece_is_gone_the_origin_gives_it() -> None:
+    schedule = Schedule([9], 2)
+    schedule.join(0, (), {0})
+    schedule.join(1, {0})
+    schedule.leave(0)
+    assert schedule.assign() == [Assignment(1, 0, ORIGIN)]
+
+
 @given(st.sets(st.integers(0, 200)), st.integers(0, 200))
 def test_pieces_travel_as_bits(numbers: set[int], more: int) -> None:
     count = max(numbers, default=-1) + 1 + more
@@ -119,11 +157,15 @@ def test_pieces_travel_as_bits(numbers: set[int], more: int) -> None:
 
 
 HOSTILE_MESSAGES: list[Any] = [
-    {"say": "join", "digest": "d", "host": "x", "port": 0, "missing": "00"},
-    {"say": "join", "digest": "d", "host": "x", "port": "1", "missing": "00"},
-    {"say": "join", "digest": "d", "host": "x", "port": 1, "missing": "ff"},
-    {"say": "join", "digest": "d", "host": "x", "port": 1, "missing": "0" * 9999},
+    {"say": "join", "digest": "d", "host": "x", "port": 0, "missing": "00", "pending": "00"},
+    {"say": "join", "digest": "d", "host": "x", "port": "1", "missing": "00", "pending": "00"},
+    {"say": "join", "digest": "d", "host": "x", "port": 1, "missing": "ff", "pending": "00"},
+    {"say": "join", "digest": "d", "host": "x", "port": 1, "missing": "0" * 9999, "pending": "00"},
     {"say": "join", "digest": "d"},
+    {"say": "join", "digest": "d", "host": "x", "port": 1, "missing": "03", "pending": "02"},
+    {"say": "join", "digest": "d", "host": "x", "port": 1, "missing": "03", "pending": "40"},
+    {"say": "settled", "has": "01", "lacks": "00"},
+    {"say": "settled", "has": "00"},
     {"say": "got", "piece": 2, "seconds": 1},
     {"say": "got", "piece": "x", "seconds": 1},
     {"say": "got", "piece": 99, "seconds": 1},
@@ -140,7 +182,14 @@ HOSTILE_MESSAGES: list[Any] = [
 def test_a_member_that_says_nonsense_ends_its_own_connection_alone(data: Any) -> None:
     """The gate's server drops whoever it raises these for."""
     state = SwarmState(["a", "b"], "d", [1] * 6)
-    good = {"say": "join", "digest": "d", "host": "x", "port": 9, "missing": piece_bits({0, 1}, 6)}
+    good = {
+        "say": "join",
+        "digest": "d",
+        "host": "x",
+        "port": 9,
+        "missing": piece_bits({0, 1}, 6),
+        "pending": "00",
+    }
     for node in (0, 1):
         assert state.join(node)
     state.receive(0, {"kind": "relay", "topic": "fetch", "data": good}, 0.0)
@@ -158,7 +207,7 @@ def test_a_member_that_says_nonsense_ends_its_own_connection_alone(data: Any) ->
 def test_nodes_that_do_not_come_are_not_waited_for_without_end() -> None:
     state = SwarmState(["a", "b"], "d", [1])
     assert state.join(0)
-    whole = {"say": "join", "digest": "d", "host": "x", "port": 9, "missing": "0"}
+    whole = {"say": "join", "digest": "d", "host": "x", "port": 9, "missing": "0", "pending": "0"}
     assert state.receive(0, {"kind": "relay", "topic": "fetch", "data": whole}, 5.0) == []
     deadline = state.next_deadline()
     assert deadline is not None
