@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         write_training_job,
     )
     from slipway.cluster.script import write_script
+    from slipway.cluster.send import SendOptions, send_sqsh
     from slipway.cluster.serving import (
         EndpointOptions,
         delete_endpoint,
@@ -89,6 +90,7 @@ __all__ = [
     "LauncherEvent",
     "PlannedImage",
     "ScriptRequest",
+    "SendOptions",
     "ShipFlags",
     "SubmitPlace",
     "TrainingOptions",
@@ -114,6 +116,7 @@ __all__ = [
     "run_codebuild_fanout",
     "run_github_fanout",
     "run_slurm_fanout",
+    "send_sqsh",
     "show_cluster",
     "show_collected_results",
     "show_endpoint",
@@ -149,6 +152,7 @@ __getattr__ = lazy_face(
             "show_training_job stop_training_job write_training_job"
         ),
         "script": "write_script",
+        "send": "SendOptions send_sqsh",
         "serving": "EndpointOptions delete_endpoint deploy_model invoke_once show_endpoint",
         "check": "check_cluster",
         "slurm": (

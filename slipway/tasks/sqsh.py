@@ -175,6 +175,37 @@ def sqsh_fetcher(c: Context, file: str) -> None:
     say(f"wrote {file}: python3 {file} --help")
 
 
+@task_command(
+    positional=[],
+    images=NAMES,
+    help={
+        **JSON,
+        "names": "the image, whose newest .sqsh is sent, or a .sqsh; then the nodes, as ssh knows"
+        " them: n1 n2, n1,n2 or n[1-4]",
+        "job": "in place of nodes: those of this running job of Slurm, by srun",
+        "to": "folder on the nodes (default: slipway-UID on their own disk, as with --fetch)",
+        "alone": "nodes give nothing to each other: each gets everything from here",
+    },
+)
+def sqsh_send(
+    c: Context,
+    names: list[str],
+    job: str = "",
+    to: str = "",
+    alone: bool = False,
+    json: bool = False,
+) -> None:
+    """Bring a .sqsh to nodes, only the pieces that are not there: inv sqsh.send NAME NODES..."""
+    if not names:
+        raise UsageError(
+            "no .sqsh is named", cure="`./inv sqsh.send NAME n1 n2`, or NAME --job JOBID."
+        )
+    project = Project.at(ROOT)
+    name, *nodes = names
+    options = cluster.SendOptions(tuple(nodes), job, to, alone)
+    cluster.send_sqsh(project, sqsh_of(project, name), options, as_json=json)
+
+
 ns = Collection(
     "sqsh",
     verify=sqsh_verify,
@@ -182,6 +213,7 @@ ns = Collection(
     trace=sqsh_trace,
     fetch=sqsh_fetch,
     fetcher=sqsh_fetcher,
+    send=sqsh_send,
 )
 ns.add_task(sqsh_export, "export", default=True)
 
@@ -190,6 +222,16 @@ def verify_and_report(path: Path) -> None:
     """`inv sqsh.verify FILE`."""
     with Reporter() as reporter:
         sqsh.verify_sqsh_file(path, reporter.on_event)
+
+
+def sqsh_of(project: Project, name: str) -> Path:
+    """The .sqsh that is named, or an image's newest. Raises UsageError for several images."""
+    if name.endswith(".sqsh"):
+        return Path(name)
+    (image, *more) = matrix.select_images(pipeline.Checkout.at(ROOT).matrix, [name])
+    if more:
+        raise UsageError(f"{name!r} names several images, and one .sqsh is sent at a time")
+    return Path(cluster.newest_sqsh(project, image.name).path)
 
 
 def trace_and_report(name: Path, command: tuple[str, ...], output: str) -> None:

@@ -26,7 +26,7 @@ from slipway.local_base.rootfs import make_rootfs, rootfs_id
 from tests.support.clones import Clone
 
 NODE = Path(__file__).with_name("slurm_node")
-PACKAGES = ("slurm-wlm", "munge", "python3", "procps", "iproute2")
+PACKAGES = ("slurm-wlm", "munge", "python3", "procps", "iproute2", "openssh-server")
 NODES = ("n1", "n2")
 #: Only in the partition `three`: a job that begins again on two nodes waits for those two.
 THIRD = "n3"
@@ -145,6 +145,11 @@ class SlurmCluster:
         path = {"PATH": f"{programs}:{os.environ['PATH']}"}
         clone = Clone(self.clone.root, self.clone.state, path)
         return clone.inv(task, "--ssh", host, *rest, code=code)
+
+    def with_programs(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run `inv` on this machine with the head node's programs (slurm_programs.py) in PATH."""
+        path = {"PATH": f"{self.root / 'head'}:{os.environ['PATH']}"}
+        return Clone(self.clone.root, self.clone.state, path).inv(*words, code=code)
 
     def wait_for_nodes(self) -> None:
         """Until all nodes are idle."""

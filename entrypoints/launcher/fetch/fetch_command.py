@@ -13,11 +13,15 @@ from typing import NoReturn
 
 from launcher.causes import OK, LaunchError, LaunchUsageError
 from launcher.fetch.fetch_run import FetchRequest, FetchResult, fetch_sqsh
+from launcher.fetch.sqsh_sidecar import FetchError
 from launcher.peers import GatePlace, derive_job_key, derive_part_key
 from launcher.platforms import Topology, local_topology, slurm_topology
 
 #: As `launch slurm`: the two are never there at the same time.
 DEFAULT_PORT = 29499
+#: Where a node's own disk is, the first that is there; as the scripts of jobs go by
+#: (slipway/cluster/templates/fetch.j2).
+OWN_DISKS = ("/opt/dlami/nvme", "/opt/sagemaker", "/var/tmp")  # noqa: S108 - a disk, no file
 
 
 class _Words(argparse.ArgumentParser):
@@ -38,9 +42,8 @@ def run_fetch(words: Sequence[str], env: Mapping[str, str]) -> int:
     """Fetch a .sqsh into a folder of this node; print where it is."""
     flags = _parser().parse_args(list(words))
     topology = _topology(flags, env)
-    request = FetchRequest(
-        flags.uri, Path(flags.to).absolute(), plain_http=flags.plain_http, digest=flags.digest
-    )
+    folder = Path(flags.to).absolute() if flags.to else own_folder(OWN_DISKS)
+    request = FetchRequest(flags.uri, folder, plain_http=flags.plain_http, digest=flags.digest)
     if topology is not None and topology.nodes > 1:
         key = derive_job_key(env, topology.platform, topology.job, topology.attempt, {})
         place = GatePlace(
@@ -66,7 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         help="registry://HOST/REPOSITORY:TAG (an image with a pushed .sqsh), s3://BUCKET/NAME.sqsh"
         " or /FOLDER/NAME.sqsh of a shared folder",
     )
-    parser.add_argument("--to", required=True, help="folder for the file, best on this node")
+    parser.add_argument(
+        "--to",
+        default="",
+        help=f"folder for the file (default: slipway-UID on the first disk of"
+        f" {', '.join(OWN_DISKS)})",
+    )
     parser.add_argument("--alone", action="store_true", help="without the job's other nodes")
     parser.add_argument("--hosts", default="", help="the job's nodes, outside of Slurm")
     parser.add_argument("--node-rank", type=int, default=0, help="this node's place in --hosts")
@@ -76,6 +84,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--digest", default="", help="of the sidecar that is wanted")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
+
+
+def own_folder(disks: Sequence[str]) -> Path:
+    """This user's folder on the node's own disk, made where it is missing.
+
+    It is nobody else's to write: jobs start from what is in it. Raises FetchError where there is no
+    such disk, or something else has that name.
+    """
+    disk = next((disk for disk in disks if os.access(disk, os.W_OK | os.X_OK)), None)
+    if disk is None:
+        raise FetchError(f"none of {', '.join(disks)} can be written to: --to DIR names a folder")
+    folder = Path(disk, f"slipway-{os.geteuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise FetchError(
+            f"{folder} cannot be made: {error.strerror}: --to DIR names another folder"
+        ) from error
+    if folder.is_symlink() or owner != os.geteuid():
+        raise FetchError(f"{folder} is not this user's: --to DIR names another folder")
+    return folder
 
 
 def _topology(flags: argparse.Namespace, env: Mapping[str, str]) -> Topology | None:

@@ -1,8 +1,9 @@
-"""The origin that a URI names: a shared folder, a registry, or S3."""
+"""The origin that a URI names: a shared folder, a registry, S3, or whoever started this program."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from launcher.fetch.sqsh_sidecar import (
     sidecar_of,
 )
 
+#: Whoever started this program and talks to it by stdin and stdout.
+SENDER = "sender:"
 _BUFFER = 1 << 20
 
 
@@ -67,6 +70,10 @@ def open_origin(uri: str, env: Mapping[str, str], *, plain_http: bool = False) -
         from launcher.fetch.s3_origin import S3Origin
 
         return S3Origin(uri, env)
+    if uri == SENDER:
+        from launcher.fetch.sender_origin import SenderOrigin
+
+        return SenderOrigin(sys.stdin.buffer, sys.stdout.buffer)
     if uri.startswith("/") and uri.endswith(".sqsh"):
         return FolderOrigin(Path(uri))
     raise LaunchUsageError(

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.cluster.slurm.head_node import Answer, HeadNode
+    from slipway.cluster.slurm.head_node import CONNECT_S, SLURM_FOLDERS, Answer, HeadNode
     from slipway.cluster.slurm.job_output import read_slurm_job
-    from slipway.cluster.slurm.jobs import follow_job, show_job, show_queue, stop_job
+    from slipway.cluster.slurm.jobs import find_job, follow_job, show_job, show_queue, stop_job
     from slipway.cluster.slurm.submit import SubmitPlace, submit_job
 
 __all__ = [
+    "CONNECT_S",
+    "SLURM_FOLDERS",
     "Answer",
     "HeadNode",
     "SubmitPlace",
+    "find_job",
     "follow_job",
     "read_slurm_job",
     "show_job",
@@ -32,9 +35,9 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "head_node": "Answer HeadNode",
+        "head_node": "CONNECT_S SLURM_FOLDERS Answer HeadNode",
         "job_output": "read_slurm_job",
-        "jobs": "follow_job show_job show_queue stop_job",
+        "jobs": "find_job follow_job show_job show_queue stop_job",
         "submit": "SubmitPlace submit_job",
     },
 )

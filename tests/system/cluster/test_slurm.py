@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,76 +21,22 @@ from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.support.clones import Clone
 from tests.support.container_rules import RULES
+from tests.support.launcher.sqsh_files import write_sqsh
 from tests.support.slurm_cluster import (
     NODES,
+    THIRD,
     SlurmCluster,
     Submitted,
     node_image,
     running,
     submit,
     submit_by_ssh,
+    wait,
 )
+from tests.support.slurm_programs import USER, start_sshd, write_programs
+from tests.support.slurm_scripts import FAILS, SAVES, SUM, TERMINATE
 
 ODD = ("two words", "$(id)", "", "it's", 'a"b', "ü€", "a\nb", "*", "--flag=x y")
-
-#: Every rank adds 1 over the network and tells what it was given.
-SUM = """
-import json, os, sys
-import torch, torch.distributed as dist
-dist.init_process_group("gloo")
-tensor = torch.ones(2)
-dist.all_reduce(tensor)
-print("sum", json.dumps({
-    "sum": tensor.tolist(), "argv": sys.argv[1:], "cpus": len(os.sched_getaffinity(0)),
-    "unbuffered": os.environ["PYTHONUNBUFFERED"], "secret": os.environ["SECRET"],
-    "path": os.environ.get("PYTHONPATH"), "data": open("/data/words").read(),
-    "rules": [eval(probe) for probe in json.load(open("/data/probes"))],
-    "scratch": os.environ["LAUNCH_SCRATCH"].split("/launch-")[0],
-}), flush=True)
-open(f"/made/rank{os.environ['RANK']}", "w").close()
-try:
-    open("/data/new", "w").close()
-except OSError as error:
-    print("read-only:", error.strerror, flush=True)
-dist.destroy_process_group()
-"""
-
-#: Saves on the first SIGTERM for argv[1] seconds, and ends by itself once it has been resumed. Its
-#: data loader has argv[2] workers: the death of one is an error in its rank.
-SAVES = """
-import os, signal, sys, time
-from torch.utils.data import DataLoader
-rank, resume = os.environ["RANK"], os.environ.get("LAUNCH_RESUME_FROM")
-if resume:
-    print("resumed from", resume, "attempt", os.environ["LAUNCH_ATTEMPT"], flush=True)
-    sys.exit(0)
-told = []
-def save(number, frame):
-    if told:
-        return
-    told.append(number)
-    time.sleep(float(sys.argv[1]))
-    if rank == "0":
-        os.makedirs("/fsx/WHERE/ck/step-7")
-        open("/fsx/WHERE/ck/step-7/whole", "w").close()
-    print("saved", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, save)
-loader = iter(DataLoader(range(10**9), num_workers=int(sys.argv[2])))
-next(loader)
-print("up", flush=True)
-while True:
-    next(loader)
-    time.sleep(0.05)
-"""
-
-#: Rank 1 fails, and rank 0 would wait forever.
-FAILS = """
-import os, signal
-if os.environ["RANK"] == "1":
-    raise ValueError("bad batch")
-signal.pause()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -317,16 +264,6 @@ def test_a_spare_takes_a_lost_nodes_place_in_the_same_allocation_under_a_pyxis_s
         assert log.read_text().count(told) == 1
 
 
-#: All processes of the step on a node, as Slurm signals them, but not this shell.
-TERMINATE = """
-for process in /proc/[0-9]*; do
-    if [[ ${process#/proc/} != "$$" ]] && grep -qaE 'stoppable|launcher/' "$process/cmdline"; then
-        kill -TERM "${process#/proc/}"
-    fi
-done
-"""
-
-
 def test_a_termination_that_reaches_one_node_only_begins_the_job_again_under_a_pyxis_stand_in(
     slurm: SlurmCluster,
 ) -> None:
@@ -394,3 +331,81 @@ def test_a_missing_or_different_sqsh_on_one_node_ends_the_job_before_anything_st
     assert not any(line.startswith("n1: ") for line in job.lines)
     assert "job: not every node is ready: see above" in job.lines
     assert not any("started" in line or "stand-in" in line for line in job.lines)
+
+
+ALL = (*NODES, THIRD)
+
+
+def sent(slurm: SlurmCluster, sqsh: Path, *words: str, code: int = 0) -> str:
+    """`inv sqsh.send` with the head node's own ssh and srun; what it prints."""
+    ended = slurm.with_programs("sqsh.send", str(sqsh), *words, code=code)
+    return ended.stdout if code == 0 else ended.stderr
+
+
+def moved(told: str) -> tuple[int, int]:
+    """Bytes of all nodes: from the sender, and from each other."""
+    rows = json.loads(told)
+    return sum(row["from_origin"] for row in rows), sum(row["from_peers"] for row in rows)
+
+
+def test_a_sqsh_is_sent_over_real_ssh_to_an_ordinary_users_nodes(slurm: SlurmCluster) -> None:
+    start_sshd(slurm)
+    write_programs(slurm, USER)
+    pieces = [random.Random(number).randbytes(1 << 20) for number in range(12)]
+    sqsh = slurm.root / "sent.sqsh"
+    content = write_sqsh(sqsh, pieces)
+    assert moved(sent(slurm, sqsh, "n[1-3]", "--json")) == (len(content), 2 * len(content))
+    for build, seed in ((1, 50), (2, 51)):
+        pieces[build] = random.Random(seed).randbytes(1 << 20)
+    content = write_sqsh(sqsh, pieces)
+    assert moved(sent(slurm, sqsh, "n[1-3]", "--json")) == (2 << 20, 4 << 20)
+    wanted = hashlib.sha256(content).hexdigest()
+    for node in ALL:
+        assert slurm.run("sha256sum", "/var/tmp/slipway-1000/sent.sqsh", node=node)[:64] == wanted
+    slurm.run("pkill", "-x", "sshd", node=THIRD)
+    slurm.run("sh", "-c", "mkdir -m 777 /small && mount -t tmpfs -o size=4m x /small", node="n1")
+    slurm.run("mkdir", "-m", "777", "/small", node="n2")
+    said = sent(slurm, sqsh, "n[1-3],n9", "--to", "/small", code=1)
+    assert "3 of 4 nodes have not got sent.sqsh" in said
+    assert "n1: /small has 4 MiB free, and sent.sqsh takes 12 MiB more: free some space" in said
+    assert "n3: ssh: connect to host n3 port 22: Connection refused" in said
+    assert "n9: ssh: Could not resolve hostname n9" in said
+    assert slurm.run("ls", "/small", node="n2").split() == [
+        *("sent.sqsh", "sent.sqsh.checked", "sent.sqsh.json")
+    ]
+
+
+def fetched(slurm: SlurmCluster, *words: str) -> list[str]:
+    """What a job on all three nodes prints, whose script brings the file; it ends well."""
+    words = ("--sbatch", "partition=three", *words, "--", "train.py")
+    job = submit(slurm, "fetched", *words, nodes="3")
+    assert job.end()["JobState"] == "COMPLETED"
+    assert sum("] trained" in line for line in job.lines) == 3
+    return job.lines
+
+
+def test_a_job_starts_from_what_was_sent_to_its_nodes_or_its_script_brings_under_a_pyxis_stand_in(
+    slurm: SlurmCluster,
+) -> None:
+    """Sent to the two nodes of a job; then fetched by the third, from those; then by sbcast."""
+    write_programs(slurm)
+    folder(slurm, "fetched", "print('trained', flush=True)")
+    words = ("--nodes=2", "--parsable", "--wrap=sleep 1000")
+    job = slurm.run("sbatch", "--output=/dev/null", *words).strip()
+    wait(lambda: slurm.run("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING", lambda: job)
+    size = slurm.sqsh.stat().st_size
+    assert moved(sent(slurm, slurm.sqsh, "--job", job, "--json")) == (size, size)
+    slurm.run("scancel", job)
+    said = sent(slurm, slurm.sqsh, "--job", job, code=1)
+    assert f"job {job} does not run: it is CANCELLED" in said
+    lines = fetched(slurm, "--fetch", "shared")
+    came = {line[:2]: line.rpartition(": ")[2] for line in lines if " MB in " in line}
+    other = f"{size / 1e6:,.1f} MB from other nodes"
+    assert came == {"n1": "it was there", "n2": "it was there", "n3": other}
+    fetched(slurm, "--fetch", "sbcast", "--fetch-to", "/local/fetched")
+    for node in ALL:
+        place = slurm.local(node) / "fetched"
+        left = sorted(path.name for path in place.iterdir() if path.name[0] != ".")
+        name = slurm.sqsh.name
+        assert left == [name, f"{name}.checked", f"{name}.json"]
+        slurm.run("rm", "-r", "/var/tmp/slipway-0", "/local/fetched", node=node)

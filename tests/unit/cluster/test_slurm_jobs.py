@@ -9,13 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from slipway.cluster import HeadNode, follow_job, show_job, show_queue, stop_job
+from slipway.cluster import (
+    HeadNode,
+    SubmitPlace,
+    follow_job,
+    show_job,
+    show_queue,
+    stop_job,
+    submit_job,
+)
 from slipway.cluster.launcher_events import LauncherEvent, parse_event
 from slipway.cluster.slurm import head_node, job_facts, job_log, jobs
 from slipway.cluster.slurm.job_facts import JobFacts
 from slipway.cluster.slurm.job_log import LogExcerpt
 from slipway.cluster.slurm.submissions import Submission, save_submission
 from slipway.core import Project, SlipwayError, UsageError
+from tests.support.cluster_samples import request
+
+ROOT = Path(__file__).parents[3]
 
 ENDED = JobFacts(
     id="7",
@@ -303,6 +314,37 @@ def test_a_cluster_that_is_not_there_is_one_paragraph(
     program(programs, "squeue", text)
     with pytest.raises(SlipwayError, match=told or "squeue on this machine: exit code 127"):
         show_queue(HeadNode(), as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "options", "told"),
+    [
+        ("echo 'sbatch: error: invalid partition specified: cpu' >&2; exit 1", ("partition=cpu",),
+         "invalid partition specified: cpu\n  --sbatch partition=NAME; there are cpus, gpu"
+         " (did you mean cpus?)."),
+        ("echo 'sbatch: error: Batch job submission failed: Requested time limit is invalid' >&2;"
+         " exit 1", (), "Requested time limit is invalid"),
+        ("echo 'sbatch: error: Unable to contact slurm controller' >&2; exit 1", (),
+         "Slurm's controller does not answer on this machine"),
+    ],
+)  # fmt: skip
+def test_what_sbatch_refuses_is_told_with_what_there_is(
+    programs: Path, tmp_path: Path, sbatch: str, options: tuple[str, ...], told: str
+) -> None:
+    program(programs, "sbatch", sbatch)
+    program(programs, "sinfo", "echo gpu; echo cpus")
+    (tmp_path / "train.py").touch()
+    asked = replace(request("train.py"), sbatch=options)
+    with pytest.raises(SlipwayError) as caught:
+        submit_job(
+            ROOT,
+            "pytorch-2.13-hyperpod-ds0.19.8",
+            asked,
+            SubmitPlace(HeadNode(), str(tmp_path)),
+            current_build_id=lambda _image: "b",
+            sqsh="/fsx/x.sqsh",
+        )
+    assert told in str(caught.value)
 
 
 def test_ssh_gets_a_host_its_words_and_no_options_of_anybody_else(programs: Path) -> None:
