@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -60,16 +61,22 @@ def operations(service: str) -> dict[str, str]:
 
 
 def clients_of(path: Path, tree: ast.AST) -> set[str]:
-    """The services that a module makes clients of, or is given a client of."""
+    """The services that a module makes clients of, or is given a client of: `aws_errors` names it
+    before the call, as SERVICE:CALL.
+    """
     services = {"ecr"} if path.parent.name == "ecr" or "connect_ecr" in path.read_text() else set()
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
-            and node.func.id in ("connect_aws", "make_client")
+            and node.func.id in ("aws_errors", "connect_aws", "make_client")
             and isinstance(node.args[0], ast.Constant)
         ):
-            services.add(str(node.args[0].value))
+            word = str(node.args[0].value)
+            if node.func.id != "aws_errors":
+                services.add(word)
+            elif re.fullmatch(r"[a-z0-9-]+:[A-Z]\w+", word):
+                services.add(word.partition(":")[0])
     return services
 
 
