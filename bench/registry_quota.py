@@ -328,10 +328,10 @@ def file(bench: Bench) -> Rows:
         _, said = inv(ROOT, state, tmp, "plan", *words)
         print(next(line for line in said.splitlines() if "disk" in line), flush=True)
         limit.taken = 0
-        seconds, said = inv(ROOT, state, tmp, "ship", *words)
+        seconds, said = inv(ROOT, state, tmp, "sqsh", *words)
         (made,) = (state / "sqsh").glob("*.sqsh")
         inv(ROOT, state, tmp, "sqsh.verify", str(made))
-        yield "ship: image and .sqsh, quota of 14 GB", {
+        yield "image and .sqsh, quota of 14 GB", {
             "s": seconds, "MB sent": sent(said), "MB .sqsh": made.stat().st_size / 1e6,
             "MB disk": limit.taken / 1e6,
         }  # fmt: skip
