@@ -82,12 +82,13 @@ def dockerfile(folder: Path, name: str) -> str:
 
 
 def test_an_addon_has_a_layer_of_packages_below_its_python_packages(tmp_path: Path) -> None:
-    text = dockerfile(tmp_path, RPM).split("\nFROM ")[-1]
+    whole = dockerfile(tmp_path, RPM)
+    text = whole.split("\nFROM ")[-1]
     places = [text.index(f"source={folder},") for folder in ("system/headers", "system/top")]
     assert places == sorted(places)
     assert text.index("source=system/top,") < text.index("source=python/top,")
     assert text.count('["sh", "/mnt/install_packages.sh"]') == 2
-    keys = layer_keys(text, "sha256:base", {})
+    keys = layer_keys(whole, "sha256:base", {})
     assert [name for name in keys if name.endswith(":system")] == ["headers:system", "top:system"]
 
 
