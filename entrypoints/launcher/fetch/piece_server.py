@@ -27,6 +27,9 @@ _DIGEST_BYTES = 32
 _SIZE = struct.Struct("!Q")
 _ABSENT = (1 << 64) - 1
 _BUFFER = 1 << 18
+#: Woken for no less, but for a piece's end: a link of 10 MB/s gives a few KB at a time, and each
+#: costs a turn of the loop. So much has to come within STALL_SECONDS.
+_LEAST_BYTES = 1 << 16
 
 
 class PieceServer:
@@ -109,6 +112,8 @@ def fetch_from_peer(
             raise ValueError(f"it says that the piece has {size} bytes")
         hasher, offset = hashlib.sha256(), 0
         while offset < piece.size:
+            least = min(_LEAST_BYTES, piece.size - offset)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
             data = connection.recv(min(_BUFFER, piece.size - offset))
             if not data:
                 raise ConnectionError("it ended early")
