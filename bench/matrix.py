@@ -4,9 +4,10 @@
     .venv/bin/python bench/matrix.py --no-ship       # the pure part only
 
 Medians of `--runs` runs, each in a process of its own, so that imports and memory count as they do
-for a user; peak memory is the largest resident set of any run. The matrix is the real one, every
-group of which varies over base, platform, DeepSpeed and two more add-ons. The no-op `ship` needs
-one finished `./inv ship` before it.
+for a user; processor time tells what the machine's other work adds. Peak memory is the largest
+resident set of any run. The matrix is the real one, every group of which varies over base,
+platform, DeepSpeed and two more add-ons. The no-op `ship` needs one finished `./inv ship` before
+it; where a command fails, or does not end, what it said is told.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +33,9 @@ from ruamel.yaml import YAML
 from slipway.matrix import load_matrix
 
 ROOT = Path(__file__).parents[1]
+
+LIMIT = 300
+"""Seconds after which a command counts as one that does not end."""
 
 
 def enlarged(path: Path, count: int) -> None:
@@ -37,9 +46,10 @@ def enlarged(path: Path, count: int) -> None:
         data["addons"][name] = {"version": "axis", "because": "the benchmark varies over it"}
     cells = count // len(load_matrix(ROOT / "versions.yaml").images) + 1
     for group in data["images"].values():
-        side = math.isqrt(cells) + 1
+        side = math.isqrt(cells)
         group["axes"]["first"] = [f"1.0.{number}" for number in range(side)]
-        group["axes"]["second"] = ["none", *(f"2.{number}" for number in range(side - 1))]
+        others = range(math.ceil(cells / side) - 1)
+        group["axes"]["second"] = ["none", *(f"2.{number}" for number in others)]
         more = "-a{first}-b{second}"
         group["name"] += more
         group["aliases"] = {alias + more: cells for alias, cells in group["aliases"].items()}
@@ -48,9 +58,32 @@ def enlarged(path: Path, count: int) -> None:
         yaml.dump(data, stream)
 
 
-def pure(versions: Path, count: int) -> dict[str, float]:
-    """Load, render and plan in this process; seconds of each."""
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class Seconds:
+    """What something took: on the clock, and of processors."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        """Both clocks of this process."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, before: Seconds) -> Seconds:
+        """What has passed."""
+        return Seconds(self.wall - before.wall, self.cpu - before.cpu)
+
+    @classmethod
+    def median(cls, runs: Sequence[Seconds]) -> Seconds:
+        """The middle of each."""
+        walls, cpus = [run.wall for run in runs], [run.cpu for run in runs]
+        return cls(statistics.median(walls), statistics.median(cpus))
+
+
+def pure(versions: Path, count: int) -> dict[str, Seconds]:
+    """Load, render and plan in this process."""
+    started = Seconds.now()
     from datetime import date
 
     from slipway.core import Project
@@ -58,43 +91,83 @@ def pure(versions: Path, count: int) -> dict[str, float]:
     from slipway.pipeline import Checkout
     from slipway.records import load_locks
 
-    imported = time.perf_counter()
+    imported = Seconds.now()
     matrix = load_matrix(versions)
-    loaded = time.perf_counter()
+    loaded = Seconds.now()
     project = Project(ROOT, ROOT / ".slipway")
     checkout = Checkout(project, matrix, load_locks(project))
     images = matrix.images[:count]
     assert len(images) == count, f"only {len(images)} images"
     tools = tuple(matrix.tools.values())
-    before = time.perf_counter()
+    before = Seconds.now()
     for image in images:
         render_dockerfile(image, checkout.locks, tools, project.templates)
-    rendered = time.perf_counter()
+    rendered = Seconds.now()
     checkout.plan(images, checkout.inputs(images), checkout.records(images), date(2026, 1, 1))
-    planned = time.perf_counter()
     return {
-        "import": imported - started,
-        f"load {len(matrix.images)} images": loaded - imported,
-        f"render {count} images": rendered - before,
-        f"plan {count} images (renders again)": planned - rendered,
+        "import": imported.since(started),
+        f"load {len(matrix.images)} images": loaded.since(imported),
+        f"render {count} images": rendered.since(before),
+        f"plan {count} images (renders again)": Seconds.now().since(rendered),
     }
 
 
-def child(arguments: list[str]) -> tuple[float, int, str]:
-    """Wall seconds, peak resident bytes of the largest process, and stdout of a command."""
-    started = time.perf_counter()
+def child(arguments: list[str], root: Path = ROOT) -> tuple[Seconds, int, str]:
+    """Seconds, peak resident bytes of the largest process, and stdout of a command.
+
+    Exits with what the command said where it fails, or has not ended after `LIMIT` seconds. What it
+    says goes to files: a daemon that it starts may keep a pipe open.
+    """
     code = (
         "import resource, subprocess, sys\n"
-        "quiet = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)\n"
-        "done = subprocess.run(sys.argv[1:], **quiet)\n"
-        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024\n"
-        "print(peak); print(done.stdout); sys.exit(done.returncode)\n"
+        "done = subprocess.run(sys.argv[2:], stdin=subprocess.DEVNULL)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "with open(sys.argv[1], 'w') as stream:\n"
+        "    print(used.ru_maxrss * 1024, used.ru_utime + used.ru_stime, file=stream)\n"
+        "sys.exit(done.returncode)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, check=True
-    )
-    peak, _, output = done.stdout.partition("\n")
-    return time.perf_counter() - started, int(peak), output
+    with tempfile.TemporaryDirectory() as folder:
+        usage, out, err = (Path(folder, name) for name in ("usage", "out", "err"))
+        command = [sys.executable, "-c", code, str(usage), *arguments]
+        with out.open("w") as stdout, err.open("w") as stderr:
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                command,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": str(root)},
+                start_new_session=True,
+            )
+            try:
+                code_of = process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+                code_of = None
+            wall = time.perf_counter() - started
+        if code_of != 0:
+            how = f"exit code {code_of}" if code_of else f"no end after {LIMIT} s"
+            sys.exit(f"{' '.join(arguments)}: {how}\n{err.read_text()[-2000:]}")
+        peak, cpu = usage.read_text().split()
+        return Seconds(wall, float(cpu)), int(peak), out.read_text()
+
+
+def task_row(words: list[str], runs: int, root: Path = ROOT) -> tuple[Seconds, int]:
+    """Median seconds and peak bytes of a task of Slipway in a checkout."""
+    command = [sys.executable, "-m", "slipway.tasks.cli", "--search-root", str(root), *words]
+    results = [child(command, root) for _ in range(runs)]
+    seconds = Seconds.median([seconds for seconds, _, _ in results])
+    return seconds, max(found for _, found, _ in results)
+
+
+def large_checkout(folder: Path, versions: Path) -> Path:
+    """A checkout with this versions.yaml, and all else as it is."""
+    root = folder / "checkout"
+    ignored = shutil.ignore_patterns(".git", ".venv", ".slipway", "*_cache", "__pycache__")
+    shutil.copytree(ROOT, root, ignore=ignored)
+    shutil.copy(versions, root / "versions.yaml")
+    return root
 
 
 def main() -> None:
@@ -106,31 +179,31 @@ def main() -> None:
     parser.add_argument("--pure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pure:
-        print(json.dumps(pure(options.pure, options.images)))
+        parts = pure(options.pure, options.images)
+        print(json.dumps({name: asdict(seconds) for name, seconds in parts.items()}))
         return
 
-    rows: list[tuple[str, float, int]] = []
+    rows: list[tuple[str, Seconds, int]] = []
     with tempfile.TemporaryDirectory() as folder:
         versions = Path(folder) / "versions.yaml"
         enlarged(versions, options.images)
         command = [sys.executable, __file__, "--images", str(options.images)]
         results = [child([*command, "--pure", str(versions)]) for _ in range(options.runs)]
-        timings = [json.loads(output) for _, _, output in results]
+        timings = [
+            {name: Seconds(**each) for name, each in json.loads(output).items()}
+            for _, _, output in results
+        ]
         peak = max(found for _, found, _ in results)
-        rows += [(name, statistics.median(t[name] for t in timings), peak) for name in timings[0]]
-    for task in (["plan"], [] if options.no_ship else ["ship"]):
-        if task:
-            runs = [child([str(ROOT / "inv"), *task]) for _ in range(options.runs)]
-            rows.append(
-                (
-                    f"./inv {' '.join(task)}" + (", nothing to do" if task == ["ship"] else ""),
-                    statistics.median(seconds for seconds, _, _ in runs),
-                    max(found for _, found, _ in runs),
-                )
-            )
-    print(f"{'':42} {'seconds':>8} {'peak MB':>8}")
+        rows += [(name, Seconds.median([t[name] for t in timings]), peak) for name in timings[0]]
+        large = large_checkout(Path(folder), versions)
+        count = next(name.split()[1] for name in timings[0] if name.startswith("load"))
+        rows.append((f"inv plan, {count} images", *task_row(["plan"], options.runs, large)))
+    rows.append(("inv plan", *task_row(["plan"], options.runs)))
+    if not options.no_ship:
+        rows.append(("inv ship, nothing to do", *task_row(["ship"], options.runs)))
+    print(f"{'':42} {'seconds':>8} {'CPU s':>8} {'peak MB':>8}")
     for name, seconds, peak in rows:
-        print(f"{name:42} {seconds:8.3f} {peak / 1e6:8.0f}")
+        print(f"{name:42} {seconds.wall:8.3f} {seconds.cpu:8.3f} {peak / 1e6:8.0f}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from slipway.append.installation import installed_versions
     from slipway.append.layer_blobs import LayerBlob, LayerStore
     from slipway.append.layout_folder import write_layout
-    from slipway.append.stored_blobs import AppendedBlobs
+    from slipway.append.stored_blobs import AppendedBlobs, as_base, put_on
 
 __all__ = [
     "AppendRequest",
@@ -31,9 +31,11 @@ __all__ = [
     "LayerStore",
     "NeedsEngineError",
     "append_image",
+    "as_base",
     "deliver_appended",
     "installed_versions",
     "packages_of_base",
+    "put_on",
     "write_layout",
 ]
 
@@ -48,6 +50,6 @@ __getattr__ = lazy_face(
         "layer_blobs": "LayerBlob LayerStore",
         "installation": "installed_versions",
         "layout_folder": "write_layout",
-        "stored_blobs": "AppendedBlobs",
+        "stored_blobs": "AppendedBlobs as_base put_on",
     },
 )

@@ -104,8 +104,8 @@ def shared_inputs(
     project: Project, locks: Locks | None = None, images: Sequence[Image] = ()
 ) -> SharedInputs:
     """Hash what images share. Raises SlipwayError where a file that one of them adds is missing."""
-    added = {files for image in images for addon in image.addons for files in addon.files}
-    builds = {a.name: a.source for image in images for a in image.addons if a.source}
+    added = {files for image in images for addon in image.own_addons for files in addon.files}
+    builds = {a.name: a.source for image in images for a in image.own_addons if a.source}
     build = locks.python.get(BUILD) if locks else None
     return SharedInputs(
         templates=tree_sha256(project.templates),
@@ -146,18 +146,13 @@ def layer_keys(dockerfile: str, base: str, contents: Mapping[str, str]) -> dict[
 
 
 def _last_stage(dockerfile: str) -> str:
-    return re.split("^FROM ", dockerfile, flags=re.MULTILINE)[-1]
+    return dockerfile.rpartition("\nFROM ")[2]
 
 
 def _sections(dockerfile: str) -> Iterator[tuple[str, str]]:
     """(name, text) of each fragment, after the line `# --- name version ---` that opens it."""
     _, *parts = re.split(r"^# --- (\S+)(?: .*)?---$", dockerfile, flags=re.MULTILINE)
     return zip(parts[::2], parts[1::2], strict=True)
-
-
-def _pins_hash(lock: PythonLock) -> str:
-    lines = [f"{pin.name}=={pin.version} {','.join(sorted(pin.hashes))}" for pin in lock.pins]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def _packages_hash(lock: SystemLock | None) -> str:
@@ -183,7 +178,7 @@ def _recipe(closure: PythonLock, facts: Facts, locks: Locks, common: SharedInput
     """How the sdists of a closure become wheels; "" where it has none."""
     sdists = [pin for pin in closure.pins if pin.source]
     own = [
-        _pins_hash(lock)
+        lock.pins_hash
         for pin in sdists
         if (lock := locks.python.get(SdistBuild(pin, facts.python, facts.architecture).key))
         is not None
@@ -197,22 +192,25 @@ def build_inputs(
     locks: Locks,
     tools: tuple[Tool, ...],
     common: SharedInputs,
-    local_base: str | None = None,
+    own_base: str | None = None,
 ) -> BuildInputs:
-    """The inputs of one image. `local_base` is the recipe's hash of a base that Slipway builds."""
+    """The inputs of one image.
+
+    `own_base` is of a base that Slipway builds: the recipe's hash, or the build id of an image.
+    """
     base_lock = locks.bases.get(image.base.name)
-    digest = local_base if image.base.registry is None else base_lock and base_lock.digest
-    keys = python_lock_keys(image, base_lock)
+    digest = own_base if image.base.registry is None else base_lock and base_lock.digest
+    keys = python_lock_keys(image, locks.bases)
     closures = {addon.name: locks.python.get(key) for addon, key in keys}
     dockerfile = render_dockerfile(image, locks, tools, project.templates)
     python = {
-        name: _pins_hash(closure) if closure else UNLOCKED for name, closure in closures.items()
+        name: closure.pins_hash if closure else UNLOCKED for name, closure in closures.items()
     }
     facts = image.base.facts
     binaries = {
         tool.name: _binary(locks.tools.get(tool.name), facts.architecture)
         for tool in tools
-        if image.addon(tool.name)
+        if image.brings(tool.name)
     }
     recipes = {
         name: recipe
@@ -225,7 +223,7 @@ def build_inputs(
     }
     files = {
         files_section(addon.name, each): common.files[each]
-        for addon in image.addons
+        for addon in image.own_addons
         for each in addon.files
     }
     system = {

@@ -12,7 +12,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from slipway.derive.repository_files import copy_words, files_section
 from slipway.derive.source_stages import source_command, source_stages
-from slipway.matrix import LOCAL_REGISTRY, Addon, Image, Tool, explain_image, tag_stem
+from slipway.matrix import (
+    IMAGE_REGISTRY,
+    LOCAL_REGISTRY,
+    Addon,
+    Image,
+    Tool,
+    explain_image,
+    tag_stem,
+)
 from slipway.records import Locks
 
 
@@ -58,6 +66,8 @@ def base_registry(image: Image) -> str:
     not name a region fails at once and says so.
     """
     registry = image.base.registry
+    if image.base.image is not None:
+        return IMAGE_REGISTRY
     if registry is None:
         return LOCAL_REGISTRY
     if registry.host is not None:
@@ -74,7 +84,12 @@ def platform_flag(image: Image) -> str:
 
 
 def base_argument(image: Image, locks: Locks) -> str:
-    """Repository, tag and, where it is known, digest of the base."""
+    """Repository, tag and, where it is known, digest of the base.
+
+    Of an image of the matrix the build is not named, which every change of the launcher moves.
+    """
+    if image.base.image is not None:
+        return f"{image.base.repository}:{image.base.tag}${{BASE_BUILD}}"
     lock = locks.bases.get(image.base.name)
     digest = f"@{lock.digest}" if lock and lock.digest else ""
     return f"{image.base.repository}:{image.base.tag}{digest}"
@@ -148,7 +163,7 @@ def render_dockerfile(image: Image, locks: Locks, tools: tuple[Tool, ...], templ
         base_registry=base_registry(image),
         base_reference=base_argument(image, locks),
         platform=platform_flag(image),
-        tools=[tool for tool in tools if image.addon(tool.name)],
+        tools=[tool for tool in tools if image.brings(tool.name)],
         environment=environment_of(image),
         labels=labels_of(image, locks),
         install_command=lambda addon: install_command(image, addon),

@@ -69,8 +69,12 @@ def _pins(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return reasons
 
 
-def build_reasons(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
+def build_reasons(
+    old: Mapping[str, Any], new: BuildInputs, below: Image | None = None
+) -> tuple[str, ...]:
     """Why an image whose inputs were `old` is built again; most telling first.
+
+    `below` is the image of the matrix that it stands on.
 
     `old` comes from a record, perhaps of a Slipway that knew fewer inputs: what it lacks is taken
     for unchanged where something else explains the rebuild, and named where nothing does.
@@ -79,7 +83,8 @@ def build_reasons(old: Mapping[str, Any], new: BuildInputs) -> tuple[str, ...]:
     reasons = _pins(old.get("addons", {}), now["addons"])
     if old.get("base") != now["base"]:
         was = _short(str(old.get("base", UNLOCKED)))
-        reasons.insert(0, f"base digest moved {was} -> {_short(now['base'])}")
+        what = f"the image below, {below.name}," if below else "base digest"
+        reasons.insert(0, f"{what} moved {was} -> {_short(now['base'])}")
     if not reasons:
         reasons += _changed(old.get("python", {}), now["python"], "locked requirements of")
     reasons += _changed(old.get("tools", {}), now["tools"], "binary of")
@@ -142,7 +147,7 @@ def plan_steps(
         elif built.build_id == new.build_id:
             action, because = "up to date", ("nothing that decides its content changed",)
         else:
-            action, because = "rebuild", build_reasons(built.inputs, new)
+            action, because = "rebuild", build_reasons(built.inputs, new, image.base.image)
             layers = changed_layers(built.inputs, new)
         notes = notes_on(image.base, bases.get(image.base.name), today)
         steps.append(PlanStep(image, action, because, new.build_id, notes, layers))
@@ -154,7 +159,7 @@ def disk_need(steps: Sequence[PlanStep], bases: Mapping[str, BaseLock]) -> DiskN
     todo = [step for step in steps if step.action != "up to date"]
     needed = sum(step.image.size_budget_mb for step in todo) * 1_000_000
     unknown = []
-    for name in sorted({step.image.base.name for step in todo}):
+    for name in sorted({step.image.base.root.name for step in todo}):
         lock = bases.get(name)
         if lock and lock.size:
             needed += int(lock.size * UNPACKED_PER_COMPRESSED)

@@ -6,12 +6,12 @@ What is copied, what the build id counts and what is checked come from this one 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core import Project, SlipwayError, is_executable, sha256_file
-from slipway.matrix import AddedFiles, Image
+from slipway.matrix import AddedFiles, Addon
 
 _NOT_COPIED = frozenset({".git", "__pycache__"})
 
@@ -43,14 +43,14 @@ def copy_words(addon: str, index: int, files: AddedFiles) -> str:
     return f"{owner}{source} {files.target}"
 
 
-def added_files(project: Project, image: Image) -> tuple[AddedFile, ...]:
-    """All files of the repository that an image has, in the order of its layers.
+def added_files(project: Project, addons: Iterable[Addon]) -> tuple[AddedFile, ...]:
+    """All files of the repository that add-ons of an image bring, in the order of its layers.
 
     Raises SlipwayError where versions.yaml names what is not there.
     """
     return tuple(
         file
-        for addon in image.addons
+        for addon in addons
         for index, files in enumerate(addon.files)
         for file in _files(project, addon.name, index, files)
     )

@@ -33,7 +33,7 @@ class SourceStage:
 def source_stages(image: Image) -> tuple[SourceStage, ...]:
     """The stages of an image, in the order of its add-ons: what one needs stands before it."""
     stages: dict[str, SourceStage] = {}
-    for addon in image.addons:
+    for addon in image.own_addons:
         if addon.source is not None:
             needed = tuple(dict.fromkeys(_needed(image, addon)))
             below = tuple(stages[name] for name in needed if name in stages)
@@ -53,7 +53,7 @@ def _needed(image: Image, addon: Addon) -> Iterator[str]:
 
 def _packages(image: Image, needed: tuple[str, ...]) -> tuple[Addon, ...]:
     """The packages of a stage: what it needs, and what that was resolved on top of."""
-    installed = [a for a in image.addons if (a.requirements or a.system) and a.action != "keep"]
+    installed = [a for a in image.own_addons if a.requirements or a.system]
     last = max((i for i, a in enumerate(installed, 1) if a.name in needed), default=0)
     return tuple(installed[:last])
 

@@ -119,7 +119,7 @@ __getattr__ = lazy_face(
         "endpoint": "DEFAULT_URL ping",
         "errors": "EngineError EngineUnavailableError TransferError",
         "image_loading": "ImageArchive load_on_base",
-        "images": "find_image_id image_history inspect_image",
+        "images": "find_image_id image_history inspect_image tag_image",
         "layer_tars": "LayerTar LayerTars find_layer_tars",
         "sdk_boundary": "engine_died sdk_answer sdk_errors",
         "transfer": "import_rootfs pull_image push_image_layers",

@@ -29,6 +29,13 @@ def image_history(engine: Engine, reference: str) -> list[Mapping[str, Any]]:
         return list(reversed(history.history(reference)))
 
 
+def tag_image(engine: Engine, image: str, reference: str) -> None:
+    """Give an image one more name, which it takes from another. Raises EngineError."""
+    repository, _, tag = reference.rpartition(":")
+    with sdk_errors(engine, f"tagging {reference}"):
+        engine.client.api.tag(image, repository, tag, force=True)
+
+
 def inspect_image(engine: Engine, reference: str) -> Mapping[str, Any]:
     """The engine's description of an image (`docker inspect`). Raises EngineError if absent."""
     with sdk_errors(engine, f"looking up {reference}"):

@@ -35,10 +35,13 @@ if TYPE_CHECKING:
         Tool,
         WaitingBase,
         explain_image,
+        image_depth,
+        images_below,
         past_support,
         select_images,
     )
     from slipway.matrix.references import (
+        IMAGE_REGISTRY,
         LOCAL_REGISTRY,
         ecr_host,
         image_uri,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from slipway.matrix.yaml_file import Problem, YamlFile, read_yaml
 
 __all__ = [
+    "IMAGE_REGISTRY",
     "LOCAL_REGISTRY",
     "SCHEMA_FILE",
     "TRAINING_TABLES",
@@ -87,8 +91,10 @@ __all__ = [
     "edit_versions",
     "entry_block",
     "explain_image",
+    "image_depth",
     "image_tag",
     "image_uri",
+    "images_below",
     "is_left_out",
     "is_public",
     "load_matrix",
@@ -115,10 +121,11 @@ __getattr__ = lazy_face(
         "model": (
             "AddedFiles Addon Architecture Archive AxisValue Base Facts Image LeftOut Matrix "
             "Reference Registry SourceBuild SourceInput SystemPackages Tool WaitingBase "
-            "explain_image past_support select_images"
+            "explain_image image_depth images_below past_support select_images"
         ),
         "references": (
-            "LOCAL_REGISTRY ecr_host image_uri is_public region_partition region_suffixes"
+            "IMAGE_REGISTRY LOCAL_REGISTRY ecr_host image_uri is_public region_partition "
+            "region_suffixes"
         ),
         "upstream": (
             "TRAINING_TABLES CurrencyFinding compare_with_tables edit_versions entry_block "

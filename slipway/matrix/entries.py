@@ -22,6 +22,7 @@ from slipway.matrix.schema import (
     FamilyEntry,
     GroupEntry,
     Head,
+    ImageBaseEntry,
     LeftOutEntry,
     ReferenceEntry,
     RegistryEntry,
@@ -38,6 +39,7 @@ class MatrixEntries:
     registries: dict[str, RegistryEntry] = field(default_factory=dict)
     families: dict[str, FamilyEntry] = field(default_factory=dict)
     bases: dict[str, SeriesEntry] = field(default_factory=dict)
+    image_bases: dict[str, ImageBaseEntry] = field(default_factory=dict)  # of `bases`, too
     archives: dict[str, ArchiveEntry] = field(default_factory=dict)
     addons: dict[str, AddonEntry] = field(default_factory=dict)
     tools: dict[str, ToolEntry] = field(default_factory=dict)
@@ -71,8 +73,8 @@ def read_entries(file: YamlFile) -> MatrixEntries:
             source.problems.append(_type_problem((), "a mapping", "schema: 1"))
         return source
     top = dict(file.data)
-    for section, model in SECTIONS.items():
-        _read_section(source, file, section, model, top)
+    for section in SECTIONS:
+        _read_section(source, file, section, top)
     try:
         source.head = Head.model_validate(top)
     except ValidationError as error:
@@ -80,17 +82,17 @@ def read_entries(file: YamlFile) -> MatrixEntries:
     return source
 
 
-def _read_section(
-    source: MatrixEntries, file: YamlFile, section: str, model: type[Entry], top: dict[str, Any]
-) -> None:
+def _read_section(source: MatrixEntries, file: YamlFile, section: str, top: dict[str, Any]) -> None:
     entries = top.pop(section, None)
     if entries is None and section in OPTIONAL_SECTIONS:
         return
     if not isinstance(entries, Mapping):
         source.problems.append(_type_problem((section,), "a mapping", f"{section}: {{name: ...}}"))
         return
-    good = getattr(source, section)
     for name, raw in entries.items():
+        model, good = SECTIONS[section], getattr(source, section)
+        if section == "bases" and isinstance(raw, Mapping) and "image" in raw:
+            model, good = ImageBaseEntry, source.image_bases
         try:
             good[name] = model.model_validate(raw)
         except ValidationError as error:
@@ -122,6 +124,9 @@ def _problem(file: YamlFile, prefix: Path, model: type[Entry], details: ErrorDet
     if kind == "literal_error":
         what = f"{_dotted(path)} is {_shown(file, path, details)}"
         return Problem(path, what, f"it may be {context['expected']}")
+    if kind == "greater_than":
+        what = f"{_dotted(path)} is {_shown(file, path, details)}"
+        return Problem(path, what, f"it has to be more than {context['gt']}")
     if kind in _EXPECTED:
         return _type_problem(path, *_EXPECTED[kind], _shown(file, path, details))
     if kind == "string_type":
@@ -149,6 +154,8 @@ def _shown(file: YamlFile, path: Path, details: ErrorDetails) -> str:
     """The value as it is written, and what YAML makes of it where that is not text."""
     value, text = details["input"], file.texts.get(path)
     if text is None:
+        if value is None:
+            return "an alias"  # which is refused where it stands, too
         return "a list" if isinstance(value, list) else "a mapping"
     if value is None:
         return "empty"

@@ -13,9 +13,8 @@ from packaging.version import Version
 from slipway.core import UsageError, did_you_mean
 from slipway.matrix.addons import (
     AxisChoice,
-    check_system,
-    check_together,
     decide_addon,
+    inherit_addon,
     is_for,
     read_tool,
 )
@@ -28,10 +27,10 @@ from slipway.matrix.cells import (
     axis_value,
     cells_of,
 )
-from slipway.matrix.consistency import waits
 from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.image_tags import image_tag, parse_image_tag
 from slipway.matrix.model import Addon, Base, Flavour, Image
+from slipway.matrix.rules import check_system, check_together, waits
 from slipway.matrix.schema import CellsEntry, GroupEntry
 from slipway.matrix.yaml_file import Path, Problem
 
@@ -80,7 +79,7 @@ def _group(source: MatrixEntries, name: str, bases: Mapping[str, Base]) -> list[
         used.update(hits)
         if not hits:
             images += _image(source, name, cell, lowered)
-    if not source.broken["bases"]:
+    if not source.broken["bases"] and source.image_bases.keys() <= bases.keys():
         _all_used(source, (*path, "exclude"), group.exclude, used)
         _all_used(source, (*path, "downgrade"), group.downgrade, lowered)
     return images
@@ -101,8 +100,10 @@ def _axes_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> bool:
     """Whether every axis is one, and every rule speaks of axes that the group has."""
     before = len(source.problems)
     labels: dict[str, str] = {}
-    for addon in group.axes.addons:
+    _values_differ(source, (*path, "axes", "platform"), group.axes.platform)
+    for addon, versions in group.axes.addons.items():
         key_path = (*path, "axes", addon)
+        _values_differ(source, key_path, versions)
         entry = source.addons.get(addon)
         if source.unknown(key_path, "addons", "add-on", addon) or entry is None:
             continue
@@ -136,6 +137,17 @@ def _axes_hold(source: MatrixEntries, path: Path, group: GroupEntry) -> bool:
     return len(source.problems) == before and whole
 
 
+def _values_differ(source: MatrixEntries, path: Path, values: Sequence[str]) -> None:
+    """An axis has each value once; versions are compared, so 1.0 and 1.0.0 are one."""
+    known: dict[object, str] = {}
+    for index, value in enumerate(values):
+        first = known.setdefault(Version(value) if value[0].isdigit() else value, value)
+        if index != values.index(first):
+            same = value if value == first else f"{value} is {first}, which"
+            what = f"{same} stands on this axis already"
+            source.problems.append(Problem((*path, index), what, "keep one of the two"))
+
+
 def _chosen(
     source: MatrixEntries, path: Path, group: GroupEntry, bases: Mapping[str, Base]
 ) -> list[Base]:
@@ -147,11 +159,14 @@ def _chosen(
         for flavour in get_args(Flavour)
         for device in ("gpu", "cpu")
     ]
+    perhaps += (source.image_bases.keys() | source.broken["bases"]) - bases.keys()
     globs = group.axes.base
     for index, glob in enumerate(globs):
         if not any(fnmatchcase(base, glob) for base in (*bases, *perhaps)):
             what = f"{glob!r} matches no base{did_you_mean(glob, bases)}"
-            cure = "bases are named <series>-<sagemaker|ec2|plain>-<gpu|cpu>"
+            cure = (
+                "bases are named <series>-<sagemaker|ec2|plain>-<gpu|cpu>, or as what has `image`"
+            )
             source.problems.append(Problem((*path, "axes", "base", index), what, cure))
     return [base for name, base in bases.items() if any(fnmatchcase(name, glob) for glob in globs)]
 
@@ -179,8 +194,8 @@ def _image(source: MatrixEntries, group: str, cell: Cell, lowered: set[int]) -> 
             source.problems.append(Problem((*path, key), what, cure))
             return
     addons = list(_addons(source, group, name, cell))
-    has = {addon.name: source.addons[addon.name] for addon in addons}
-    check_together(source, path, name, has)
+    check_together(source, path, name, addons)
+    has = {a.name: source.addons[a.name] for a in addons if a.action != "keep"}
     check_system(source, path, name, base, has)
     for addon in addons:
         _not_lowered(source, path, name, (cell, addon), lowered)
@@ -189,7 +204,7 @@ def _image(source: MatrixEntries, group: str, cell: Cell, lowered: set[int]) -> 
         group=group,
         base=base,
         platform=cell.platform,
-        addons=(*addons, *(read_tool(key, settings) for key, settings in source.tools.items())),
+        addons=(*addons, *_tools(source, base)),
         size_budget_mb=entry.size_budget_mb,
         aliases=aliases,
         repository=entry.repository,
@@ -209,8 +224,36 @@ def _image(source: MatrixEntries, group: str, cell: Cell, lowered: set[int]) -> 
 
 
 def _addons(source: MatrixEntries, group: str, image: str, cell: Cell) -> Iterator[Addon]:
-    """The add-ons of a cell, in the file's order. What it is named for has to be in it."""
+    """The add-ons of a cell, in the file's order. What it is named for has to be in it.
+
+    What is in the image that the cell stands on comes first.
+    """
+    below = _inherited(cell.base)
+    decided = list(_decided(source, group, image, cell))
+    own = {addon.name for addon in decided}
+    yield from (addon for name, addon in below.items() if name not in {*own, *source.tools})
+    yield from decided
+
+
+def _inherited(base: Base) -> dict[str, Addon]:
+    image = base.image
+    if image is None:
+        return {}
+    return {addon.name: inherit_addon(addon, image.name) for addon in image.addons}
+
+
+def _tools(source: MatrixEntries, base: Base) -> Iterator[Addon]:
+    below = _inherited(base)
+    for name, entry in source.tools.items():
+        yield below.get(name) or read_tool(name, entry)
+
+
+def _decided(source: MatrixEntries, group: str, image: str, cell: Cell) -> Iterator[Addon]:
+    """What the rules of each add-on say; those of the image below that are of no version stay."""
+    below = {name for name, addon in _inherited(cell.base).items() if addon.kind != "package"}
     for name, entry in source.addons.items():
+        if name in below:
+            continue
         version = cell.versions.get(name)
         choice = AxisChoice(None if version == NONE else version) if version else None
         meant = is_for(entry.only, image, group, cell.base)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from slipway.matrix.field_types import Entry
-from slipway.matrix.schema import SECTIONS, Head
+from slipway.matrix.schema import SECTIONS, Head, ImageBaseEntry, SeriesEntry
 
 SCHEMA_FILE = "versions.schema.json"
 """Beside versions.yaml, whose first line names it."""
@@ -24,7 +24,7 @@ def versions_schema() -> str:
     No key is asked for at the top: versions.d/*.yaml have the same schema, and hold what their
     owner wants.
     """
-    models: list[type[Entry]] = [Head, *SECTIONS.values()]
+    models: list[type[Entry]] = [Head, *SECTIONS.values(), ImageBaseEntry]
     _, document = models_json_schema([(model, "validation") for model in models])
     definitions: dict[str, Any] = document["$defs"]
     head = definitions.pop(Head.__name__)
@@ -32,7 +32,7 @@ def versions_schema() -> str:
         section: {
             "type": "object",
             "description": definitions[model.__name__]["description"],
-            "additionalProperties": {"$ref": f"#/$defs/{model.__name__}"},
+            "additionalProperties": _reference(model),
         }
         for section, model in SECTIONS.items()
     }
@@ -45,3 +45,12 @@ def versions_schema() -> str:
         "$defs": definitions,
     }
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
+
+def _reference(model: type[Entry]) -> dict[str, Any]:
+    """What an entry of a section may be."""
+    reference = {"$ref": f"#/$defs/{model.__name__}"}
+    if model is not SeriesEntry:
+        return reference
+    of_an_image = {"$ref": f"#/$defs/{ImageBaseEntry.__name__}"}
+    return {"if": {"required": ["image"]}, "then": of_an_image, "else": reference}

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from slipway.core import BadInputError, SlipwayError, UsageError
-from slipway.matrix.addons import order_addons, read_archive, take_requirement_files
-from slipway.matrix.consistency import (
-    check_consistency,
-    facts_of,
-    flavours_of,
-    regions_without,
-    tags_of,
-    waits,
-)
+from slipway.matrix.addons import read_archive
 from slipway.matrix.entries import MatrixEntries, read_entries
-from slipway.matrix.groups import expand_images
+from slipway.matrix.image_bases import expand_all
 from slipway.matrix.model import (
     Base,
     Family,
@@ -29,6 +22,16 @@ from slipway.matrix.model import (
     Tool,
     WaitingBase,
 )
+from slipway.matrix.rules import (
+    check_consistency,
+    facts_of,
+    flavours_of,
+    order_addons,
+    regions_without,
+    tags_of,
+    take_requirement_files,
+    waits,
+)
 from slipway.matrix.yaml_file import Problem, YamlFile, merge_files, read_yaml
 
 
@@ -38,9 +41,9 @@ def load_matrix(path: Path) -> Matrix:
     Raises BadInputError with all errors of all files, each as ``file:line``, what is wrong and the
     cure; UsageError where there is no such file.
     """
-    more = sorted(path.with_suffix(".d").glob("*.y*ml"))
-    files = [_read(path), *map(_read, more)]
-    file = merge_files(files) if more else files[0]
+    more = [_read_own(own) for own in _own_files(path.with_suffix(".d"))]
+    file = _read(path)
+    file = merge_files([file, *more]) if more else file
     source = read_entries(file)
     take_requirement_files(source, path.parent)
     check_consistency(source)
@@ -53,10 +56,7 @@ def load_matrix(path: Path) -> Matrix:
 
 def _read(path: Path) -> YamlFile:
     """One file; what is wrong with it is in its problems."""
-    try:
-        shown = str(path.relative_to(Path.cwd()))
-    except (ValueError, OSError):  # elsewhere, or the working folder is gone
-        shown = str(path)
+    shown = _shown(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -71,10 +71,39 @@ def _read(path: Path) -> YamlFile:
         line = content[: error.start].count(b"\n") + 1
         problem = Problem(None, "not UTF-8 text", "save the file as UTF-8", line)
         file = YamlFile(name=shown, problems=[problem])
-    if path.suffix != ".yaml":
-        problem = Problem(None, "files of versions.d end in .yaml", f"rename {path.name}", 1)
-        file.problems.append(problem)
     return file
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """What is in versions.d, by name: all but documents, and what is hidden or an editor's copy."""
+    if not folder.is_dir():
+        return [folder] if folder.exists() or folder.is_symlink() else []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not re.match(r"[.#]", path.name) and not re.search(r"(~|\.md)$", path.name)
+    )
+
+
+def _read_own(path: Path) -> YamlFile:
+    """A file of versions.d; one that is none is a problem of its own, and never passed over."""
+    what = cure = ""
+    if path.suffix != ".yaml":
+        what, cure = "files of versions.d end in .yaml", f"rename {path.name}, or move it elsewhere"
+        if path.suffix == ".d":
+            what, cure = "versions.d is no folder", "make one of it, with files NAME.yaml"
+    elif not path.is_file():
+        what, cure = "this is no file that can be read", "put the file itself here, or remove it"
+    if what:
+        return YamlFile(name=_shown(path), problems=[Problem(None, what, cure, 1)])
+    return _read(path)
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the working folder is gone
+        return str(path)
 
 
 def _bad(file: YamlFile, problems: list[Problem]) -> BadInputError:
@@ -105,7 +134,7 @@ def expand_matrix(source: MatrixEntries) -> Matrix | None:
         for name, e in source.registries.items()
     }
     bases = _bases(source, registries)
-    images = expand_images(source, bases)
+    images = expand_all(source, bases)
     if source.problems or source.head is None:
         return None
     return Matrix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -72,10 +73,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Base:
-    """An upstream image that we extend. Its digest is in the lock, not here."""
+    """An upstream image that we extend. Its digest is in the lock, not here.
+
+    One with `image` is that image of the matrix: it has no digest of its own, and what is built on
+    it counts the build id below.
+    """
 
     name: str
-    registry: Registry | None  # None: built by Slipway itself (images/local)
+    registry: Registry | None  # None: built by Slipway itself (images/local, or `image`)
     repository: str
     tag: str
     grammar: str
@@ -91,6 +96,12 @@ class Base:
     series: str = ""  # the entry of versions.yaml that it comes from, "pytorch-2.13"
     # what is stated about it without a public source that says so -> where it is taken from
     unverified: Mapping[str, str] = field(default_factory=_nothing)
+    image: Image | None = None  # the image of this matrix that it is
+
+    @property
+    def root(self) -> Base:
+        """The base that is no image of the matrix: itself, or what that image stands on."""
+        return self.image.base.root if self.image else self
 
 
 @dataclass(frozen=True)
@@ -209,14 +220,23 @@ class Image:
         return self.base.facts.torch or (addon.version if addon else None) or ""
 
     @property
+    def own_addons(self) -> tuple[Addon, ...]:
+        """What it has beyond its base: those of an image that it stands on are there already."""
+        return tuple(addon for addon in self.addons if addon.action != "keep")
+
+    def brings(self, name: str) -> bool:
+        """Whether one of its own add-ons has this name."""
+        return any(addon.name == name for addon in self.own_addons)
+
+    @property
     def workdir(self) -> str:
         """Where commands start: an add-on's choice, else the base's."""
-        return next((a.workdir for a in self.addons if a.workdir), self.base.family.workdir)
+        return next((a.workdir for a in self.own_addons if a.workdir), self.base.family.workdir)
 
     @property
     def user(self) -> str:
         """Who runs commands: an add-on's choice, else the base's."""
-        return next((a.user for a in self.addons if a.user), self.base.family.user)
+        return next((a.user for a in self.own_addons if a.user), self.base.family.user)
 
 
 @dataclass(frozen=True)
@@ -284,6 +304,26 @@ class Matrix:
     read_files: Mapping[str, str] = field(default_factory=_nothing)
 
 
+def images_below(images: Sequence[Image]) -> tuple[Image, ...]:
+    """The images that these stand on and that are not among them, lowest first."""
+    below: dict[str, Image] = {}
+
+    def descend(image: Image) -> None:
+        if image.base.image is not None:
+            descend(image.base.image)
+            below.setdefault(image.base.image.name, image.base.image)
+
+    for image in images:
+        descend(image)
+    named = {image.name for image in images}
+    return tuple(image for name, image in below.items() if name not in named)
+
+
+def image_depth(image: Image) -> int:
+    """How many images of the matrix stand below an image."""
+    return image_depth(image.base.image) + 1 if image.base.image else 0
+
+
 def past_support(base: Base, on: date) -> str | None:
     """What to say of a base that is not patched any more on the given day, None while it is."""
     if base.end_of_patch is None or on <= base.end_of_patch:
@@ -307,17 +347,23 @@ def explain_image(image: Image) -> dict[str, Any]:
             "repository": base.repository,
             "tag": base.tag,
             "flavour": base.flavour,
+            **({"image": base.image.name} if base.image else {}),
             "facts": _explain_facts(base.facts),
-            "family": asdict(base.family),
+            "family": {**_plain_values(base.family)},
             "carries": dict(base.carries),
         },
         "addons": [_explain_addon(addon) for addon in image.addons],
     }
 
 
+@functools.lru_cache(maxsize=1024)  # hundreds of images have one base
+def _plain_values(value: Facts | Family) -> Mapping[str, Any]:
+    return asdict(value)
+
+
 def _explain_facts(facts: Facts) -> dict[str, Any]:
     """The architecture is said where it is not the one that all images had at first."""
-    values = asdict(facts)
+    values = {**_plain_values(facts)}
     if facts.architecture == "amd64":
         del values["architecture"]
     return values
@@ -348,6 +394,17 @@ def _explain_addon(addon: Addon) -> dict[str, Any]:
     }
 
 
+def _require_known(matrix: Matrix, name: str) -> None:
+    """Raises UsageError for an image that there would be if more were known of its base."""
+    for base in matrix.waiting:
+        if name == base.series or name.startswith(f"{base.series}-"):
+            raise UsageError(
+                f"no image {name!r} yet: {base.series} waits for {', '.join(base.questions)}",
+                cure=f"`unknown` of {base.series} in versions.yaml asks; answer in `facts` or "
+                "`carries`, and remove the question",
+            )
+
+
 def select_images(matrix: Matrix, patterns: Sequence[str]) -> tuple[Image, ...]:
     """The images that any of the names or globs match, each once, in the matrix' order.
 
@@ -356,6 +413,7 @@ def select_images(matrix: Matrix, patterns: Sequence[str]) -> tuple[Image, ...]:
     names = [image.name for image in matrix.images]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
+            _require_known(matrix, pattern)
             raise UsageError(
                 f"no image {pattern!r}{did_you_mean(pattern, names)}",
                 cure=f"`inv matrix` lists all {len(names)}; globs work, as 'pytorch-2.13-*'",

@@ -15,6 +15,9 @@ from slipway.matrix.model import Registry
 LOCAL_REGISTRY = "slipway.local"
 """Stands where a base has no registry; the engine finds such a base by its name alone."""
 
+IMAGE_REGISTRY = "image.slipway.local"
+"""The same for a base that is an image of the matrix: pruned as that is."""
+
 
 @dataclass(frozen=True)
 class ImageUri:

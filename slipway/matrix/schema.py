@@ -117,6 +117,12 @@ class SeriesEntry(Entry):
     flavours: FlavoursEntry
 
 
+class ImageBaseEntry(Entry):
+    """One of `bases` that is an image of the matrix: all else follows from that image."""
+
+    image: Text
+
+
 class CellsEntry(Entry):
     """Some cells of a group, by the values of its axes. What is not named matches everything."""
 

@@ -85,6 +85,8 @@ def merge_files(files: Sequence[YamlFile]) -> YamlFile:
 
 def _merge_key(merged: YamlFile, file: YamlFile, key: str, value: Any) -> None:
     first = key not in merged.data
+    if value is None and not first:
+        return  # a section whose entries are all comments
     both = isinstance(value, Mapping) and isinstance(merged.data.get(key, {}), Mapping)
     if not first and not both:
         merged.problems.append(_again(merged, file, (key,)))

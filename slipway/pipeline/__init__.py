@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from slipway.pipeline.host_tools import set_up_host
     from slipway.pipeline.plan_report import plan_images
     from slipway.pipeline.relock import lock_images
-    from slipway.pipeline.settings import Settings
-    from slipway.pipeline.ship import ShipRequest, ship_images
+    from slipway.pipeline.settings import Settings, ShipRequest
+    from slipway.pipeline.ship import ship_images
     from slipway.pipeline.targets import (
         compare_images,
         list_target,
@@ -60,8 +60,8 @@ __getattr__ = lazy_face(
         "host_tools": "set_up_host",
         "plan_report": "plan_images",
         "relock": "lock_images",
-        "settings": "Settings",
-        "ship": "ShipRequest ship_images",
+        "settings": "Settings ShipRequest",
+        "ship": "ship_images",
         "test_suite": "run_test_suite",
     },
 )

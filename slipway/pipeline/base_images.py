@@ -10,15 +10,19 @@ from types import TracebackType
 
 from slipway import engine, local_base, registry, wheels
 from slipway.core import Event, SlipwayError
-from slipway.matrix import LOCAL_REGISTRY, Base, image_uri
+from slipway.matrix import IMAGE_REGISTRY, LOCAL_REGISTRY, Base, Image, image_uri
 from slipway.pipeline.build_requests import foreign_architecture
 from slipway.pipeline.context import PipelineContext
+from slipway.pipeline.image_run import image_reference
 from slipway.pipeline.targets import shared_base_place, take_shared_base
 from slipway.records import base_lock_key
 
 
 def base_reference(context: PipelineContext, base: Base) -> str:
     """Where the base is, with its digest where that is recorded."""
+    if base.image is not None:
+        build_id = context.checkout.build_id_of(base.image)
+        return f"{IMAGE_REGISTRY}/{image_reference(context.matrix, base.image, build_id)}"
     if base.registry is None:
         return f"{LOCAL_REGISTRY}/{base.repository}:{base.tag}"
     lock = context.locks.bases.get(base.name)
@@ -85,6 +89,8 @@ class BaseImages:
                 "a context of Docker), install emulation there (qemu-user-static with "
                 "binfmt-support, as packages of Debian), or build without an engine: --no-engine.",
             )
+        if base.image is not None:
+            return self._tag_image(base, base.image)
         if base.registry is None:
             lock = context.locks.python.get(base_lock_key(base))
             recipe = local_base.local_base_id(context.project, base, lock)
@@ -114,6 +120,19 @@ class BaseImages:
                 cure="Correct `architecture` or the tag in versions.yaml; where the engine has the "
                 "tag for another architecture, remove it there.",
             )
+        return reference
+
+    def _tag_image(self, base: Base, image: Image) -> str:
+        """The image that a base is, as FROM takes it: by its build, so that no other is meant."""
+        context = self._context
+        reference = base_reference(context, base)
+        own = reference.removeprefix(f"{IMAGE_REGISTRY}/")
+        if engine.find_image_id(context.engine, own) is None:
+            raise SlipwayError(
+                f"{image.name}, which {base.name} is, could not be built",
+                cure=f"Build that first: ./inv build {image.name}",
+            )
+        engine.tag_image(context.engine, own, reference)
         return reference
 
 
@@ -169,7 +188,7 @@ class BaseBlobs:
         """Host, repository, tag and digest of the base; None where it is in no registry."""
         context, base = self._context, self._base
         if base.registry is None:
-            if context.target is None or not self._recipe:
+            if context.target is None or not self._recipe or base.image is not None:
                 return None
             return context.target.host, *shared_base_place(context, base, self._recipe), ""
         host, _, rest = base_reference(context, base).partition("/")

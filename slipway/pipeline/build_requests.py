@@ -25,7 +25,7 @@ def files_context(project: Project, image: Image) -> tuple[engine.ContextFile, .
     """The files of the repository that an image's add-ons bring."""
     return tuple(
         engine.ContextFile(file.context, file.source, file.mode)
-        for file in added_files(project, image)
+        for file in added_files(project, image.own_addons)
     )
 
 
@@ -46,6 +46,10 @@ def build_request(
         ),
         context.on_event,
     )
+    name = f"/{image.base.repository}:"
+    arguments = {"BASE_REGISTRY": base.partition(name)[0]}
+    if image.base.image is not None:  # of one build of it, and no other that has its name
+        arguments["BASE_BUILD"] = base.partition(name)[2].removeprefix(image.base.tag)
     return engine.BuildRequest(
         dockerfile=render_dockerfile(image, context.locks, tools, context.project.templates),
         context=(
@@ -54,7 +58,7 @@ def build_request(
             *launcher_context(context.project, image.base.family.python),
         ),
         tags=(image_reference(context.matrix, image, inputs.build_id),),
-        build_args={"BASE_REGISTRY": base.partition(f"/{image.base.repository}:")[0]},
+        build_args=arguments,
         labels={BUILD_ID_LABEL: inputs.build_id},
         secrets={},
         architecture=foreign_architecture(context.engine, image.base),

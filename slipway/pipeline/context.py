@@ -37,6 +37,11 @@ class PipelineContext:
     target: Target | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def checkout(self) -> Checkout:
+        """What is pure of it."""
+        return Checkout(self.project, self.matrix, self.locks)
+
 
 def push_target(checkout: Checkout, settings: Settings) -> Target:
     """The registry to push to; the local one is started when it does not run."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from slipway import engine
-from slipway.core import Event, SlipwayError, UsageError, human_bytes
-from slipway.derive import BuildInputs, is_locked
-from slipway.matrix import Image
+from slipway.core import Event, SlipwayError, human_bytes
+from slipway.derive import BuildInputs
+from slipway.matrix import Image, image_depth
 from slipway.pipeline import appended
 from slipway.pipeline.base_images import BaseImages, base_reference
 from slipway.pipeline.build_requests import build_request
@@ -18,17 +18,6 @@ from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.recording import note_engine_layers
 from slipway.pipeline.targets import TargetImages, is_taken, take_shared_image
 from slipway.records import BuildRecord, ImageRecord, save_record
-
-
-def require_locked(images: Sequence[Image], inputs: Mapping[str, BuildInputs]) -> None:
-    """Refuse images whose base or requirements are not pinned; raises UsageError naming them."""
-    open_ones = [image.name for image in images if not is_locked(inputs[image.name])]
-    if open_ones:
-        raise UsageError(
-            f"not everything is pinned for {', '.join(open_ones[:5])}"
-            + (f" and {len(open_ones) - 5} more" if len(open_ones) > 5 else ""),
-            cure="Run `./inv lock` where the registries can be reached, or build with --unlocked.",
-        )
 
 
 def is_built(context: PipelineContext, run: ImageRun, inputs: BuildInputs) -> bool:
@@ -52,20 +41,23 @@ def build_images(
     What the target has (`there`) is taken from it in place of a build, and of an own build too.
 
     Each run gets the result of its build, or its failure. Images of one base follow each other, and
-    the first of them fetches it, so each base is pulled once whatever `jobs` is.
+    the first of them fetches it, so each base is pulled once whatever `jobs` is. An image that
+    stands on others of the matrix comes after them.
     """
     ordered = sorted(runs, key=lambda run: (run.image.base.name, run.image.name))
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = [
-            pool.submit(_build_run, context, bases, run, inputs[run.image.name], there)
-            for run in ordered
-        ]
-        try:
-            for future in futures:
-                future.result()
-        except KeyboardInterrupt:
-            context.cancel.set()  # open builds close their connection, and the engine stops them
-            raise
+        for depth in sorted({image_depth(run.image) for run in ordered}):
+            futures = [
+                pool.submit(_build_run, context, bases, run, inputs[run.image.name], there)
+                for run in ordered
+                if image_depth(run.image) == depth
+            ]
+            try:
+                for future in futures:
+                    future.result()
+            except KeyboardInterrupt:
+                context.cancel.set()  # open builds close their connection: the engine stops them
+                raise
 
 
 def _build_run(

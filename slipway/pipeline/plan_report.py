@@ -13,7 +13,7 @@ from slipway import registry
 from slipway.core import SlipwayError, UsageError, free_bytes, human_bytes
 from slipway.derive import DiskNeed, Note, PlanStep, disk_need, grouped_notes
 from slipway.engine import daemon_status
-from slipway.matrix import image_uri, select_images
+from slipway.matrix import image_uri, images_below, select_images
 from slipway.pipeline import appended, targets
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
@@ -143,6 +143,7 @@ def plan_images(
     """
     checkout = Checkout.at(root)
     images = select_images(checkout.matrix, names)
+    images = (*images_below(images), *images)
     if base_from and not no_engine:
         raise UsageError("--base-from is for plans with --no-engine", cure="Leave it out.")
     inputs = checkout.inputs(images)
@@ -158,7 +159,7 @@ def plan_images(
     todo = [step for step in steps if step.action != "up to date"]
     logins: set[str] = set()
     unreachable = {silent_target} if silent_target else set()
-    for base in {step.image.base.name: step.image.base for step in todo}.values():
+    for base in {step.image.base.root.name: step.image.base.root for step in todo}.values():
         if base.registry is None:
             continue
         try:

@@ -88,3 +88,21 @@ class PullPermissions:
 
     consumers: tuple[str, ...] = ()  # AWS accounts
     sagemaker: bool = False  # the SageMaker service itself
+
+
+@dataclass(frozen=True)
+class ShipRequest:
+    """Which stages to do, and how.
+
+    `only` chooses checks by name; `force` overwrites a .sqsh of another build or other options.
+    `no_engine`: without an engine; `base_from` then says where the base is, where not in its own
+    registry.
+    """
+
+    stages: tuple[str, ...]
+    unlocked: bool = False
+    force: bool = False
+    only: str = ""
+    as_json: bool = False
+    no_engine: bool = False
+    base_from: str = ""

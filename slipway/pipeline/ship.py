@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,24 +16,24 @@ from slipway.core import (
     free_bytes,
     human_bytes,
     say,
-    write_atomic,
 )
-from slipway.derive import BuildInputs, PlanStep, disk_need, generated_dockerfiles, grouped_notes
-from slipway.matrix import Image, select_images
+from slipway.derive import BuildInputs, PlanStep, disk_need, grouped_notes
+from slipway.matrix import images_below
 from slipway.pipeline import appended, stages, summary
 from slipway.pipeline.base_images import BaseImages
-from slipway.pipeline.checkout import Checkout
+from slipway.pipeline.checkout import Checkout, require_locked
 from slipway.pipeline.context import PipelineContext, pipeline_context
 from slipway.pipeline.host_tools import set_up_host
-from slipway.pipeline.image_builds import build_images, require_locked
+from slipway.pipeline.image_builds import build_images
 from slipway.pipeline.image_run import ImageRun
 from slipway.pipeline.recording import recorded_run
-from slipway.pipeline.settings import Settings
+from slipway.pipeline.settings import Settings, ShipRequest
 from slipway.pipeline.targets import (
     SociRequest,
     TargetImages,
     WantedBuild,
     find_shared_images,
+    push_sqsh_stage,
     soci_stage,
     take_shared_image,
 )
@@ -44,20 +43,6 @@ if TYPE_CHECKING:
 
 MARGIN = 1_000_000_000
 """Bytes that stay free beside what a plan needs: logs, build cache, the engine's own metadata."""
-
-
-def chosen_images(checkout: Checkout, names: Sequence[str]) -> tuple[Image, ...]:
-    """The images that a doing task works on: those named, else the default image."""
-    return select_images(checkout.matrix, names or [checkout.matrix.default_image])
-
-
-def write_dockerfiles(checkout: Checkout, images: Sequence[Image]) -> None:
-    """Write the Dockerfiles of these images where they differ from what the matrix gives."""
-    texts = generated_dockerfiles(checkout.project, checkout.matrix, checkout.locks, images)
-    for path, text in sorted(texts.items()):
-        if not path.exists() or path.read_text() != text:
-            write_atomic(path, text)
-            say(f"wrote {path.relative_to(checkout.project.root)}")
 
 
 def check_disk(context: PipelineContext, steps: Sequence[PlanStep]) -> None:
@@ -74,24 +59,6 @@ def check_disk(context: PipelineContext, steps: Sequence[PlanStep]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class ShipRequest:
-    """Which stages to do, and how.
-
-    `only` chooses checks by name; `force` overwrites a .sqsh of another build or other options.
-    `no_engine`: without an engine; `base_from` then says where the base is, where not in its own
-    registry.
-    """
-
-    stages: tuple[str, ...]
-    unlocked: bool = False
-    force: bool = False
-    only: str = ""
-    as_json: bool = False
-    no_engine: bool = False
-    base_from: str = ""
-
-
 def ship_images(root: Path, settings: Settings, names: Sequence[str], request: ShipRequest) -> None:
     """Do the stages for the images named. Raises SlipwayError after all of them if any failed."""
     if request.no_engine:
@@ -101,20 +68,21 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
         raise UsageError("--base-from is for runs with --no-engine", cure="Leave it out.")
     started = time.monotonic()
     checkout = Checkout.at(root)
-    images = chosen_images(checkout, names)
-    inputs = checkout.inputs(images)
+    images = checkout.chosen(names)
+    below = images_below(images)
+    inputs = checkout.inputs((*below, *images))
     if not request.unlocked:
-        require_locked(images, inputs)
+        require_locked((*below, *images), inputs)
     with exclusive(checkout.project.state / "lock", " ".join([request.stages[-1], *names])):
         if "setup" in request.stages:
             set_up_host()
         if "generate" in request.stages:
-            write_dockerfiles(checkout, images)
-        records = checkout.records(images)
-        steps = checkout.plan(images, inputs, records, date.today())
+            checkout.write_dockerfiles((*below, *images))
+        records = checkout.records((*below, *images))
+        steps = checkout.plan((*below, *images), inputs, records, date.today())
         for line in grouped_notes(note for step in steps for note in step.notes):
             say(line)
-        runs = [ImageRun(image, records[image.name]) for image in images]
+        runs = [ImageRun(image, records[image.name]) for image in (*below, *images)]
         # The target before the builds: a wrong account or a missing right should not show after
         # half an hour.
         push = "push" in request.stages
@@ -140,7 +108,8 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
                 there = TargetImages(target, shared)
             build_images(context, bases, runs, inputs, settings.jobs, there)
             for run in runs:
-                finish_run(context, bases, run, settings, request, there)
+                if run.image not in below:  # what is below is built, and no more
+                    finish_run(context, bases, run, settings, request, there)
                 if run.failure:
                     reporter.say(run.failure_line)
             engine_url = context.engine.url
@@ -191,7 +160,7 @@ def finish_run(
             )
         if there and "push sqsh" in request.stages:
             run.steps.append(
-                stages.push_sqsh_stage(run, there.target, context.credentials, context.on_event)
+                push_sqsh_stage(run, there.target, context.credentials, context.on_event)
             )
     except SlipwayError as error:
         run.failure = error

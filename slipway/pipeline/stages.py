@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway import engine, registry, sqsh, squashfs, verify
-from slipway.core import CredentialsFor, OnEvent, SlipwayError, human_bytes
+from slipway.core import SlipwayError
 from slipway.matrix import image_tag, repository_name
 from slipway.pipeline import appended
 from slipway.pipeline.base_images import BaseBlobs, BaseImages
@@ -24,7 +24,7 @@ from slipway.pipeline.targets import (
 from slipway.records import ExportRecord, PushRecord, VerifyRecord
 
 if TYPE_CHECKING:
-    from slipway.registry import Target
+    pass
 
 
 class VerificationFailedError(SlipwayError):
@@ -109,27 +109,6 @@ def export_stage(
     return StageResult("sqsh", fresh, seconds, str(path))
 
 
-def push_sqsh_stage(
-    run: ImageRun, target: Target, credentials: CredentialsFor, on_event: OnEvent
-) -> StageResult:
-    """Have the image's .sqsh beside the image in the target, for nodes to fetch it from there."""
-    pushed, exported = run.record.pushed[target.name], run.record.exported
-    assert exported is not None, "the stages before have made both"
-    path = pushed.uri.removeprefix(f"{target.host}/").rpartition(":")[0]
-    started = time.monotonic()
-    with registry.RegistryClient(target.host, credentials, on_event=on_event) as client:
-        result = sqsh.push_sqsh(
-            Path(exported.path), registry.Repository(client, path), pushed.digest, on_event
-        )
-    sent = "" if result.already else f", {human_bytes(result.sent)} sent"
-    return StageResult(
-        "push sqsh",
-        not result.already,
-        time.monotonic() - started,
-        f"registry://{pushed.uri}{sent}",
-    )
-
-
 def _file_identity(path: Path) -> tuple[int, int] | None:
     """Tells one file at `path` from another that replaces it."""
     if not path.exists():
@@ -165,7 +144,7 @@ def push_stage(
                 context.project.packed, base.find, appended.OwnLayers.of(context.project).transfers
             ),
         )
-    if image.base.registry is None:
+    if image.base.registry is None and image.base.image is None:
         keep_shared_base(context, image.base, recipe, target, result.digest)
     new = PushRecord(
         built.image_id,

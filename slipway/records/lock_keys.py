@@ -44,13 +44,14 @@ def has_layer(addon: Addon) -> bool:
     return addon.action != "keep" and bool(addon.requirements)
 
 
-def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Addon, str], ...]:
+def python_lock_keys(image: Image, bases: Mapping[str, BaseLock]) -> tuple[tuple[Addon, str], ...]:
     """The Python add-ons of an image in layer order, each with the key of its lock.
 
-    A layer is resolved after those below it, so its key names them: the lower layer stays the same,
-    and is shared, whatever is put on top.
+    A layer is resolved after those below it, so its key names them, those of an image of the matrix
+    that it stands on, too: the lower layer stays the same, and is shared, whatever is put on top.
+    `bases` are the locks of bases by name.
     """
-    key = lock_scope(image.base, base_lock)
+    key = _key_below(image.base, bases)
     keys = []
     for addon in filter(has_layer, image.addons):
         asked = "+".join(_readable(requirement) for requirement in addon.requirements)
@@ -62,13 +63,21 @@ def python_lock_keys(image: Image, base_lock: BaseLock | None) -> tuple[tuple[Ad
     return tuple(keys)
 
 
+def _key_below(base: Base, bases: Mapping[str, BaseLock]) -> str:
+    """What the key of the lowest layer on a base begins with."""
+    if base.image is None:
+        return lock_scope(base, bases.get(base.name))
+    keys = python_lock_keys(base.image, bases)
+    return keys[-1][1] if keys else _key_below(base.image.base, bases)
+
+
 def system_lock_keys(image: Image) -> tuple[tuple[Addon, str], ...]:
     """The add-ons with packages of the distribution in layer order, each with its lock's key.
 
     Resolved for one base, after those below it.
     """
     key, keys = image.base.name, []
-    for addon in image.addons:
+    for addon in image.own_addons:
         if addon.system is None:
             continue
         asked = "+".join(name.replace("=", "-") for name in addon.system.names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +48,12 @@ class PythonLock:
     asked: tuple[str, ...] = ()  # the requirements that this is the closure of
     given: str = ""  # hash over what was there already: the closure holds as long as that does
     index: str = ""  # an index by its name in versions.yaml, which has some of the files
+
+    @functools.cached_property  # of a lock that hundreds of images share
+    def pins_hash(self) -> str:
+        """sha256 over what is installed of it: names, versions and hashes of files."""
+        lines = [f"{pin.name}=={pin.version} {','.join(sorted(pin.hashes))}" for pin in self.pins]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class FactSources:
     def _image(self, image: Image, step: PlanStep, record: ImageRecord) -> ImageFacts:
         locks = self._checkout.locks
         base_lock = locks.bases.get(image.base.name)
-        keys = python_lock_keys(image, base_lock)
+        keys = python_lock_keys(image, locks.bases)
         return ImageFacts(
             image=image,
             step=step,

@@ -45,7 +45,7 @@ def sdists_of(
     """Every sdist that some image has to build, each once."""
     seen: set[SdistBuild] = set()
     for image in images:
-        for _, key in python_lock_keys(image, bases.get(image.base.name)):
+        for _, key in python_lock_keys(image, bases):
             for pin in closures[key].pins if key in closures else ():
                 built = SdistBuild(pin, image.base.facts.python, image.base.facts.architecture)
                 if pin.source and built not in seen:

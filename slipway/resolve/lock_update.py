@@ -17,7 +17,7 @@ from slipway.inventory import (
     read_inventory,
     read_package_database,
 )
-from slipway.matrix import Addon, Base, Image, Matrix, Tool, image_uri
+from slipway.matrix import Addon, Base, Image, Matrix, Tool, image_uri, images_below
 from slipway.records import BUILD as BUILD_KEY
 from slipway.records import (
     BaseLock,
@@ -112,6 +112,7 @@ def update_locks(
     that no image of the matrix needs are removed. Raises SlipwayError for a conflict; then
     nothing was written.
     """
+    images = (*images_below(images), *images)
     old = load_locks(project)
     resolver = Resolver(read_pip_settings(), project.cache / "uv")
     bases = {base.name: base for base in _bases(images)}
@@ -181,11 +182,11 @@ def update_locks(
 
 
 def _keys(image: Image, bases: Mapping[str, BaseLock]) -> tuple[tuple[Addon, str], ...]:
-    return python_lock_keys(image, bases.get(image.base.name))
+    return python_lock_keys(image, bases)
 
 
 def _bases(images: Iterable[Image]) -> list[Base]:
-    return list({image.base.name: image.base for image in images}.values())
+    return list({image.base.root.name: image.base.root for image in images}.values())
 
 
 class _BaseInventories:
@@ -289,7 +290,8 @@ def _own(base: Base, settle: Callable[[ClosureRequest], PythonLock]) -> BaseLock
 def _needed(matrix: Matrix, locks: Locks) -> Locks:
     """Only what some image of the matrix uses."""
     bases = {base.name for base in matrix.bases}
-    keys = {BUILD_KEY} | {base_lock_key(base) for base in matrix.bases if base.registry is None}
+    roots = {base.root.name: base.root for base in matrix.bases}.values()
+    keys = {BUILD_KEY} | {base_lock_key(base) for base in roots if base.registry is None}
     for image in matrix.images:
         keys |= {key for _, key in _keys(image, locks.bases)}
     system = {key for image in matrix.images for _, key in system_lock_keys(image)}

@@ -43,13 +43,13 @@ class LockSetting:
 
 @dataclass(frozen=True)
 class ClosureRequest:
-    """One lock file to have. `below` is the key of the layer under it, on the same base."""
+    """One lock file to have. `below` are the keys of the layers under it, lowest first."""
 
     key: str
     addon: str
     asked: tuple[str, ...]
     settings: tuple[LockSetting, ...]  # all the bases that share it
-    below: str | None = None
+    below: tuple[str, ...] = ()
     wheels_only: bool = False  # nothing of it may have to be built
     index: str = ""  # one of its own, by name, beside pip's
 
@@ -83,25 +83,33 @@ def addon_wants(
     """The closures of all Python add-ons of these images, lower layers first."""
     wants: dict[str, ClosureRequest] = {}
     for image in images:
-        base_lock = bases.get(image.base.name)
-        below = None
-        for addon, key in python_lock_keys(image, base_lock):
+        root = image.base.root
+        below = keys_below(image.base, bases)
+        for addon, key in python_lock_keys(image, bases):
             may_move = {*image.base.moves, *(_name(asked) for asked in addon.requirements)}
             present = {
                 name: version
-                for name, version in present_on(image.base, base_lock).items()
+                for name, version in present_on(root, bases.get(root.name)).items()
                 if name not in {canonicalize_name(moved) for moved in may_move}
             }
             facts = image.base.facts
-            setting = LockSetting(image.base.name, facts.python, present, facts.architecture)
+            setting = LockSetting(root.name, facts.python, present, facts.architecture)
             shared = wants[key].settings if key in wants else ()
             if all(known.present != setting.present for known in shared):
                 shared = (*shared, setting)
             wants[key] = ClosureRequest(
                 key, addon.name, addon.requirements, shared, below, index=addon.index or ""
             )
-            below = key
+            below = (*below, key)
     return tuple(sorted(wants.values(), key=lambda want: (want.key.count("_"), want.key)))
+
+
+def keys_below(base: Base, bases: Mapping[str, BaseLock]) -> tuple[str, ...]:
+    """The keys of the layers that a base has of images of the matrix, lowest first."""
+    if base.image is None:
+        return ()
+    own = tuple(key for _, key in python_lock_keys(base.image, bases))
+    return (*keys_below(base.image.base, bases), *own)
 
 
 def update_closure(
@@ -113,11 +121,12 @@ def update_closure(
 ) -> PythonLock:
     """The lock for `want`; the one in `done` where nothing that decides it has changed.
 
-    `done` has the layer below already. Versions that still fit are kept unless `upgrade`. Raises
+    `done` has the layers below already. Versions that still fit are kept unless `upgrade`. Raises
     SlipwayError for a conflict, or where bases that share the file need different versions.
     """
     old = done.get(want.key)
-    below = done[want.below].pins if want.below else ()
+    # Of two layers with one package the upper one is what is there.
+    below = tuple({pin.name: pin for key in want.below for pin in done[key].pins}.values())
     given = _given(want, below)
     same = old and (old.addon, old.asked, old.given, old.index) == (
         *(want.addon, want.asked),

@@ -91,6 +91,8 @@ def _takes(value: Mapping[str, Any]) -> str:
         if many in value:
             kinds = [_takes(one) for one in value[many] if one.get("type") != "null"]
             return " or ".join(dict.fromkeys(kinds))
+    if "if" in value:
+        return " or ".join(_takes(value[branch]) for branch in ("else", "then"))
     if "enum" in value or "const" in value:
         choices = value.get("enum", [value.get("const")])
         return ", ".join(f"`{choice}`" for choice in choices)

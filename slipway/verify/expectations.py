@@ -121,7 +121,7 @@ def may_move(image: Image) -> dict[str, str]:
 def may_come(image: Image, locks: Locks) -> tuple[str, ...] | None:
     """Distributions that the image may add to its base, None where one of its locks is missing."""
     names: set[str] = set()
-    for addon, key in python_lock_keys(image, locks.bases.get(image.base.name)):
+    for addon, key in python_lock_keys(image, locks.bases):
         if key not in locks.python:
             return None
         names.update(_canonical(addon.requirements))
@@ -158,7 +158,7 @@ def file_facts(project: Project, image: Image) -> dict[str, FileFact]:
     """The files of the repository that an image has; of two at one place the later layer's."""
     return {
         file.target: FileFact(sha256_file(file.source), f"{file.mode:04o}", file.owner)
-        for file in added_files(project, image)
+        for file in added_files(project, image.addons)
     }
 
 

@@ -51,7 +51,7 @@ class ContextRequest:
     @property
     def keys(self) -> tuple[tuple[Addon, str], ...]:
         """The Python add-ons with the keys of their locks."""
-        return python_lock_keys(self.image, self.locks.bases.get(self.image.base.name))
+        return python_lock_keys(self.image, self.locks.bases)
 
 
 def make_image_context(
@@ -80,12 +80,12 @@ def make_image_context(
         packages = fetch_packages(project, wanted.packages, request.matrix.archives, on_event)
         files += system_context(project.system_installer, wanted, packages)
     for tool in request.matrix.tools.values():
-        if image.addon(tool.name):
+        if image.brings(tool.name):
             if tool.name not in locks.tools:
                 raise _not_locked(tool.name)
             path = fetch_tool(project, tool, locks.tools[tool.name], architecture, on_event)
             files.append(ContextFile(f"tools/{tool.name}", path, 0o755))
-    for addon in image.addons:
+    for addon in image.own_addons:
         if addon.source:
             files += _source_files(project, addon.name, addon.source, on_event)
     return tuple(files)

@@ -18,7 +18,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 _KNOWN = {
     "$ref", "anyOf", "const", "enum", "type", "properties", "additionalProperties", "required",
     "patternProperties", "propertyNames", "items", "minItems", "minLength", "pattern",
-    "exclusiveMinimum", "minProperties",
+    "exclusiveMinimum", "maxItems", "minProperties", "if", "then", "else",
 }  # fmt: skip
 _TELLING = {"$schema", "$defs", "title", "description", "default", "format"}
 
@@ -33,6 +33,9 @@ def violations(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any]) -
     branches: Sequence[Mapping[str, Any]] = schema.get("anyOf", ())
     if branches and all(any(violations(branch, value, root)) for branch in branches):
         yield f"{value!r} is nothing of anyOf"
+    if "if" in schema:
+        branch = "else" if any(violations(schema["if"], value, root)) else "then"
+        yield from violations(schema.get(branch, {}), value, root)
     if "const" in schema and value != schema["const"]:
         yield f"{value!r} is not {schema['const']!r}"
     if "enum" in schema and value not in schema["enum"]:
@@ -67,6 +70,8 @@ def _of_its_type(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any])
     elif isinstance(value, list):
         if len(value) < schema.get("minItems", 0):
             yield "too few items"
+        if len(value) > schema.get("maxItems", len(value)):
+            yield "too many items"
         for inner in value:
             yield from violations(schema.get("items", {}), inner, root)
     elif isinstance(value, str):

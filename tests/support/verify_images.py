@@ -248,7 +248,7 @@ def make_case(engine: Engine, checkout: Path, folder: Path, shape: Shape = LOCAL
     image = next(image for image in matrix.images if image.name == shape.image)
     facts = replace(image.base.facts, python=f"{sys.version_info[0]}.{sys.version_info[1]}")
     image = replace(image, base=replace(image.base, facts=facts))
-    for addon, key in python_lock_keys(image, None):
+    for addon, key in python_lock_keys(image, {}):
         names = [requirement.partition("==") for requirement in addon.requirements]
         pins = tuple(Pin(name, version, (HASH,)) for name, _, version in names)
         write_python_lock(project, PythonLock(key, addon.name, pins, addon.requirements))

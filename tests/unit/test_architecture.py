@@ -6,9 +6,11 @@ A room is a folder of slipway/ or entrypoints/launcher/. Its face is its `__init
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -85,8 +87,13 @@ def packages(program: str) -> set[str]:
     return {name_of(path, program) for path in modules(program) if path.name == "__init__.py"}
 
 
-def imports(path: Path) -> Iterator[tuple[str, str]]:
+@functools.cache  # each module is looked at from each of the folders that it is in
+def imports(path: Path) -> tuple[tuple[str, str], ...]:
     """(module, name) of every `from module import name` of ours, wherever it stands."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             if node.module.split(".")[0] in PROGRAMS:
@@ -154,6 +161,40 @@ def test_a_room_uses_only_rooms_below_it(program: str) -> None:
             if floor[theirs] >= floor[mine]:
                 wrong.append(f"{path.relative_to(ROOT)} uses {theirs}")
     assert sorted(set(wrong)) == []
+
+
+@pytest.mark.parametrize("name", sorted(packages("slipway") | packages("launcher")))
+def test_modules_and_rooms_of_a_room_use_each_other_in_one_direction(name: str) -> None:
+    assert circle_in(name) == []
+
+
+def circle_in(room: str) -> list[str]:
+    """Modules and folders straight below a room that use each other in a circle; none is well."""
+    program, *rest = room.split(".")
+    folder = PROGRAMS[program].joinpath(*rest)
+    uses: dict[str, set[str]] = defaultdict(set)
+    for path in folder.rglob("*.py"):
+        user = path.relative_to(folder).parts[0].removesuffix(".py")
+        if user == "__init__":
+            continue  # a face lists what stands behind it
+        for module, name in imports(path):
+            used = f"{module}.{name}".removeprefix(f"{room}.").split(".")[0]
+            if f"{module}.{name}".startswith(f"{room}.") and is_module(f"{room}.{used}"):
+                uses[user] |= {used} - {user}
+    return find_circle(uses)
+
+
+def find_circle(uses: Mapping[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(uses).prepare()
+    except CycleError as error:
+        return [str(name) for name in error.args[1]]
+    return []
+
+
+def test_a_circle_is_found() -> None:
+    assert find_circle({"a": {"b"}, "b": {"c"}}) == []
+    assert set(find_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("program", sorted(PROGRAMS))

@@ -8,18 +8,17 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.matrix.addons.addon_entries import AddonEntry, ReplaceEntry, ToolEntry
-    from slipway.matrix.addons.addon_rules import (
-        check_addons,
-        check_together,
-        order_addons,
-        take_requirement_files,
+    from slipway.matrix.addons.decisions import (
+        AxisChoice,
+        decide_addon,
+        inherit_addon,
+        is_for,
+        read_tool,
     )
-    from slipway.matrix.addons.decisions import AxisChoice, decide_addon, is_for, read_tool
+    from slipway.matrix.addons.requirement_files import RequirementError, read_requirements
     from slipway.matrix.addons.system_entries import (
         ArchiveEntry,
         archives_of,
-        check_archives,
-        check_system,
         read_archive,
     )
 
@@ -28,26 +27,23 @@ __all__ = [
     "ArchiveEntry",
     "AxisChoice",
     "ReplaceEntry",
+    "RequirementError",
     "ToolEntry",
     "archives_of",
-    "check_addons",
-    "check_archives",
-    "check_system",
-    "check_together",
     "decide_addon",
+    "inherit_addon",
     "is_for",
-    "order_addons",
     "read_archive",
+    "read_requirements",
     "read_tool",
-    "take_requirement_files",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "addon_entries": "AddonEntry ReplaceEntry ToolEntry",
-        "addon_rules": "check_addons check_together order_addons take_requirement_files",
-        "decisions": "AxisChoice decide_addon is_for read_tool",
-        "system_entries": "ArchiveEntry archives_of check_archives check_system read_archive",
+        "decisions": "AxisChoice decide_addon inherit_addon is_for read_tool",
+        "requirement_files": "RequirementError read_requirements",
+        "system_entries": "ArchiveEntry archives_of read_archive",
     },
 )

@@ -116,6 +116,14 @@ def _specifier(text: str) -> SpecifierSet:
     return SpecifierSet(text)
 
 
+def inherit_addon(addon: Addon, below: str) -> Addon:
+    """What an image has of the image `below` it: there already, and still to be checked."""
+    because = f"{below} has it"
+    if addon.kind == "package":
+        return Addon(addon.name, "keep", addon.version, because)
+    return replace(addon, action="keep", because=because)
+
+
 def read_tool(name: str, entry: ToolEntry) -> Addon:
     """A binary in an image: always put there, by hash."""
     return Addon(name, "install", entry.version, entry.because, kind="tool")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slipway import registry, sqsh, squashfs
@@ -13,13 +13,15 @@ from slipway.append import (
     AppendRequest,
     NeedsEngineError,
     append_image,
+    as_base,
     deliver_appended,
     packages_of_base,
+    put_on,
     write_layout,
 )
 from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError, human_bytes
 from slipway.derive import BuildInputs, render_dockerfile
-from slipway.inventory import LayerNotes
+from slipway.inventory import LayeredImage, LayerNotes
 from slipway.matrix import Image, image_tag, repository_name
 from slipway.pipeline.appended.base_sources import BaseSources
 from slipway.pipeline.build_requests import files_context, launcher_context
@@ -41,15 +43,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AppendContext:
-    """What the stages share: the checkout, settings, bases, and who is told."""
+    """What the stages share: the checkout, settings, bases, and who is told.
+
+    `inputs` are those of all images of the run and of what these stand on; `images` has those of
+    the matrix that others of the run stand on, once they are made.
+    """
 
     checkout: Checkout
     settings: Settings
     bases: BaseSources
     credentials: CredentialsFor
     on_event: OnEvent
+    inputs: Mapping[str, BuildInputs]
+    images: dict[str, AppendedImage] = field(default_factory=dict)
 
-    def packages(self, image: Image, recipe: str) -> Mapping[str, str] | None:
+    def base(self, image: Image) -> LayeredImage:
+        """What an image stands on. Raises SlipwayError."""
+        if image.base.image is not None:
+            return as_base(self.below(image.base.image))
+        return self.bases.base(image.base, self.inputs[image.name].base)
+
+    def below(self, image: Image) -> AppendedImage:
+        """An image of the matrix that another stands on: made in the first place that asks."""
+        if image.name not in self.images:
+            self.images[image.name] = _append(self, image, f"build {image.name}")
+        return self.images[image.name]
+
+    def packages(self, image: Image) -> Mapping[str, str] | None:
         """The Python packages of the base: from the lock, else read from the base's layers.
 
         For a base of our own the lock has what we put into it, and not all that is there.
@@ -58,10 +78,10 @@ class AppendContext:
         lock = self.checkout.locks.bases.get(base.name)
         if base.registry and lock and lock.packages is not None:
             return lock.packages
-        if not any(addon.requirements and addon.action != "keep" for addon in image.addons):
+        if not any(addon.requirements for addon in image.own_addons):
             return None
         return packages_of_base(
-            self.bases.base(base, recipe),
+            self.base(image),
             base.family.python,
             base.facts.python,
             LayerNotes(self.checkout.project.cache, self.checkout.project.shared),
@@ -69,14 +89,15 @@ class AppendContext:
         )
 
 
-def append_stage(context: AppendContext, run: ImageRun, inputs: BuildInputs) -> AppendedImage:
+def append_stage(context: AppendContext, run: ImageRun) -> AppendedImage:
     """Make what is new of an image, and its layout below .slipway/layouts."""
     started = time.monotonic()
     image, project = run.image, context.checkout.project
+    inputs = context.inputs[image.name]
     task = f"build {image.name}"
     context.on_event(Event("start", task))
     try:
-        appended = _append(context, image, inputs, task)
+        appended = _append(context, image, task)
     except SlipwayError as error:
         context.on_event(Event("failed", task, text=error.what))
         raise
@@ -103,11 +124,11 @@ def append_stage(context: AppendContext, run: ImageRun, inputs: BuildInputs) -> 
     return appended
 
 
-def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str) -> AppendedImage:
+def _append(context: AppendContext, image: Image, task: str) -> AppendedImage:
     checkout = context.checkout
     _require_no_program(image)
-    base = context.bases.base(image.base, inputs.base)
-    packages = context.packages(image, inputs.base)
+    base = context.base(image)
+    packages = context.packages(image)
     files = make_image_context(
         ContextRequest(
             checkout.project,
@@ -128,19 +149,21 @@ def _append(context: AppendContext, image: Image, inputs: BuildInputs, task: str
             *files_context(checkout.project, image),
             *launcher_context(checkout.project, image.base.family.python),
         ),
-        labels={BUILD_ID_LABEL: inputs.build_id},
+        labels={BUILD_ID_LABEL: context.inputs[image.name].build_id},
         python=image.base.facts.python,
         machine=MACHINES[image.base.facts.architecture],
         cache=checkout.project.cache,
         packages=packages,
         shared=checkout.project.shared,
     )
-    return append_image(base, request, task, context.on_event)
+    appended = append_image(base, request, task, context.on_event)
+    under = image.base.image
+    return put_on(context.below(under), appended) if under else appended
 
 
 def _require_no_program(image: Image) -> None:
     """Raises NeedsEngineError for an image with an add-on that runs programs of the base."""
-    installed = [addon.name for addon in image.addons if addon.system]
+    installed = [addon.name for addon in image.own_addons if addon.system]
     if installed:
         raise NeedsEngineError(
             f"{image.name} has {', '.join(installed)}, packages of the distribution: their scripts "
@@ -148,7 +171,7 @@ def _require_no_program(image: Image) -> None:
             "there is none",
             cure="Build this image with an engine (without --no-engine).",
         )
-    built = [addon.name for addon in image.addons if addon.source]
+    built = [addon.name for addon in image.own_addons if addon.source]
     if built:
         raise NeedsEngineError(
             f"{image.name} has {', '.join(built)}, built by a script of the repository that runs "

@@ -17,7 +17,7 @@ RECIPE_LABEL = "io.slipway.local-base"
 
 def check_one_base(images: Sequence[Image], base_from: str) -> None:
     """Raises UsageError where `--base-from` is to be the base of several."""
-    if base_from and len({image.base.name for image in images}) > 1:
+    if base_from and len({image.base.root.name for image in images}) > 1:
         raise UsageError(
             "--base-from is one base, and the images stand on several",
             cure="Name images of one base.",

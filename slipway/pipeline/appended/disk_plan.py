@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from slipway import sqsh
 from slipway.core import SlipwayError, disk_space, human_bytes, nearest_existing
 from slipway.derive import BuildInputs, PlanStep
-from slipway.matrix import Base
+from slipway.matrix import Base, images_below
 from slipway.pipeline.appended.base_sources import BaseSources
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
@@ -71,12 +71,13 @@ def appended_disk(
     unknown = set()
     with sources as bases:
         for image in todo:
-            first = image.base.name not in known
+            root, lowest = image.base.root, (*images_below([image]), image)[0]
+            first = root.name not in known
             if first:
-                known[image.base.name] = _layers(checkout, bases, image.base, inputs[image.name])
-                if not known[image.base.name]:
-                    unknown.add(image.base.name)
-            base = known[image.base.name]
+                known[root.name] = _layers(checkout, bases, root, inputs[lowest.name])
+                if not known[root.name]:
+                    unknown.add(root.name)
+            base = known[root.name]
             added = image.size_budget_mb * 1_000_000
             need = sqsh.export_disk([*(base if first else ()), added], sum(base) + added, options)
             own += int(2 * sqsh.PACKED_RATIO * added)  # as wheels, and as layers

@@ -12,6 +12,7 @@ from slipway import registry, sqsh
 from slipway.append import AppendedBlobs, LayerBlob
 from slipway.core import Reporter, SlipwayError, exclusive, say
 from slipway.derive import BuildInputs, grouped_notes
+from slipway.matrix import images_below
 from slipway.pipeline import summary
 from slipway.pipeline.appended.appended_builds import (
     AppendContext,
@@ -21,19 +22,17 @@ from slipway.pipeline.appended.appended_builds import (
     export_appended,
 )
 from slipway.pipeline.appended.base_sources import BaseSources, check_one_base
-from slipway.pipeline.checkout import Checkout
+from slipway.pipeline.checkout import Checkout, require_locked
 from slipway.pipeline.context import push_target
-from slipway.pipeline.image_builds import require_locked
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.recording import recorded_run
-from slipway.pipeline.settings import Settings
-from slipway.pipeline.ship import ShipRequest, chosen_images, write_dockerfiles
-from slipway.pipeline.stages import push_sqsh_stage
+from slipway.pipeline.settings import Settings, ShipRequest
 from slipway.pipeline.targets import (
     SharedImage,
     SociRequest,
     WantedBuild,
     find_shared_images,
+    push_sqsh_stage,
     soci_stage,
 )
 from slipway.records import BuildRecord, ImageRecord, PushRecord
@@ -56,14 +55,15 @@ def ship_appended(
     """
     started = time.monotonic()
     checkout = Checkout.at(root)
-    images = chosen_images(checkout, names)
+    images = checkout.chosen(names)
+    below = images_below(images)
     check_one_base(images, request.base_from)
-    inputs = checkout.inputs(images)
+    inputs = checkout.inputs((*below, *images))
     if not request.unlocked:
-        require_locked(images, inputs)
+        require_locked((*below, *images), inputs)
     with exclusive(checkout.project.state / "lock", " ".join([request.stages[-1], *names])):
         if "generate" in request.stages:
-            write_dockerfiles(checkout, images)
+            checkout.write_dockerfiles((*below, *images))
         records = checkout.records(images)
         steps = checkout.plan(images, inputs, records, date.today())
         for line in grouped_notes(note for step in steps for note in step.notes):
@@ -76,7 +76,9 @@ def ship_appended(
             Reporter(log.on_event) as reporter,
             BaseSources(checkout, settings.region, request.base_from, credentials) as bases,
         ):
-            context = AppendContext(checkout, settings, bases, credentials, reporter.on_event)
+            context = AppendContext(
+                checkout, settings, bases, credentials, reporter.on_event, inputs
+            )
             for run in runs:
                 _ship(context, run, inputs[run.image.name], request, target)
                 if run.failure:
@@ -103,7 +105,7 @@ def _ship(
             _index(context, run, target, ())
             _push_sqsh(context, run, request, target)
             return
-        appended = append_stage(context, run, inputs)
+        appended = append_stage(context, run)
         if "verify" in request.stages:
             run.steps.append(NOT_VERIFIED)
         pushed = deliver_stage(context, run, appended, target) if target else None
@@ -112,7 +114,7 @@ def _ship(
             run.steps.append(export_appended(context, run, blobs, digest, force=request.force))
         if target and pushed:
             run.steps.append(pushed)
-            base_layers = len(appended.base.layers)
+            base_layers = len(context.base(run.image).layers)
             run.steps.append(document_appended(context, run, base_layers, target))
             _index(context, run, target, appended.layers)
         _push_sqsh(context, run, request, target)

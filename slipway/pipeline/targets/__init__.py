@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from slipway.pipeline.targets.image_differences import compare_images
     from slipway.pipeline.targets.image_documents import DocumentSources, attach_documents
+    from slipway.pipeline.targets.pushed_sqsh import push_sqsh_stage
     from slipway.pipeline.targets.repositories import prepare_image_repository
     from slipway.pipeline.targets.shared_bases import (
         keep_shared_base,
@@ -49,6 +50,7 @@ __all__ = [
     "prepare_image_repository",
     "promote_image",
     "prune_target",
+    "push_sqsh_stage",
     "rollback_image_alias",
     "shared_base_place",
     "show_target_image",
@@ -65,6 +67,7 @@ __getattr__ = lazy_face(
         ),
         "image_differences": "compare_images",
         "image_documents": "DocumentSources attach_documents",
+        "pushed_sqsh": "push_sqsh_stage",
         "repositories": "prepare_image_repository",
         "shared_bases": "keep_shared_base shared_base_place take_shared_base",
         "shared_images": (

@@ -91,9 +91,7 @@ def attach_documents(sources: DocumentSources, run: ImageRun, target: Target) ->
 def _bill(sources: DocumentSources, run: ImageRun, image: LayeredImage) -> Artefact:
     cell, locks = run.image, sources.locks
     base = _base_inventory(sources, cell, image)
-    closures = [
-        locks.python[key] for _, key in python_lock_keys(cell, locks.bases.get(cell.base.name))
-    ]
+    closures = [locks.python[key] for _, key in python_lock_keys(cell, locks.bases)]
     tools = {
         tool.name: (
             tool.version,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from slipway import registry
 from slipway.core import CredentialsFor, Event, SlipwayError, human_bytes
 from slipway.derive import BuildInputs
-from slipway.engine import find_image_id, inspect_image, pull_image, sdk_errors
+from slipway.engine import find_image_id, inspect_image, pull_image, tag_image
 from slipway.matrix import Image, Matrix, image_tag, repository_name
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, image_reference
@@ -142,9 +142,7 @@ def take_shared_image(
             cure="Somebody put another image under this tag: remove it there and run this again.",
         )
     reference = image_reference(context.matrix, image, inputs.build_id)
-    repository, _, tag = reference.rpartition(":")
-    with sdk_errors(context.engine, f"tagging {reference}"):
-        context.engine.client.api.tag(image_id, repository, tag, force=True)
+    tag_image(context.engine, image_id, reference)
     size = int(facts["Size"])
     seconds = time.monotonic() - started
     built = BuildRecord(inputs.build_id, inputs.as_json(), reference, image_id, size, seconds)

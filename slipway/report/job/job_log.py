@@ -42,6 +42,13 @@ _RANK = re.compile(rb"\[r(\d{1,7})\] (\{.*\})")
 _STALL_FOLDER = re.compile(r"\d{3}-[a-z-]{1,20}")
 _STACK_FILE = re.compile(r"(0-odd-)?[\w.-]{1,100}\.txt")
 
+_NOTICES = {
+    "straggler", "hang", "resumed", "signal", "stopping", "killing", "warning", "waiting",
+    "preflight", "gate-lost", "gate-dropped", "gate-trouble", "thread-died", "leader-lost",
+    "begin-again", "cut", "spares", "checkpoint-failed", "woken", "resume-choice", "stale-lock",
+}  # fmt: skip
+"""What the launcher tells that a person should see by itself."""
+
 
 class RankLine(NamedTuple):
     """What a JSON object that a rank printed tells of a step; None where it does not."""
@@ -202,3 +209,8 @@ def finite(value: object) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def is_notice(event: LauncherEvent) -> bool:
+    """Whether a person should see it by itself."""
+    return event.event in _NOTICES or event.event.startswith("fetch-")

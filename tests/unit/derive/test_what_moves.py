@@ -177,7 +177,7 @@ def expected(checkout: Checkout, before: Mapping[str, BuildInputs], name: str) -
 def reason(checkout: Checkout, inputs: BuildInputs, image: Image, name: str) -> str | None:
     path = Path(name)
     own = image.base.registry is None
-    keys = python_lock_keys(image, checkout.locks.bases.get(image.base.name))
+    keys = python_lock_keys(image, checkout.locks.bases)
     closures = [checkout.locks.python[key] for _, key in keys]
     key = path.name.removesuffix(".txt")
     of_the_base = name.startswith("images/local/") and path.name != "packages.txt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from datetime import date
@@ -11,6 +12,7 @@ import pytest
 
 from slipway.derive import BuildInputs, generated_dockerfiles
 from slipway.pipeline import Checkout
+from slipway.records import BuildRecord, ImageRecord
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples" / "matrix").glob("*.yaml"))
@@ -56,6 +58,34 @@ def test_an_example_is_planned_and_moves_only_the_images_that_it_is_for(
     assert len(texts) == len(inputs)
 
 
+def test_what_changes_in_an_image_moves_all_that_stands_on_it_and_the_plan_says_so(
+    tmp_path: Path,
+) -> None:
+    started = checkout(tmp_path, ROOT / "examples" / "matrix" / "base.yaml")
+    before = started.inputs(started.matrix.images)
+    records = {
+        name: ImageRecord(
+            BuildRecord(was.build_id, json.loads(json.dumps(was.as_json())), "r", "i", 1, 1)
+        )
+        for name, was in before.items()
+    }
+    own = tmp_path / "versions.d" / "base.yaml"
+    text = own.read_text().replace("TEAM: vision", "TEAM: speech")
+    own.unlink()
+    own.write_text(text)
+    now = Checkout.at(tmp_path)
+    inputs = now.inputs(now.matrix.images)
+    steps = now.plan(now.matrix.images, inputs, records, date(2026, 1, 1))
+    moved = {step.image.name: step.because for step in steps if step.action != "up to date"}
+    was, is_now = (found["team"].build_id[:12] for found in (before, inputs))
+    assert moved == {
+        "team": ("matrix cell changed",),
+        "project": (f"the image below, team, moved {was} -> {is_now}",),
+    }
+    assert inputs["project"].base == inputs["team"].build_id
+    assert inputs["team"].base == inputs["local-ds0.19.8"].build_id
+
+
 def test_all_examples_can_stand_together(tmp_path: Path) -> None:
     together = checkout(tmp_path, *EXAMPLES)
     names = {image.name for image in together.matrix.images}
@@ -65,4 +95,4 @@ def test_all_examples_can_stand_together(tmp_path: Path) -> None:
 
 def test_the_page_names_every_example() -> None:
     page = (ROOT / "examples" / "matrix" / "README.md").read_text()
-    assert {path.name for path in EXAMPLES} == set(re.findall(r"\(([a-z]+\.yaml)\)", page))
+    assert {path.name for path in EXAMPLES} == set(re.findall(r"\(([a-z0-9]+\.yaml)\)", page))

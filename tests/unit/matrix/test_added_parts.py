@@ -50,7 +50,7 @@ def test_a_folder_goes_below_its_target_with_hidden_files_and_without_caches(
     project: Project,
 ) -> None:
     made = image(project, FOLDER)
-    assert {(f.context, f.target, f.mode, f.owner) for f in added_files(project, made)} == {
+    assert {(f.context, f.target, f.mode, f.owner) for f in added_files(project, made.addons)} == {
         ("files/ours/0/a.yaml", "/opt/team/a.yaml", 0o644, "0:0"),
         ("files/ours/0/deep/run.sh", "/opt/team/deep/run.sh", 0o755, "0:0"),
         ("files/ours/0/deep/.hidden", "/opt/team/deep/.hidden", 0o644, "0:0"),
@@ -75,7 +75,7 @@ def test_a_file_has_its_name_mode_and_owner(
     project: Project, files: str, copy: str, target: str, mode: int, owner: str
 ) -> None:
     made = image(project, f"    files: [{{from: configs/a.yaml, {files}}}]\n")
-    (file,) = added_files(project, made)
+    (file,) = added_files(project, made.addons)
     assert (file.target, file.mode, file.owner) == (target, mode, owner)
     assert f"\nCOPY {copy}\n" in render_dockerfile(made, NOTHING, (), TEMPLATES)
     words = copy.split()[-2:]
@@ -189,7 +189,7 @@ def test_a_long_list_of_requirements_has_a_short_name_of_its_own(project: Projec
     lines = [f"package-{number}>=1.{number}" for number in range(60)]
     (project.root / "ours.txt").write_text("\n".join(lines))
     made = image(project, "    requirements: ours.txt\n")
-    keys = {addon.name: key for addon, key in python_lock_keys(made, None)}
+    keys = {addon.name: key for addon, key in python_lock_keys(made, {})}
     assert "_ours-60-" in keys["ours"]
     assert len(keys["ours"]) < 200
     addons = tuple(
@@ -198,7 +198,7 @@ def test_a_long_list_of_requirements_has_a_short_name_of_its_own(project: Projec
         else addon
         for addon in made.addons
     )
-    fewer = python_lock_keys(dataclasses.replace(made, addons=addons), None)
+    fewer = python_lock_keys(dataclasses.replace(made, addons=addons), {})
     assert keys["ours"] not in {key for _, key in fewer}
 
 
@@ -254,4 +254,4 @@ def test_a_mistake_is_said(tmp_path: Path, text: str, what: str) -> None:
 
 def test_no_lock_is_asked_for_files(project: Project) -> None:
     made = image(project, FOLDER)
-    assert "ours" not in {addon.name for addon, _ in python_lock_keys(made, None)}
+    assert "ours" not in {addon.name for addon, _ in python_lock_keys(made, {})}

@@ -58,7 +58,7 @@ def test_what_is_asked_for_is_a_layer_with_a_lock_of_its_own(tmp_path: Path) -> 
     addon = image.addon("ours")
     assert addon is not None
     assert addon.requirements == ("transformers[torch]>=5,<6", "rich")
-    keys = {found.name: key for found, key in python_lock_keys(image, None)}
+    keys = {found.name: key for found, key in python_lock_keys(image, {})}
     assert "transformers-torch" in keys["ours"]
     assert "/" not in keys["ours"]
     dockerfile = render_dockerfile(image, NOTHING, (), TEMPLATES)

@@ -51,7 +51,7 @@ def test_the_dockerfile_and_the_label_say_it(arm: Image, usual: Image) -> None:
 
 def test_closures_are_of_one_architecture(arm: Image, usual: Image) -> None:
     for image, prefix in ((arm, "py312-arm64_"), (usual, "py312_")):
-        assert all(key.startswith(prefix) for _, key in python_lock_keys(image, None))
+        assert all(key.startswith(prefix) for _, key in python_lock_keys(image, {}))
     asked = {s.architecture for w in addon_wants([arm, usual], {}) for s in w.settings}
     assert asked == {"arm64", "amd64"}
     pin = Pin("thing", "1", ("sha256:0",), source=True)

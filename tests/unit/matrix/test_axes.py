@@ -124,3 +124,18 @@ def test_a_downgrade_that_nothing_needs_is_an_error(tmp_path: Path) -> None:
     rule = "    downgrade: [{addon: deepspeed, because: a customer asks}]\n    exclude:\n"
     found = errors_of(tmp_path, SMALL.replace("    exclude:\n", rule))
     assert [what for _, what, _ in found] == ["this downgrade of sagemaker matches no image"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("[0.19.2, 0.19.8]", "[0.19.2, 0.19.8, 0.19.2]", "0.19.2 stands on this axis already"),
+        ("[0.19.2, 0.19.8]", "[0.19.2, 0.19.8, 0.19.8.0]", "0.19.8.0 is 0.19.8, which stands on"),
+        ("[sagemaker]\n    name", "[sagemaker, sagemaker]\n    name", "sagemaker stands on this"),
+    ],
+)
+def test_an_axis_has_each_value_once_by_its_version(
+    tmp_path: Path, old: str, new: str, what: str
+) -> None:
+    ((_, told, _),) = errors_of(tmp_path, SMALL.replace(old, new, 1))
+    assert told.startswith(what)

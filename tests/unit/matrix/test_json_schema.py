@@ -18,7 +18,11 @@ from tests.support.matrix_samples import SMALL
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads(versions_schema())
-FILES = {"sample": SMALL, "real": (ROOT / "versions.yaml").read_text()}
+FILES = {
+    "sample": SMALL,
+    "real": (ROOT / "versions.yaml").read_text(),
+    **{path.stem: path.read_text() for path in (ROOT / "examples" / "matrix").glob("*.yaml")},
+}
 
 
 def complaints(data: Any) -> list[str]:
@@ -68,6 +72,12 @@ def test_a_key_is_known_to_the_schema_where_it_is_known_to_the_loader() -> None:
 def test_an_editor_shows_a_mistake_while_it_is_typed(old: str, new: str) -> None:
     assert old in SMALL
     assert complaints(read_yaml(SMALL.replace(old, new)).data)
+
+
+@pytest.mark.parametrize("more", ["", "facts: {}, ", "x: y, "])
+def test_a_base_that_is_an_image_has_no_other_key(more: str) -> None:
+    text = f"bases:\n  team: {{{more}image: local}}\n"
+    assert bool(complaints(read_yaml(text).data)) == bool(more)
 
 
 def test_a_file_of_ones_own_needs_no_more_than_what_it_adds() -> None:

@@ -114,9 +114,53 @@ def test_a_mistake_in_versions_yaml_stays_there(tmp_path: Path) -> None:
     assert [place for place, _ in errors(path)] == [f"versions.yaml:{line}"]
 
 
-def test_a_file_of_another_ending_is_not_passed_over(tmp_path: Path) -> None:
-    path = write(tmp_path, own_yml=OURS)
-    assert errors(path) == [("own.yml:1", "files of versions.d end in .yaml")]
+@pytest.mark.parametrize("name", ["own.yml", "own.YAML", "own", "own.json", "own.yaml.bak"])
+def test_a_file_of_another_ending_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path)
+    (tmp_path / "versions.d" / name).write_text(OURS)
+    assert errors(path) == [(f"{name}:1", "files of versions.d end in .yaml")]
+
+
+def test_what_cannot_be_read_is_said_beside_all_other_errors(tmp_path: Path) -> None:
+    path = write(tmp_path, z_yaml="addon: {}\n")
+    (tmp_path / "versions.d" / "a.yaml").symlink_to("nowhere")
+    (tmp_path / "versions.d" / "b.yaml").mkdir()
+    (tmp_path / "versions.d" / "more").mkdir()
+    assert errors(path) == [
+        ("a.yaml:1", "this is no file that can be read"),
+        ("b.yaml:1", "this is no file that can be read"),
+        ("more:1", "files of versions.d end in .yaml"),
+        ("z.yaml:1", "unknown key 'addon' (did you mean addons?)"),
+    ]
+
+
+def test_versions_d_is_a_folder(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    (tmp_path / "versions.d").rmdir()
+    (tmp_path / "versions.d").write_text(OURS)
+    assert errors(path) == [("versions.d:1", "versions.d is no folder")]
+
+
+@pytest.mark.parametrize(
+    "name", [".own.yaml", ".#own.yaml", "#own.yaml#", "own.yaml~", "README.md"]
+)
+def test_documents_and_what_editors_leave_are_not_read(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path)
+    (tmp_path / "versions.d" / name).symlink_to("somebody@somewhere")
+    assert load_matrix(path)
+
+
+def test_a_section_of_comments_adds_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, own_yaml=f"addons:\n  # {OURS.splitlines()[1]}\nimages:\n")
+    assert "mine" not in {image.name for image in load_matrix(path).images}
+
+
+def test_an_alias_is_one_kind_of_mistake(tmp_path: Path) -> None:
+    text = "addons:\n  a: &a {env: {A: b}, because: x}\n  b: *a\n"
+    assert [what for _, what in errors(write(tmp_path, own_yaml=text))] == [
+        "YAML anchors, aliases and tags are not used in this file",
+        "addons.b must be a mapping, not an alias",
+    ]
 
 
 def test_bytes_that_are_no_text_name_their_file(tmp_path: Path) -> None:

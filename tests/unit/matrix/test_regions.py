@@ -9,8 +9,8 @@ import pytest
 
 from slipway.core import UsageError
 from slipway.derive import describe_image, describe_reference
-from slipway.matrix import image_uri, load_matrix
-from tests.support.matrix_samples import changed, errors_of, image_of, loaded
+from slipway.matrix import image_uri, load_matrix, select_images
+from tests.support.matrix_samples import SMALL, changed, errors_of, image_of, loaded
 
 ROOT = Path(__file__).parents[3]
 ACCOUNTS = '"727897471807": [cn-north-1]\n'
@@ -60,6 +60,24 @@ def test_a_group_of_regions_names_regions_of_the_registry(tmp_path: Path) -> Non
     assert "'eu-west-1' of group 'china'" in first[1]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("pytorch-training: [china]", "pytorch-trainig: [china]",
+         "nothing of dlc is in a repository 'pytorch-trainig' (did you mean pytorch-training"),
+        ("china: [cn-north-1]", "us-east-1: [cn-north-1], china: [cn-north-1]",
+         "group 'us-east-1' has the name of a region"),
+        ("china: [cn-north-1]", "china: []", "group 'china' names no region"),
+    ],
+)  # fmt: skip
+def test_what_narrows_a_registry_speaks_of_what_it_has(
+    tmp_path: Path, old: str, new: str, what: str
+) -> None:
+    ((line, told, _),) = errors_of(tmp_path, changed((ACCOUNTS, GROUPS.replace(old, new))))
+    assert told.startswith(what)
+    assert line == SMALL[: SMALL.index(ACCOUNTS)].count("\n") + (3 if "train" in old else 2)
+
+
 def test_a_series_of_which_a_fact_is_asked_waits_and_no_group_takes_it(tmp_path: Path) -> None:
     text = changed(
         (EIGHT, f"{EIGHT}    unknown: {{deepspeed: which one does it carry?}}\n"),
@@ -72,6 +90,10 @@ def test_a_series_of_which_a_fact_is_asked_waits_and_no_group_takes_it(tmp_path:
     (waiting,) = matrix.waiting
     assert waiting.name == "pytorch-2.8-sagemaker-gpu"
     assert waiting.questions == {"deepspeed": "which one does it carry?"}
+    for asked in ("pytorch-2.8", "pytorch-2.8-sagemaker-ds0.19.8", "pytorch-2.8-*"):
+        with pytest.raises(UsageError) as caught:
+            select_images(matrix, [asked])
+        assert caught.value.what == f"no image {asked!r} yet: pytorch-2.8 waits for deepspeed"
 
 
 @pytest.mark.parametrize(

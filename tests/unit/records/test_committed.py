@@ -28,7 +28,7 @@ def test_every_image_has_its_locks_and_no_lock_is_left_over(matrix: Matrix, lock
     needed = {
         key: addon.requirements
         for image in matrix.images
-        for addon, key in python_lock_keys(image, locks.bases.get(image.base.name))
+        for addon, key in python_lock_keys(image, locks.bases)
     }
     own = {BUILD} | {base_lock_key(base) for base in matrix.bases if base.registry is None}
     assert set(locks.python) == set(needed) | own
@@ -41,7 +41,7 @@ def test_every_image_has_its_locks_and_no_lock_is_left_over(matrix: Matrix, lock
 
 def test_what_a_base_is_known_to_have_is_in_no_closure_for_it(matrix: Matrix, locks: Locks) -> None:
     for image in matrix.images:
-        for addon, key in python_lock_keys(image, locks.bases.get(image.base.name)):
+        for addon, key in python_lock_keys(image, locks.bases):
             names = {pin.name for pin in locks.python[key].pins}
             assert "torch" not in names, f"{addon.name} of {image.name} brings a torch"
 

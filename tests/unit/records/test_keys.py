@@ -7,7 +7,8 @@ SM, DS = addon("sagemaker-training", "5.1.4"), addon("deepspeed", "0.19.8")
 
 
 def keys(*addons: object, lock: BaseLock | None = None) -> list[str]:
-    return [key for _, key in python_lock_keys(image(base("b"), *addons), lock)]  # type: ignore[arg-type]
+    locks = {"b": lock} if lock else {}
+    return [key for _, key in python_lock_keys(image(base("b"), *addons), locks)]  # type: ignore[arg-type]
 
 
 def test_bases_whose_packages_are_not_known_share_by_python() -> None:

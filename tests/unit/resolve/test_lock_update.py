@@ -129,6 +129,39 @@ def test_a_new_addon_version_is_drift_and_its_old_closure_goes(
     assert "py312_sagemaker-training-5.1.4_deepspeed-0.19.8" not in keys
 
 
+def test_a_layer_is_resolved_on_all_layers_below_it(links: Path, project: Project) -> None:
+    wheel(links, "helper", "2")
+    wheel(links, "third", "1", ["helper"])
+    wheel(links, "sagemaker-training", "6", ["helper<2"])
+    of = matrix(
+        image(upstream("one"), addon("sagemaker-training", "6"), DS, addon("third", "1"), name="a")
+    )
+    closures = run(project, of).locks.python.values()
+    assert {found.addon: [(pin.name, pin.version) for pin in found.pins] for found in closures} == {
+        "build": [(name, "1") for name in ("pip", "setuptools", "wheel")],
+        "sagemaker-training": [("helper", "1"), ("sagemaker-training", "6")],
+        "deepspeed": [("deepspeed", "0.19.8"), ("ninja", "1")],
+        "third": [("third", "1")],
+    }
+
+
+def test_what_stands_on_an_image_is_resolved_on_its_layers(links: Path, project: Project) -> None:
+    wheel(links, "third", "1", ["helper", "ninja"])
+    below = image(upstream("one"), DS, name="below")
+    on_it = dataclasses.replace(base("team"), image=below)
+    above = image(on_it, addon("third", "1"), name="above")
+    whole = Matrix((below, above), (below.base, on_it), {"dlc": CLOSED}, {}, "below", "prefix")
+    options = LockOptions(None, anonymous)
+    locks = update_locks(project, whole, [above], options).locks
+    assert set(locks.bases) == {"one"}
+    assert {key: [pin.name for pin in found.pins] for key, found in locks.python.items()} == {
+        "build": ["pip", "setuptools", "wheel"],
+        "py312_deepspeed-0.19.8": ["deepspeed", "helper", "ninja"],
+        "py312_deepspeed-0.19.8_third-1": ["third"],
+    }
+    assert update_locks(project, whole, [above], options).changes == ()
+
+
 def test_locking_one_image_leaves_the_locks_of_others(links: Path, project: Project) -> None:
     run(project, SHARED)
     before = load_locks(project)

@@ -150,7 +150,7 @@ def test_checks_of_other_capabilities_do_not_change_the_suites_hash(tmp_path: Pa
 def locks_of(image: Image, *more: str) -> Locks:
     python = {
         key: PythonLock(key, addon.name, tuple(Pin(name, "1", ()) for name in more))
-        for addon, key in python_lock_keys(image, None)
+        for addon, key in python_lock_keys(image, {})
     }
     return Locks({}, python, {})
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from slipway.core import UsageError, did_you_mean
-from slipway.matrix.addons import check_addons, check_archives
 from slipway.matrix.entries import MatrixEntries
 from slipway.matrix.model import Device, Facts, Flavour
 from slipway.matrix.references import region_suffixes
+from slipway.matrix.rules.addon_rules import check_addons
+from slipway.matrix.rules.system_rules import check_archives
 from slipway.matrix.schema import FlavourEntry, RegistryEntry, SeriesEntry
 from slipway.matrix.tag_grammars import ParsedTag, disagreements, parse_tag
 from slipway.matrix.yaml_file import Path, Problem
@@ -95,13 +96,34 @@ def _registry(source: MatrixEntries, name: str) -> None:
             holder.setdefault(region, account)
     entry = source.registries[name]
     for group, regions in entry.region_groups.items():
+        group_path = ("registries", name, "region_groups", group)
+        if group in known:
+            what = f"group {group!r} has the name of a region"
+            source.problems.append(Problem(group_path, what, "choose another word for it"))
+        if not regions:
+            what = f"group {group!r} names no region"
+            source.problems.append(Problem(group_path, what, "list some, or remove it"))
         for index, region in enumerate(regions):
             if region not in holder:
                 what = f"{region!r} of group {group!r} is no region of {name}'s accounts"
                 path = ("registries", name, "region_groups", group, index)
                 source.problems.append(Problem(path, what, "remove it, or give its account"))
     for repository, words in entry.without.items():
+        _used_repository(source, name, repository)
         _without(source, ("registries", name), name, words, repository)
+
+
+def _used_repository(source: MatrixEntries, name: str, repository: str) -> None:
+    """What `without` of a registry speaks of has to be a repository that something is in."""
+    if source.broken["bases"] or source.broken["references"]:
+        return
+    used = {entry.repository for entry in source.bases.values() if entry.registry == name}
+    used |= {entry.repository for entry in source.references.values() if entry.registry == name}
+    if repository not in used:
+        what = f"nothing of {name} is in a repository {repository!r}"
+        cure = f"its repositories are {', '.join(sorted(used)) or 'none'}"
+        path = ("registries", name, "without", repository)
+        source.problems.append(Problem(path, f"{what}{did_you_mean(repository, used)}", cure))
 
 
 def regions_without(registry: RegistryEntry, words: Sequence[str]) -> set[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.version import Version
 
-from slipway.matrix.addons.addon_entries import AddonEntry
-from slipway.matrix.addons.requirement_files import RequirementError, read_requirements
+from slipway.matrix.addons import AddonEntry, RequirementError, read_requirements
 from slipway.matrix.entries import MatrixEntries
+from slipway.matrix.model import Addon
 from slipway.matrix.yaml_file import Path as Place
 from slipway.matrix.yaml_file import Problem
 
@@ -129,9 +129,11 @@ def _with_version(source: MatrixEntries, name: str, addon: AddonEntry) -> None:
 
 
 def check_together(
-    source: MatrixEntries, key_path: Place, image: str, has: Mapping[str, AddonEntry]
+    source: MatrixEntries, key_path: Place, image: str, addons: Sequence[Addon]
 ) -> None:
     """What must hold between the add-ons of one image."""
+    has = {addon.name: source.addons[addon.name] for addon in addons}
+    own = {addon.name for addon in addons if addon.action != "keep"}
     for name, entry in has.items():
         for other in entry.needs:
             if other not in has:
@@ -139,7 +141,7 @@ def check_together(
                 cure = f"widen `only` of {other}, or narrow that of {name}"
                 source.problems.append(Problem(key_path, what, cure))
     for key in ("workdir", "user"):
-        named = [name for name, entry in has.items() if getattr(entry, key)]
+        named = [name for name, entry in has.items() if getattr(entry, key) and name in own]
         if len(named) > 1:
             what = f"{image} has a `{key}` of {' and of '.join(named)}"
             source.problems.append(Problem(key_path, what, "narrow `only` of all but one"))
