@@ -31,6 +31,7 @@ from slipway.engine import (
 from slipway.registry import (
     ImagePacker,
     Target,
+    credentials_for,
     push_image,
     start_local_registry,
     stop_local_registry,
@@ -95,7 +96,7 @@ def main() -> None:
                         target,
                         f"{way.replace(' ', '')}{number}/{repository}",
                         image.rpartition(":")[2],
-                        credentials=anonymous,
+                        credentials=credentials_for(project=project),
                         on_event=silent,
                         packer=packer,
                     )

@@ -36,13 +36,13 @@ from slipway.cluster.fanout.fanout_plan import FanoutPlan, PlannedImage
 from slipway.cluster.fanout.image_results import ImageResult
 from slipway.cluster.fanout.run_folder import RunFolder, begin_run, open_run
 from slipway.cluster.fanout.worker import FanoutWorker
-from slipway.core import Lease, Project
+from slipway.core import Lease
 from slipway.pipeline import Checkout
-from slipway.registry import start_local_registry, stop_local_registry
 from tests.support.clones import Clone
 from tests.support.fanout_samples import put_bases, write_matrix
 from tests.support.host_nodes import write_host_venv
 from tests.support.registry.ecr_front_door import REGION, Door, aws_api, ecr
+from tests.support.registry.open_registry import open_registry
 
 BASES, GROUPS = 6, 11  # 66 images, of which 64 are made
 BASE_BYTES = 20_000_000
@@ -75,13 +75,8 @@ class Row:
 @contextlib.contextmanager
 def registry(root: Path) -> Iterator[tuple[str, Door]]:
     """A registry for bases, and an ECR before it."""
-    project = Project(root, root / "registry")
-    host = start_local_registry(project, 5755)
-    try:
-        with aws_api() as api, ecr(host.host, api) as door:
-            yield host.host, door
-    finally:
-        stop_local_registry(project)
+    with open_registry(root / "registry") as host, aws_api() as api, ecr(host, api) as door:
+        yield host, door
 
 
 def work(workers: int) -> Row:

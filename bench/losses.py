@@ -24,10 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Project, SlipwayError, anonymous
+from slipway.core import Project, SlipwayError
 from slipway.engine import connect, start_daemon, stop_daemon
 from slipway.records import load_record
-from slipway.registry import RegistryClient, start_local_registry, stop_local_registry
+from slipway.registry import (
+    RegistryClient,
+    credentials_for,
+    start_local_registry,
+    stop_local_registry,
+)
 from slipway.sqsh import read_sidecar, verify_sqsh_file
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +132,7 @@ def faults_of(project: Project) -> list[str]:
     target = start_local_registry(project)
     pushed = record.pushed[target.name]
     repository, _, tag = pushed.uri.removeprefix(f"{target.host}/").rpartition(":")
-    with RegistryClient(target.host, anonymous) as registry:
+    with RegistryClient(target.host, credentials_for(project=project)) as registry:
         manifest = registry.manifest(repository, tag)
     if manifest.digest != pushed.digest:
         faults.append("the registry has another digest than the record")

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -22,8 +23,9 @@ from rich.table import Table
 
 from slipway.core import Event, Project, anonymous, silent
 from slipway.engine import Engine, connect, stop_daemon
-from slipway.registry import RegistryClient, start_local_registry, stop_local_registry
+from slipway.registry import RegistryClient
 from tests.support.one_build import Builder, BuilderResult, OneBuild, make_build, put_base
+from tests.support.registry.open_registry import open_registry
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +68,8 @@ def main() -> None:
     options = parser.parse_args()
     work = options.work.resolve()
     project = Project(ROOT, work / "state")
-    host = start_local_registry(project).host
+    stack = ExitStack()
+    host = stack.enter_context(open_registry(work / "registry"))
     engines = [connect(project, choice) for choice in ("embedded", *options.engine)]
     run = f"{time.time():.0f}"
     table = Table("builder", "how", "image id", "digest", ".sqsh", "sent", "seconds")
@@ -105,7 +108,7 @@ def main() -> None:
         for engine in engines:
             engine.close()
         stop_daemon(project)
-        stop_local_registry(project)
+        stack.close()
     Console(width=110).print(table)
 
 

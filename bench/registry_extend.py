@@ -54,6 +54,7 @@ from slipway.registry import (
     Repository,
     Target,
     copy_image,
+    credentials_for,
     digest_of,
     push_image,
     start_local_registry,
@@ -61,6 +62,7 @@ from slipway.registry import (
 )
 from slipway.registry.distribution import upload_blob
 from slipway.wheels import ContextRequest, make_image_context
+from tests.support.registry.open_registry import open_registry
 
 ROOT = Path(__file__).parents[1]
 IMAGE, NEXT = "local-ds0.19.8", "local-ds0.19.2"
@@ -77,6 +79,12 @@ class Bench:
         self.images = {image.name: image for image in self.checkout.matrix.images}
         base = self.images[IMAGE].base
         self.path, self.tag = base.repository, base.tag
+
+    @contextmanager
+    def source(self) -> Iterator[Target]:
+        """Where the base comes from: it asks nobody for a login, as the public ones do."""
+        with open_registry(self.work / "source" / "registry") as host:
+            yield Target("source", "local", host)
 
     @contextmanager
     def registry(self, name: str) -> Iterator[tuple[Target, Project]]:
@@ -171,8 +179,11 @@ class Bench:
         up = float(sent[1]) * scale[sent[2]] if sent else 0.0
         return {"s": seconds, "MB up": up, "MB disk": (disk_of(state) - before) / 1e6}
 
-    def docker(self, names: list[str], base: Target, target: Target) -> list[dict[str, float]]:
+    def docker(
+        self, names: list[str], base: Target, target: Target, owner: Project
+    ) -> list[dict[str, float]]:
         """Pull, build and push with an engine that is empty at first; one figure an image."""
+        logins = credentials_for(project=owner)
         project = Project(ROOT, self.work / "docker")
         stop_daemon(project)  # that of a run that was cut off
         subprocess.run(["rm", "-rf", str(project.state)], check=True)
@@ -202,13 +213,13 @@ class Bench:
             )
             started = time.monotonic()
             if not figures:
-                pull_image(engine, reference, credentials=anonymous, on_event=silent)
+                pull_image(engine, reference, credentials=logins, on_event=silent)
             attempt = BuildAttempt(
-                task="build", credentials=anonymous, on_event=silent, log=self.work / "build.log"
+                task="build", credentials=logins, on_event=silent, log=self.work / "build.log"
             )
             build_image(engine, build, attempt)
             result = push_image(
-                engine, tag, target, "bench/docker", name, credentials=anonymous, on_event=silent
+                engine, tag, target, "bench/docker", name, credentials=logins, on_event=silent
             )
             seconds = time.monotonic() - started
             disk = disk_of(Path(engine.data_root)) / 1e6
@@ -218,12 +229,15 @@ class Bench:
         subprocess.run(["rm", "-rf", str(project.state)], check=True)
         return figures
 
-    def skopeo(self, source: Target, target: Target) -> dict[str, float]:
+    def skopeo(self, source: Target, target: Target, owner: Project) -> dict[str, float]:
         """The base alone from registry to registry."""
+        login = credentials_for(project=owner)(target.host)
+        assert login
         started = time.monotonic()
         subprocess.run(
             [
                 *("skopeo", "copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false"),
+                *("--dest-creds", f"{login.username}:{login.secret}"),
                 f"docker://{source.host}/{self.path}:{self.tag}",
                 f"docker://{target.host}/mirror:1",
             ],
@@ -263,13 +277,13 @@ def main() -> None:
         said = ", ".join(f"{value:.1f} {unit}" for unit, value in figures.items())
         print(f"{row}: {said}", flush=True)
 
-    with bench.registry("source") as (source, _):
+    with bench.source() as source:
         size = bench.make_base(options.base, source)
         print(f"base: {size / 1e6:.0f} MB compressed, load {os.getloadavg()[0]:.1f}", flush=True)
         with (
-            bench.registry("target") as (target, _),
+            bench.registry("target") as (target, project),
             RegistryClient(source.host, anonymous) as a,
-            RegistryClient(target.host, anonymous) as b,
+            RegistryClient(target.host, credentials_for(project=project)) as b,
         ):
             copy_image(Repository(a, bench.path), bench.tag, Repository(b, bench.path), bench.tag)
         for _ in range(options.rounds):
@@ -306,7 +320,7 @@ def one_round(
         note("next variant: ours", bench.ours(NEXT, target, state))
         note("unchanged: ours", bench.ours(IMAGE, target, state))
         if docker:
-            first, second = bench.docker([IMAGE, NEXT], target, target)
+            first, second = bench.docker([IMAGE, NEXT], target, target, project)
             note("new image, base in the registry: docker", first)
             note("next variant: docker", second)
     for way in ("ours", "skopeo, the base alone", "docker")[: 3 if docker else 2]:
@@ -317,9 +331,9 @@ def one_round(
                 shutil.copytree(notes, state / "cache" / "bases")
                 figures = bench.ours(IMAGE, source, state)
             elif way == "docker":
-                (figures,) = bench.docker([IMAGE], source, target)
+                (figures,) = bench.docker([IMAGE], source, target, project)
             else:
-                figures = bench.skopeo(source, target)
+                figures = bench.skopeo(source, target, project)
             note(f"new image, base in another registry: {way}", figures)
 
 

@@ -35,10 +35,9 @@ from slipway.registry import (
     credentials_for,
     prepare_repository,
     push_image,
-    start_local_registry,
-    stop_local_registry,
 )
 from tests.support.registry.ecr_front_door import REGION, Door, aws_api, ecr
+from tests.support.registry.open_registry import open_registry
 
 LAYER = 6 << 20
 LAYERS = 3
@@ -157,10 +156,13 @@ def main() -> int:
     survived = {"bare": 0, "ours": 0}
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         project = Project(Path(folder), Path(folder) / "state")
-        target = start_local_registry(project)
         engine = connect(project, choice)
         try:
-            with aws_api() as api, ecr(target.host, api) as door:
+            with (
+                open_registry(project.state / "registry") as host,
+                aws_api() as api,
+                ecr(host, api) as door,
+            ):
                 os.environ.update(AWS_ENDPOINT_URL=api, AWS_ENDPOINT_URL_ECR=api)
                 for fault in FAULTS:
                     ways: tuple[Push, Push] = (bare, partial(ours, project.state / "packed"))
@@ -177,7 +179,6 @@ def main() -> int:
             engine.close()
             if engine.embedded:
                 stop_daemon(project)
-            stop_local_registry(project)
     total = len(FAULTS) - 1
     table.add_section()
     table.add_row(

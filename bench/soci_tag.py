@@ -21,7 +21,7 @@ from rich.table import Table
 
 from slipway.append.layer_blobs import layer_tar
 from slipway.append.layer_files import LayerFile, LayerPlan
-from slipway.core import Project, anonymous
+from slipway.core import anonymous
 from slipway.registry import (
     OCI_MANIFEST,
     Manifest,
@@ -29,12 +29,11 @@ from slipway.registry import (
     Repository,
     digest_of,
     gzip_stream,
-    start_local_registry,
-    stop_local_registry,
     to_schema2,
 )
 from slipway.registry.distribution import upload_blob
 from slipway.soci import SociResult, ZtocSources, put_soci_tag
+from tests.support.registry.open_registry import open_registry
 
 ROOT = Path(__file__).parents[1]
 PATH = "sagemaker-slipway/bench"
@@ -100,45 +99,43 @@ def main() -> None:
     options = parser.parse_args()
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    project = Project(ROOT, work / "state")
-    host = start_local_registry(project, None).host
     table = Table("what", "seconds", "layers read", "MB sent", "% of the image")
-    try:
-        with RegistryClient(host, anonymous) as client:
-            repository = Repository(client, PATH)
-            base = [put_layer(repository, work, n, options.megabytes * 10**6) for n in range(6)]
-            own = [put_layer(repository, work, n, 10**6 * (n - 9)) for n in range(10, 22)]
-            other = [put_layer(repository, work, n, 10**6 * (n - 29)) for n in range(30, 42)]
-            images = {
-                "base": put_image(repository, "base", base),
-                "first": put_image(repository, "first", [*base, *own]),
-                "second": put_image(repository, "second", [*base, *other]),
-            }
-            empty = 0
+    with (
+        open_registry(work / "registry") as host,
+        RegistryClient(host, anonymous) as client,
+    ):
+        repository = Repository(client, PATH)
+        base = [put_layer(repository, work, n, options.megabytes * 10**6) for n in range(6)]
+        own = [put_layer(repository, work, n, 10**6 * (n - 9)) for n in range(10, 22)]
+        other = [put_layer(repository, work, n, 10**6 * (n - 29)) for n in range(30, 42)]
+        images = {
+            "base": put_image(repository, "base", base),
+            "first": put_image(repository, "first", [*base, *own]),
+            "second": put_image(repository, "second", [*base, *other]),
+        }
+        empty = 0
 
-            def row(title: str, tag: str, layers: list[tuple[str, Path]]) -> SociResult:
-                nonlocal empty
-                empty += 1  # another machine: nothing was kept
-                result = put_soci_tag(
-                    repository, tag, ZtocSources(work / f"cache{empty}-{time.time()}", dict(layers))
-                )
-                assert result
-                share = 100 * result.sent / images[tag].size
-                table.add_row(
-                    title,
-                    f"{result.seconds:.2f}",
-                    f"{result.made} of {result.indexed}",
-                    f"{result.sent / 1e6:.2f}",
-                    f"{share:.2f}",
-                )
-                return result
+        def row(title: str, tag: str, layers: list[tuple[str, Path]]) -> SociResult:
+            nonlocal empty
+            empty += 1  # another machine: nothing was kept
+            result = put_soci_tag(
+                repository, tag, ZtocSources(work / f"cache{empty}-{time.time()}", dict(layers))
+            )
+            assert result
+            share = 100 * result.sent / images[tag].size
+            table.add_row(
+                title,
+                f"{result.seconds:.2f}",
+                f"{result.made} of {result.indexed}",
+                f"{result.sent / 1e6:.2f}",
+                f"{share:.2f}",
+            )
+            return result
 
-            row("the base, once: read from the registry", "base", [])
-            row("an image whose base is known", "first", own)
-            row("unchanged", "first", own)
-            row("the next image on this base", "second", other)
-    finally:
-        stop_local_registry(project)
+        row("the base, once: read from the registry", "base", [])
+        row("an image whose base is known", "first", own)
+        row("unchanged", "first", own)
+        row("the next image on this base", "second", other)
     Console(width=120).print(table)
 
 

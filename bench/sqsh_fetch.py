@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.sbcast import slurm_nodes
-from slipway.core import Project, anonymous, silent
+from slipway.core import anonymous, silent
 from slipway.registry import (
     OCI_MANIFEST,
     BlobTransfer,
@@ -43,11 +43,10 @@ from slipway.registry import (
     Repository,
     deliver_blobs,
     digest_of,
-    start_local_registry,
-    stop_local_registry,
 )
 from slipway.sqsh import fetch_program, push_sqsh
 from tests.support.launcher.sqsh_files import sidecar_text
+from tests.support.registry.open_registry import open_registry
 
 ROOT = Path(__file__).parents[1]
 PIECE_BYTES = 8 << 20  # as an export cuts them
@@ -139,23 +138,21 @@ class Bench:
         """Two builds of random pieces, in a registry whose storage the origin then serves."""
         count = self.flags.mb * 10**6 // PIECE_BYTES
         changed = self.flags.changed * 10**6 // PIECE_BYTES
-        project = Project(self.root / "registry", self.root / "registry")
-        target = start_local_registry(project, 5955)
-        try:
-            with RegistryClient(target.host, anonymous) as client:
-                put_image(client)
-                for build in ("a", "b"):
-                    pieces = []
-                    for number in range(count):
-                        other = build == "b" and number < changed
-                        seed = f"{number} {'b' if other else 'a'}"
-                        pieces.append(random.Random(seed).randbytes(PIECE_BYTES))
-                    path = self.root / f"{build}.sqsh"
-                    path.write_bytes(b"".join(pieces))
-                    path.with_name(f"{build}.sqsh.json").write_bytes(sidecar_text(pieces))
-                    push_sqsh(path, Repository(client, REPOSITORY), build, silent)
-        finally:
-            stop_local_registry(project)
+        with (
+            open_registry(self.root / "registry") as host,
+            RegistryClient(host, anonymous) as client,
+        ):
+            put_image(client)
+            for build in ("a", "b"):
+                pieces = []
+                for number in range(count):
+                    other = build == "b" and number < changed
+                    seed = f"{number} {'b' if other else 'a'}"
+                    pieces.append(random.Random(seed).randbytes(PIECE_BYTES))
+                path = self.root / f"{build}.sqsh"
+                path.write_bytes(b"".join(pieces))
+                path.with_name(f"{build}.sqsh.json").write_bytes(sidecar_text(pieces))
+                push_sqsh(path, Repository(client, REPOSITORY), build, silent)
         (self.root / "fetch.pyz").write_bytes(fetch_program(ROOT / "entrypoints"))
 
     @contextmanager
@@ -168,7 +165,7 @@ class Bench:
             self.stop_origin()
 
     def start_origin(self) -> None:
-        config = json.loads((self.root / "registry" / "registry" / "config.yml").read_text())
+        config = json.loads((self.root / "registry" / "config.yml").read_text())
         config["http"]["addr"] = f"{ORIGIN_ADDRESS}:{PORT}"
         path = self.root / "origin.yml"
         path.write_text(json.dumps(config))

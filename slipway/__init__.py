@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
+import resource
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 __version__ = "0.1.0"
+
+_ROOM = 64 << 20  # bytes; all of Slipway compiled has a few million
 
 
 def lazy_face(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
@@ -25,3 +29,23 @@ def lazy_face(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
         return value
 
     return load
+
+
+def _keeps_bytecode_whole() -> bool:
+    """Whether there is room for what Python compiles.
+
+    Until 3.12.8 and 3.13.1 it took a write that came out short for a whole one: after a full disk
+    each run ended with "marshal data too short" (python/cpython#126606).
+    """
+    longest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if longest != resource.RLIM_INFINITY and longest < _ROOM:
+        return False
+    try:
+        about = os.statvfs(__path__[0])
+    except OSError:
+        return True
+    return about.f_bavail * about.f_frsize >= _ROOM
+
+
+if not _keeps_bytecode_whole():
+    sys.dont_write_bytecode = True

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from slipway.core.file_lock import FileLock, exclusive, lock_is_held, wait_for_lock
     from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
     from slipway.core.interrupts import Terminated, handle_signals, interrupt_exit_code
+    from slipway.core.machine_limits import machine_limit
     from slipway.core.mounts import (
         DiskSpace,
         Mount,
@@ -148,6 +149,7 @@ __all__ = [
     "is_executable",
     "lease_seconds",
     "lock_is_held",
+    "machine_limit",
     "measure",
     "mount_of",
     "mounts_under",
@@ -202,6 +204,7 @@ __getattr__ = lazy_face(
         "file_lock": "FileLock exclusive lock_is_held wait_for_lock",
         "files": "commit partial_file remove_leftovers write_atomic",
         "interrupts": "Terminated handle_signals interrupt_exit_code",
+        "machine_limits": "machine_limit",
         "mounts": (
             "DiskSpace Mount disk_space free_bytes mount_of mounts_under nearest_existing "
             "parse_fstab parse_mountinfo read_fstab read_mount_table"

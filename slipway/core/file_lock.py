@@ -9,19 +9,29 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from slipway.core.console import say
 from slipway.core.errors import SlipwayError
+
+_EVERY_S = 0.05
+_QUIET_S = 5.0  # of a wait that nobody asked to hear of
+_STOPPED_S = 10.0  # Ctrl-Z and `fg` in between are no reason to give up
 
 OnWait = Callable[[str], None]
 """Hears who holds a lock that is waited for."""
 
 
 class FileLock:
-    """A lock file, made where it is missing and not held yet; `release` lets go. Raises OSError."""
+    """A lock file, made where it is missing and not held yet; `release` lets go. Raises OSError.
+
+    A wait for a holder that is stopped (SIGSTOP, Ctrl-Z) would have no end: it is a SlipwayError.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
@@ -34,19 +44,33 @@ class FileLock:
         if wait:
             self._hold(fcntl.LOCK_EX, on_wait)
             return True
-        try:
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return self._takes(fcntl.LOCK_EX)
 
     def _hold(self, how: int, on_wait: OnWait | None) -> None:
+        stopped_since, began = None, time.monotonic()
+        say_at = began if on_wait else began + _QUIET_S
+        while not self._takes(how):
+            now = time.monotonic()
+            if now >= say_at:
+                say_at = float("inf")
+                holders = describe_holders(self.handle)
+                (on_wait or say)(holders if on_wait else f"waiting for {holders}: {self.path}")
+            if not any(map(_is_stopped, _lock_holders(self.handle))):
+                stopped_since = None
+            elif now - (stopped_since := stopped_since or now) > _STOPPED_S:
+                raise SlipwayError(
+                    f"it is held by {describe_holders(self.handle)}",
+                    where=str(self.path),
+                    cure="Let that process go on, or end it, and run this again.",
+                )
+            time.sleep(_EVERY_S)
+
+    def _takes(self, how: int) -> bool:
         try:
             fcntl.flock(self.handle, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            if on_wait is not None:
-                on_wait(describe_holders(self.handle))
-            fcntl.flock(self.handle, how)
+            return False
+        return True
 
     def release(self) -> None:
         """Let go."""
@@ -68,16 +92,28 @@ def _lock_holders(handle: int) -> list[int]:
     return sorted(set(holders) - {0, os.getpid()})
 
 
+def _stat(pid: int) -> tuple[str, str]:
+    """The name and state of proc_pid_stat(5), empty for a process that is gone."""
+    try:
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+        return name.partition("(")[2], rest.split()[0]
+    except (OSError, IndexError):
+        return "", ""
+
+
+def _is_stopped(pid: int) -> bool:
+    return _stat(pid)[1] in ("T", "t")
+
+
 def describe_holders(handle: int) -> str:
     """Who holds a file's lock: `process 71 (python), which is stopped (...)`, for each."""
     described = []
     for pid in _lock_holders(handle):
         text = f"process {pid}"
-        with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
-            name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
-            text += f" ({name.partition('(')[2]})"
-            if rest.split()[0] in "Tt":
-                text += f", which is stopped (`kill -CONT {pid}` lets it go on)"
+        if name := _stat(pid)[0]:
+            text += f" ({name})"
+        if _is_stopped(pid):
+            text += f", which is stopped (`kill -CONT {pid}` lets it go on)"
         described.append(text)
     return " and ".join(described) or "another process"
 
@@ -99,25 +135,34 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
     try:
         lock = FileLock(path)
     except OSError as error:
-        raise SlipwayError(
-            f"the lock file cannot be written: {error.strerror}",
-            where=str(path),
-            cure="Have its folder belong to this user, on a disk that is writable; "
-            "SLIPWAY_STATE names another folder for a checkout's own.",
-        ) from error
+        raise _unwritable(path, error) from error
     try:
         if not lock.own(wait=False):
             owner = os.pread(lock.handle, 200, 0).decode(errors="replace").strip()
+            if any(map(_is_stopped, _lock_holders(lock.handle))):
+                owner = f"{owner}: {describe_holders(lock.handle)}; it"
             raise SlipwayError(
                 f"{owner or 'another process'} is at work in this project already",
                 where=str(path),
                 cure="Wait for it to end, or end it, and run this again.",
             )
-        os.ftruncate(lock.handle, 0)
-        os.pwrite(lock.handle, f"inv {doing} (pid {os.getpid()})\n".encode(), 0)
+        try:
+            os.ftruncate(lock.handle, 0)
+            os.pwrite(lock.handle, f"inv {doing} (pid {os.getpid()})\n".encode(), 0)
+        except OSError as error:
+            raise _unwritable(path, error) from error
         yield
     finally:
         lock.release()
+
+
+def _unwritable(path: Path, error: OSError) -> SlipwayError:
+    return SlipwayError(
+        f"the lock file cannot be written: {error.strerror}",
+        where=str(path),
+        cure="Have its folder belong to this user, on a disk that is writable and has room; "
+        "SLIPWAY_STATE names another folder for a checkout's own.",
+    )
 
 
 def lock_is_held(path: Path) -> bool:

@@ -74,7 +74,9 @@ def pipeline_context(
                     locks=checkout.locks,
                     engine=engine,
                     region=settings.region,
-                    credentials=registry.credentials_for([target] if target else []),
+                    credentials=registry.credentials_for(
+                        [target] if target else [], checkout.project
+                    ),
                     on_event=reporter.on_event,
                     target=target,
                 ),

@@ -102,7 +102,7 @@ def _ask_target(
             [targets.WantedBuild(step.image, step.build_id) for step in todo.values()],
             checkout.matrix,
             target,
-            registry.credentials_for([target]),
+            registry.credentials_for([target], checkout.project),
             registry.RetryPolicy(attempts=1),
         )
     except SlipwayError as error:

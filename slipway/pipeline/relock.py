@@ -43,7 +43,13 @@ def lock_images(
             checkout.project,
             checkout.matrix,
             images,
-            LockOptions(settings.region, credentials_for(), inventory, upgrade, check),
+            LockOptions(
+                settings.region,
+                credentials_for(project=checkout.project),
+                inventory,
+                upgrade,
+                check,
+            ),
             reporter.on_event,
             BaseState(rootfs_id(project), own_database),
         )

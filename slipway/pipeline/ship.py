@@ -114,7 +114,11 @@ def ship_images(root: Path, settings: Settings, names: Sequence[str], request: S
                     reporter.say(run.failure_line)
             engine_url = context.engine.url
     summary.show_runs(
-        runs, time.monotonic() - started, engine_url=engine_url, as_json=request.as_json
+        runs,
+        time.monotonic() - started,
+        checkout.project,
+        engine_url=engine_url,
+        as_json=request.as_json,
     )
     summary.raise_failures(runs)
 

@@ -8,14 +8,27 @@ from shlex import quote
 from shutil import which
 from typing import Any
 
-from slipway.core import SlipwayError, human_bytes, human_seconds, print_json, print_table, say
+from slipway.core import (
+    Project,
+    SlipwayError,
+    human_bytes,
+    human_seconds,
+    print_json,
+    print_table,
+    say,
+)
 from slipway.engine import DEFAULT_URL
 from slipway.pipeline.image_run import ImageRun
 from slipway.records import ImageRecord
+from slipway.registry import docker_login_words
 
 
 def next_commands(
-    name: str, record: ImageRecord, stages: Sequence[str], engine_url: str
+    name: str,
+    record: ImageRecord,
+    stages: Sequence[str],
+    engine_url: str,
+    project: Project,
 ) -> list[str]:
     """What a person would do next with what was made of image `name`; each can be pasted.
 
@@ -33,10 +46,11 @@ def next_commands(
         script = f"./inv slurm.script {name} --nodes 2 --instance ml.p5.48xlarge"
         commands.append(f"{script} --sqsh {quote(record.exported.path)} -- train.py")
     if "push" in stages and has_docker:
-        commands += [
-            f"{docker} pull {pushed.uri.rpartition(':')[0]}@{pushed.digest}"
-            for pushed in record.pushed.values()
-        ]
+        for pushed in record.pushed.values():
+            login = docker_login_words(project, pushed.uri.partition("/")[0])
+            first = f"{' '.join([docker, *login])} && " if login else ""
+            by_digest = f"{pushed.uri.rpartition(':')[0]}@{pushed.digest}"
+            commands.append(f"{first}{docker} pull {by_digest}")
     return commands
 
 
@@ -71,7 +85,9 @@ def raise_failures(runs: Sequence[ImageRun]) -> None:
         raise SlipwayError(f"{len(failed)} of {len(runs)} images failed\n{failures}")
 
 
-def show_runs(runs: Sequence[ImageRun], seconds: float, *, engine_url: str, as_json: bool) -> None:
+def show_runs(
+    runs: Sequence[ImageRun], seconds: float, project: Project, *, engine_url: str, as_json: bool
+) -> None:
     """Print the summary of a run."""
     if as_json:
         print_json([run_json(run) for run in runs])
@@ -93,6 +109,6 @@ def show_runs(runs: Sequence[ImageRun], seconds: float, *, engine_url: str, as_j
             for line in _facts(run.record):
                 say(line)
             stages = [step.name for step in run.steps]
-            for command in next_commands(run.image.name, run.record, stages, engine_url):
+            for command in next_commands(run.image.name, run.record, stages, engine_url, project):
                 say(f"next: {command}")
     say(f"{len(runs)} image{'s' if len(runs) != 1 else ''} in {human_seconds(seconds)}")

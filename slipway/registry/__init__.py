@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     )
     from slipway.registry.layer_gzip import compresses_as_elsewhere, gzip_stream, write_gzip
     from slipway.registry.local import (
+        docker_login_words,
         local_registry_status,
         start_local_registry,
         stop_local_registry,
@@ -136,6 +137,7 @@ __all__ = [
     "credentials_for",
     "deliver_blobs",
     "digest_of",
+    "docker_login_words",
     "find_aws_credentials",
     "find_ecr_target",
     "find_manifest",
@@ -187,7 +189,9 @@ __getattr__ = lazy_face(
             "ThrottledError WrongAccountError"
         ),
         "layer_gzip": "compresses_as_elsewhere gzip_stream write_gzip",
-        "local": "local_registry_status start_local_registry stop_local_registry",
+        "local": (
+            "docker_login_words local_registry_status start_local_registry stop_local_registry"
+        ),
         "logins": "credentials_for",
         "manifests": (
             "Manifest OCI_INDEX OCI_MANIFEST check_manifest choose_manifest digest_of "

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
-from slipway.core import Credentials
+from slipway.core import Credentials, Project
 from slipway.registry.docker_logins import docker_login
 from slipway.registry.ecr import aws_errors, connect_ecr, find_aws_credentials, make_client
 from slipway.registry.errors import NoCredentialsError, NotAuthorisedError
 from slipway.registry.hosts import PUBLIC_ECR, EcrHost, parse_ecr_host
+from slipway.registry.local import local_registry_login
 from slipway.registry.target import Target
 
 MARGIN = timedelta(minutes=5)
@@ -44,11 +45,13 @@ class Logins:
     """CredentialsFor of all registries that Slipway knows. Safe to share by threads.
 
     A private ECR host names account and region itself; `targets` add hosts that do not (an
-    emulator's). A token is kept until shortly before its end. public.ecr.aws is anonymous unless
-    AWS lets us have a token; for all other hosts `docker login` counts.
+    emulator's), `project` the local registry with its own login. A token is kept until shortly
+    before its end. public.ecr.aws is anonymous unless AWS lets us have a token; for all other hosts
+    `docker login` counts.
     """
 
-    def __init__(self, targets: Iterable[Target] = ()) -> None:
+    def __init__(self, targets: Iterable[Target] = (), project: Project | None = None) -> None:
+        self._project = project
         self._targets = {t.host: t for t in targets if t.kind == "ecr" and t.region}
         self._tokens: dict[str, Token] = {}
         self._lock = threading.Lock()
@@ -77,15 +80,19 @@ class Logins:
             return private_token(target.region, host)
         if parsed is not None:
             return private_token(parsed.region, host, parsed)
-        return _emulated(host) or _docker_token(host)
+        own = local_registry_login(self._project, host) if self._project else None
+        return _reread(own, host) or _emulated(host) or _reread(docker_login(host), host)
 
 
-def credentials_for(targets_or_hosts: Iterable[Target | str] = ()) -> Logins:
+def credentials_for(
+    targets_or_hosts: Iterable[Target | str] = (), project: Project | None = None
+) -> Logins:
     """Credentials for any host, asked for at the moment of use.
 
-    Hosts need no mention; targets do only where their host does not tell the region.
+    Hosts need no mention; targets do only where their host does not tell the region. `project` is
+    the one whose local registry is meant, without which that is a host as any other.
     """
-    return Logins(t for t in targets_or_hosts if isinstance(t, Target))
+    return Logins((t for t in targets_or_hosts if isinstance(t, Target)), project)
 
 
 def private_token(
@@ -135,9 +142,8 @@ def _emulated(host: str) -> Token | None:
     return token if token.host == host else None
 
 
-def _docker_token(host: str) -> Token | None:
-    """A login of Docker's: nobody says how long it lasts, so it is read at each use."""
-    login = docker_login(host)
+def _reread(login: Credentials | None, host: str) -> Token | None:
+    """Of a login that stands in files: nobody says how long it lasts, so it is read at each use."""
     return Token(login, datetime.now(timezone.utc), host) if login else None
 
 

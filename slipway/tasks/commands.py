@@ -19,7 +19,13 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from slipway.core import FAILED, OutputError, SlipwayError, interrupt_exit_code
+from slipway.core import (
+    FAILED,
+    OutputError,
+    SlipwayError,
+    interrupt_exit_code,
+    machine_limit,
+)
 
 ROOT = Path(__file__).parents[2]
 IMAGE_NAMES = {
@@ -89,6 +95,8 @@ def task_command(
     """
 
     def decorate(body: Callable[..., None]) -> Any:
+        name = body.__name__.replace("_", ".")
+
         @functools.wraps(body)
         def run(*args: Any, **kwargs: Any) -> None:
             try:
@@ -96,14 +104,18 @@ def task_command(
             except OutputError:
                 raise  # nowhere to tell it: see slipway.tasks.cli
             except SlipwayError as error:
-                task = body.__name__.replace("_", ".")
-                raise Exit(f"inv {task}: {error}", error.exit_code) from error
+                raise Exit(f"inv {name}: {error}", error.exit_code) from error
+            except (OSError, MemoryError, RuntimeError) as error:
+                if isinstance(error, BrokenPipeError):
+                    drop_output()
+                    raise Exit(code=FAILED) from error
+                limit = machine_limit(error)
+                if limit is None:
+                    raise
+                raise Exit(f"inv {name}: {limit}", limit.exit_code) from error
             except KeyboardInterrupt as interrupt:
                 text = "interrupted: what was whole is kept; run it again to go on"
                 raise Exit(text, interrupt_exit_code(interrupt)) from interrupt
-            except BrokenPipeError as closed:
-                drop_output()
-                raise Exit(code=FAILED) from closed
 
         names = [NAMES] if NAMES in body.__annotations__ else []
         wrapped = invoke_task(

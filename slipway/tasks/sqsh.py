@@ -79,7 +79,7 @@ def sqsh_export(
             raise UsageError("--from names the image itself", cure="Leave out the image names.")
         project = Project.at(ROOT)
         with Reporter() as reporter:
-            credentials = registry.credentials_for()
+            credentials = registry.credentials_for(project=project)
             path = sqsh.export_stored(
                 project,
                 from_,
@@ -132,7 +132,7 @@ def sqsh_diff(c: Context, a: str, b: str, times: bool = False, json: bool = Fals
         exporter = sqsh.ImageExporter(
             project,
             lambda: engine.connect(project, settings.engine),
-            registry.credentials_for(),
+            registry.credentials_for(project=project),
             settings.sqsh_cache,
             reporter.on_event,
         )
@@ -164,8 +164,11 @@ def sqsh_fetch(c: Context, uri: str, to: str, plain_http: bool = False, json: bo
     """Bring a .sqsh here: only pieces that are not in a .sqsh of the folder move, all checked."""
     flags = [*(["--plain-http"] if plain_http else []), *(["--json"] if json else [])]
     words = [uri, "--to", to, "--alone", *flags]
-    launcher = Project.at(ROOT).launcher
-    print(sqsh.run_fetch_program(launcher, words, registry.credentials_for()), end="")
+    project = Project.at(ROOT)
+    print(
+        sqsh.run_fetch_program(project.launcher, words, registry.credentials_for(project=project)),
+        end="",
+    )
 
 
 @task_command(help={"file": "file to write: python3 FILE URI --to DIR runs it, with Python 3.9 on"})

@@ -69,7 +69,7 @@ def ship_appended(
         for line in grouped_notes(note for step in steps for note in step.notes):
             say(line)
         target = push_target(checkout, settings) if "push" in request.stages else None
-        credentials = registry.credentials_for([target] if target else [])
+        credentials = registry.credentials_for([target] if target else [], checkout.project)
         runs = [ImageRun(image, records[image.name]) for image in images]
         with (
             recorded_run(checkout, runs, request.stages) as log,
@@ -83,7 +83,13 @@ def ship_appended(
                 _ship(context, run, inputs[run.image.name], request, target)
                 if run.failure:
                     reporter.say(run.failure_line)
-    summary.show_runs(runs, time.monotonic() - started, engine_url="", as_json=request.as_json)
+    summary.show_runs(
+        runs,
+        time.monotonic() - started,
+        checkout.project,
+        engine_url="",
+        as_json=request.as_json,
+    )
     summary.raise_failures(runs)
 
 

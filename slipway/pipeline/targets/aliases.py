@@ -80,7 +80,7 @@ def open_target(
     with (
         Reporter() as reporter,
         RegistryClient(
-            target.host, credentials_for([target]), on_event=reporter.on_event
+            target.host, credentials_for([target], checkout.project), on_event=reporter.on_event
         ) as client,
     ):
         yield target, client, reporter.on_event
@@ -274,7 +274,9 @@ def mirror_bases(root: Path, settings: Settings, names: Sequence[str]) -> list[C
     with open_target(checkout, settings) as (target, client, on_event):
         for (path, digest), (host, source) in sorted(wanted.items()):
             prepare_image_repository(target, checkout.matrix, path, settings.sharing, on_event)
-            with RegistryClient(host, credentials_for([target]), on_event=on_event) as origin:
+            with RegistryClient(
+                host, credentials_for([target], checkout.project), on_event=on_event
+            ) as origin:
                 results.append(
                     copy_image(
                         Repository(origin, source),

@@ -138,7 +138,7 @@ def _opened(
 ) -> Iterator[tuple[LayeredImage, str]]:
     """The image and its interpreter, "" where that of its PATH is meant."""
     with ExitStack() as stack:
-        credentials = credentials_for()
+        credentials = credentials_for(project=checkout.project)
         facts, interpreter = None, ""
         if base is not None:
             if base.registry is None:
@@ -156,7 +156,10 @@ def _opened(
             target, _, _ = stack.enter_context(open_target(checkout, settings))
             path = repository_name(cell, checkout.matrix.repository_prefix)
             tag = f"@{wanted}" if wanted else f":{current_tag(checkout, cell)}"
-            reference, credentials = f"{target.host}/{path}{tag}", credentials_for([target])
+            reference, credentials = (
+                f"{target.host}/{path}{tag}",
+                credentials_for([target], checkout.project),
+            )
             facts, interpreter = cell.base.facts, cell.base.family.python
         architecture = facts.architecture if facts else "amd64"
         yield (

@@ -14,6 +14,7 @@ from slipway.storage import enroot_conf
 from slipway.storage.docker import (
     DEFAULT_ROOT,
     configured_root,
+    own_data_path,
     parse_daemon_json,
     with_containerd_root,
     with_data_root,
@@ -40,6 +41,10 @@ class FileEdit:
         """What is there now."""
         try:
             if self.kind == "link":
+                if self.path.is_dir() and not self.path.is_symlink():
+                    # Started again after a move was cut off, the engine has its plain folder back,
+                    # for which a link to itself under another name stands while it is stopped.
+                    return os.fsencode(own_data_path(self.path).name)
                 return os.fsencode(self.path.readlink())
             return self.path.read_bytes()
         except FileNotFoundError:

@@ -10,18 +10,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from slipway.core import Project, anonymous
-from slipway.registry import RegistryClient, start_local_registry, stop_local_registry
+from slipway.core import anonymous
+from slipway.registry import RegistryClient
 from tests.support.registry.ecr_front_door import REGION, Door, aws_api, ecr, public_registry
+from tests.support.registry.open_registry import open_registry
 
 
 @pytest.fixture(scope="session")
 def data_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Host of a Distribution that keeps the data of all tests of this session."""
-    root = tmp_path_factory.mktemp("registry")
-    project = Project(root, root)
-    yield start_local_registry(project, 5655).host
-    stop_local_registry(project)
+    with open_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import Project, anonymous
+from slipway.core import Project
 from slipway.matrix import image_tag, repository_name, select_images
 from slipway.pipeline import Checkout
 from slipway.registry import (
     Manifest,
     RegistryClient,
+    credentials_for,
     digest_of,
     referrers_tag,
     start_local_registry,
@@ -53,7 +54,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     host = start_local_registry(project, 5855).host
     matrix = Checkout.at(clone.root).matrix
     (image,) = select_images(matrix, [NAME])
-    with RegistryClient(host, anonymous) as client:
+    with RegistryClient(host, credentials_for(project=project)) as client:
         yield Shelf(clone, client, repository_name(image, matrix.repository_prefix), image.aliases)
     stop_local_registry(project)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from slipway.core import CredentialsFor, Project, anonymous, silent
+from slipway.core import CredentialsFor, Project, silent
 from slipway.engine import Engine, find_image_id
 from slipway.records import load_record
 from slipway.registry import (
@@ -102,7 +102,7 @@ def clone(shared_project: Project, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def local_team(clone: Clone, engine: Engine, shared_project: Project) -> Team:
     target = start_local_registry(shared_project)
-    return Team(clone, engine, target, anonymous, ())
+    return Team(clone, engine, target, credentials_for(project=shared_project), ())
 
 
 @pytest.fixture

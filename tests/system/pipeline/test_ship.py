@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from packaging.utils import canonicalize_name
 
-from slipway.core import Project, anonymous, exclusive, silent
+from slipway.core import Project, exclusive, silent
 from slipway.engine import (
     BARE,
     Engine,
@@ -25,7 +25,7 @@ from slipway.engine import (
     run_once,
 )
 from slipway.records import load_image_layers, read_run_log
-from slipway.registry import RegistryClient, stop_local_registry
+from slipway.registry import RegistryClient, credentials_for, stop_local_registry
 from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.wheels import read_packages
 from tests.support.clones import Clone
@@ -68,7 +68,7 @@ def _no_leftovers(engine: Engine, shared_project: Project) -> object:
 
 
 def test_ship_builds_verifies_exports_and_pushes_the_default_image(
-    clone: Clone, engine: Engine, shipped: dict[str, Any]
+    clone: Clone, engine: Engine, shared_project: Project, shipped: dict[str, Any]
 ) -> None:
     steps = [(step["name"], step["fresh"]) for step in shipped["steps"]]
     assert steps == [(name, True) for name in STEPS]
@@ -93,7 +93,7 @@ def test_ship_builds_verifies_exports_and_pushes_the_default_image(
 
     host, _, name = pushed["uri"].partition("/")
     repository, _, tag = name.rpartition(":")
-    with RegistryClient(host, anonymous) as registry:
+    with RegistryClient(host, credentials_for(project=shared_project)) as registry:
         manifest = registry.manifest(repository, tag)
     assert (manifest.digest, manifest.media_type) == (pushed["digest"], SCHEMA2)
     assert manifest.json()["config"]["digest"] == built["image_id"]
@@ -346,7 +346,11 @@ def _registry_down(shared_project: Project) -> object:
 
 
 def test_the_bill_without_an_engine_is_the_same_but_for_what_an_engine_says(
-    clone: Clone, engine: Engine, shipped: dict[str, Any], tmp_path: Path
+    clone: Clone,
+    engine: Engine,
+    shared_project: Project,
+    shipped: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     name, pushed = shipped["image"], shipped["record"]["pushed"]["local"]
     with_engine = documents(clone, tmp_path / "one", f"{name}@{pushed['digest']}")
@@ -357,7 +361,8 @@ def test_the_bill_without_an_engine_is_the_same_but_for_what_an_engine_says(
     )
     reference = f"{pushed['uri'].partition('/')[0]}/base:1"
     engine.client.images.get(base).tag(reference)
-    push_image_layers(engine, reference, credentials=anonymous, on_event=silent)
+    logins = credentials_for(project=shared_project)
+    push_image_layers(engine, reference, credentials=logins, on_event=silent)
     engine.client.images.remove(reference)
     launcher = clone.root / "entrypoints" / "mark.txt"
     before = launcher.read_text()

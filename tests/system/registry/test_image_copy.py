@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import Project, SlipwayError, anonymous
+from slipway.core import SlipwayError, anonymous
 from slipway.registry import (
     Manifest,
     RegistryClient,
     credentials_for,
     digest_of,
     prepare_repository,
-    start_local_registry,
-    stop_local_registry,
 )
 from slipway.registry.distribution.blob_transfer import Repository
 from slipway.registry.distribution.blob_upload import PIECE
@@ -26,6 +24,7 @@ from slipway.registry.distribution.image_copy import copy_image
 from slipway.registry.errors import ManifestError
 from tests.support.registry.ecr_front_door import Door
 from tests.support.registry.images import QUICK, put_blob, put_oci_image, unique
+from tests.support.registry.open_registry import open_registry
 
 pytest_plugins = ["tests.support.registry.fixtures"]
 
@@ -33,10 +32,8 @@ pytest_plugins = ["tests.support.registry.fixtures"]
 @pytest.fixture(scope="module")
 def other_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A second registry, with storage of its own."""
-    root = tmp_path_factory.mktemp("other")
-    project = Project(root, root)
-    yield start_local_registry(project, 5755).host
-    stop_local_registry(project)
+    with open_registry(tmp_path_factory.mktemp("other")) as host:
+        yield host
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,19 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import Project, anonymous
+from slipway.core import Credentials, CredentialsFor, Project, anonymous, wait_until
 from slipway.registry import (
+    NoCredentialsError,
     RegistryClient,
     RegistryError,
     RegistryUnavailableError,
     Target,
+    credentials_for,
     local_registry_status,
     start_local_registry,
     stop_local_registry,
 )
+from slipway.registry.local.local_server import RegistryServer
 from tests.support.registry.images import put_oci_image
-
-pytest_plugins = ["tests.support.registry.fixtures"]
 
 PORT = 5755
 
@@ -49,7 +51,7 @@ def test_up_answers_and_a_second_up_is_the_same_registry(registry: Project) -> N
     target = start_local_registry(registry, PORT)
     assert target == Target("local", "local", target.host)
     assert start_local_registry(registry, PORT) == target
-    with RegistryClient(target.host, anonymous) as client:
+    with RegistryClient(target.host, credentials_for(project=registry)) as client:
         assert client.head("none", "none") is None
     status = local_registry_status(registry)
     assert (status.running, status.target) == (True, target)
@@ -68,16 +70,93 @@ def test_it_has_none_of_the_logins_of_who_started_it(
     assert names <= {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"}
 
 
+def _listens(port: int | None) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port or 0)) == 0
+
+
+def refuses(host: str, credentials: CredentialsFor) -> bool:
+    with RegistryClient(host, credentials) as client, pytest.raises(NoCredentialsError):
+        put_oci_image(client, "of/another", "v1")
+    with RegistryClient(host, credentials) as client, pytest.raises(NoCredentialsError):
+        client.head("of/another", "v1")
+    return True
+
+
+def test_only_who_reads_its_files_can_push_or_pull(registry: Project) -> None:
+    host = start_local_registry(registry, PORT).host
+    assert refuses(host, anonymous)
+    status = local_registry_status(registry)
+    assert refuses(host, lambda _: Credentials(status.user, "guessed" * 5))
+    private = {path.name: path.stat().st_mode & 0o777 for path in registry.registry.iterdir()}
+    assert {
+        name: private[name] for name in ("password", "htpasswd", "config.yml")
+    } == dict.fromkeys(("password", "htpasswd", "config.yml"), 0o600)
+    written = {*registry.registry.rglob("*")} - {status.password}
+    secret = status.password.read_bytes().strip()
+    assert not [path for path in written if path.is_file() and secret in path.read_bytes()]
+
+
+def test_a_login_that_others_could_have_read_is_made_anew(registry: Project) -> None:
+    host = start_local_registry(registry, PORT).host
+    login = credentials_for(project=registry)
+    before = login(host)
+    password = local_registry_status(registry).password
+    password.chmod(0o644)
+    assert login(host) is None
+    assert start_local_registry(registry).host == host
+    after = login(host)
+    assert before is not None
+    assert after is not None
+    assert before.secret != after.secret
+    assert refuses(host, lambda _: before)
+    password.unlink()
+    assert start_local_registry(registry).host == host
+    with RegistryClient(host, login) as client:
+        put_oci_image(client, "of/ours", "v1")
+
+
+def test_a_registry_of_an_earlier_version_gets_a_login_and_keeps_its_images(
+    registry: Project,
+) -> None:
+    start_local_registry(registry, PORT)
+    stop_local_registry(registry)
+    server = RegistryServer(registry.registry)
+    local_registry_status(registry).password.unlink()
+    server.config.write_text(
+        json.dumps({k: v for k, v in json.loads(server.config.read_text()).items() if k != "auth"})
+    )
+    server.launch("docker-registry")
+    host = f"127.0.0.1:{server.port}"
+    assert wait_until(lambda: _listens(server.port), 30)
+    with RegistryClient(host, anonymous) as client:
+        put = put_oci_image(client, "of/ours", "v1")
+    assert start_local_registry(registry).host == host
+    assert refuses(host, anonymous)
+    with RegistryClient(host, credentials_for(project=registry)) as client:
+        assert client.head("of/ours", "v1") == put.digest
+
+
+def test_the_login_is_given_to_nobody_else(registry: Project) -> None:
+    host = start_local_registry(registry, PORT).host
+    login = credentials_for(project=registry)
+    assert login(host)
+    for other in ("127.0.0.1:1", f"[::1]:{PORT}", f"localhost:{PORT}", "registry.example"):
+        assert login(other) is None
+    stop_local_registry(registry)
+    assert login(host) is None, "another user's program may have the port now"
+
+
 def test_images_stay_over_down_and_up_and_the_port_is_kept(registry: Project) -> None:
     target = start_local_registry(registry)
-    with RegistryClient(target.host, anonymous) as client:
+    with RegistryClient(target.host, credentials_for(project=registry)) as client:
         put = put_oci_image(client, "kept/image", "v1")
     assert stop_local_registry(registry)
     assert not stop_local_registry(registry)
     assert local_registry_status(registry).running is False
     assert local_registry_status(registry).target == target
     assert start_local_registry(registry) == target
-    with RegistryClient(target.host, anonymous) as client:
+    with RegistryClient(target.host, credentials_for(project=registry)) as client:
         assert client.head("kept/image", "v1") == put.digest
 
 
@@ -110,11 +189,14 @@ def test_a_port_that_another_program_has_is_left_to_it(registry: Project) -> Non
 
 
 def test_a_registry_of_another_project_on_our_port_is_not_taken_for_ours(
-    registry: Project, data_registry: str
+    registry: Project, tmp_path: Path
 ) -> None:
-    port = int(data_registry.rpartition(":")[2])
-    target = start_local_registry(registry, port)
-    assert target.host != data_registry
+    other = Project(tmp_path, tmp_path / "another")
+    try:
+        taken = start_local_registry(other, PORT).host
+        assert start_local_registry(registry, int(taken.rpartition(":")[2])).host != taken
+    finally:
+        stop_local_registry(other)
 
 
 def test_two_ups_at_once_start_one_registry(registry: Project) -> None:

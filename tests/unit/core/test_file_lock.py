@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,27 @@ def test_a_lock_in_a_place_that_cannot_be_is_an_error_with_a_cure(tmp_path: Path
     with pytest.raises(SlipwayError, match="lock file cannot be written") as refused:
         exclusive(tmp_path / "file" / "lock", "ship").__enter__()
     assert "SLIPWAY_STATE" in (refused.value.cure or "")
+
+
+def lock_of(take: str, path: Path) -> AbstractContextManager[None]:
+    return wait_for_lock(path) if take == "wait_for_lock" else exclusive(path, "ship")
+
+
+@pytest.mark.parametrize("take", ["wait_for_lock", "exclusive"])
+def test_a_stopped_holder_is_named_and_not_waited_for_without_end(
+    tmp_path: Path, take: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slipway.core.file_lock._STOPPED_S", 0.2)
+    path = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGSTOP)
+        lock = lock_of(take, path)
+        with pytest.raises(SlipwayError, match=f"`kill -CONT {holder.pid}` lets it go on"):
+            lock.__enter__()
+        holder.send_signal(signal.SIGKILL)
+    with lock_of(take, path):
+        assert lock_is_held(path)

@@ -13,8 +13,9 @@ import pytest
 SCRIPT = """
 import os, signal, sys, threading, time
 from slipway.core import interrupts
-interrupts.handle_signals()
 number = int(sys.argv[1])
+signal.signal(number, signal.SIG_DFL)  # whoever runs the tests in the background ignores it
+interrupts.handle_signals()
 reader, _ = os.pipe()
 def send():
     time.sleep(0.2)
@@ -25,7 +26,7 @@ for _ in range(2):
         os.read(reader, 1)
     except KeyboardInterrupt as error:
         print(type(error).__name__, flush=True)
-    if number == signal.SIGTERM:
+    if number != signal.SIGINT:
         break
 time.sleep(0.3)  # what woke this thread up must not do so again
 """
@@ -36,6 +37,7 @@ time.sleep(0.3)  # what woke this thread up must not do so again
     [
         (signal.SIGINT, "KeyboardInterrupt\nKeyboardInterrupt\n"),
         (signal.SIGTERM, "Terminated\n"),
+        (signal.SIGHUP, "HungUp\n"),
     ],
 )
 def test_a_signal_that_no_system_call_has_noticed_is_not_missed(
@@ -46,9 +48,10 @@ def test_a_signal_that_no_system_call_has_noticed_is_not_missed(
     assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
-def test_what_is_started_in_the_background_keeps_ignoring_ctrl_c() -> None:
+@pytest.mark.parametrize("name", ["INT", "HUP"])
+def test_what_is_started_in_the_background_keeps_ignoring_what_it_ignores(name: str) -> None:
     script = "import os, signal\nfrom slipway.core import interrupts\ninterrupts.handle_signals()\n"
-    script += "os.kill(os.getpid(), signal.SIGINT)\nprint('on')"
-    command = ["/bin/sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, script]
+    script += f"os.kill(os.getpid(), signal.SIG{name})\nprint('on')"
+    command = ["/bin/sh", "-c", f'trap "" {name}; exec "$0" -c "$1"', sys.executable, script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")

@@ -236,3 +236,18 @@ def test_the_trial_program_runs_without_anything_else(tmp_path: Path) -> None:
     path.write_bytes(program)
     path.chmod(0o755)
     assert subprocess.run([str(path)], check=False, env={}).returncode == 42
+
+
+def test_a_folder_that_became_a_link_and_a_folder_again_is_the_same_to_its_edit(
+    tmp_path: Path,
+) -> None:
+    """Of a move that was cut off, when the engine has been started again before it goes on."""
+    data = tmp_path / "data"
+    data.mkdir()
+    data_path.settle_link(data)
+    before = os.fsencode(data.readlink())
+    edit = FileEdit("link", data, before, b"/disk/data")
+    assert edit.current() == before
+    data_path.unsettle_link(data)
+    assert not data.is_symlink()
+    assert edit.current() == before

@@ -1,17 +1,22 @@
-"""The local registry: Debian's docker-registry (Distribution) on loopback, one for a project."""
+"""The local registry: Debian's docker-registry (Distribution) on loopback, one for a project.
+
+It has a login of its own, since every user of the machine reaches loopback.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import FileLock, Project, wait_until
+from slipway.core import Credentials, FileLock, Project, wait_until
 from slipway.registry.errors import RegistryError
-from slipway.registry.local_server import ADDRESS, RegistryServer
+from slipway.registry.local.local_login import USER, password_file
+from slipway.registry.local.local_server import ADDRESS, RegistryServer
 from slipway.registry.target import Target
 
 PORT = 5055
@@ -20,13 +25,18 @@ _BINARY = "docker-registry"
 
 @dataclass(frozen=True)
 class LocalRegistryStatus:
-    """What is known of the local registry. `target` is None where it was never started."""
+    """What is known of the local registry. `target` is None where it was never started.
+
+    `password` is the file that has the password of `user`.
+    """
 
     running: bool
     target: Target | None
     pid: int | None
     storage: Path
     log: Path
+    user: str
+    password: Path
 
 
 def start_local_registry(project: Project, port: int | None = None) -> Target:
@@ -38,6 +48,9 @@ def start_local_registry(project: Project, port: int | None = None) -> Target:
     """
     server = RegistryServer(project.registry)
     with _one_at_a_time(server.root):
+        if server.login is None:
+            # One of an earlier version, which asked nobody, or whose login was lost.
+            server.stop()
         if server.pid is None or not server.wait():
             _start(server, port or server.port or PORT)
         return _target(server.port or PORT)
@@ -56,8 +69,34 @@ def local_registry_status(project: Project) -> LocalRegistryStatus:
     port, pid = server.port, server.pid
     target = _target(port) if port is not None else None
     return LocalRegistryStatus(
-        pid is not None and server.answers(), target, pid, server.storage, server.log
+        pid is not None and server.answers(),
+        target,
+        pid,
+        server.storage,
+        server.log,
+        USER,
+        password_file(server.root),
     )
+
+
+def local_registry_login(project: Project, host: str) -> Credentials | None:
+    """The login for the project's local registry; None for any other host.
+
+    Also None while it does not run: another user's program may have its port then.
+    """
+    server = RegistryServer(project.registry)
+    if not host.startswith(f"{ADDRESS}:") or host != f"{ADDRESS}:{server.port}":
+        return None
+    return server.login if server.pid is not None else None
+
+
+def docker_login_words(project: Project, host: str) -> list[str]:
+    """What follows `docker` to have the docker command log in; empty for any other host."""
+    server = RegistryServer(project.registry)
+    if host != f"{ADDRESS}:{server.port}":
+        return []
+    path = shlex.quote(str(password_file(server.root)))
+    return ["login", host, "--username", USER, "--password-stdin", "<", path]
 
 
 def _start(server: RegistryServer, preferred: int) -> None:

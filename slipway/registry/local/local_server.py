@@ -11,8 +11,16 @@ from typing import Any, cast
 
 import requests
 
-from slipway.core import command_line, end_process, read_pid, spawn, write_atomic
+from slipway.core import (
+    Credentials,
+    command_line,
+    end_process,
+    read_pid,
+    spawn,
+    write_atomic,
+)
 from slipway.registry.errors import RegistryError, RegistryUnavailableError
+from slipway.registry.local.local_login import hashed_file, make_login, read_login
 
 ADDRESS = "127.0.0.1"
 PATIENCE_S = 15.0
@@ -36,8 +44,16 @@ class RegistryServer:
     @property
     def port(self) -> int | None:
         """The port in the configuration, None where there is none yet."""
-        port = str(self._http().get("addr", "")).rpartition(":")[2]
+        port = str(self._section("http").get("addr", "")).rpartition(":")[2]
         return int(port) if port.isdigit() else None
+
+    @property
+    def login(self) -> Credentials | None:
+        """Who may pull and push; None where it asks nobody, or where the login is not ours alone.
+
+        It is for our own process only: ask `pid` before it is sent to the port.
+        """
+        return read_login(self.root) if self._section("auth") else None
 
     @property
     def pid(self) -> int | None:
@@ -47,7 +63,8 @@ class RegistryServer:
 
     def configure(self, port: int) -> None:
         """Write the configuration. It is JSON, which is YAML, which is what Distribution reads."""
-        http = self._http()
+        make_login(self.root)
+        http = self._section("http")
         purge = {"enabled": True, "age": "24h", "interval": "24h", "dryrun": False}
         config = {
             "version": 0.1,
@@ -63,6 +80,7 @@ class RegistryServer:
                 "secret": http.get("secret") or secrets.token_hex(16),
                 "headers": {IDENTITY: [self._identity() or secrets.token_hex(8)]},
             },
+            "auth": {"htpasswd": {"realm": "slipway", "path": str(hashed_file(self.root))}},
         }
         write_atomic(self.config, json.dumps(config, indent=2) + "\n", mode=0o600)
 
@@ -105,14 +123,17 @@ class RegistryServer:
         )
 
     def answers(self) -> bool:
-        """Whether this registry, and none other, answers on its port."""
+        """Whether this registry, and none other, answers on its port, and asks for a login.
+
+        It gets none: what answers may be another program.
+        """
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy between us and loopback
                 answer = session.get(f"http://{ADDRESS}:{self.port}/v2/", timeout=2.0)
         except requests.exceptions.RequestException:
             return False
-        return answer.status_code == 200 and answer.headers.get(IDENTITY) == self._identity()
+        return answer.status_code == 401 and answer.headers.get(IDENTITY) == self._identity()
 
     def stop(self) -> bool:
         """SIGTERM, then SIGKILL. False: it was not running."""
@@ -125,12 +146,12 @@ class RegistryServer:
     def _is_ours(self, pid: int) -> bool:
         return str(self.config) in command_line(pid)
 
-    def _http(self) -> dict[str, Any]:
+    def _section(self, name: str) -> dict[str, Any]:
         try:
-            return cast("dict[str, Any]", json.loads(self.config.read_text())["http"])
+            return cast("dict[str, Any]", json.loads(self.config.read_text())[name])
         except (OSError, ValueError, LookupError):
             return {}
 
     def _identity(self) -> str | None:
-        values = self._http().get("headers", {}).get(IDENTITY)
+        values = self._section("http").get("headers", {}).get(IDENTITY)
         return str(values[0]) if values else None
