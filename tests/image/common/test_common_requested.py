@@ -29,7 +29,8 @@ def asked(subject: CheckedImage, packages: Distributions) -> Iterator[Requiremen
         for wanted in map(Requirement, addon["requirements"]):
             if wanted.marker is None or wanted.marker.evaluate({**packages.environment}):
                 yield wanted
-        if addon["action"] == "keep" and addon["version"]:
+        tool = addon["name"] in subject.tools  # a binary, which no distribution is named after
+        if addon["action"] == "keep" and addon["version"] and not tool:
             yield Requirement(f"{addon['name']}=={addon['version']}")
 
 
