@@ -19,6 +19,9 @@ from slipway.inventory.dpkg_status import short_status
 from slipway.matrix import Archive
 from slipway.records import PackageDatabase
 
+_FIRST = 1_600_000_000
+"""A time, in seconds, before any edition of an archive."""
+
 
 def run(*command: str | Path, folder: Path | None = None, home: Path | None = None) -> str:
     """What a tool prints; it must succeed."""
@@ -64,6 +67,7 @@ class PackageArchive:
     kind: Literal["apt", "dnf"]
     packages: list[Package] = field(default_factory=list)
     key: Path = field(init=False)
+    editions: int = 0  # that were published
 
     def __post_init__(self) -> None:
         """It has a key of its own."""
@@ -142,6 +146,10 @@ class PackageArchive:
         if signed:
             text = ("--batch", "--clearsign", "--output", suite / "InRelease", suite / "Release")
             run("gpg", *text, home=home)
+        # apt asks for what is newer than it has, in whole seconds: each edition is later by some.
+        self.editions += 1
+        for path in suite.rglob("*"):
+            os.utime(path, (_FIRST + 10 * self.editions,) * 2)
 
 
 def make_rpm(package: Package, folder: Path) -> Path:
