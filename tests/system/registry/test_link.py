@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from slipway.core import Project, anonymous, silent
+from slipway.core import CredentialsFor, Project, silent
 from slipway.registry import (
     OCI_MANIFEST,
     BlobTransfer,
@@ -83,13 +83,22 @@ def link(own_registry: Project) -> Iterator[Link]:
 
 
 @pytest.fixture
-def target(link: Link) -> Iterator[Repository]:
-    with RegistryClient(link.host, anonymous, policy=QUICK) as client:
+def login(own_registry: Project, link: Link) -> CredentialsFor:
+    """The registry's own login, by whichever host it is reached."""
+    del link  # which has it started
+    known = credentials_for(project=own_registry)("127.0.0.1:5885")
+    assert known
+    return lambda _: known
+
+
+@pytest.fixture
+def target(link: Link, login: CredentialsFor) -> Iterator[Repository]:
+    with RegistryClient(link.host, login, policy=QUICK) as client:
         yield Repository(client, unique())
 
 
 def test_a_push_survives_cuts_anywhere_and_sends_at_most_the_cut_blobs_again(
-    link: Link,
+    link: Link, login: CredentialsFor
 ) -> None:
     noise = random.Random(5)
     image = Pushed.make(noise)
@@ -98,7 +107,7 @@ def test_a_push_survives_cuts_anywhere_and_sends_at_most_the_cut_blobs_again(
         edges, total = link.edges, link.sent + link.received
         # Anywhere, and where one of a message's pieces has just passed.
         link.clear(*((noise.randrange(total), noise.choice(edges)) if cut else ()))
-        with RegistryClient(link.host, anonymous, policy=QUICK) as client:
+        with RegistryClient(link.host, login, policy=QUICK) as client:
             target = Repository(client, unique())
             image.push(target)
             flawless = flawless or link.sent
@@ -109,7 +118,7 @@ def test_a_push_survives_cuts_anywhere_and_sends_at_most_the_cut_blobs_again(
 
 
 def test_a_push_survives_a_registry_that_loses_its_sessions_or_itself(
-    link: Link, target: Repository, own_registry: Project
+    link: Link, target: Repository, own_registry: Project, login: CredentialsFor
 ) -> None:
     image = Pushed.make(random.Random(6))
 
@@ -122,7 +131,7 @@ def test_a_push_survives_a_registry_that_loses_its_sessions_or_itself(
         start_local_registry(own_registry, 5885)
 
     for number, trouble in enumerate((forget, restart)):
-        with RegistryClient(link.host, anonymous) as client:
+        with RegistryClient(link.host, login) as client:
             repository = Repository(client, f"{target.path}-{number}")
             link.clear(rate=1e6)  # a second and a half for all of it
             with troubled(link, trouble):
