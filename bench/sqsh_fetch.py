@@ -9,7 +9,7 @@ both directions. The origin is a namespace, too: docker-registry with two builds
 which the second has so many MB of other pieces. All namespaces share this machine's disk and cores,
 so the rates have to be such that links are the limit. For comparison every node reads the whole
 file by itself, in eight ranges at a time, as `aws s3 cp` does and as a copy from shared storage
-would; and `sbcast` sends it to them (bench/sbcast.py; `--only sbcast`).
+would.
 
 Needs root, iproute2 and docker-registry.
 """
@@ -33,7 +33,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.sbcast import slurm_nodes
 from slipway.core import anonymous, silent
 from slipway.registry import (
     OCI_MANIFEST,
@@ -302,27 +301,6 @@ def put_image(client: RegistryClient) -> None:
         client.put_manifest(REPOSITORY, tag, Manifest(OCI_MANIFEST, digest_of(raw), raw))
 
 
-def by_sbcast(bench: Bench, nodes: int) -> dict[str, Any]:
-    """The whole file by Slurm's own connections."""
-    addresses = [address(number) for number in range(bench.flags.nodes)]
-    with (
-        tempfile.TemporaryDirectory(dir=bench.root) as root,
-        slurm_nodes(Path(root), ORIGIN_ADDRESS, addresses) as slurm,
-    ):
-        before = bench.net.sent("origin")
-        seconds = slurm.send(bench.root / "b.sqsh", nodes)
-        wire = bench.net.sent("origin") - before
-    size = (bench.root / "b.sqsh").stat().st_size
-    return {
-        "nodes": nodes,
-        "right": nodes,
-        "seconds": seconds,
-        "origin": wire,
-        "peers": nodes * size - min(wire, nodes * size),
-        "wire": wire,
-    }
-
-
 def kill_one(bench: Bench) -> Callable[[list[subprocess.Popen[str]]], None]:
     """The third of the nodes, when a quarter of the time of a lone node has gone by."""
 
@@ -361,8 +339,6 @@ def cases(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
         ),
         "whole file by every node, one node": lambda: bench.parallel_get(1),
         f"whole file by every node, {nodes} nodes": lambda: bench.parallel_get(nodes),
-        "sbcast, one node": lambda: by_sbcast(bench, 1),
-        f"sbcast, {nodes} nodes": lambda: by_sbcast(bench, nodes),
     }
 
 
