@@ -239,6 +239,7 @@ def inv(root: Path, state: Path, tmp: Path, *words: str) -> tuple[float, str]:
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "slipway.tasks.cli", "--search-root", str(root), *words],
+        cwd=root,  # of the checkout that is meant, before any other of PYTHONPATH
         env={**os.environ, "SLIPWAY_STATE": str(state), "TMPDIR": str(tmp)},
         capture_output=True,
         text=True,
