@@ -35,18 +35,17 @@ from rich.table import Table
 
 from bench.hostile_registry import answering
 from bench.registry_quota import quota
-from slipway.core import Project, anonymous
+from slipway.core import anonymous
 from slipway.registry import (
     OCI_MANIFEST,
     Manifest,
     RegistryClient,
     digest_of,
     prepare_repository,
-    start_local_registry,
-    stop_local_registry,
 )
 from tests.support.registry.ecr_front_door import REGION, Door, aws_api, ecr
 from tests.support.registry.link import Link, linked
+from tests.support.registry.open_registry import OpenRegistry
 
 SIZES = [9_000_000, 5_000_000, 4_000_000, 3_000_000, 2_500_000, 2_000_000, 1_500_000, 1_200_000]
 SIZES += [1_000_000, 900_000, 800_000, 700_000, 600_000, 500_000, 400_000, 300_000]
@@ -71,15 +70,16 @@ class Bench:
 
     work: Path
     random: random.Random
-    project: Project = field(init=False)
+    registry: OpenRegistry = field(init=False)
     host: str = field(init=False)
     manifest: Manifest = field(init=False)
     flawless: int = 0
 
     def __post_init__(self) -> None:
-        self.project = Project(self.work, self.work / "state")
         self.folder = self.work / "image"
-        self.host = start_local_registry(self.project, 5995).host
+        self.registry = OpenRegistry(self.work / "registry")
+        self.registry.start()
+        self.host = self.registry.host
         self.manifest = self._make_image()
 
     def _make_image(self) -> Manifest:
@@ -173,7 +173,7 @@ def slow(bench: Bench, link: Link, pushes: int) -> Iterator[Row]:
 
 def lost(bench: Bench, link: Link, pushes: int) -> Iterator[Row]:
     """The registry forgets its upload sessions, or is killed and comes back."""
-    storage = bench.project.registry / "storage"
+    storage = bench.registry.storage
 
     def forget(process: subprocess.Popen[str]) -> None:
         until(link, bench.random.randrange(bench.flawless), process)
@@ -182,9 +182,9 @@ def lost(bench: Bench, link: Link, pushes: int) -> Iterator[Row]:
 
     def restart(process: subprocess.Popen[str]) -> None:
         until(link, bench.random.randrange(bench.flawless), process)
-        os.kill(int((bench.project.registry / "pid").read_text()), signal.SIGKILL)
+        bench.registry.stop(signal.SIGKILL)
         time.sleep(1.0)
-        start_local_registry(bench.project, 5995)
+        bench.registry.start()
 
     for name, meanwhile in (("upload sessions lost", forget), ("registry killed, 1 s", restart)):
         outcomes = []
@@ -246,7 +246,7 @@ def full_disk(bench: Bench, link: Link, pushes: int) -> Iterator[Row]:
             ballast.unlink()
             own.clear()
             yield "the same, run again with room", [other.once(own, path=path)]
-        stop_local_registry(other.project)
+        other.registry.stop()
     del link
 
 
@@ -363,7 +363,7 @@ def main() -> int:
                     for row in group(bench, link, options.pushes):
                         broken += show(table, row)
     finally:
-        stop_local_registry(bench.project)
+        bench.registry.stop()
     Console(width=120).print(table)
     return int(broken > 0)
 

@@ -43,6 +43,7 @@ from slipway.registry import (
     RegistryClient,
     Repository,
     copy_image,
+    credentials_for,
     deliver_blobs,
     digest_of,
     start_local_registry,
@@ -50,6 +51,7 @@ from slipway.registry import (
 )
 from tests.support.clones import Clone
 from tests.support.fanout_samples import put_bases, write_matrix
+from tests.support.registry.open_registry import OpenRegistry
 
 ROOT = Path(__file__).parents[1]
 IMAGE, NEXT = "local-ds0.19.8", "local-ds0.19.2"
@@ -126,12 +128,13 @@ class Bench:
         self.work: Path = options.work.resolve()
         self.small: Path = options.base.resolve()
         self.seed: Path = options.seed.resolve()
-        self.source = Project(ROOT, self.work / "source")
+        self.source = OpenRegistry(self.work / "source", PORT)
         self.target = Project(ROOT, self.work / "target")
         checkout = Checkout.at(ROOT)
         base = {image.name: image for image in checkout.matrix.images}[IMAGE].base
         self.path, self.tag = base.repository, base.tag
-        self.host = start_local_registry(self.source, PORT).host
+        self.source.start()
+        self.host = self.source.host
 
     def make_base(self) -> int:
         """The large base in its registry, made of the small one; its compressed bytes."""
@@ -140,7 +143,7 @@ class Bench:
                 return client.manifest(self.path, self.tag).size
             small = Project(ROOT, self.small)
             there = start_local_registry(small)
-            with RegistryClient(there.host, anonymous) as origin:
+            with RegistryClient(there.host, credentials_for(project=small)) as origin:
                 copy_image(Repository(origin, "base"), "1", Repository(client, self.path), "small")
             stop_local_registry(small)
             manifest = client.manifest(self.path, "small")
@@ -199,8 +202,8 @@ class Bench:
 
     def close(self) -> None:
         """End both registries."""
-        for project in (self.source, self.target):
-            stop_local_registry(project)
+        self.source.stop()
+        stop_local_registry(self.target)
 
 
 def packed_layer(folder: str, sizes: list[int], plain: hashlib._Hash) -> Iterator[bytes]:
@@ -263,7 +266,8 @@ Rows = Iterator[tuple[str, dict[str, float]]]
 def known(bench: Bench) -> Rows:
     """The base in another repository of the target's registry: new, next variant, unchanged."""
     host = bench.empty_target()
-    with RegistryClient(bench.host, anonymous) as a, RegistryClient(host, anonymous) as b:
+    login = credentials_for(project=bench.target)
+    with RegistryClient(bench.host, anonymous) as a, RegistryClient(host, login) as b:
         copy_image(Repository(a, bench.path), bench.tag, Repository(b, bench.path), bench.tag)
     base = f"registry://{host}/{bench.path}:{bench.tag}"
     with quota(bench.work, 1_000_000_000) as limit:

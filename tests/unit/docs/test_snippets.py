@@ -41,8 +41,8 @@ RUN = {
 PARSED = {
     **dict.fromkeys(
         ("diff", "push", "report", "ship", "sqsh", "sqsh.diff", "sqsh.fetch", "sqsh.fetcher",
-         "sqsh.trace", "sqsh.verify", "storage.move", "storage.prune", "storage.restore",
-         "storage.status", "watch"),
+         "sqsh.send", "sqsh.trace", "sqsh.verify", "storage.move", "storage.prune",
+         "storage.restore", "storage.status", "watch"),
         "needs an image, an engine, disks or a run: the system tests of its task do it",
     ),
     **dict.fromkeys(
