@@ -312,7 +312,8 @@ def held(bench: Bench) -> Rows:
             base = f"registry://{bench.host}/{bench.path}:{bench.tag}"
             words = ("push", IMAGE, "--no-engine", "--base-from", base)
             seconds, said = inv(ROOT, state, tmp, *words)
-            took = float(re.findall(r"push +([\d.]+) s", said)[0])
+            minutes, seconds_of_it = re.findall(r"push +(?:(\d+) min )?([\d.]+) s", said)[0]
+            took = 60 * int(minutes or 0) + float(seconds_of_it)
             size = sent(said)
             name = f"link of {rate:.0f} MB/s" if rate else "link without a limit"
             yield f"new image, base in another registry, {name}", {
