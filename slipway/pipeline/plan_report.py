@@ -53,8 +53,9 @@ class PlanReport:
         free = "unknown" if self.free is None else human_bytes(self.free)
         lines = [f"disk: about {human_bytes(self.disk.needed)} needed, {free} free"]
         if self.disk.unknown:
+            count = len(self.disk.unknown)
             lines.append(
-                f"  plus {len(self.disk.unknown)} bases whose size no lock records "
+                f"  plus {count} base{'s' if count > 1 else ''} whose size no lock records "
                 "(a DLC base takes about 20 GB)"
             )
         return lines
