@@ -130,7 +130,8 @@ def make_script(
     if sqsh:
         file = sqsh_file.sqsh_on_cluster(project, image.name, sqsh)
     else:
-        file = sqsh_file.newest_sqsh(project, image.name)
+        elsewhere = "; or say where the cluster has it: --sqsh PATH"
+        file = sqsh_file.newest_sqsh(project, image.name, otherwise=elsewhere)
     notes: tuple[str, ...] = ()
     job_name = image.name
     if is_recipe:

@@ -28,13 +28,16 @@ class SqshFile:
         return build_id[:12] in Path(self.path).name
 
 
-def newest_sqsh(project: Project, image: str) -> SqshFile:
-    """The image's newest export. Raises SlipwayError where there is none any more."""
+def newest_sqsh(project: Project, image: str, *, otherwise: str = "") -> SqshFile:
+    """The image's newest export. Raises SlipwayError where there is none any more.
+
+    `otherwise`: what its cure names beside an export: another way to say which file is meant.
+    """
     exported = load_record(project, image).exported
     if exported is None or not Path(exported.path).exists():
         raise SlipwayError(
             f"{image} has no .sqsh" + (f" at {exported.path} any more" if exported else " yet"),
-            cure=f"Export it (`./inv sqsh {image}`), or say where the cluster has it: --sqsh PATH.",
+            cure=f"Export it: `./inv sqsh {image}`{otherwise}.",
         )
     path = option_values.absolute_path(exported.path, "the .sqsh")
     return SqshFile(path, exported.size, exported.digest)

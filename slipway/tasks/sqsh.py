@@ -227,6 +227,9 @@ def verify_and_report(path: Path) -> None:
         sqsh.verify_sqsh_file(path, reporter.on_event)
 
 
+_BY_FILE = ", or name a .sqsh file"
+
+
 def sqsh_of(project: Project, name: str) -> Path:
     """The .sqsh that is named, or an image's newest. Raises UsageError for several images."""
     if name.endswith(".sqsh"):
@@ -234,7 +237,7 @@ def sqsh_of(project: Project, name: str) -> Path:
     (image, *more) = matrix.select_images(pipeline.Checkout.at(ROOT).matrix, [name])
     if more:
         raise UsageError(f"{name!r} names several images, and one .sqsh is sent at a time")
-    return Path(cluster.newest_sqsh(project, image.name).path)
+    return Path(cluster.newest_sqsh(project, image.name, otherwise=_BY_FILE).path)
 
 
 def trace_and_report(name: Path, command: tuple[str, ...], output: str) -> None:
@@ -248,7 +251,7 @@ def trace_and_report(name: Path, command: tuple[str, ...], output: str) -> None:
         (image, *more) = matrix.select_images(pipeline.Checkout.at(ROOT).matrix, [str(name)])
         if more:
             raise UsageError(f"{str(name)!r} names several images, and a trace is of one")
-        path = Path(cluster.newest_sqsh(project, image.name).path)
+        path = Path(cluster.newest_sqsh(project, image.name, otherwise=_BY_FILE).path)
         kept = Path(output) if output else records.start_lock_path(project, image.name)
     trace = sqsh.record_start(path, command, kept)
     say(f"wrote {kept}: {len(trace.files)} files")
