@@ -13,6 +13,7 @@ from slipway.append.appended_image import (
     AppendedImage,
     ImageConfiguration,
     copied_files,
+    folders_above,
     layer_plan,
 )
 from slipway.append.base_contents import BaseContents, read_base_contents
@@ -123,8 +124,7 @@ class _Build:
                 layers.append(layer)
         configuration.label(self.request.labels)
         files = [file for listed in plans.values() for plan in listed for file in plan.files]
-        above = {str(folder) for file in files for folder in PurePosixPath(file.path).parents}
-        folders = tuple(sorted(above - {"."}))
+        folders = tuple(sorted(folders_above(file.path for file in files)))
         return AppendedImage(self.base, tuple(layers), configuration.document(), folders)
 
     def _install(self, installations: Sequence[_Installation]) -> None:

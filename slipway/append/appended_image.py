@@ -181,7 +181,7 @@ def layer_plan(
     it, and what lies behind it would be gone.
     """
     listed = tuple(files)
-    above = _folders_above(file.path for file in listed)
+    above = folders_above(file.path for file in listed)
     kinds = contents.kinds if contents else {}
     for folder in sorted(above):
         if kinds.get(folder, FOLDER) != FOLDER:
@@ -193,7 +193,7 @@ def layer_plan(
     return LayerPlan(title, listed, tuple(sorted(above - known)), tuple(whiteouts))
 
 
-def _folders_above(paths: Iterable[str]) -> set[str]:
+def folders_above(paths: Iterable[str]) -> set[str]:
     """All folders on the way to these relative paths."""
     above: set[str] = set()
     for path in paths:
