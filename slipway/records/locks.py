@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,11 +116,13 @@ def describe_lock_changes(old: Locks, new: Locks) -> Iterable[str]:
     for name in sorted(old.bases.keys() | new.bases.keys()):
         yield from _base_change(name, old.bases.get(name), new.bases.get(name))
     for key in sorted(old.python.keys() | new.python.keys()):
-        yield from _python_change(key, old.python.get(key), new.python.get(key))
+        both = (old.python.get(key), new.python.get(key))
+        yield from _closure_change(f"python {key}", *both, "other bases")
     for name in sorted(old.tools.keys() | new.tools.keys()):
         yield from _tool_change(name, old.tools.get(name), new.tools.get(name))
     for key in sorted(old.system.keys() | new.system.keys()):
-        yield from _system_change(key, old.system.get(key), new.system.get(key))
+        pair = (old.system.get(key), new.system.get(key))
+        yield from _closure_change(f"system {key}", *pair, "its base again")
 
 
 def _base_change(name: str, old: BaseLock | None, new: BaseLock | None) -> Iterable[str]:
@@ -136,17 +138,25 @@ def _base_change(name: str, old: BaseLock | None, new: BaseLock | None) -> Itera
         yield f"base {name}: {new.unresolved or 'configuration changed'}"
 
 
-def _python_change(key: str, old: PythonLock | None, new: PythonLock | None) -> Iterable[str]:
+def _closure_change(
+    title: str,
+    old: PythonLock | SystemLock | None,
+    new: PythonLock | SystemLock | None,
+    rechecked: str,
+) -> Iterable[str]:
     if new is None:
-        yield f"python {key}: no image needs it any more"
+        yield f"{title}: no image needs it any more"
     elif old is None:
-        yield f"python {key}: {len(new.pins)} packages"
-    elif old.pins != new.pins:
-        was = {pin.name: pin.version for pin in old.pins}
-        now = {pin.name: pin.version for pin in new.pins}
-        yield f"python {key}: {_moved(was, now) or 'other files of the same versions'}"
+        yield f"{title}: {len(_pinned(new))} packages"
+    elif _pinned(old) != _pinned(new):
+        was, now = ({pin.name: pin.version for pin in _pinned(lock)} for lock in (old, new))
+        yield f"{title}: {_moved(was, now) or 'other files of the same versions'}"
     elif old != new:
-        yield f"python {key}: checked against other bases, no package moved"
+        yield f"{title}: checked against {rechecked}, no package moved"
+
+
+def _pinned(lock: PythonLock | SystemLock) -> Sequence[Pin | PackageFile]:
+    return lock.pins if isinstance(lock, PythonLock) else lock.packages
 
 
 def _tool_change(name: str, old: ToolLock | None, new: ToolLock | None) -> Iterable[str]:
@@ -156,19 +166,6 @@ def _tool_change(name: str, old: ToolLock | None, new: ToolLock | None) -> Itera
         yield f"tool {name}: {new.version} ({new.wheel})"
     elif old != new:
         yield f"tool {name}: {old.version} ({old.wheel}) -> {new.version} ({new.wheel})"
-
-
-def _system_change(key: str, old: SystemLock | None, new: SystemLock | None) -> Iterable[str]:
-    if new is None:
-        yield f"system {key}: no image needs it any more"
-    elif old is None:
-        yield f"system {key}: {len(new.packages)} packages"
-    elif old.packages != new.packages:
-        was = {package.name: package.version for package in old.packages}
-        now = {package.name: package.version for package in new.packages}
-        yield f"system {key}: {_moved(was, now) or 'other files of the same versions'}"
-    elif old != new:
-        yield f"system {key}: checked against its base again, no package moved"
 
 
 def _moved(was: Mapping[str, str], now: Mapping[str, str]) -> str:
