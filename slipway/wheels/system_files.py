@@ -6,21 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from slipway.core import (
-    Event,
-    OnEvent,
-    Project,
-    SlipwayError,
-    commit,
-    partial_file,
-    sha256_file,
-    silent,
-)
+from slipway.core import OnEvent, Project, SlipwayError, silent
 from slipway.engine import ContextFile
 from slipway.matrix import Archive
 from slipway.records import PackageFile, SystemLock
 from slipway.wheels.archives import archive_url, archive_variable
-from slipway.wheels.downloads import DownloadError, download_file
+from slipway.wheels.downloads import DownloadError, KeptFile, fetch_kept_file
 
 _TASK = "fetch packages"
 _GONE = (404, 410)
@@ -48,35 +39,28 @@ def _fetch(
     project: Project, package: PackageFile, archives: Mapping[str, Archive], on_event: OnEvent
 ) -> Path:
     path = package_path(project, package)
-    if path.exists() and sha256_file(path) == package.sha256:
-        return path
     title = f"{package.name} {package.version}"
-    archive = archives.get(package.archive)
-    if archive is None:
-        raise SlipwayError(
-            f"{title} is locked from the archive {package.archive!r}, which versions.yaml has not",
-            cure="Run `./inv lock`.",
-        )
-    url = archive_url(archive) + package.path
-    on_event(Event("start", _TASK, title))
-    try:
-        with partial_file(path) as partial:
-            try:
-                actual = download_file(url, partial, Event("progress", _TASK, title), on_event)
-            except DownloadError as error:
-                raise _unavailable(title, package, path, error) from error
-            if actual != package.sha256:
-                raise SlipwayError(
-                    f"the archive {package.archive} gives another file than the lock names: "
-                    f"{package.path} has sha256 {actual}",
-                    cure="Do not install it: a released package never changes. Ask who runs it.",
-                )
-            commit(partial, path)
-    except SlipwayError as error:
-        on_event(Event("failed", _TASK, title, error.what))
-        raise
-    on_event(Event("done", _TASK, title))
-    return path
+
+    def locate() -> str:
+        archive = archives.get(package.archive)
+        if archive is None:
+            raise SlipwayError(
+                f"{title} is locked from the archive {package.archive!r}, which versions.yaml has "
+                "not",
+                cure="Run `./inv lock`.",
+            )
+        return archive_url(archive) + package.path
+
+    return fetch_kept_file(
+        KeptFile(path, locate, package.sha256, _TASK, title),
+        on_event,
+        unavailable=lambda error: _unavailable(title, package, path, error),
+        another=lambda actual: SlipwayError(
+            f"the archive {package.archive} gives another file than the lock names: "
+            f"{package.path} has sha256 {actual}",
+            cure="Do not install it: a released package never changes. Ask who runs it.",
+        ),
+    )
 
 
 def _unavailable(
