@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.causes import LaunchError
@@ -250,7 +250,6 @@ HOSTLISTS = st.lists(st.one_of(NAMES.map(lambda n: f"h{n}"), PATTERN), min_size=
 
 
 # Too slow: of the machine, where it is busy.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(HOSTLISTS.map(",".join))
 def test_lists_of_nodes_are_read_as_the_launcher_reads_slurms(text: str) -> None:
     assert expand_nodes(text) == expand_hostlist(text)

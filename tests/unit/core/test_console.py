@@ -46,7 +46,7 @@ tables = st.integers(1, 4).flatmap(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=tables)
 def test_a_table_on_a_pipe_is_as_rich_makes_it(
     capsys: pytest.CaptureFixture[str], rows: list[list[str]]

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.core import BadInputError, Project
@@ -112,7 +112,7 @@ pins = st.builds(
 )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(st.lists(pins, unique_by=lambda pin: pin.name, max_size=6))
 def test_any_pins_read_back_sorted(found: list[Pin]) -> None:
     lock = PythonLock("key", "addon", tuple(found))

@@ -93,9 +93,7 @@ PATHS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=2, max_size=4).map("
     named=st.sets(PATHS | st.sampled_from(["a", "b"]), max_size=4),
     made_mode=st.sampled_from([0o755, 0o1777, 0o700]),
 )
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_an_engine_made_up_is_not_in_the_image(
     files: set[str], named: set[str], made_mode: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
