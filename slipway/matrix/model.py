@@ -224,6 +224,11 @@ class Image:
         """What it has beyond its base: those of an image that it stands on are there already."""
         return tuple(addon for addon in self.addons if addon.action != "keep")
 
+    @property
+    def python_addons(self) -> tuple[Addon, ...]:
+        """Of its own, those that are a layer of Python packages."""
+        return tuple(addon for addon in self.own_addons if addon.requirements)
+
     def brings(self, name: str) -> bool:
         """Whether one of its own add-ons has this name."""
         return any(addon.name == name for addon in self.own_addons)

@@ -123,14 +123,13 @@ def _append(
     context: PipelineContext, image: Image, bases: BaseImages, request: engine.BuildRequest
 ) -> str | None:
     """The image as every machine makes it; None where that cannot be, with the reason said."""
-    installs = any(addon.requirements and addon.action != "keep" for addon in image.addons)
     base = image.base
     try:
         below = appended.EngineBase(
             base,
             bases.ensure(base),
             base_reference(context, base),
-            bases.packages(base) if installs else None,
+            bases.packages(base) if image.python_addons else None,
         )
         return appended.load_appended(context, image, below, request)
     except SlipwayError as error:

@@ -39,11 +39,6 @@ def base_lock_key(base: Base) -> str:
     return base.name
 
 
-def has_layer(addon: Addon) -> bool:
-    """Whether the add-on is a layer of Python packages."""
-    return addon.action != "keep" and bool(addon.requirements)
-
-
 def python_lock_keys(image: Image, bases: Mapping[str, BaseLock]) -> tuple[tuple[Addon, str], ...]:
     """The Python add-ons of an image in layer order, each with the key of its lock.
 
@@ -53,7 +48,7 @@ def python_lock_keys(image: Image, bases: Mapping[str, BaseLock]) -> tuple[tuple
     """
     key = _key_below(image.base, bases)
     keys = []
-    for addon in filter(has_layer, image.addons):
+    for addon in image.python_addons:
         asked = "+".join(_readable(requirement) for requirement in addon.requirements)
         if len(asked) > _LONGEST:
             digest = hashlib.sha256("\n".join(addon.requirements).encode()).hexdigest()[:12]

@@ -113,7 +113,7 @@ def matrix_row(facts: ImageFacts, bases: Iterable[Base], today: date) -> MatrixR
         platform=image.platform,
         device=base.facts.device,
         torch=image.torch,
-        addons=tuple(addon.title for addon in image.addons if addon.action != "keep"),
+        addons=tuple(addon.title for addon in image.own_addons),
         currency=base_currency(base, bases, today),
         action=facts.step.action,
         because="; ".join(facts.step.because),

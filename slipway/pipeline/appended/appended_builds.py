@@ -78,7 +78,7 @@ class AppendContext:
         lock = self.checkout.locks.bases.get(base.name)
         if base.registry and lock and lock.packages is not None:
             return lock.packages
-        if not any(addon.requirements for addon in image.own_addons):
+        if not image.python_addons:
             return None
         return packages_of_base(
             self.base(image),
