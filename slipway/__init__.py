@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,3 +50,13 @@ def _keeps_bytecode_whole() -> bool:
 
 if not _keeps_bytecode_whole():
     sys.dont_write_bytecode = True
+
+
+def _begins_inv() -> bool:
+    """Whether Python imports this on its way to `python -m slipway.tasks.cli`."""
+    return sys.argv[:1] == ["-m"] and "slipway.tasks.cli" in sys.orig_argv
+
+
+if _begins_inv() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until the program handles it: Python's own answer to a Ctrl-C between imports is a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -53,7 +53,12 @@ if TYPE_CHECKING:
     from slipway.core.events import Event, OnEvent, silent
     from slipway.core.file_lock import FileLock, exclusive, lock_is_held, wait_for_lock
     from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
-    from slipway.core.interrupts import Terminated, handle_signals, interrupt_exit_code
+    from slipway.core.interrupts import (
+        Terminated,
+        handle_signals,
+        interrupt_exit_code,
+        reset_signals,
+    )
     from slipway.core.machine_limits import machine_limit
     from slipway.core.mounts import (
         DiskSpace,
@@ -172,6 +177,7 @@ __all__ = [
     "remember_secret",
     "remove_leftovers",
     "remove_tree",
+    "reset_signals",
     "say",
     "sha256_file",
     "silent",
@@ -203,7 +209,7 @@ __getattr__ = lazy_face(
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held wait_for_lock",
         "files": "commit partial_file remove_leftovers write_atomic",
-        "interrupts": "Terminated handle_signals interrupt_exit_code",
+        "interrupts": "Terminated handle_signals interrupt_exit_code reset_signals",
         "machine_limits": "machine_limit",
         "mounts": (
             "DiskSpace Mount disk_space free_bytes mount_of mounts_under nearest_existing "

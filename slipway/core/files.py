@@ -36,9 +36,11 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
             os.fchmod(handle, mode)
             os.fsync(handle)
         partial.replace(path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):  # where a parent is a file, there is nothing to remove
             partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise SlipwayError(
             f"cannot write {path}: {error.strerror}",
             cure="Check free space (df), permissions and whether the file system is read-only.",
@@ -66,18 +68,20 @@ def partial_file(destination: Path) -> Iterator[Path]:
     """
     path = destination.with_name(_of(destination, this_process()))
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise SlipwayError(
-            f"cannot write there: {error.strerror}",
-            where=str(destination.parent),
-            cure="Choose a folder that exists or can be made, on a file system that is writable.",
-        ) from error
-    try:
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise SlipwayError(
+                f"cannot write there: {error.strerror}",
+                where=str(destination.parent),
+                cure="Choose a folder that exists or can be made, on a file system that is "
+                "writable.",
+            ) from error
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where a parent is a file, there is nothing to remove
+            path.unlink(missing_ok=True)
 
 
 def commit(partial: Path, destination: Path) -> None:

@@ -4,17 +4,23 @@ Python runs its handlers between two instructions of the main thread. A signal t
 moment before a system call blocks therefore waits for that call to return: for a daemon that has
 nothing to say, or for ever (docs.python.org/3/library/signal.html, "Execution of Python signal
 handlers"). So a thread is told of each signal (set_wakeup_fd) and wakes the main thread up, by a
-signal that means nothing, until the handler has run.
+signal that means nothing, until the handler has run. And where a handler runs inside of a
+destructor or a callback, from which no exception leaves, the signal is sent once more.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from slipway.core.errors import HUNG_UP, INTERRUPTED, TERMINATED
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _WAKING = signal.SIGURG  # ignored by all that do not ask for it
 _TOLD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -49,21 +55,29 @@ def handle_signals() -> None:
 
     def hang_up(_number: int, _frame: FrameType | None) -> None:
         handled.set()
-        signal.signal(
-            signal.SIGHUP, signal.SIG_IGN
-        )  # one comes from the shell, one from the kernel
+        # One comes from the shell, one from the kernel.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         raise HungUp
 
+    handlers = {signal.SIGINT: interrupt, signal.SIGTERM: terminate, signal.SIGHUP: hang_up}
+
+    def send_again(lost: UnraisableHookArgs) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(lost)
+            return
+        number = signal.Signals(interrupt_exit_code(lost.exc_value) - 128)
+        signal.signal(number, handlers[number])
+        threading.Timer(_SECONDS, signal.pthread_kill, (main, number)).start()
+
+    main = threading.get_ident()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(_WAKING, lambda _number, _frame: None)
-    signal.signal(signal.SIGTERM, terminate)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, hang_up)
-    main = threading.get_ident()
+    sys.unraisablehook = send_again
+    for number, handler in handlers.items():
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
     def watch() -> None:
         while True:
@@ -76,6 +90,16 @@ def handle_signals() -> None:
             handled.clear()
 
     threading.Thread(target=watch, name="interrupts", daemon=True).start()
+
+
+def reset_signals() -> None:
+    """Have them end the process without a word, as when Python itself is ending.
+
+    One that is ignored stays so.
+    """
+    for number in _TOLD:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def interrupt_exit_code(interrupt: KeyboardInterrupt) -> int:

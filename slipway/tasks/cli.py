@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 from invoke.config import AmbiguousMergeError, Config
@@ -27,6 +28,7 @@ from slipway.core import (
     error_text,
     handle_signals,
     interrupt_exit_code,
+    reset_signals,
     say,
 )
 from slipway.tasks.commands import NAMES, ROOT, after_dashes, drop_output
@@ -221,10 +223,33 @@ def open_standard_files() -> None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
+def use_utf8() -> None:
+    """Start this program anew in Python's UTF-8 mode, where the locale has another encoding.
+
+    In Latin-1 (`LANG=en_US`) Python takes every path and file that names no encoding for something
+    else than our files, the daemons and the registry do.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    words = [sys.executable, *sys.orig_argv[1:]]
+    os.execve(sys.executable, words, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606 - ourselves
+
+
 def main() -> None:
     """Entry point of ``./inv``."""
+    use_utf8()
+    try:
+        _run_program()
+    except KeyboardInterrupt as interrupt:  # before invoke has begun, or after it has ended
+        sys.exit(interrupt_exit_code(interrupt))
+
+
+def _run_program() -> None:
     handle_signals()
     open_standard_files()
+    for stream in (sys.stdout, sys.stderr):
+        # A path may have what the terminal's encoding, or any, does not.
+        cast("TextIOWrapper", stream).reconfigure(errors="backslashreplace")
     # Whatever prints, a traceback too: nothing that is secret leaves.
     sys.stdout = cast("TextIO", RedactingStream(sys.stdout))
     sys.stderr = cast("TextIO", RedactingStream(sys.stderr))
@@ -255,4 +280,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        reset_signals()

@@ -55,3 +55,62 @@ def test_what_is_started_in_the_background_keeps_ignoring_what_it_ignores(name: 
     command = ["/bin/sh", "-c", f'trap "" {name}; exec "$0" -c "$1"', sys.executable, script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")
+
+
+#: The handler runs inside of a destructor, from which Python lets no exception out.
+LOST = """
+import os, signal, sys, time
+from slipway.core import interrupts
+number = int(sys.argv[1])
+signal.signal(number, signal.SIG_DFL)
+interrupts.handle_signals()
+class Thing:
+    def __del__(self):
+        os.kill(os.getpid(), number)
+        for _ in range(1000):
+            pass
+try:
+    thing = Thing()
+    del thing
+    time.sleep(60)
+except KeyboardInterrupt as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "printed"),
+    [
+        (signal.SIGINT, "KeyboardInterrupt\n"),
+        (signal.SIGTERM, "Terminated\n"),
+        (signal.SIGHUP, "HungUp\n"),
+    ],
+)
+def test_a_signal_that_comes_in_a_destructor_is_not_lost(
+    number: signal.Signals, printed: str
+) -> None:
+    command = [sys.executable, "-c", LOST, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
+
+
+def test_other_exceptions_of_destructors_are_still_told() -> None:
+    script = "from slipway.core import interrupts\ninterrupts.handle_signals()\n"
+    script += "class Thing:\n    def __del__(self): raise ValueError('told')\nThing()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, "ValueError: told" in done.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("name", ["INT", "HUP", "TERM"])
+def test_once_a_program_is_ending_a_signal_ends_it_without_a_word(name: str) -> None:
+    number = signal.Signals[f"SIG{name}"]
+    script = f"""
+import os, signal
+from slipway.core import interrupts
+signal.signal({int(number)}, signal.SIG_DFL)
+interrupts.handle_signals()
+interrupts.reset_signals()
+os.kill(os.getpid(), {int(number)})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-number, b"", b"")

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import Owner, SlipwayError, commit, partial_file, remove_leftovers, this_process
+from slipway.core import (
+    Owner,
+    SlipwayError,
+    commit,
+    partial_file,
+    remove_leftovers,
+    this_process,
+    write_atomic,
+)
 
 WORKER = """
 import sys, time
@@ -99,3 +107,15 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         partial_file(tmp_path / "file" / "a.sqsh"),
     ):
         pytest.fail("the block ran")
+
+
+def test_ctrl_c_while_a_file_is_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a.json", "{}")
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,6 +93,48 @@ def test_ctrl_c_before_a_task_has_begun_is_told_by_the_exit_code(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == code
+
+
+def test_a_signal_while_the_program_begins_is_told_by_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> None:
+        raise interrupts.HungUp
+
+    monkeypatch.setattr(cli, "handle_signals", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 129
+
+
+def test_ctrl_c_while_it_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "invoke").mkdir()
+    (tmp_path / "invoke" / "__init__.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "slipway.tasks.cli"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+def test_where_the_locale_has_another_encoding_it_runs_in_utf_8_all_the_same() -> None:
+    script = "import os, sys; from slipway.tasks.cli import use_utf8; use_utf8()\n"
+    script += "print(sys.getfilesystemencoding(), ascii(sys.argv[1]), os.environ['PYTHONUTF8'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "stäte"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "utf-8 'st\\xe4te' 1\n"
 
 
 def test_the_help_of_a_task_says_what_its_arguments_mean(

@@ -66,3 +66,20 @@ def test_where_nothing_can_be_said_at_all_the_exit_code_is_left(
     with Path("/dev/full").open("wb") as full:
         call = inv(arguments, full.fileno(), full.fileno(), tmp_path)
         assert call.wait() != 0
+
+
+def test_what_no_encoding_has_is_shown_all_the_same(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "slipway.tasks.cli", "--search-root", str(ROOT), b"no-such-t\xe4sk"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "SLIPWAY_STATE": str(tmp_path),
+            "PYTHONUTF8": "1",
+            "PYTHONIOENCODING": "utf-8:strict",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("inv: No idea what 'no-such-t\\udce4sk' is!")
