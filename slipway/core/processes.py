@@ -84,12 +84,12 @@ def child_processes(pid: int) -> Iterator[int]:
 
 
 def command_line(pid: int) -> list[str]:
-    """The process's arguments; none where there is no such process (any more), or a zombie."""
+    """The process's arguments, which compare with paths; none where it is gone, or a zombie."""
     try:
         raw = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return []
-    return [part.decode("utf-8", "replace") for part in raw.split(b"\0") if part]
+    return [os.fsdecode(part) for part in raw.split(b"\0") if part]
 
 
 def find_process(matches: Callable[[int], bool]) -> Iterator[int]:

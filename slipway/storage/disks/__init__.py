@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         WAIT_S,
         TargetDisk,
         candidate_disks,
+        check_disk_name,
         check_target_disk,
         choose_disk,
         inspect_disk,
@@ -28,6 +29,7 @@ __all__ = [
     "Profile",
     "TargetDisk",
     "candidate_disks",
+    "check_disk_name",
     "check_target_disk",
     "choose_disk",
     "home_of",
@@ -44,7 +46,8 @@ __getattr__ = lazy_face(
         "file_systems": "home_of is_mounted",
         "profiles": "DataPlaces NVME Profile profile",
         "target_disk": (
-            "TargetDisk WAIT_S candidate_disks check_target_disk choose_disk inspect_disk try_disk"
+            "TargetDisk WAIT_S candidate_disks check_disk_name check_target_disk choose_disk "
+            "inspect_disk try_disk"
         ),
     },
 )

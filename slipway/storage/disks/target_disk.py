@@ -42,7 +42,8 @@ _ATTRIBUTES = ("user.slipway", "trusted.slipway", "security.slipway")
 WAIT_S = 120.0
 """Seconds that a late disk is waited for, as the HyperPod lifecycle scripts do."""
 
-_PLAIN = re.compile(r"/[A-Za-z0-9._+@/-]*")
+_OVERLAY_SIGNS = re.compile(r"[,:\\]")
+_PLAIN = re.compile(r"[\w.+@/-]*")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,26 @@ def choose_disk(
     return candidates[0].path
 
 
+def check_disk_name(disk: Path, *, in_files: bool) -> None:
+    """Refuse a path that one of its readers takes for something else. Raises UsageError.
+
+    `in_files`: it will stand in unit files, enroot.conf and daemon.json, not in a link alone.
+    """
+    name = str(disk)
+    if not name.isprintable() or _OVERLAY_SIGNS.search(name):
+        raise UsageError(
+            "no comma, colon, backslash or unprintable character is allowed in the path: "
+            "overlayfs takes them for signs of its own",
+            where=name,
+        )
+    if in_files and not _PLAIN.fullmatch(name):
+        raise UsageError(
+            "only letters, digits and . _ + @ - are allowed in the path: unit files and "
+            "enroot.conf read others, blanks too, as signs of their own",
+            where=name,
+        )
+
+
 def inspect_disk(
     disk: Path,
     profile: Profile,
@@ -118,12 +139,6 @@ def inspect_disk(
     A path at or below a mount point that fstab or the profile names is on that disk, or nowhere:
     while it is not mounted, the same path is a folder of the root disk.
     """
-    if not _PLAIN.fullmatch(str(disk)):
-        raise UsageError(
-            "only letters, digits and . _ + @ - are allowed in the path: overlayfs, unit files "
-            "and enroot.conf read others as signs of their own",
-            where=str(disk),
-        )
     expected = expected_mount(disk, [*read_fstab(), *preferred_disk(profile, machine)])
     if expected is not None and not is_mounted(expected):
         on_wait(expected)

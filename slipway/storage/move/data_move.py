@@ -14,6 +14,7 @@ from slipway.storage.disks import (
     WAIT_S,
     DataPlaces,
     Profile,
+    check_disk_name,
     check_target_disk,
     choose_disk,
     inspect_disk,
@@ -94,6 +95,7 @@ def plan_move(
         disk = choose_disk(chosen, room.machine, installation.data_root, needed, wait=not dry_run)
     if disk is None:
         return PlannedMove(None, chosen, None)
+    check_disk_name(disk, in_files=not installation.embedded)
     looked = inspect_disk(
         disk,
         chosen,

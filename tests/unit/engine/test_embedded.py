@@ -98,6 +98,19 @@ def test_healing_ends_a_containerd_that_no_pid_file_names(
     assert command_line(running[0]) == []
 
 
+@pytest.mark.parametrize("name", [b"st\xc3\xa4te of mine", b"st\xe4te"], ids=["UTF-8", "Latin-1"])
+def test_a_daemon_below_a_folder_of_any_name_is_known(
+    tmp_path: Path, running: list[int], name: bytes
+) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    program = _named(tmp_path / "bin", "containerd")
+    place = EmbeddedPaths(folder, folder / "run")
+    command = [str(program), "-c", SLEEPER, "--address", str(place.containerd_socket)]
+    running.append(spawn(command, log=tmp_path / "log", env=os.environ))
+    assert place.owns(running[0])
+
+
 def test_healing_removes_sockets_and_keeps_data_and_log(tmp_path: Path) -> None:
     place = _place(tmp_path)
     place.create()

@@ -11,6 +11,7 @@ from slipway.storage import Machine
 from slipway.storage.disks.candidates import rank_candidates
 from slipway.storage.disks.file_systems import expected_mount, why_unusable
 from slipway.storage.disks.profiles import PROFILES, DataPlaces, detect_profile, profile
+from slipway.storage.disks.target_disk import check_disk_name
 
 GB = 10**9
 
@@ -141,3 +142,22 @@ def test_an_unknown_profile_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError, match="no profile 'laptop'") as refused:
         profile("laptop", Machine())
     assert "notebook, hyperpod, ec2" in (refused.value.cure or "")
+
+
+@pytest.mark.parametrize("name", ["/mnt/stäte of mine ☃", "/mnt/it's 100%", "/mnt/a;b$c"])
+def test_a_disk_that_only_a_link_names_may_have_any_name_that_overlayfs_takes(name: str) -> None:
+    check_disk_name(Path(name), in_files=False)
+    with pytest.raises(UsageError, match="unit files"):
+        check_disk_name(Path(name), in_files=True)
+
+
+@pytest.mark.parametrize("name", ["/mnt/stäte", "/opt/dlami/nvme", "/mnt/数据/a+b@c_d-e.f"])
+def test_letters_of_any_language_are_no_signs(name: str) -> None:
+    check_disk_name(Path(name), in_files=True)
+
+
+@pytest.mark.parametrize("name", ["/mnt/a,b", "/mnt/a:b", "/mnt/a\\b", "/mnt/a\nb", "/mnt/\udce4"])
+@pytest.mark.parametrize("in_files", [True, False])
+def test_what_overlayfs_takes_for_a_sign_is_refused(name: str, *, in_files: bool) -> None:
+    with pytest.raises(UsageError, match="overlayfs"):
+        check_disk_name(Path(name), in_files=in_files)
