@@ -61,6 +61,7 @@ class Limit:
     points: Callable[[Bench, Place, Task], Sequence[object]] = lambda *_: ("",)
     codes: tuple[int, ...] = (0, 1)
     heard: bool = True  # what it prints can be read
+    names: str = ""  # what it says where it fails
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,8 @@ def _wrong_end(ending: Ending, limit: Limit) -> Iterator[str]:
         yield f"traceback: {ending.text[-1500:]}"
     if ending.code == 1 and limit.heard and not re.search("^inv[a-z. ]*: ", ending.text, re.M):
         yield f"does not say why: {ending.text[-200:]}"
+    if ending.code == 1 and limit.names not in ending.text:
+        yield f"does not name what is in its way: {ending.text[-200:]}"
 
 
 def _simply(**what: object) -> Callable[[Bench, Place, object], Around]:
@@ -262,7 +265,12 @@ def _stopped_holder() -> Limit:
             stack.enter_context(setups.held_by_stopped(place.state / str(point)))
             yield Surroundings(relieve=stack.close)
 
-    return Limit("a stopped process holds the lock N", around, points)
+    return Limit(
+        "a stopped process holds the lock N",
+        around,
+        points,
+        names="), which is stopped (`kill -CONT",
+    )
 
 
 def _is_lock(path: Path) -> bool:

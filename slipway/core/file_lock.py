@@ -17,7 +17,7 @@ from slipway.core.console import say
 from slipway.core.errors import SlipwayError
 
 _EVERY_S = 0.05
-_QUIET_S = 5.0  # of a wait that nobody asked to hear of
+_QUIET_S = 5.0  # of a wait for one that is at work, where nobody asked to hear of it
 _STOPPED_S = 10.0  # Ctrl-Z and `fg` in between are no reason to give up
 
 OnWait = Callable[[str], None]
@@ -47,15 +47,16 @@ class FileLock:
         return self._takes(fcntl.LOCK_EX)
 
     def _hold(self, how: int, on_wait: OnWait | None) -> None:
-        stopped_since, began = None, time.monotonic()
-        say_at = began if on_wait else began + _QUIET_S
+        stopped_since, told = None, False
+        say_at = time.monotonic() + (0 if on_wait else _QUIET_S)
         while not self._takes(how):
             now = time.monotonic()
-            if now >= say_at:
-                say_at = float("inf")
+            stopped = any(map(_is_stopped, _lock_holders(self.handle)))
+            if not told and (stopped or now >= say_at):
+                told = True
                 holders = describe_holders(self.handle)
                 (on_wait or say)(holders if on_wait else f"waiting for {holders}: {self.path}")
-            if not any(map(_is_stopped, _lock_holders(self.handle))):
+            if not stopped:
                 stopped_since = None
             elif now - (stopped_since := stopped_since or now) > _STOPPED_S:
                 raise SlipwayError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -82,7 +83,10 @@ def lock_of(take: str, path: Path) -> AbstractContextManager[None]:
 
 @pytest.mark.parametrize("take", ["wait_for_lock", "exclusive"])
 def test_a_stopped_holder_is_named_and_not_waited_for_without_end(
-    tmp_path: Path, take: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    take: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("slipway.core.file_lock._STOPPED_S", 0.2)
     path = tmp_path / "lock"
@@ -96,5 +100,9 @@ def test_a_stopped_holder_is_named_and_not_waited_for_without_end(
         with pytest.raises(SlipwayError, match=f"`kill -CONT {holder.pid}` lets it go on"):
             lock.__enter__()
         holder.send_signal(signal.SIGKILL)
+        told = capsys.readouterr().err
+        # At once: nobody waits for the end of the wait to hear whom it is for.
+        waits = rf"waiting for process {holder.pid} \(\w+\), which is stopped"
+        assert bool(re.match(waits, told)) == (take == "wait_for_lock")
     with lock_of(take, path):
         assert lock_is_held(path)
