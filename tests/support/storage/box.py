@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 from slipway.core import Project, command_line, find_process, spawn, start_time, wait_until
 from slipway.engine import Engine, connect
+from slipway.engine.endpoint import ping
 from slipway.storage import Machine
 from slipway.storage.docker.daemon_process import listener
 
@@ -135,14 +136,18 @@ class Box:
 
     def start(self) -> None:
         if self.containerd and listener(self.containerd_socket) is None:
-            self._start(self.containerd_command(), self.containerd_socket)
-        self._start(self.dockerd_command(), self.socket)
+            self._start(
+                self.containerd_command(), lambda: listener(self.containerd_socket) is not None
+            )
+        # dockerd listens before it has opened its data, and may still end of that.
+        self._start(self.dockerd_command(), lambda: ping(self.socket, timeout_s=1.0) is None)
 
-    def _start(self, command: list[str], socket: Path) -> None:
+    def _start(self, command: list[str], serves: Callable[[], bool]) -> None:
         environment = {"PATH": self.search, "HOME": "/root", **self.environment}
         pid = spawn(command, log=self.log, env=environment)
-        wait_until(lambda: start_time(pid) is None or listener(socket) is not None, 60)
-        assert listener(socket) is not None, self.log.read_text()[-2000:]
+        wait_until(lambda: start_time(pid) is None or serves(), 60)
+        assert start_time(pid) is not None, self.log.read_text()[-2000:]
+        assert serves(), self.log.read_text()[-2000:]
 
     def pid(self) -> int:
         pid = listener(self.socket)

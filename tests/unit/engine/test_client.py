@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from slipway.core import Project
 from slipway.engine import EngineUnavailableError, connect
+from slipway.engine.endpoint import ping
 
 
 @pytest.fixture
@@ -61,6 +62,41 @@ def test_certificates_that_are_not_there_are_an_error_that_names_the_settings(
     error = _unavailable(project, "auto")
     assert error.cure is not None
     assert "DOCKER_CERT_PATH" in error.cure
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_a_daemon_that_ends_while_it_is_asked_does_not_speak_for_the_next(
+    tmp_path: Path, another: bool
+) -> None:
+    """As a dockerd does that listens and then finds its data locked, or that is restarted."""
+    path = tmp_path / "s"
+    first, second = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    first.bind(str(path))
+    first.listen()
+
+    def serve() -> None:
+        connection, _ = first.accept()
+        connection.recv(1, socket.MSG_PEEK)  # what is unread when it closes makes it a reset
+        first.close()
+        path.unlink()
+        if another:
+            second.bind(str(path))
+            second.listen()
+        connection.close()
+        with suppress(OSError):  # nobody came: the socket is shut down below
+            connection, _ = second.accept()
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nOK")
+            connection.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    answer = ping(path)
+    with suppress(OSError):
+        second.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    second.close()
+    assert answer == (None if another else "No such file or directory")
 
 
 @contextmanager
