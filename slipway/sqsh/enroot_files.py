@@ -7,6 +7,8 @@ Two differences, both on purpose: a word of ENTRYPOINT or CMD that holds a newli
 
 from __future__ import annotations
 
+import re
+
 from slipway.core import SlipwayError
 from slipway.sqsh.image_documents import ImageConfig
 
@@ -14,6 +16,10 @@ RC_LOCAL = (
     "# This file is sourced by /etc/rc when the container starts.\n"
     "# It can be used to manipulate the entrypoint or the command of the container.\n"
 )
+
+_NAME_MAX = 255
+_FSTAB_LINE_MAX = 3500
+"""enroot-mount reads lines of 4,096 bytes; the place of the root is put in before."""
 
 _ANSI_C = {0x1B: "E", 7: "a", 8: "b", 12: "f", 10: "n", 13: "r", 9: "t", 11: "v", 92: "\\", 39: "'"}
 
@@ -90,25 +96,39 @@ def environment_file(config: ImageConfig) -> str:
 
 
 def unmountable_volumes(config: ImageConfig) -> tuple[str, ...]:
-    """Volumes that a line of fstab cannot say: blanks end a field, and `#` begins a comment.
+    """Volumes that enroot cannot mount, or would mount elsewhere.
 
-    enroot writes them all the same, and then its container does not start.
+    enroot writes them all the same, and then its container does not start, or has another path.
     """
-    return tuple(
-        volume
-        for volume in config.volumes
-        if not volume.isprintable() or any(character in volume for character in " \\#$`\"'")
+    return tuple(volume for volume in config.volumes if not _is_mountable(volume))
+
+
+def _is_mountable(volume: str) -> bool:
+    r"""Whether a line of fstab says the path, and enroot-mount can make it there.
+
+    Blanks end a field, `\040` is one, and `${NAME}` becomes a variable's value; `..` is not
+    resolved before what it leaves is there; the host's /proc and /sys take no new folders.
+    """
+    names = volume.split("/")
+    line = _fstab_line(volume).encode("utf-8", "surrogateescape")
+    return (
+        volume.startswith("/")
+        and volume.isprintable()
+        and not any(text in volume for text in (" ", "\\", "${"))
+        and ".." not in names
+        and not re.match("/+(proc|sys)/+[^/]", volume)
+        and all(len(name.encode("utf-8", "surrogateescape")) <= _NAME_MAX for name in names)
+        and len(line) < _FSTAB_LINE_MAX
     )
+
+
+def _fstab_line(volume: str) -> str:
+    return f"${{ENROOT_ROOTFS}}{volume} {volume} none x-create=dir,bind,rw,nosuid,nodev\n"
 
 
 def fstab_file(config: ImageConfig) -> str:
     """/etc/fstab: each volume is bound onto itself, so that it is writable in the container."""
-    left_out = unmountable_volumes(config)
-    return "".join(
-        f"${{ENROOT_ROOTFS}}{volume} {volume} none x-create=dir,bind,rw,nosuid,nodev\n"
-        for volume in config.volumes
-        if volume not in left_out
-    )
+    return "".join(map(_fstab_line, filter(_is_mountable, config.volumes)))
 
 
 def enroot_files(config: ImageConfig, uri: str) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ from slipway.squashfs import link_image as link
 _EMPTY_FILES = (b"etc/hostname", b"etc/hosts", b"etc/resolv.conf")
 
 _PROGRESS_BYTES = 16 << 20
+_NAME_MAX = 255
 
 
 @dataclass(frozen=True)
@@ -146,26 +147,53 @@ def config_layer(
 ) -> CompiledLayer:
     """The layer that goes on top of `layers`.
 
-    Raises SlipwayError where the image has a directory in the place of one of enroot's files, or
-    an environment that enroot's format cannot hold.
+    Raises SlipwayError where the image has something else in the place of enroot's folder, of one
+    of its files or of the working directory, or an environment that its format cannot hold.
     """
+    if kind_at(layers, b"etc") not in (None, DIR):
+        raise SlipwayError(
+            f"/etc is not a directory in {image.reference}, and enroot needs its files there",
+            cure="Make it one in the image; enroot looks for them before it follows links.",
+        )
     writer = LayerWriter(options, image.created)
     writer.empty(b"dev")
     if kind_at(layers, b".dockerenv") is not None:
         writer.remove(b".dockerenv")
     _engine_files(layers, writer)
     for name, content in sorted(enroot_files.enroot_files(image.config, image.provenance).items()):
-        path = _place(layers, name.encode())
-        if kind_at(layers, path) == DIR:
+        if kind_at(layers, name.encode()) == DIR:
             raise SlipwayError(
                 f"/{name} is a directory in {image.reference}, and enroot needs a file there",
                 cure=f"Remove it in the image: `RUN rm -r /{name}`.",
             )
-        writer.file(path, content)
+        writer.file(name.encode(), content)
     working_dir = resolve_path(layers, image.config.working_dir.encode())
-    if working_dir and kind_at(layers, working_dir) is None:
+    if working_dir and _is_missing(layers, working_dir, image):
         writer.directory(working_dir)
     return writer.finish()
+
+
+def _is_missing(layers: Sequence[CompiledLayer], working_dir: bytes, image: SourceImage) -> bool:
+    """Whether the folder has yet to be made. Raises SlipwayError where it cannot be one."""
+    names = working_dir.split(b"/")
+    if any(len(name) > _NAME_MAX for name in names):
+        problem = f"has a name of more than {_NAME_MAX} bytes"
+    else:
+        for depth in range(1, len(names) + 1):
+            kind = kind_at(layers, b"/".join(names[:depth]))
+            if kind is None:
+                return True
+            if kind != DIR:
+                break
+        else:
+            return False
+        problem = "is not a directory there, or below something that is none"
+    text = image.config.working_dir
+    shown = text if len(text) <= _NAME_MAX else f"{text[:40]}..."
+    raise SlipwayError(
+        f"the working directory {shown!r} of {image.reference} {problem}",
+        cure="Give the image another WORKDIR.",
+    )
 
 
 def _engine_files(layers: Sequence[CompiledLayer], writer: LayerWriter) -> None:
@@ -177,9 +205,3 @@ def _engine_files(layers: Sequence[CompiledLayer], writer: LayerWriter) -> None:
             writer.file(path, b"", 0o755)
     if kind_at(layers, b"etc/mtab") != DIR:
         writer.symlink(b"etc/mtab", b"/proc/mounts")
-
-
-def _place(layers: Sequence[CompiledLayer], path: bytes) -> bytes:
-    """The path with its parents' symbolic links followed."""
-    parent, _, name = path.rpartition(b"/")
-    return resolve_path(layers, parent) + b"/" + name

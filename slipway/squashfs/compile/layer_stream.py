@@ -18,6 +18,7 @@ from slipway.squashfs.format import LayerError
 
 _PIECE = 1 << 20
 _AHEAD = 16  # pieces between the threads
+_WINDOW_ERROR = "requires too much memory"  # what zstd calls it (lib/common/error_private.c)
 
 
 def decompressed_stream(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -101,6 +102,12 @@ def _unzstd(head: bytes, source: Iterator[bytes]) -> Iterator[bytes]:
         while piece := reader.read(_PIECE):
             yield piece
     except zstandard.ZstdError as error:
+        if _WINDOW_ERROR in str(error):
+            raise LayerError(
+                "the layer's zstd data asks for a window of more than 128 MiB, which enroot and"
+                " zstd without options do not take either",
+                cure="Compress it with a smaller window: zstd calls 128 MiB long=27.",
+            ) from error
         raise LayerError(f"the layer's zstd data is damaged: {error}") from error
 
 

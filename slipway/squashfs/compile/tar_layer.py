@@ -31,6 +31,8 @@ from slipway.squashfs.format import (
     REG,
     SYMLINK,
     SYMLINK_MAX,
+    XATTR_NAME_MAX,
+    XATTR_SIZE_MAX,
     LayerError,
     device_number,
 )
@@ -156,8 +158,22 @@ def _node(member: TarMember) -> TreeNode:
         min(max(member.mtime, 0), MTIME_MAX),
         size,
         member.link if kind == SYMLINK else b"",
-        tuple(sorted((k, v) for k, v in member.xattrs.items() if described and xattr_is_kept(k))),
+        _xattrs(member) if described else (),
     )
+
+
+def _xattrs(member: TarMember) -> tuple[tuple[bytes, bytes], ...]:
+    """Those that are kept. Raises ValueError for one that no file can have (xattr(7))."""
+    kept = sorted((name, value) for name, value in member.xattrs.items() if xattr_is_kept(name))
+    for name, value in kept:
+        is_name = len(name) <= XATTR_NAME_MAX and b"\0" not in name and name != b"user."
+        if not is_name or len(value) > XATTR_SIZE_MAX:
+            text = name[:40].decode(errors="replace")
+            raise ValueError(
+                f"the extended attribute {text!r} (a name of {len(name)} bytes, a value of"
+                f" {len(value)}), which no file can have"
+            )
+    return tuple(kept)
 
 
 def _hide(root: TreeNode, head: bytes, name: bytes) -> None:

@@ -73,6 +73,8 @@ XATTR_ID = struct.Struct("<QII")  # reference, count, bytes
 XATTR_TABLE = struct.Struct("<QII")  # start of the pairs' blocks, ids, unused
 XATTR_KEY = struct.Struct("<HH")  # namespace, length of the rest of the name
 XATTR_VALUE_APART = 0x100
+XATTR_NAME_MAX = 255  # the kernel's own limits: xattr(7)
+XATTR_SIZE_MAX = 1 << 16
 XATTR_NAMESPACES = (b"user.", b"trusted.", b"security.")
 
 _SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")

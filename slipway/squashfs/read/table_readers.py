@@ -11,13 +11,12 @@ from slipway.squashfs.format import (
     DIRECTORY_RUN,
     XATTR_KEY,
     XATTR_NAMESPACES,
+    XATTR_SIZE_MAX,
     XATTR_VALUE_APART,
     MetadataReader,
     Superblock,
 )
 from slipway.squashfs.read.inode_reader import Inode
-
-_VALUE_MAX = 1 << 16  # the kernel's XATTR_SIZE_MAX
 
 
 def read_directory(
@@ -67,7 +66,7 @@ class _Cursor:
 
     def value(self) -> bytes:
         (size,) = struct.unpack("<I", self.take(4))
-        if size > _VALUE_MAX:
+        if size > XATTR_SIZE_MAX:
             raise ValueError(f"an attribute of {size} bytes")
         return self.take(size)
 

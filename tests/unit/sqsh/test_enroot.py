@@ -15,6 +15,7 @@ from slipway.sqsh.enroot_files import (
     fstab_file,
     quote_value,
     rc_script,
+    unmountable_volumes,
 )
 from slipway.sqsh.image_documents import ImageConfig
 
@@ -149,6 +150,39 @@ def test_volumes_are_bound_onto_themselves_in_order() -> None:
     assert fstab_file(config) == (
         "${ENROOT_ROOTFS}/a /a none x-create=dir,bind,rw,nosuid,nodev\n"
         "${ENROOT_ROOTFS}/z /z none x-create=dir,bind,rw,nosuid,nodev\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        *("/a b", "/a\tb", "/a\nb", "/a\\040b", "/${HOME}", "data", "-x", "", "/../x", "/a/../b"),
+        *("/proc/x", "/sys//x", "//proc/1/x", "/" + "a" * 256, "/" + "b" * 126 + "ü" * 65),
+        *("/a" * 900, "/c\x1b"),
+    ],
+)
+def test_a_volume_that_enroot_cannot_mount_is_left_out(volume: str) -> None:
+    """By hand: enroot 4.1.2 fails at each of these, or mounts another path."""
+    config = ImageConfig.from_inspect({"Volumes": {volume: {}, "/ok": {}}})
+    assert fstab_file(config) == (
+        "${ENROOT_ROOTFS}/ok /ok none x-create=dir,bind,rw,nosuid,nodev\n"
+    )
+    assert unmountable_volumes(config) == (volume,)
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        *("/x#y", "/$HOME", "/a$b", '/a"b', "/a'b", "/a`b", "/a*", "/~", "/a;b", "/a,b", "/a:b"),
+        *("/ü", "/", "//d", "/./c", "/data/", "/proc", "/proc/", "/process/x", "/tmp/x"),
+        "/" + "a" * 255,
+    ],
+)
+def test_a_volume_that_enroot_mounts_is_as_enroot_writes_it(volume: str) -> None:
+    """By hand: enroot 4.1.2 mounts each of these where it belongs."""
+    config = ImageConfig(volumes=(volume,))
+    assert fstab_file(config) == (
+        "${ENROOT_ROOTFS}" + f"{volume} {volume} none x-create=dir,bind,rw,nosuid,nodev\n"
     )
 
 

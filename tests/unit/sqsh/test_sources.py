@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -374,6 +375,56 @@ def test_a_folder_in_the_place_of_one_of_enroots_files_is_said_with_a_cure(
     with pytest.raises(SlipwayError, match=f"/etc/{name} is a directory") as raised:
         export_stored(project, layout.index(layout.image()), anonymous)
     assert f"rm -r /etc/{name}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [
+        ("/etc/os-release", "is not a directory there"),
+        ("/etc/os-release/x/y", "is not a directory there"),
+        ("/loop/x", "is not a directory there"),
+        ("/to-file/x", "is not a directory there"),
+        ("/hard/x", "is not a directory there"),
+        ("/" + "a" * 256, "a name of more than 255 bytes"),
+        ("/new/" + "ü" * 128 + "/x", "a name of more than 255 bytes"),
+    ],
+)
+def test_a_working_directory_that_cannot_be_made_is_refused(
+    project: Project, tmp_path: Path, folder: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = [("loop", "/loop"), ("to-file", "etc/os-release")]
+    upper = [member(name, tarfile.SYMTYPE, linkname=target) for name, target in links]
+    upper.append(member("hard", tarfile.LNKTYPE, linkname="etc/os-release"))
+    monkeypatch.setattr("tests.unit.sqsh.test_sources.LAYERS", [*LAYERS, archive(upper)])
+    layout = Layout(tmp_path / "layout")
+    uri = layout.index(layout.image(config=config_of(config={"WorkingDir": folder})))
+    with pytest.raises(SlipwayError, match=problem) as raised:
+        export_stored(project, uri, anonymous)
+    assert "another WORKDIR" in str(raised.value)
+
+
+@pytest.mark.parametrize("folder", ["app", "/a/../../b", "/etc/./new", "/to-data/x", "/data", ""])
+def test_a_working_directory_is_made_where_a_process_would_find_it(
+    project: Project, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = archive([member("to-data", tarfile.SYMTYPE, linkname="/x/../data")])
+    monkeypatch.setattr("tests.unit.sqsh.test_sources.LAYERS", [*LAYERS, link])
+    layout = Layout(tmp_path / "layout")
+    uri = layout.index(layout.image(config=config_of(config={"WorkingDir": folder})))
+    made = facts_of_image(export_stored(project, uri, anonymous))
+    place = {"app": "app", "/a/../../b": "b", "/etc/./new": "etc/new", "/to-data/x": "data/x"}
+    assert stat.S_ISDIR(made[place.get(folder, "data").encode()].mode)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE])
+def test_something_else_in_the_place_of_etc_is_refused(
+    project: Project, tmp_path: Path, kind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [archive([member("etc", kind, linkname="data"), member("data/x")])]
+    monkeypatch.setattr("tests.unit.sqsh.test_sources.LAYERS", layers)
+    layout = Layout(tmp_path / "layout")
+    with pytest.raises(SlipwayError, match="/etc is not a directory"):
+        export_stored(project, layout.index(layout.image()), anonymous)
 
 
 @pytest.mark.parametrize(

@@ -458,3 +458,35 @@ def test_a_time_of_a_pax_record_is_rounded_down(text: bytes, time: tuple[int, in
 def test_a_time_that_is_none_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="the time"):
         tar_reader._time(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("user.a", 65537), ("user.a", 1 << 20), ("user." + "n" * 251, 1), ("user.", 1)],
+)
+def test_an_attribute_that_no_file_can_have_is_refused(
+    tmp_path: Path, name: str, size: int
+) -> None:
+    data = archive([member("f", pax_headers={f"SCHILY.xattr.{name}": "v" * size})])
+    with pytest.raises(LayerError, match="'f' in the layer's archive: the extended attribute"):
+        contents_of(tmp_path, data)
+
+
+@pytest.mark.parametrize(("name", "size"), [("user.a", 65536), ("user." + "n" * 250, 0)])
+def test_an_attribute_at_the_kernels_limits_is_kept(tmp_path: Path, name: str, size: int) -> None:
+    data = archive([member("f", pax_headers={f"SCHILY.xattr.{name}": "v" * size})])
+    with open_image(image_of(tmp_path, source(data))) as image:
+        (file,) = (entry.inode for entry in image.walk() if entry.path == b"f")
+        assert image.xattrs(file) == {name.encode(): b"v" * size}
+
+
+def test_a_zstd_window_that_is_too_large_is_said_with_a_cure() -> None:
+    large = zstandard.ZstdCompressionParameters(window_log=28, compression_level=1)
+    packer = zstandard.ZstdCompressor(compression_params=large).compressobj()
+    blob = packer.compress(b"x" * 1000) + packer.flush()
+    with pytest.raises(LayerError, match=r"a window of more than 128 MiB[^$]*long=27"):
+        list(decompressed_stream([blob]))
+    right = zstandard.ZstdCompressionParameters(window_log=27, compression_level=1)
+    packer = zstandard.ZstdCompressor(compression_params=right).compressobj()
+    blob = packer.compress(b"x" * 1000) + packer.flush()
+    assert b"".join(decompressed_stream([blob])) == b"x" * 1000
