@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     )
     from slipway.engine.buildkit.build import BuildAttempt, BuildRequest, build_image
     from slipway.engine.buildkit.build_context import ContextFile
-    from slipway.engine.client import Engine, EngineKind, connect, engine_info, engine_kind
+    from slipway.engine.client import (
+        Engine,
+        EngineKind,
+        connect,
+        engine_info,
+        engine_kind,
+        starts_embedded,
+    )
     from slipway.engine.containers import (
         BARE,
         OWNER_LABEL,
@@ -99,6 +106,7 @@ __all__ = [
     "sdk_answer",
     "sdk_errors",
     "start_daemon",
+    "starts_embedded",
     "stop_daemon",
     "trial_program",
 ]
@@ -110,7 +118,7 @@ __getattr__ = lazy_face(
         "trial_program",
         "buildkit.build": "BuildAttempt BuildRequest build_image",
         "buildkit.build_context": "ContextFile",
-        "client": "Engine EngineKind connect engine_info engine_kind",
+        "client": "Engine EngineKind connect engine_info engine_kind starts_embedded",
         "containers": "BARE OWNER_LABEL ContainerOptions remove_container remove_stale_containers "
         "run_once",
         "content_store": "ContentImage containerd_roots content_folder find_content_image",

@@ -95,6 +95,14 @@ def connect(project: Project, choice: str = "auto", *, start: bool = True) -> En
             ) from second
 
 
+def starts_embedded(choice: str) -> bool:
+    """Whether `connect` starts the embedded engine where no daemon can be used.
+
+    Raises EngineUnavailableError as `connect` does, for a Docker context that cannot be read.
+    """
+    return choice == "embedded" or (choice == "auto" and not docker_endpoint().named_by)
+
+
 def _embedded(project: Project, start: bool) -> Engine:
     if start:
         return _attach(DockerEndpoint(start_daemon(project)), embedded=True)
@@ -110,7 +118,7 @@ def _attach(endpoint: DockerEndpoint, *, embedded: bool) -> Engine:
     client, version, info = _ask(endpoint)
     try:
         kind = engine_kind(version, info)
-        number = str(version.get("Version") or "unknown")
+        number = _number(version)
         _check_kind(kind, number, endpoint.url)
         client.api.timeout = _TIMEOUT_S
         machine = str(info.get("Architecture") or "")
@@ -132,9 +140,13 @@ def _attach(endpoint: DockerEndpoint, *, embedded: bool) -> Engine:
 
 
 def engine_info(url: str) -> Mapping[str, Any]:
-    """What the daemon at a URL says about itself. Raises EngineUnavailableError."""
-    client, _, info = _ask(DockerEndpoint(url))
+    """What the daemon at a URL says about itself.
+
+    Raises EngineUnavailableError, also for one that `connect` refuses.
+    """
+    client, version, info = _ask(DockerEndpoint(url))
     client.close()
+    _check_kind(engine_kind(version, info), _number(version), url)
     return info
 
 
@@ -188,12 +200,17 @@ def engine_kind(version: Mapping[str, Any], info: Mapping[str, Any]) -> EngineKi
     return "Docker"
 
 
+def _number(version: Mapping[str, Any]) -> str:
+    return str(version.get("Version") or "unknown")
+
+
 def _check_kind(kind: EngineKind, number: str, url: str) -> None:
     if kind == "Podman":
         raise EngineUnavailableError(
             f"this is Podman {number}, not Docker: it has no BuildKit, which builds need",
             where=url,
-            cure=f"Name a Docker daemon in DOCKER_HOST, or {_USE_EMBEDDED}.",
+            cure=f"Name a Docker daemon in DOCKER_HOST, {_USE_EMBEDDED}, or build without an "
+            "engine (`--no-engine`).",
         )
     if _numbers(number) < _OLDEST:
         raise EngineUnavailableError(

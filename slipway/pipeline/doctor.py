@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from slipway.core import Project, SlipwayError, human_bytes
 from slipway.derive import expected_files, find_drift
-from slipway.engine import EngineUnavailableError, connect
+from slipway.engine import EngineUnavailableError, connect, starts_embedded
 from slipway.matrix import past_support
 from slipway.pipeline import host_tools
 from slipway.pipeline.checkout import Checkout
@@ -60,20 +60,26 @@ def _tools() -> MachineCheck:
     return MachineCheck("wrong", "host tools", f"missing: {names}", "Run `./inv setup`.")
 
 
-def _engine(root: Path, settings: Settings) -> list[MachineCheck]:
+def engine_checks(root: Path, choice: str) -> list[MachineCheck]:
+    """What `ship` finds as its engine, and the room on its disk. Starts nothing."""
     project = Project.at(root)
+    startable = False
     try:
-        engine = connect(project, settings.engine, start=False)
+        startable = (
+            starts_embedded(choice) and os.geteuid() == 0 and shutil.which("dockerd") is not None
+        )
+        engine = connect(project, choice, start=False)
     except EngineUnavailableError as error:
-        startable = os.geteuid() == 0 and shutil.which("dockerd") is not None
-        if settings.engine in ("auto", "embedded") and startable:
+        if startable:
             return [MachineCheck("ok", "engine", "none runs; `ship` starts the embedded one")]
         return [MachineCheck("wrong", "engine", error.what, error.cure or "")]
     try:
         kind = "embedded" if engine.embedded else "yours"
         store = "containerd image store" if engine.containerd_store else "graph driver"
         results = [
-            MachineCheck("ok", "engine", f"Docker {engine.version} ({kind}, {store}) {engine.url}")
+            MachineCheck(
+                "ok", "engine", f"{engine.kind} {engine.version} ({kind}, {store}) {engine.url}"
+            )
         ]
         free = shutil.disk_usage(engine.data_root).free if Path(engine.data_root).is_dir() else None
     finally:
@@ -146,7 +152,7 @@ def check_machine(root: Path, config: Any) -> tuple[MachineCheck, ...]:
     parts: Sequence[Callable[[], MachineCheck | list[MachineCheck]]] = (
         _rights,
         _tools,
-        lambda: _engine(root, settings),
+        lambda: engine_checks(root, settings.engine),
         lambda: _matrix(root),
         lambda: _registry(root),
         _aws,

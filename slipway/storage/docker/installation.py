@@ -208,9 +208,9 @@ def _own_namespaces(settings: Mapping[str, Any]) -> tuple[str, ...]:
 def _system(
     machine: Machine, url: str, dockerd: daemon_process.DaemonProcess, *, systemd: bool
 ) -> DockerInstallation:
+    info = engine_info(url)  # first: what is no Docker has other options and other files
     flags = parse_flags(dockerd.command[1:])
     config, settings = _configuration(machine, flags)
-    info = engine_info(url)
     if "name=rootless" in (info.get("SecurityOptions") or ()):
         raise StorageError(
             "this is a rootless Docker; only the one that root runs can be moved", where=url

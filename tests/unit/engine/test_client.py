@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from slipway.core import Project
-from slipway.engine import EngineUnavailableError, connect
+from slipway.engine import EngineUnavailableError, connect, engine_info
 from slipway.engine.endpoint import ping
+from tests.support.engine_answers import PODMAN, answering_socket, json_answer
 
 
 @pytest.fixture
@@ -99,46 +99,27 @@ def test_a_daemon_that_ends_while_it_is_asked_does_not_speak_for_the_next(
     assert answer == (None if another else "No such file or directory")
 
 
-@contextmanager
-def _saying(folder: Path, answer: bytes) -> Iterator[str]:
-    """A unix socket that gives one answer to everybody; yields its URL."""
-    path = folder / "s"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.recv(65536)
-                    connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"unix://{path}"
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
 def test_a_socket_behind_which_there_is_no_docker_is_an_error(project: Project) -> None:
     answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    with _saying(project.root, answer) as url:
+    with answering_socket(project.root, answer) as url:
         assert "404" in _unavailable(project, url).what
 
 
 @pytest.mark.parametrize("version", ["19.03.15", "20.9.1", "18.09"])
 def test_a_docker_without_buildkit_sessions_is_too_old(project: Project, version: str) -> None:
-    body = b'{"Version": "%s", "ApiVersion": "1.40", "DockerRootDir": "/d"}' % version.encode()
-    answer = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    )
-    with _saying(project.root, answer) as url:
+    answer = json_answer({"Version": version, "ApiVersion": "1.40", "DockerRootDir": "/d"})
+    with answering_socket(project.root, answer) as url:
         error = _unavailable(project, url)
+        with pytest.raises(EngineUnavailableError, match="is too old"):
+            engine_info(url)
     assert error.what == f"Docker {version} is too old: BuildKit sessions need 20.10"
+
+
+def test_podman_is_refused_with_what_can_be_done_beside_it(project: Project) -> None:
+    with answering_socket(project.root, json_answer(PODMAN)) as url:
+        error = _unavailable(project, url)
+        with pytest.raises(EngineUnavailableError, match="Podman"):
+            engine_info(url)
+    assert error.what.startswith("this is Podman 4.3.1, not Docker")
+    assert error.cure is not None
+    assert "--no-engine" in error.cure
