@@ -9,22 +9,15 @@ from typing import TYPE_CHECKING
 from slipway import engine, registry, sqsh, squashfs, verify
 from slipway.core import SlipwayError
 from slipway.matrix import image_tag, repository_name
-from slipway.pipeline import appended
+from slipway.pipeline import appended, targets
 from slipway.pipeline.base_images import BaseBlobs, BaseImages
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
-from slipway.pipeline.targets import (
-    DocumentSources,
-    TargetImages,
-    attach_documents,
-    keep_shared_base,
-    prepare_image_repository,
-)
 from slipway.records import ExportRecord, PushRecord, VerifyRecord
 
 if TYPE_CHECKING:
-    pass
+    from slipway.pipeline.targets import TargetImages
 
 
 class VerificationFailedError(SlipwayError):
@@ -128,7 +121,9 @@ def push_stage(
     shared = there.images.get(image.name)
     if old and shared and (old.image_id, old.digest) == (built.image_id, shared.digest):
         return StageResult("push", False, 0.0, f"{old.uri}@{old.digest}")
-    prepare_image_repository(target, context.matrix, name, settings.sharing, context.on_event)
+    targets.prepare_image_repository(
+        target, context.matrix, name, settings.sharing, context.on_event
+    )
     recipe = built.inputs["base"]
     with BaseBlobs(context, image.base, recipe) as base:
         result = registry.push_image(
@@ -145,7 +140,7 @@ def push_stage(
             ),
         )
     if image.base.registry is None and image.base.image is None:
-        keep_shared_base(context, image.base, recipe, target, result.digest)
+        targets.keep_shared_base(context, image.base, recipe, target, result.digest)
     new = PushRecord(
         built.image_id,
         result.uri,
@@ -167,7 +162,7 @@ def document_stage(
         return StageResult("bill", False, 0.0, f"beside {pushed.by_digest}")
     image = run.image
     facts = engine.inspect_image(context.engine, bases.ensure(image.base))
-    sources = DocumentSources(
+    sources = targets.DocumentSources(
         context.project,
         context.matrix,
         context.locks,
@@ -176,4 +171,4 @@ def document_stage(
         base_layers=len(facts["RootFS"]["Layers"]),
         log=None if run.taken else context.project.logs / f"build-{image.name}.log",
     )
-    return attach_documents(sources, run, there.target)
+    return targets.attach_documents(sources, run, there.target)

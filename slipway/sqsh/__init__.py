@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from slipway.sqsh.comparison import ImageExporter
     from slipway.sqsh.destination import export_disk
     from slipway.sqsh.export import ExportRequest, export_image
-    from slipway.sqsh.image_start import image_packing, record_start
-    from slipway.sqsh.layer_linker import Packing
     from slipway.sqsh.node_program import fetch_program, run_fetch_program
+    from slipway.sqsh.packing import Packing, image_packing, record_start
     from slipway.sqsh.pushed_file import PushedFile, push_sqsh
     from slipway.sqsh.sidecar import read_sidecar, verify_sqsh_file
     from slipway.sqsh.sources.blob_store import PACKED_RATIO, BlobStore
@@ -56,8 +55,7 @@ __getattr__ = lazy_face(
         "destination": "export_disk",
         "export": "ExportRequest export_image",
         "node_program": "fetch_program run_fetch_program",
-        "image_start": "image_packing record_start",
-        "layer_linker": "Packing",
+        "packing": "Packing image_packing record_start",
         "pushed_file": "PushedFile push_sqsh",
         "sidecar": "read_sidecar verify_sqsh_file",
         "sources.blob_store": "BlobStore PACKED_RATIO",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway import __version__
 from slipway.core import (
@@ -24,11 +25,14 @@ from slipway.core import (
 from slipway.engine import Engine, remove_stale_containers
 from slipway.sqsh import destination as preflight
 from slipway.sqsh import enroot_files, sidecar, unsquashfs
-from slipway.sqsh.layer_linker import Packing, SqshContents, link_layers
+from slipway.sqsh.packing import Packing
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.sources import open_engine_image, read_file
 from slipway.squashfs import LayerCache, SqshOptions, TarSource
+
+if TYPE_CHECKING:
+    from slipway.sqsh.layer_linker import SqshContents
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,9 @@ def _missing_layers(image: SourceImage, cache: LayerCache, options: SqshOptions)
 def _linked(
     image: SourceImage, request: ExportRequest, cache: LayerCache, path: Path, on_event: OnEvent
 ) -> SqshContents:
+    # Here, since most exports find the file there already: linking brings in half of squashfs.
+    from slipway.sqsh.layer_linker import link_layers
+
     try:
         return link_layers(cache, image, path, request.packing, on_event, request.task)
     except OSError as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from slipway.core import Event, OnEvent, Piece, SlipwayError
 from slipway.sqsh import enroot_files, unsquashfs
+from slipway.sqsh.packing import Packing
 from slipway.sqsh.source_image import SourceImage
-from slipway.sqsh.start import StartTrace, default_trace, traced_files
+from slipway.sqsh.start import traced_files
 from slipway.sqsh.unsquashfs import ExpectedContents
 from slipway.squashfs import (
     DIR,
@@ -42,18 +42,6 @@ class SqshContents:
     devices_left_out: tuple[bytes, ...]
     pieces: tuple[Piece, ...]
     hot: tuple[tuple[int, int], ...]  # (start, end) of what a start reads
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How an image is packed, and for which start."""
-
-    options: SqshOptions = field(default_factory=SqshOptions)
-    start: StartTrace = field(default_factory=default_trace)
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain values, for the sidecar."""
-        return {**self.options.as_json(), "start": self.start.digest[:16]}
 
 
 def link_layers(

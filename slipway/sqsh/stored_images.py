@@ -11,7 +11,7 @@ from slipway.core import CredentialsFor, OnEvent, Project, SlipwayError, UsageEr
 from slipway.registry import RegistryClient, Repository
 from slipway.sqsh.export import ExportRequest, export_source
 from slipway.sqsh.image_documents import ImageIndex
-from slipway.sqsh.layer_linker import Packing
+from slipway.sqsh.packing import Packing
 from slipway.sqsh.pushed_file import PushedFile, push_sqsh
 from slipway.sqsh.sidecar import Sidecar
 from slipway.sqsh.source_image import SourceImage

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slipway import engine
-from slipway.append import AppendedImage
 from slipway.core import Event, Project, SlipwayError
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun
@@ -19,6 +18,9 @@ from slipway.records import (
     load_image_layers,
     save_image_layers,
 )
+
+if TYPE_CHECKING:
+    from slipway.append import AppendedImage
 
 _NO_FILES = re.compile(
     r"^(/bin/sh -c )?(#\(nop\) +)?"
