@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.core import did_you_mean
 
 if TYPE_CHECKING:
-    from botocore.model import OperationModel
+    from botocore.model import OperationModel, ServiceModel
 
 _SHOWN_VALUES = 12
 
@@ -35,11 +35,16 @@ class RequestFault:
 
 
 @functools.cache
-def operation_model(service: str, name: str) -> OperationModel:
-    """botocore's model of a call."""
+def _service_model(service: str) -> ServiceModel:
+    """Megabytes of JSON for some services: read once, whatever is asked of it."""
     import botocore.session
 
-    return botocore.session.get_session().get_service_model(service).operation_model(name)
+    return botocore.session.get_session().get_service_model(service)
+
+
+def operation_model(service: str, name: str) -> OperationModel:
+    """botocore's model of a call."""
+    return _service_model(service).operation_model(name)
 
 
 def request_faults(service: str, name: str, parameters: Mapping[str, Any]) -> list[RequestFault]:

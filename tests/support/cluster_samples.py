@@ -22,9 +22,12 @@ KNOWN = SqshFile(f"/fsx/images/{PYTORCH}-0123456789ab.sqsh", 9_876_543_210, "ab"
 
 
 @functools.cache
+def _images() -> dict[str, Image]:
+    return {image.name: image for image in load_matrix(ROOT / "versions.yaml").images}
+
+
 def image(name: str) -> Image:
-    (found,) = (image for image in load_matrix(ROOT / "versions.yaml").images if image.name == name)
-    return found
+    return _images()[name]
 
 
 def request(

@@ -12,6 +12,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 from botocore import xform_name
+from botocore.model import ServiceModel
 
 from slipway.cluster.documents.cluster_file import ClusterFile, read_cluster_file
 from slipway.cluster.documents.document_set import make_cluster_documents
@@ -54,9 +55,15 @@ EDGES = ("aws_errors", "connect_aws", "connect_ecr", "make_client", "AwsAccount"
 
 
 @cache
+def service_model(service: str) -> ServiceModel:
+    """botocore's own: megabytes of JSON, read once."""
+    return botocore.session.get_session().get_service_model(service)
+
+
+@cache
 def operations(service: str) -> dict[str, str]:
     """Both spellings of each call of a service -> the API's own."""
-    names = botocore.session.get_session().get_service_model(service).operation_names
+    names = service_model(service).operation_names
     return {**{name: name for name in names}, **{xform_name(name): name for name in names}}
 
 

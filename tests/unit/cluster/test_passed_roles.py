@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 
 from slipway.cluster.documents import ClusterParts, make_cluster_request, make_role_request
@@ -28,7 +27,7 @@ from slipway.cluster.serving.endpoint_documents import make_endpoint_documents
 from slipway.cluster.serving.model_kind import ModelKind
 from tests.support.cluster_samples import image
 from tests.unit.cluster.test_cluster_documents import SMALL
-from tests.unit.cluster.test_operator_policy import needed_calls
+from tests.unit.cluster.test_operator_policy import needed_calls, service_model
 
 ROOT = Path(__file__).parents[3]
 ACCOUNT = "arn:aws:iam::111122223333:role/"
@@ -116,8 +115,7 @@ def test_every_call_that_takes_a_role_is_looked_at(tmp_path: Path) -> None:
     missing = []
     for call in needed_calls():
         service, _, operation = call.partition(":")
-        model = botocore.session.get_session().get_service_model(service)
-        shape = model.operation_model(operation).input_shape
+        shape = service_model(service).operation_model(operation).input_shape
         for path in role_members(shape) if shape else ():
             if service == "iam" or path in NEVER_GIVEN.get(call, ()):
                 continue
@@ -142,7 +140,7 @@ def test_every_role_that_is_given_may_be_given_to_its_service_and_no_other(
     given = set()
     for call, request in requests(cluster, roles).items():
         service, _, operation = call.partition(":")
-        model = botocore.session.get_session().get_service_model(service)
+        model = service_model(service)
         for path in role_members(model.operation_model(operation).input_shape):
             for role in roles_at(request, path.split(".")):
                 given.add(role)
