@@ -8,7 +8,6 @@ from launcher import lazy_face
 
 if TYPE_CHECKING:
     from launcher.ranks.extension_cache import CACHES, ExtensionsCache, cache_variables
-    from launcher.ranks.hang_watch import HangWatch, WatchOptions, cause_of_hang
     from launcher.ranks.outcome import (
         RanksEnd,
         cause_of_bad_stop,
@@ -43,9 +42,15 @@ if TYPE_CHECKING:
         wake_stopped,
     )
     from launcher.ranks.script_command import ScriptCommand, read_script_command
-    from launcher.ranks.show_stacks import print_stacks
-    from launcher.ranks.stall import HANG_KIND, StallReport
     from launcher.ranks.supervisor import EndedNodes, RankSupervisor
+    from launcher.ranks.watch import (
+        HANG_KIND,
+        HangWatch,
+        StallReport,
+        WatchOptions,
+        cause_of_hang,
+        print_stacks,
+    )
 
 __all__ = [
     "CACHES",
@@ -94,7 +99,6 @@ __getattr__ = lazy_face(
     __name__,
     {
         "extension_cache": "CACHES ExtensionsCache cache_variables",
-        "hang_watch": "HangWatch WatchOptions cause_of_hang",
         "outcome": (
             "RanksEnd cause_of_bad_stop cause_of_cut cause_of_echo finished_before_failure"
         ),
@@ -108,8 +112,7 @@ __getattr__ = lazy_face(
             "stopped_without_terminal wake_stopped"
         ),
         "script_command": "ScriptCommand read_script_command",
-        "show_stacks": "print_stacks",
-        "stall": "HANG_KIND StallReport",
         "supervisor": "EndedNodes RankSupervisor",
+        "watch": ("HANG_KIND HangWatch StallReport WatchOptions cause_of_hang print_stacks"),
     },
 )

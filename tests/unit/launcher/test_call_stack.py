@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.ranks.call_stack import (
+from launcher.ranks.watch.call_stack import (
     BACKWARD,
     COLLECTIVE,
     DEBUGGER,

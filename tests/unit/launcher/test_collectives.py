@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.ranks.collectives import find_odd_collective, groups_from_wire, parse_answer
+from launcher.ranks.watch.collectives import find_odd_collective, groups_from_wire, parse_answer
 
 DEFAULT = "0:default_pg"
 

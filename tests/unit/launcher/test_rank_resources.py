@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.ranks import rank_resources
+from launcher.ranks.watch import rank_resources
 
 HEAD = (
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout "

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.ranks.call_stack import BACKWARD, COLLECTIVE, DEBUGGER, DEVICE, OWN
-from launcher.ranks.stall import (
+from launcher.ranks.watch.call_stack import BACKWARD, COLLECTIVE, DEBUGGER, DEVICE, OWN
+from launcher.ranks.watch.stall import (
     HANG_KIND,
     WAITING,
     RankRow,

@@ -19,8 +19,8 @@ import pytest
 
 from launcher.peers import LonePeers
 from launcher.ranks import STACK_SITE, HangWatch, RankLayout, StallReport, WatchOptions
-from launcher.ranks import show_stacks as stacks
-from launcher.ranks.rank_sample import (
+from launcher.ranks.watch import show_stacks as stacks
+from launcher.ranks.watch.rank_sample import (
     GROUPS,
     SIGNAL_WAIT,
     STACK_SIGNAL,

@@ -21,11 +21,12 @@ from typing import Any
 from launcher import events
 from launcher.causes import HANG, RANK_ENDED, Cause
 from launcher.peers import Peers
-from launcher.ranks import rank_processes, stall
-from launcher.ranks.collectives import parse_answer
+from launcher.ranks import rank_processes
 from launcher.ranks.rank_commands import RankLayout
-from launcher.ranks.rank_resources import query_gpus, silent_connections
-from launcher.ranks.rank_sample import (
+from launcher.ranks.watch import stall
+from launcher.ranks.watch.collectives import parse_answer
+from launcher.ranks.watch.rank_resources import query_gpus, silent_connections
+from launcher.ranks.watch.rank_sample import (
     GROUPS,
     SIGNAL_SECONDS,
     THREADS,
@@ -35,7 +36,7 @@ from launcher.ranks.rank_sample import (
     gather,
     rank_number,
 )
-from launcher.ranks.stall import HANG_KIND, RankPace, RankRow, StallReport
+from launcher.ranks.watch.stall import HANG_KIND, RankPace, RankRow, StallReport
 
 #: How long node 0 waits for the rows of nodes that do not answer.
 ANSWER_SECONDS = 3.0

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from launcher.ranks.call_stack import BACKWARD, COLLECTIVE, DEBUGGER, DEVICE, joined_ranks
-from launcher.ranks.collectives import (
+from launcher.ranks.watch.call_stack import BACKWARD, COLLECTIVE, DEBUGGER, DEVICE, joined_ranks
+from launcher.ranks.watch.collectives import (
     GroupOps,
     OddCollective,
     find_odd_collective,

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launcher.ranks import call_stack, rank_processes
-from launcher.ranks.call_stack import DEBUGGER, OWN, Stack, StackPlace
+from launcher.ranks import rank_processes
+from launcher.ranks.watch import call_stack
+from launcher.ranks.watch.call_stack import DEBUGGER, OWN, Stack, StackPlace
 
 #: As in user_python/site/: what may be asked, and the files of the answers.
 MAIN, THREADS, GROUPS = "m", "t", "c"
