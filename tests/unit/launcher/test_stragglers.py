@@ -11,7 +11,8 @@ import pytest
 
 from launcher.peers import LonePeers
 from launcher.ranks import RankLayout
-from launcher.ranks.watch.hang_watch import WINDOW_SAMPLES, PaceJudge
+from launcher.ranks.watch.hang_watch import WINDOW_SAMPLES
+from launcher.ranks.watch.rank_judges import PaceJudge
 
 #: Seconds of work of a rank in a step.
 Work = Callable[[int, int], float]

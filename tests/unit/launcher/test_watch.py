@@ -20,15 +20,14 @@ import pytest
 from launcher.peers import LonePeers
 from launcher.ranks import STACK_SITE, HangWatch, RankLayout, StallReport, WatchOptions
 from launcher.ranks.watch import show_stacks as stacks
-from launcher.ranks.watch.rank_sample import (
+from launcher.ranks.watch.rank_resources import read_use, system_call
+from launcher.ranks.watch.stack_files import (
     GROUPS,
     SIGNAL_WAIT,
     STACK_SIGNAL,
     THREADS,
     StackFile,
     gather,
-    read_use,
-    system_call,
 )
 
 #: A stand-in for torch.distributed: what counts is the file that a frame is in.

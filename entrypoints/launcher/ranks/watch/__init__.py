@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from launcher import lazy_face
 
 if TYPE_CHECKING:
-    from launcher.ranks.watch.hang_watch import HangWatch, WatchOptions, cause_of_hang
+    from launcher.ranks.watch.hang_watch import HangWatch, cause_of_hang
+    from launcher.ranks.watch.rank_judges import WatchOptions
     from launcher.ranks.watch.show_stacks import print_stacks
     from launcher.ranks.watch.stall import HANG_KIND, StallReport
 
@@ -27,7 +28,8 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "hang_watch": "HangWatch WatchOptions cause_of_hang",
+        "hang_watch": "HangWatch cause_of_hang",
+        "rank_judges": "WatchOptions",
         "show_stacks": "print_stacks",
         "stall": "HANG_KIND StallReport",
     },

@@ -1,22 +1,86 @@
-"""What a rank has beside its stack: TCP connections that get no answer, and its GPU's memory.
+"""What a rank has beside its stack: CPU time, I/O, connections that get no answer, GPU memory.
 
-Connections come from /proc/PID/net/tcp and the process's open files; what the driver says of this
-node's GPUs, in one question to nvidia-smi.
+What it uses comes from /proc/PID; connections from its net/tcp and the process's open files; what
+the driver says of this node's GPUs, in one question to nvidia-smi.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.ranks.rank_processes import PROC
+from launcher.ranks.rank_processes import PROC, read_proc_text
 
+TICKS = os.sysconf("SC_CLK_TCK")
 #: Unanswered sendings or probes of one segment: with the kernel's doubling, some seconds.
 RETRIES = 3
 ESTABLISHED, SYN_SENT = "01", "02"
 QUERY = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total"]
+
+
+@dataclass(frozen=True)
+class ProcessUse:
+    """What a process has used so far: CPU seconds, seconds ready without a CPU, bytes, faults."""
+
+    state: str = "?"
+    cpu: float = 0.0
+    main_cpu: float = 0.0
+    ready: float = 0.0
+    io: int = 0
+    faults: int = 0
+
+
+def read_use(pid: int) -> ProcessUse | None:
+    """From /proc; None when the process has ended. What may not be read counts as 0."""
+    stat = _stat(pid, "stat")
+    if stat is None or stat[0] in "ZX":
+        return None
+    main = _stat(pid, f"task/{pid}/stat")
+    return ProcessUse(
+        state=stat[0],
+        cpu=(int(stat[11]) + int(stat[12])) / TICKS,
+        main_cpu=(int(main[11]) + int(main[12])) / TICKS if main else 0.0,
+        ready=_ready(pid),
+        io=_io(pid),
+        faults=int(stat[9]),
+    )
+
+
+def _stat(pid: int, name: str) -> list[str] | None:
+    """The fields of a stat file from the state on (proc(5): the name before may hold anything)."""
+    text = read_proc_text(pid, name)
+    return text[text.rindex(")") + 2 :].split() if text else None
+
+
+def _ready(pid: int) -> float:
+    """Seconds for which the main thread could have run but had no CPU."""
+    try:
+        return int(read_proc_text(pid, "schedstat").split()[1]) / 1e9
+    except (IndexError, ValueError):
+        return 0.0
+
+
+def _io(pid: int) -> int:
+    text = read_proc_text(pid, "io")
+    values = dict(line.split(": ") for line in text.splitlines() if ": " in line)
+    return int(values.get("rchar", 0)) + int(values.get("wchar", 0))
+
+
+def system_call(pid: int) -> str:
+    """Where in the kernel the main thread waits, as far as it may be read: ``futex_wait_queue``."""
+    name = read_proc_text(pid, "wchan").strip()
+    return "" if name in ("0", "") else name
+
+
+def tracer(pid: int) -> int:
+    """The debugger that holds a process; 0 for none."""
+    text = read_proc_text(pid, "status")
+    row = next((line for line in text.splitlines() if line.startswith("TracerPid:")), "")
+    return int(row.split()[1]) if row else 0
 
 
 def silent_connections(pid: int) -> list[str]:

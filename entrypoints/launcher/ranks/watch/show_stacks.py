@@ -11,7 +11,7 @@ from launcher.causes import FAILED, OK
 from launcher.options import parse_flags
 from launcher.ranks.rank_processes import PROC, read_environment
 from launcher.ranks.watch.call_stack import find_place, main_stack
-from launcher.ranks.watch.rank_sample import THREADS, StackFile, gather
+from launcher.ranks.watch.stack_files import THREADS, StackFile, gather
 
 
 @dataclass(frozen=True)
