@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         runs_architecture,
         trial_program,
     )
+    from slipway.engine.bolt_file import BoltFile, BoltFileError, bolt_checksum
     from slipway.engine.buildkit.build import BuildAttempt, BuildRequest, build_image
     from slipway.engine.buildkit.build_context import ContextFile
     from slipway.engine.client import (
@@ -63,6 +64,8 @@ __all__ = [
     "OWNER_LABEL",
     "TRIAL_EXIT_CODE",
     "TRIAL_PATH",
+    "BoltFile",
+    "BoltFileError",
     "BuildAttempt",
     "BuildRequest",
     "ContainerOptions",
@@ -77,6 +80,7 @@ __all__ = [
     "LayerTar",
     "LayerTars",
     "TransferError",
+    "bolt_checksum",
     "build_image",
     "connect",
     "containerd_roots",
@@ -114,6 +118,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "bolt_file": "BoltFile BoltFileError bolt_checksum",
         "architectures": "TRIAL_EXIT_CODE TRIAL_PATH run_trial_image runs_architecture "
         "trial_program",
         "buildkit.build": "BuildAttempt BuildRequest build_image",

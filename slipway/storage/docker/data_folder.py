@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from slipway.storage.docker.bolt_database import BoltDatabase
+from slipway.engine import BoltFile, BoltFileError
 from slipway.storage.errors import StorageError
 
 DOCKERS_NAMESPACES = ("moby", "plugins.moby")
@@ -48,15 +48,11 @@ def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) 
         path = root / below / _METADATA
         if not path.exists():
             continue
-        database = BoltDatabase(path)
-        for key, _ in database.bucket(b"v1"):
+        for key, _ in _bucket(path, b"v1"):
             name = key.decode(errors="replace")
             if name in own or name == "version":
                 continue
-            counts = {
-                what: sum(1 for _ in database.bucket(b"v1", key, what.encode()))
-                for what in _COUNTED
-            }
+            counts = {what: len(_bucket(path, b"v1", key, what.encode())) for what in _COUNTED}
             listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
             if listed:
                 namespaces[name] = listed
@@ -79,13 +75,20 @@ def remapped_roots(root: Path) -> tuple[str, ...]:
     return tuple(name for name in foreign_entries(root) if _REMAPPED.fullmatch(name))
 
 
+def _bucket(path: Path, *names: bytes) -> list[tuple[bytes, bytes]]:
+    try:
+        return BoltFile(path).bucket(*names)
+    except BoltFileError as error:
+        raise StorageError(error.what, where=error.where) from error
+
+
 def networks_at_rest(data_root: Path) -> tuple[str, ...]:
     """User-defined networks of a stopped daemon (moby/moby:libnetwork, datastore)."""
     path = data_root / "network/files/local-kv.db"
     if not path.exists():
         return ()
     names = []
-    for key, value in BoltDatabase(path).bucket(b"libnetwork"):
+    for key, value in _bucket(path, b"libnetwork"):
         if key.startswith(_NETWORK_KEY):
             # Eight bytes of libkv's own come before the JSON.
             record = _json(value[value.find(b"{") :], path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
 
-from slipway.storage.docker.bolt_database import _fnv
+from slipway.engine import bolt_checksum
 
 Bucket = Mapping[bytes, Union[bytes, "Bucket"]]
 PAGE = 4096
@@ -58,7 +58,7 @@ class _Pages:
 def meta(root: int, txid: int) -> bytes:
     """A meta page."""
     record = struct.pack("<IIIIQQQQQ", 0xED0CDAED, 2, PAGE, 0, root, 0, 2, 99, txid)
-    return struct.pack("<QHHI", 0, 4, 0, 0) + record + struct.pack("<Q", _fnv(memoryview(record)))
+    return struct.pack("<QHHI", 0, 4, 0, 0) + record + struct.pack("<Q", bolt_checksum(record))
 
 
 def write_bolt(path: Path, content: Bucket, *, inline: bool = True, leaf: int = 1000) -> None:

@@ -18,9 +18,10 @@ import pytest
 import zstandard
 
 from slipway.core import Event, Project, SlipwayError, UsageError, anonymous
+from slipway.engine import BoltFile, BoltFileError
 from slipway.sqsh import export_stored, read_sidecar
 from slipway.sqsh.source_image import machine_architecture
-from slipway.sqsh.sources.containerd_store import BoltFile, BoltFileError, chain_ids
+from slipway.sqsh.sources.containerd_store import chain_ids
 from slipway.sqsh.stored_images import open_stored_image
 from tests.support.squashfs_rig import facts_of_image
 from tests.unit.squashfs.test_layers import archive, member

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slipway.engine import BoltFile
 from slipway.storage import Machine, MoveOptions, StorageError
-from slipway.storage.docker.bolt_database import BoltDatabase
 from slipway.storage.docker.data_folder import container_namespaces, foreign_entries
 from slipway.storage.docker.inventory import (
     DataFolders,
@@ -33,7 +33,7 @@ BUCKETS: st.SearchStrategy[Bucket] = st.recursive(
 )
 
 
-def read(database: BoltDatabase, content: Bucket, *names: bytes) -> None:
+def read(database: BoltFile, content: Bucket, *names: bytes) -> None:
     """Every bucket of the database has what was written."""
     found = dict(database.bucket(*names))
     assert sorted(found) == sorted(content)
@@ -51,14 +51,15 @@ def test_a_bolt_database_is_read_whatever_its_shape(
 ) -> None:
     path = tmp_path_factory.mktemp("bolt") / "db"
     write_bolt(path, content, inline=inline, leaf=leaf)
-    read(BoltDatabase(path), content)
-    assert list(BoltDatabase(path).bucket(b"not there", b"below")) == []
+    read(BoltFile(path), content)
+    assert list(BoltFile(path).bucket(b"not there", b"below")) == []
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "metas", "pages"])
 def test_a_damaged_database_is_an_error_and_not_empty(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "meta.db"
+    path = tmp_path / "io.containerd.metadata.v1.bolt/meta.db"
     write_bolt(path, {b"v1": {b"k8s.io": {b"images": {b"a": b"1"}}}}, inline=False)
+    assert container_namespaces(tmp_path) == {"k8s.io": "1 images"}
     data = path.read_bytes()
     path.write_bytes(
         {
@@ -69,7 +70,7 @@ def test_a_damaged_database_is_an_error_and_not_empty(tmp_path: Path, damage: st
         }[damage]
     )
     with pytest.raises(StorageError, match="bolt database"):
-        list(BoltDatabase(path).bucket(b"v1", b"k8s.io", b"images"))
+        container_namespaces(tmp_path)
 
 
 def docker_root(root: Path) -> None:
