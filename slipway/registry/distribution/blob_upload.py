@@ -93,15 +93,15 @@ def send_blob(
     upload = _Upload(registry, repository, digest)
     if not upload.begin(mount_from):
         return False
-    failures = 0
+    damages = losses = 0
     while True:
         upload.send(source, size, on_bytes)
         response = upload.finish()
         if response.status_code == 201 or registry.has_blob(repository, digest):
             return True
-        failures += 1
-        lost = _is_session_lost(response)
-        if failures >= (registry.attempts if lost else 2) or not (lost or _is_damaged(response)):
+        lost, damaged = _is_session_lost(response), _is_damaged(response)
+        losses, damages = losses + lost, damages + damaged
+        if losses >= registry.attempts or damages >= 2 or not (lost or damaged):
             where = registry.name(repository, digest)
             raise refusal_error(response.status_code, response.content, where=where)
         upload.begin()

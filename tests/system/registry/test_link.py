@@ -20,6 +20,7 @@ from slipway.registry import (
     MemoryBlob,
     RegistryClient,
     Repository,
+    RetryPolicy,
     credentials_for,
     deliver_blobs,
     digest_of,
@@ -174,6 +175,32 @@ def test_two_pushes_of_one_image_at_once_leave_one_whole_image(target: Repositor
         thread.join()
     assert failures == []
     assert image.is_whole(target)
+
+
+def test_a_manifest_is_put_again_while_another_push_writes_a_link_of_its_blobs(
+    link: Link, login: CredentialsFor, own_registry: Project
+) -> None:
+    # Distribution 2.8 empties a link's file before it writes it anew, whenever somebody puts the
+    # blob, and calls a manifest that it reads at that moment one with a wrong digest.
+    image, path = Pushed.make(random.Random(9)), unique()
+    layer = image.blobs[0].digest.removeprefix("sha256:")
+    storage = own_registry.registry / "storage/docker/registry/v2/repositories"
+    written = storage / path / "_layers/sha256" / layer / "link"
+    refusals: list[int] = []
+
+    class Policy(RetryPolicy):
+        def delay(self, failures: int, *_: object, **__: object) -> float:
+            refusals.append(failures)
+            written.write_text(image.blobs[0].digest)
+            return 0.0
+
+    with RegistryClient(link.host, login, policy=Policy()) as client:
+        target = Repository(client, path)
+        deliver_blobs(target, image.blobs, "push", silent)
+        written.write_text("")
+        target.put_tagged("v1", image.manifest)
+        assert refusals == [1]
+        assert image.is_whole(target)
 
 
 def test_a_digest_that_the_registry_makes_up_is_not_believed(door: Door) -> None:
