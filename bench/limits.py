@@ -34,7 +34,8 @@ from slipway.core import SlipwayError
 
 PATIENCE_S = 180.0
 YEAR_S = 365 * 86400
-STATE = "stäte of mine ☃"
+ODD = "stäte of mine ☃"
+IN_C = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"}
 
 
 @dataclass
@@ -46,7 +47,6 @@ class Surroundings:
     shell: str = ""
     hang_up_after: float | None = None
     relieve: Callable[[], None] = lambda: None
-    place: Place | None = None
 
 
 Around = contextlib.AbstractContextManager[Surroundings]
@@ -62,6 +62,7 @@ class Limit:
     codes: tuple[int, ...] = (0, 1)
     heard: bool = True  # what it prints can be read
     names: str = ""  # what it says where it fails
+    where: Callable[[Place], contextlib.AbstractContextManager[Place]] = contextlib.nullcontext
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,11 @@ class Bench:
         self, place: Place, task: Task, limit: Limit, point: object
     ) -> tuple[str, list[str]]:
         """The exit code under a limit, and what was not right."""
-        with self.prepared(place, task), limit.around(self, place, point) as surroundings:
-            where = surroundings.place or place
+        with (
+            limit.where(place) as where,
+            self.prepared(where, task),
+            limit.around(self, where, point) as surroundings,
+        ):
             ending = self.run(where, task, surroundings)
             wrong = list(_wrong_end(ending, limit))
             left = sorted(half_made(where))
@@ -279,31 +283,31 @@ def _is_lock(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _odd_names(_bench: Bench, place: Place, _point: object) -> Iterator[Surroundings]:
-    """The checkout, its state and what it is given, below such a folder."""
-    odd = place.scratch / STATE
+def _odd_place(place: Place) -> Iterator[Place]:
+    """The checkout, its state and what it is given, below a folder of blanks and unicode."""
+    odd = place.scratch / ODD
     odd.mkdir()
-    names = ("clone", "image", "out")
+    names = ("clone", "image")
     for name in names:
         (place.scratch / name).rename(odd / name)
     (odd / "state").mkdir()
     clone = replace(place.clone, root=odd / "clone")
     words = {**place.words, "scratch": str(odd)}
-    moved = replace(place, clone=clone, scratch=odd, state=odd / "state", words=words)
     try:
-        yield Surroundings(place=moved)
+        yield replace(place, clone=clone, scratch=odd, state=odd / "state", words=words)
     finally:
-        setups.end_daemons(moved.project)
         for name in names:
             (odd / name).rename(place.scratch / name)
         shutil.rmtree(odd)
 
 
-@contextlib.contextmanager
-def _in_c(odd: Around) -> Iterator[Surroundings]:
-    with odd as surroundings:
-        surroundings.environment |= {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"}
-        yield surroundings
+def _with_daemons_of_its_own(**environment: str) -> Callable[[Bench, Place, object], Around]:
+    @contextlib.contextmanager
+    def around(_bench: Bench, place: Place, _point: object) -> Iterator[Surroundings]:
+        setups.end_daemons(place.project)
+        yield Surroundings(dict(environment))
+
+    return around
 
 
 LIMITS = (
@@ -320,19 +324,13 @@ LIMITS = (
     _clock(YEAR_S),
     _clock(-YEAR_S),
     Limit("HOME unset", _simply(environment={"HOME": None}), codes=(0,)),
+    Limit("LANG=C", _with_daemons_of_its_own(**IN_C), codes=(0,)),
     Limit(
-        "LANG=C",
-        _simply(environment={"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"}),
-        codes=(0,),
+        "paths with blanks and unicode", _with_daemons_of_its_own(), codes=(0,), where=_odd_place
     ),
-    Limit("paths with blanks and unicode", _odd_names, codes=(0,)),
-    Limit(
-        "the same, and LANG=C",
-        lambda *given: _in_c(_odd_names(*given)),
-        codes=(0,),
-    ),
+    Limit("the same, and LANG=C", _with_daemons_of_its_own(**IN_C), codes=(0,), where=_odd_place),
     Limit("stdin closed", _simply(shell="{command} <&-"), codes=(0,)),
-    Limit("stdout closed", _simply(shell="{command} >&-"), heard=False),
+    Limit("stdout closed", _simply(shell="{command} >&-"), codes=(0,)),
     Limit(
         "stdout closed early (head -1)",
         _simply(shell="{command} | head -1; exit ${{PIPESTATUS[0]}}"),

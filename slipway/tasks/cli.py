@@ -245,8 +245,8 @@ def main() -> None:
 
 
 def _run_program() -> None:
+    open_standard_files()  # first: any other file would take their numbers
     handle_signals()
-    open_standard_files()
     for stream in (sys.stdout, sys.stderr):
         # A path may have what the terminal's encoding, or any, does not.
         cast("TextIOWrapper", stream).reconfigure(errors="backslashreplace")

@@ -83,3 +83,18 @@ def test_what_no_encoding_has_is_shown_all_the_same(tmp_path: Path) -> None:
     )
     assert done.returncode == 3
     assert done.stderr.startswith("inv: No idea what 'no-such-t\\udce4sk' is!")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_standard_file_that_is_closed_is_as_the_null_device(closed: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "slipway.tasks.cli", "--search-root", str(ROOT), "matrix"]
+    done = subprocess.run(
+        ["/bin/bash", "-c", f'"$@" {closed}', "bash", *words],
+        cwd=ROOT,
+        env={**os.environ, "SLIPWAY_STATE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "cannot write" not in done.stderr
+    assert ("pytorch" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
