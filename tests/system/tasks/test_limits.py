@@ -13,10 +13,17 @@ from bench.limits import LIMITS, Bench, Limit
 
 #: One of each kind of limit, and each task; the whole matrix takes an hour.
 SAMPLE = {
-    "lock": ("no inode is left from the N-th on",),
-    "sqsh": ("stderr full", "the same, and SIGPIPE kills", "a disk with nr_inodes"),
-    "push": ("64 open files", "the clock jumps by -1 year", "paths with blanks and unicode"),
+    "lock": ("no inode is left from the N-th on", "stdout closed"),
+    "sqsh": (
+        "stderr full",
+        "the same, and SIGPIPE kills",
+        "a disk with nr_inodes",
+        "SIGHUP after N s",
+        "a stopped process holds the lock N",
+    ),
+    "push": ("64 open files", "the clock jumps by -1 year", "the same, and LANG=C"),
     "ship": ("256 processes and threads", "512 MB of memory", "the disk is full from the N-th on"),
+    "storage.move": ("paths with blanks and unicode",),
 }
 TASK_OF = {task.name: task for task in TASKS}
 LIMIT_OF = {limit.name: limit for limit in LIMITS}
