@@ -8,6 +8,7 @@ hold any bytes, in a comment or a string: they go through as they are (PEP 383).
 from __future__ import annotations
 
 import codecs
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +67,17 @@ def decode_text(data: bytes | None, path: Path, *, wide: bool = False) -> TextFi
 def read_text_file(path: Path, *, wide: bool = False) -> TextFile:
     """A file as text; one that is missing is empty. Raises UsageError."""
     try:
+        if path.is_fifo():
+            raise OSError(errno.EINVAL, "It is a pipe")  # reading would wait for a writer
         data = path.read_bytes()
     except FileNotFoundError:
         data = b""
     except OSError as error:
         raise UsageError(
-            f"this cannot be read: {error.strerror}", where=str(path), cure="Use sudo."
+            f"this cannot be read: {error.strerror}",
+            where=str(path),
+            cure="Use sudo."
+            if isinstance(error, PermissionError)
+            else "Put a file there, or take it away; nothing was changed.",
         ) from error
     return decode_text(data, path, wide=wide)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ DEFAULT_ROOT = "/var/lib/containerd"
 _ROOT = re.compile(r"""^[ \t]*root[ \t]*=[ \t]*(?:"([^"]*)"|'([^']*)')[ \t]*(?:#.*)?$""", re.M)
 _COMMENTED = re.compile(r"^[ \t]*#[ \t]*root[ \t]*=.*$", re.M)
 _VERSION = re.compile(r"^[ \t]*version[ \t]*=.*$", re.M)
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _TABLE = re.compile(r"^[ \t]*\[", re.M)
 
 
@@ -24,7 +26,7 @@ def parse_daemon_json(text: str, path: Path) -> dict[str, Any]:
     if not text.strip():
         return {}  # dockerd takes an empty file for an empty configuration
     try:
-        config = json.loads(text)
+        config = json.loads(text, parse_float=_number, parse_constant=_number)
     except json.JSONDecodeError as error:
         raise UsageError(
             f"this is not JSON: {error.msg} (column {error.colno})",
@@ -34,9 +36,23 @@ def parse_daemon_json(text: str, path: Path) -> dict[str, Any]:
         ) from error
     except RecursionError as error:
         raise UsageError("this is nested too deeply", where=f"{path}:1") from error
+    except ValueError as error:
+        raise UsageError(
+            f"this has a number that dockerd cannot read: {str(error).split(';')[0]}",
+            where=f"{path}:1",
+            cure="Correct it by hand; nothing was changed.",
+        ) from error
     if not isinstance(config, dict):
         raise UsageError("this is JSON, but not an object", where=f"{path}:1")
     return config
+
+
+def _number(text: str) -> float:
+    """A number as JSON knows it: Python takes NaN and writes Infinity, which stop dockerd."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text[:40])
+    return value
 
 
 def read_daemon_json(path: Path) -> dict[str, Any]:
@@ -52,7 +68,9 @@ def with_data_root(text: str, path: Path, root: Path | None) -> str:
         config.pop("data-root", None)
     else:
         config["data-root"] = str(root)
-    return json.dumps(config, indent=_indent(text), ensure_ascii=False) + "\n"
+    written = json.dumps(config, indent=_indent(text), ensure_ascii=False) + "\n"
+    # Halves of characters that the file has as escapes; other bytes of the file are DC80 to DCFF.
+    return _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", written)
 
 
 def _indent(text: str) -> int | str:

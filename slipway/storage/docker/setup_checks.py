@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from slipway.core import command_line, find_process
+from slipway.core import UsageError, command_line, find_process
+from slipway.storage.docker.config_files import read_daemon_json
 from slipway.storage.docker.daemon_flags import parse_flags
 from slipway.storage.docker.daemon_process import same_namespace
 from slipway.storage.docker.systemd import show_unit
@@ -57,13 +58,12 @@ def shared_daemon_problem(
     for other in find_process(lambda p: Path((command_line(p) or [""])[0]).name == "dockerd"):
         if other == pid or not _sees_our_files(other):
             continue
-        flags = parse_flags(command_line(other)[1:])
-        theirs = Path(flags.get("config-file") or machine.daemon_json).resolve()
-        root = flags.get("data-root")
+        theirs, settings = _settings_of(other, machine)
+        root = settings.get("data-root")
         shared = {
             "its configuration file": theirs == config and config.exists(),
-            "its data-root": root is not None and Path(root).resolve() == data_root,
-            "its containerd": containerd is not None and flags.get("containerd") == str(containerd),
+            "its data-root": root and Path(str(root)).resolve().is_relative_to(data_root),
+            "its containerd": containerd and settings.get("containerd") == str(containerd),
         }
         if what := " and ".join(name for name, same in shared.items() if same):
             return StorageError(
@@ -73,6 +73,16 @@ def shared_daemon_problem(
                 "own, or stop the second one for good; then run this again.",
             )
     return None
+
+
+def _settings_of(pid: int, machine: Machine) -> tuple[Path, Mapping[str, object]]:
+    """A dockerd's configuration file, and what it and the command line say."""
+    flags = parse_flags(command_line(pid)[1:])
+    path = Path(flags.get("config-file") or machine.daemon_json).resolve()
+    try:
+        return path, {**read_daemon_json(path), **flags}
+    except UsageError:  # written since the daemon was started
+        return path, flags
 
 
 def _sees_our_files(pid: int) -> bool:

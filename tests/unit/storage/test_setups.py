@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,12 @@ def test_what_its_program_cannot_read_is_refused_by_line(
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"[]", b"null", b'{"a": 1,}', b"{}{}", b"\x00\x01", b"[" * 100_000, b"\xef\xbb"]
+    "data",
+    [
+        *(b"{", b"[]", b"null", b'{"a": 1,}', b"{}{}", b"\x00\x01", b"[" * 100_000, b"\xef\xbb"),
+        *(b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1e400}', b'{"a": 1' + b"0" * 5000 + b"}"),
+        '{"a": 1}'.encode("utf-32"),
+    ],
 )
 def test_a_daemon_json_that_is_none_is_refused_by_line(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "daemon.json"
@@ -72,6 +78,30 @@ def test_a_daemon_json_that_is_none_is_refused_by_line(tmp_path: Path, data: byt
     with pytest.raises(UsageError) as refused:
         read_daemon_json(path)
     assert str(refused.value.where).startswith(f"{path}:")
+
+
+def test_half_a_character_stays_the_escape_that_it_is(tmp_path: Path) -> None:
+    text = '{\n  "labels": [\n    "\\ud800-\\udfff"\n  ]\n}\n'
+    written = with_data_root(text, tmp_path, Path("/new"))
+    assert '"\\ud800-\\udfff"' in written
+    written.encode()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "circle of links", "below a file"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "circle of links":
+        path.symlink_to(path)
+    else:
+        path.write_text("")
+        path /= "daemon.json"
+    with pytest.raises(UsageError, match="this cannot be read") as refused:
+        read_daemon_json(path)
+    assert refused.value.cure != "Use sudo."
 
 
 def test_user_namespaces_are_refused_however_they_are_set() -> None:
@@ -87,6 +117,9 @@ def test_a_second_daemon_is_seen_by_what_it_shares(
     config = tmp_path / "etc/docker/daemon.json"
     config.parent.mkdir(parents=True)
     config.write_text("{}")
+    (tmp_path / "second.json").write_text('{"data-root": "/data"}')
+    (tmp_path / "third.json").write_text('{"containerd": "/run/c.sock"}')
+    (tmp_path / "torn.json").write_text("{")
     lines = {
         10: ["dockerd"],
         11: ["dockerd", f"--config-file={config}"],
@@ -94,6 +127,10 @@ def test_a_second_daemon_is_seen_by_what_it_shares(
         13: ["dockerd", "--config-file=/other", "--containerd", "/run/c.sock"],
         14: ["dockerd", "--config-file=/other", "--data-root=/own"],
         15: ["vim", "dockerd"],
+        16: ["dockerd", f"--config-file={tmp_path}/second.json"],
+        17: ["dockerd", "--config-file=/other", "--data-root=/data/second"],
+        18: ["dockerd", f"--config-file={tmp_path}/third.json"],
+        19: ["dockerd", f"--config-file={tmp_path}/torn.json", "--data-root=/own"],
     }
     monkeypatch.setattr(setup_checks, "command_line", lambda pid: lines[pid])
     monkeypatch.setattr(setup_checks, "same_namespace", lambda pid: True)
@@ -107,8 +144,9 @@ def test_a_second_daemon_is_seen_by_what_it_shares(
             machine, 99, config, Path("/data"), Path("/run/c.sock")
         )
 
-    assert problem(14, 15) is None
-    for pid, what in ((10, "configuration"), (11, "configuration"), (12, "data-root"), (13, "con")):
+    assert problem(14, 15, 19) is None
+    shared = {10: "configuration", 11: "configuration", 12: "data-root", 13: "containerd"}
+    for pid, what in {**shared, 16: "data-root", 17: "data-root", 18: "containerd"}.items():
         found = problem(14, pid)
         assert found is not None
         assert f"(pid {pid}) shares its {what}" in found.what
