@@ -7,6 +7,7 @@ default socket where a context is missing: work would go to another engine than 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -145,6 +146,8 @@ def read_docker_json(path: Path) -> dict[str, Any]:
     is passed over.
     """
     try:
+        if path.is_fifo():
+            raise OSError(errno.EINVAL, "it is a pipe")  # reading would wait for a writer
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -152,17 +155,22 @@ def read_docker_json(path: Path) -> dict[str, Any]:
         raise EngineUnavailableError(
             f"this file of Docker's cannot be read: {error.strerror}",
             where=str(path),
-            cure="Have it belong to this user, or name another folder in DOCKER_CONFIG.",
+            cure="Have it be a file that belongs to this user, or name another folder in "
+            "DOCKER_CONFIG.",
         ) from error
     try:
         value = json.loads(data.decode("utf-8-sig")) if data.strip() else {}
+        # An escape of half a character is one that is not known, as docker reads it.
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", None)
-        if isinstance(error, UnicodeDecodeError):
-            line = data.count(b"\n", 0, error.start) + 1
+        line, why = 1, str(error).partition(";")[0]
+        if isinstance(error, json.JSONDecodeError):
+            line, why = error.lineno, error.msg
+        elif isinstance(error, UnicodeDecodeError):
+            line, why = data.count(b"\n", 0, error.start) + 1, "not UTF-8"
         raise EngineUnavailableError(
-            f"this file of Docker's is not JSON: {getattr(error, 'msg', None) or 'not UTF-8'}",
-            where=f"{path}:{line or 1}",
+            f"this file of Docker's is not JSON: {why}",
+            where=f"{path}:{line}",
             cure="Correct it by hand, or name another folder in DOCKER_CONFIG.",
         ) from error
     if value is None:

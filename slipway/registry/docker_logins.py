@@ -120,7 +120,8 @@ def _decoded(text: object, host: str, path: Path, key: str) -> tuple[str, str]:
     try:
         if not isinstance(text, str):
             raise TypeError
-        user, colon, secret = base64.b64decode(text, validate=True).decode().partition(":")
+        packed = text.replace("\n", "").replace("\r", "")  # which docker passes over
+        user, colon, secret = base64.b64decode(packed, validate=True).decode().partition(":")
     except (ValueError, TypeError):
         raise _broken(host, path, key, "is not base64") from None
     if not colon:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ BROKEN = {
     "a number": ("7", 1),
     "not UTF-8": (b'{\n"a": "\xff"}', 2),
     "nested": ("[" * 100_000, 1),
+    "a number of 5,000 digits": ('{"a": 1' + "0" * 5000 + "}", 1),
 }
 
 
@@ -99,6 +101,21 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path, name: str) -> None
         docker_endpoint({"DOCKER_CONFIG": str(tmp_path)})
     assert refused.value.where == f"{tmp_path / 'config.json'}:{line}"
     assert refused.value.cure
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "config.json"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(EngineUnavailableError, match="cannot be read") as refused:
+        docker_endpoint({"DOCKER_CONFIG": str(tmp_path)})
+    assert refused.value.where == str(path)
+
+
+def test_half_a_character_is_one_that_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"currentContext": "a\\ud800b"}')
+    with pytest.raises(EngineUnavailableError, match=r"no Docker context 'a\?b'"):
+        docker_endpoint({"DOCKER_CONFIG": str(tmp_path)})
 
 
 @pytest.mark.parametrize("text", ["", " \n", "null", "\ufeff{}", '{"auths": null, "x": [1]}'])

@@ -50,6 +50,12 @@ def test_a_login_counts_for_its_own_host_only(home: Path) -> None:
     assert logins("registry.example.com") is None
 
 
+def test_a_login_with_line_ends_in_its_base64_is_read(home: Path) -> None:
+    text = base64.encodebytes(b"me:" + b"p" * 80).decode()
+    write(home, auths={HOST: {"auth": text.replace("\n", "\r\n", 1)}})
+    assert credentials_for()(HOST) == Credentials("me", "p" * 80)
+
+
 def test_a_new_login_counts_at_the_next_use(home: Path) -> None:
     logins = credentials_for()
     for password in ("old", "new"):
