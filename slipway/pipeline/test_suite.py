@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -34,17 +36,30 @@ TEST_TOOLS = (
 )
 """What only the system tests need."""
 
-LANES = {
-    "launcher": ("cluster", "launcher"),
-    "files": (
-        *("engine", "sqsh", "squashfs", "storage"),
-        *("registry", "resolve", "soci", "tasks", "verify", "wheels"),
-    ),
-}
-"""Folders of tests/system that run beside the others, each lane with an engine of its own. They are
-chosen to take about as long as what is left: most of it is waiting, for Slurm, ranks and disks."""
+WITH_IMAGE = (
+    ("cluster/test_slurm.py", "cluster/test_fanout.py", "cluster/test_check.py"),
+    ("pipeline", "local_base"),
+    ("examples", "launcher/test_image.py", "launcher/test_deepspeed.py"),
+    ("wheels", "registry/test_upstream_bases.py"),
+)
+"""Of tests/system, what builds the default image or its base, the longest first. All that makes
+nodes of Slurm stands together: their image is built, too."""
 
-DURATIONS = ("--durations=15", "--durations-min=5")
+WITHOUT_IMAGE = (
+    ("launcher",),
+    ("registry", "soci"),
+    ("cluster",),
+    ("storage", "engine"),
+    ("append", "report"),
+    ("tasks", "resolve"),
+)
+"""What does without; folders that stand nowhere are a job of their own."""
+
+WORKERS, IMAGE_WORKERS = 4, 2
+"""Processes at once, each with an engine of its own: most of their time they wait, for Slurm, ranks
+and disks. Few of them build the image, each in its own engine; these go on with the other jobs."""
+
+DURATIONS = ("--durations=10", "--durations-min=5")
 
 SHELL_SCRIPTS = (
     *("inv", ".ci/run", "images/local", "images/context", "entrypoints"),
@@ -92,22 +107,23 @@ def run_test_suite(c: Context, project: Project, only: str = "", k: str = "") ->
             for command in lint_commands(project):
                 _call(c, command)
     if side_by_side:
-        _side_by_side(project, unit="unit" in chosen)
+        _run_jobs(project, *_jobs(project.root / "tests", unit="unit" in chosen))
     elif chosen != {"lint"}:
         folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
         _end(_pytest(project, *folders, *(["-k", k] if k else [])).wait())
 
 
 def _test_state(project: Project) -> str:
-    """Where the system tests' engines keep their files; a lane adds its name."""
+    """Where the system tests' engines keep their files; each worker but the first adds a number."""
     return os.environ.get("SLIPWAY_TEST_STATE") or str(project.state / "test")
 
 
 @contextmanager
 def _base_parts(project: Project) -> Iterator[None]:
-    """Beside the block, make what the embedded base consists of; then give each lane a copy.
+    """Beside the block, make what the embedded base consists of; then give a copy to those who
+    build with it.
 
-    It would cost every lane half a minute of CPU. Where it fails the lanes make it, or say why not.
+    It would cost each of them half a minute of CPU. Where it fails they make it, or say why not.
     """
     state = _test_state(project)
     project.logs.mkdir(parents=True, exist_ok=True)
@@ -122,47 +138,99 @@ def _base_parts(project: Project) -> Iterator[None]:
                 process.terminate()
                 process.wait()
     parts = Path(f"{state}-parts", "cache")
-    for lane in ("", *(f"-{name}" for name in LANES)):
-        if parts.is_dir() and not Path(f"{state}{lane}", "cache").exists():
-            shutil.copytree(parts, Path(f"{state}{lane}", "cache"))
+    for worker in range(IMAGE_WORKERS):
+        cache = Path(_worker_state(state, worker), "cache")
+        if parts.is_dir() and not cache.exists():
+            shutil.copytree(parts, cache)
 
 
-def _side_by_side(project: Project, *, unit: bool) -> None:
-    """All lanes at once, the unit tests first in that of files.
+def _worker_state(state: str, worker: int) -> str:
+    return f"{state}-{worker + 1}" if worker else state
 
-    What the lane of all other folders prints is seen at once, the rest at the end.
-    """
+
+@dataclass(frozen=True)
+class _Job:
+    """One process of pytest: `words` say what it runs."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+@dataclass
+class _RunningJob:
+    """A job at work. Its output is printed when it is over."""
+
+    job: _Job
+    worker: int
+    log: Path
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.monotonic)
+
+
+def _jobs(tests: Path, *, unit: bool) -> tuple[list[_Job], list[_Job]]:
+    """What builds the image, and the rest: every test of tests/system is in one of them."""
+    system = tests / "system"
+    named = [part for group in (*WITH_IMAGE, *WITHOUT_IMAGE) for part in group]
+    rest = sorted(path.name for path in system.iterdir() if path.is_dir() and path.name[0] != "_")
+    others = tuple(name for name in rest if name not in named)
+
+    def job(group: tuple[str, ...]) -> _Job:
+        apart = [part for part in named if part.rpartition("/")[0] in group]
+        words = [f"tests/system/{part}" for part in group]
+        words += [f"--ignore=tests/system/{part}" for part in apart]
+        return _Job("-".join(Path(part).stem for part in group), tuple(words))
+
+    first = [_Job("unit", ("tests/unit",))] if unit else []
+    groups = (*WITHOUT_IMAGE, *([others] if others else []))
+    return [job(group) for group in WITH_IMAGE], [*first, *map(job, groups)]
+
+
+def _run_jobs(project: Project, with_image: list[_Job], without: list[_Job]) -> None:
+    """Each worker takes the next job when it has done one, so that all end at about one time."""
     state = _test_state(project)
-    lanes = {name: [f"tests/system/{folder}" for folder in LANES[name]] for name in LANES}
-    others = [f"--ignore={folder}" for folders in lanes.values() for folder in folders]
-    if unit:
-        lanes["files"].insert(0, "tests/unit")
     project.logs.mkdir(parents=True, exist_ok=True)
-    logs = [project.logs / f"test-{name}.log" for name in lanes]
-    with ExitStack() as stack:
-        started = [
-            _pytest(
-                project,
-                *(*words, *DURATIONS),
-                state=f"{state}-{name}",
-                stdout=stack.enter_context(log.open("wb")),
-            )
-            for log, (name, words) in zip(logs, lanes.items(), strict=True)
-        ]
-        started.append(_pytest(project, "tests/system", *others, *DURATIONS, state=state))
-        try:
-            codes = [lane.wait() for lane in started]
-        except KeyboardInterrupt as interrupt:
-            for lane in started:
-                if isinstance(interrupt, Terminated):  # Ctrl-C reaches them by the terminal
-                    lane.send_signal(signal.SIGINT)
-                lane.wait()
-            raise
-    sys.stdout.flush()
-    for log in logs:
-        sys.stdout.buffer.write(log.read_bytes())
-    sys.stdout.buffer.flush()
+    running: list[_RunningJob] = []
+    failed: list[_RunningJob] = []
+    codes: list[int] = []
+    try:
+        while with_image or without or running:
+            for worker in set(range(WORKERS)) - {one.worker for one in running}:
+                queue = with_image if worker < IMAGE_WORKERS and with_image else without
+                if queue:
+                    running.append(_start_job(project, queue.pop(0), worker, state))
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                codes.append(one.process.returncode)
+                print(f"{one.job.name}: {time.monotonic() - one.started:.0f} s", flush=True)
+                if codes[-1]:
+                    failed.append(one)  # at the end, where they are seen
+                else:
+                    _show_log(one)
+            time.sleep(0.2)
+    except KeyboardInterrupt as interrupt:
+        for one in running:
+            if isinstance(interrupt, Terminated):  # Ctrl-C reaches them by the terminal
+                one.process.send_signal(signal.SIGINT)
+        for one in running:
+            one.process.wait()
+        raise
+    for one in failed:
+        _show_log(one)
     _end(*codes)
+
+
+def _start_job(project: Project, job: _Job, worker: int, state: str) -> _RunningJob:
+    log = project.logs / f"test-{job.name}.log"
+    with log.open("wb") as stream:
+        process = _pytest(
+            project, *job.words, *DURATIONS, state=_worker_state(state, worker), stdout=stream
+        )
+    return _RunningJob(job, worker, log, process)
+
+
+def _show_log(one: _RunningJob) -> None:
+    sys.stdout.buffer.write(one.log.read_bytes())
+    sys.stdout.buffer.flush()
 
 
 def _pytest(
