@@ -74,3 +74,28 @@ def differing_nodes(
     texts = [f"{some_nodes(nodes)}: {text}" for text, nodes in groups.items()]
     odd = tuple(node for text, nodes in groups.items() if text != most for node in nodes)
     return "; ".join(texts), odd
+
+
+def each_node(
+    facts: ClusterFacts,
+    state: Literal["wrong", "note"],
+    kind: str,
+    describe: Callable[[MachineFacts], str | None],
+    cure: str,
+) -> Faults:
+    """A finding for each thing that is said of nodes."""
+    for text, nodes in group_nodes(facts.machines, describe).items():
+        yield ClusterFault(state, kind, nodes, text, cure)
+
+
+def unlike_nodes(
+    facts: ClusterFacts,
+    state: Literal["wrong", "note"],
+    kind: str,
+    describe: Callable[[MachineFacts], str],
+    cure: str,
+) -> Faults:
+    """A finding where nodes differ."""
+    if differ := differing_nodes(facts.machines, describe):
+        text, odd = differ
+        yield ClusterFault(state, kind, odd, text, cure)

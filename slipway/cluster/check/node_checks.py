@@ -2,209 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
-from slipway.cluster.check.cluster_facts import ClusterFacts, MachineFacts, PlaceFacts
+from slipway.cluster.check.cluster_facts import ClusterFacts, MachineFacts
+from slipway.cluster.check.disk_checks import DISK_CHECKS
 from slipway.cluster.check.fault import (
     ClusterCheck,
     ClusterFault,
     Faults,
     differing_nodes,
-    group_nodes,
+    each_node,
     some_nodes,
+    unlike_nodes,
 )
 from slipway.core import human_bytes
 
-GB = 1_000_000_000
-LEAST_FREE = 2 * GB
-LEAST_FREE_SHARE = 0.02
-LEAST_TMP = 10 * GB
-#: A disk is worth moving to where it has so many times the root disk's size, or space.
-BIGGER = 2
 MOST_SKEW_S = 2.0
 LEAST_FILES = 4096
-_NETWORK = ("nfs", "nfs4", "lustre", "cifs", "beegfs", "gpfs", "fuse.s3fs", "wekafs", "ceph")
-_FOLDERS = ("ENROOT_RUNTIME_PATH", "ENROOT_CACHE_PATH", "ENROOT_DATA_PATH", "ENROOT_TEMP_PATH")
-
-
-def _each(
-    facts: ClusterFacts,
-    state: Literal["wrong", "note"],
-    kind: str,
-    describe: Callable[[MachineFacts], str | None],
-    cure: str,
-) -> Faults:
-    for text, nodes in group_nodes(facts.machines, describe).items():
-        yield ClusterFault(state, kind, nodes, text, cure)
-
-
-def _unlike(
-    facts: ClusterFacts,
-    state: Literal["wrong", "note"],
-    kind: str,
-    describe: Callable[[MachineFacts], str],
-    cure: str,
-) -> Faults:
-    if differ := differing_nodes(facts.machines, describe):
-        text, odd = differ
-        yield ClusterFault(state, kind, odd, text, cure)
-
-
-def _enroot(facts: ClusterFacts) -> Faults:
-    return _each(
-        facts,
-        "wrong",
-        "enroot",
-        lambda node: None if "enroot" in node.tools else "enroot is not installed",
-        "Install it from NVIDIA/enroot's releases: pyxis and --runtime enroot both need it.",
-    )
-
-
-def _enroot_rights(facts: ClusterFacts) -> Faults:
-    def describe(node: MachineFacts) -> str | None:
-        closed = [
-            f"{name[7:-5].lower()} {place.path}"
-            + ("" if place.existing == place.path else f" ({place.existing} is there)")
-            for name, place in node.places.items()
-            if name in _FOLDERS and not place.writable
-        ]
-        return (
-            f"{node.user} may not write enroot's folders: {', '.join(closed)}" if closed else None
-        )
-
-    return _each(
-        facts,
-        "wrong",
-        "enroot-rights",
-        describe,
-        "A folder for each user (in /etc/enroot/enroot.conf: ENROOT_DATA_PATH "
-        "/opt/dlami/nvme/enroot/data/user-$(id -u)), made by the prolog, or one with mode 1777.",
-    )
-
-
-def _bigger_disk(node: MachineFacts, place: PlaceFacts) -> PlaceFacts | None:
-    """A disk of the node's own with far more space than the root disk, where `place` is on that."""
-    if place.mount != "/":
-        return None
-    disks = [
-        d for d in node.disks if d.total > BIGGER * place.total and d.free > BIGGER * place.free
-    ]
-    return max(disks, key=lambda disk: disk.free, default=None)
-
-
-def _enroot_disk(facts: ClusterFacts) -> Faults:
-    def describe(node: MachineFacts) -> str | None:
-        place = node.places.get("ENROOT_DATA_PATH")
-        if place is None:
-            return None
-        if place.type in _NETWORK:
-            return f"enroot unpacks into {place.path}, which is on {place.type}"
-        if place.type == "tmpfs":
-            return f"enroot unpacks into {place.path}, which is memory"
-        disk = _bigger_disk(node, place)
-        if disk is None:
-            return None
-        return (
-            f"enroot unpacks into {place.path} on the root disk, and {disk.mount} has "
-            f"{human_bytes(disk.free)}"
-        )
-
-    return _each(
-        facts,
-        "wrong",
-        "enroot-disk",
-        describe,
-        "`sudo ./inv storage.move DISK` on the node moves enroot's and Docker's data; for new ones "
-        "ENROOT_DATA_PATH in /etc/enroot/enroot.conf.",
-    )
-
-
-def _docker_disk(facts: ClusterFacts) -> Faults:
-    def describe(node: MachineFacts) -> str | None:
-        place = node.places.get("docker")
-        disk = _bigger_disk(node, place) if place else None
-        if place is None or disk is None:
-            return None
-        return (
-            f"Docker's data are in {place.path} on the root disk, and {disk.mount} has "
-            f"{human_bytes(disk.free)}"
-        )
-
-    return _each(
-        facts,
-        "wrong",
-        "docker-disk",
-        describe,
-        "`sudo ./inv storage.move DISK` on the node moves them.",
-    )
-
-
-def _tmp(facts: ClusterFacts) -> Faults:
-    def describe(node: MachineFacts) -> str | None:
-        small = {
-            place.path: f"{place.path} has {human_bytes(place.total)} ({place.type})"
-            for name in ("tmp", "ENROOT_TEMP_PATH")
-            if (place := node.places.get(name)) and place.total < LEAST_TMP
-        }
-        return ", ".join(small.values()) or None
-
-    return _each(
-        facts,
-        "wrong",
-        "tmp",
-        describe,
-        f"Imports of images and many libraries need more than {human_bytes(LEAST_TMP)} there: "
-        "ENROOT_TEMP_PATH in enroot.conf, and TMPDIR, on a disk.",
-    )
-
-
-def _space(facts: ClusterFacts) -> Faults:
-    def describe(node: MachineFacts) -> str | None:
-        full = {}
-        for place in node.places.values():
-            if place.type == "tmpfs":
-                continue
-            if place.free < LEAST_FREE or place.free < LEAST_FREE_SHARE * place.total:
-                full[place.mount] = f"{place.mount} has {human_bytes(place.free)} left"
-            elif place.inodes and place.free_inodes < LEAST_FREE_SHARE * place.inodes:
-                full[place.mount] = f"{place.mount} has {place.free_inodes} inodes left"
-        return ", ".join(full.values()) or None
-
-    return _each(
-        facts,
-        "wrong",
-        "space",
-        describe,
-        "`enroot list` and `enroot remove`, `docker system df`, old logs and checkpoints.",
-    )
-
-
-def _home(facts: ClusterFacts) -> Faults:
-    head = facts.head.machine
-    if not facts.head.marked:
-        place = head.places.get("home")
-        yield ClusterFault(
-            "wrong",
-            "home",
-            (),
-            f"{head.user} may not write its home directory {place.path if place else ''}".rstrip(),
-            "It has to be there and belong to the user, on storage that all nodes share.",
-        )
-        return
-    yield from _each(
-        facts,
-        "wrong",
-        "home",
-        lambda node: None if node.home_shared else "the home directory is not the head node's",
-        "Mount one file system for home directories everywhere (on HyperPod FSx, and homes on it), "
-        "or submit in a shared folder only.",
-    )
 
 
 def _user(facts: ClusterFacts) -> Faults:
     head = facts.head.machine
-    return _each(
+    return each_node(
         facts,
         "wrong",
         "user",
@@ -226,7 +43,7 @@ def _clock(facts: ClusterFacts) -> Faults:
             return None
         return f"its clock is {max(early, late):.0f} s {'behind' if early > late else 'ahead'}"
 
-    return _each(
+    return each_node(
         facts,
         "wrong",
         "clock",
@@ -265,7 +82,7 @@ def _efa(facts: ClusterFacts) -> Faults:
         "The EFA driver (`fi_info -p efa` there), and a security group that allows all traffic to "
         "itself."
     )
-    faults = list(_each(facts, "wrong", "efa", describe, cure))
+    faults = list(each_node(facts, "wrong", "efa", describe, cure))
     alike = {n: m for n, m in facts.machines.items() if m.product == _common_product(facts)}
     if not faults and (differ := differing_nodes(alike, lambda node: f"{node.efa} interfaces")):
         faults.append(ClusterFault("wrong", "efa", differ[1], differ[0], cure))
@@ -316,7 +133,7 @@ def _driver(facts: ClusterFacts) -> Faults:
 
 
 def _system(facts: ClusterFacts) -> Faults:
-    return _unlike(
+    return unlike_nodes(
         facts,
         "note",
         "system",
@@ -326,7 +143,7 @@ def _system(facts: ClusterFacts) -> Faults:
 
 
 def _limits(facts: ClusterFacts) -> Faults:
-    yield from _each(
+    yield from each_node(
         facts,
         "wrong",
         "limits",
@@ -338,7 +155,7 @@ def _limits(facts: ClusterFacts) -> Faults:
         "`* - memlock unlimited` in /etc/security/limits.conf, LimitMEMLOCK=infinity for slurmd, "
         "and PropagateResourceLimitsExcept=MEMLOCK in slurm.conf.",
     )
-    yield from _each(
+    yield from each_node(
         facts,
         "wrong",
         "limits",
@@ -358,7 +175,7 @@ def _fuse(facts: ClusterFacts) -> Faults:
             return "/dev/fuse can not be opened"
         return None if "squashfuse" in node.tools else "squashfuse is not installed"
 
-    return _each(
+    return each_node(
         facts,
         "note",
         "fuse",
@@ -380,7 +197,7 @@ def _user_namespaces(facts: ClusterFacts) -> Faults:
             return "kernel.apparmor_restrict_unprivileged_userns is 1"
         return None
 
-    return _each(
+    return each_node(
         facts,
         "wrong",
         "user-namespaces",
@@ -391,7 +208,7 @@ def _user_namespaces(facts: ClusterFacts) -> Faults:
 
 
 def _names(facts: ClusterFacts) -> Faults:
-    return _each(
+    return each_node(
         facts,
         "wrong",
         "names",
@@ -428,13 +245,7 @@ def _files(facts: ClusterFacts) -> Faults:
 
 
 NODE_CHECKS = (
-    ClusterCheck("enroot", "is enroot on every node", _enroot),
-    ClusterCheck("enroot-rights", "may the user write enroot's folders", _enroot_rights),
-    ClusterCheck("enroot-disk", "does enroot unpack onto the right disk", _enroot_disk),
-    ClusterCheck("docker-disk", "is Docker's data on the right disk", _docker_disk),
-    ClusterCheck("tmp", "is /tmp, and where enroot imports, large enough", _tmp),
-    ClusterCheck("space", "have disks space and inodes", _space),
-    ClusterCheck("home", "is the home directory shared", _home),
+    *DISK_CHECKS,
     ClusterCheck("user", "is the user the same everywhere", _user),
     ClusterCheck("clock", "do clocks agree", _clock),
     ClusterCheck("mtu", "have interfaces one MTU", _mtu),
