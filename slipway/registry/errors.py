@@ -126,12 +126,13 @@ def not_authorised_error(where: str, text: str) -> NotAuthorisedError:
     )
 
 
-def throttled_error(where: str, text: str) -> ThrottledError:
-    """429 to the end."""
+def throttled_error(where: str, text: str, cure: str | None = None) -> ThrottledError:
+    """429 to the end; `cure` is for what is no push or pull."""
     return ThrottledError(
         f"too many requests ({text})",
         where=where,
-        cure="Wait and run it again: what was uploaded is not sent again. Fewer pushes at once "
+        cure=cure
+        or "Wait and run it again: what was uploaded is not sent again. Fewer pushes at once "
         "or a raised ECR quota avoid it.",
     )
 

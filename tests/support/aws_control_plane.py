@@ -125,6 +125,7 @@ _SERVICES = {
     "AWSSimbaAPIService_v20180301": "fsx",
     "ServiceQuotasV20190624": "service-quotas",
     "AmazonSSM": "ssm",
+    "CodeBuild_20161006": "codebuild",
 }
 
 

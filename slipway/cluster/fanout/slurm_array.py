@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import time
@@ -62,12 +63,18 @@ def run_slurm_fanout(root: Path, plan: FanoutPlan, options: ArrayOptions, *, as_
         print(shlex.join(command))
         print(text)
         return
+    is_new = not folder.exists() or not any(folder.iterdir())
     run = begin_run(folder, plan, root, resume=options.resume)
     left = run.images_left()
     if left:
         text = render_worker_script(folder, run.checkout, plan, options)
         write_atomic(folder / "script.sh", text, mode=0o755)
-        job = submit_array(sbatch_command(folder, min(workers, len(left)), options))
+        try:
+            job = submit_array(sbatch_command(folder, min(workers, len(left)), options))
+        except SlipwayError:
+            if is_new:  # else the same command, mended, would be told of a run that never was
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         write_atomic(folder / "job", f"{job}\n")
         say(f"job {job}: {min(workers, len(left))} workers, {len(left)} images; {folder}")
         if options.detach:

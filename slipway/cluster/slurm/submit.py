@@ -19,11 +19,15 @@ from slipway.core import Project, SlipwayError, UsageError, did_you_mean, say
 from slipway.matrix import Image
 
 # FOLDER NAME MARK SCRIPT VARIABLES... and the script on stdin: everything is looked at before
-# anything is written.
+# anything is written, and what Slurm refuses leaves no new file.
 _SUBMIT = r"""
 command -v sbatch >/dev/null || { echo "sbatch: not found" >&2; exit 127; }
 cd -- "$1" || exit 64
-if [ -e "$2" ] && ! grep -qF -- "$3" "$2"; then exit 65; fi
+there=
+if [ -e "$2" ]; then
+    there=1
+    grep -qF -- "$3" "$2" || exit 65
+fi
 if [ -n "$4" ] && [ ! -e "$4" ]; then exit 66; fi
 name=$2
 shift 4
@@ -32,7 +36,7 @@ for variable; do
 done
 cat >".$name.$$" && chmod 755 ".$name.$$" && mv -f -- ".$name.$$" "$name" || exit 68
 pwd
-exec sbatch --parsable "$name"
+sbatch --parsable "$name" || { code=$?; [ -n "$there" ] || rm -f -- "$name"; exit "$code"; }
 """
 _PARTITIONS = "sinfo --noheader --format=%R | sort -u"
 #: How soon Slurm says why a job can never begin.

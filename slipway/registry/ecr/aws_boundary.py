@@ -13,6 +13,7 @@ from slipway.core import SlipwayError, error_text
 from slipway.registry.ecr.aws_settings import AwsSettings
 from slipway.registry.errors import (
     NoCredentialsError,
+    NotAuthorisedError,
     RegistryError,
     RegistryUnavailableError,
     RepositoryMissingError,
@@ -58,10 +59,13 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
+_LIMITS = frozenset({"LimitExceededException", "ResourceLimitExceeded", "ServiceLimitExceeded"})
 _PRINCIPAL = re.compile(r"arn:[a-z-]+:(?:iam|sts)::(\d{12}):\S+")
 _CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture", "RequestExpired"})
 _CLOCK_WORDS = re.compile(r"(?i)signature (expired|not yet current)|request has expired")
 _STAMP = re.compile(r"\b(\d{8}T\d{6})Z")
+
+_TRY_AGAIN = "Wait a minute and run it again: it goes on with what is there."
 
 
 class PromptError(Exception):
@@ -101,6 +105,10 @@ def answer_error(
     if code in _CLOCK_CODES or _CLOCK_WORDS.search(text):
         headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         return clock_error(where, f"{action}: {text}", _clock_ahead(text, headers.get("date")))
+    if code in _THROTTLED and (
+        retries := response.get("ResponseMetadata", {}).get("RetryAttempts")
+    ):
+        text += f"; tried {retries + 1} times"
     return client_error(action, where, code, text, account)
 
 
@@ -207,20 +215,28 @@ def client_error(
             where=where,
             cure=f"{_LOGIN} In an opt-in region, check that the account has it enabled.",
         )
+    if code in _DENIED and not account and not _is_ecr(action):
+        return NotAuthorisedError(
+            f"not allowed to do this ({action}: {text})",
+            where=where,
+            cure="A policy of the principal has to allow it, and none to deny it; "
+            "`aws sts get-caller-identity` tells who it is.",
+        )
     if code in _DENIED:
         return access_denied(where, text, account)
     if code in _THROTTLED:
-        return throttled_error(where, f"{action}: {text}")
+        return throttled_error(where, f"{action}: {text}", None if _is_ecr(action) else _TRY_AGAIN)
     if code == "RepositoryNotFoundException":
         return RepositoryMissingError(
             f"the repository does not exist ({text})",
             where=where,
             cure="Check account, region and name.",
         )
+    cure = f"The code is explained in AWS's reference of {action}."
+    if code in _LIMITS:
+        cure = "Ask for more in Service Quotas, or make do with fewer, or in another region."
     return RegistryError(
-        f"{action} failed: {f'{code}: ' if code else ''}{text}",
-        where=where,
-        cure=f"The code is explained in AWS's reference of {action}.",
+        f"{action} failed: {f'{code}: ' if code else ''}{text}", where=where, cure=cure
     )
 
 
@@ -230,6 +246,11 @@ def access_denied(where: str, text: str, account: str | None) -> RegistryError:
     if principal and account and principal[1] != account:
         return wrong_account(where, principal[1], account, text)
     return not_authorised_error(where, text)
+
+
+def _is_ecr(action: str) -> bool:
+    """Cures are for pushes and pulls there, and for whatever it was elsewhere."""
+    return action.startswith(("ecr:", "an ECR client"))
 
 
 def wrong_account(where: str, caller: str, account: str, text: str) -> WrongAccountError:
