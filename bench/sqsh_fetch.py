@@ -4,14 +4,14 @@
     python -m bench.sqsh_fetch --nodes 2 --mb 1500 --node-rate 100 --origin-rate 200
     python -m bench.sqsh_fetch --only "first fetch" --only "killed"
 
-Each node is a network namespace on a bridge; `tc` (tbf) holds its link to the rate, in MB/s, in
-both directions. The origin is a namespace, too: docker-registry with two builds of one image, of
-which the second has so many MB of other pieces. All namespaces share this machine's disk and cores,
-so the rates have to be such that links are the limit. For comparison every node reads the whole
-file by itself, in eight ranges at a time, as `aws s3 cp` does and as a copy from shared storage
-would.
+Each node is a network namespace whose link is held to the rate, in MB/s, in both directions
+(bench/limited_links.py). The origin is a namespace, too: docker-registry with two builds of one
+image, of which the second has so many MB of other pieces. All namespaces share this machine's disk
+and cores, so the rates have to be such that links are the limit. For comparison every node reads
+the whole file by itself, in one stream, as `cp` reads a file of a shared folder, and in eight
+ranges at a time, as `aws s3 cp` does; and `sbcast` sends it to them (bench/sbcast.py).
 
-Needs root, iproute2 and docker-registry.
+Needs root, iproute2, docker-registry, and for sbcast Slurm.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.limited_links import ORIGIN_ADDRESS, Network, address, network
+from bench.sbcast import slurm_nodes
 from slipway.core import anonymous, silent
 from slipway.registry import (
     OCI_MANIFEST,
@@ -49,79 +51,38 @@ from tests.support.registry.open_registry import open_registry
 
 ROOT = Path(__file__).parents[1]
 PIECE_BYTES = 8 << 20  # as an export cuts them
-ORIGIN_ADDRESS, PORT = "10.88.0.250", 5000
+PORT = 5000
 REPOSITORY = "bench/image"
 
-#: Every range of a file, eight at a time, by the standard library: a stand-in for `aws s3 cp`.
-PARALLEL_GET = """
-import sys, urllib.request
+#: Every range of a file, so many at a time, into a file, by the standard library.
+GET = """
+import os, sys, urllib.request
 from concurrent.futures import ThreadPoolExecutor
-base, target, *blobs = sys.argv[1:]
-def get(blob):
-    with urllib.request.urlopen(f"{base}/{blob}") as answer:
-        return sum(len(part) for part in iter(lambda: answer.read(1 << 18), b""))
-with ThreadPoolExecutor(8) as pool:
-    print(sum(pool.map(get, blobs)))
+base, target, streams, *blobs = sys.argv[1:]
+file = os.open(target, os.O_WRONLY | os.O_CREAT)
+def get(numbered):
+    at = numbered[0] * PIECE_BYTES
+    with urllib.request.urlopen(f"{base}/{numbered[1]}") as answer:
+        while data := answer.read(1 << 18):
+            at += os.pwrite(file, data, at)
+with ThreadPoolExecutor(int(streams)) as pool:
+    list(pool.map(get, enumerate(blobs)))
+""".replace("PIECE_BYTES", str(PIECE_BYTES))
+
+#: A node of which the first piece that it gives is not what was asked for.
+CORRUPT = """
+import runpy, socket, sys
+send, to_corrupt = socket.socket.sendfile, [True]
+def sendfile(self, file, offset=0, count=None):
+    if not to_corrupt:
+        return send(self, file, offset, count)
+    to_corrupt.clear()
+    self.sendall(bytes(count))
+    return count
+socket.socket.sendfile = sendfile
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-@dataclass
-class Network:
-    """Namespaces `sf-NAME` on a bridge."""
-
-    names: list[str] = field(default_factory=list)
-
-    def add(self, name: str, address: str, rate: float) -> None:
-        space = f"sf-{name}"
-        ip("netns", "add", space)
-        self.names.append(space)
-        ip("link", "add", "eth0", "netns", space, "type", "veth",
-           "peer", "name", f"p{name}", "netns", "sf-switch")  # fmt: skip
-        ip("-n", "sf-switch", "link", "set", f"p{name}", "master", "br0", "up")
-        ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
-        for device in ("lo", "eth0"):
-            ip("-n", space, "link", "set", device, "up")
-        for place, device in ((space, "eth0"), ("sf-switch", f"p{name}")):
-            subprocess.run(
-                ["ip", "netns", "exec", place, "tc", "qdisc", "add", "dev", device, "root", "tbf",
-                 "rate", f"{rate * 8:.0f}mbit", "burst", "256kb", "latency", "100ms"],
-                check=True,
-            )  # fmt: skip
-
-    def sent(self, name: str) -> int:
-        """Bytes that a namespace has sent, with all that is around them."""
-        text = subprocess.run(
-            ["ip", "-n", f"sf-{name}", "-j", "-s", "link", "show", "eth0"],
-            check=True,
-            capture_output=True,
-        ).stdout
-        count: int = json.loads(text)[0]["stats64"]["tx"]["bytes"]
-        return count
-
-
-@contextmanager
-def network(nodes: int, node_rate: float, origin_rate: float) -> Iterator[Network]:
-    made = Network()
-    try:
-        ip("netns", "add", "sf-switch")
-        made.names.append("sf-switch")
-        ip("-n", "sf-switch", "link", "add", "br0", "type", "bridge")
-        ip("-n", "sf-switch", "link", "set", "br0", "up")
-        made.add("origin", ORIGIN_ADDRESS, origin_rate)
-        for number in range(nodes):
-            made.add(f"n{number}", address(number), node_rate)
-        yield made
-    finally:
-        for name in reversed(made.names):
-            subprocess.run(["ip", "netns", "del", name], check=False)
-
-
-def address(node: int) -> str:
-    return f"10.88.0.{node + 1}"
 
 
 @dataclass
@@ -179,11 +140,14 @@ class Bench:
         self.registry.kill()
         self.registry.wait()
 
-    def node(self, number: int, nodes: int, build: str) -> subprocess.Popen[str]:
+    def node(
+        self, number: int, nodes: int, build: str, *, corrupt: bool = False
+    ) -> subprocess.Popen[str]:
         hosts = ",".join(address(n) for n in range(nodes))
         folder = self.root / f"n{number}"
         return subprocess.Popen(
             ["ip", "netns", "exec", f"sf-n{number}", sys.executable, "-I", "-S",
+             *(("-c", CORRUPT) if corrupt else ()),
              str(self.root / "fetch.pyz"), f"registry://{ORIGIN_ADDRESS}:{PORT}/{REPOSITORY}:{build}",
              "--to", str(folder), "--hosts", hosts, "--node-rank", str(number), "--plain-http",
              "--json"],
@@ -210,11 +174,17 @@ class Bench:
         *,
         older: bool,
         disturb: Callable[[list[subprocess.Popen[str]]], None] | None = None,
+        corrupt: int | None = None,
     ) -> dict[str, Any]:
-        """One fetch by so many nodes: seconds until the last has it, and who sent what."""
+        """One fetch by so many nodes: seconds until the last has it, and who sent what.
+
+        `corrupt`: a node of which the first piece that it gives is wrong.
+        """
         self.clean(nodes, older=older)
         before, began = self.net.sent("origin"), time.monotonic()
-        running = [self.node(number, nodes, build) for number in range(nodes)]
+        running = [
+            self.node(number, nodes, build, corrupt=number == corrupt) for number in range(nodes)
+        ]
         if disturb is not None:
             threading.Thread(target=disturb, args=(running,), daemon=True).start()
         results = []
@@ -236,39 +206,55 @@ class Bench:
             "wire": self.net.sent("origin") - before,
         }
 
-    def parallel_get(self, nodes: int) -> dict[str, Any]:
-        """Every node reads the whole file by itself."""
+    def whole_file(self, nodes: int, streams: int) -> dict[str, Any]:
+        """Every node reads the whole file by itself, in so many ranges at a time."""
+        self.clean(nodes, older=False)
         script = self.root / "get.py"
-        script.write_text(PARALLEL_GET)
+        script.write_text(GET)
         lines = json.loads((self.root / "b.sqsh.json").read_text())["pieces"]
         blobs = [f"sha256:{line.split()[1]}" for line in lines]
         base = f"http://{ORIGIN_ADDRESS}:{PORT}/v2/{REPOSITORY}/blobs"
         before, began = self.net.sent("origin"), time.monotonic()
-        running = [
-            subprocess.Popen(
-                [
-                    "ip",
-                    "netns",
-                    "exec",
-                    f"sf-n{number}",
-                    sys.executable,
-                    str(script),
-                    base,
-                    "",
-                    *blobs,
-                ],
-                stdout=subprocess.PIPE,
-            )
-            for number in range(nodes)
-        ]
-        counts = [int(process.communicate()[0]) for process in running]
+        command = [sys.executable, str(script), base]
+        running = []
+        for number in range(nodes):
+            words = [str(self.root / f"n{number}" / "b.sqsh"), str(streams), *blobs]
+            space = ["ip", "netns", "exec", f"sf-n{number}"]
+            running.append(subprocess.Popen([*space, *command, *words]))
+        assert [process.wait() for process in running] == [0] * nodes
+        seconds = time.monotonic() - began
+        wire = self.net.sent("origin") - before
+        wanted = self.root / "b.sqsh"
+        for number in range(nodes):
+            subprocess.run(["cmp", self.root / f"n{number}" / "b.sqsh", wanted], check=True)
+        size = nodes * wanted.stat().st_size
         return {
             "nodes": nodes,
             "right": nodes,
-            "seconds": time.monotonic() - began,
-            "origin": sum(counts),
+            "seconds": seconds,
+            "origin": size,
             "peers": 0,
-            "wire": self.net.sent("origin") - before,
+            "wire": wire,
+        }
+
+    def sbcast(self, nodes: int) -> dict[str, Any]:
+        """The whole file by Slurm's own connections."""
+        addresses = [address(number) for number in range(self.flags.nodes)]
+        with (
+            tempfile.TemporaryDirectory(dir=self.root) as root,
+            slurm_nodes(Path(root), ORIGIN_ADDRESS, addresses) as slurm,
+        ):
+            before = self.net.sent("origin")
+            seconds = slurm.send(self.root / "b.sqsh", nodes)
+            wire = self.net.sent("origin") - before
+        size = (self.root / "b.sqsh").stat().st_size
+        return {
+            "nodes": nodes,
+            "right": nodes,
+            "seconds": seconds,
+            "origin": wire,
+            "peers": nodes * size - min(wire, nodes * size),
+            "wire": wire,
         }
 
 
@@ -337,8 +323,13 @@ def cases(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
         "next build, the origin gone for 3 s": lambda: bench.run(
             nodes, "b", older=True, disturb=cut_origin(bench)
         ),
-        "whole file by every node, one node": lambda: bench.parallel_get(1),
-        f"whole file by every node, {nodes} nodes": lambda: bench.parallel_get(nodes),
+        "first fetch, a piece corrupted": lambda: bench.run(nodes, "a", older=False, corrupt=1),
+        "whole file in one stream, one node": lambda: bench.whole_file(1, 1),
+        f"whole file in one stream, {nodes} nodes": lambda: bench.whole_file(nodes, 1),
+        "whole file in eight ranges, one node": lambda: bench.whole_file(1, 8),
+        f"whole file in eight ranges, {nodes} nodes": lambda: bench.whole_file(nodes, 8),
+        "sbcast, one node": lambda: bench.sbcast(1),
+        f"sbcast, {nodes} nodes": lambda: bench.sbcast(nodes),
     }
 
 
