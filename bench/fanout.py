@@ -1,11 +1,15 @@
 """What many workers cost beside one, and how long a thousand images take on a hundred of them.
 
-    python -m bench.fanout work                 # 64 images on 6 bases: by 1 worker, then by 4
+    python -m bench.fanout work                 # 64 images on 6 bases: by one worker, by four
     python -m bench.fanout simulate             # 1,000 images on 60 bases by 1, 10 and 100 workers
 
 `work` runs the workers of `inv fanout` as processes on this machine, without Slurm: real ships, a
 real registry behind ECR's rules, real .sqsh files. "CPU" is of all ships, "sent" what the registry
-was sent, "made" how many layers were compiled. Before the second row nothing is left of the first.
+was sent, "made" how many layers were compiled. Before a row nothing is left of the one before.
+
+Processes that share this machine's cores and caches take more CPU for the same work, whatever they
+do. So four workers are held to one that has the same company: four runs at once that have nothing
+in common, each of 64 images by one worker, of which the mean is shown ("1 of 4").
 
 `simulate` runs the code by which workers choose and take images (leases and results are real files
 on this disk), and lets durations pass on a clock of its own: SHIP_S for an image, BASE_S once for a
@@ -29,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slipway.cluster.fanout.fanout_plan import FanoutPlan, PlannedImage
@@ -114,6 +118,24 @@ def work(workers: int) -> Row:
                 len([*(run.path / "parts" / "compiled-layers").iterdir()]),
                 statistics.median(result.cpu_seconds for result in results),
             )
+
+
+def work_beside(runs: int) -> Row:
+    """The mean of so many runs at once, each by one worker and for itself."""
+    command = [sys.executable, "-m", "bench.fanout", "row", "--workers", "1"]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(runs)
+    ]
+    rows = [Row(**json.loads(process.communicate()[0])) for process in processes]
+    return Row(
+        1,
+        statistics.mean(row.wall for row in rows),
+        statistics.mean(row.cpu for row in rows),
+        round(statistics.mean(row.sent for row in rows)),
+        max(row.made for row in rows),
+        statistics.mean(row.per_image for row in rows),
+    )
 
 
 def _start_worker(
@@ -235,16 +257,21 @@ def simulate(images: int, bases: int, workers: int) -> str:
 def main() -> None:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("work", "simulate"))
-    parser.add_argument("--workers", type=int, nargs="*")
-    what = parser.parse_args()
-    if what.what == "work":
+    parser.add_argument("what", choices=("work", "row", "simulate"))
+    parser.add_argument("--workers", type=int, default=4)
+    flags = parser.parse_args()
+    if flags.what == "row":
+        print(json.dumps(asdict(work(flags.workers))))
+        return
+    if flags.what == "work":
         print("workers      wall       CPU         sent  made  CPU an image")
-        rows = []
-        for workers in what.workers or (1, 4):
-            rows.append(work(workers))
-            print(rows[-1], flush=True)
-        print(json.dumps({"cpu": rows[-1].cpu / rows[0].cpu, "sent": rows[-1].sent / rows[0].sent}))
+        print(f"{work(1)}  alone", flush=True)
+        single = work_beside(flags.workers)
+        print(f"{single}  1 of {flags.workers}", flush=True)
+        together = work(flags.workers)
+        print(f"{together}  together", flush=True)
+        cpu, sent = together.cpu / single.cpu, together.sent / single.sent
+        print(json.dumps({"cpu": round(cpu, 3), "sent": round(sent, 3)}))
         return
     print("images  bases  workers  makespan     bound  ratio   waited   files")
     for bases, workers in ((60, 1), (60, 10), (60, 100), (6, 100)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,8 @@ class Here:
         ended, told = self.inv(*words)
         assert ended == code, told
         assert "Traceback" not in told
-        text = told[told.rindex(f"inv {words[0]}".replace("fanout", "fanout.start") + ": ") :]
+        (begin,) = [match.start() for match in re.finditer(r"^inv [a-z.]+: ", told, re.MULTILINE)]
+        text = told[begin:]
         assert 2 <= len(text.splitlines()) <= MOST_LINES, text
         assert self.files() == left
         return " ".join(told.split())
