@@ -165,15 +165,36 @@ class AwsSettings:
         for token in tokens:
             if token is not None and (reason := _token_fault(token.text)):
                 yield token.fault(reason)
-        source = self.values.get("source_profile")
-        if source is not None and source.text not in self._profiles:
-            yield source.fault(f"names a profile that is in no file: {source.text}")
+        yield from self._profile_faults()
         header = _variable("AWS_CONTAINER_AUTHORIZATION_TOKEN")
         if header is not None and not header.text.isprintable():
             yield header.fault("has a line end in it")
         full = _variable("AWS_CONTAINER_CREDENTIALS_FULL_URI")
         if full is not None and split_url(full.text) is None:
             yield full.fault("is no URL")
+        path = _variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+        if path is not None and not path.text.startswith("/"):
+            yield path.fault(f"is no path that begins with a slash: {path.text!r}")
+
+    def _profile_faults(self) -> Iterator[SettingFault]:
+        """What the profile takes from other sections that are not there, or go in a circle."""
+        session = self.values.get("sso_session")
+        if session is not None and f"sso-session {session.text}" not in self._profiles:
+            yield session.fault(f"names a session that is in no file: {session.text}")
+        seen = {self.profile}
+        source = self.values.get("source_profile")
+        while source is not None:
+            if source.text not in self._profiles:
+                yield source.fault(f"names a profile that is in no file: {source.text}")
+                return
+            values = self._profiles[source.text]
+            # A profile may name itself for its own keys, and ends there.
+            if source.text in seen and not any(key in values for key in _KEYS):
+                yield source.fault(f"leads in a circle: {source.text}")
+            if source.text in seen:
+                return
+            seen.add(source.text)
+            source = values.get("source_profile")
 
     def login_source(self) -> SettingFault | None:
         """Where credentials come from here, when what came from there is none."""

@@ -156,6 +156,7 @@ def test_a_wrong_variable_is_named(
     assert told.value.cure == f"Correct or unset {name}."
 
 
+ROLE = "role_arn = arn:aws:iam::123456789012:role/x"
 LOGINS = [
     ("max_attempts = many", "max_attempts"),
     ("endpoint_url = nonsense", "endpoint_url"),
@@ -165,13 +166,26 @@ LOGINS = [
     ("credential_process = /bin/echo [1]", "credential_process"),
     ('credential_process = "/bin/echo', "credential_process"),
     (f"credential_process = /bin/sh -c 'echo token={MARK} >&2; exit 3'", ""),
-    ("role_arn = arn:aws:iam::123456789012:role/x\nsource_profile = other", "source_profile"),
+    (f"{ROLE}\nsource_profile = other", "source_profile"),
+    (f"{ROLE}\nsource_profile = p", "source_profile"),
+    (f"{ROLE}\nsource_profile = q\n[profile q]\n{ROLE}\nsource_profile = p", "source_profile"),
+    (f"{ROLE}\nsource_profile = q\n[profile q]\n{ROLE}\nsource_profile = r", "source_profile"),
+    ("sso_session = gone\nsso_account_id = 1\nsso_role_name = r", "sso_session"),
     (
         "role_arn = arn:aws:iam::123456789012:role/x\nweb_identity_token_file = /nonexistent/t",
         "web_identity_token_file",
     ),
     (f"aws_access_key_id = a\naws_secret_access_key = {MARK}\n  {MARK}", "aws_secret_access_key"),
 ]
+
+
+def test_a_path_of_a_containers_logins_that_is_none_is_named(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "nonsense")
+    with pytest.raises(RegistryError) as told:
+        caller_account(REGION)
+    assert "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI (from the env" in paragraph(told.value)
 
 
 @pytest.mark.parametrize(("text", "name"), LOGINS)
