@@ -1,20 +1,21 @@
-"""Thousands of random layer stacks: `python -m bench.sqsh_soak 3000` (as root).
+"""Thousands of random layer stacks: `python -m bench.sqsh_soak 3000 [SEED]` (as root).
 
 The tests of the same name run a hundred; this runs as many as asked for, each stack linked from
 layer directories and from archives and compared with the kernel's overlayfs, through the kernel's
 squashfs, unsquashfs and Slipway's reader. Compressors and block sizes vary. A failure prints the
-smallest stack that fails.
+smallest stack that fails. One seed makes the same stacks again; without one, it is chosen and said.
 """
 
 from __future__ import annotations
 
 import itertools
+import secrets
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from slipway.squashfs import SqshOptions
@@ -32,10 +33,13 @@ OPTIONS = st.sampled_from(
 
 def main() -> None:
     count = int(sys.argv[1])
+    number = int(sys.argv[2]) if sys.argv[2:] else secrets.randbelow(1 << 32)
+    print(f"seed {number}", flush=True)
     begun = time.monotonic()
     layers = names = 0
     with tempfile.TemporaryDirectory() as folder:
 
+        @seed(number)
         @settings(
             max_examples=count,
             deadline=None,
