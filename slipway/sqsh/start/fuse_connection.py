@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Protocol
 
 ROOT_NODE = 1
 REQUEST_BYTES = 128 << 10
+_CLOSE_SECONDS = 10.0  # that an end waits for those who still hold a file
 """Most that one read asks for, and how far the kernel reads ahead."""
 
 _HEADER = struct.Struct("<IIQQIIII")
@@ -104,15 +106,17 @@ class FuseConnection:
         self._threads = [
             threading.Thread(target=self._serve, daemon=True) for _ in range(max(1, threads))
         ]
+        self._serving = len(self._threads)
+        self._lock = threading.Lock()
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Unmount, also where somebody still holds a file."""
+        """Unmount. Whoever still holds a file is served until he lets go of it."""
         self._libc.umount2(bytes(self._folder), 2)  # MNT_DETACH
+        end = time.monotonic() + _CLOSE_SECONDS
         for thread in self._threads:
-            thread.join(timeout=10)
-        os.close(self._device)
+            thread.join(max(0.0, end - time.monotonic()))
 
     def __enter__(self) -> FuseConnection:
         return self
@@ -121,6 +125,18 @@ class FuseConnection:
         self.close()
 
     def _serve(self) -> None:
+        try:
+            self._reply_all()
+        finally:
+            with self._lock:
+                self._serving -= 1
+                last = not self._serving
+            if (
+                last
+            ):  # sooner, its number could be another file's, which replies would be written to
+                os.close(self._device)
+
+    def _reply_all(self) -> None:
         while True:
             try:
                 request = os.read(self._device, _LARGEST_REQUEST)

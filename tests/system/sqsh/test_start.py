@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -9,12 +11,19 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from slipway.core import SlipwayError, read_mount_table
-from slipway.sqsh.start import StartTrace, read_trace, trace_start
+from slipway.sqsh.start import (
+    FuseConnection,
+    NodeAttributes,
+    StartTrace,
+    read_trace,
+    trace_start,
+)
 from slipway.squashfs import LayerCache, SqshOptions, TarSource, compile_layers, link_image
 from tests.support.tiny import rootfs_tar
 
@@ -104,3 +113,58 @@ def test_what_cannot_be_read_is_an_error_of_the_command_and_not_a_wait(
     damaged.write_bytes(content)
     with pytest.raises(SlipwayError, match="ended with"):
         trace_start(damaged, ["sh", "-c", "cat /data/large /bin/* > /dev/null"])
+
+
+class OneFile:
+    """A folder with one file, `f`."""
+
+    content = os.urandom(4 * BLOCK)
+
+    def attributes(self, node: int) -> NodeAttributes:
+        if node == 2:
+            return NodeAttributes(2, 0o100444, len(self.content))
+        return NodeAttributes(1, 0o040755, nlink=2)
+
+    def find(self, folder: int, name: bytes) -> NodeAttributes:
+        return self.attributes(2)
+
+    def names(self, folder: int) -> list[tuple[bytes, NodeAttributes]]:
+        return [(b"f", self.attributes(2))]
+
+    def target(self, node: int) -> bytes:
+        raise OSError(errno.EINVAL, "no link")
+
+    def read(self, node: int, start: int, size: int) -> bytes:
+        return self.content[start : start + size]
+
+
+def test_who_still_holds_a_file_is_served_until_he_lets_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slipway.sqsh.start.fuse_connection._CLOSE_SECONDS", 0.1)
+    devices = fuse_devices()
+    connection = FuseConnection(OneFile(), tmp_path, threads=4)
+    with (tmp_path / "f").open("rb", buffering=0) as file:
+        connection.close()
+        assert not tmp_path.is_mount()
+        # Files that are opened now must not get the number of the connection's own.
+        others = [os.memfd_create(str(number)) for number in range(8)]
+        assert file.read(BLOCK) == OneFile.content[:BLOCK]
+        file.seek(3 * BLOCK)
+        assert file.read(BLOCK) == OneFile.content[3 * BLOCK :]
+        for other in others:
+            assert os.fstat(other).st_size == 0
+            os.close(other)
+    end = time.monotonic() + 30
+    while fuse_devices() != devices:
+        assert time.monotonic() < end, "the connection was not closed"
+        time.sleep(0.01)
+
+
+def fuse_devices() -> set[Path]:
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            if path.readlink() == Path("/dev/fuse"):
+                found.add(path)
+    return found
