@@ -12,6 +12,7 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.matrix.addons import archives_of
+    from slipway.matrix.cell_explanation import explain_image
     from slipway.matrix.image_tags import image_tag, repository_name, tag_stem
     from slipway.matrix.json_schema import SCHEMA_FILE, versions_schema
     from slipway.matrix.load import load_matrix
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         SystemPackages,
         Tool,
         WaitingBase,
-        explain_image,
         image_depth,
         images_below,
         past_support,
@@ -114,6 +114,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "addons": "archives_of",
+        "cell_explanation": "explain_image",
         "image_tags": "image_tag repository_name tag_stem",
         "json_schema": "SCHEMA_FILE versions_schema",
         "load": "load_matrix",
@@ -121,7 +122,7 @@ __getattr__ = lazy_face(
         "model": (
             "AddedFiles Addon Architecture Archive AxisValue Base Facts Image LeftOut Matrix "
             "Reference Registry SourceBuild SourceInput SystemPackages Tool WaitingBase "
-            "explain_image image_depth images_below past_support select_images"
+            "image_depth images_below past_support select_images"
         ),
         "references": (
             "IMAGE_REGISTRY LOCAL_REGISTRY ecr_host image_uri is_public region_partition "

@@ -9,14 +9,11 @@ from typing import Any, Literal
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from slipway.derive import BuildInputs, build_reasons
 from slipway.matrix import Addon
-from slipway.records import ImageInventory, ImageLayers, PythonLock, RecordedRun
+from slipway.records import ImageInventory, ImageLayers, PythonLock
+from slipway.report.build_history import BuildPair, BuildRow, build_history, built_notes
 from slipway.report.matrix_page import MatrixRow, matrix_row
 from slipway.report.report_facts import CheckResult, ImageFacts, ReportFacts, SqshFacts
-
-MOST_BUILDS = 8
-"""Builds of the history; each pair of them has a line of what changed."""
 
 MOST_CHECKS = 400
 MOST_SHARING = 6  # names of other images at one layer
@@ -101,26 +98,6 @@ class PushedTag:
     digest: str
     size: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class BuildRow:
-    """One build of the history. `changed`: against the build before it."""
-
-    build_id: str
-    at: float  # seconds since 1970
-    seconds: float
-    size: int
-    changed: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class BuildPair:
-    """What changed between two builds that do not follow each other."""
-
-    old: str
-    new: str
-    changed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -384,54 +361,3 @@ def hot_bins(hot: Sequence[tuple[int, int]], size: int) -> tuple[HotBin, ...]:
     return tuple(
         HotBin(number * grain, count, order) for number, (count, order) in sorted(bins.items())
     )
-
-
-def built_notes(runs: Sequence[RecordedRun], name: str) -> list[Mapping[str, Any]]:
-    """What runs recorded of the builds of one image, oldest first."""
-    return [
-        note
-        for run in runs
-        for note in run.notes
-        if note.get("what") == "built" and note.get("image") == name
-    ]
-
-
-def build_history(
-    notes: Sequence[Mapping[str, Any]],
-) -> tuple[tuple[BuildRow, ...], tuple[BuildPair, ...]]:
-    """The last builds, newest first, with what changed between any two."""
-    last = [note for note in notes if isinstance(note.get("inputs"), dict)][-MOST_BUILDS:]
-    rows = [
-        BuildRow(
-            str(note.get("build_id", "")),
-            _number(note.get("t")),
-            _number(note.get("seconds")),
-            int(_number(note.get("size"))),
-            changed_inputs(last[at - 1]["inputs"], note["inputs"]) if at else ("the first",),
-        )
-        for at, note in enumerate(last)
-    ]
-    pairs = [
-        BuildPair(
-            rows[old].build_id,
-            rows[new].build_id,
-            changed_inputs(last[old]["inputs"], last[new]["inputs"]),
-        )
-        for new in range(len(last))
-        for old in range(new - 1)
-    ]
-    return tuple(reversed(rows)), tuple(reversed(pairs))
-
-
-def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
-    """Why the second build is another than the first."""
-    if old == new:
-        return ("nothing: it was built again",)
-    try:
-        return build_reasons(old, BuildInputs(**new))
-    except (TypeError, AttributeError, KeyError):
-        return ("recorded by another version of Slipway",)
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0

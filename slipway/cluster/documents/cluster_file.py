@@ -131,6 +131,10 @@ class ClusterFile:
         """What ARNs of the region begin with: aws, aws-cn, aws-us-gov."""
         return region_partition(self.region)
 
+    def arn(self, service: str, resource: str) -> str:
+        """The name of a resource of this account and region."""
+        return f"arn:{self.partition}:{service}:{self.region}:{self.entry.account}:{resource}"
+
     @property
     def role_name(self) -> str:
         """Of the role that nodes have."""

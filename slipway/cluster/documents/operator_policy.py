@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from slipway.cluster.documents.cluster_file import CLUSTER_TAG, ClusterFile
+from slipway.cluster.documents.job_permissions import job_permissions
 from slipway.cluster.documents.permissions import PULL, Permission
 
 _REFERENCE = "docs.aws.amazon.com/service-authorization/latest/reference"
@@ -27,18 +28,10 @@ def operator_permissions(
         "operator": [*_clusters(cluster), *_account(cluster), *_storage(cluster)],
         "operator-network": _network(cluster),
         "operator-jobs": [
-            *_jobs(cluster),
-            *_serving(cluster),
-            *_builds(cluster),
-            *_given_roles(cluster),
+            *job_permissions(cluster),
             *_images(cluster, repositories),
         ],
     }
-
-
-def _arn(cluster: ClusterFile, service: str, resource: str) -> str:
-    account = cluster.entry.account
-    return f"arn:{cluster.partition}:{service}:{cluster.region}:{account}:{resource}"
 
 
 def _clusters(cluster: ClusterFile) -> list[Permission]:
@@ -54,7 +47,7 @@ def _clusters(cluster: ClusterFile) -> list[Permission]:
                 "sagemaker:ListClusterEvents",
                 "sagemaker:AddTags",
             ),
-            (_arn(cluster, "sagemaker", "cluster/*"),),
+            (cluster.arn("sagemaker", "cluster/*"),),
             "`./inv cluster.up` and its siblings; a cluster's ARN has an id in place of its name, "
             "and its tags are put with the call",
             _CALLS,
@@ -63,7 +56,7 @@ def _clusters(cluster: ClusterFile) -> list[Permission]:
             "OpenNodeShells",
             ("ssm:StartSession",),
             (
-                _arn(cluster, "sagemaker", "cluster/*"),
+                cluster.arn("sagemaker", "cluster/*"),
                 f"arn:{cluster.partition}:ssm:{cluster.region}:*:document/AWS-StartSSHSession",
             ),
             "`./inv cluster.shell`, and ssh through its --ssh-config",
@@ -142,7 +135,7 @@ def _account(cluster: ClusterFile) -> list[Permission]:
 
 
 def _storage(cluster: ClusterFile) -> list[Permission]:
-    systems = _arn(cluster, "fsx", "file-system/*")
+    systems = cluster.arn("fsx", "file-system/*")
     return [
         Permission(
             "MakeFileSystem",
@@ -175,7 +168,7 @@ def _network(cluster: ClusterFile) -> list[Permission]:
         *("elastic-ip", "internet-gateway", "natgateway", "route-table", "security-group"),
         *("subnet", "vpc", "vpc-endpoint"),
     )
-    things = tuple(_arn(cluster, "ec2", f"{kind}/*") for kind in kinds)
+    things = tuple(cluster.arn("ec2", f"{kind}/*") for kind in kinds)
     return [
         Permission(
             "LookAtNetworks",
@@ -238,122 +231,8 @@ def _network(cluster: ClusterFile) -> list[Permission]:
     ]
 
 
-def _jobs(cluster: ClusterFile) -> list[Permission]:
-    return [
-        Permission(
-            "WorkOnTrainingJobs",
-            (
-                "sagemaker:CreateTrainingJob",
-                "sagemaker:DescribeTrainingJob",
-                "sagemaker:StopTrainingJob",
-            ),
-            (_arn(cluster, "sagemaker", "training-job/*"),),
-            "`./inv sagemaker.job` and its siblings",
-            "the calls in slipway/cluster/sagemaker",
-        ),
-        Permission(
-            "TagTrainingJobs",
-            ("sagemaker:AddTags",),
-            (_arn(cluster, "sagemaker", "training-job/*"),),
-            "a job is tagged with its image in the same call",
-            f"{_REFERENCE}/list_amazonsagemaker.html",
-        ),
-        Permission(
-            "ReadJobLogs",
-            ("logs:FilterLogEvents",),
-            (_arn(cluster, "logs", "log-group:/aws/sagemaker/TrainingJobs:*"),),
-            "`./inv sagemaker.logs` and what `sagemaker.status` has of the launcher",
-            "the calls in slipway/cluster/sagemaker/training_jobs.py",
-        ),
-    ]
-
-
-def _builds(cluster: ClusterFile) -> list[Permission]:
-    return [
-        Permission(
-            "WorkOnBuilds",
-            (
-                "codebuild:BatchGetProjects",
-                "codebuild:CreateProject",
-                "codebuild:UpdateProject",
-                "codebuild:StartBuildBatch",
-                "codebuild:StopBuildBatch",
-                "codebuild:BatchGetBuildBatches",
-            ),
-            (_arn(cluster, "codebuild", "project/slipway*"),),
-            "`./inv fanout.start` with --engine codebuild, and its siblings",
-            "the calls in slipway/cluster/fanout/codebuild_batches.py",
-        )
-    ]
-
-
-def _given_roles(cluster: ClusterFile) -> list[Permission]:
-    """Of `--role`: those that the file names, else all whose names begin with slipway-."""
-    entry = cluster.entry.roles
-    any_of_ours = f"arn:{cluster.partition}:iam::{cluster.entry.account}:role/slipway-*"
-    rows = (
-        ("GiveJobRole", entry.jobs, "sagemaker", "CreateTrainingJob gives it to the job"),
-        ("GiveEndpointRole", entry.endpoints, "sagemaker", "CreateModel gives it to the endpoint"),
-        ("GiveBuildRole", entry.builds, "codebuild", "a project gives it to builds and batches"),
-    )
-    return [
-        Permission(
-            sid,
-            ("iam:PassRole",),
-            (role or any_of_ours,),
-            f"{why}; to that service only",
-            f"{_REFERENCE}/list_{'amazonsagemaker' if service == 'sagemaker' else 'awscodebuild'}"
-            ".html",
-            {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}},
-        )
-        for sid, role, service, why in rows
-    ]
-
-
-def _serving(cluster: ClusterFile) -> list[Permission]:
-    names = ("model/*", "endpoint/*", "endpoint-config/*")
-    permissions = [
-        Permission(
-            "WorkOnEndpoints",
-            (
-                "sagemaker:CreateModel",
-                "sagemaker:DescribeModel",
-                "sagemaker:DeleteModel",
-                "sagemaker:CreateEndpointConfig",
-                "sagemaker:DescribeEndpointConfig",
-                "sagemaker:DeleteEndpointConfig",
-                "sagemaker:CreateEndpoint",
-                "sagemaker:DescribeEndpoint",
-                "sagemaker:DeleteEndpoint",
-                "sagemaker:InvokeEndpoint",
-            ),
-            tuple(_arn(cluster, "sagemaker", name) for name in names),
-            "`./inv deploy.lmi` and its siblings",
-            "the calls in slipway/cluster/serving",
-        ),
-        Permission(
-            "TagEndpoints",
-            ("sagemaker:AddTags",),
-            tuple(_arn(cluster, "sagemaker", name) for name in names),
-            "they are tagged in the same calls",
-            f"{_REFERENCE}/list_amazonsagemaker.html",
-        ),
-    ]
-    if cluster.entry.buckets:
-        permissions.append(
-            Permission(
-                "ReadModels",
-                ("s3:GetObject",),
-                tuple(f"arn:{cluster.partition}:s3:::{name}/*" for name in cluster.entry.buckets),
-                "a model's config.json says how it is to be served",
-                "the calls in slipway/cluster/serving",
-            )
-        )
-    return permissions
-
-
 def _images(cluster: ClusterFile, repositories: Sequence[str]) -> list[Permission]:
-    own = tuple(_arn(cluster, "ecr", f"repository/{name}") for name in repositories)
+    own = tuple(cluster.arn("ecr", f"repository/{name}") for name in repositories)
     return [
         Permission(
             "LogInToRegistry",

@@ -75,7 +75,7 @@ def test_the_resolved_cell_is_the_same_in_every_process(matrix: Matrix) -> None:
     code = (
         "import json; from pathlib import Path\n"
         "from slipway.matrix.load import load_matrix\n"
-        "from slipway.matrix.model import explain_image\n"
+        "from slipway.matrix import explain_image\n"
         f"images = load_matrix(Path({str(ROOT / 'versions.yaml')!r})).images\n"
         "print(json.dumps([explain_image(image) for image in images]))"
     )

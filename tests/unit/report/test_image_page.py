@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.records import BaseLock, ImageRecord
+from slipway.report.build_history import MOST_BUILDS, build_history
 from slipway.report.image_page import (
-    MOST_BUILDS,
     ImagePage,
-    build_history,
     hot_bins,
     image_pages,
     package_change,
