@@ -25,6 +25,7 @@ _NETWORK_KEY = b"docker/network/v1.0/network/"
 _METADATA = "io.containerd.metadata.v1.bolt/meta.db"
 _CONTAINERDS = ("", "containerd", "containerd/daemon")
 """Below a root: containerd's own, the embedded engine's, the one that dockerd starts itself."""
+_SOURCE_LABEL = b"containerd.io/distribution.source."
 _COUNTED = ("images", "containers", "leases", "sandboxes")  # buckets of a namespace
 
 _DOCKERS = (
@@ -57,6 +58,28 @@ def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) 
             if listed:
                 namespaces[name] = listed
     return namespaces
+
+
+def has_content_images(root: Path, namespace: str) -> bool:
+    """Whether Docker's images are in a containerd at or below `root`. Raises StorageError."""
+    paths = (root / below / _METADATA for below in _CONTAINERDS)
+    return any(
+        _bucket(path, b"v1", namespace.encode(), b"images") for path in paths if path.exists()
+    )
+
+
+def content_from_registry(root: Path, namespace: str, digest: str) -> bool:
+    """Whether a registry gave this content, or was given it (containerd: core/remotes/docker).
+
+    Raises StorageError as `container_namespaces` does.
+    """
+    names = (b"v1", namespace.encode(), b"content", b"blob", digest.encode(), b"labels")
+    return any(
+        label.startswith(_SOURCE_LABEL)
+        for path in (root / below / _METADATA for below in _CONTAINERDS)
+        if path.exists()
+        for label, _ in _bucket(path, *names)
+    )
 
 
 def foreign_entries(root: Path, *, containerd: bool = False) -> tuple[str, ...]:

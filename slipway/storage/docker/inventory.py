@@ -120,11 +120,22 @@ class DataFolders:
     containerd: Path | None = None
     own_namespaces: tuple[str, ...] = data_folder.DOCKERS_NAMESPACES
 
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Both, where there are two."""
+        return (self.docker, self.containerd) if self.containerd else (self.docker,)
+
+    def from_registry(self, digest: str) -> bool:
+        """Whether an image of the containerd store has been in a registry. Raises StorageError."""
+        namespace = self.own_namespaces[0]
+        return any(
+            data_folder.content_from_registry(root, namespace, digest) for root in self.roots
+        )
+
     def contents(self) -> dict[str, Any]:
         """What only the files tell, as fields of a DockerInventory. Raises StorageError."""
-        roots = [self.docker, *([self.containerd] if self.containerd else [])]
         namespaces: dict[str, str] = {}
-        for root in roots:
+        for root in self.roots:
             namespaces |= data_folder.container_namespaces(root, self.own_namespaces)
         foreign = data_folder.foreign_entries(self.docker)
         if self.containerd:
@@ -158,7 +169,7 @@ def take_inventory(engine: Engine, folders: DataFolders | None = None) -> Docker
     own = [
         name
         for image in images
-        if not image.get("RepoDigests")
+        if not _from_registry(engine, image, folders)
         for name in data_folder.own_image_names(image["RepoTags"] or (), image.get("Labels"))
         if name != _NO_TAG
     ]
@@ -180,6 +191,13 @@ def take_inventory(engine: Engine, folders: DataFolders | None = None) -> Docker
     )
 
 
+def _from_registry(engine: Engine, image: Mapping[str, Any], folders: DataFolders | None) -> bool:
+    """In the containerd store an image that was built here has a digest under its name as well."""
+    if not engine.containerd_store or folders is None:
+        return bool(image.get("RepoDigests"))
+    return folders.from_registry(image["Id"])
+
+
 def _name(container: Mapping[str, Any]) -> str:
     names = container["Names"] or [container["Id"][:12]]
     return str(names[0]).lstrip("/")
@@ -193,7 +211,10 @@ def daemon_at_rest(folders: DataFolders) -> DockerInventory | None:
     """
     root = folders.docker
     drivers = sorted(path.name for path in root.glob("image/*") if path.is_dir())
-    if len(drivers) != 1:
+    containers = folders.own_namespaces[0]
+    if len(drivers) != 1 or any(
+        data_folder.has_content_images(at, containers) for at in folders.roots
+    ):
         return None
     names, own = data_folder.images_at_rest(root, drivers[0])
     return DockerInventory(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from slipway.storage.docker.inventory import (
     daemon_at_rest,
     lost_objects,
     objects_since,
+    take_inventory,
 )
 from slipway.storage.move.changes import enroot_containers
 from slipway.storage.move.move_plan import mode_of
@@ -110,7 +112,7 @@ def add_namespace(root: Path) -> None:
         {
             b"v1": {
                 b"version": b"\x03",
-                b"moby": {b"images": {b"a": b""}, b"leases": {b"l": b""}},
+                b"moby": {b"images": {}, b"leases": {b"l": b""}},
                 b"idle": {b"images": {}},
                 b"k8s.io": {b"images": {b"a": b"", b"b": b""}, b"leases": {b"l": b""}},
             }
@@ -169,6 +171,45 @@ def test_what_exists_nowhere_else_is_named_copied_and_missed(tmp_path: Path, wha
     assert len(lost_objects(found, plain)) == 1
     assert objects_since(plain, found) == lost_objects(found, plain)
     assert DockerInventory.from_json(json.loads(json.dumps(found.as_json()))) == found
+
+
+def content_store(root: Path) -> None:
+    """Two images as the containerd store has them: a pulled one, and one that was built here."""
+    blobs: Bucket = {
+        b"sha256:aa": {b"labels": {b"containerd.io/distribution.source.docker.io": b"library/x"}},
+        b"sha256:bb": {b"labels": {b"containerd.io/gc.ref.content.config": b"sha256:cc"}},
+    }
+    images: Bucket = {b"docker.io/library/x:1": {}, b"docker.io/library/made:1": {}}
+    write_bolt(
+        root / "containerd/daemon/io.containerd.metadata.v1.bolt/meta.db",
+        {b"v1": {b"moby": {b"images": images, b"content": {b"blob": blobs}}}},
+    )
+
+
+def test_what_a_containerd_store_has_of_its_own_is_known_by_its_content(tmp_path: Path) -> None:
+    """There every image has a digest under its name, as Docker 28 with it was seen to say."""
+    content_store(tmp_path)
+    listed = [
+        {"Id": f"sha256:{identity}", "RepoTags": [tag], "RepoDigests": [f"{tag}@sha256:{identity}"]}
+        for identity, tag in (("aa", "x:1"), ("bb", "made:1"))
+    ]
+    api = mock.Mock(
+        images=lambda all: listed,
+        volumes=lambda: {"Volumes": None},
+        containers=lambda all: [],
+        networks=list,
+        plugins=list,
+        info=lambda: {"Driver": "overlayfs"},
+    )
+    engine = mock.Mock(client=mock.Mock(api=api), containerd_store=True)
+    assert take_inventory(engine, DataFolders(tmp_path)).own_images == ("made:1",)
+
+
+def test_a_stopped_daemon_with_images_in_containerd_is_copied_whole(tmp_path: Path) -> None:
+    docker_root(tmp_path)  # as a daemon that had the graph driver before left it
+    content_store(tmp_path)
+    assert daemon_at_rest(DataFolders(tmp_path)) is None
+    assert mode_of(MoveOptions(delete_old=True), None) == "copy"
 
 
 def test_images_that_slipway_built_can_be_built_again(tmp_path: Path) -> None:
