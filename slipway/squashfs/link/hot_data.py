@@ -24,15 +24,20 @@ def find_hot_rows(
     layers: Sequence[CompiledLayer], files: Sequence[HotFile]
 ) -> list[tuple[Row, HotFile]]:
     """The rows of `files`, those that are regular files of the image, each once, in order."""
-    folders: dict[bytes, list[Row]] = {}
+    folders = {b"": look_up_path(layers, len(layers), ())}
+
+    def folder_rows(path: bytes) -> list[Row]:
+        rows = folders.get(path)
+        if rows is None:
+            above, _, name = path.rpartition(b"/")
+            parents = folder_rows(above)
+            matches = find_child(layers, parents, name) if parents and name else parents
+            rows = folders[path] = [row for row in matches if _kind(layers, row) == DIR]
+        return rows
 
     def find(path: bytes) -> Row | None:
         folder, _, name = path.rpartition(b"/")
-        above = folders.get(folder)
-        if above is None:
-            names = [name for name in folder.split(b"/") if name]
-            matches = look_up_path(layers, len(layers), names)
-            above = folders[folder] = [row for row in matches if _kind(layers, row) == DIR]
+        above = folder_rows(folder)
         matches = find_child(layers, above, name) if above else []
         return matches[0] if len(matches) == 1 and _kind(layers, matches[0]) == REG else None
 

@@ -89,3 +89,16 @@ def test_what_no_start_reads_is_not_hot(cache: LayerCache, tmp_path: Path) -> No
     with compile_layers(cache, [source(archive(layer)) for layer in LAYERS], options) as layers:
         linked = link_image(layers, tmp_path / "a.sqsh", options, rules)
     assert sum(end - first for first, end in linked.hot) < linked.size // 2
+
+
+@pytest.mark.parametrize("path", [b"/d/small-0", b"d//small-0", b"//d///small-0"])
+def test_a_path_may_have_more_slashes_than_it_needs(
+    cache: LayerCache, tmp_path: Path, path: bytes
+) -> None:
+    options = SqshOptions("zstd", 1, BLOCK)
+    with compile_layers(cache, [source(archive(layer)) for layer in LAYERS], options) as layers:
+        hot = [
+            link_image(layers, tmp_path / "a.sqsh", options, ImageRules(hot=(HotFile(name),))).hot
+            for name in (path, b"d/small-0", b"d/absent", b"absent/small-0")
+        ]
+    assert hot[0] == hot[1] != hot[2] == hot[3]
