@@ -144,7 +144,9 @@ class RegistryServer:
         return pid is not None
 
     def _is_ours(self, pid: int) -> bool:
-        return str(self.config) in command_line(pid)
+        # By whichever way its folder was named to who launched it: a link may lead there.
+        config = os.path.realpath(self.config)
+        return any(os.path.realpath(word) == config for word in command_line(pid))
 
     def _section(self, name: str) -> dict[str, Any]:
         try:

@@ -58,6 +58,20 @@ def test_up_answers_and_a_second_up_is_the_same_registry(registry: Project) -> N
     assert running(registry) == [status.pid]
 
 
+def test_a_folder_that_links_to_a_registry_has_that_registry(
+    registry: Project, tmp_path: Path
+) -> None:
+    target = start_local_registry(registry, PORT)
+    other = Project(tmp_path / "other", tmp_path / "other" / "state")
+    other.state.mkdir(parents=True)
+    other.registry.symlink_to(registry.registry)
+    assert start_local_registry(other) == target
+    assert local_registry_status(other).pid == local_registry_status(registry).pid
+    assert credentials_for(project=other)(target.host) is not None
+    assert stop_local_registry(other)
+    assert running(registry) == []
+
+
 def test_it_has_none_of_the_logins_of_who_started_it(
     registry: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
