@@ -41,7 +41,8 @@ def main(host: str, path: str, folder: Path, *, in_ecr: bool) -> int:
     target = Target("ecr", "ecr", host, REGION, ACCOUNT) if in_ecr else None
     logins = credentials_for([target]) if target else anonymous
     try:
-        with RegistryClient(host, logins, on_event=print) as client:
+        uploads = folder / "uploads"
+        with RegistryClient(host, logins, on_event=print, uploads=uploads) as client:
             repository = Repository(client, path)
             deliver_blobs(repository, blobs, "push", silent)
             repository.put_tagged("v1", manifest)

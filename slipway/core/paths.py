@@ -101,6 +101,11 @@ class Project:
         return self.cache / "packed"
 
     @property
+    def uploads(self) -> Path:
+        """How far uploads to registries have come that were ended."""
+        return self.cache / "uploads"
+
+    @property
     def logs(self) -> Path:
         """One log file for each piece of long work."""
         return self.state / "logs"

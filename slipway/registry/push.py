@@ -72,7 +72,13 @@ def push_image(
     image = LocalImage.of(engine, local_reference)
     on_event(Event("start", task))
     try:
-        with RegistryClient(target.host, credentials, policy=policy, on_event=on_event) as registry:
+        with RegistryClient(
+            target.host,
+            credentials,
+            policy=policy,
+            on_event=on_event,
+            uploads=packer.folder / "uploads" if packer else None,
+        ) as registry:
             way = _Way(engine, image, registry, target, repository, credentials, policy, packer)
             free = target.kind == "local" if movable is None else movable
             result = way.go(tag, renamed_archive(on_event, task), movable=free)

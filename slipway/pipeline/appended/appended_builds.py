@@ -190,7 +190,10 @@ def deliver_stage(
         target, context.checkout.matrix, name, context.settings.sharing, context.on_event
     )
     with registry.RegistryClient(
-        target.host, context.credentials, on_event=context.on_event
+        target.host,
+        context.credentials,
+        on_event=context.on_event,
+        uploads=context.checkout.project.uploads,
     ) as client:
         result = deliver_appended(
             appended,

@@ -80,7 +80,10 @@ def open_target(
     with (
         Reporter() as reporter,
         RegistryClient(
-            target.host, credentials_for([target], checkout.project), on_event=reporter.on_event
+            target.host,
+            credentials_for([target], checkout.project),
+            on_event=reporter.on_event,
+            uploads=checkout.project.uploads,
         ) as client,
     ):
         yield target, client, reporter.on_event

@@ -6,6 +6,7 @@ repository".
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
@@ -16,6 +17,7 @@ from slipway.registry.distribution.http_boundary import http_failure
 from slipway.registry.distribution.registry_client import RegistryClient
 from slipway.registry.distribution.retry import retry_after
 from slipway.registry.distribution.transport import RETRIED
+from slipway.registry.distribution.upload_records import UploadRecord, upload_record
 from slipway.registry.errors import (
     SERVER_TROUBLE,
     NoCredentialsError,
@@ -85,19 +87,38 @@ def send_blob(
 
     That is where the repository has it, or could mount it from the repository `mount_from` of the
     same registry. After a reset the registry is asked how much it has, and the upload goes on from
-    there. `on_bytes` hears the offset. Content that the registry finds damaged is sent once again.
-    Raises RegistryError's subclasses.
+    there; so does one that an earlier run has left, where the client has a folder for `uploads`.
+    `on_bytes` hears the offset. Content that the registry finds damaged is sent once again. Raises
+    RegistryError's subclasses.
     """
     if registry.has_blob(repository, digest):
         return False
-    upload = _Upload(registry, repository, digest)
-    if not upload.begin(mount_from):
+    # A blob of one piece has nothing to go on from.
+    folder = registry.uploads if size > PIECE else None
+    with upload_record(folder, registry.name(repository, digest)) as record:
+        return _send(
+            _Upload(registry, repository, digest, record), source, size, mount_from, on_bytes
+        )
+
+
+def _send(
+    upload: _Upload,
+    source: BlobSource,
+    size: int,
+    mount_from: str | None,
+    on_bytes: Callable[[int], None],
+) -> bool:
+    """The upload of a blob that the repository does not have. False: it was mounted."""
+    registry, repository, digest = upload.registry, upload.repository, upload.digest
+    offset = upload.resume(size)
+    if offset is None and not upload.begin(mount_from):
         return False
     damages = losses = 0
     while True:
-        upload.send(source, size, on_bytes)
+        upload.send(source, size, on_bytes, offset or 0)
         response = upload.finish()
         if response.status_code == 201 or registry.has_blob(repository, digest):
+            upload.record.forget()
             return True
         lost, damaged = _is_session_lost(response), _is_damaged(response)
         losses, damages = losses + lost, damages + damaged
@@ -105,6 +126,7 @@ def send_blob(
             where = registry.name(repository, digest)
             raise refusal_error(response.status_code, response.content, where=where)
         upload.begin()
+        offset = 0
 
 
 def _is_damaged(response: requests.Response) -> bool:
@@ -123,12 +145,30 @@ def _is_session_lost(response: requests.Response) -> bool:
 class _Upload:
     """One upload session: the location that the registry gave last."""
 
-    def __init__(self, registry: RegistryClient, repository: str, digest: str) -> None:
-        self._registry = registry
-        self._repository = repository
-        self._digest = digest
+    def __init__(
+        self, registry: RegistryClient, repository: str, digest: str, record: UploadRecord
+    ) -> None:
+        self.registry = registry
+        self.repository = repository
+        self.digest = digest
+        self.record = record
         self._location = ""
         self._piece_size = PIECE
+
+    def resume(self, size: int) -> int | None:
+        """Take up the session that an earlier run has left: how much the registry has of it.
+
+        None where there is none, or where the registry knows it no more.
+        """
+        location = self.record.location()
+        if location is None:
+            return None
+        self._location, offset = location, None
+        with contextlib.suppress(RegistryError):  # whether it answers at all, `begin` will tell
+            offset = self._received(size)
+        if offset is None:
+            self.record.forget()
+        return offset
 
     def begin(self, mount_from: str | None = None) -> bool:
         """Open a session. False: the blob was mounted, and there is nothing to send.
@@ -140,11 +180,11 @@ class _Upload:
         if response is None or response.status_code not in (201, 202):
             response = self._request("POST", "blobs/uploads/")
         if response.status_code == 201:
-            return not self._registry.has_blob(self._repository, self._digest) and self.begin()
+            return not self.registry.has_blob(self.repository, self.digest) and self.begin()
         if response.status_code != 202:
-            where = self._registry.name(self._repository)
+            where = self.registry.name(self.repository)
             raise refusal_error(response.status_code, response.content, where=where)
-        self._location = self._registry.location(response, self._repository)
+        self._location = self.registry.location(response, self.repository)
         least = response.headers.get("OCI-Chunk-Min-Length", "")
         if least.isascii() and least.isdigit() and len(least) < 12:
             self._piece_size = min(max(PIECE, int(least)), _LARGEST_PIECE)
@@ -152,39 +192,42 @@ class _Upload:
 
     def _mount(self, repository: str) -> requests.Response | None:
         """The answer to an attempt to mount; None where we may not read the other repository."""
-        params = {"mount": self._digest, "from": repository}
+        params = {"mount": self.digest, "from": repository}
         try:
             return self._request("POST", "blobs/uploads/", params, also_from=repository)
         except (NoCredentialsError, NotAuthorisedError):
             return None
 
-    def send(self, source: BlobSource, size: int, on_bytes: Callable[[int], None]) -> None:
-        """All bytes, into the session that is open.
+    def send(
+        self, source: BlobSource, size: int, on_bytes: Callable[[int], None], offset: int
+    ) -> None:
+        """All bytes from an offset on, into the session that is open.
 
         Only the piece in flight is held: where the registry has lost more than that, the source is
         opened anew.
         """
-        pieces = self._pieces(source, 0)
-        piece, start, offset, failures, restarts = b"", 0, 0, 0, 0
+        pieces = self._pieces(source, offset)
+        piece, start, failures, restarts = b"", offset, 0, 0
         while offset < size:
             if offset >= start + len(piece):
                 start, piece = start + len(piece), next(pieces, b"")
                 if not piece:
                     raise RegistryError(
                         f"the source of the blob ends after {offset} of {size} bytes",
-                        where=self._registry.name(self._repository, self._digest),
+                        where=self.registry.name(self.repository, self.digest),
                     )
             trouble = self._piece(piece[offset - start :], offset)
             if trouble is None:
                 offset = start + len(piece)
+                self.record.keep(self._location)
                 failures = 0
             else:
                 failures += 1
                 failure, asked = trouble
                 # Each restart may get some pieces through: counted apart, it has an end as well.
-                if max(failures, restarts) >= self._registry.attempts:
+                if max(failures, restarts) >= self.registry.attempts:
                     raise failure
-                self._registry.pause(failures, asked, failure)
+                self.registry.pause(failures, asked, failure)
                 before, offset = offset, self._offset(start + len(piece))
                 if offset < start:
                     pieces = self._pieces(source, offset)
@@ -194,7 +237,7 @@ class _Upload:
 
     def finish(self) -> requests.Response:
         """Close the session under the digest."""
-        return self._request("PUT", self._location, params={"digest": self._digest})
+        return self._request("PUT", self._location, params={"digest": self.digest})
 
     def _pieces(self, source: BlobSource, offset: int) -> Iterator[bytes]:
         """The content from an offset on, in pieces for one request each."""
@@ -210,11 +253,11 @@ class _Upload:
     def _piece(self, piece: bytes, offset: int) -> tuple[RegistryError, float | None] | None:
         """Send one piece. None when the registry has all of it; else what went wrong, and the
         seconds that the registry asks us to wait."""
-        where = self._registry.name(self._repository, self._digest)
+        where = self.registry.name(self.repository, self.digest)
         try:
-            response = self._registry.request(
+            response = self.registry.request(
                 "PATCH",
-                self._repository,
+                self.repository,
                 self._location,
                 access="pull,push",
                 headers={
@@ -241,19 +284,25 @@ class _Upload:
 
         `sent`: nobody can have more than that.
         """
+        offset = self._received(sent)
+        if offset is None:
+            self.begin()
+        return offset or 0
+
+    def _received(self, sent: int) -> int | None:
+        """How much the registry has in the session; None where that is lost."""
         response = self._request("GET", self._location)
         received = re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", response.headers.get("Range", ""))
-        if response.status_code == 204 and received and 0 < int(received[1]) < sent:
-            self._follow(response)
-            return int(received[1]) + 1
         # "0-0" is said of one byte and of none (distribution/distribution#2363), and Distribution
         # 2.8 drops a session whose piece arrived in part (distribution/distribution#3755).
-        self.begin()
-        return 0
+        if response.status_code != 204 or not received or not 0 < int(received[1]) < sent:
+            return None
+        self._follow(response)
+        return int(received[1]) + 1
 
     def _follow(self, response: requests.Response) -> None:
         if "Location" in response.headers:
-            self._location = self._registry.location(response, self._repository, self._location)
+            self._location = self.registry.location(response, self.repository, self._location)
 
     def _request(
         self,
@@ -262,6 +311,6 @@ class _Upload:
         params: dict[str, str] | None = None,
         also_from: str | None = None,
     ) -> requests.Response:
-        return self._registry.request(
-            method, self._repository, path, access="pull,push", params=params, also_from=also_from
+        return self.registry.request(
+            method, self.repository, path, access="pull,push", params=params, also_from=also_from
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ class RegistryClient:
 
     Busy and breaking servers are met with patience (`policy`); a refused login with fresh
     credentials, once. All methods raise RegistryError's subclasses. Safe to share by threads.
+    `uploads` is the folder that remembers how far uploads have come, for a later run.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class RegistryClient:
         insecure: bool | None = None,
         policy: RetryPolicy | None = None,
         on_event: OnEvent = silent,
+        uploads: Path | None = None,
     ) -> None:
         self.host = host
+        self.uploads = uploads
         self._transport = RegistryTransport(
             host, insecure=insecure, policy=policy, on_event=on_event
         )
