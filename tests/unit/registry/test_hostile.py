@@ -704,3 +704,21 @@ def test_an_upload_may_take_longer_than_any_time_out_as_long_as_it_moves(
         thread.join()
     assert answer.status_code == 202
     assert reads * pause > connections.SILENCE_S
+
+
+@pytest.mark.parametrize("refused", [0, 1, 2, 9])
+def test_a_manifest_whose_digest_is_called_wrong_is_put_again_and_not_for_ever(
+    server: Server, client: RegistryClient, refused: int
+) -> None:
+    """So Distribution 2.8 answers while somebody else puts a blob that the manifest names."""
+    wrong = Answer(400, body=b'{"errors": [{"code": "DIGEST_INVALID"}, {"code": "UNKNOWN"}]}')
+    puts = itertools.count()
+    server.answer = lambda *_: wrong if next(puts) < refused else Answer(201)
+    raw = image()
+    manifest = Manifest(OCI_MANIFEST, digest(raw), raw)
+    if refused < QUICK.attempts:
+        assert client.put_manifest("a", "v1", manifest) == manifest.digest
+    else:
+        with pytest.raises(RegistryError, match="DIGEST_INVALID"):
+            client.put_manifest("a", "v1", manifest)
+    assert len(server.seen) == min(refused + 1, QUICK.attempts)
