@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from slipway.append.append_build import AppendRequest, append_image
     from slipway.append.appended_image import AppendedImage
     from slipway.append.base_contents import packages_of_base
-    from slipway.append.build_steps import NeedsEngineError
+    from slipway.append.build_steps import NeedsEngineError, dockerfile_through
     from slipway.append.delivery import DeliveryResult, deliver_appended
     from slipway.append.installation import installed_versions
     from slipway.append.layer_blobs import LayerBlob, LayerStore
     from slipway.append.layout_folder import write_layout
+    from slipway.append.ran_layers import ran_sections
     from slipway.append.stored_blobs import AppendedBlobs, as_base, put_on
 
 __all__ = [
@@ -33,9 +34,11 @@ __all__ = [
     "append_image",
     "as_base",
     "deliver_appended",
+    "dockerfile_through",
     "installed_versions",
     "packages_of_base",
     "put_on",
+    "ran_sections",
     "write_layout",
 ]
 
@@ -45,11 +48,12 @@ __getattr__ = lazy_face(
         "append_build": "AppendRequest append_image",
         "base_contents": "packages_of_base",
         "appended_image": "AppendedImage",
-        "build_steps": "NeedsEngineError",
+        "build_steps": "NeedsEngineError dockerfile_through",
         "delivery": "DeliveryResult deliver_appended",
         "layer_blobs": "LayerBlob LayerStore",
         "installation": "installed_versions",
         "layout_folder": "write_layout",
+        "ran_layers": "ran_sections",
         "stored_blobs": "AppendedBlobs as_base put_on",
     },
 )

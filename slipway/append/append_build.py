@@ -32,13 +32,18 @@ from slipway.append.installation import (
     load_installer,
     marker_environment,
 )
-from slipway.append.layer_blobs import LayerStore
+from slipway.append.layer_blobs import LayerBlob, LayerStore
 from slipway.append.layer_files import LayerPlan
 from slipway.append.python_layout import PythonLayout
+from slipway.append.ran_layers import (
+    check_no_packages,
+    folders_and_links,
+    read_ran_layers,
+)
 from slipway.append.wheel_files import InstalledWheel
 from slipway.core import Event, OnEvent, SharedParts, SlipwayError, silent
 from slipway.engine import ContextFile
-from slipway.inventory import LayeredImage, LayerNotes
+from slipway.inventory import LayeredImage, LayerNotes, MetadataFiles
 from slipway.registry import compresses_as_elsewhere
 
 
@@ -47,6 +52,7 @@ class AppendRequest:
     """What one image is made of, and where what was made before is kept (`cache`, `shared`).
 
     `packages`: the Python distributions of the base where the lock tells them, else None.
+    `ran`: by section, the layers of steps that run something in the base.
     """
 
     dockerfile: str
@@ -57,6 +63,7 @@ class AppendRequest:
     packages: Mapping[str, str] | None = None
     machine: str = "x86_64"
     shared: SharedParts | None = None
+    ran: Mapping[str, LayerBlob] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,18 +97,21 @@ class _Build:
         self.steps = read_steps(request.dockerfile)
         self.store = LayerStore(request.cache / "layers", request.shared)
         self.contents: BaseContents | None = None
+        self.kinds: dict[str, str] = {}  # of paths that are there, as far as they are known
         self.folders: set[str] = set()
 
     def image(self) -> AppendedImage:
         """All steps, in order."""
+        ran = {id(step): self._ran(step) for step in self.steps if step.runs_in_base}
         installations = {
             id(step): _Installation(step, install_step(step))
             for step in self.steps
-            if step.name == "RUN"
+            if step.name == "RUN" and id(step) not in ran
         }
-        self._install([*installations.values()])
-        plans = self._plans(installations)
-        if len(self.base.layers) + sum(map(len, plans.values())) > MOST_LAYERS:
+        brought = read_ran_layers([*ran.values()], self._notes, self.on_event)
+        self._install([*installations.values()], brought)
+        plans = self._plans(installations, len(ran))
+        if len(self.base.layers) + len(ran) + sum(map(len, plans.values())) > MOST_LAYERS:
             raise NeedsEngineError(
                 f"the base has {len(self.base.layers)} layers, and an image at most {MOST_LAYERS}",
                 cure="Build this image with an engine (without --no-engine).",
@@ -122,18 +132,36 @@ class _Build:
                 layer = self.store.layer(plan)
                 configuration.add_layer(layer, step.words)
                 layers.append(layer)
+            if id(step) in ran:
+                configuration.add_layer(ran[id(step)], step.words)
+                layers.append(ran[id(step)])
         configuration.label(self.request.labels)
         files = [file for listed in plans.values() for plan in listed for file in plan.files]
         folders = tuple(sorted(folders_above(file.path for file in files)))
         return AppendedImage(self.base, tuple(layers), configuration.document(), folders)
 
-    def _install(self, installations: Sequence[_Installation]) -> None:
+    @property
+    def _notes(self) -> LayerNotes:
+        return LayerNotes(self.request.cache, self.request.shared)
+
+    def _ran(self, step: DockerfileStep) -> LayerBlob:
+        """The layer of a step that runs something in the base. Raises NeedsEngineError."""
+        if step.section not in self.request.ran:
+            raise NeedsEngineError(
+                f"{step.section} runs a command in the base: {step.text[:100]}",
+                cure="Build this image with an engine (without --no-engine).",
+            )
+        return self.request.ran[step.section]
+
+    def _install(self, installations: Sequence[_Installation], brought: MetadataFiles) -> None:
+        self.kinds = folders_and_links(brought)
         if not installations:
             return
         interpreters = {prepared.install.interpreter for prepared in installations}
         if len(interpreters) != 1:
             raise NeedsEngineError(f"add-ons are installed by {', '.join(sorted(interpreters))}")
         layout = PythonLayout(interpreters.pop(), self.request.python)
+        check_no_packages(brought, layout)
         self.folders = {
             str(folder)[1:]
             for path in layout.scheme("any").values()
@@ -143,10 +171,10 @@ class _Build:
         addons = [self._addon(prepared.install) for prepared in installations]
         known = {str(canonicalize_name(n)): v for n, v in (self.request.packages or {}).items()}
         if self.request.packages is None or self._replaces(installations, addons, known):
-            notes = LayerNotes(self.request.cache, self.request.shared)
-            self.contents = read_base_contents(self.base, layout, notes, self.on_event)
+            self.contents = read_base_contents(self.base, layout, self._notes, self.on_event)
             self._compare(known)
             known = self.contents.versions
+            self.kinds = {**self.contents.kinds, **self.kinds}
         environment = marker_environment(self.request.python, self.request.machine)
         state = PythonState(layout, known, self.contents, environment)
         for prepared, (installer, addon) in zip(installations, addons, strict=True):
@@ -201,15 +229,17 @@ class _Build:
         }
         return load_installer(script), AddonWheels(pins.decode(), wheels)
 
-    def _plans(self, installations: Mapping[int, _Installation]) -> dict[int, list[LayerPlan]]:
-        """The layers of each step that has some."""
+    def _plans(
+        self, installations: Mapping[int, _Installation], ran: int
+    ) -> dict[int, list[LayerPlan]]:
+        """The layers of each step that has some; those of `ran` steps are made already."""
         plans: dict[int, list[LayerPlan]] = {}
         for step in self.steps:
-            if step.name == "COPY":
+            if step.name == "COPY" and not step.runs_in_base:
                 files = copied_files(step, self.request.context)
-                plan = layer_plan(step.section, files, self.folders, self.contents)
+                plan = layer_plan(step.section, files, self.folders, self.kinds)
                 plans[id(step)] = [plan]
-        others = len(self.base.layers) + len(plans)
+        others = len(self.base.layers) + len(plans) + ran
         others += sum(1 for installed in installations.values() if installed.gone)
         grains = wheel_grains(
             [(installed.wheels, [installed.install.addon]) for installed in installations.values()],
@@ -224,7 +254,7 @@ class _Build:
                 files = tuple(file for wheel in group for file in wheel.files)
                 plans[key].append(
                     layer_plan(
-                        f"{installed.install.addon}: {names}", files, self.folders, self.contents
+                        f"{installed.install.addon}: {names}", files, self.folders, self.kinds
                     )
                 )
         return plans

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from slipway.append.base_contents import BaseContents
 from slipway.append.build_steps import (
     DockerfileStep,
     NeedsEngineError,
@@ -171,18 +170,17 @@ def layer_plan(
     title: str,
     files: Iterable[LayerFile],
     there: Iterable[str],
-    contents: BaseContents | None,
+    kinds: Mapping[str, str],
     whiteouts: Sequence[str] = (),
 ) -> LayerPlan:
     """A layer of these files with the folders that it brings.
 
-    `there`: folders that the base has for certain; `contents` tells of all others where it is
-    known. Raises SlipwayError where a link of the base stands on the way: a layer would replace
+    `there`: folders that the base has for certain; `kinds` tells of all others that are known.
+    Raises SlipwayError where a link of the base stands on the way: a layer would replace
     it, and what lies behind it would be gone.
     """
     listed = tuple(files)
     above = folders_above(file.path for file in listed)
-    kinds = contents.kinds if contents else {}
     for folder in sorted(above):
         if kinds.get(folder, FOLDER) != FOLDER:
             raise NeedsEngineError(

@@ -37,6 +37,23 @@ class DockerfileStep:
         """As the image's history tells it."""
         return f"{self.name} {self.text}"
 
+    @property
+    def runs_in_base(self) -> bool:
+        """Whether its files come of a program that runs in the base, beside our installer of
+        wheels: in this stage, or in another whose folder is copied."""
+        if self.name == "RUN":
+            return self.installation is None
+        return self.name == "COPY" and self.text.startswith("--from=")
+
+    @property
+    def installation(self) -> tuple[str, tuple[str, ...]] | None:
+        """Folder and command of an installation of wheels."""
+        match = _MOUNT.fullmatch(self.text)
+        command = json_words(self, match["command"]) if match else ()
+        if match is None or len(command) < 4 or command[1:3] != _INSTALLER:
+            return None
+        return match["folder"], command
+
 
 @dataclass(frozen=True)
 class InstallStep:
@@ -49,9 +66,9 @@ class InstallStep:
 
 
 def read_steps(dockerfile: str) -> tuple[DockerfileStep, ...]:
-    """The steps of the one stage. Raises NeedsEngineError where there are several."""
-    steps: list[DockerfileStep] = []
-    section, stages, held = "", 0, ""
+    """The steps of the last stage, which is the image."""
+    steps: list[DockerfileStep] | None = None
+    section, held = "", ""
     for line in dockerfile.splitlines():
         stripped = line.strip()
         if opened := _SECTION.fullmatch(stripped):
@@ -63,24 +80,41 @@ def read_steps(dockerfile: str) -> tuple[DockerfileStep, ...]:
             continue
         name, _, text = held.partition(" ")
         held = ""
-        stages += name.upper() == "FROM"
-        if stages and name.upper() != "FROM":
+        if name.upper() == "FROM":
+            steps, section = [], ""
+        elif steps is not None:  # arguments stand before the first stage
             steps.append(DockerfileStep(section, name.upper(), text.strip()))
-    if stages != 1:
-        raise NeedsEngineError(f"the Dockerfile has {stages} stages, not one")
+    if steps is None:
+        raise NeedsEngineError("the Dockerfile has no stage")
     return tuple(steps)
+
+
+def dockerfile_through(dockerfile: str, section: str) -> str:
+    """The Dockerfile up to the end of a section of its last stage. Raises KeyError for none."""
+    at = dockerfile.rfind("\nFROM ") + 1
+    kept: list[str] = []
+    inside = False
+    for line in dockerfile[at:].splitlines(keepends=True):
+        opened = _SECTION.fullmatch(line.strip())
+        if opened and inside:
+            break
+        inside = inside or (opened is not None and opened[1] == section)
+        kept.append(line)
+    if not inside:
+        raise KeyError(section)
+    return dockerfile[:at] + "".join(kept)
 
 
 def install_step(step: DockerfileStep) -> InstallStep:
     """What a RUN step installs. Raises NeedsEngineError for any other command."""
-    match = _MOUNT.fullmatch(step.text)
-    command = json_words(step, match["command"]) if match else ()
-    if match is None or len(command) < 4 or command[1:3] != _INSTALLER:
+    installation = step.installation
+    if installation is None:
         raise NeedsEngineError(
             f"{step.section} runs a command in the base: {step.text[:100]}",
             cure="Build this image with an engine (without --no-engine).",
         )
-    return InstallStep(command[3], match["folder"], command[0], tuple(command[3:]))
+    folder, command = installation
+    return InstallStep(command[3], folder, command[0], command[3:])
 
 
 def json_words(step: DockerfileStep, text: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,7 +28,7 @@ from slipway.core import (
     wait_for_lock,
     write_atomic,
 )
-from slipway.registry import write_gzip
+from slipway.registry import PackedTar, write_gzip
 
 SHARED_KIND = "layers"
 FORMAT = "1"
@@ -71,6 +71,18 @@ class LayerStore:
             if blob := self._find("", note):
                 yield blob
 
+    def kept(self, title: str, key: str) -> LayerBlob | None:
+        """A layer that was not made from a plan, by the key it was kept under."""
+        return self._find(title, self._kept_note(key))
+
+    def keep(self, title: str, key: str, write: Callable[[Path], PackedTar]) -> LayerBlob:
+        """Keep what `write` puts into a file: a layer that is made elsewhere, gzip over it."""
+        with wait_for_lock(self.folder / "lock"):
+            return self.kept(title, key) or self._keep(title, self._kept_note(key), write)
+
+    def _kept_note(self, key: str) -> Path:
+        return self.folder / "keys" / f"kept-{key}.json"
+
     def _find(self, title: str, note: Path) -> LayerBlob | None:
         try:
             noted = json.loads(note.read_text())
@@ -102,15 +114,18 @@ class LayerStore:
                 return blob
 
     def _write(self, plan: LayerPlan, note: Path) -> LayerBlob:
+        return self._keep(plan.title, note, lambda path: write_gzip(layer_tar(plan), path))
+
+    def _keep(self, title: str, note: Path, write: Callable[[Path], PackedTar]) -> LayerBlob:
         target = self.folder / "sha256" / note.stem
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
         with partial_file(target) as partial:
-            noted = asdict(write_gzip(layer_tar(plan), partial))
+            noted = asdict(write(partial))
             path = self._path(noted)
             commit(partial, path)
         write_atomic(note, json.dumps(noted))
-        return LayerBlob(plan.title, noted["digest"], noted["diff_id"], noted["size"], path)
+        return LayerBlob(title, noted["digest"], noted["diff_id"], noted["size"], path)
 
     def _copy_shared(self, plan: LayerPlan, note: Path) -> LayerBlob | None:
         """A layer that another machine has made; None where its bytes are not what it says."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         FOLDER,
         LINK,
         LayerNotes,
+        MetadataFiles,
+        describes,
         read_metadata_files,
     )
     from slipway.inventory.python_distributions import (
@@ -53,9 +55,11 @@ __all__ = [
     "ImageDifference",
     "LayerNotes",
     "LayeredImage",
+    "MetadataFiles",
     "PythonDistribution",
     "check_environment",
     "compare_inventories",
+    "describes",
     "distributions_in",
     "open_layered_image",
     "read_advisories",
@@ -76,7 +80,7 @@ __getattr__ = lazy_face(
         "differences": "ImageDifference compare_inventories",
         "image_inventory": "read_inventory read_package_database run_settings",
         "layered_image": "BlobReader LayeredImage open_layered_image stored_layered_image",
-        "metadata_files": "FOLDER LayerNotes LINK read_metadata_files",
+        "metadata_files": "FOLDER LayerNotes LINK MetadataFiles describes read_metadata_files",
         "python_distributions": "PythonDistribution check_environment distributions_in",
     },
 )

@@ -43,6 +43,11 @@ _DESCRIBING = re.compile(
 )
 
 
+def describes(name: bytes) -> bool:
+    """Whether a member of a layer's tar may be one of the files that are read."""
+    return _DESCRIBING.fullmatch(_path(name)) is not None
+
+
 @dataclass(frozen=True)
 class MetadataFiles:
     """An image as its layers leave it: kinds of all paths, texts of the files that describe it.

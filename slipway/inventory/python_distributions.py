@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.parser import Parser
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,12 +22,19 @@ from slipway.inventory.metadata_files import MetadataFiles
 
 @dataclass(frozen=True)
 class PythonDistribution:
-    """A Python distribution of an image. `files` is None where its record is not there."""
+    """A Python distribution of an image; `record` are the lines of its RECORD, where it has one."""
 
     name: str
     version: str
     requires: tuple[str, ...]
-    files: tuple[str, ...] | None  # from the root, without a slash before
+    site: str = ""  # the folder that paths of the record begin in
+    record: str | None = field(default=None, repr=False)
+
+    @property
+    def files(self) -> tuple[str, ...] | None:
+        """From the root, without a slash before. Few are asked for theirs, and a base has tens of
+        thousands."""
+        return None if self.record is None else tuple(_recorded(self.record, self.site))
 
 
 def check_environment(texts: Mapping[str, str], prefix: PurePosixPath) -> None:
@@ -61,7 +68,8 @@ def distributions_in(
                         str(head["Name"]),
                         str(head["Version"]),
                         tuple(map(str, head.get_all("Requires-Dist") or ())),
-                        None if record is None else tuple(_recorded(record, site)),
+                        site,
+                        record,
                     ),
                 )
     return distributions

@@ -190,7 +190,7 @@ class BaseBlobs:
         if base.registry is None:
             if context.target is None or not self._recipe or base.image is not None:
                 return None
-            return context.target.host, *shared_base_place(context, base, self._recipe), ""
+            return context.target.host, *shared_base_place(context.matrix, base, self._recipe), ""
         host, _, rest = base_reference(context, base).partition("/")
         tagged, _, digest = rest.partition("@")
         path, _, tag = tagged.rpartition(":")

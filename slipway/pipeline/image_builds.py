@@ -102,7 +102,7 @@ def _build(
     task = f"build {image.name}"
     context.on_event(Event("start", task))
     request = build_request(context, image, inputs, base)
-    image_id = _append(context, image, bases, request) or engine.build_image(
+    image_id = _append(context, image, inputs, bases, request) or engine.build_image(
         context.engine,
         request,
         engine.BuildAttempt(
@@ -120,7 +120,11 @@ def _build(
 
 
 def _append(
-    context: PipelineContext, image: Image, bases: BaseImages, request: engine.BuildRequest
+    context: PipelineContext,
+    image: Image,
+    inputs: BuildInputs,
+    bases: BaseImages,
+    request: engine.BuildRequest,
 ) -> str | None:
     """The image as every machine makes it; None where that cannot be, with the reason said."""
     base = image.base
@@ -131,7 +135,7 @@ def _append(
             base_reference(context, base),
             bases.packages(base) if image.python_addons else None,
         )
-        return appended.load_appended(context, image, below, request)
+        return appended.load_appended(context, image, below, request, inputs.layers)
     except SlipwayError as error:
         if context.cancel.is_set():
             raise

@@ -10,7 +10,7 @@ from slipway import engine, registry, sqsh, squashfs, verify
 from slipway.core import SlipwayError
 from slipway.matrix import image_tag, repository_name
 from slipway.pipeline import appended, targets
-from slipway.pipeline.base_images import BaseBlobs, BaseImages
+from slipway.pipeline.base_images import BaseBlobs, BaseImages, base_reference
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.settings import Settings
@@ -141,6 +141,9 @@ def push_stage(
         )
     if image.base.registry is None and image.base.image is None:
         targets.keep_shared_base(context, image.base, recipe, target, result.digest)
+    appended.keep_ran_steps(
+        context, image, base_reference(context, image.base), built.inputs["layers"], target
+    )
     new = PushRecord(
         built.image_id,
         result.uri,
@@ -170,5 +173,6 @@ def document_stage(
         context.on_event,
         base_layers=len(facts["RootFS"]["Layers"]),
         log=None if run.taken else context.project.logs / f"build-{image.name}.log",
+        nearer=lambda pushed: appended.described_by_engine(context, run.built.image_id, pushed),
     )
     return targets.attach_documents(sources, run, there.target)

@@ -56,7 +56,12 @@ if TYPE_CHECKING:
         ThrottledError,
         WrongAccountError,
     )
-    from slipway.registry.layer_gzip import compresses_as_elsewhere, gzip_stream, write_gzip
+    from slipway.registry.layer_gzip import (
+        PackedTar,
+        compresses_as_elsewhere,
+        gzip_stream,
+        write_gzip,
+    )
     from slipway.registry.local import (
         docker_login_words,
         local_registry_status,
@@ -113,6 +118,7 @@ __all__ = [
     "MemoryBlob",
     "NoCredentialsError",
     "NotAuthorisedError",
+    "PackedTar",
     "RegistryBlob",
     "RegistryClient",
     "RegistryError",
@@ -188,7 +194,7 @@ __getattr__ = lazy_face(
             "NotAuthorisedError RegistryError RegistryUnavailableError RepositoryMissingError "
             "ThrottledError WrongAccountError"
         ),
-        "layer_gzip": "compresses_as_elsewhere gzip_stream write_gzip",
+        "layer_gzip": "PackedTar compresses_as_elsewhere gzip_stream write_gzip",
         "local": (
             "docker_login_words local_registry_status start_local_registry stop_local_registry"
         ),

@@ -37,7 +37,8 @@ class ContextRequest:
     """Which image's context, and where its base is.
 
     `engine` has the base as `base`; it is None where there is no engine. `packages`: the Python
-    distributions of the base, where they are known beside what the lock says.
+    distributions of the base, where they are known beside what the lock says. `steps`: whether
+    files of steps that run something in the base are wanted, besides wheels.
     """
 
     project: Project
@@ -47,6 +48,7 @@ class ContextRequest:
     engine: Engine | None
     base: str
     packages: Mapping[str, str] | None = None
+    steps: bool = True
 
     @property
     def keys(self) -> tuple[tuple[Addon, str], ...]:
@@ -73,7 +75,7 @@ def make_image_context(
         kept = _kept_by_base(request, closures)
         for lock in closures:
             files += _addon_files(project, builder, lock, kept, on_event)
-    for addon, key in system_lock_keys(image):
+    for addon, key in system_lock_keys(image) if request.steps else ():
         if key not in locks.system:
             raise _not_locked(f"{addon.name} of {image.name}")
         wanted = locks.system[key]
@@ -86,7 +88,7 @@ def make_image_context(
             path = fetch_tool(project, tool, locks.tools[tool.name], architecture, on_event)
             files.append(ContextFile(f"tools/{tool.name}", path, 0o755))
     for addon in image.own_addons:
-        if addon.source:
+        if addon.source and request.steps:
             files += _source_files(project, addon.name, addon.source, on_event)
     return tuple(files)
 

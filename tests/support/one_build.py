@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +20,9 @@ from slipway.append import AppendedBlobs, AppendRequest, append_image, deliver_a
 from slipway.core import OnEvent, Project, anonymous, silent
 from slipway.engine import BuildRequest, ContextFile, Engine, pull_image
 from slipway.inventory import open_layered_image
-from slipway.matrix import Image, load_matrix
+from slipway.matrix import Image, load_matrix, repository_name
 from slipway.pipeline.appended import EngineBase, OwnLayers, load_appended
+from slipway.pipeline.appended.ran_steps import RanSteps, ran_step_keys
 from slipway.pipeline.base_images import BaseBlobs, base_reference
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.targets import keep_shared_base, take_shared_base
@@ -57,6 +60,20 @@ ENTRYPOINT ["/usr/local/bin/launch"]
 CMD ["/bin/sh"]
 """
 
+STEPS = """\
+# --- source-x ---
+FROM ${BASE_REGISTRY}/one/base:1 AS source-x
+RUN ["/bin/sh", "-c", "mkdir -p /opt/x && cat /proc/sys/kernel/random/uuid > /opt/x/id"]
+
+FROM ${BASE_REGISTRY}/one/base:1
+
+# --- tools:system ---
+RUN ["/bin/sh", "-c", "cat /proc/sys/kernel/random/uuid > /etc/id"]
+
+# --- x:/opt/x ---
+COPY --from=source-x --chown=0:0 /opt/x/ /opt/x/
+"""
+
 
 @dataclass(frozen=True)
 class OneBuild:
@@ -66,6 +83,22 @@ class OneBuild:
     digest: str  # of the base
     request: BuildRequest
     recipe: str = ""  # of a base that Slipway makes
+    layer_keys: Mapping[str, str] = field(default_factory=dict)  # of steps that run in the base
+
+    def with_steps(self) -> OneBuild:
+        """The same with two steps that run in the base, and never leave the same."""
+        dockerfile = DOCKERFILE.replace("FROM ${BASE_REGISTRY}/one/base:1\n", STEPS)
+        own = {name: os.urandom(16).hex() for name in ("tools:system", "x:/opt/x")}
+        request = dataclasses.replace(
+            self.request, dockerfile=dockerfile, build_args={"BASE_REGISTRY": self.host}
+        )
+        return dataclasses.replace(self, request=request, layer_keys=own)
+
+    @property
+    def host(self) -> str:
+        """Where the base is."""
+        assert self.image.base.registry
+        return str(self.image.base.registry.host)
 
     def on_own_base(self, recipe: str) -> OneBuild:
         """The same on a base that lies in no registry by itself."""
@@ -157,7 +190,11 @@ class Builder:
         else:
             take_shared_base(context, base, build.recipe)
         image_id = load_appended(
-            context, build.image, EngineBase(base, reference, reference, {}), build.request
+            context,
+            build.image,
+            EngineBase(base, reference, reference, {}),
+            build.request,
+            build.layer_keys,
         )
         assert context.target
         with BaseBlobs(context, base, build.recipe) as blobs:
@@ -174,6 +211,7 @@ class Builder:
                     self.project.packed, blobs.find, OwnLayers.of(self.project).transfers
                 ),
             )
+        self.steps(build, self._diff_ids(build)).put(context.target)
         if not base.registry:
             keep_shared_base(context, base, build.recipe, context.target, pushed.digest)
         sidecar = export_image(
@@ -181,12 +219,28 @@ class Builder:
         )
         return BuilderResult(image_id, pushed.digest, sidecar.digest, pushed.already)
 
+    def steps(self, build: OneBuild, diff_ids: Sequence[str]) -> RanSteps:
+        """The steps of the image that run something in its base."""
+        dockerfile = build.request.dockerfile
+        keys = ran_step_keys(dockerfile, build.layer_keys, diff_ids)
+        matrix = self.context(build).matrix
+        path = repository_name(build.image, matrix.repository_prefix)
+        return RanSteps(self.project, build.image.name, path, dockerfile, keys, anonymous, silent)
+
+    def _diff_ids(self, build: OneBuild) -> list[str]:
+        if not build.layer_keys:
+            return []
+        with self._base(build) as base:
+            return list(base.config["rootfs"]["diff_ids"])
+
     def context(self, build: OneBuild, on_event: OnEvent = silent) -> PipelineContext:
         """What the pipeline's steps get."""
         locks = SimpleNamespace(
             bases={build.image.base.name: SimpleNamespace(digest=build.digest, packages={})}
         )
-        matrix = dataclasses.replace(MATRIX, repository_prefix=f"one-{build.recipe[7:19]}")
+        matrix = dataclasses.replace(
+            MATRIX, repository_prefix=f"one-{build.recipe[7:19] or 'none'}"
+        )
         facts: dict[str, Any] = {"matrix": matrix, "locks": locks, "engine": self.engine}
         return PipelineContext(
             project=self.project,
@@ -205,6 +259,7 @@ class Builder:
 
     def _without_engine(self, build: OneBuild, path: str) -> BuilderResult:
         with self._base(build) as base, RegistryClient(self.host, anonymous) as client:
+            steps = self.steps(build, base.config["rootfs"]["diff_ids"])
             image = append_image(
                 base,
                 AppendRequest(
@@ -214,6 +269,7 @@ class Builder:
                     python=build.image.base.facts.python,
                     cache=self.project.cache,
                     packages={},
+                    ran=steps.find(Target("local", "local", self.host)),
                 ),
                 "build",
             )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from slipway.pipeline.appended.engine_images import (
         EngineBase,
         OwnLayers,
+        described_by_engine,
+        keep_ran_steps,
         load_appended,
     )
     from slipway.pipeline.appended.ship_appended import ship_appended
@@ -27,6 +29,8 @@ __all__ = [
     "OwnLayers",
     "appended_disk",
     "check_one_base",
+    "described_by_engine",
+    "keep_ran_steps",
     "load_appended",
     "ship_appended",
 ]
@@ -36,7 +40,7 @@ __getattr__ = lazy_face(
     {
         "base_sources": "BaseSources check_one_base",
         "disk_plan": "AppendedDisk appended_disk",
-        "engine_images": "EngineBase OwnLayers load_appended",
+        "engine_images": "EngineBase OwnLayers described_by_engine keep_ran_steps load_appended",
         "ship_appended": "ship_appended",
     },
 )

@@ -11,6 +11,7 @@ from slipway import registry, sqsh, squashfs
 from slipway.append import (
     AppendedImage,
     AppendRequest,
+    LayerBlob,
     NeedsEngineError,
     append_image,
     as_base,
@@ -24,6 +25,7 @@ from slipway.derive import BuildInputs, render_dockerfile
 from slipway.inventory import LayeredImage, LayerNotes
 from slipway.matrix import Image, image_tag, repository_name
 from slipway.pipeline.appended.base_sources import BaseSources
+from slipway.pipeline.appended.ran_steps import RanSteps, ran_step_keys
 from slipway.pipeline.build_requests import files_context, launcher_context
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, StageResult, image_reference
@@ -46,7 +48,8 @@ class AppendContext:
     """What the stages share: the checkout, settings, bases, and who is told.
 
     `inputs` are those of all images of the run and of what these stand on; `images` has those of
-    the matrix that others of the run stand on, once they are made.
+    the matrix that others of the run stand on, once they are made. `target` is asked for layers
+    that only an engine makes; None where there is none to ask.
     """
 
     checkout: Checkout
@@ -55,6 +58,7 @@ class AppendContext:
     credentials: CredentialsFor
     on_event: OnEvent
     inputs: Mapping[str, BuildInputs]
+    target: Target | None
     images: dict[str, AppendedImage] = field(default_factory=dict)
 
     def base(self, image: Image) -> LayeredImage:
@@ -126,8 +130,9 @@ def append_stage(context: AppendContext, run: ImageRun) -> AppendedImage:
 
 def _append(context: AppendContext, image: Image, task: str) -> AppendedImage:
     checkout = context.checkout
-    _require_no_program(image)
     base = context.base(image)
+    steps = _ran_steps(context, image, base)
+    ran = _ran_layers(context, image, steps)
     packages = context.packages(image)
     files = make_image_context(
         ContextRequest(
@@ -138,12 +143,12 @@ def _append(context: AppendContext, image: Image, task: str) -> AppendedImage:
             engine=None,
             base=base.where,
             packages=packages,
+            steps=False,
         ),
         context.on_event,
     )
-    tools = tuple(checkout.matrix.tools.values())
     request = AppendRequest(
-        dockerfile=render_dockerfile(image, checkout.locks, tools, checkout.project.templates),
+        dockerfile=steps.dockerfile,
         context=(
             *files,
             *files_context(checkout.project, image),
@@ -155,29 +160,55 @@ def _append(context: AppendContext, image: Image, task: str) -> AppendedImage:
         cache=checkout.project.cache,
         packages=packages,
         shared=checkout.project.shared,
+        ran=ran,
     )
     appended = append_image(base, request, task, context.on_event)
     under = image.base.image
     return put_on(context.below(under), appended) if under else appended
 
 
-def _require_no_program(image: Image) -> None:
-    """Raises NeedsEngineError for an image with an add-on that runs programs of the base."""
-    installed = [addon.name for addon in image.own_addons if addon.system]
-    if installed:
-        raise NeedsEngineError(
-            f"{image.name} has {', '.join(installed)}, packages of the distribution: their scripts "
-            "and the base's package manager run in a container of the base, and without an engine "
-            "there is none",
-            cure="Build this image with an engine (without --no-engine).",
-        )
-    built = [addon.name for addon in image.own_addons if addon.source]
-    if built:
-        raise NeedsEngineError(
-            f"{image.name} has {', '.join(built)}, built by a script of the repository that runs "
-            "in a container of the base, and without an engine there is none",
-            cure="Build this image with an engine (without --no-engine).",
-        )
+def _ran_steps(context: AppendContext, image: Image, base: LayeredImage) -> RanSteps:
+    checkout = context.checkout
+    tools = tuple(checkout.matrix.tools.values())
+    dockerfile = render_dockerfile(image, checkout.locks, tools, checkout.project.templates)
+    return RanSteps(
+        checkout.project,
+        image.name,
+        repository_name(image, checkout.matrix.repository_prefix),
+        dockerfile,
+        ran_step_keys(
+            dockerfile, context.inputs[image.name].layers, base.config["rootfs"]["diff_ids"]
+        ),
+        context.credentials,
+        context.on_event,
+    )
+
+
+def _ran_layers(context: AppendContext, image: Image, steps: RanSteps) -> dict[str, LayerBlob]:
+    """The layers of steps that run something in the base, as an engine has made them.
+
+    Raises NeedsEngineError where one is neither here nor in the target.
+    """
+    layers = steps.find(context.target)
+    if not steps.keys.keys() - layers.keys():
+        return layers
+    target = context.target
+    where = f"neither here nor in {target.host}" if target else "not here"
+    because = {
+        "packages of the distribution, whose scripts and package manager run": [
+            addon.name for addon in image.own_addons if addon.system
+        ],
+        "built by a script of the repository that runs": [
+            addon.name for addon in image.own_addons if addon.source
+        ],
+    }
+    reasons = [f"{', '.join(names)}, {what}" for what, names in because.items() if names]
+    raise NeedsEngineError(
+        f"{image.name} has {' and '.join(reasons)} in a container of the base: without an engine "
+        f"there is none, and a layer that one has made is {where}",
+        cure=f"Push {image.name} once with an engine (`./inv push {image.name}`): the target keeps "
+        "these layers. Or build it with one.",
+    )
 
 
 def deliver_stage(
@@ -202,6 +233,7 @@ def deliver_stage(
             context.on_event,
             context.checkout.project.shared,
         )
+    _ran_steps(context, image, context.base(image)).put(target)
     new = PushRecord(
         built.image_id,
         result.uri,

@@ -6,11 +6,17 @@ import contextlib
 import re
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from slipway.core import CredentialsFor, SlipwayError, UsageError
 from slipway.inventory import LayeredImage, open_layered_image
 from slipway.matrix import Base, Image, image_uri
 from slipway.pipeline.checkout import Checkout
+from slipway.pipeline.targets import shared_base_place
+from slipway.registry import RegistryClient
+
+if TYPE_CHECKING:
+    from slipway.registry import Target
 
 RECIPE_LABEL = "io.slipway.local-base"
 
@@ -28,14 +34,19 @@ class BaseSources:
     """The bases of one run. `base_from` names where they are in place of their own registry.
 
     A base that has a recorded digest is taken by it; one that Slipway makes is known by the recipe
-    that it is labelled with.
+    that it is labelled with, and is looked for in the `target`, which keeps it.
     """
 
     def __init__(
-        self, checkout: Checkout, region: str | None, base_from: str, credentials: CredentialsFor
+        self,
+        checkout: Checkout,
+        region: str | None,
+        base_from: str,
+        credentials: CredentialsFor,
+        target: Target | None = None,
     ) -> None:
         self._checkout, self._region, self._from = checkout, region, base_from
-        self._credentials = credentials
+        self._credentials, self._target = credentials, target
         self._open: dict[str, LayeredImage] = {}
         self._stack = contextlib.ExitStack()
 
@@ -54,7 +65,9 @@ class BaseSources:
         """The base; `recipe` is what the build id counts of it. Raises SlipwayError."""
         if base.name not in self._open:
             image = self._stack.enter_context(
-                open_layered_image(self._uri(base), self._credentials, base.facts.architecture)
+                open_layered_image(
+                    self._uri(base, recipe), self._credentials, base.facts.architecture
+                )
             )
             self._check(base, recipe, image)
             self._open[base.name] = image
@@ -64,18 +77,30 @@ class BaseSources:
         lock = self._checkout.locks.bases.get(base.name)
         return lock.digest if lock else None
 
-    def _uri(self, base: Base) -> str:
+    def _uri(self, base: Base, recipe: str) -> str:
         digest = self._digest(base)
         if self._from:
             stated = self._from.startswith("oci:") or "@" in self._from or digest is None
             return self._from if stated else f"{self._from}@{digest}"
         if base.registry is None:
-            raise UsageError(
-                f"{base.name} is made by Slipway with an engine, and lies in no registry",
-                cure="Say where an image of it is: --base-from registry://HOST/REPOSITORY:TAG, or "
-                "oci:FOLDER.",
-            )
+            path, tag = shared_base_place(self._checkout.matrix, base, recipe)
+            if self._target is None or not self._is_kept(self._target, path, tag):
+                raise UsageError(
+                    f"{base.name} is made by Slipway with an engine, and "
+                    + (
+                        f"{self._target.host} does not keep it"
+                        if self._target
+                        else "no target is asked"
+                    ),
+                    cure="Push an image on it once with an engine: the target keeps it then. Or "
+                    "say where one is: --base-from registry://HOST/REPOSITORY:TAG, or oci:FOLDER.",
+                )
+            return f"{self._target.host}/{path}:{tag}"
         return image_uri(base.registry, self._region, base.repository, base.tag, digest).reference
+
+    def _is_kept(self, target: Target, path: str, tag: str) -> bool:
+        with RegistryClient(target.host, self._credentials) as client:
+            return client.head(path, tag) is not None
 
     def _check(self, base: Base, recipe: str, image: LayeredImage) -> None:
         actual, stated = image.config.get("architecture"), base.facts.architecture
@@ -101,7 +126,7 @@ class BaseSources:
                 where=self._from,
                 cure="Copy the locked base into the folder, or run `./inv lock`.",
             )
-        elif digest and not re.search(rf"@{digest}$", self._uri(base)):
+        elif digest and not re.search(rf"@{digest}$", self._uri(base, recipe)):
             raise SlipwayError(
                 f"{self._from} names another digest than {base.name} is locked to ({digest})",
                 cure="Leave the digest out.",

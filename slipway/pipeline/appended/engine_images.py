@@ -7,11 +7,13 @@ is made here is the same on every machine, so an image has one digest whichever 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway import engine
 from slipway.append import (
@@ -21,18 +23,25 @@ from slipway.append import (
     LayerStore,
     NeedsEngineError,
     append_image,
+    ran_sections,
 )
 from slipway.core import Event, Project, SlipwayError, human_bytes, write_atomic
+from slipway.derive import render_dockerfile
 from slipway.inventory import (
     BlobReader,
     LayeredImage,
+    describes,
     open_layered_image,
     stored_layered_image,
 )
-from slipway.matrix import Base, Image
+from slipway.matrix import Base, Image, repository_name
+from slipway.pipeline.appended.ran_steps import RanSteps, ran_step_keys
 from slipway.pipeline.context import PipelineContext
 from slipway.records import MACHINES
 from slipway.registry import OCI_MANIFEST, BlobTransfer, FileBlob, Manifest, digest_of
+
+if TYPE_CHECKING:
+    from slipway.registry import Target
 
 _PIECE = 1 << 20
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -53,9 +62,16 @@ class EngineBase:
 
 
 def load_appended(
-    context: PipelineContext, image: Image, below: EngineBase, request: engine.BuildRequest
+    context: PipelineContext,
+    image: Image,
+    below: EngineBase,
+    request: engine.BuildRequest,
+    layer_keys: Mapping[str, str],
 ) -> str:
     """Have an image in the engine that the engine does not build; gives its id.
+
+    Of steps that run something in the base the engine makes those whose layers, by their keys, are
+    neither here nor in the target.
 
     Raises NeedsEngineError where a step has to run in the base, SlipwayError where the base's
     documents cannot be had, or where something does not fit it.
@@ -68,6 +84,15 @@ def load_appended(
         context.on_event(event)
 
     with _open_base(context, below) as base:
+        steps = RanSteps(
+            context.project,
+            image.name,
+            repository_name(image, context.matrix.repository_prefix),
+            request.dockerfile,
+            ran_step_keys(request.dockerfile, layer_keys, base.config["rootfs"]["diff_ids"]),
+            context.credentials,
+            on_event,
+        )
         appended = append_image(
             base,
             AppendRequest(
@@ -79,6 +104,7 @@ def load_appended(
                 cache=context.project.cache,
                 packages=below.packages,
                 shared=context.project.shared,
+                ran=steps.make(context, request),
             ),
             task,
             on_event,
@@ -89,6 +115,52 @@ def load_appended(
     image_id = engine.load_on_base(context.engine, below.local, archive)
     write_atomic(context.project.logs / f"build-{image.name}.log", _log(appended, image_id))
     return image_id
+
+
+def keep_ran_steps(
+    context: PipelineContext,
+    image: Image,
+    base: str,
+    layer_keys: Mapping[str, str],
+    target: Target,
+) -> None:
+    """Have the target keep the layers of an image's steps that ran in its base, for others.
+
+    `base`: its reference in the engine.
+    """
+    tools = tuple(context.matrix.tools.values())
+    dockerfile = render_dockerfile(image, context.locks, tools, context.project.templates)
+    if not ran_sections(dockerfile) or engine.find_image_id(context.engine, base) is None:
+        return
+    diff_ids = engine.inspect_image(context.engine, base)["RootFS"]["Layers"]
+    RanSteps(
+        context.project,
+        image.name,
+        repository_name(image, context.matrix.repository_prefix),
+        dockerfile,
+        ran_step_keys(dockerfile, layer_keys, diff_ids),
+        context.credentials,
+        context.on_event,
+    ).put(target)
+
+
+def described_by_engine(
+    context: PipelineContext, image_id: str, pushed: LayeredImage
+) -> LayeredImage:
+    """An image in a registry whose layers are read off the engine's disk, where that can be.
+
+    They have what describes the image, and zeros for the rest: for a bill of materials, and
+    nothing else.
+    """
+    stored = engine.find_layer_tars(context.engine, image_id)
+    diff_ids = pushed.config["rootfs"]["diff_ids"]
+    if stored is None or [layer.diff_id for layer in stored.layers] != diff_ids:
+        return pushed
+    streams = {
+        str(part["digest"]): functools.partial(layer.described, describes)
+        for part, layer in zip(pushed.layers, stored.layers, strict=True)
+    }
+    return replace(pushed, blobs=_EngineBlobs(streams, otherwise=pushed.blobs))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from slipway import registry, sqsh
 from slipway.append import AppendedBlobs, LayerBlob
 from slipway.core import Reporter, SlipwayError, exclusive, say
 from slipway.derive import BuildInputs, grouped_notes
-from slipway.matrix import images_below
+from slipway.matrix import Image, images_below
 from slipway.pipeline import summary
 from slipway.pipeline.appended.appended_builds import (
     AppendContext,
@@ -69,15 +69,16 @@ def ship_appended(
         for line in grouped_notes(note for step in steps for note in step.notes):
             say(line)
         target = push_target(checkout, settings) if "push" in request.stages else None
-        credentials = registry.credentials_for([target] if target else [], checkout.project)
+        asked = target or _running_target(checkout, settings, (*below, *images))
+        credentials = registry.credentials_for([asked] if asked else [], checkout.project)
         runs = [ImageRun(image, records[image.name]) for image in images]
         with (
             recorded_run(checkout, runs, request.stages) as log,
             Reporter(log.on_event) as reporter,
-            BaseSources(checkout, settings.region, request.base_from, credentials) as bases,
+            BaseSources(checkout, settings.region, request.base_from, credentials, asked) as bases,
         ):
             context = AppendContext(
-                checkout, settings, bases, credentials, reporter.on_event, inputs
+                checkout, settings, bases, credentials, reporter.on_event, inputs, asked
             )
             for run in runs:
                 _ship(context, run, inputs[run.image.name], request, target)
@@ -91,6 +92,27 @@ def ship_appended(
         as_json=request.as_json,
     )
     summary.raise_failures(runs)
+
+
+def _running_target(
+    checkout: Checkout, settings: Settings, images: Sequence[Image]
+) -> Target | None:
+    """A target that may keep what only an engine makes, for a run that pushes nothing: bases of
+    our own, and layers of steps.
+
+    None where no image has any, or where there is no target to ask.
+    """
+    own_base = any(image.base.root.registry is None for image in images)
+    steps = any(addon.system or addon.source for image in images for addon in image.own_addons)
+    if not own_base and not steps:
+        return None
+    if settings.target == "local":
+        status = registry.local_registry_status(checkout.project)
+        return status.target if status.running else None
+    try:
+        return push_target(checkout, settings)
+    except SlipwayError:  # no region, no login: what is here may be enough
+        return None
 
 
 def _ship(

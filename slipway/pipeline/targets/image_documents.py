@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,8 @@ class DocumentSources:
     """Where the documents of a run's images come from, and who may read and write them.
 
     `base_layers`: how many layers of the image are its base's. `log`: of the build, None where it
-    was not built by an engine of this machine.
+    was not built by an engine of this machine. `nearer` gives the pushed image with layers that are
+    read from a nearer place than the registry.
     """
 
     project: Project
@@ -65,6 +66,7 @@ class DocumentSources:
     on_event: OnEvent
     base_layers: int
     log: Path | None = None
+    nearer: Callable[[LayeredImage], LayeredImage] = lambda image: image
 
 
 def attach_documents(sources: DocumentSources, run: ImageRun, target: Target) -> StageResult:
@@ -166,7 +168,7 @@ def _base_inventory(sources: DocumentSources, cell: Image, image: LayeredImage) 
         return recorded
     notes = LayerNotes(sources.project.cache, sources.project.shared)
     return read_inventory(
-        image, notes, sources.on_event, cell.base.family.python, sources.base_layers
+        sources.nearer(image), notes, sources.on_event, cell.base.family.python, sources.base_layers
     )
 
 

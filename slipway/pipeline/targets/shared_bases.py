@@ -19,7 +19,7 @@ from slipway.engine import (
     pull_image,
     sdk_errors,
 )
-from slipway.matrix import LOCAL_REGISTRY, Base, repository_name
+from slipway.matrix import LOCAL_REGISTRY, Base, Matrix, repository_name
 from slipway.pipeline.context import PipelineContext
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 RECIPE_LABEL = "io.slipway.local-base"
 
 
-def shared_base_place(context: PipelineContext, base: Base, recipe: str) -> tuple[str, str]:
+def shared_base_place(matrix: Matrix, base: Base, recipe: str) -> tuple[str, str]:
     """Repository and tag of a base in a target. `recipe`: `sha256:...`, what decides the base."""
-    image = next(image for image in context.matrix.images if image.base.name == base.name)
-    path = repository_name(image, context.matrix.repository_prefix)
+    image = next(image for image in matrix.images if image.base.name == base.name)
+    path = repository_name(image, matrix.repository_prefix)
     return path, f"base-{recipe.removeprefix('sha256:')[:12]}"
 
 
@@ -44,7 +44,7 @@ def take_shared_base(context: PipelineContext, base: Base, recipe: str) -> None:
     target = context.target
     if target is None or _recipe_of_engine(context, local) == recipe:
         return
-    path, tag = shared_base_place(context, base, recipe)
+    path, tag = shared_base_place(context.matrix, base, recipe)
     try:
         with registry.RegistryClient(target.host, context.credentials) as client:
             manifest = client.image(path, tag)
@@ -76,7 +76,7 @@ def keep_shared_base(
     Where another builder's base is under the image, or the engine's disk cannot be read, none is.
     The image is in the target by now, so what fails here is told and no more.
     """
-    path, tag = shared_base_place(context, base, recipe)
+    path, tag = shared_base_place(context.matrix, base, recipe)
     config = _config_in_engine(context, f"{LOCAL_REGISTRY}/{base.repository}:{base.tag}")
     if config is None:
         return

@@ -67,9 +67,7 @@ def test_a_base_that_slipway_makes_is_in_no_registry_but_in_the_target_that_has_
     recipe, path = digest_of(unique().encode()), unique()
     target = Target("there", "local", plain.host)
     matrix = dataclasses.replace(MATRIX, repository_prefix=path)
-    repository, tag = shared_base_place(
-        cast("PipelineContext", SimpleNamespace(matrix=matrix)), base, recipe
-    )
+    repository, tag = shared_base_place(matrix, base, recipe)
     for known, there, found in (
         (recipe, None, 0),
         ("", target, 0),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from slipway.append import NeedsEngineError
-from slipway.core import Event, Project, anonymous
+from slipway.core import Event, Project, UsageError, anonymous
 from slipway.engine import (
     Engine,
     connect,
@@ -23,7 +23,8 @@ from slipway.engine import (
     stop_daemon,
 )
 from slipway.inventory import open_layered_image
-from slipway.pipeline.appended import EngineBase, load_appended
+from slipway.pipeline import Checkout
+from slipway.pipeline.appended import BaseSources, EngineBase, load_appended
 from slipway.pipeline.base_images import base_reference
 from slipway.pipeline.targets import shared_base_place, take_shared_base
 from slipway.pipeline.targets.shared_bases import RECIPE_LABEL
@@ -90,6 +91,28 @@ def test_two_builders_at_once_are_of_one_mind(
     assert plain.head(path, TAG) == first.digest
 
 
+def test_a_step_that_runs_in_the_base_is_run_once_for_all(
+    engine: Engine, second_engine: Engine, plain: RegistryClient, build: OneBuild, tmp_path: Path
+) -> None:
+    build, path = build.with_steps(), unique()
+    none = Builder(tmp_path / "none", plain.host)
+    with pytest.raises(NeedsEngineError, match="runs a command in the base"):
+        none.ship(build, path)
+    # What the steps leave is another thing each time.
+    first = Builder(tmp_path / "one", plain.host, engine).ship(build, path)
+    results = [
+        builder.ship(build, f"{path}-{number}")
+        for number, builder in enumerate(
+            [Builder(tmp_path / "two", plain.host, second_engine), none]
+        )
+    ]
+    assert {(r.image_id, r.digest, r.sqsh) for r in results} == {
+        (first.image_id, first.digest, first.sqsh)
+    }
+    shown = run_once(engine, first.image_id, ["/bin/cat", "/opt/x/id", "/etc/id"], timeout_s=60)
+    assert len(shown.stdout.split()) == 2
+
+
 MOMENTS: dict[str, Callable[[Event], bool]] = {
     "between two layers": lambda event: event.step.startswith("pkg: pkg"),
     "before the engine has it": lambda event: event.step == "load",
@@ -127,7 +150,7 @@ def test_a_base_that_slipway_makes_is_made_once_for_all_who_have_a_target(
     two = Builder(tmp_path / "two", plain.host, second_engine)
     context = two.context(build)
     base = build.image.base
-    path, tag = shared_base_place(context, base, recipe)
+    path, tag = shared_base_place(context.matrix, base, recipe)
     local = base_reference(context, base)
     theirs = find_image_id(engine, local)  # of other tests
     take_shared_base(context, base, recipe)
@@ -146,9 +169,16 @@ def test_a_base_that_slipway_makes_is_made_once_for_all_who_have_a_target(
     assert find_image_id(second_engine, local) == made
     assert (second.already, second.digest, second.sqsh) == (True, first.digest, first.sqsh)
     assert list(two.project.packed.glob("*")) == []  # nothing of the base is compressed again
+    # Nor does a builder without an engine need to be told where it is.
+    checkout = Checkout(one.project, context.matrix, context.locks)
+    with BaseSources(checkout, None, "", anonymous, context.target) as sources:
+        assert sources.base(base, recipe).where == f"{plain.host}/{path}@{plain.head(path, tag)}"
+    with BaseSources(checkout, None, "", anonymous) as sources, pytest.raises(UsageError) as error:
+        sources.base(base, recipe)
+    assert "no target is asked" in str(error.value)
     # A base of another recipe is not taken for it.
     other = f"{recipe[:19]}{'0' * 52}"
-    assert shared_base_place(context, base, other) == (path, tag)
+    assert shared_base_place(context.matrix, base, other) == (path, tag)
     second_engine.client.api.remove_image(local, force=True)
     take_shared_base(context, base, other)
     assert find_image_id(second_engine, local) is None
@@ -164,7 +194,7 @@ def test_a_link_of_the_base_is_not_hidden_by_a_layer(
     import_rootfs(engine, io.BytesIO(tar), reference)
     base = EngineBase(build.image.base, reference, reference, {})
     with pytest.raises(NeedsEngineError, match="/usr/local/bin is a link"):
-        load_appended(builder.context(build), build.image, base, build.request)
+        load_appended(builder.context(build), build.image, base, build.request, {})
 
 
 def test_the_documents_of_a_base_are_asked_for_once(

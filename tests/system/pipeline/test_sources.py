@@ -1,19 +1,30 @@
-"""An add-on that a script compiles on the base: built, checked, refused without an engine."""
+"""An add-on that a script compiles on the base: built, checked, taken where no engine is."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from slipway.core import Project
-from slipway.engine import ContainerOptions, Engine, run_once
+from slipway.engine import (
+    ContainerOptions,
+    Engine,
+    find_image_id,
+    find_layer_tars,
+    run_once,
+)
+from slipway.local_base.base_image import local_base_reference
+from slipway.matrix import load_matrix
 from slipway.records import load_record
-from tests.support.clones import Clone
+from slipway.registry import digest_of, schema2_manifest
+from tests.support.clones import ROOT, Clone
 from tests.support.loopback_files import serve_files
+from tests.support.oci_bases import put
 
 PROGRAM = """\
 #include <stdio.h>
@@ -69,6 +80,26 @@ def release() -> bytes:
     return buffer.getvalue()
 
 
+def base_documents(engine: Engine, folder: Path) -> Path:
+    """The base as an OCI layout that has its configuration, and no layer."""
+    bases = load_matrix(ROOT / "versions.yaml").bases
+    (base,) = (each for each in bases if each.name == "local-sagemaker-cpu")
+    stored = find_layer_tars(engine, find_image_id(engine, local_base_reference(base)) or "")
+    assert stored
+    layers = [(layer.diff_id, layer.size) for layer in stored.layers]
+    manifest = schema2_manifest((digest_of(stored.config), len(stored.config)), layers)
+    for blob in (stored.config, manifest.raw):
+        put(folder, blob)
+    entry = {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": len(manifest.raw),
+    }
+    index = {"schemaVersion": 2, "manifests": [entry]}
+    (folder / "index.json").write_text(json.dumps(index))
+    return folder
+
+
 @pytest.fixture
 def clone(shared_project: Project, tmp_path: Path) -> Clone:
     made = Clone.make(tmp_path / "clone", shared_project.state)
@@ -89,11 +120,22 @@ def test_a_c_program_is_compiled_on_the_base_and_only_its_folder_is_in_the_image
     with serve_files(folder) as url:
         facts = {"url": url, "sha256": hashlib.sha256(archive).hexdigest()}
         (clone.root / "versions.d" / "counted.yaml").write_text(VERSIONS % facts)
-        refused = clone.inv("build", "counted", "--no-engine", "--base-from", "oci:/x", code=1)
-        assert "parts, count, built by a script of the repository" in refused.stderr
         clone.inv("build", "counted")
     built = load_record(shared_project, "counted").built
     assert built
+    # What the scripts have left is kept: without an engine the image is the same one, of layers
+    # of the base that need not be here.
+    base = base_documents(engine, tmp_path / "base")
+    clone.inv("build", "counted", "--no-engine", "--base-from", f"oci:{base}")
+    again = load_record(shared_project, "counted").built
+    assert again
+    assert (again.build_id, again.image_id) == (built.build_id, built.image_id)
+    for note in (shared_project.cache / "layers" / "keys").glob("kept-*"):
+        note.unlink()
+    arguments = ("counted", "--no-engine", "--base-from", f"oci:{base}")
+    refused = clone.inv("build", *arguments, code=1).stderr
+    assert "parts, count, built by a script of the repository" in refused
+    assert "a layer that one has made is not here" in refused
     code = "find /opt/count/* -newermt 1980-01-02; ls /opt; stat -c %U /opt/count/bin/count"
     options = ContainerOptions(entrypoint=())
     done = run_once(engine, built.reference, ["sh", "-c", code], options, timeout_s=60)

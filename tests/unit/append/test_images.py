@@ -18,6 +18,7 @@ from slipway.append import (
     AppendedBlobs,
     AppendedImage,
     AppendRequest,
+    LayerStore,
     NeedsEngineError,
     append_image,
     write_layout,
@@ -25,7 +26,7 @@ from slipway.append import (
 from slipway.core import SlipwayError, anonymous
 from slipway.engine import ContextFile
 from slipway.inventory import open_layered_image
-from slipway.registry import RegistryError
+from slipway.registry import RegistryError, write_gzip
 from slipway.squashfs import decompressed_stream
 from tests.support.oci_bases import Tree, apply_layer, base_tar, write_base
 from tests.support.wheels import make_wheel
@@ -274,6 +275,49 @@ def test_a_step_that_runs_something_is_named(tmp_path: Path) -> None:
     build = Build(tmp_path)
     build.dockerfile += "# --- apt-tools ---\nRUN apt-get install git\n"
     refuse(build, "apt-tools runs a command in the base", NeedsEngineError)
+
+
+RAN = """\
+# --- apt-tools ---
+RUN apt-get install git
+
+# --- launcher ---"""
+
+
+def with_ran_step(folder: Path, entries: dict[str, Any]) -> tuple[Build, dict[str, Any]]:
+    """A build with a step that an engine has run: it left `entries`."""
+    build = Build(folder)
+    build.dockerfile = build.dockerfile.replace("# --- launcher ---", RAN)
+    store = LayerStore(folder / "elsewhere")
+    layer = store.keep("tools", "1", lambda path: write_gzip(iter([base_tar(entries)]), path))
+    return build, {"apt-tools": layer}
+
+
+def test_the_layer_of_a_step_that_an_engine_ran_is_taken_as_it_is(tmp_path: Path) -> None:
+    entries = {"opt/entrypoints": None, "usr/bin/git": b"git"}
+    build, ran = with_ran_step(tmp_path, entries)
+    image = build.image(ran=ran)
+    history = [step["created_by"] for step in json.loads(image.config)["history"]]
+    at = history.index("RUN apt-get install git")
+    assert history[at - 1].startswith("COPY tools/tool")
+    assert history[at + 1].startswith("COPY launcher/")
+    assert image.layers[-2] == ran["apt-tools"]
+    assert "usr/bin/git" in build.tree(image)
+    # A folder that it has made is not made again, with another mode.
+    with tarfile.open(image.layers[-1].path) as tar:
+        assert "opt/entrypoints" not in tar.getnames()
+    assert build.image("another", ran=ran).manifest == image.manifest
+
+
+def test_a_link_of_a_step_is_not_hidden(tmp_path: Path) -> None:
+    build, ran = with_ran_step(tmp_path, {"opt/entrypoints": "/srv"})
+    refuse(build, "/opt/entrypoints is not a folder", NeedsEngineError, ran=ran)
+
+
+def test_packages_of_a_step_beside_those_of_add_ons_are_for_an_engine(tmp_path: Path) -> None:
+    left = {f"{SITE}/apex-1.dist-info/METADATA": b"Name: apex\nVersion: 1\n"}
+    build, ran = with_ran_step(tmp_path, left)
+    refuse(build, "leaves Python packages .*apex-1.dist-info", NeedsEngineError, ran=ran)
 
 
 def test_a_damaged_layer_of_the_base_is_noticed(tmp_path: Path) -> None:

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.append import NeedsEngineError, installed_versions
+from slipway.append import (
+    NeedsEngineError,
+    dockerfile_through,
+    installed_versions,
+    ran_sections,
+)
 from slipway.append.build_steps import copy_paths, install_step, key_values, read_steps
 from slipway.derive.dockerfile import dockerfile_quoted, environment_value
 
@@ -78,9 +83,56 @@ def test_pairs_that_are_none_are_refused(line: str) -> None:
         key_values(step_of(line), {})
 
 
-def test_several_stages_are_refused() -> None:
-    with pytest.raises(NeedsEngineError, match="2 stages"):
-        read_steps("FROM a\nFROM b\n")
+STAGES = """\
+ARG BASE_REGISTRY=x
+
+# --- source-x ---
+FROM ${BASE_REGISTRY}/base:1 AS source-x
+RUN make
+
+FROM ${BASE_REGISTRY}/base:1
+USER root
+
+# --- tools:system ---
+RUN --mount=type=bind,source=system/tools,target=/mnt \\
+    ["sh", "/mnt/install_packages.sh"]
+
+# --- a 1.0 ---
+RUN --mount=type=bind,source=python/a,target=/mnt \\
+    ["/opt/venv/bin/python", "-B", "/mnt/install_addons.py", "a"]
+
+# --- x:/opt/x ---
+COPY --from=source-x --chown=0:0 /opt/x/ /opt/x/
+
+# --- launcher ---
+COPY launcher/ /
+"""
+
+
+def test_the_last_stage_is_the_image() -> None:
+    found = [(step.section, step.name, step.runs_in_base) for step in read_steps(STAGES)]
+    assert found == [
+        ("", "USER", False),
+        ("tools:system", "RUN", True),
+        ("a", "RUN", False),
+        ("x:/opt/x", "COPY", True),
+        ("launcher", "COPY", False),
+    ]
+    assert ran_sections(STAGES) == ("tools:system", "x:/opt/x")
+
+
+def test_a_dockerfile_ends_with_the_section_that_is_asked_for() -> None:
+    part = dockerfile_through(STAGES, "tools:system")
+    assert STAGES.startswith(part)
+    assert [step.section for step in read_steps(part)] == ["", "tools:system"]
+    assert dockerfile_through(STAGES, "launcher") == STAGES
+    with pytest.raises(KeyError):
+        dockerfile_through(STAGES, "source-x")  # of another stage
+
+
+def test_a_file_without_a_stage_is_no_image() -> None:
+    with pytest.raises(NeedsEngineError, match="no stage"):
+        read_steps("ARG A=1\n")
 
 
 def test_what_an_image_has_follows_from_its_base_and_the_pins_of_its_addons() -> None:

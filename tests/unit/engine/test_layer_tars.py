@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,31 @@ def test_names_and_headers_are_there_without_the_files(tmp_path: Path) -> None:
         with pytest.raises(EngineError, match="cannot be read"):
             list(read())
         layer.records.write_bytes(gzip.compress(b'{"type":2,"payload":7}\n')[:-3])
+
+
+def test_a_layer_is_described_by_the_files_that_are_asked_for(tmp_path: Path) -> None:
+    tar = overlay_layer(b"one")
+    image = put_overlay_image(tmp_path, [tar])
+    stored = find_layer_tars(engine_at(tmp_path), image)
+    assert stored
+    (layer,) = stored.layers
+    assert b"".join(layer.described(lambda name: True)) == tar
+    hollow = b"".join(layer.described(lambda name: name == b"opt/a"))
+    assert len(hollow) == len(tar)
+    with (
+        tarfile.open(fileobj=io.BytesIO(hollow)) as read,
+        tarfile.open(fileobj=io.BytesIO(tar)) as whole,
+    ):
+        for member, wanted in zip(read, whole, strict=True):
+            assert member.get_info() == wanted.get_info()
+            if member.isreg():
+                content = read.extractfile(member).read()  # type: ignore[union-attr]
+                kept = whole.extractfile(wanted).read()  # type: ignore[union-attr]
+                assert content == (kept if member.name == "opt/a" else bytes(len(kept)))
+    (layer.files / "opt" / "a").write_bytes(b"x")
+    assert len(b"".join(layer.described(lambda name: False))) == len(tar)  # nobody reads it
+    with pytest.raises(EngineError, match="of another size"):
+        list(layer.described(lambda name: True))
 
 
 def test_files_that_changed_are_noticed(tmp_path: Path) -> None:
