@@ -76,21 +76,28 @@ class LayerTar:
         For who looks for a few files among gigabytes: the others are not read, so the digest cannot
         be checked; a file of another size than the tar's is noticed. Raises EngineError.
         """
-        zeros = bytes(_PIECE)
+        zeros, held = bytes(_PIECE), bytearray()
         with self._readable():
             for record in self._records():
                 if record["type"] == _SEGMENT:
-                    yield base64.b64decode(record["payload"])
+                    held += base64.b64decode(record["payload"])
                 elif record["type"] == _FILE and (left := int(record.get("size") or 0)):
                     if wanted(_name(record)):
                         content = (self.files / os.fsdecode(_name(record)).lstrip("/")).read_bytes()
                         if len(content) != left:
                             raise ValueError(f"{os.fsdecode(_name(record))} is of another size")
-                        yield content
-                        continue
-                    while left:
-                        yield zeros[:left]
-                        left -= min(left, _PIECE)
+                        held += content
+                        left = 0
+                    while left >= _PIECE:
+                        yield bytes(held)
+                        held.clear()
+                        yield zeros
+                        left -= _PIECE
+                    held += zeros[:left]
+                if len(held) >= _PIECE:  # few large pieces: each is handed on several times
+                    yield bytes(held)
+                    held.clear()
+            yield bytes(held)
 
     def names(self) -> Iterator[bytes]:
         """Of all members, as the tar spells them. Raises EngineError."""
