@@ -51,7 +51,13 @@ if TYPE_CHECKING:
         printable,
     )
     from slipway.core.events import Event, OnEvent, silent
-    from slipway.core.file_lock import FileLock, exclusive, lock_is_held, wait_for_lock
+    from slipway.core.file_lock import (
+        FileLock,
+        exclusive,
+        lock_is_held,
+        service_lock,
+        wait_for_lock,
+    )
     from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
     from slipway.core.interrupts import (
         Terminated,
@@ -179,6 +185,7 @@ __all__ = [
     "remove_tree",
     "reset_signals",
     "say",
+    "service_lock",
     "sha256_file",
     "silent",
     "spawn",
@@ -207,7 +214,7 @@ __getattr__ = lazy_face(
             "TreeError USAGE UsageError error_text printable"
         ),
         "events": "Event OnEvent silent",
-        "file_lock": "FileLock exclusive lock_is_held wait_for_lock",
+        "file_lock": "FileLock exclusive lock_is_held service_lock wait_for_lock",
         "files": "commit partial_file remove_leftovers write_atomic",
         "interrupts": "Terminated handle_signals interrupt_exit_code reset_signals",
         "machine_limits": "machine_limit",

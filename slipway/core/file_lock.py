@@ -131,6 +131,25 @@ def wait_for_lock(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def service_lock(folder: Path, service: str, failure: type[SlipwayError]) -> Iterator[None]:
+    """One start or stop of a program of ours at a time; who comes second waits, and may find it
+    running. Raises `failure` where the folder takes no lock."""
+    try:
+        lock = FileLock(folder / "lock")
+    except OSError as error:
+        raise failure(
+            f"{service} cannot keep its files there: {error.strerror}",
+            where=str(folder),
+            cure="SLIPWAY_STATE names another place for them.",
+        ) from error
+    try:
+        lock.own()
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
 def exclusive(path: Path, doing: str) -> Iterator[None]:
     """Hold the lock file at `path`, or raise SlipwayError naming the process that holds it."""
     try:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import FileLock, ProcessError, Project, read_pid, spawn, wait_until
+from slipway.core import ProcessError, Project, read_pid, service_lock, spawn, wait_until
 from slipway.engine.embedded import cleanup
 from slipway.engine.embedded.layout import EmbeddedPaths, embedded_paths
 from slipway.engine.embedded.reserve import reserve_space
@@ -72,7 +71,7 @@ def start_daemon(project: Project) -> str:
     absent = [name for name in _PROGRAMS if shutil.which(name, path=search) is None]
     check_engine_host(root=os.geteuid() == 0, absent=absent)
     paths = embedded_paths(project)
-    with _lock(paths):
+    with service_lock(paths.home, "the embedded engine", EngineUnavailableError):
         if _running(paths):
             return paths.url
         cleanup.remove_mounts(paths)
@@ -85,7 +84,7 @@ def stop_daemon(project: Project) -> bool:
     paths = embedded_paths(project)
     if not paths.home.exists():
         return False
-    with _lock(paths):
+    with service_lock(paths.home, "the embedded engine", EngineUnavailableError):
         ran = _running(paths)
         cleanup.remove_mounts(paths, grace_s=_STOP_S)
         return ran
@@ -137,24 +136,6 @@ def _wait(paths: EmbeddedPaths, pid: int, name: str, ready: Callable[[], bool]) 
         cure="The embedded engine needs root, cgroups, and an ext4 or xfs disk for its data: "
         "SLIPWAY_STATE moves them to another one.",
     )
-
-
-@contextmanager
-def _lock(paths: EmbeddedPaths) -> Iterator[None]:
-    """One start or stop at a time; the kernel lets go of it when its holder dies."""
-    try:
-        lock = FileLock(paths.home / "lock")
-    except OSError as error:
-        raise EngineUnavailableError(
-            f"the embedded engine's folder cannot be written: {error.strerror}",
-            where=str(paths.home),
-            cure="SLIPWAY_STATE moves it to another disk.",
-        ) from error
-    try:
-        lock.own()
-        yield
-    finally:
-        lock.release()
 
 
 def _environment() -> dict[str, str]:

@@ -5,15 +5,13 @@ It has a login of its own, since every user of the machine reaches loopback.
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import shutil
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import Credentials, FileLock, Project, wait_until
+from slipway.core import Credentials, Project, service_lock, wait_until
 from slipway.registry.errors import RegistryError
 from slipway.registry.local.local_login import USER, password_file
 from slipway.registry.local.local_server import ADDRESS, RegistryServer
@@ -47,7 +45,7 @@ def start_local_registry(project: Project, port: int | None = None) -> Target:
     RegistryError where the binary is missing, RegistryUnavailableError where it does not come up.
     """
     server = RegistryServer(project.registry)
-    with _one_at_a_time(server.root):
+    with service_lock(server.root, "the local registry", RegistryError):
         if server.login is None:
             # One of an earlier version, which asked nobody, or whose login was lost.
             server.stop()
@@ -59,7 +57,7 @@ def start_local_registry(project: Project, port: int | None = None) -> Target:
 def stop_local_registry(project: Project) -> bool:
     """Stop the local registry; its images stay on disk. False: it was not running."""
     server = RegistryServer(project.registry)
-    with _one_at_a_time(server.root):
+    with service_lock(server.root, "the local registry", RegistryError):
         return server.stop()
 
 
@@ -118,24 +116,6 @@ def _start(server: RegistryServer, preferred: int) -> None:
             if server.wait():
                 return
     raise RegistryError(f"no port of {ADDRESS} stays free", where=str(server.log))
-
-
-@contextlib.contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    """Waits for its turn: the other one is starting the very registry that we want."""
-    try:
-        lock = FileLock(root / "lock")
-    except OSError as error:
-        raise RegistryError(
-            f"the local registry cannot keep its files there: {error.strerror}",
-            where=str(root),
-            cure="SLIPWAY_STATE names another place for them.",
-        ) from error
-    try:
-        lock.own()
-        yield
-    finally:
-        lock.release()
 
 
 def _target(port: int) -> Target:

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import FileLock, SlipwayError, exclusive, lock_is_held, wait_for_lock
+from slipway.core import (
+    DriftError,
+    FileLock,
+    SlipwayError,
+    exclusive,
+    lock_is_held,
+    service_lock,
+    wait_for_lock,
+)
 
 HOLD = """
 import sys, time
@@ -106,3 +114,14 @@ def test_a_stopped_holder_is_named_and_not_waited_for_without_end(
         assert bool(re.match(waits, told)) == (take == "wait_for_lock")
     with lock_of(take, path):
         assert lock_is_held(path)
+
+
+def test_a_service_is_started_by_one_at_a_time_and_a_folder_that_takes_no_lock_is_its_own_failure(
+    tmp_path: Path,
+) -> None:
+    with service_lock(tmp_path / "engine", "the engine", DriftError):
+        assert lock_is_held(tmp_path / "engine" / "lock")
+    assert not lock_is_held(tmp_path / "engine" / "lock")
+    (tmp_path / "file").touch()
+    with pytest.raises(DriftError, match="the engine cannot keep its files there"):
+        service_lock(tmp_path / "file" / "engine", "the engine", DriftError).__enter__()
