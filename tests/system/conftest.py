@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +15,11 @@ import pytest
 
 from slipway.core import Project
 from slipway.engine import Engine, connect, import_rootfs, start_daemon, stop_daemon
+from tests.support import interrupts as interrupts
 from tests.support import properties as properties
 from tests.support.tiny import rootfs_tar
 
 CHECKOUT = Path(__file__).parents[2]
-
-# A shell that starts the tests in the background has them ignore Ctrl-C, and every program that
-# they start would inherit that (POSIX shell, "Asynchronous Lists").
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

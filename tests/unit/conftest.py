@@ -1,3 +1,4 @@
 """What holds for all unit tests."""
 
+from tests.support import interrupts as interrupts
 from tests.support import properties as properties
