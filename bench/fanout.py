@@ -83,20 +83,20 @@ def registry(root: Path) -> Iterator[tuple[str, Door]]:
         yield host, door
 
 
-def work(workers: int) -> Row:
+def work(workers: int, images: int) -> Row:
     """One run of that many workers, from nothing."""
     with tempfile.TemporaryDirectory(prefix="fanout-bench-") as name:
         root = Path(name)
         with registry(root) as (host, door):
             put_bases(host, "bench/b", BASES, BASE_BYTES, root)
             clone = Clone.make(root / "clone", root / "state")
-            names = write_matrix(clone, host, "bench/b", BASES, GROUPS)[:IMAGES]
+            names = write_matrix(clone, host, "bench/b", BASES, GROUPS)[:images]
             checkout = Checkout.at(clone.root)
-            images = {image.name: image for image in checkout.matrix.images}
-            inputs = checkout.inputs([images[name] for name in names])
+            matrix = {image.name: image for image in checkout.matrix.images}
+            inputs = checkout.inputs([matrix[name] for name in names])
             plan = FanoutPlan(
                 tuple(
-                    PlannedImage(name, images[name].base.name, inputs[name].build_id)
+                    PlannedImage(name, matrix[name].base.name, inputs[name].build_id)
                     for name in names
                 ),
                 ("--region", REGION, "--target", "ecr", "--no-engine", "--unlocked"),
@@ -120,9 +120,9 @@ def work(workers: int) -> Row:
             )
 
 
-def work_beside(runs: int) -> Row:
+def work_beside(runs: int, images: int) -> Row:
     """The mean of so many runs at once, each by one worker and for itself."""
-    command = [sys.executable, "-m", "bench.fanout", "row", "--workers", "1"]
+    command = [sys.executable, "-m", "bench.fanout", "row", "--workers", "1", f"--images={images}"]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for _ in range(runs)
@@ -259,16 +259,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("work", "row", "simulate"))
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--images", type=int, default=IMAGES)
     flags = parser.parse_args()
     if flags.what == "row":
-        print(json.dumps(asdict(work(flags.workers))))
+        print(json.dumps(asdict(work(flags.workers, flags.images))))
         return
     if flags.what == "work":
         print("workers      wall       CPU         sent  made  CPU an image")
-        print(f"{work(1)}  alone", flush=True)
-        single = work_beside(flags.workers)
+        print(f"{work(1, flags.images)}  alone", flush=True)
+        single = work_beside(flags.workers, flags.images)
         print(f"{single}  1 of {flags.workers}", flush=True)
-        together = work(flags.workers)
+        together = work(flags.workers, flags.images)
         print(f"{together}  together", flush=True)
         cpu, sent = together.cpu / single.cpu, together.sent / single.sent
         print(json.dumps({"cpu": round(cpu, 3), "sent": round(sent, 3)}))
