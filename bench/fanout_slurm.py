@@ -3,10 +3,10 @@
     python -m bench.fanout_slurm
 
 64 images on 6 bases by four workers of an array job, on the Slurm of the tests (Debian's, its nodes
-in containers whose Python and disk are this machine's), with a registry behind ECR's rules. The
-first image of the first worker hangs until that worker is killed with all its processes, as with a
-node that is lost; the first image of another base takes three times as long as a lease. It ends
-with an error where an image was made twice or not at all.
+in containers whose Python and disk are this machine's), with a registry behind ECR's rules. The put
+of one image hangs until its worker is killed with all its processes, as with a node that is lost;
+that of another takes three times as long as a lease. It ends with an error where an image was made
+twice or not at all.
 
 "CPU of the controller" is slurmctld's from the submission to the end, with munged's and that of the
 command that waits. Needs the embedded engine, hence root.
