@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Project, command_line, find_process, spawn, start_time, wait_until
+from slipway.core import (
+    Project,
+    command_line,
+    find_process,
+    read_mount_table,
+    spawn,
+    start_time,
+    wait_until,
+)
 from slipway.engine import Engine, connect
 from slipway.engine.endpoint import ping
 from slipway.storage import Machine
@@ -209,9 +217,7 @@ def disk(place: Path, image: Path, fstype: str, size: int) -> Iterator[Disk]:
 
 
 def mounted_in(folder: Path) -> list[str]:
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    targets = [line.split(" ", 5)[4] for line in lines]
-    return [target for target in targets if target.startswith(f"{folder}/")]
+    return [str(m.target) for m in read_mount_table() if folder in m.target.parents]
 
 
 @contextmanager

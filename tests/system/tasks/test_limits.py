@@ -23,6 +23,7 @@ SAMPLE = {
     ),
     "push": ("64 open files", "the clock jumps by -1 year", "the same, and LANG=C"),
     "ship": ("256 processes and threads", "512 MB of memory", "the disk is full from the N-th on"),
+    "storage.move": ("paths with blanks and unicode",),
 }
 TASK_OF = {task.name: task for task in TASKS}
 LIMIT_OF = {limit.name: limit for limit in LIMITS}
