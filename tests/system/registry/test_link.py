@@ -8,7 +8,8 @@ import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,8 @@ from slipway.registry import (
     start_local_registry,
     stop_local_registry,
 )
-from slipway.registry.errors import ManifestError
+from slipway.registry.distribution import blob_upload
+from slipway.registry.errors import ManifestError, RegistryError
 from tests.support.registry.ecr_front_door import Door
 from tests.support.registry.images import QUICK, unique
 from tests.support.registry.link import Link, linked
@@ -175,6 +177,44 @@ def test_two_pushes_of_one_image_at_once_leave_one_whole_image(target: Repositor
         thread.join()
     assert failures == []
     assert image.is_whole(target)
+
+
+def test_a_push_that_was_ended_and_is_run_again_sends_nothing_twice(
+    link: Link, login: CredentialsFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_upload, "PIECE", 100_000)
+    image = Pushed.make(random.Random(10))
+
+    def pushed(target_path: str, blobs: list[BlobTransfer]) -> int:
+        """Bytes that a push of these sends; each is a run of its own."""
+        link.clear()
+        with RegistryClient(link.host, login, policy=QUICK, uploads=tmp_path) as client:
+            deliver_blobs(Repository(client, target_path), blobs, "push", silent)
+        return link.sent
+
+    flawless = pushed(unique(), image.blobs)
+    path, largest = unique(), image.blobs[0]
+    assert isinstance(largest.source, MemoryBlob)
+    ending = replace(largest, source=Ending(largest.source.content))
+    with pytest.raises(RegistryError, match="ended"):
+        pushed(path, [ending, *image.blobs[1:]])
+    first = link.sent
+    assert first > flawless // 4
+    assert first + pushed(path, image.blobs) <= 1.05 * flawless
+    with RegistryClient(link.host, login) as client:
+        target = Repository(client, path)
+        target.put_tagged("v1", image.manifest)
+        assert image.is_whole(target)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Ending(MemoryBlob):
+    """Content whose reader is ended in the middle, as Ctrl-C does."""
+
+    def open(self, offset: int) -> Iterator[bytes]:
+        half = len(self.content) // 2
+        yield self.content[offset:half]
+        raise RegistryError("ended")
 
 
 def test_a_manifest_is_put_again_while_another_push_writes_a_link_of_its_blobs(
