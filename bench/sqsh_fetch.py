@@ -288,11 +288,17 @@ def put_image(client: RegistryClient) -> None:
 
 
 def kill_one(bench: Bench) -> Callable[[list[subprocess.Popen[str]]], None]:
-    """The third of the nodes, when a quarter of the time of a lone node has gone by."""
+    """The third of the nodes, when it has a quarter of the file.
+
+    Sooner, on a busy machine, it has not come yet, and is waited for by the others for a minute.
+    """
 
     def disturb(running: list[subprocess.Popen[str]]) -> None:
-        time.sleep(0.25 * bench.flags.mb / bench.flags.node_rate)
-        running[min(2, len(running) - 1)].send_signal(signal.SIGKILL)
+        victim = min(2, len(running) - 1)
+        folder, quarter = bench.root / f"n{victim}", bench.flags.mb * 10**6 // 4
+        while sum(p.stat().st_blocks * 512 for p in folder.glob(".*partial")) < quarter:
+            time.sleep(0.1)
+        running[victim].send_signal(signal.SIGKILL)
 
     return disturb
 
