@@ -162,7 +162,7 @@ def test_volumes_are_bound_onto_themselves_in_order() -> None:
     ],
 )
 def test_a_volume_that_enroot_cannot_mount_is_left_out(volume: str) -> None:
-    """By hand: enroot 4.1.2 fails at each of these, or mounts another path."""
+    """enroot 4.1.2 fails at these or mounts another path: most by hand, some from its source."""
     config = ImageConfig.from_inspect({"Volumes": {volume: {}, "/ok": {}}})
     assert fstab_file(config) == (
         "${ENROOT_ROOTFS}/ok /ok none x-create=dir,bind,rw,nosuid,nodev\n"
