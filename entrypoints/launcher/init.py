@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from launcher.ranks import kill_tree, stopped_without_terminal
+from launcher.ranks import kill_tree, let_end, stopped_without_terminal
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -61,7 +61,8 @@ def _run_below(main: Callable[[], int]) -> int:
         _become_launcher(main, parent, before)
     code = _watch(child, blocked, above)
     kill_tree(os.getpid())
-    _let_go_on(above)  # it has a code to pass on
+    if above in _OWN:
+        let_end(above)  # it has a code to pass on
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return code
 

@@ -15,7 +15,13 @@ from launcher.causes import HANG, OK, PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
 from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers, derive_part_key
 from launcher.plan import Plan
-from launcher.ranks import catches_signal, kill_tree, send_signal, stopped_without_terminal
+from launcher.ranks import (
+    catches_signal,
+    kill_tree,
+    let_end,
+    send_signal,
+    stopped_without_terminal,
+)
 from launcher.stop_request import SignalInbox, StopRequest
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -45,8 +51,8 @@ class LauncherProcess:
         """Until an item gives the exit code."""
         while True:
             items = self._inbox.get(LOOK_SECONDS)
-            if not items:
-                self._wake_above()
+            if not items and stopped_without_terminal(self._above):
+                send_signal([self._above], signal.SIGCONT)
             for item in items:
                 if isinstance(item, int):
                     if os.getppid() != self._above:
@@ -57,12 +63,8 @@ class LauncherProcess:
                     continue
                 code = item()
                 if code is not None:
-                    self._wake_above()  # it has a code to pass on
+                    let_end(self._above)  # it has a code to pass on
                     return code
-
-    def _wake_above(self) -> None:
-        if stopped_without_terminal(self._above):
-            send_signal([self._above], signal.SIGCONT)
 
 
 class MainJob:

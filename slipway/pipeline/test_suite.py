@@ -37,21 +37,22 @@ TEST_TOOLS = (
 """What only the system tests need."""
 
 WITH_IMAGE = (
-    ("cluster/test_slurm.py", "cluster/test_fanout.py", "cluster/test_check.py"),
     ("pipeline", "local_base"),
-    ("examples", "launcher/test_image.py", "launcher/test_deepspeed.py"),
+    ("cluster/test_slurm.py", "cluster/test_fanout.py", "cluster/test_check.py"),
+    ("examples",),
+    ("launcher/test_image.py", "launcher/test_deepspeed.py"),
     ("wheels", "registry/test_upstream_bases.py"),
 )
 """Of tests/system, what builds the default image or its base, the longest first. All that makes
 nodes of Slurm stands together: their image is built, too."""
 
 WITHOUT_IMAGE = (
+    ("storage", "engine"),
+    ("tasks", "resolve"),
     ("launcher",),
+    ("append", "report"),
     ("registry", "soci"),
     ("cluster",),
-    ("storage", "engine"),
-    ("append", "report"),
-    ("tasks", "resolve"),
 )
 """What does without; folders that stand nowhere are a job of their own."""
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         find_ranks,
         find_workers,
         kill_tree,
+        let_end,
         send_signal,
         stopped_without_terminal,
         wake_stopped,
@@ -88,6 +89,7 @@ __all__ = [
     "is_node_command",
     "kill_tree",
     "layout_ranks",
+    "let_end",
     "print_stacks",
     "read_script_command",
     "send_signal",
@@ -108,7 +110,7 @@ __getattr__ = lazy_face(
             "is_node_command layout_ranks"
         ),
         "rank_processes": (
-            "catches_signal find_ranks find_workers kill_tree send_signal "
+            "catches_signal find_ranks find_workers kill_tree let_end send_signal "
             "stopped_without_terminal wake_stopped"
         ),
         "script_command": "ScriptCommand read_script_command",

@@ -114,11 +114,27 @@ def catches_signal(pid: int, number: int) -> bool:
 
 def stopped_without_terminal(pid: int) -> bool:
     """Whether a process is stopped (SIGSTOP) and no terminal's shell can have done it (Ctrl-Z)."""
+    state, terminal = _state_and_terminal(pid)
+    return state == "T" and terminal == "0"
+
+
+def let_end(pid: int) -> None:
+    """SIGCONT to a process that is to end now, stopped or not, unless a terminal's shell has it.
+
+    A SIGSTOP takes effect when its target next runs: on a busy machine after whoever could wake it
+    has looked for the last time. A SIGCONT takes back a stop that is still pending (signal(7)).
+    """
+    if _state_and_terminal(pid)[1] == "0":
+        send_signal([pid], signal.SIGCONT)
+
+
+def _state_and_terminal(pid: int) -> tuple[str, str]:
+    """The state and the controlling terminal (0: none) of a process; nothing where it has ended."""
     text = read_proc_text(pid, "stat")
     if not text:
-        return False
+        return "", ""
     state, _, _, _, terminal = text[text.rindex(")") + 2 :].split()[:5]
-    return state == "T" and terminal == "0"
+    return state, terminal
 
 
 def wake_stopped(root: int) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +42,26 @@ while len(above) < 3:
 for number in map(int, sys.argv[1].split(",")):
     os.kill(above[number], signal.SIGSTOP)
 print("stopped", flush=True)
+"""
+
+#: Stops the topmost of the launcher's processes while that has no core to run on.
+STOPS_A_STARVED_LAUNCHER = """
+import os, signal, sys
+top = pid = os.getppid()
+for _ in range(2):
+    pid, top = top, int(open(f"/proc/{top}/stat").read().rpartition(")")[2].split()[1])
+for one in (os.getppid(), pid):
+    os.sched_setaffinity(one, os.sched_getaffinity(0) - {int(sys.argv[1])})
+os.sched_setaffinity(top, {int(sys.argv[1])})
+os.kill(top, signal.SIGSTOP)
+print("stopped", flush=True)
+"""
+
+SPINS = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+while True: pass
 """
 
 
@@ -95,6 +117,21 @@ def test_a_rank_that_stops_its_launcher_does_not_hold_up_the_job(
     one.script(STOPS_ITS_LAUNCHER)
     (launch,) = one.train(args=[stopped])
     assert launch.end() == 0
+    assert "[r0] stopped" in launch.lines
+
+
+def test_a_stop_of_the_launcher_that_takes_effect_late_does_not_hold_up_the_job(
+    one: Cluster,
+) -> None:
+    one.script(STOPS_A_STARVED_LAUNCHER)
+    core = max(os.sched_getaffinity(0))
+    # Whatever else is on that core has a twentieth of it, in one stretch a second (sched(7)).
+    with subprocess.Popen([sys.executable, "-c", SPINS, str(core)]) as neighbour:
+        try:
+            (launch,) = one.train(args=[str(core)])
+            assert launch.end() == 0
+        finally:
+            neighbour.kill()
     assert "[r0] stopped" in launch.lines
 
 
