@@ -88,6 +88,7 @@ def export_stage(
             packing,
             force,
             appended.OwnLayers.of(context.project).archives,
+            own=settings.sqsh_dir is None,
         ),
         cache=squashfs.layer_cache(context.project, settings.sqsh_cache),
         on_event=context.on_event,

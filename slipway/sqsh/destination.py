@@ -111,10 +111,13 @@ class SqshIdentity:
     options: SqshOptions
 
 
-def already_there(destination: Path, wanted: SqshIdentity, *, force: bool) -> Sidecar | None:
+def already_there(
+    destination: Path, wanted: SqshIdentity, *, force: bool, own: bool = False
+) -> Sidecar | None:
     """The sidecar of a destination that is up to date; None where it is to be written.
 
-    Raises UsageError rather than overwrite something else; `force` overwrites all but a folder.
+    Raises UsageError rather than overwrite something else; `force` overwrites all but a folder,
+    and in a folder of Slipway's `own` a build that was lost and made anew replaces itself.
     """
     if destination.is_dir():
         raise UsageError(
@@ -132,12 +135,21 @@ def already_there(destination: Path, wanted: SqshIdentity, *, force: bool) -> Si
             where=str(destination),
             cure=cure,
         )
-    if (sidecar.image_id, sidecar.build_id) != (wanted.image_id, wanted.build_id):
+    if sidecar.build_id != wanted.build_id:
         raise UsageError(
             f"the file exists and holds another image: {sidecar.reference}, build"
             f" {sidecar.build_id[:12]}",
             where=str(destination),
             cure=cure,
+        )
+    if sidecar.image_id != wanted.image_id:
+        if own:
+            return None
+        raise UsageError(
+            f"the file exists and holds this build as it was made another time: {sidecar.image_id},"
+            f" and here it is {wanted.image_id}",
+            where=str(destination),
+            cure="Use the file that is there; or overwrite it with --force, where no job needs it.",
         )
     if any(sidecar.options.get(name) != value for name, value in wanted.options.asked.items()):
         raise UsageError(

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 class ExportRequest:
     """What to write: where, of which build, and how. `force` overwrites whatever is there.
 
+    `own`: the folder is Slipway's, not one that a user named, so that a build which was lost and
+    made anew, with another digest, takes the place of its own file.
     `archives`: layers that are at hand as files, by the digests of their tars. They are read in
     place of an engine's folders, which have a time of their own for what a tar does not name.
     """
@@ -48,6 +50,7 @@ class ExportRequest:
     packing: Packing = field(default_factory=Packing)
     force: bool = False
     archives: Mapping[str, Path] = field(default_factory=dict)
+    own: bool = False
 
     @property
     def task(self) -> str:
@@ -91,7 +94,9 @@ def export_source(
     """Write what ``enroot import`` gives for an image; see `export_image`."""
     unsquashfs.find_tool("unsquashfs")
     wanted = preflight.SqshIdentity(image.id, request.build_id, request.packing.options)
-    present = preflight.already_there(request.destination, wanted, force=request.force)
+    present = preflight.already_there(
+        request.destination, wanted, force=request.force, own=request.own
+    )
     if present is not None:
         on_event(Event("cached", request.task, text=f"{request.destination} is up to date"))
         return present

@@ -279,7 +279,7 @@ def export_appended(
     sidecar = sqsh.export_blobs(
         store,
         digest,
-        sqsh.ExportRequest(path, built.build_id, packing, force),
+        sqsh.ExportRequest(path, built.build_id, packing, force, own=settings.sqsh_dir is None),
         cache=squashfs.layer_cache(project, settings.sqsh_cache),
         on_event=context.on_event,
     )

@@ -119,8 +119,9 @@ def test_the_same_image_and_build_is_up_to_date(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (replace(WANTED, image_id="sha256:9"), "another image: train/x:1"),
-        (replace(WANTED, build_id="b9"), "another image"),
+        (replace(WANTED, image_id="sha256:9"), "this build as it was made another time: sha256:1,"),
+        (replace(WANTED, build_id="b9"), "another image: train/x:1"),
+        (replace(WANTED, build_id="b9", image_id="sha256:9"), "another image: train/x:1"),
         (replace(WANTED, options=SqshOptions(level=9)), "other options"),
     ],
 )
@@ -131,6 +132,16 @@ def test_something_else_is_overwritten_only_by_force(
     with pytest.raises(UsageError, match=message):
         already_there(tmp_path / "a.sqsh", wanted, force=False)
     assert already_there(tmp_path / "a.sqsh", wanted, force=True) is None
+
+
+def test_a_build_that_was_lost_and_made_anew_replaces_itself_in_slipways_own_folder(
+    tmp_path: Path,
+) -> None:
+    made(tmp_path / "a.sqsh")
+    anew = replace(WANTED, image_id="sha256:9")
+    assert already_there(tmp_path / "a.sqsh", anew, force=False, own=True) is None
+    with pytest.raises(UsageError, match="another image"):
+        already_there(tmp_path / "a.sqsh", replace(anew, build_id="b9"), force=False, own=True)
 
 
 def test_a_file_without_a_sidecar_is_overwritten_only_by_force(tmp_path: Path) -> None:
