@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from launcher.ranks import kill_tree, let_end, stopped_without_terminal
+from launcher.ranks import kill_tree, let_end, let_go_on
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -101,7 +101,8 @@ def _watch(child: int, awaited: set[signal.Signals], above: int) -> int:
         while True:
             number = signal.sigwait(awaited)
             if number == signal.SIGALRM:
-                _let_go_on(above)
+                if above in _OWN:
+                    let_go_on(above)
             elif number != signal.SIGCHLD:
                 os.kill(child, number)
                 continue
@@ -111,13 +112,6 @@ def _watch(child: int, awaited: set[signal.Signals], above: int) -> int:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_IGN)  # one may be pending, and would kill
-
-
-def _let_go_on(above: int) -> None:
-    """Wake the process above, if it is one of ours and was stopped by no terminal."""
-    if above in _OWN and stopped_without_terminal(above):
-        with suppress(ProcessLookupError):
-            os.kill(above, signal.SIGCONT)
 
 
 def _reap(child: int) -> int | None:

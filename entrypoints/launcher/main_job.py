@@ -15,13 +15,7 @@ from launcher.causes import HANG, OK, PEER, STOPPED, Cause, LaunchError
 from launcher.node_job import NodeJob
 from launcher.peers import COLLECTING, Gate, GatePlace, LonePeers, Peers, derive_part_key
 from launcher.plan import Plan
-from launcher.ranks import (
-    catches_signal,
-    kill_tree,
-    let_end,
-    send_signal,
-    stopped_without_terminal,
-)
+from launcher.ranks import catches_signal, kill_tree, let_end, let_go_on, send_signal
 from launcher.stop_request import SignalInbox, StopRequest
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -51,8 +45,8 @@ class LauncherProcess:
         """Until an item gives the exit code."""
         while True:
             items = self._inbox.get(LOOK_SECONDS)
-            if not items and stopped_without_terminal(self._above):
-                send_signal([self._above], signal.SIGCONT)
+            if not items:
+                let_go_on(self._above)
             for item in items:
                 if isinstance(item, int):
                     if os.getppid() != self._above:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
         find_workers,
         kill_tree,
         let_end,
+        let_go_on,
         send_signal,
-        stopped_without_terminal,
         wake_stopped,
     )
     from launcher.ranks.script_command import ScriptCommand, read_script_command
@@ -90,10 +90,10 @@ __all__ = [
     "kill_tree",
     "layout_ranks",
     "let_end",
+    "let_go_on",
     "print_stacks",
     "read_script_command",
     "send_signal",
-    "stopped_without_terminal",
     "wake_stopped",
 ]
 
@@ -110,8 +110,8 @@ __getattr__ = lazy_face(
             "is_node_command layout_ranks"
         ),
         "rank_processes": (
-            "catches_signal find_ranks find_workers kill_tree let_end send_signal "
-            "stopped_without_terminal wake_stopped"
+            "catches_signal find_ranks find_workers kill_tree let_end let_go_on send_signal "
+            "wake_stopped"
         ),
         "script_command": "ScriptCommand read_script_command",
         "supervisor": "EndedNodes RankSupervisor",

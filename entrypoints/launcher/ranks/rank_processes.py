@@ -112,10 +112,10 @@ def catches_signal(pid: int, number: int) -> bool:
     return False
 
 
-def stopped_without_terminal(pid: int) -> bool:
-    """Whether a process is stopped (SIGSTOP) and no terminal's shell can have done it (Ctrl-Z)."""
-    state, terminal = _state_and_terminal(pid)
-    return state == "T" and terminal == "0"
+def let_go_on(pid: int) -> None:
+    """SIGCONT to a process that is stopped (SIGSTOP), unless a terminal's shell has it (Ctrl-Z)."""
+    if _state_and_terminal(pid) == ("T", "0"):
+        send_signal([pid], signal.SIGCONT)
 
 
 def let_end(pid: int) -> None:
