@@ -6,8 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from slipway import sqsh
 from slipway.core import Project, SlipwayError, human_seconds
 from slipway.matrix import Image, Matrix, image_tag, repository_name
+from slipway.pipeline.settings import Settings
 from slipway.records import BuildRecord, ImageRecord, save_record
 
 BUILD_ID_LABEL = "io.slipway.build-id"
@@ -68,3 +70,18 @@ class ImageRun:
         """Record what a stage made, by the fields of ImageRecord."""
         self.record = dataclasses.replace(self.record, **made)
         save_record(project, self.image.name, self.record)
+
+
+def export_request(
+    project: Project, run: ImageRun, settings: Settings, *, force: bool
+) -> sqsh.ExportRequest:
+    """The .sqsh of an image: a file whose name says which build it is."""
+    build_id = run.built.build_id
+    folder = settings.sqsh_dir or project.sqsh
+    return sqsh.ExportRequest(
+        folder / f"{run.image.name}-{build_id[:12]}.sqsh",
+        build_id,
+        sqsh.image_packing(project, run.image.name, settings.sqsh_options),
+        force,
+        own=settings.sqsh_dir is None,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from slipway.matrix import image_tag, repository_name
 from slipway.pipeline import appended, targets
 from slipway.pipeline.base_images import BaseBlobs, BaseImages, base_reference
 from slipway.pipeline.context import PipelineContext
-from slipway.pipeline.image_run import ImageRun, StageResult
+from slipway.pipeline.image_run import ImageRun, StageResult, export_request
 from slipway.pipeline.settings import Settings
 from slipway.records import ExportRecord, PushRecord, VerifyRecord
 
@@ -74,22 +75,14 @@ def export_stage(
     not find another build in it after a requeue.
     """
     built = run.built
-    folder = settings.sqsh_dir or context.project.sqsh
-    path = folder / f"{run.image.name}-{built.build_id[:12]}.sqsh"
-    packing = sqsh.image_packing(context.project, run.image.name, settings.sqsh_options)
+    request = export_request(context.project, run, settings, force=force)
+    path = request.destination
     before = _file_identity(path)
     started = time.monotonic()
     sidecar = sqsh.export_image(
         context.engine,
         built.reference,
-        sqsh.ExportRequest(
-            path,
-            built.build_id,
-            packing,
-            force,
-            appended.OwnLayers.of(context.project).archives,
-            own=settings.sqsh_dir is None,
-        ),
+        replace(request, archives=appended.OwnLayers.of(context.project).archives),
         cache=squashfs.layer_cache(context.project, settings.sqsh_cache),
         on_event=context.on_event,
     )

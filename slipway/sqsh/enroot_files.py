@@ -17,7 +17,8 @@ RC_LOCAL = (
     "# It can be used to manipulate the entrypoint or the command of the container.\n"
 )
 
-_NAME_MAX = 255
+NAME_MAX = 255
+"""Bytes of a name, on Linux."""
 _FSTAB_LINE_MAX = 3500
 """enroot-mount reads lines of 4,096 bytes; the place of the root is put in before."""
 
@@ -117,7 +118,7 @@ def _is_mountable(volume: str) -> bool:
         and not any(text in volume for text in (" ", "\\", "${"))
         and ".." not in names
         and not re.match("/+(proc|sys)/+[^/]", volume)
-        and all(len(name.encode("utf-8", "surrogateescape")) <= _NAME_MAX for name in names)
+        and all(len(name.encode("utf-8", "surrogateescape")) <= NAME_MAX for name in names)
         and len(line) < _FSTAB_LINE_MAX
     )
 

@@ -31,7 +31,6 @@ from slipway.squashfs import link_image as link
 _EMPTY_FILES = (b"etc/hostname", b"etc/hosts", b"etc/resolv.conf")
 
 _PROGRESS_BYTES = 16 << 20
-_NAME_MAX = 255
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,8 @@ def config_layer(
 def _is_missing(layers: Sequence[CompiledLayer], working_dir: bytes, image: SourceImage) -> bool:
     """Whether the folder has yet to be made. Raises SlipwayError where it cannot be one."""
     names = working_dir.split(b"/")
-    if any(len(name) > _NAME_MAX for name in names):
-        problem = f"has a name of more than {_NAME_MAX} bytes"
+    if any(len(name) > enroot_files.NAME_MAX for name in names):
+        problem = f"has a name of more than {enroot_files.NAME_MAX} bytes"
     else:
         for depth in range(1, len(names) + 1):
             kind = kind_at(layers, b"/".join(names[:depth]))
@@ -177,7 +176,7 @@ def _is_missing(layers: Sequence[CompiledLayer], working_dir: bytes, image: Sour
             return False
         problem = "is not a directory there, or below something that is none"
     text = image.config.working_dir
-    shown = text if len(text) <= _NAME_MAX else f"{text[:40]}..."
+    shown = text if len(text) <= enroot_files.NAME_MAX else f"{text[:40]}..."
     raise SlipwayError(
         f"the working directory {shown!r} of {image.reference} {problem}",
         cure="Give the image another WORKDIR.",

@@ -1,11 +1,11 @@
-"""A folder served on loopback, as a project's page of releases would."""
+"""Servers on loopback: of a handler of requests, and of a folder, as a page of releases would."""
 
 from __future__ import annotations
 
 import functools
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,21 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve_files(folder: Path) -> Iterator[str]:
-    """The URL of the folder, for the block."""
-    handler = functools.partial(_Quiet, directory=str(folder))
+def serve_requests(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Host and port of a server, for the block. Requests that hang do not hold up its end."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def serve_files(folder: Path) -> Iterator[str]:
+    """The URL of the folder, for the block."""
+    with serve_requests(functools.partial(_Quiet, directory=str(folder))) as host:
+        yield f"http://{host}"

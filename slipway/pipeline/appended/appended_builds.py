@@ -28,7 +28,13 @@ from slipway.pipeline.appended.base_sources import BaseSources
 from slipway.pipeline.appended.ran_steps import RanSteps, ran_step_keys
 from slipway.pipeline.build_requests import files_context, launcher_context
 from slipway.pipeline.checkout import Checkout
-from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, StageResult, image_reference
+from slipway.pipeline.image_run import (
+    BUILD_ID_LABEL,
+    ImageRun,
+    StageResult,
+    export_request,
+    image_reference,
+)
 from slipway.pipeline.recording import note_appended_layers
 from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets import (
@@ -272,14 +278,13 @@ def export_appended(
     """Write the image's .sqsh, its layers streamed from where they are."""
     started = time.monotonic()
     project, settings, built = context.checkout.project, context.settings, run.built
-    folder = settings.sqsh_dir or project.sqsh
-    path = folder / f"{run.image.name}-{built.build_id[:12]}.sqsh"
-    packing = sqsh.image_packing(project, run.image.name, settings.sqsh_options)
+    request = export_request(project, run, settings, force=force)
+    path = request.destination
     before = path.stat().st_ino if path.exists() else None
     sidecar = sqsh.export_blobs(
         store,
         digest,
-        sqsh.ExportRequest(path, built.build_id, packing, force, own=settings.sqsh_dir is None),
+        request,
         cache=squashfs.layer_cache(project, settings.sqsh_cache),
         on_event=context.on_event,
     )

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,15 +84,8 @@ def load_appended(
         context.on_event(event)
 
     with _open_base(context, below) as base:
-        steps = RanSteps(
-            context.project,
-            image.name,
-            repository_name(image, context.matrix.repository_prefix),
-            request.dockerfile,
-            ran_step_keys(request.dockerfile, layer_keys, base.config["rootfs"]["diff_ids"]),
-            context.credentials,
-            on_event,
-        )
+        diff_ids = base.config["rootfs"]["diff_ids"]
+        steps = _ran_steps(context, image, request.dockerfile, layer_keys, diff_ids)
         appended = append_image(
             base,
             AppendRequest(
@@ -104,7 +97,7 @@ def load_appended(
                 cache=context.project.cache,
                 packages=below.packages,
                 shared=context.project.shared,
-                ran=steps.make(context, request),
+                ran=replace(steps, on_event=on_event).make(context, request),
             ),
             task,
             on_event,
@@ -133,7 +126,18 @@ def keep_ran_steps(
     if not ran_sections(dockerfile) or engine.find_image_id(context.engine, base) is None:
         return
     diff_ids = engine.inspect_image(context.engine, base)["RootFS"]["Layers"]
-    RanSteps(
+    _ran_steps(context, image, dockerfile, layer_keys, diff_ids).put(target)
+
+
+def _ran_steps(
+    context: PipelineContext,
+    image: Image,
+    dockerfile: str,
+    layer_keys: Mapping[str, str],
+    diff_ids: Sequence[str],
+) -> RanSteps:
+    """`diff_ids`: of the base."""
+    return RanSteps(
         context.project,
         image.name,
         repository_name(image, context.matrix.repository_prefix),
@@ -141,7 +145,7 @@ def keep_ran_steps(
         ran_step_keys(dockerfile, layer_keys, diff_ids),
         context.credentials,
         context.on_event,
-    ).put(target)
+    )
 
 
 def described_by_engine(

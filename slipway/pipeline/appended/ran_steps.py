@@ -141,11 +141,8 @@ class RanSteps:
             with path.open("wb") as stream:
                 for piece in client.blob_stream(at.path, digest, size):
                     stream.write(piece)
-            if _diff_id(path) != packed.diff_id:
-                raise registry.ManifestError(
-                    "the layer is not the tar that its configuration names",
-                    where=at.name(_tag(key)),
-                )
+            for _ in _unpacked(path, packed.diff_id, at.name(_tag(key))):
+                pass  # it is read for its digest
             return packed
 
         return self._store.keep(section, key, write)
@@ -195,13 +192,6 @@ def _tag(key: str) -> str:
     return f"step-{key[:24]}"
 
 
-def _diff_id(path: Path) -> str:
-    hasher = hashlib.sha256()
-    for piece in decompressed_stream(registry.FileBlob(path).open(0)):
-        hasher.update(piece)
-    return f"sha256:{hasher.hexdigest()}"
-
-
 def _top_layer(running: engine.Engine, image_id: str) -> Iterator[bytes]:
     """The tar of an image's last layer. Raises NeedsEngineError where it cannot be read here."""
     content = engine.find_content_image(running, image_id)
@@ -209,7 +199,8 @@ def _top_layer(running: engine.Engine, image_id: str) -> Iterator[bytes]:
     if content:
         config = json.loads(content.config)
         path = content.blob(str(json.loads(content.manifest)["layers"][-1]["digest"]))
-        tar = _checked(path, config["rootfs"]["diff_ids"][-1]) if path.is_file() else None
+        diff_id = config["rootfs"]["diff_ids"][-1]
+        tar = _unpacked(path, diff_id, str(path)) if path.is_file() else None
     else:
         config = json.loads(stored.config) if stored else {}
         tar = stored.layers[-1].pieces() if stored else None
@@ -218,10 +209,13 @@ def _top_layer(running: engine.Engine, image_id: str) -> Iterator[bytes]:
     return tar
 
 
-def _checked(blob: Path, diff_id: str) -> Iterator[bytes]:
+def _unpacked(blob: Path, diff_id: str, where: str) -> Iterator[bytes]:
+    """The tar in a blob. Raises ManifestError at its end where it is not the one that is named."""
     hasher = hashlib.sha256()
     for piece in decompressed_stream(registry.FileBlob(blob).open(0)):
         hasher.update(piece)
         yield piece
     if f"sha256:{hasher.hexdigest()}" != diff_id:
-        raise engine.EngineError(f"{blob} is not the layer that the engine names")
+        raise registry.ManifestError(
+            "the layer is not the tar that its configuration names", where=where
+        )

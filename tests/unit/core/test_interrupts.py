@@ -32,6 +32,13 @@ time.sleep(0.3)  # what woke this thread up must not do so again
 """
 
 
+def ended_with(script: str, number: signal.Signals) -> tuple[int, str, str]:
+    """Exit code and output of a script that gets a signal's number."""
+    command = [sys.executable, "-c", script, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("number", "printed"),
     [
@@ -43,9 +50,7 @@ time.sleep(0.3)  # what woke this thread up must not do so again
 def test_a_signal_that_no_system_call_has_noticed_is_not_missed(
     number: signal.Signals, printed: str
 ) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(int(number))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
+    assert ended_with(SCRIPT, number) == (0, printed, "")
 
 
 @pytest.mark.parametrize("name", ["INT", "HUP"])
@@ -89,9 +94,7 @@ except KeyboardInterrupt as error:
 def test_a_signal_that_comes_in_a_destructor_is_not_lost(
     number: signal.Signals, printed: str
 ) -> None:
-    command = [sys.executable, "-c", LOST, str(int(number))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
+    assert ended_with(LOST, number) == (0, printed, "")
 
 
 def test_other_exceptions_of_destructors_are_still_told() -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ from slipway.registry.distribution.blob_upload import PIECE, upload_blob
 from slipway.registry.distribution.transport import RegistryTransport
 from slipway.registry.errors import ManifestError, NoCredentialsError, ThrottledError
 from slipway.registry.manifests import OCI_MANIFEST, check_manifest
+from tests.support.loopback_files import serve_requests
 
 QUICK = RetryPolicy(attempts=3, base=0.01, cap=0.02)
 SECRET = Credentials("me", "hush")
@@ -87,14 +88,8 @@ def served() -> Iterator[Server]:
         def log_message(self, format: str, *args: Any) -> None:
             del format, args
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
-        listener.daemon_threads = True
-        server.host = f"127.0.0.1:{listener.server_address[1]}"
-        thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with serve_requests(Handler) as server.host:
         yield server
-        listener.shutdown()
-        thread.join()
 
 
 @pytest.fixture

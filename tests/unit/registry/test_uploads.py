@@ -6,9 +6,8 @@ import contextlib
 import hashlib
 import io
 import random
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +18,7 @@ from slipway.core import anonymous
 from slipway.registry import RegistryClient, RegistryError, RetryPolicy
 from slipway.registry.distribution import blob_upload
 from slipway.registry.distribution.blob_upload import upload_blob
+from tests.support.loopback_files import serve_requests
 
 SIZE = 1000
 DATA = random.Random(3).randbytes(4 * SIZE + 1)
@@ -96,14 +96,8 @@ def registry() -> Iterator[Registry]:
         def log_message(self, format: str, *args: Any) -> None:
             del format, args
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
-        listener.daemon_threads = True
-        registry.host = f"127.0.0.1:{listener.server_address[1]}"
-        thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with serve_requests(Handler) as registry.host:
         yield registry
-        listener.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
