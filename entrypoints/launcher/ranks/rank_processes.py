@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -16,6 +16,8 @@ PROC_BYTES = 65536
 #: A rank is a process with one of these pairs in its environment: torchrun, DeepSpeed and our own
 #: python runner set the first, Open MPI (the toolkit's mpi distribution) the second.
 RANK_MARKS = (("RANK", "LOCAL_RANK"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"))
+
+_ENDED = ("Z", "X")
 
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "busybox"})
 
@@ -56,20 +58,53 @@ def read_proc_text(pid: int | str, name: str) -> str:
 
 
 def process_table() -> dict[int, RankProcess]:
-    """All living processes that /proc shows."""
+    """All living processes that /proc shows, each below the nearest one above it that lives.
+
+    They are read one after the other, while others end. One that ends may be a zombie and have
+    children still, for as long as its threads end (exit(2) of a group). And a process that is read
+    before its parent, since its number is smaller (they begin again after the largest), names one
+    that may be gone when its turn comes. Either would be below nobody in the table, and be left
+    alive by who ends a tree.
+    """
     table: dict[int, RankProcess] = {}
     for entry in os.listdir(PROC):  # noqa: PTH208 - often
-        if not entry.isdecimal():
-            continue
-        text = read_proc_text(entry, "stat")
-        if not text:
-            continue  # ended meanwhile
-        # The name is in parentheses and may hold spaces and parentheses itself (proc(5)).
-        name = text[text.index("(") + 1 : text.rindex(")")]
-        state, parent = text[text.rindex(")") + 2 :].split()[:2]
-        if state not in ("Z", "X"):
-            table[int(entry)] = RankProcess(int(entry), int(parent), name, state)
-    return table
+        if entry.isdecimal() and (process := _read_process(int(entry))):
+            table[process.pid] = process
+    lost = [process for process in table.values() if process.parent not in table]
+    while lost:
+        process = lost.pop()
+        del table[process.pid]
+        if again := _read_process(process.pid):
+            table[again.pid] = again
+            if again.parent != process.parent and again.parent not in table:
+                lost.append(again)
+    living: dict[int, RankProcess] = {}
+    for process in table.values():
+        if process.state not in _ENDED:
+            above = _living_above(process, table)
+            kept = process if above == process.parent else replace(process, parent=above)
+            living[process.pid] = kept
+    return living
+
+
+def _living_above(process: RankProcess, table: Mapping[int, RankProcess]) -> int:
+    parent = process.parent
+    for _ in table:  # no further, whatever the numbers say that were read at several times
+        if parent not in table or table[parent].state not in _ENDED:
+            break
+        parent = table[parent].parent
+    return parent
+
+
+def _read_process(pid: int) -> RankProcess | None:
+    """A process, or a zombie; None where it has ended."""
+    text = read_proc_text(pid, "stat")
+    if not text:
+        return None
+    # The name is in parentheses and may hold spaces and parentheses itself (proc(5)).
+    name = text[text.index("(") + 1 : text.rindex(")")]
+    state, parent = text[text.rindex(")") + 2 :].split()[:2]
+    return RankProcess(pid, int(parent), name, state)
 
 
 def descendants(root: int, table: Mapping[int, RankProcess]) -> list[RankProcess]:
