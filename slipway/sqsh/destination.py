@@ -146,8 +146,8 @@ def already_there(
         if own:
             return None
         raise UsageError(
-            f"the file exists and holds this build as it was made another time: {sidecar.image_id},"
-            f" and here it is {wanted.image_id}",
+            "the file exists and holds this build as it was made another time:"
+            f" {sidecar.reference}, {sidecar.image_id}, and here it is {wanted.image_id}",
             where=str(destination),
             cure="Use the file that is there; or overwrite it with --force, where no job needs it.",
         )

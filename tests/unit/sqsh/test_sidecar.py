@@ -119,7 +119,7 @@ def test_the_same_image_and_build_is_up_to_date(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (replace(WANTED, image_id="sha256:9"), "this build as it was made another time: sha256:1,"),
+        (replace(WANTED, image_id="sha256:9"), "made another time: train/x:1, sha256:1,"),
         (replace(WANTED, build_id="b9"), "another image: train/x:1"),
         (replace(WANTED, build_id="b9", image_id="sha256:9"), "another image: train/x:1"),
         (replace(WANTED, options=SqshOptions(level=9)), "other options"),
