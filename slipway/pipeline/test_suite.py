@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -166,6 +165,15 @@ class _RunningJob:
     log: Path
     process: subprocess.Popen[bytes]
     started: float = field(default_factory=time.monotonic)
+    cpu_s: float = 0.0  # of all its processes, once it is over
+
+    def has_ended(self) -> bool:
+        """Whether it is over."""
+        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+        if pid:
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            self.cpu_s = usage.ru_utime + usage.ru_stime
+        return bool(pid)
 
 
 def _jobs(tests: Path, *, unit: bool) -> tuple[list[_Job], list[_Job]]:
@@ -193,16 +201,18 @@ def _run_jobs(project: Project, with_image: list[_Job], without: list[_Job]) -> 
     running: list[_RunningJob] = []
     failed: list[_RunningJob] = []
     codes: list[int] = []
+    started, cpu_s = time.monotonic(), 0.0
     try:
         while with_image or without or running:
             for worker in set(range(WORKERS)) - {one.worker for one in running}:
                 queue = with_image if worker < IMAGE_WORKERS and with_image else without
                 if queue:
                     running.append(_start_job(project, queue.pop(0), worker, state))
-            for one in [one for one in running if one.process.poll() is not None]:
+            for one in [one for one in running if one.has_ended()]:
                 running.remove(one)
                 codes.append(one.process.returncode)
-                print(f"{one.job.name}: {time.monotonic() - one.started:.0f} s", flush=True)
+                cpu_s += one.cpu_s
+                print(_times(one.job.name, time.monotonic() - one.started, one.cpu_s), flush=True)
                 if codes[-1]:
                     failed.append(one)  # at the end, where they are seen
                 else:
@@ -211,13 +221,20 @@ def _run_jobs(project: Project, with_image: list[_Job], without: list[_Job]) -> 
     except KeyboardInterrupt as interrupt:
         for one in running:
             if isinstance(interrupt, Terminated):  # Ctrl-C reaches them by the terminal
-                one.process.send_signal(signal.SIGINT)
+                one.process.terminate()
         for one in running:
             one.process.wait()
         raise
     for one in failed:
         _show_log(one)
+    took_s = time.monotonic() - started
+    busy = cpu_s / (took_s * (os.cpu_count() or 1))
+    print(f"{_times('all jobs', took_s, cpu_s)}, {busy:.0%} of this machine's", flush=True)
     _end(*codes)
+
+
+def _times(name: str, took_s: float, cpu_s: float) -> str:
+    return f"{name}: {took_s:.0f} s, {cpu_s:.0f} s of CPU"
 
 
 def _start_job(project: Project, job: _Job, worker: int, state: str) -> _RunningJob:
@@ -238,7 +255,8 @@ def _pytest(
     project: Project, *arguments: str, state: str = "", stdout: IO[bytes] | None = None
 ) -> subprocess.Popen[bytes]:
     env = {**os.environ, **({"SLIPWAY_TEST_STATE": state} if state else {})}
-    command = [sys.executable, "-m", "pytest", *arguments]
+    pytest = [sys.executable, "-m", "pytest", *arguments]
+    command = [sys.executable, "-m", "tests.support.whole_job", *pytest]
     return subprocess.Popen(command, cwd=project.root, env=env, stdout=stdout)
 
 

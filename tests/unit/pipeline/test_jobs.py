@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -53,7 +56,7 @@ class Workers:
     def start(
         self, project: Project, script: str, *words: str, state: str, stdout: IO[bytes]
     ) -> subprocess.Popen[bytes]:
-        at_work = [p for p in self.processes if p.poll() is None]
+        at_work = [p for p in self.processes if p.returncode is None]
         self.most = max(self.most, len(at_work) + 1)
         self.states[script] = state
         self.processes.append(subprocess.Popen(["sh", "-c", script], stdout=stdout))
@@ -74,7 +77,9 @@ def test_all_jobs_are_done_and_failures_are_shown_last(
     sys.stdout.flush()
     out = capfdbinary.readouterr().out.decode()
     assert all(f"job {number} is done" in out for number in range(2 * WORKERS))
-    assert out.endswith("bad\n")
+    *before, last = out.splitlines()
+    assert before[-1] == "bad"
+    assert re.fullmatch(r"all jobs: \d+ s, \d+ s of CPU, \d+% of this machine's", last)
     assert workers.most <= WORKERS
 
 
@@ -105,3 +110,36 @@ def test_an_interrupt_ends_what_runs_and_starts_nothing(
         _run_jobs(workers.project, [], jobs(**sleeping))
     assert len(workers.processes) == WORKERS
     assert all(process.poll() is not None for process in workers.processes)
+
+
+ORPHAN = """
+import os, subprocess, sys, time
+busy = "import time\\nwhile time.process_time() < 0.5: pass"
+start = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', sys.argv[1]]).pid)"
+pid = subprocess.check_output([sys.executable, "-c", start, busy], stderr=subprocess.STDOUT)
+while os.path.exists(f"/proc/{int(pid)}"):
+    time.sleep(0.01)
+sys.exit(7)
+"""
+
+
+def whole_job(script: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.support.whole_job", sys.executable, "-c", script]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_job_has_the_cpu_time_of_processes_that_left_their_parent() -> None:
+    with whole_job(ORPHAN) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 7
+    assert usage.ru_utime + usage.ru_stime >= 0.5
+
+
+def test_a_job_that_is_told_to_end_is_interrupted() -> None:
+    script = "import time; print('begun', flush=True); time.sleep(60)"
+    with whole_job(script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGINT

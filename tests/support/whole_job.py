@@ -1,0 +1,46 @@
+"""One job of the suite, with all the processes that it leaves behind.
+
+    python -m tests.support.whole_job COMMAND...
+
+Engines and containers leave their parent to be adopted by whom the kernel finds. Here that is this
+process, which waits for them: what it tells its own parent of CPU time (`os.wait4`) then counts
+theirs. Ctrl-C reaches the command by the terminal; SIGTERM is passed on to it as an interrupt.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def run_whole_job(command: Sequence[str]) -> int:
+    """Run the command to its end, and wait for whatever of its own has ended by then.
+
+    Its exit code, as a shell gives it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "could not become a subreaper")
+    # A handler, for what is ignored would be ignored by the command as well.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    main = os.spawnvp(os.P_NOWAIT, command[0], list(command))
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(main, signal.SIGINT))
+    pid = 0
+    while pid != main:
+        pid, status = os.wait()
+    while pid:  # what is still at work is the system's
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(run_whole_job(sys.argv[1:]))
