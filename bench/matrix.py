@@ -87,7 +87,6 @@ def pure(versions: Path, count: int) -> dict[str, Seconds]:
     from datetime import date
 
     from slipway.core import Project
-    from slipway.derive import render_dockerfile
     from slipway.pipeline import Checkout
     from slipway.records import load_locks
 
@@ -98,10 +97,9 @@ def pure(versions: Path, count: int) -> dict[str, Seconds]:
     checkout = Checkout(project, matrix, load_locks(project))
     images = matrix.images[:count]
     assert len(images) == count, f"only {len(images)} images"
-    tools = tuple(matrix.tools.values())
     before = Seconds.now()
     for image in images:
-        render_dockerfile(image, checkout.locks, tools, project.templates)
+        checkout.dockerfile(image)
     rendered = Seconds.now()
     checkout.plan(images, checkout.inputs(images), checkout.records(images), date(2026, 1, 1))
     return {

@@ -36,7 +36,6 @@ from rich.table import Table
 from slipway.append.layer_blobs import layer_tar
 from slipway.append.layer_files import LayerFile, LayerPlan
 from slipway.core import Project, anonymous, sha256_file, silent
-from slipway.derive import render_dockerfile
 from slipway.engine import (
     BuildAttempt,
     BuildRequest,
@@ -220,9 +219,7 @@ class Bench:
             reference = f"{base.host}/{self.path}:{self.tag}"
             tag = f"bench/{name}:1"
             build = BuildRequest(
-                dockerfile=render_dockerfile(
-                    image, locks, tuple(matrix.tools.values()), context.templates
-                ),
+                dockerfile=self.checkout.dockerfile(image),
                 context=(*files, *launcher_context(context, image.base.facts.python)),
                 tags=(tag,),
                 build_args={"BASE_REGISTRY": base.host},

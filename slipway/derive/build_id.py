@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,7 +190,7 @@ def build_inputs(
     project: Project,
     image: Image,
     locks: Locks,
-    tools: tuple[Tool, ...],
+    tools: Collection[Tool],
     common: SharedInputs,
     own_base: str | None = None,
 ) -> BuildInputs:

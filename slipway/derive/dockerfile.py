@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -153,7 +154,7 @@ def _titled(addon: Addon) -> str:
     return addon.title
 
 
-def render_dockerfile(image: Image, locks: Locks, tools: tuple[Tool, ...], templates: Path) -> str:
+def render_dockerfile(image: Image, locks: Locks, tools: Iterable[Tool], templates: Path) -> str:
     """The Dockerfile of one image."""
     layers = [f"{_titled(a)} ({a.action})" for a in image.addons]
     return _template(templates).render(

@@ -21,10 +21,9 @@ def generated_dockerfiles(
     project: Project, matrix: Matrix, locks: Locks, images: Sequence[Image] = ()
 ) -> dict[Path, str]:
     """Path -> text of the Dockerfiles of these images, of all by default."""
-    tools = tuple(matrix.tools.values())
     return {
         project.generated / image.name / "Dockerfile": render_dockerfile(
-            image, locks, tools, project.templates
+            image, locks, matrix.tools.values(), project.templates
         )
         for image in images or matrix.images
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from slipway import engine, wheels
 from slipway.core import Project
-from slipway.derive import BuildInputs, added_files, launcher_files, render_dockerfile
+from slipway.derive import BuildInputs, added_files, launcher_files
 from slipway.matrix import Base, Image
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import BUILD_ID_LABEL, image_reference
@@ -39,7 +39,6 @@ def build_request(
     context: PipelineContext, image: Image, inputs: BuildInputs, base: str
 ) -> engine.BuildRequest:
     """All that the engine needs to build `image` on `base`, a reference in the engine."""
-    tools = tuple(context.matrix.tools.values())
     wheels_and_tools = wheels.make_image_context(
         wheels.ContextRequest(
             context.project, context.matrix, image, context.locks, context.engine, base
@@ -51,7 +50,7 @@ def build_request(
     if image.base.image is not None:  # of one build of it, and no other that has its name
         arguments["BASE_BUILD"] = base.partition(name)[2].removeprefix(image.base.tag)
     return engine.BuildRequest(
-        dockerfile=render_dockerfile(image, context.locks, tools, context.project.templates),
+        dockerfile=context.checkout.dockerfile(image),
         context=(
             *wheels_and_tools,
             *files_context(context.project, image),

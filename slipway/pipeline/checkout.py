@@ -15,6 +15,7 @@ from slipway.derive import (
     generated_dockerfiles,
     is_locked,
     plan_steps,
+    render_dockerfile,
     shared_inputs,
 )
 from slipway.local_base import local_base_id
@@ -52,7 +53,6 @@ class Checkout:
         """What decides the content of each image."""
         below = images_below(images)
         common = shared_inputs(self.project, self.locks, (*below, *images))
-        tools = tuple(self.matrix.tools.values())
         own = {i.base.name: i.base for i in (*below, *images) if i.base.registry is None}
         own_ids = {
             name: local_base_id(self.project, base, self.locks.python.get(base_lock_key(base)))
@@ -64,9 +64,15 @@ class Checkout:
             under = image.base.image
             own_base = inputs[under.name].build_id if under else own_ids.get(image.base.name)
             inputs[image.name] = build_inputs(
-                self.project, image, self.locks, tools, common, own_base
+                self.project, image, self.locks, self.matrix.tools.values(), common, own_base
             )
         return {image.name: inputs[image.name] for image in images}
+
+    def dockerfile(self, image: Image) -> str:
+        """The Dockerfile that the matrix and the locks give an image now."""
+        return render_dockerfile(
+            image, self.locks, self.matrix.tools.values(), self.project.templates
+        )
 
     def build_id_of(self, image: Image) -> str:
         """The build id that the matrix and the locks give an image now."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from slipway import sqsh
 from slipway.core import Project, SlipwayError, human_seconds
 from slipway.matrix import Image, Matrix, image_tag, repository_name
 from slipway.pipeline.settings import Settings
-from slipway.records import BuildRecord, ImageRecord, save_record
+from slipway.records import BuildRecord, ImageRecord, PushRecord, save_record
 
 BUILD_ID_LABEL = "io.slipway.build-id"
 
@@ -70,6 +70,43 @@ class ImageRun:
         """Record what a stage made, by the fields of ImageRecord."""
         self.record = dataclasses.replace(self.record, **made)
         save_record(project, self.image.name, self.record)
+
+    def save_push(self, project: Project, target: str, pushed: PushedImage) -> PushRecord:
+        """Record what a target has of the image now; gives the record."""
+        record = PushRecord(
+            self.built.image_id,
+            pushed.uri,
+            pushed.digest,
+            pushed.media_type,
+            pushed.size_bytes,
+            pushed.seconds,
+        )
+        self.save(project, pushed={**self.record.pushed, target: record})
+        return record
+
+
+class PushedImage(Protocol):
+    """What a push says of the image in the registry, whoever made the image."""
+
+    @property
+    def uri(self) -> str:
+        """host/repository:tag."""
+
+    @property
+    def digest(self) -> str:
+        """Of the manifest."""
+
+    @property
+    def media_type(self) -> str:
+        """Of the manifest."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Compressed, with the base."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
 
 
 def export_request(

@@ -15,7 +15,7 @@ from slipway.pipeline.base_images import BaseBlobs, BaseImages, base_reference
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import ImageRun, StageResult, export_request
 from slipway.pipeline.settings import Settings
-from slipway.records import ExportRecord, PushRecord, VerifyRecord
+from slipway.records import ExportRecord, VerifyRecord
 
 if TYPE_CHECKING:
     from slipway.pipeline.targets import TargetImages
@@ -138,15 +138,7 @@ def push_stage(
     appended.keep_ran_steps(
         context, image, base_reference(context, image.base), built.inputs["layers"], target
     )
-    new = PushRecord(
-        built.image_id,
-        result.uri,
-        result.digest,
-        result.media_type,
-        result.size_bytes,
-        result.seconds,
-    )
-    run.save(context.project, pushed={**run.record.pushed, target.name: new})
+    new = run.save_push(context.project, target.name, result)
     return StageResult("push", not result.already, new.seconds, f"{new.uri}@{new.digest}")
 
 
@@ -160,9 +152,7 @@ def document_stage(
     image = run.image
     facts = engine.inspect_image(context.engine, bases.ensure(image.base))
     sources = targets.DocumentSources(
-        context.project,
-        context.matrix,
-        context.locks,
+        context.checkout,
         context.credentials,
         context.on_event,
         base_layers=len(facts["RootFS"]["Layers"]),

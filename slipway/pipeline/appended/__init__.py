@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from slipway.pipeline.appended.disk_plan import AppendedDisk, appended_disk
     from slipway.pipeline.appended.engine_images import (
         EngineBase,
-        OwnLayers,
         described_by_engine,
         keep_ran_steps,
         load_appended,
     )
+    from slipway.pipeline.appended.own_layers import OwnLayers
     from slipway.pipeline.appended.ship_appended import ship_appended
 
 __all__ = [
@@ -40,7 +40,8 @@ __getattr__ = lazy_face(
     {
         "base_sources": "BaseSources check_one_base",
         "disk_plan": "AppendedDisk appended_disk",
-        "engine_images": "EngineBase OwnLayers described_by_engine keep_ran_steps load_appended",
+        "engine_images": "EngineBase described_by_engine keep_ran_steps load_appended",
+        "own_layers": "OwnLayers",
         "ship_appended": "ship_appended",
     },
 )

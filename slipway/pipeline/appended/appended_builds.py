@@ -21,11 +21,11 @@ from slipway.append import (
     write_layout,
 )
 from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError, human_bytes
-from slipway.derive import BuildInputs, render_dockerfile
+from slipway.derive import BuildInputs
 from slipway.inventory import LayeredImage, LayerNotes
 from slipway.matrix import Image, image_tag, repository_name
 from slipway.pipeline.appended.base_sources import BaseSources
-from slipway.pipeline.appended.ran_steps import RanSteps, ran_step_keys
+from slipway.pipeline.appended.ran_steps import RanSteps, image_ran_steps
 from slipway.pipeline.build_requests import files_context, launcher_context
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.image_run import (
@@ -42,7 +42,7 @@ from slipway.pipeline.targets import (
     attach_documents,
     prepare_image_repository,
 )
-from slipway.records import MACHINES, BuildRecord, ExportRecord, ImageRecord, PushRecord
+from slipway.records import MACHINES, BuildRecord, ExportRecord, ImageRecord
 from slipway.wheels import ContextRequest, make_image_context
 
 if TYPE_CHECKING:
@@ -174,19 +174,12 @@ def _append(context: AppendContext, image: Image, task: str) -> AppendedImage:
 
 
 def _ran_steps(context: AppendContext, image: Image, base: LayeredImage) -> RanSteps:
-    checkout = context.checkout
-    tools = tuple(checkout.matrix.tools.values())
-    dockerfile = render_dockerfile(image, checkout.locks, tools, checkout.project.templates)
-    return RanSteps(
-        checkout.project,
-        image.name,
-        repository_name(image, checkout.matrix.repository_prefix),
-        dockerfile,
-        ran_step_keys(
-            dockerfile, context.inputs[image.name].layers, base.config["rootfs"]["diff_ids"]
-        ),
-        context.credentials,
-        context.on_event,
+    return image_ran_steps(
+        context,
+        image,
+        context.checkout.dockerfile(image),
+        context.inputs[image.name].layers,
+        base.config["rootfs"]["diff_ids"],
     )
 
 
@@ -240,15 +233,7 @@ def deliver_stage(
             context.checkout.project.shared,
         )
     _ran_steps(context, image, context.base(image)).put(target)
-    new = PushRecord(
-        built.image_id,
-        result.uri,
-        result.digest,
-        result.media_type,
-        result.size_bytes,
-        result.seconds,
-    )
-    run.save(context.checkout.project, pushed={**run.record.pushed, target.name: new})
+    new = run.save_push(context.checkout.project, target.name, result)
     sent = f", {human_bytes(result.sent)} sent" if not result.already else ""
     return StageResult("push", not result.already, result.seconds, f"{new.uri}@{new.digest}{sent}")
 
@@ -260,15 +245,7 @@ def document_appended(
     pushed = run.record.pushed[target.name]
     if pushed.documented:
         return StageResult("bill", False, 0.0, f"beside {pushed.by_digest}")
-    checkout = context.checkout
-    sources = DocumentSources(
-        checkout.project,
-        checkout.matrix,
-        checkout.locks,
-        context.credentials,
-        context.on_event,
-        base_layers,
-    )
+    sources = DocumentSources(context.checkout, context.credentials, context.on_event, base_layers)
     return attach_documents(sources, run, target)
 
 

@@ -10,23 +10,19 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway import engine
 from slipway.append import (
     AppendedImage,
     AppendRequest,
-    LayerBlob,
-    LayerStore,
     NeedsEngineError,
     append_image,
     ran_sections,
 )
-from slipway.core import Event, Project, SlipwayError, human_bytes, write_atomic
-from slipway.derive import render_dockerfile
+from slipway.core import Event, SlipwayError, human_bytes, write_atomic
 from slipway.inventory import (
     BlobReader,
     LayeredImage,
@@ -34,11 +30,11 @@ from slipway.inventory import (
     open_layered_image,
     stored_layered_image,
 )
-from slipway.matrix import Base, Image, repository_name
-from slipway.pipeline.appended.ran_steps import RanSteps, ran_step_keys
+from slipway.matrix import Base, Image
+from slipway.pipeline.appended.ran_steps import image_ran_steps
 from slipway.pipeline.context import PipelineContext
 from slipway.records import MACHINES
-from slipway.registry import OCI_MANIFEST, BlobTransfer, FileBlob, Manifest, digest_of
+from slipway.registry import OCI_MANIFEST, Manifest, digest_of
 
 if TYPE_CHECKING:
     from slipway.registry import Target
@@ -85,7 +81,7 @@ def load_appended(
 
     with _open_base(context, below) as base:
         diff_ids = base.config["rootfs"]["diff_ids"]
-        steps = _ran_steps(context, image, request.dockerfile, layer_keys, diff_ids)
+        steps = image_ran_steps(context, image, request.dockerfile, layer_keys, diff_ids)
         appended = append_image(
             base,
             AppendRequest(
@@ -121,31 +117,11 @@ def keep_ran_steps(
 
     `base`: its reference in the engine.
     """
-    tools = tuple(context.matrix.tools.values())
-    dockerfile = render_dockerfile(image, context.locks, tools, context.project.templates)
+    dockerfile = context.checkout.dockerfile(image)
     if not ran_sections(dockerfile) or engine.find_image_id(context.engine, base) is None:
         return
     diff_ids = engine.inspect_image(context.engine, base)["RootFS"]["Layers"]
-    _ran_steps(context, image, dockerfile, layer_keys, diff_ids).put(target)
-
-
-def _ran_steps(
-    context: PipelineContext,
-    image: Image,
-    dockerfile: str,
-    layer_keys: Mapping[str, str],
-    diff_ids: Sequence[str],
-) -> RanSteps:
-    """`diff_ids`: of the base."""
-    return RanSteps(
-        context.project,
-        image.name,
-        repository_name(image, context.matrix.repository_prefix),
-        dockerfile,
-        ran_step_keys(dockerfile, layer_keys, diff_ids),
-        context.credentials,
-        context.on_event,
-    )
+    image_ran_steps(context, image, dockerfile, layer_keys, diff_ids).put(target)
 
 
 def described_by_engine(
@@ -165,36 +141,6 @@ def described_by_engine(
         for part, layer in zip(pushed.layers, stored.layers, strict=True)
     }
     return replace(pushed, blobs=_EngineBlobs(streams, otherwise=pushed.blobs))
-
-
-@dataclass(frozen=True)
-class OwnLayers:
-    """Layers that were made here and not by an engine, whatever image they are of."""
-
-    layers: tuple[LayerBlob, ...]
-
-    @classmethod
-    def of(cls, project: Project) -> OwnLayers:
-        """All that the project keeps."""
-        return cls(tuple(LayerStore(project.cache / "layers").blobs()))
-
-    @property
-    def transfers(self) -> dict[str, BlobTransfer]:
-        """For a push, by the digests of their tars."""
-        return {
-            layer.diff_id: BlobTransfer(layer.digest, layer.size, FileBlob(layer.path))
-            for layer in self.layers
-        }
-
-    @property
-    def archives(self) -> dict[str, Path]:
-        """For a .sqsh, by the digests of their tars."""
-        return {layer.diff_id: layer.path for layer in self.layers}
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """By their own digests."""
-        return {layer.digest: layer.path for layer in self.layers}
 
 
 def _archive(reference: str, image: AppendedImage, *, manifest: bool) -> engine.ImageArchive:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from slipway import engine, registry
 from slipway.append import (
@@ -25,6 +25,8 @@ from slipway.append import (
     ran_sections,
 )
 from slipway.core import CredentialsFor, Event, OnEvent, Project
+from slipway.matrix import Image, repository_name
+from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.context import PipelineContext
 from slipway.registry import PackedTar
 from slipway.squashfs import decompressed_stream
@@ -171,6 +173,42 @@ class RanSteps:
         finally:
             with engine.sdk_errors(context.engine, f"removing {part.tags[0]}"):
                 context.engine.client.api.remove_image(part.tags[0])
+
+
+class StepContext(Protocol):
+    """What the steps of an image need of a run, with an engine or without one."""
+
+    @property
+    def checkout(self) -> Checkout:
+        """The checkout that the image is of."""
+
+    @property
+    def credentials(self) -> CredentialsFor:
+        """For the target."""
+
+    @property
+    def on_event(self) -> OnEvent:
+        """Who is told."""
+
+
+def image_ran_steps(
+    context: StepContext,
+    image: Image,
+    dockerfile: str,
+    layer_keys: Mapping[str, str],
+    diff_ids: Sequence[str],
+) -> RanSteps:
+    """The steps of an image that run something in its base; see `ran_step_keys`."""
+    checkout = context.checkout
+    return RanSteps(
+        checkout.project,
+        image.name,
+        repository_name(image, checkout.matrix.repository_prefix),
+        dockerfile,
+        ran_step_keys(dockerfile, layer_keys, diff_ids),
+        context.credentials,
+        context.on_event,
+    )
 
 
 def ran_step_keys(

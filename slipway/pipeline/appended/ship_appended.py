@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import registry, sqsh
 from slipway.append import AppendedBlobs, LayerBlob
 from slipway.core import Reporter, SlipwayError, exclusive, say
-from slipway.derive import BuildInputs, grouped_notes
+from slipway.derive import grouped_notes
 from slipway.matrix import Image, images_below
 from slipway.pipeline import summary
 from slipway.pipeline.appended.appended_builds import (
@@ -28,8 +28,8 @@ from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.pipeline.recording import recorded_run
 from slipway.pipeline.settings import Settings, ShipRequest
 from slipway.pipeline.targets import (
-    SharedImage,
     SociRequest,
+    TargetImages,
     WantedBuild,
     find_shared_images,
     push_sqsh_stage,
@@ -80,8 +80,9 @@ def ship_appended(
             context = AppendContext(
                 checkout, settings, bases, credentials, reporter.on_event, inputs, asked
             )
+            there = _ask_target(context, runs, target) if target else None
             for run in runs:
-                _ship(context, run, inputs[run.image.name], request, target)
+                _ship(context, run, request, there)
                 if run.failure:
                     reporter.say(run.failure_line)
     summary.show_runs(
@@ -116,38 +117,43 @@ def _running_target(
 
 
 def _ship(
-    context: AppendContext,
-    run: ImageRun,
-    inputs: BuildInputs,
-    request: ShipRequest,
-    target: Target | None,
+    context: AppendContext, run: ImageRun, request: ShipRequest, there: TargetImages | None
 ) -> None:
     try:
-        shared = _find_shared(context, run, inputs, target) if target else None
-        if target and shared:
-            _take(context, run, inputs, target, shared)
-            if "verify" in request.stages:
-                run.steps.append(NOT_VERIFIED)
-            if "sqsh" in request.stages:
-                _export_shared(context, run, target, shared, force=request.force)
-            _index(context, run, target, ())
-            _push_sqsh(context, run, request, target)
+        if there and run.image.name in there.images:
+            _take(context, run, request, there)
             return
-        appended = append_stage(context, run)
-        if "verify" in request.stages:
-            run.steps.append(NOT_VERIFIED)
-        pushed = deliver_stage(context, run, appended, target) if target else None
-        if "sqsh" in request.stages:
-            blobs, digest = AppendedBlobs(appended), appended.manifest.digest
-            run.steps.append(export_appended(context, run, blobs, digest, force=request.force))
-        if target and pushed:
-            run.steps.append(pushed)
-            base_layers = len(context.base(run.image).layers)
-            run.steps.append(document_appended(context, run, base_layers, target))
-            _index(context, run, target, appended.layers)
-        _push_sqsh(context, run, request, target)
+        try:
+            _make(context, run, request, there.target if there else None)
+        except registry.ImmutableTagError:
+            if there is None:
+                raise
+            now = _ask_target(context, [run], there.target)
+            if run.image.name not in now.images:
+                raise
+            run.steps.clear()  # another builder pushed its own while this one was made
+            _take(context, run, request, now)
     except SlipwayError as error:
         run.failure = error
+
+
+def _make(
+    context: AppendContext, run: ImageRun, request: ShipRequest, target: Target | None
+) -> None:
+    """Build the image here, and do with it what the request says."""
+    appended = append_stage(context, run)
+    if "verify" in request.stages:
+        run.steps.append(NOT_VERIFIED)
+    pushed = deliver_stage(context, run, appended, target) if target else None
+    if "sqsh" in request.stages:
+        blobs, digest = AppendedBlobs(appended), appended.manifest.digest
+        run.steps.append(export_appended(context, run, blobs, digest, force=request.force))
+    if target and pushed:
+        run.steps.append(pushed)
+        base_layers = len(context.base(run.image).layers)
+        run.steps.append(document_appended(context, run, base_layers, target))
+        _index(context, run, target, appended.layers)
+    _push_sqsh(context, run, request, target)
 
 
 def _push_sqsh(
@@ -170,41 +176,28 @@ def _index(
     )
 
 
-def _find_shared(
-    context: AppendContext, run: ImageRun, inputs: BuildInputs, target: Target
-) -> SharedImage | None:
-    """What the target has under the tag of this build."""
-    image = run.image
-    shared = find_shared_images(
-        [WantedBuild(image, inputs.build_id)],
-        context.checkout.matrix,
-        target,
-        context.credentials,
-    )
-    return shared.get(image.name)
+def _ask_target(context: AppendContext, runs: Sequence[ImageRun], target: Target) -> TargetImages:
+    """What the target has under the tags of these builds. Raises RegistryError."""
+    wanted = [WantedBuild(run.image, context.inputs[run.image.name].build_id) for run in runs]
+    shared = find_shared_images(wanted, context.checkout.matrix, target, context.credentials)
+    return TargetImages(target, shared)
 
 
-def _take(
-    context: AppendContext,
-    run: ImageRun,
-    inputs: BuildInputs,
-    target: Target,
-    shared: SharedImage,
-) -> None:
+def _take(context: AppendContext, run: ImageRun, request: ShipRequest, there: TargetImages) -> None:
     """Go on from the target's image: it was built of the same inputs, whoever built it."""
+    target, shared = there.target, there.images[run.image.name]
+    inputs = context.inputs[run.image.name]
     path, tag = shared.uri.removeprefix(f"{target.host}/").rsplit(":", 1)
-    with registry.RegistryClient(target.host, context.credentials) as client:
-        manifest = client.manifest(path, shared.digest)
     built = BuildRecord(
         inputs.build_id,
         inputs.as_json(),
         f"{path}:{tag}",
         shared.config,
-        manifest.size,
+        shared.size,
         0.0,
     )
     pushed = PushRecord(
-        shared.config, shared.uri, shared.digest, manifest.media_type, manifest.size, 0.0
+        shared.config, shared.uri, shared.digest, shared.media_type, shared.size, 0.0
     )
     if run.record.built is None or run.record.built.image_id != shared.config:
         run.record = ImageRecord()
@@ -215,12 +208,13 @@ def _take(
     )
     run.steps.append(StageResult("build", False, 0.0, f"in the registry: {shared.by_digest}"))
     run.steps.append(StageResult("push", False, 0.0, shared.by_digest))
-
-
-def _export_shared(
-    context: AppendContext, run: ImageRun, target: Target, shared: SharedImage, *, force: bool
-) -> None:
-    path = shared.uri.removeprefix(f"{target.host}/").rsplit(":", 1)[0]
-    with registry.RegistryClient(target.host, context.credentials) as client:
-        blobs = sqsh.RegistryBlobs(client, path)
-        run.steps.append(export_appended(context, run, blobs, shared.digest, force=force))
+    if "verify" in request.stages:
+        run.steps.append(NOT_VERIFIED)
+    if "sqsh" in request.stages:
+        with registry.RegistryClient(target.host, context.credentials) as client:
+            blobs = sqsh.RegistryBlobs(client, path)
+            run.steps.append(
+                export_appended(context, run, blobs, shared.digest, force=request.force)
+            )
+    _index(context, run, target, ())
+    _push_sqsh(context, run, request, target)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.append import installed_versions
-from slipway.core import CredentialsFor, OnEvent, Project, redact
-from slipway.derive import render_dockerfile
+from slipway.core import CredentialsFor, OnEvent, redact
 from slipway.inventory import (
     SPDX_TYPE,
     BilledImage,
@@ -26,11 +25,11 @@ from slipway.inventory import (
     run_settings,
     write_bill,
 )
-from slipway.matrix import Image, Matrix, explain_image
+from slipway.matrix import Image, explain_image
+from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.image_run import ImageRun, StageResult
 from slipway.records import (
     ImageInventory,
-    Locks,
     SystemLock,
     SystemPackage,
     load_inventory,
@@ -59,9 +58,7 @@ class DocumentSources:
     read from a nearer place than the registry.
     """
 
-    project: Project
-    matrix: Matrix
-    locks: Locks
+    checkout: Checkout
     credentials: CredentialsFor
     on_event: OnEvent
     base_layers: int
@@ -85,13 +82,13 @@ def attach_documents(sources: DocumentSources, run: ImageRun, target: Target) ->
             artefacts = [_bill(sources, run, image), _build_record(sources, run)]
             put_artefacts(image.repository, image.manifest, artefacts)
     record = replace(pushed, documented=True)
-    run.save(sources.project, pushed={**run.record.pushed, target.name: record})
+    run.save(sources.checkout.project, pushed={**run.record.pushed, target.name: record})
     seconds = time.monotonic() - started
     return StageResult("bill", fresh, seconds, f"beside {pushed.by_digest}")
 
 
 def _bill(sources: DocumentSources, run: ImageRun, image: LayeredImage) -> Artefact:
-    cell, locks = run.image, sources.locks
+    cell, locks = run.image, sources.checkout.locks
     base = _base_inventory(sources, cell, image)
     closures = [locks.python[key] for _, key in python_lock_keys(cell, locks.bases)]
     tools = {
@@ -99,14 +96,12 @@ def _bill(sources: DocumentSources, run: ImageRun, image: LayeredImage) -> Artef
             tool.version,
             locks.tools[tool.name].files[cell.base.facts.architecture].binary_sha256,
         )
-        for tool in sources.matrix.tools.values()
+        for tool in sources.checkout.matrix.tools.values()
         if cell.addon(tool.name) and tool.name in locks.tools
     }
     python = installed_versions(
-        render_dockerfile(
-            cell, locks, tuple(sources.matrix.tools.values()), sources.project.templates
-        ),
-        sources.project.installer,
+        sources.checkout.dockerfile(cell),
+        sources.checkout.project.installer,
         {lock.addon: python_lock_text(lock) for lock in closures},
         base.python,
     )
@@ -162,11 +157,11 @@ def _with_packages(
 
 def _base_inventory(sources: DocumentSources, cell: Image, image: LayeredImage) -> ImageInventory:
     """As the lock has it; else of the layers that the image has from its base."""
-    lock = sources.locks.bases.get(cell.base.name)
-    recorded = load_inventory(sources.project, lock) if lock and lock.digest else None
+    lock = sources.checkout.locks.bases.get(cell.base.name)
+    recorded = load_inventory(sources.checkout.project, lock) if lock and lock.digest else None
     if recorded:
         return recorded
-    notes = LayerNotes(sources.project.cache, sources.project.shared)
+    notes = LayerNotes(sources.checkout.project.cache, sources.checkout.project.shared)
     return read_inventory(
         sources.nearer(image), notes, sources.on_event, cell.base.family.python, sources.base_layers
     )
@@ -175,7 +170,7 @@ def _base_inventory(sources: DocumentSources, cell: Image, image: LayeredImage) 
 def _build_record(sources: DocumentSources, run: ImageRun) -> Artefact:
     """The resolved cell, the verification that it passed, and the log of its build."""
     built, verified = run.built, run.record.verified
-    base_lock = sources.locks.bases.get(run.image.base.name)
+    base_lock = sources.checkout.locks.bases.get(run.image.base.name)
     cell = {
         **explain_image(run.image),
         "build_id": built.build_id,

@@ -55,6 +55,8 @@ class SharedImage:
     uri: str  # host/repository:tag
     digest: str
     config: str
+    media_type: str
+    size: int  # compressed bytes
 
     @property
     def by_digest(self) -> str:
@@ -85,13 +87,25 @@ def find_shared_images(
             tag = image_tag(build.image, build.build_id)
             pushed = build.pushed
             if pushed is not None and client.head(path, tag) == pushed.digest:
-                return SharedImage(client.name(path, tag), pushed.digest, pushed.image_id)
+                return SharedImage(
+                    client.name(path, tag),
+                    pushed.digest,
+                    pushed.image_id,
+                    pushed.media_type,
+                    pushed.size,
+                )
             try:
                 manifest = client.image(path, tag)
             except (registry.ImageMissingError, registry.RepositoryMissingError):
                 return None
             config = str(manifest.json()["config"]["digest"])
-            return SharedImage(client.name(path, tag), manifest.digest, config)
+            return SharedImage(
+                client.name(path, tag),
+                manifest.digest,
+                config,
+                manifest.media_type,
+                manifest.size,
+            )
 
         with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
             answers = list(pool.map(find, wanted))

@@ -125,7 +125,7 @@ def build_image(
     """The image as the main job builds it: RUN steps have no network."""
     locks = load_locks(project)
     request = BuildRequest(
-        dockerfile=render_dockerfile(image, locks, tuple(matrix.tools.values()), project.templates),
+        dockerfile=render_dockerfile(image, locks, matrix.tools.values(), project.templates),
         context=(
             *make_image_context(ContextRequest(project, matrix, image, locks, engine, base)),
             *launcher_context(project, image.base.family.python),

@@ -18,7 +18,7 @@ from slipway.records import BaseLock, Locks
 
 ROOT = Path(__file__).parents[3]
 MATRIX = load_matrix(ROOT / "versions.yaml")
-TOOLS = tuple(MATRIX.tools.values())
+TOOLS = MATRIX.tools.values()
 NO_LOCKS = Locks({}, {}, {})
 DIGEST = "sha256:" + "d" * 64
 

@@ -108,9 +108,8 @@ def test_folder_and_user_are_those_below_until_an_addon_says_otherwise(matrix: M
 
 
 def test_the_dockerfile_adds_its_own_and_is_root_meanwhile(matrix: Matrix) -> None:
-    tools = tuple(matrix.tools.values())
     project = image_of(matrix, "project-hyperpod")
-    text = render_dockerfile(project, Locks({}, {}, {}), tools, TEMPLATES)
+    text = render_dockerfile(project, Locks({}, {}, {}), matrix.tools.values(), TEMPLATES)
     lines = text.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("FROM "))
     assert lines[start] == (
