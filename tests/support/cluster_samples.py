@@ -1,4 +1,4 @@
-"""Requests for scripts, from the real matrix and the launcher's own tables."""
+"""Files of clusters; requests for scripts, from the real matrix and the launcher's own tables."""
 
 from __future__ import annotations
 
@@ -19,6 +19,44 @@ SMP = "smp-2.4-hyperpod"
 LOCAL = "local-hyperpod-ds0.19.8"
 P5 = "ml.p5.48xlarge"
 KNOWN = SqshFile(f"/fsx/images/{PYTORCH}-0123456789ab.sqsh", 9_876_543_210, "ab" * 32)
+#: Two files of clusters: all that may be left out is, and all that may be said is.
+SMALL_CLUSTER = """\
+name: train
+region: us-west-2
+account: "111122223333"
+zone: usw2-az2
+controller: ml.c5.xlarge
+groups:
+  workers: {instance: ml.p5.48xlarge, count: 4}
+"""
+LARGE_CLUSTER = """\
+name: train
+region: us-gov-west-1
+account: "111122223333"
+zone: usgw1-az1
+controller: ml.m5.4xlarge
+login: ml.m5.2xlarge
+groups:
+  big:
+    instance: ml.p5en.48xlarge
+    count: 16
+    partition: gpu
+    volume_gb: 1000
+    threads_per_core: 1
+    training_plan: arn:aws-us-gov:sagemaker:us-gov-west-1:111122223333:training-plan/p5en
+    health_checks: [InstanceStress, InstanceConnectivity]
+  small: {instance: ml.g5.8xlarge, count: 2}
+network: {subnet: subnet-0123456789abcdef0, security_group: sg-0123456789abcdef0}
+storage: {file_system: fs-0123456789abcdef0, mount_name: abcdefgh}
+strategy: Merge
+recovery: None
+image_version: 1.2.3
+repositories: [team/*, shared]
+builds: true
+buckets: [train-data]
+consumers: ["444455556666"]
+prices: {ml.p5en.48xlarge: 84.8, ml.g5.8xlarge: 3}
+"""
 
 
 @functools.cache

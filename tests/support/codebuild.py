@@ -91,7 +91,6 @@ class CodeBuild:
 
     def _build(self, batch: dict[str, Any], source: str, buildspec: Any) -> None:
         bucket, _, key = source.partition("/")
-        data = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         statuses = []
         for group, build in zip(
             batch["buildGroups"], buildspec["batch"]["build-list"], strict=True
@@ -99,6 +98,7 @@ class CodeBuild:
             image = build["env"]["variables"]["IMAGE"]
             if image in self.waits:
                 continue
+            data = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
             place = self.folder / batch["id"] / group["identifier"]
             unpack(data, place)
             words = {**buildspec["env"]["variables"], **build["env"]["variables"]}

@@ -17,9 +17,15 @@ from slipway.core import Project
 from slipway.engine import Engine, connect, import_rootfs, start_daemon, stop_daemon
 from tests.support import interrupts as interrupts
 from tests.support import properties as properties
+from tests.support.aws_calls import record_calls
 from tests.support.tiny import rootfs_tar
 
 CHECKOUT = Path(__file__).parents[2]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hold every call to AWS to the operator's policy."""
+    record_calls(config, CHECKOUT / "tests/unit")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What whoever runs Slipway is allowed: the calls that its code makes, and what these bring along.
 
-A test reads every call out of the code and holds this to it, both ways.
+Tests record every call that the code makes, and read those out of it that stand in its source;
+both are held to this, both ways.
 """
 
 from __future__ import annotations

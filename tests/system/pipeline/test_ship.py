@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from packaging.utils import canonicalize_name
 
@@ -26,7 +27,6 @@ from slipway.engine import (
 )
 from slipway.records import load_image_layers, read_run_log
 from slipway.registry import RegistryClient, credentials_for, stop_local_registry
-from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.wheels import read_packages
 from tests.support.clones import Clone
 from tests.support.registry.ecr_front_door import REGION, Door
@@ -284,7 +284,7 @@ def test_ship_to_ecr_makes_the_repository_and_pushes_there(clone: Clone, door: D
         (pushed,) = (p for name, p in made["record"]["pushed"].items() if name.startswith("ecr"))
         assert pushed["media_type"] == SCHEMA2
     assert not made["steps"][-1]["fresh"]
-    client = connect_ecr(REGION)
+    client = boto3.client("ecr", region_name=REGION)
     (repository,) = client.describe_repositories()["repositories"]
     assert repository["repositoryName"] == "sagemaker-slipway/local"
     assert repository["imageTagMutability"].startswith("IMMUTABLE")

@@ -19,46 +19,10 @@ from slipway.cluster.documents.document_set import (
 from slipway.core import Project, SlipwayError, UsageError
 from slipway.storage.disks.profiles import NVME, PROFILES, DataPlaces
 from tests.support.aws_control_plane import check_request
+from tests.support.cluster_samples import LARGE_CLUSTER, SMALL_CLUSTER
 
 ROOT = Path(__file__).parents[3]
 LIFECYCLE = ROOT / "slipway/cluster/documents/lifecycle"
-SMALL = """\
-name: train
-region: us-west-2
-account: "111122223333"
-zone: usw2-az2
-controller: ml.c5.xlarge
-groups:
-  workers: {instance: ml.p5.48xlarge, count: 4}
-"""
-LARGE = """\
-name: train
-region: us-gov-west-1
-account: "111122223333"
-zone: usgw1-az1
-controller: ml.m5.4xlarge
-login: ml.m5.2xlarge
-groups:
-  big:
-    instance: ml.p5en.48xlarge
-    count: 16
-    partition: gpu
-    volume_gb: 1000
-    threads_per_core: 1
-    training_plan: arn:aws-us-gov:sagemaker:us-gov-west-1:111122223333:training-plan/p5en
-    health_checks: [InstanceStress, InstanceConnectivity]
-  small: {instance: ml.g5.8xlarge, count: 2}
-network: {subnet: subnet-0123456789abcdef0, security_group: sg-0123456789abcdef0}
-storage: {file_system: fs-0123456789abcdef0, mount_name: abcdefgh}
-strategy: Merge
-recovery: None
-image_version: 1.2.3
-repositories: [team/*, shared]
-builds: true
-buckets: [train-data]
-consumers: ["444455556666"]
-prices: {ml.p5en.48xlarge: 84.8, ml.g5.8xlarge: 3}
-"""
 
 
 def cluster_of(tmp_path: Path, text: str) -> ClusterFile:
@@ -71,7 +35,7 @@ def documents_of(tmp_path: Path, text: str) -> ClusterDocuments:
     return make_cluster_documents(cluster_of(tmp_path, text), Project.at(ROOT))
 
 
-@pytest.mark.parametrize("text", [SMALL, LARGE, f"{SMALL}slurm: legacy\n"])
+@pytest.mark.parametrize("text", [SMALL_CLUSTER, LARGE_CLUSTER, f"{SMALL_CLUSTER}slurm: legacy\n"])
 def test_every_request_is_one_that_the_model_of_its_call_takes(tmp_path: Path, text: str) -> None:
     files = documents_of(tmp_path, text).files
     calls = {
@@ -80,7 +44,7 @@ def test_every_request_is_one_that_the_model_of_its_call_takes(tmp_path: Path, t
         "create-file-system.json": ("fsx", "CreateFileSystem"),
     }
     checked = {name: call for name, call in calls.items() if name in files}
-    assert len(checked) == (2 if text == LARGE else 3)
+    assert len(checked) == (2 if text == LARGE_CLUSTER else 3)
     for name, (service, call) in checked.items():
         assert check_request(service, call, json.loads(files[name])) == []
     for call, parameters in json.loads(files["security-group.json"]).items():
@@ -88,7 +52,7 @@ def test_every_request_is_one_that_the_model_of_its_call_takes(tmp_path: Path, t
 
 
 def test_slurms_configuration_is_in_the_call(tmp_path: Path) -> None:
-    request = json.loads(documents_of(tmp_path, LARGE).files["create-cluster.json"])
+    request = json.loads(documents_of(tmp_path, LARGE_CLUSTER).files["create-cluster.json"])
     assert request["Orchestrator"] == {"Slurm": {"SlurmConfigStrategy": "Merge"}}
     assert request["NodeProvisioningMode"] == "Continuous"
     assert {
@@ -121,7 +85,7 @@ def test_slurms_configuration_is_in_the_call(tmp_path: Path) -> None:
 
 
 def test_legacy_has_slurms_configuration_in_a_file_and_starts_it_itself(tmp_path: Path) -> None:
-    files = documents_of(tmp_path, f"{SMALL}slurm: legacy\nlogin: ml.c5.large\n").files
+    files = documents_of(tmp_path, f"{SMALL_CLUSTER}slurm: legacy\nlogin: ml.c5.large\n").files
     request = json.loads(files["create-cluster.json"])
     assert not {"Orchestrator", "NodeProvisioningMode"} & set(request)
     assert all(
@@ -138,7 +102,7 @@ def test_legacy_has_slurms_configuration_in_a_file_and_starts_it_itself(tmp_path
         "fsx_mountname": "zeros",
     }
     assert "lifecycle/on_create.sh" in files
-    assert "lifecycle/on_create.sh" not in documents_of(tmp_path, SMALL).files
+    assert "lifecycle/on_create.sh" not in documents_of(tmp_path, SMALL_CLUSTER).files
 
 
 @pytest.mark.parametrize(
@@ -163,7 +127,7 @@ def test_a_mistake_is_named_with_its_line(
     tmp_path: Path, old: str, new: str, line: int, words: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        documents_of(tmp_path, SMALL.replace(old, new, 1))
+        documents_of(tmp_path, SMALL_CLUSTER.replace(old, new, 1))
     assert f"cluster.yaml:{line}: " in str(caught.value)
     assert words in str(caught.value)
 
@@ -186,7 +150,7 @@ def test_a_part_that_cannot_be_is_named_with_its_line(
     tmp_path: Path, text: str, words: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        cluster_of(tmp_path, f"{SMALL}{text}\n")
+        cluster_of(tmp_path, f"{SMALL_CLUSTER}{text}\n")
     assert "cluster.yaml:8: " in str(caught.value)
     assert words in str(caught.value)
 
@@ -203,7 +167,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_prices_keep_their_fractions(tmp_path: Path) -> None:
-    cluster = cluster_of(tmp_path, LARGE)
+    cluster = cluster_of(tmp_path, LARGE_CLUSTER)
     assert str(cluster.price("ml.p5en.48xlarge")) == "84.8"
     assert str(cluster.price("ml.g5.8xlarge")) == "3"
     assert cluster.price("ml.m5.4xlarge") is None
@@ -217,7 +181,7 @@ EVERY_RESOURCE = {
 }
 
 
-@pytest.mark.parametrize("text", [SMALL, LARGE])
+@pytest.mark.parametrize("text", [SMALL_CLUSTER, LARGE_CLUSTER])
 def test_a_policy_allows_named_actions_on_named_things(tmp_path: Path, text: str) -> None:
     policies = documents_of(tmp_path, text).policies
     permissions = [permission for each in policies.values() for permission in each]
@@ -239,7 +203,7 @@ def resources(documents: ClusterDocuments, sid: str) -> tuple[str, ...]:
 
 
 def test_nodes_pull_from_their_own_repositories_and_read_their_own_bucket(tmp_path: Path) -> None:
-    small, large = documents_of(tmp_path, SMALL), documents_of(tmp_path, LARGE)
+    small, large = documents_of(tmp_path, SMALL_CLUSTER), documents_of(tmp_path, LARGE_CLUSTER)
     place = "arn:aws:ecr:us-west-2:111122223333:repository"
     assert resources(small, "PullOwn") == (f"{place}/sagemaker-slipway/*",)
     assert resources(small, "ReadScripts") == (
@@ -257,7 +221,7 @@ def test_nodes_pull_from_their_own_repositories_and_read_their_own_bucket(tmp_pa
 
 
 def test_only_sagemaker_takes_the_nodes_role_and_only_named_accounts_pull(tmp_path: Path) -> None:
-    files = documents_of(tmp_path, LARGE).files
+    files = documents_of(tmp_path, LARGE_CLUSTER).files
     trust = json.loads(json.loads(files["create-role.json"])["AssumeRolePolicyDocument"])
     assert trust["Statement"] == [
         {
@@ -268,14 +232,14 @@ def test_only_sagemaker_takes_the_nodes_role_and_only_named_accounts_pull(tmp_pa
     ]
     (statement,) = json.loads(files["repository-policy.json"])["Statement"]
     assert statement["Principal"] == {"AWS": ["arn:aws-us-gov:iam::444455556666:root"]}
-    assert "repository-policy.json" not in documents_of(tmp_path, SMALL).files
+    assert "repository-policy.json" not in documents_of(tmp_path, SMALL_CLUSTER).files
 
 
 def test_documents_are_files_or_one_json_and_explained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "cluster.yaml"
-    path.write_text(SMALL)
+    path.write_text(SMALL_CLUSTER)
     write_cluster_documents(ROOT, str(path), "", explain=False)
     printed = json.loads(capsys.readouterr().out)
     write_cluster_documents(ROOT, str(path), str(tmp_path / "out"), explain=True)
@@ -466,7 +430,7 @@ def test_legacy_starts_slurm_as_the_nodes_group_says(
     node = legacy_node(tmp_path, address)
     scripts = tmp_path / "scripts"
     for name, text in documents_of(
-        tmp_path, f"{SMALL}slurm: legacy\nlogin: ml.c5.large\n"
+        tmp_path, f"{SMALL_CLUSTER}slurm: legacy\nlogin: ml.c5.large\n"
     ).files.items():
         if name.startswith("lifecycle/"):
             path = scripts / name

@@ -12,7 +12,7 @@ from slipway.cluster.documents.cluster_file import read_cluster_file
 from slipway.cluster.hyperpod.cluster_part import ClusterSite
 from slipway.cluster.hyperpod.cluster_plan import ClusterPlan
 from slipway.core import UsageError
-from tests.unit.cluster.test_cluster_documents import LARGE, SMALL
+from tests.support.cluster_samples import LARGE_CLUSTER, SMALL_CLUSTER
 
 PRICES = "prices: {ml.p5.48xlarge: 50.5, storage: 0.2, nat: 0.05, nat_gb: 0.04, address: 0.005}\n"
 FREE = "nothing is paid for the gateway to S3; the bucket has a few kilobytes"
@@ -27,7 +27,7 @@ def costs(tmp_path: Path, text: str) -> list[str]:
 
 def test_everything_that_is_made_and_paid_for_is_in_the_sum(tmp_path: Path) -> None:
     """Nodes 4 x 50.5; 1,200 GiB x 0.2 = 240 a month, 730 hours: 0.33; NAT 0.05 + 0.005 an hour."""
-    assert costs(tmp_path, SMALL + PRICES) == [
+    assert costs(tmp_path, SMALL_CLUSTER + PRICES) == [
         "4 x ml.p5.48xlarge: $202.0 an hour",
         "nodes together: $202.0 an hour, $4848.0 a day",
         "NAT gateway: $0.05 an hour; also while no node runs",
@@ -42,13 +42,13 @@ def test_everything_that_is_made_and_paid_for_is_in_the_sum(tmp_path: Path) -> N
 
 def test_without_prices_all_that_is_paid_for_is_named(tmp_path: Path) -> None:
     named = "ml.c5.xlarge, ml.p5.48xlarge, nat, nat_gb, address, storage"
-    assert costs(tmp_path, SMALL) == [f"no price in the file: {named}", FREE]
+    assert costs(tmp_path, SMALL_CLUSTER) == [f"no price in the file: {named}", FREE]
 
 
 def test_what_the_file_only_names_is_not_paid_for_here(tmp_path: Path) -> None:
-    *_, unknown, _ = costs(tmp_path, LARGE)
+    *_, unknown, _ = costs(tmp_path, LARGE_CLUSTER)
     assert unknown == "no price in the file: ml.m5.4xlarge, ml.m5.2xlarge"
-    text = LARGE.replace("ml.g5.8xlarge: 3", "storage: 1")
+    text = LARGE_CLUSTER.replace("ml.g5.8xlarge: 3", "storage: 1")
     with pytest.raises(UsageError, match="storage has a price, and it is not made"):
         costs(tmp_path, text)
 
@@ -63,5 +63,5 @@ def test_what_the_file_only_names_is_not_paid_for_here(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_named(tmp_path: Path, prices: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        costs(tmp_path, f"{SMALL}{prices}\n")
+        costs(tmp_path, f"{SMALL_CLUSTER}{prices}\n")
     assert said in str(caught.value)

@@ -96,7 +96,7 @@ def test_docker_has_privileges_only_where_there_is_an_engine(
         (CodeBuildOptions("arn:aws:iam::1:role/x", "s3://bucket"), "the ARN of an IAM role"),
         (CodeBuildOptions(ROLE, "bucket"), "--source 'bucket'"),
         (CodeBuildOptions(ROLE, "s3://Bucket"), "--source"),
-        (CodeBuildOptions(ROLE, "s3://bucket", "LARGE"), "--compute 'LARGE'"),
+        (CodeBuildOptions(ROLE, "s3://bucket", "LARGE_CLUSTER"), "--compute 'LARGE_CLUSTER'"),
     ],
 )
 def test_what_codebuild_would_refuse_is_said(options: CodeBuildOptions, told: str) -> None:

@@ -25,8 +25,7 @@ from slipway.cluster.sagemaker.training_request import TrainingOptions, make_tra
 from slipway.cluster.serving import EndpointOptions
 from slipway.cluster.serving.endpoint_documents import make_endpoint_documents
 from slipway.cluster.serving.model_kind import ModelKind
-from tests.support.cluster_samples import image
-from tests.unit.cluster.test_cluster_documents import SMALL
+from tests.support.cluster_samples import SMALL_CLUSTER, image
 from tests.unit.cluster.test_operator_policy import needed_calls, service_model
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +43,7 @@ _ROLE_MEMBER = re.compile(r"(execution|service)?role(arn|override)?", re.IGNOREC
 
 
 def cluster_of(tmp_path: Path, more: str = "") -> ClusterFile:
-    (tmp_path / "cluster.yaml").write_text(SMALL + more)
+    (tmp_path / "cluster.yaml").write_text(SMALL_CLUSTER + more)
     return read_cluster_file(tmp_path / "cluster.yaml")
 
 

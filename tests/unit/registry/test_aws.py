@@ -43,14 +43,22 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[ECRClient]:
         yield connect_ecr(REGION)
 
 
-def test_a_new_repository_has_immutable_tags_scans_and_a_lifecycle(client: ECRClient) -> None:
+@pytest.fixture
+def owner(client: ECRClient) -> ECRClient:
+    """A client of the account's owner, who looks at what was made; not one of Slipway's."""
+    return boto3.client("ecr", region_name=REGION)
+
+
+def test_a_new_repository_has_immutable_tags_scans_and_a_lifecycle(
+    client: ECRClient, owner: ECRClient
+) -> None:
     made = ensure_repository(client, "team/image", keep=30)
     assert (made.created, made.mutability, made.warnings) == (True, "IMMUTABLE", ())
     found = client.describe_repositories(repositoryNames=["team/image"])["repositories"][0]
     assert found["imageTagMutability"] == "IMMUTABLE"
     assert found["imageScanningConfiguration"] == {"scanOnPush": True}
     rules = json.loads(
-        client.get_lifecycle_policy(repositoryName="team/image")["lifecyclePolicyText"]
+        owner.get_lifecycle_policy(repositoryName="team/image")["lifecyclePolicyText"]
     )["rules"]
     assert rules[-1]["selection"]["countNumber"] == 30
     with pytest.raises(client.exceptions.RepositoryPolicyNotFoundException):
@@ -94,12 +102,12 @@ def test_an_api_that_knows_no_exceptions_gives_immutable_tags_and_a_warning(
     assert "aliases" in made.warnings[0]
 
 
-def test_a_repository_that_exists_keeps_its_settings(client: ECRClient) -> None:
+def test_a_repository_that_exists_keeps_its_settings(client: ECRClient, owner: ECRClient) -> None:
     client.create_repository(repositoryName="team/image", imageTagMutability="MUTABLE")
     made = ensure_repository(client, "team/image", keep=3)
     assert (made.created, made.mutability) == (False, "MUTABLE")
-    with pytest.raises(client.exceptions.LifecyclePolicyNotFoundException):
-        client.get_lifecycle_policy(repositoryName="team/image")
+    with pytest.raises(owner.exceptions.LifecyclePolicyNotFoundException):
+        owner.get_lifecycle_policy(repositoryName="team/image")
 
 
 def test_consumers_are_let_in_also_later_and_others_statements_stay(client: ECRClient) -> None:
@@ -207,12 +215,12 @@ def test_a_code_of_the_api_becomes_a_typed_error(code: str, expected: type[Regis
 
 def test_an_error_of_a_call_arrives_as_the_typed_one(client: ECRClient) -> None:
     with Stubber(client) as stub:
-        stub.add_client_error("describe_images", "AccessDeniedException", "told by AWS")
+        stub.add_client_error("describe_repositories", "AccessDeniedException", "told by AWS")
         with (
             pytest.raises(NotAuthorisedError, match="told by AWS"),
-            aws_errors("ecr:DescribeImages", "here"),
+            aws_errors("ecr:DescribeRepositories", "here"),
         ):
-            client.describe_images(repositoryName="team/image")
+            client.describe_repositories(repositoryNames=["team/image"])
 
 
 def test_the_four_messages_are_clearly_different() -> None:
