@@ -23,12 +23,17 @@ from slipway.cluster.documents.permissions import (
     Permission,
     node_permissions,
     policy_document,
+    policy_text,
 )
-from slipway.core import Project, print_json, say, write_atomic
+from slipway.core import Project, UsageError, print_json, say, write_atomic
 from slipway.matrix import Matrix, read_matrix
 from slipway.registry import pull_statements
 
 _LIFECYCLE = Path(__file__).parent / "lifecycle"
+#: A role's inline policies together, a managed policy (IAM user guide, "IAM and AWS STS quotas"),
+#: a repository's policy (Amazon ECR API reference, SetRepositoryPolicy).
+_ROLE_CHARACTERS, _POLICY_CHARACTERS, _REPOSITORY_CHARACTERS = 10_240, 6_144, 10_240
+_LISTS = ("repositories", "buckets")
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,38 @@ def make_cluster_documents(cluster: ClusterFile, project: Project) -> ClusterDoc
     policies |= operator
     for name, permissions in policies.items():
         files[f"policy-{name}.json"] = _text(policy_document(permissions))
+    _check_sizes(cluster, policies, files.get("repository-policy.json"))
     for name, text in lifecycle_scripts(cluster, parts).items():
         files[f"lifecycle/{name}"] = text
     return ClusterDocuments(files, policies)
+
+
+def _check_sizes(
+    cluster: ClusterFile, policies: Mapping[str, Sequence[Permission]], consumers: str | None
+) -> None:
+    """Raise UsageError where the file's lists make a policy longer than AWS stores."""
+    sizes = {name: len(policy_text(permissions)) for name, permissions in policies.items()}
+    nodes = sum(size for name, size in sizes.items() if not name.startswith("operator"))
+    rows: list[tuple[str, int, int, tuple[str, ...]]] = [
+        ("the nodes' policies together", nodes, _ROLE_CHARACTERS, _LISTS)
+    ]
+    for name, size in sizes.items():
+        if name.startswith("operator"):
+            rows.append((f"policy-{name}.json", size, _POLICY_CHARACTERS, _LISTS))
+    if consumers is not None:
+        short = json.dumps(json.loads(consumers), separators=(",", ":"))
+        size = len(short)
+        rows.append(("repository-policy.json", size, _REPOSITORY_CHARACTERS, ("consumers",)))
+    for what, size, most, lists in rows:
+        if size > most:
+            longest = max(lists, key=lambda key: len("".join(getattr(cluster.entry, key))))
+            raise UsageError(
+                f"{what} would have {size:,} characters, and AWS stores {most:,}: "
+                f"{longest} is too long a list",
+                where=cluster.where((longest,)),
+                cure="Name fewer: a pattern like team/* stands for many repositories, and a bucket "
+                "or account that only some jobs need is given its own policy.",
+            )
 
 
 def write_cluster_documents(root: Path, file: str, output: str, *, explain: bool) -> None:

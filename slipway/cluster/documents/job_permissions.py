@@ -10,7 +10,13 @@ _REFERENCE = "docs.aws.amazon.com/service-authorization/latest/reference"
 
 def job_permissions(cluster: ClusterFile) -> list[Permission]:
     """For all that `sagemaker.*`, `deploy.*` and `fanout.*` call."""
-    return [*_jobs(cluster), *_serving(cluster), *_builds(cluster), *_given_roles(cluster)]
+    return [
+        *_jobs(cluster),
+        *_serving(cluster),
+        *_buckets(cluster),
+        *_builds(cluster),
+        *_given_roles(cluster),
+    ]
 
 
 def _jobs(cluster: ClusterFile) -> list[Permission]:
@@ -87,7 +93,7 @@ def _given_roles(cluster: ClusterFile) -> list[Permission]:
 
 def _serving(cluster: ClusterFile) -> list[Permission]:
     names = ("model/*", "endpoint/*", "endpoint-config/*")
-    permissions = [
+    return [
         Permission(
             "WorkOnEndpoints",
             (
@@ -114,14 +120,27 @@ def _serving(cluster: ClusterFile) -> list[Permission]:
             f"{_REFERENCE}/list_amazonsagemaker.html",
         ),
     ]
-    if cluster.entry.buckets:
-        permissions.append(
-            Permission(
-                "ReadModels",
-                ("s3:GetObject",),
-                tuple(f"arn:{cluster.partition}:s3:::{name}/*" for name in cluster.entry.buckets),
-                "a model's config.json says how it is to be served",
-                "the calls in slipway/cluster/serving",
-            )
-        )
-    return permissions
+
+
+def _buckets(cluster: ClusterFile) -> list[Permission]:
+    """Of the file's buckets: nothing where it names none."""
+    objects = tuple(f"arn:{cluster.partition}:s3:::{name}/*" for name in cluster.entry.buckets)
+    if not objects:
+        return []
+    return [
+        Permission(
+            "ReadModels",
+            ("s3:GetObject",),
+            objects,
+            "a model's config.json says how it is to be served",
+            "the calls in slipway/cluster/serving",
+        ),
+        Permission(
+            "PutCode",
+            ("s3:PutObject",),
+            objects,
+            "`./inv sagemaker.job` puts the job's code under --output-uri, and `./inv fanout` with "
+            "--engine codebuild the checkout under --source",
+            "the calls in slipway/cluster/sagemaker and slipway/cluster/fanout",
+        ),
+    ]
