@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from slipway.cluster.hyperpod.account_parts import NO_BUCKET
 from slipway.cluster.hyperpod.cluster_change import bring_up_cluster, delete_cluster
 from slipway.cluster.hyperpod.cluster_lease import LEASE, LEASE_S, hold_lease
 from slipway.cluster.hyperpod.cluster_status import open_shell, show_cluster, show_nodes
-from slipway.core import SlipwayError, UsageError
+from slipway.core import SlipwayError, UsageError, this_process
 from tests.support.aws_control_plane import (
     REGION,
     ControlPlane,
@@ -71,6 +72,10 @@ def file(tmp_path: Path) -> Path:
 Call = tuple[str, str, dict[str, Any]]
 
 
+class Cut(BaseException):
+    """The end of a run, at whatever point it was."""
+
+
 class Wire:
     """All calls that leave botocore. `cut` may raise after a call that changes something."""
 
@@ -78,11 +83,14 @@ class Wire:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[Call] = []
+        self.dead = False  # nothing leaves any more
         self.cut: Callable[[str], None] = lambda _operation: None
         client_class: Any = botocore.client.BaseClient
         wire, send = self, client_class._make_api_call
 
         def recorded(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+            if wire.dead:
+                raise Cut
             answer = send(client, operation, parameters)
             service = client.meta.service_model.service_name
             wire.calls.append((service, operation, parameters))
@@ -183,15 +191,15 @@ def test_up_makes_a_cluster_whose_parts_fit_and_delete_leaves_nothing(
     assert "nothing of train is left" in capsys.readouterr().err
 
 
-class Cut(BaseException):
-    """The end of a run, at whatever point it was."""
+def attempts(wire: Wire, change: Callable[[], None], *, killed: bool) -> int:
+    """How many runs it takes, each of them cut right after the first thing that it changes.
 
-
-def attempts(wire: Wire, change: Callable[[], None]) -> int:
-    """How many runs it takes, each of them cut right after the first thing that it changes."""
+    A run that is `killed` does nothing more: its lease stays, of a process that has ended.
+    """
 
     def cut(_operation: str) -> None:
         if wire.calls[-1][2].get("Key") != LEASE:
+            wire.dead = killed
             raise Cut
 
     wire.cut = cut
@@ -199,14 +207,29 @@ def attempts(wire: Wire, change: Callable[[], None]) -> int:
         try:
             change()
         except Cut:
+            wire.dead = False
+            if killed:
+                leave_lease_of_the_dead()
             continue
         wire.cut = lambda _operation: None
         return count
     raise AssertionError("it never ends")
 
 
+def leave_lease_of_the_dead() -> None:
+    """The lease that this process has left in the bucket, if any, becomes one of an ended one."""
+    storage = boto3.client("s3", region_name=REGION)
+    if all(bucket["Name"] != BUCKET for bucket in storage.list_buckets()["Buckets"]):
+        return
+    if LEASE in [e["Key"] for e in storage.list_objects_v2(Bucket=BUCKET).get("Contents", ())]:
+        holder = json.loads(storage.get_object(Bucket=BUCKET, Key=LEASE)["Body"].read())
+        owner = str(replace(this_process(), start=1))  # one that had this number before
+        storage.put_object(Bucket=BUCKET, Key=LEASE, Body=json.dumps({**holder, "owner": owner}))
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
 def test_a_run_that_is_cut_after_any_step_is_gone_on_with(
-    plane: ControlPlane, file: Path, wire: Wire
+    plane: ControlPlane, file: Path, wire: Wire, killed: bool
 ) -> None:
     """Every run is cut after its first change: together they change what one run changes."""
     plane.hyperpod.looks = 0
@@ -214,12 +237,12 @@ def test_a_run_that_is_cut_after_any_step_is_gone_on_with(
     straight = wire.changes()
     delete(file)
     wire.calls.clear()
-    count = attempts(wire, lambda: up(file))
+    count = attempts(wire, lambda: up(file), killed=killed)
     assert wire.changes() == straight
     assert count == len(straight) + 1
     assert ec2_things() == ALL
     wire.calls.clear()
-    attempts(wire, lambda: delete(file))
+    attempts(wire, lambda: delete(file), killed=killed)
     assert ec2_things() == NONE
     assert plane.hyperpod.clusters == plane.hyperpod.systems == {}
 
