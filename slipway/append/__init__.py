@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from slipway.append.appended_image import AppendedImage
     from slipway.append.base_contents import packages_of_base
     from slipway.append.build_steps import NeedsEngineError, dockerfile_through
-    from slipway.append.delivery import DeliveryResult, deliver_appended
+    from slipway.append.delivery import AppendedDelivery, DeliveryResult, deliver_appended
     from slipway.append.installation import installed_versions
     from slipway.append.layer_blobs import LayerBlob, LayerStore
     from slipway.append.layout_folder import write_layout
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AppendRequest",
     "AppendedBlobs",
+    "AppendedDelivery",
     "AppendedImage",
     "DeliveryResult",
     "LayerBlob",
@@ -49,7 +50,7 @@ __getattr__ = lazy_face(
         "base_contents": "packages_of_base",
         "appended_image": "AppendedImage",
         "build_steps": "NeedsEngineError dockerfile_through",
-        "delivery": "DeliveryResult deliver_appended",
+        "delivery": "AppendedDelivery DeliveryResult deliver_appended",
         "layer_blobs": "LayerBlob LayerStore",
         "installation": "installed_versions",
         "layout_folder": "write_layout",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -52,7 +52,8 @@ class AppendRequest:
     """What one image is made of, and where what was made before is kept (`cache`, `shared`).
 
     `packages`: the Python distributions of the base where the lock tells them, else None.
-    `ran`: by section, the layers of steps that run something in the base.
+    `ran`: by section, the layers of steps that run something in the base. `on_layer` hears each
+    new layer as soon as it is made, from any thread.
     """
 
     dockerfile: str
@@ -64,6 +65,7 @@ class AppendRequest:
     machine: str = "x86_64"
     shared: SharedParts | None = None
     ran: Mapping[str, LayerBlob] = field(default_factory=dict)
+    on_layer: Callable[[LayerBlob], None] = lambda _: None
 
 
 @dataclass
@@ -116,29 +118,37 @@ class _Build:
                 f"the base has {len(self.base.layers)} layers, and an image at most {MOST_LAYERS}",
                 cure="Build this image with an engine (without --no-engine).",
             )
-        configuration = ImageConfiguration(self.base)
         if not compresses_as_elsewhere():
             text = (
                 "this Python has another zlib than most: files are the same as elsewhere, digests "
                 "of layers are not"
             )
             self.on_event(Event("notice", self.task, text=text))
-        layers = []
+        self._configuration({})  # a step that is not known is refused before anything is made
+        listed = [(key, plan) for key, plans_of in plans.items() for plan in plans_of]
+        blobs = self.store.layers([plan for _, plan in listed], self._have)
+        layers: dict[int, list[LayerBlob]] = {key: [layer] for key, layer in ran.items()}
+        for (key, _), blob in zip(listed, blobs, strict=True):
+            layers.setdefault(key, []).append(blob)
+        configuration = self._configuration(layers)
+        configuration.label(self.request.labels)
+        folders = tuple(sorted(folders_above(f.path for _, plan in listed for f in plan.files)))
+        ordered = [layer for step in self.steps for layer in layers.get(id(step), ())]
+        return AppendedImage(self.base, tuple(ordered), configuration.document(), folders)
+
+    def _have(self, layer: LayerBlob) -> None:
+        self.on_event(Event("progress", self.task, step=layer.title))
+        self.request.on_layer(layer)
+
+    def _configuration(self, layers: Mapping[int, Sequence[LayerBlob]]) -> ImageConfiguration:
+        """What the steps make of the base's, those layers on top. Raises NeedsEngineError."""
+        configuration = ImageConfiguration(self.base)
         for step in self.steps:
             if step.name not in ("RUN", "COPY"):
                 configuration.apply(step)
-            for plan in plans.get(id(step), ()):
-                self.on_event(Event("progress", self.task, step=plan.title))
-                layer = self.store.layer(plan)
+            for layer in layers.get(id(step), ()):
                 configuration.add_layer(layer, step.words)
-                layers.append(layer)
-            if id(step) in ran:
-                configuration.add_layer(ran[id(step)], step.words)
-                layers.append(ran[id(step)])
-        configuration.label(self.request.labels)
-        files = [file for listed in plans.values() for plan in listed for file in plan.files]
-        folders = tuple(sorted(folders_above(file.path for file in files)))
-        return AppendedImage(self.base, tuple(layers), configuration.document(), folders)
+        return configuration
 
     @property
     def _notes(self) -> LayerNotes:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import TracebackType
 
 from slipway.append.appended_image import AppendedImage
+from slipway.append.layer_blobs import LayerBlob
 from slipway.core import Event, OnEvent, PartClaim, SharedParts, silent
-from slipway.inventory import BlobReader
+from slipway.inventory import BlobReader, LayeredImage
 from slipway.registry import (
+    BlobDelivery,
     BlobTransfer,
     FileBlob,
     MemoryBlob,
     RegistryBlob,
     Repository,
-    deliver_blobs,
 )
 
 SENT_KIND = "sent"
@@ -54,6 +57,91 @@ class _BaseBlob:
             skip -= min(skip, len(piece))
 
 
+class AppendedDelivery:
+    """An image on its way into a repository under a tag, its manifest last, so that the tag never
+    names half an image.
+
+    Blobs of the base are mounted where it is in the same registry, else streamed from where they
+    are. `add` sends a layer while others are still made. With `shared` one machine sends a layer,
+    while others that need it wait: which ones these are is told when all are made, so nothing is
+    sent before.
+    """
+
+    def __init__(
+        self,
+        target: Repository,
+        tag: str,
+        on_event: OnEvent = silent,
+        shared: SharedParts | None = None,
+        base: LayeredImage | None = None,
+    ) -> None:
+        self.target, self.tag, self.base = target, tag, base
+        self._on_event, self._shared = on_event, shared
+        self._task = f"push {target.name(tag)}"
+        self._blobs = BlobDelivery(target, self._task, on_event)
+        self._lock = threading.Lock()
+        self._under_way = False
+
+    def __enter__(self) -> AppendedDelivery:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._under_way:
+            self._on_event(Event("failed", self._task, text=str(error or "it was given up")))
+        self._blobs.__exit__(kind, error, trace)
+
+    def _start(self) -> bool:
+        """Say that it begins. False: that was said."""
+        with self._lock:
+            before, self._under_way = self._under_way, True
+        if not before:
+            self._on_event(Event("start", self._task))
+        return not before
+
+    def add(self, layer: LayerBlob) -> None:
+        """A layer of the image is made; with the first one, the base's are sent as well."""
+        if self._shared is None:
+            first = self._start()
+            self._blobs.add(_layer_transfer(layer))
+            if first and self.base is not None:
+                for blob in _base_transfers(self.base, self.target):
+                    self._blobs.add(blob)
+
+    def finish(self, image: AppendedImage) -> DeliveryResult:
+        """Have all of the image there, and the tag. Raises ImmutableTagError where the tag is
+        another image's, RegistryError's subclasses."""
+        started = time.monotonic()
+        target, manifest = self.target, image.manifest
+        already = target.client.head(target.path, self.tag) == manifest.digest
+        self._start()
+        if not already:
+            with contextlib.ExitStack() as stack:
+                claims = _claim_layers(image, target, self._shared, stack) if self._shared else []
+                for blob in sorted(_transfers(image, target), key=lambda blob: -blob.size):
+                    self._blobs.add(blob)
+                self._blobs.finish()
+                for claim in claims:
+                    claim.mark()
+            target.put_tagged(self.tag, manifest)
+        self._under_way = False
+        text = "already there" if already else manifest.digest
+        self._on_event(Event("done", self._task, text=text))
+        return DeliveryResult(
+            uri=target.name(self.tag),
+            digest=manifest.digest,
+            media_type=manifest.media_type,
+            size_bytes=manifest.size,
+            sent=self._blobs.progress.sent,
+            already=already,
+            seconds=time.monotonic() - started,
+        )
+
+
 def deliver_appended(
     image: AppendedImage,
     target: Repository,
@@ -61,38 +149,9 @@ def deliver_appended(
     on_event: OnEvent = silent,
     shared: SharedParts | None = None,
 ) -> DeliveryResult:
-    """Put the image under a tag, its manifest last, so that the tag never names half an image.
-
-    Blobs of the base are mounted where it is in the same registry, else streamed from where they
-    are. With `shared` one machine sends a layer, while others that need it wait. Raises
-    ImmutableTagError where the tag is another image's, RegistryError's subclasses.
-    """
-    started = time.monotonic()
-    task = f"push {target.name(tag)}"
-    manifest = image.manifest
-    sent, already = 0, target.client.head(target.path, tag) == manifest.digest
-    on_event(Event("start", task))
-    try:
-        if not already:
-            with contextlib.ExitStack() as stack:
-                claims = _claim_layers(image, target, shared, stack) if shared else []
-                sent = deliver_blobs(target, _transfers(image, target), task, on_event).sent
-                for claim in claims:
-                    claim.mark()
-            target.put_tagged(tag, manifest)
-    except BaseException as error:
-        on_event(Event("failed", task, text=str(error)))
-        raise
-    on_event(Event("done", task, text="already there" if already else manifest.digest))
-    return DeliveryResult(
-        uri=target.name(tag),
-        digest=manifest.digest,
-        media_type=manifest.media_type,
-        size_bytes=manifest.size,
-        sent=sent,
-        already=already,
-        seconds=time.monotonic() - started,
-    )
+    """Put an image that is made under a tag. Raises as AppendedDelivery.finish does."""
+    with AppendedDelivery(target, tag, on_event, shared) as delivery:
+        return delivery.finish(image)
 
 
 def _claim_layers(
@@ -108,17 +167,24 @@ def _claim_layers(
 
 
 def _transfers(image: AppendedImage, target: Repository) -> list[BlobTransfer]:
-    """Each blob once: a base may have one layer several times."""
-    transfers: dict[str, BlobTransfer] = {}
-    for layer in image.base.layers:
-        digest, size = str(layer["digest"]), int(layer["size"])
-        if image.base.repository:
-            transfers[digest] = RegistryBlob(image.base.repository, digest, size).to(target)
-        else:
-            source = _BaseBlob(image.base.blobs, digest, size)
-            transfers[digest] = BlobTransfer(digest, size, source)
-    for blob in image.layers:
-        transfers[blob.digest] = BlobTransfer(blob.digest, blob.size, FileBlob(blob.path))
+    """All blobs of an image."""
     config = image.config_digest
-    transfers[config] = BlobTransfer(config, len(image.config), MemoryBlob(image.config))
-    return list(transfers.values())
+    return [
+        *_base_transfers(image.base, target),
+        *map(_layer_transfer, image.layers),
+        BlobTransfer(config, len(image.config), MemoryBlob(image.config)),
+    ]
+
+
+def _layer_transfer(layer: LayerBlob) -> BlobTransfer:
+    return BlobTransfer(layer.digest, layer.size, FileBlob(layer.path))
+
+
+def _base_transfers(base: LayeredImage, target: Repository) -> Iterator[BlobTransfer]:
+    """The base's layers, from where they are."""
+    for layer in base.layers:
+        digest, size = str(layer["digest"]), int(layer["size"])
+        if base.repository:
+            yield RegistryBlob(base.repository, digest, size).to(target)
+        else:
+            yield BlobTransfer(digest, size, _BaseBlob(base.blobs, digest, size))

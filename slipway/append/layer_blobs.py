@@ -12,8 +12,9 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from slipway.append.layer_files import ContentReader, LayerFile, LayerPlan
@@ -31,12 +32,13 @@ from slipway.core import (
 from slipway.registry import PackedTar, write_gzip
 
 SHARED_KIND = "layers"
-FORMAT = "1"
+FORMAT = "2"
 """Counted by the keys of layers: what changes their bytes changes it."""
 
 MTIME = 315532800
 _BLOCK = tarfile.BLOCKSIZE
 _PIECE = 1 << 20
+_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,43 @@ class LayerStore:
 
     def layer(self, plan: LayerPlan) -> LayerBlob:
         """The layer of a plan: from the store where it is whole there, else made."""
-        note = self.folder / "keys" / f"{FORMAT}-{plan.key}.json"
-        return self._find(plan.title, note) or self._make(plan, note)
+        return self.layers([plan])[0]
+
+    def layers(
+        self, plans: Sequence[LayerPlan], on_layer: Callable[[LayerBlob], None] = lambda _: None
+    ) -> list[LayerBlob]:
+        """The layers of plans, in their order: those that are not in the store are made.
+
+        Two at once, the largest first: a layer's tar is read on one core, and small layers are of
+        one piece, which one core compresses. `on_layer` hears each as soon as it is there, from
+        any thread.
+        """
+        notes = [self.folder / "keys" / f"{FORMAT}-{plan.key}.json" for plan in plans]
+        named = list(zip(plans, notes, strict=True))
+        blobs: dict[Path, LayerBlob] = {}
+
+        def have(note: Path, blob: LayerBlob) -> None:
+            blobs[note] = blob
+            on_layer(blob)
+
+        def make(note: Path, plan: LayerPlan) -> None:
+            have(note, self._make(plan, note))
+
+        for plan, note in named:
+            if note not in blobs and (blob := self._find(plan.title, note)):
+                have(note, blob)
+        missing = {note: plan for plan, note in named if note not in blobs}
+        if missing:
+            order = sorted(missing.items(), key=lambda item: -item[1].size)
+            # One process at a time: it works on all cores.
+            with wait_for_lock(self.folder / "lock"), ThreadPoolExecutor(_AT_ONCE) as pool:
+                made = [pool.submit(make, note, plan) for note, plan in order]
+                try:
+                    for future in made:
+                        future.result()
+                finally:
+                    pool.shutdown(cancel_futures=True)
+        return [replace(blobs[note], title=plan.title) for plan, note in named]
 
     def blobs(self) -> Iterator[LayerBlob]:
         """All layers in the store that are whole. Their titles are not kept there."""
@@ -97,21 +134,21 @@ class LayerStore:
         return self.folder / "sha256" / noted["digest"].removeprefix("sha256:")
 
     def _make(self, plan: LayerPlan, note: Path) -> LayerBlob:
-        with wait_for_lock(self.folder / "lock"):  # one at a time: each works on all cores
-            if blob := self._find(plan.title, note):  # another process made it meanwhile
+        """A layer that is not in the store, by who holds its lock."""
+        if blob := self._find(plan.title, note):  # another process made it meanwhile
+            return blob
+        if self.shared is None:
+            return self._write(plan, note)
+        with contextlib.ExitStack() as stack:
+            claim = self.shared.claim(SHARED_KIND, note.stem)
+            if claim is not None:
+                stack.enter_context(claim)
+            elif blob := self._copy_shared(plan, note):
                 return blob
-            if self.shared is None:
-                return self._write(plan, note)
-            with contextlib.ExitStack() as stack:
-                claim = self.shared.claim(SHARED_KIND, note.stem)
-                if claim is not None:
-                    stack.enter_context(claim)
-                elif blob := self._copy_shared(plan, note):
-                    return blob
-                blob = self._write(plan, note)
-                if claim is not None:
-                    self._publish(claim, note, blob)
-                return blob
+            blob = self._write(plan, note)
+            if claim is not None:
+                self._publish(claim, note, blob)
+            return blob
 
     def _write(self, plan: LayerPlan, note: Path) -> LayerBlob:
         return self._keep(plan.title, note, lambda path: write_gzip(layer_tar(plan), path))

@@ -57,6 +57,11 @@ class LayerPlan:
     whiteouts: tuple[str, ...] = ()  # paths that are gone
 
     @property
+    def size(self) -> int:
+        """Bytes of the files."""
+        return sum(file.size for file in self.files)
+
+    @property
     def key(self) -> str:
         """The same key, the same bytes, on any machine."""
         lines = sorted(file.key for file in self.files)

@@ -12,6 +12,7 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.registry.distribution.blob_transfer import (
+        BlobDelivery,
         BlobTransfer,
         FileBlob,
         MemoryBlob,
@@ -107,6 +108,7 @@ __all__ = [
     "Artefact",
     "ArtefactFile",
     "Author",
+    "BlobDelivery",
     "BlobTransfer",
     "CopyResult",
     "FileBlob",
@@ -178,7 +180,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "distribution.blob_transfer": (
-            "BlobTransfer FileBlob MemoryBlob RegistryBlob Repository deliver_blobs"
+            "BlobDelivery BlobTransfer FileBlob MemoryBlob RegistryBlob Repository deliver_blobs"
         ),
         "distribution.image_copy": "CopyResult copy_image",
         "distribution.referrers": (

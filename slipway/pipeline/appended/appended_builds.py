@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slipway import registry, sqsh, squashfs
 from slipway.append import (
+    AppendedDelivery,
     AppendedImage,
     AppendRequest,
     LayerBlob,
     NeedsEngineError,
     append_image,
     as_base,
-    deliver_appended,
     packages_of_base,
     put_on,
     write_layout,
@@ -99,15 +100,21 @@ class AppendContext:
         )
 
 
-def append_stage(context: AppendContext, run: ImageRun) -> AppendedImage:
-    """Make what is new of an image, and its layout below .slipway/layouts."""
+OnLayer = Callable[[LayerBlob], None]
+
+
+def append_stage(
+    context: AppendContext, run: ImageRun, delivery: AppendedDelivery | None
+) -> AppendedImage:
+    """Make what is new of an image, and its layout below .slipway/layouts; layers are given to the
+    delivery as they are made."""
     started = time.monotonic()
     image, project = run.image, context.checkout.project
     inputs = context.inputs[image.name]
     task = f"build {image.name}"
     context.on_event(Event("start", task))
     try:
-        appended = _append(context, image, task)
+        appended = _append(context, image, task, delivery.add if delivery else None)
     except SlipwayError as error:
         context.on_event(Event("failed", task, text=error.what))
         raise
@@ -134,7 +141,9 @@ def append_stage(context: AppendContext, run: ImageRun) -> AppendedImage:
     return appended
 
 
-def _append(context: AppendContext, image: Image, task: str) -> AppendedImage:
+def _append(
+    context: AppendContext, image: Image, task: str, on_layer: OnLayer | None = None
+) -> AppendedImage:
     checkout = context.checkout
     base = context.base(image)
     steps = _ran_steps(context, image, base)
@@ -167,6 +176,7 @@ def _append(context: AppendContext, image: Image, task: str) -> AppendedImage:
         packages=packages,
         shared=checkout.project.shared,
         ran=ran,
+        on_layer=on_layer or (lambda _: None),
     )
     appended = append_image(base, request, task, context.on_event)
     under = image.base.image
@@ -210,28 +220,42 @@ def _ran_layers(context: AppendContext, image: Image, steps: RanSteps) -> dict[s
     )
 
 
-def deliver_stage(
-    context: AppendContext, run: ImageRun, appended: AppendedImage, target: Target
-) -> StageResult:
-    """Have the image in the target under its immutable tag."""
-    image, built = run.image, run.built
-    name = repository_name(image, context.checkout.matrix.repository_prefix)
+@contextlib.contextmanager
+def open_delivery(
+    context: AppendContext, run: ImageRun, target: Target
+) -> Iterator[AppendedDelivery]:
+    """The image's way into the target under its immutable tag, open while it is made."""
+    image, checkout = run.image, context.checkout
+    name = repository_name(image, checkout.matrix.repository_prefix)
     prepare_image_repository(
-        target, context.checkout.matrix, name, context.settings.sharing, context.on_event
+        target, checkout.matrix, name, context.settings.sharing, context.on_event
     )
-    with registry.RegistryClient(
-        target.host,
-        context.credentials,
-        on_event=context.on_event,
-        uploads=context.checkout.project.uploads,
-    ) as client:
-        result = deliver_appended(
-            appended,
-            registry.Repository(client, name),
-            image_tag(image, built.build_id),
-            context.on_event,
-            context.checkout.project.shared,
-        )
+    # What stands on an image of the matrix is sent with that one's layers, in the end.
+    base = context.base(image) if image.base.image is None else None
+    tag = image_tag(image, context.inputs[image.name].build_id)
+    shared = checkout.project.shared
+    with (
+        registry.RegistryClient(
+            target.host, context.credentials, on_event=context.on_event,
+            uploads=checkout.project.uploads,
+        ) as client,
+        AppendedDelivery(
+            registry.Repository(client, name), tag, context.on_event, shared, base
+        ) as delivery,
+    ):  # fmt: skip
+        yield delivery
+
+
+def deliver_stage(
+    context: AppendContext,
+    run: ImageRun,
+    appended: AppendedImage,
+    delivery: AppendedDelivery,
+    target: Target,
+) -> StageResult:
+    """Have the image in the target."""
+    image = run.image
+    result = delivery.finish(appended)
     _ran_steps(context, image, context.base(image)).put(target)
     new = run.save_push(context.checkout.project, target.name, result)
     sent = f", {human_bytes(result.sent)} sent" if not result.already else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -20,6 +21,7 @@ from slipway.pipeline.appended.appended_builds import (
     deliver_stage,
     document_appended,
     export_appended,
+    open_delivery,
 )
 from slipway.pipeline.appended.base_sources import BaseSources, check_one_base
 from slipway.pipeline.checkout import Checkout, require_locked
@@ -141,10 +143,14 @@ def _make(
     context: AppendContext, run: ImageRun, request: ShipRequest, target: Target | None
 ) -> None:
     """Build the image here, and do with it what the request says."""
-    appended = append_stage(context, run)
-    if "verify" in request.stages:
-        run.steps.append(NOT_VERIFIED)
-    pushed = deliver_stage(context, run, appended, target) if target else None
+    with contextlib.ExitStack() as stack:
+        delivery = stack.enter_context(open_delivery(context, run, target)) if target else None
+        appended = append_stage(context, run, delivery)
+        if "verify" in request.stages:
+            run.steps.append(NOT_VERIFIED)
+        pushed = None
+        if target and delivery:
+            pushed = deliver_stage(context, run, appended, delivery, target)
     if "sqsh" in request.stages:
         blobs, digest = AppendedBlobs(appended), appended.manifest.digest
         run.steps.append(export_appended(context, run, blobs, digest, force=request.force))

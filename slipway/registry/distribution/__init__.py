@@ -12,6 +12,7 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.registry.distribution.auth import forget_credentials
     from slipway.registry.distribution.blob_transfer import (
+        BlobDelivery,
         BlobTransfer,
         FileBlob,
         MemoryBlob,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from slipway.registry.distribution.retry import RetryPolicy
 
 __all__ = [
+    "BlobDelivery",
     "BlobTransfer",
     "FileBlob",
     "MemoryBlob",
@@ -40,7 +42,9 @@ __getattr__ = lazy_face(
     __name__,
     {
         "auth": "forget_credentials",
-        "blob_transfer": ("BlobTransfer FileBlob MemoryBlob RegistryBlob Repository deliver_blobs"),
+        "blob_transfer": (
+            "BlobDelivery BlobTransfer FileBlob MemoryBlob RegistryBlob Repository deliver_blobs"
+        ),
         "blob_upload": "upload_blob",
         "registry_client": "RegistryClient",
         "retry": "RetryPolicy",

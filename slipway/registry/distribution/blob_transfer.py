@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,12 +118,17 @@ class TransferProgress:
 
     task: str
     on_event: OnEvent
-    total: int
+    total: int = 0
     sent: int = 0
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._offsets: dict[str, int] = {}
+
+    def expect(self, size: int) -> None:
+        """One more blob is to come."""
+        with self._lock:
+            self.total += size
 
     def reach(self, digest: str, offset: int) -> None:
         """One blob has come as far as that."""
@@ -141,30 +146,53 @@ class TransferProgress:
             self.sent += size if sent else 0
 
 
-def deliver_blobs(
-    target: Repository,
-    blobs: Iterable[BlobTransfer],
-    task: str,
-    on_event: OnEvent,
-    jobs: int = BLOBS_AT_ONCE,
-) -> TransferProgress:
-    """Have all blobs in the target; those that it has, or can mount, are not read.
+class BlobDelivery:
+    """Blobs on their way into one repository, several at once; those that it has, or can mount, are
+    not read.
 
-    The first failure stops the others. Raises RegistryError's subclasses.
+    `add` takes a blob from any thread, each digest once; `finish` waits for all. The first failure
+    stops the others. At the end of its block no further piece is sent.
     """
-    # The largest first: the last to end is then a small one.
-    ordered = sorted(blobs, key=lambda blob: (-blob.size, blob.digest))
-    progress = TransferProgress(task, on_event, sum(blob.size for blob in ordered))
-    stopped = threading.Event()
 
-    def reach(digest: str, offset: int) -> None:
-        if stopped.is_set():
-            raise RegistryError("the transfer was stopped", where=target.name())
-        progress.reach(digest, offset)
+    def __init__(
+        self, target: Repository, task: str, on_event: OnEvent, jobs: int = BLOBS_AT_ONCE
+    ) -> None:
+        self.target = target
+        self.progress = TransferProgress(task, on_event)
+        self._pool = ThreadPoolExecutor(max_workers=max(1, jobs))
+        self._futures: dict[str, Future[None]] = {}
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
 
-    def send(blob: BlobTransfer) -> None:
-        if stopped.is_set():
+    def __enter__(self) -> BlobDelivery:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()  # after a failure or Ctrl-C no further piece is sent
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, blob: BlobTransfer) -> None:
+        """Have one more blob in the target."""
+        with self._lock:
+            if blob.digest not in self._futures:
+                self.progress.expect(blob.size)
+                self._futures[blob.digest] = self._pool.submit(self._send, blob)
+
+    def finish(self) -> TransferProgress:
+        """Wait for all that was added. Raises RegistryError's subclasses."""
+        futures = list(self._futures.values())
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        # The failure that stopped the others, and not what they then say.
+        for future in sorted(done, key=lambda future: future.exception() is None):
+            if future.exception() is not None:
+                self._stopped.set()
+            future.result()
+        return self.progress
+
+    def _send(self, blob: BlobTransfer) -> None:
+        if self._stopped.is_set():
             return
+        target = self.target
         sent = send_blob(
             target.client,
             target.path,
@@ -172,16 +200,28 @@ def deliver_blobs(
             blob.source,
             blob.size,
             mount_from=blob.mount_from,
-            on_bytes=lambda offset: reach(blob.digest, offset),
+            on_bytes=lambda offset: self._reach(blob.digest, offset),
         )
-        progress.finish(blob.digest, blob.size, sent=sent)
+        self.progress.finish(blob.digest, blob.size, sent=sent)
 
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = [pool.submit(send, blob) for blob in ordered]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            stopped.set()  # after a failure or Ctrl-C no further piece is sent
-    for future in sorted(done, key=lambda future: future.exception() is None):
-        future.result()  # the failure that stopped the others, and not what they then say
-    return progress
+    def _reach(self, digest: str, offset: int) -> None:
+        if self._stopped.is_set():
+            raise RegistryError("the transfer was stopped", where=self.target.name())
+        self.progress.reach(digest, offset)
+
+
+def deliver_blobs(
+    target: Repository,
+    blobs: Iterable[BlobTransfer],
+    task: str,
+    on_event: OnEvent,
+    jobs: int = BLOBS_AT_ONCE,
+) -> TransferProgress:
+    """Have all blobs in the target, the largest first: the last to end is then a small one.
+
+    Raises RegistryError's subclasses.
+    """
+    with BlobDelivery(target, task, on_event, jobs) as delivery:
+        for blob in sorted(blobs, key=lambda blob: (-blob.size, blob.digest)):
+            delivery.add(blob)
+        return delivery.finish()

@@ -148,7 +148,35 @@ def test_a_layer_that_another_machine_has_made_is_copied_and_checked(tmp_path: P
     assert hashlib.sha256(third.path.read_bytes()).hexdigest() == first.digest[7:]
 
 
+def test_layers_made_together_are_those_made_one_by_one(tmp_path: Path) -> None:
+    sizes = [10, 300_000, 2_500_000, 10, 0, 40_000]  # two have the same content
+    plans = [plan_of({f"f{size}": (os.urandom(size // 2) * 2, 0o644)}) for size in sizes[:3]]
+    plans += [plans[0], *(plan_of({f"f{size}": (bytes(size), 0o755)}) for size in sizes[4:])]
+    alone = LayerStore(tmp_path / "alone")
+    expected = [alone.layer(plan) for plan in plans]
+    heard: list[str] = []
+    store = LayerStore(tmp_path / "store")
+    for _ in range(2):  # the second time all are there
+        heard.clear()
+        made = store.layers(plans, lambda layer: heard.append(layer.digest))
+        assert [layer.digest for layer in made] == [layer.digest for layer in expected]
+        assert all(layer.path.stat().st_size == layer.size for layer in made)
+        assert sorted(heard) == sorted({layer.digest for layer in expected})
+
+
+def test_a_layer_that_fails_is_said_and_the_others_of_its_batch_are_whole(tmp_path: Path) -> None:
+    good = [plan_of({f"f{number}": (b"1", 0o644)}) for number in range(6)]
+    bad = LayerPlan("bad", (LayerFile("x", tmp_path / "x", 5),))
+    (tmp_path / "x").write_bytes(b"1234")
+    store = LayerStore(tmp_path / "store")
+    with pytest.raises(SlipwayError, match="changed its size"):
+        store.layers([*good, bad])
+    expected = {LayerStore(tmp_path / "alone").layer(plan).digest for plan in good}
+    assert {blob.digest for blob in store.blobs()} <= expected
+    assert len(store.layers(good)) == len(good)  # the lock is free again
+
+
 def test_another_compressor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compresses_as_elsewhere()
-    monkeypatch.setattr("slipway.registry.layer_gzip._LEVEL", 5)
+    monkeypatch.setattr("slipway.registry.layer_gzip._LEVEL", 6)
     assert not compresses_as_elsewhere()

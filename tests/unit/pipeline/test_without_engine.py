@@ -6,6 +6,7 @@ registries refuse one is held in tests/system/registry.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +42,8 @@ def lose_the_race(
     context = AppendContext(checkout, settings, bases, lambda _: None, silent, inputs, TARGET)
     run = ImageRun(image, ImageRecord())
 
-    def append_stage(context: AppendContext, run: ImageRun) -> None:
+    def append_stage(context: AppendContext, run: ImageRun, delivery: object) -> None:
+        assert delivery is opened
         values = inputs[image.name]
         built = BuildRecord(values.build_id, values.as_json(), "r:t", OURS, 1, 1.0)
         run.save(context.checkout.project, built=built)
@@ -50,6 +52,8 @@ def lose_the_race(
     def deliver_stage(*_: Any) -> None:
         raise ImmutableTagError("the tag is another image's")
 
+    opened = object()
+    monkeypatch.setattr(RUN, "open_delivery", lambda *_: contextlib.nullcontext(opened))
     monkeypatch.setattr(RUN, "append_stage", append_stage)
     monkeypatch.setattr(RUN, "deliver_stage", deliver_stage)
     monkeypatch.setattr(
