@@ -117,7 +117,7 @@ class AppendedDelivery:
         another image's, RegistryError's subclasses."""
         started = time.monotonic()
         target, manifest = self.target, image.manifest
-        already = target.client.head(target.path, self.tag) == manifest.digest
+        already = target.client.find_digest(target.path, self.tag) == manifest.digest
         self._start()
         if not already:
             with contextlib.ExitStack() as stack:

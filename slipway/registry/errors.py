@@ -35,6 +35,11 @@ class RegistryUnavailableError(RegistryError):
     """The registry cannot be reached, or answers with server errors."""
 
 
+class ServerFaultError(RegistryUnavailableError):
+    """The registry answers, with a status of 500 until our patience ends: it cannot do this one
+    thing, or nothing at all."""
+
+
 class RepositoryMissingError(RegistryError):
     """The registry has no repository of this name."""
 

@@ -91,7 +91,7 @@ def plan_promotion(repository: Repository, reference: str, alias: str) -> AliasC
     """What promoting an image (tag or digest) would do; changes nothing."""
     check_alias(alias)
     image = repository.client.manifest(repository.path, reference)
-    before = repository.client.head(repository.path, alias)
+    before = repository.client.find_digest(repository.path, alias)
     return AliasChange(alias, before, image.digest, before != image.digest)
 
 
@@ -122,7 +122,7 @@ def rollback_alias(repository: Repository, alias: str, author: Author) -> AliasC
             where=repository.name(alias),
             cure="`inv promote NAME ALIAS` has it name a certain build.",
         )
-    before = repository.client.head(repository.path, alias)
+    before = repository.client.find_digest(repository.path, alias)
     change = AliasChange(alias, before, named[-2], before != named[-2])
     repository.client.manifest(repository.path, named[-2])  # it may have been removed meanwhile
     # Journalled in any case: a promotion that was killed before the alias moved is undone by this.
@@ -134,15 +134,22 @@ def promoted_digests(moves: Sequence[AliasMove]) -> list[str]:
     """What an alias has named, oldest first, without what was rolled back since."""
     named: list[str] = []
     for move in moves:
-        if move.action == "promote":
-            if not named and move.before:
-                named.append(move.before)
-            named.append(move.after)
-        elif move.after in named:
-            del named[len(named) - named[::-1].index(move.after) :]
-        else:
+        if move.action == "promote" and move.before:
+            # A promotion that was ended before the alias moved is known by what the next one found.
+            _go_back(named, move.before)
+        if move.action == "rollback":
+            _go_back(named, move.after)
+        elif named[-1:] != [move.after]:
             named.append(move.after)
     return named
+
+
+def _go_back(named: list[str], digest: str) -> None:
+    """Have the list end in a digest: at its last place, else as one more."""
+    if digest in named:
+        del named[len(named) - named[::-1].index(digest) :]
+    else:
+        named.append(digest)
 
 
 def alias_journal(repository: Repository, alias: str) -> list[AliasMove]:

@@ -86,7 +86,10 @@ def find_shared_images(
             path = repository_name(build.image, matrix.repository_prefix)
             tag = image_tag(build.image, build.build_id)
             pushed = build.pushed
-            if pushed is not None and client.head(path, tag) == pushed.digest:
+            standing = client.find_digest(path, tag)
+            if standing is None:
+                return None
+            if pushed is not None and standing == pushed.digest:
                 return SharedImage(
                     client.name(path, tag),
                     pushed.digest,

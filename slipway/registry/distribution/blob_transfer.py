@@ -200,14 +200,15 @@ class BlobDelivery:
             blob.source,
             blob.size,
             mount_from=blob.mount_from,
-            on_bytes=lambda offset: self._reach(blob.digest, offset),
+            on_bytes=lambda offset: self._reach(blob, offset),
         )
         self.progress.finish(blob.digest, blob.size, sent=sent)
 
-    def _reach(self, digest: str, offset: int) -> None:
-        if self._stopped.is_set():
+    def _reach(self, blob: BlobTransfer, offset: int) -> None:
+        # What has all of its bytes there is closed: the next run need not send them again.
+        if self._stopped.is_set() and offset < blob.size:
             raise RegistryError("the transfer was stopped", where=self.target.name())
-        self.progress.reach(digest, offset)
+        self.progress.reach(blob.digest, offset)
 
 
 def deliver_blobs(

@@ -23,6 +23,7 @@ from slipway.registry.errors import (
     NoCredentialsError,
     NotAuthorisedError,
     RegistryError,
+    ServerFaultError,
     refusal_error,
     registry_reply,
     unavailable_error,
@@ -91,7 +92,7 @@ def send_blob(
     `on_bytes` hears the offset. Content that the registry finds damaged is sent once again. Raises
     RegistryError's subclasses.
     """
-    if registry.has_blob(repository, digest):
+    if _has_blob(registry, repository, digest):
         return False
     # A blob of one piece has nothing to go on from.
     folder = registry.uploads if size > PIECE else None
@@ -99,6 +100,20 @@ def send_blob(
         return _send(
             _Upload(registry, repository, digest, record), source, size, mount_from, on_bytes
         )
+
+
+def _has_blob(registry: RegistryClient, repository: str, digest: str) -> bool:
+    """Whether the repository has a blob: not where the registry fails to say it.
+
+    Distribution before 3.0 that is killed while it links a blob to a repository has an empty link
+    then, and answers 500 to whoever asks, until the blob is put again.
+    """
+    try:
+        return registry.has_blob(repository, digest)
+    except ServerFaultError as fault:
+        name = registry.name(repository, digest)
+        registry.tell("heal", f"{name}: {fault.what}; it is sent anew")
+        return False
 
 
 def _send(
@@ -117,7 +132,7 @@ def _send(
     while True:
         upload.send(source, size, on_bytes, offset or 0)
         response = upload.finish()
-        if response.status_code == 201 or registry.has_blob(repository, digest):
+        if response.status_code == 201 or _has_blob(registry, repository, digest):
             upload.record.forget()
             return True
         lost, damaged = _is_session_lost(response), _is_damaged(response)
@@ -180,7 +195,7 @@ class _Upload:
         if response is None or response.status_code not in (201, 202):
             response = self._request("POST", "blobs/uploads/")
         if response.status_code == 201:
-            return not self.registry.has_blob(self.repository, self.digest) and self.begin()
+            return not _has_blob(self.registry, self.repository, self.digest) and self.begin()
         if response.status_code != 202:
             where = self.registry.name(self.repository)
             raise refusal_error(response.status_code, response.content, where=where)

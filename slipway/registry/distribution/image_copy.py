@@ -46,7 +46,7 @@ def copy_image(
     task = f"copy {source.name(reference)}"
     manifest = source.client.manifest(source.path, reference)
     goal = tag or manifest.digest
-    if target.client.head(target.path, goal) == manifest.digest:
+    if target.client.find_digest(target.path, goal) == manifest.digest:
         on_event(Event("cached", task, text=f"{target.name(goal)} is there"))
         return CopyResult(manifest.digest, 0, 0, True)
     on_event(Event("start", task))

@@ -20,6 +20,7 @@ from slipway.registry.errors import (
     ImageMissingError,
     ManifestError,
     RegistryError,
+    ServerFaultError,
     refusal_error,
     registry_reply,
 )
@@ -39,6 +40,8 @@ from slipway.registry.manifests import (
 
 Access = Literal["pull", "pull,push", "delete,pull"]
 MOST_PAGES = 200
+_PAGE = 1000  # tags
+_MOST_TAGS = MOST_PAGES * _PAGE  # ECR's largest repositories have 100,000 images
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 SMALL_BLOB = 8 << 20
 """Bytes of a blob that is read into memory. Image configurations stay far below."""
@@ -70,6 +73,7 @@ class RegistryClient:
         self._login = RegistryLogin(self._transport, credentials)
         self.attempts = self._transport.policy.attempts
         self.pause = self._transport.pause
+        self.tell = self._transport.tell
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -130,19 +134,34 @@ class RegistryClient:
         manifest = find_manifest(self, repository, reference)
         return manifest.digest if manifest else None
 
+    def find_digest(self, repository: str, reference: str) -> str | None:
+        """As `head`, and None where the registry cannot read what it has under the tag.
+
+        Distribution before 3.0 that is killed while it writes a tag has an empty file of it then,
+        and answers 500 to whoever asks until the tag is put again. Raises RegistryError where the
+        registry answers so to everything.
+        """
+        try:
+            return self.head(repository, reference)
+        except ServerFaultError as fault:
+            self.tags(repository)  # raises where it cannot even say that
+            name = self.name(repository, reference)
+            self.tell("heal", f"{name}: {fault.what}; it is put anew")
+            return None
+
     def tags(self, repository: str) -> list[str]:
         """All tags of a repository, sorted; none where there is no such repository.
 
-        Answers come in pages (OCI distribution specification, "Listing Tags"); a registry without
-        end gets as many pages as the largest ECR repository has.
+        Answers come in pages (OCI distribution specification, "Listing Tags"). Raises RegistryError
+        for more than any repository has: a list that ends early would be taken for a whole one.
         """
         names: set[str] = set()
         path = "tags/list"
         for _ in range(MOST_PAGES):
-            params = {} if "://" in path else {"n": "1000"}
+            params = {} if "://" in path else {"n": str(_PAGE)}
             response = self.request("GET", repository, path, params=params)
             if response.status_code == 404:
-                break
+                return sorted(names)
             where = self.name(repository)
             if response.status_code != 200:
                 raise refusal_error(response.status_code, response.content, where=where)
@@ -151,10 +170,15 @@ class RegistryClient:
                 raise ManifestError("the list of tags is not one", where=where)
             names |= {tag for tag in listed if isinstance(tag, str) and _TAG.fullmatch(tag)}
             following = response.links.get("next", {}).get("url")
-            if not following:
+            if len(names) > _MOST_TAGS:
                 break
+            if not following:
+                return sorted(names)
             path = self._transport.resolve(response.url, following)
-        return sorted(names)
+        raise RegistryError(
+            f"the list of tags has no end within {MOST_PAGES} pages of {_PAGE} tags",
+            where=self.name(repository),
+        )
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> str:
         """Store a manifest under a tag or its digest. Returns the digest; putting twice is fine.
@@ -180,7 +204,13 @@ class RegistryClient:
             # names a blob which somebody else puts at this moment: it empties the file that links
             # the blob to the repository, and then writes it anew.
             passing = registry_reply(response.content).code == "DIGEST_INVALID"
-            if not passing or failures >= self.attempts:
+            if passing and failures >= self.attempts:
+                raise type(failure)(
+                    f"{failure.what}: it cannot read all of what it has of the image's blobs",
+                    where=where,
+                    cure="Run it again: what it cannot read is sent anew.",
+                ) from failure
+            if not passing:
                 raise failure
             self.pause(failures)
         stored = response.headers.get("Docker-Content-Digest", manifest.digest)

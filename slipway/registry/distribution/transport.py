@@ -33,6 +33,7 @@ from slipway.registry.distribution.retry import RetryPolicy, host_pause, retry_a
 from slipway.registry.errors import (
     SERVER_TROUBLE,
     RegistryError,
+    ServerFaultError,
     clock_span,
     registry_reply,
     throttled_error,
@@ -227,12 +228,15 @@ class RegistryTransport:
         seconds = self.policy.delay(failures, asked)
         if seconds >= WORTH_SAYING_S:
             why = "as it asks" if asked else "after a failure"
-            text = f"waiting {seconds:.0f} s for {self.host}, {why}"
-            self._on_event(Event("notice", f"registry {self.host}", "wait", text))
+            self.tell("wait", f"waiting {seconds:.0f} s for {self.host}, {why}")
         if asked is not None:
             self._gate.hold(seconds)
         else:
             time.sleep(seconds)
+
+    def tell(self, step: str, text: str) -> None:
+        """Say something of this registry that a person wants to know."""
+        self._on_event(Event("notice", f"registry {self.host}", step, text))
 
 
 def _refused(response: requests.Response, where: str) -> tuple[RegistryError, float | None]:
@@ -244,7 +248,10 @@ def _refused(response: requests.Response, where: str) -> tuple[RegistryError, fl
         return throttled_error(where, text), 0.0 if asked is None else asked
     if response.history:
         return storage_refusal(response, where), asked
-    return unavailable_error(where, text, SERVER_TROUBLE), asked
+    failure = unavailable_error(where, text, SERVER_TROUBLE)
+    if response.status_code == 500:
+        failure = ServerFaultError(failure.what, where=where, cure=failure.cure)
+    return failure, asked
 
 
 def _may_pass(error: requests.exceptions.RequestException) -> bool:

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -241,6 +242,91 @@ def test_a_manifest_is_put_again_while_another_push_writes_a_link_of_its_blobs(
         target.put_tagged("v1", image.manifest)
         assert refusals == [1]
         assert image.is_whole(target)
+
+
+@pytest.mark.parametrize("which", ["layer", "config", "tag", "revision"])
+def test_what_a_killed_registry_has_left_empty_is_put_anew_and_said(
+    link: Link, login: CredentialsFor, own_registry: Project, which: str
+) -> None:
+    # Distribution 2.8 that is killed between emptying a link and writing it answers 500 for ever.
+    image, path = Pushed.make(random.Random(11)), unique()
+    folder = own_registry.registry / "storage/docker/registry/v2/repositories" / path
+    blobs = {"layer": image.blobs[0], "config": image.blobs[-1]}
+    links = {
+        name: folder / "_layers/sha256" / blob.digest[7:] / "link" for name, blob in blobs.items()
+    }
+    links["tag"] = folder / "_manifests/tags/v1/current/link"
+    links["revision"] = folder / "_manifests/revisions/sha256" / image.manifest.digest[7:] / "link"
+    said: list[str] = []
+    with RegistryClient(
+        link.host, login, policy=QUICK, on_event=lambda e: said.append(e.text)
+    ) as c:
+        target = Repository(c, path)
+        image.push(target)
+        before = links[which].read_bytes()
+        links[which].write_bytes(b"")
+        link.clear()
+        if which in blobs:
+            image.push(target)
+            assert link.sent < 2 * blobs[which].size + 20_000
+            where = target.name(blobs[which].digest)
+        else:
+            assert c.find_digest(path, "v1") is None
+            target.put_tagged("v1", image.manifest)
+            where = target.name("v1")
+        assert image.is_whole(target)
+    assert links[which].read_bytes() == before
+    (told,) = [text for text in said if "anew" in text]
+    assert where in told
+    assert "500" in told
+
+
+def test_a_registry_that_answers_500_to_all_is_not_taken_for_an_empty_one(
+    link: Link, login: CredentialsFor, own_registry: Project
+) -> None:
+    image, path = Pushed.make(random.Random(12)), unique()
+    storage = own_registry.registry / "storage/docker"
+    with RegistryClient(link.host, login, policy=replace(QUICK, attempts=2)) as client:
+        image.push(Repository(client, path))
+        storage.rename(storage.with_name("away"))
+        storage.write_text("no folder")
+        try:
+            with pytest.raises(RegistryError):
+                client.find_digest(path, "v1")
+            with pytest.raises(RegistryError):
+                image.push(Repository(client, path))
+        finally:
+            storage.unlink()
+            storage.with_name("away").rename(storage)
+
+
+def test_blobs_whose_bytes_are_all_there_are_closed_before_a_push_ends(
+    link: Link, login: CredentialsFor
+) -> None:
+    image, path = Pushed.make(random.Random(13)), unique()
+    with RegistryClient(link.host, login, policy=QUICK) as client:
+        target = Repository(client, path)
+        link.clear(rate=2e6)  # others are under way when one ends
+        with pytest.raises(RegistryError, match="ended"):
+            deliver_blobs(target, [*image.blobs[1:], ended_at_once(image.blobs[0])], "push", silent)
+        first, there = link.sent, []
+        for blob in image.blobs:
+            there += [blob.size] if client.has_blob(path, blob.digest) else []
+        assert there
+        assert first <= 1.05 * sum(there) + 5000
+
+
+def ended_at_once(blob: BlobTransfer) -> BlobTransfer:
+    """One whose reader is ended before its first byte, when others are on their way."""
+
+    class Ended(MemoryBlob):
+        def open(self, offset: int) -> Iterator[bytes]:
+            time.sleep(0.05)
+            raise RegistryError("ended")
+            yield self.content[offset:]
+
+    assert isinstance(blob.source, MemoryBlob)
+    return replace(blob, source=Ended(blob.source.content))
 
 
 def test_a_digest_that_the_registry_makes_up_is_not_believed(door: Door) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from slipway.core import anonymous
 from slipway.registry import (
+    AliasChange,
     Author,
+    Manifest,
     RegistryClient,
     RegistryError,
     Repository,
@@ -129,6 +131,29 @@ def test_a_promotion_that_was_killed_before_the_alias_moved_is_undone_or_done_ag
     assert rollback_alias(in_ecr, ALIAS, ME).after == one
     assert promote_alias(in_ecr, "b2", ALIAS, ME).after == two
     assert in_ecr.client.head(in_ecr.path, ALIAS) == two
+
+
+def test_a_promotion_that_was_killed_and_done_again_goes_back_to_what_was_before(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = put_builds(repository, 3)
+    promote_alias(repository, "b1", ALIAS, ME)
+    put = repository.client.put_manifest
+
+    def killed(path: str, reference: str, manifest: Manifest) -> str:
+        if reference == ALIAS:
+            raise KeyboardInterrupt
+        return put(path, reference, manifest)
+
+    for tag in ("b2", "b3"):  # journalled, and neither of them named
+        with monkeypatch.context() as patch:
+            patch.setattr(repository.client, "put_manifest", killed)
+            with pytest.raises(KeyboardInterrupt):
+                promote_alias(repository, tag, ALIAS, ME)
+    assert promote_alias(repository, "b3", ALIAS, ME).before == one
+    assert rollback_alias(repository, ALIAS, ME) == AliasChange(ALIAS, three, one, moved=True)
+    assert repository.client.head(repository.path, ALIAS) == one
+    assert two not in (move.before for move in alias_journal(repository, ALIAS))
 
 
 def test_of_many_promoters_at_once_one_wins_a_number_and_the_others_are_told(

@@ -239,6 +239,23 @@ def test_a_blob_of_another_size_than_its_manifest_says_is_refused(
     assert client.blob("a", digest(b"hello"), 5) == b"hello"
 
 
+@pytest.mark.parametrize("each", [1, 40_000])
+def test_a_list_of_tags_without_end_is_refused_and_not_taken_for_a_whole_one(
+    server: Server, client: RegistryClient, each: int
+) -> None:
+    def answer(_: str, path: str, __: dict[str, str]) -> Answer:
+        page = int(path.rpartition("=")[2]) if "last=" in path else 0
+        tags = [f"{page}-{number}-{'x' * 80}" for number in range(each)]
+        link = f'</v2/r/tags/list?last={page + 1}>; rel="next"'
+        return Answer(200, {"Link": link}, json.dumps({"tags": tags}).encode())
+
+    server.answer = answer
+    with pytest.raises(RegistryError, match="no end"):
+        client.tags("r")
+    assert len(server.seen) <= 200
+    assert len(server.seen) * each <= 240_000
+
+
 def test_a_gzip_bomb_is_not_unpacked_on_the_way(server: Server, client: RegistryClient) -> None:
     packed = gzip.compress(bytes(64 << 20))
     server.answer = lambda *_: Answer(headers={"Content-Encoding": "gzip"}, body=packed)

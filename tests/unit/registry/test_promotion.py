@@ -70,3 +70,19 @@ def test_a_rollback_undoes_the_last_promotion_and_the_next_one_goes_further_back
             named.pop()
             moves.append(AliasMove(number, "rollback", before, named[-1], "me", "now"))
         assert promoted_digests(moves) == named
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=30))
+def test_a_promotion_that_was_ended_before_the_alias_moved_is_no_step_back(
+    promotions: list[tuple[str, bool]],
+) -> None:
+    named: list[str] = []  # what the alias has named in truth
+    moves: list[AliasMove] = []
+    for number, (after, ended) in enumerate(promotions, 1):
+        before = named[-1] if named else None
+        if after != before:
+            moves.append(AliasMove(number, "promote", before, after, "me", "now"))
+            named += [] if ended else [after]
+    # Of the last entry nobody knows; an alias that never was has no entry that tells of it.
+    if named and moves[-1].after == named[-1]:
+        assert promoted_digests(moves)[-len(named) :] == named
