@@ -5,7 +5,7 @@ kernel's overlay mount of the directories. What Slipway links from either must b
 through the kernel's own squashfs mount, through unsquashfs, and through Slipway's reader.
 """
 
-# ruff: noqa: PTH101, PTH102, PTH115, PTH118, PTH123, PTH208, PTH211
+# ruff: noqa: PTH101, PTH102, PTH114, PTH115, PTH118, PTH123, PTH208, PTH211
 # Names here are bytes, which pathlib does not have.
 from __future__ import annotations
 
@@ -166,6 +166,10 @@ def _files(
     return found
 
 
+LINK_HEADERS = st.builds(Item, st.just("link"), **META)
+"""What an archive says of a file at a further name of it; engines take that for the file's own."""
+
+
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[tuple[bytes, Item], ...]:
     """A layer: a tree, and now and then further names for files of it."""
@@ -177,7 +181,8 @@ def layers(draw: st.DrawFn) -> tuple[tuple[bytes, Item], ...]:
     ):
         if candidates and name not in names:
             target = draw(st.sampled_from(candidates))
-            children = (*children, (name, Item("link", link_to=target)))
+            header = draw(LINK_HEADERS)
+            children = (*children, (name, replace(header, link_to=target)))
     return children
 
 
@@ -242,6 +247,8 @@ def _make(
         path = here + b"/" + name
         if item.kind == "link":
             os.link(os.path.join(base, *item.link_to), path, follow_symlinks=False)
+            if not os.path.islink(path):  # docker leaves the time of these, containerd sets it
+                _describe(path, item)
             continue
         if item.kind == "whiteout":
             os.mknod(path, stat.S_IFCHR | 0o600, 0)
@@ -283,7 +290,7 @@ def make_archive(children: tuple[tuple[bytes, Item], ...]) -> bytes:
         fileobj=out, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
     ) as tar:
         links: list[tarfile.TarInfo] = []
-        _archive(tar, b"", children, links)
+        _archive(tar, b"", children, links, children)
         for info in links:
             tar.addfile(info)
     return out.getvalue()
@@ -294,6 +301,7 @@ def _archive(
     here: bytes,
     children: tuple[tuple[bytes, Item], ...],
     links: list[tarfile.TarInfo],
+    top: tuple[tuple[bytes, Item], ...],
 ) -> None:
     types = {
         "file": tarfile.REGTYPE,
@@ -311,6 +319,10 @@ def _archive(
         info = tarfile.TarInfo(os.fsdecode(path))
         if item.kind == "link":
             info.type, info.linkname = tarfile.LNKTYPE, os.fsdecode(b"/".join(item.link_to))
+            described = _found(top, item.link_to)
+            described = described if described.kind == "symlink" else item
+            info.mode, info.uid, info.gid = described.mode, described.uid, described.gid
+            info.mtime = described.mtime
             links.append(info)
             continue
         info.type = types[item.kind]
@@ -327,7 +339,13 @@ def _archive(
         if item.kind == "dir":
             if item.opaque:
                 tar.addfile(tarfile.TarInfo(os.fsdecode(path + b"/.wh..wh..opq")))
-            _archive(tar, path + b"/", item.children, links)
+            _archive(tar, path + b"/", item.children, links, top)
+
+
+def _found(children: tuple[tuple[bytes, Item], ...], path: tuple[bytes, ...]) -> Item:
+    """The item at a path of a layer."""
+    item = dict(children)[path[0]]
+    return _found(item.children, path[1:]) if path[1:] else item
 
 
 def archive_headers(data: bytes) -> ArchiveHeaders:

@@ -142,8 +142,7 @@ def _node(member: TarMember) -> TreeNode:
         raise ValueError(f"a member of type {chr(member.kind)!r}")
     if kind == SYMLINK and not 0 < len(member.link) <= SYMLINK_MAX:
         raise ValueError("a symbolic link without a target, or with one that is too long")
-    if not (0 <= member.uid < 1 << 32 and 0 <= member.gid < 1 << 32):
-        raise ValueError(f"owner {member.uid}:{member.gid}")
+    _check_owner(member)
     size = member.size if kind == REG else 0
     if kind in (CHRDEV, BLKDEV):
         if not (0 <= member.major < 1 << 12 and 0 <= member.minor < 1 << 20):
@@ -155,11 +154,20 @@ def _node(member: TarMember) -> TreeNode:
         0o777 if kind == SYMLINK else member.mode,
         member.uid,
         member.gid,
-        min(max(member.mtime, 0), MTIME_MAX),
+        _mtime(member),
         size,
         member.link if kind == SYMLINK else b"",
         _xattrs(member) if described else (),
     )
+
+
+def _check_owner(member: TarMember) -> None:
+    if not (0 <= member.uid < 1 << 32 and 0 <= member.gid < 1 << 32):
+        raise ValueError(f"owner {member.uid}:{member.gid}")
+
+
+def _mtime(member: TarMember) -> int:
+    return min(max(member.mtime, 0), MTIME_MAX)
 
 
 def _xattrs(member: TarMember) -> tuple[tuple[bytes, bytes], ...]:
@@ -187,7 +195,12 @@ def _hide(root: TreeNode, head: bytes, name: bytes) -> None:
 
 
 def _link(root: TreeNode, path: bytes, member: TarMember, groups: int) -> int:
-    """Add a hard link; the number of groups of the layer so far."""
+    """Add a hard link; the number of groups of the layer so far.
+
+    The file has mode, owner, time and attributes of the link's header from here on, as both engines
+    set them (moby/go-archive: archive.go, containerd/containerd: pkg/archive/tar.go, both in
+    createTarFile). Most programs write the file's own there.
+    """
     if not path:
         raise ValueError("it takes the place of the root")
     target = b"/".join(split_path(member.link))
@@ -200,5 +213,16 @@ def _link(root: TreeNode, path: bytes, member: TarMember, groups: int) -> int:
     if not node.group and node.kind != LOWER_LINK:
         groups += 1
         node.group = groups
+    if node.kind != LOWER_LINK:
+        _describe_link(node, member)
     put_node(root, path, node)
     return groups
+
+
+def _describe_link(node: TreeNode, member: TarMember) -> None:
+    _check_owner(member)
+    node.uid, node.gid, node.mtime = member.uid, member.gid, _mtime(member)
+    if node.kind != SYMLINK:
+        node.mode = member.mode
+    if node.kind == REG:
+        node.xattrs = tuple(sorted({**dict(node.xattrs), **dict(_xattrs(member))}.items()))

@@ -15,7 +15,7 @@ from slipway.squashfs.format.compressors import LEVELS, Codec, find_codec
 WRITABLE_DEPTH = 15
 """Down to which level `enroot import` gives directories u+w; the root is level 0."""
 
-_REVISION = 3
+_REVISION = 4
 """Part of every cache key: raised when the same input would give other bytes."""
 
 

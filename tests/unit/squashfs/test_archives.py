@@ -142,6 +142,35 @@ def test_a_hard_link_finds_its_file_through_links_of_the_layer(tmp_path: Path) -
     assert contents_of(tmp_path, data)[b"y"][1] == b"elf"
 
 
+def test_a_file_is_as_the_header_of_its_last_hard_link_says(tmp_path: Path) -> None:
+    """As docker and containerd set it when they unpack the layer."""
+    note = {"SCHILY.xattr.user.note": "1"}
+    data = archive(
+        [
+            member("f", data=b"x", mode=0o644, uid=1, gid=2, mtime=3, pax_headers=note),
+            member("s", tarfile.SYMTYPE, linkname="f", uid=1, gid=2, mtime=3),
+            member("h", tarfile.LNKTYPE, linkname="f", mode=0o4750, uid=7, gid=8, mtime=9),
+            member("t", tarfile.LNKTYPE, linkname="s", mode=0o600, uid=7, gid=8, mtime=9),
+        ]
+    )
+    with open_image(image_of(tmp_path, source(data))) as image:
+        inodes = {entry.path: entry.inode for entry in image.walk()}
+        assert image.xattrs(inodes[b"f"]) == {b"user.note": b"1"}
+    for name, mode in ((b"f", 0o4750), (b"h", 0o4750), (b"s", 0o777), (b"t", 0o777)):
+        inode = inodes[name]
+        assert (inode.mode, inode.uid, inode.gid, inode.mtime) == (mode, 7, 8, 9), name
+
+
+def test_a_hard_link_of_an_impossible_owner_is_refused(tmp_path: Path) -> None:
+    data = archive([member("f", data=b"x"), member("h", tarfile.LNKTYPE, linkname="f")])
+    link = bytearray(data)
+    link[1024 + 108 : 1024 + 116] = b"\x80" + bytes(2) + b"\x01" + bytes(4)  # 2 ** 32
+    link[1024 + 148 : 1024 + 156] = b"        "
+    link[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(link[1024 : 1024 + 512])
+    with pytest.raises(LayerError, match="owner 4294967296"):
+        contents_of(tmp_path, bytes(link))
+
+
 def test_sizes_of_members_without_content_are_not_passed_over(tmp_path: Path) -> None:
     blocks = bytearray(
         archive(
