@@ -10,6 +10,7 @@ tuned       the same with -comp zstd -Xcompression-level 3 -b 1M
 overlay     mksquashfs -comp zstd -Xcompression-level LEVEL -b 1M on a mount of the engine's layers
 first       Slipway with an empty layer cache
 again       Slipway with all layers but the top one in the cache
+untraced    the same without looking for what a start reads
 metadata    the same without copying and hashing data: what is left where reflinks cost nothing
 cp          a plain copy of the resulting file
 
@@ -35,10 +36,12 @@ from bench.sqsh_images import make
 from slipway.core import Project
 from slipway.engine import Engine, connect
 from slipway.sqsh import ExportRequest, Packing, export_image, find_overlay_layers
+from slipway.sqsh.start import StartTrace
 from slipway.squashfs import LayerCache, SqshOptions
 from slipway.squashfs.link import data_copier, linker
 
 ENROOT_DEFAULT = ["-comp", "lzo", "-noD"]
+NO_START = StartTrace("", ())
 TUNED = ["-comp", "zstd", "-Xcompression-level", "3", "-b", "1M"]
 
 
@@ -46,6 +49,7 @@ class Bench:
     def __init__(self, engine: Engine, work: Path, level: int) -> None:
         self.engine, self.work, self.level = engine, work, level
         self.warm = LayerCache(work / "warm")
+        self.plain = LayerCache(work / "plain")
         self.sizes: dict[str, int] = {}
 
     def mksquashfs(self, source: Path, options: list[str], way: str) -> None:
@@ -83,11 +87,14 @@ class Bench:
         finally:
             subprocess.run(["umount", str(mount)], check=True)
 
-    def slipway(self, image: str, way: str, cache: LayerCache) -> None:
+    def slipway(
+        self, image: str, way: str, cache: LayerCache, start: StartTrace | None = None
+    ) -> None:
         output = self.work / f"{way}.sqsh"
         options = SqshOptions("zstd", self.level)
+        packing = Packing(options) if start is None else Packing(options, start)
         made = export_image(
-            self.engine, image, ExportRequest(output, "b", Packing(options), True), cache=cache
+            self.engine, image, ExportRequest(output, "b", packing, True), cache=cache
         )
         self.sizes[way] = made.size
 
@@ -110,6 +117,7 @@ class Bench:
             "overlay": lambda: self.overlay(image),
             "first": lambda: self.slipway(image, "first", LayerCache(self.work / "cold")),
             "again": lambda: self.slipway(image, "again", self.warm),
+            "untraced": lambda: self.slipway(image, "untraced", self.plain, NO_START),
             "metadata": lambda: self.metadata(image),
             "cp": self.copy,
         }
@@ -145,6 +153,8 @@ def main() -> None:
     cpu: dict[str, list[float]] = {}
     first, *images = given.images or make(bench.engine, given.work, given.rounds + 1)
     bench.slipway(first, "again", bench.warm)  # fills the cache, and the page cache
+    if not given.only or "untraced" in given.only.split(","):
+        bench.slipway(first, "untraced", bench.plain, NO_START)
     for number, image in enumerate(images):
         ways = list(bench.ways(image).items())
         for name, run in ways if number % 2 == 0 else reversed(ways):

@@ -9,8 +9,10 @@ NAME again     all layers but the top one compiled before
 registry first the same without an engine
 pull + first   `docker pull` into the overlay2 engine, then its first export
 
-Files of all sources are compared: a difference ends the run. Needs root, or for `--only registry`
-nobody in particular.
+With each way its CPU seconds and the bytes that the disk gave are shown: the bench's own and those
+of the processes that it started, not those of engines and registry. With `--cold` nothing of the
+disk is in memory before a way. Files of all sources are compared: a difference ends the run. Needs
+root, or for `--only registry` nobody in particular.
 """
 
 from __future__ import annotations
@@ -21,13 +23,37 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.sqsh_export import cpu_seconds
 from slipway.core import Project, anonymous, sha256_file
 from slipway.engine import Engine, connect
 from slipway.sqsh import ExportRequest, export_image, export_stored
 from slipway.squashfs import LayerCache
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one export took."""
+
+    seconds: float
+    cpu: float
+    read_gb: float
+
+
+def disk_bytes() -> int:
+    """What the disk gave to this process and to those that it has waited for."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["read_bytes"])
+
+
+def measured(run: Callable[[], Path]) -> tuple[Path, Cost]:
+    begun, cpu, read = time.perf_counter(), cpu_seconds(), disk_bytes()
+    path = run()
+    seconds = time.perf_counter() - begun
+    return path, Cost(seconds, cpu_seconds() - cpu, (disk_bytes() - read) / 1e9)
 
 
 class Sources:
@@ -74,14 +100,17 @@ def main() -> None:
     parser.add_argument("--registry", default="", help="HOST:PORT on loopback")
     parser.add_argument("--only", default="", help="ways, with commas between")
     parser.add_argument("--pull", action="store_true", help="measure pulls: images are removed")
+    parser.add_argument("--cold", action="store_true", help="drop the page cache before each way")
     parser.add_argument("images", nargs="+", help="the first one fills caches")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     sources = Sources(given.work, given.overlay, given.containerd, given.registry)
     first, *images = given.images
+    only = given.only.split(",") if given.only else None
     for name in sources.engines:
-        sources.export(name, first, f"warm-{name}")
-    times: dict[str, list[float]] = {}
+        if only is None or f"{name} again" in only:
+            sources.export(name, first, f"warm-{name}")
+    costs: dict[str, list[Cost]] = {}
     for number, image in enumerate(images):
         ways: dict[str, Callable[[str], Path]] = {}
         for name in sources.engines:
@@ -91,27 +120,35 @@ def main() -> None:
             ways["registry first"] = sources.from_registry
         if given.pull:
             ways["pull + first"] = sources.pull_and_export
-        wanted = {way: run for way, run in ways.items() if way in (given.only or way).split(",")}
         digests: set[str] = set()
-        order = list(wanted.items())
-        for way, run in order if number % 2 == 0 else reversed(order):
+        order = [way for way in ways if only is None or way in only]
+        for way in order if number % 2 == 0 else reversed(order):
             for name in ("cold", "registry"):
                 shutil.rmtree(given.work / name, ignore_errors=True)
             if way == "pull + first":
                 for other in given.images:
                     sources.forget(other)
             subprocess.run(["sync"], check=True)
-            begun = time.perf_counter()
-            path = run(image)
-            times.setdefault(way, []).append(time.perf_counter() - begun)
+            if given.cold:
+                Path("/proc/sys/vm/drop_caches").write_text("3")
+            path, cost = measured(partial(ways[way], image))
+            costs.setdefault(way, []).append(cost)
             digests.add(sha256_file(path))
             path.unlink()
-            print(f"{image} {way}: {times[way][-1]:.2f} s", flush=True)
+            print(f"{image} {way}: {cost}", flush=True)
         if len(digests) != 1:
             raise SystemExit(f"{image}: the sources gave {len(digests)} different files")
-    print("|way|median s|least|most|\n|---|---|---|---|")
-    for way, found in times.items():
-        print(f"|{way}|{statistics.median(found):.1f}|{min(found):.1f}|{max(found):.1f}|")
+    print("|way|median s|least|most|CPU s|GB read|\n|---|---|---|---|---|---|")
+    for way, found in costs.items():
+        seconds = [cost.seconds for cost in found]
+        cpu, read = (
+            statistics.median(getattr(cost, field) for cost in found)
+            for field in ("cpu", "read_gb")
+        )
+        print(
+            f"|{way}|{statistics.median(seconds):.1f}|{min(seconds):.1f}|{max(seconds):.1f}|"
+            f"{cpu:.1f}|{read:.2f}|"
+        )
 
 
 if __name__ == "__main__":
