@@ -61,8 +61,13 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        # Distribution: NAME_UNKNOWN and MANIFEST_UNKNOWN; dockerd: "manifest for x not found".
+        # Distribution: NAME_UNKNOWN and MANIFEST_UNKNOWN; dockerd: "manifest for x not found". With
+        # containerd's store dockerd leaves the code out, and these are what registries say with it:
+        # Distribution: "repository name not known to registry", ECR: "The repository with name 'x'
+        # does not exist in the registry with id 'y'", "Requested image not found".
         r"name unknown|manifest unknown|repository .*not found|not found: manifest"
+        r"|repository name not known|the repository with name .* does not exist"
+        r"|requested image not found"
         r"|manifest for .* not found|no such image|does not exist locally|tag does not exist"
         r"|: not found",
         Diagnosis("not_found", False, "Check account, region, repository and tag."),

@@ -16,7 +16,7 @@ from slipway.core import CredentialsFor, Event, OnEvent
 from slipway.engine.client import Engine
 from slipway.engine.diagnosis import diagnose
 from slipway.engine.errors import EngineError, TransferError
-from slipway.engine.images import inspect_image
+from slipway.engine.images import find_image_id, inspect_image, tag_image
 from slipway.engine.sdk_boundary import GONE, disk_full, engine_died, sdk_answer
 
 # Statuses whose numbers are bytes over the network; extracting counts the same layer again.
@@ -106,10 +106,12 @@ def import_rootfs(
 ) -> str:
     """Make a one-layer image from a root file system tar; returns the image id.
 
-    `changes` are Dockerfile instructions (ENV, ENTRYPOINT, LABEL ...). Raises EngineError.
+    `changes` are Dockerfile instructions (ENV, ENTRYPOINT, LABEL ...). Raises EngineError; then the
+    reference names what it named before.
     """
     repository, tag = parse_repository_tag(reference)
-    with _transfer(engine, reference):
+    before = find_image_id(engine, reference)
+    with _whole_or_not(engine, reference, before), _transfer(engine, reference):
         answer = engine.client.api.import_image_from_stream(
             iter(lambda: tar_stream.read(1 << 20), b""),
             repository=repository,
@@ -171,6 +173,23 @@ def _error(engine: Engine, reference: str, message: str) -> EngineError:
     return TransferError(
         diagnosis.kind, message.strip(), retry=diagnosis.retry, where=reference, cure=diagnosis.cure
     )
+
+
+@contextmanager
+def _whole_or_not(engine: Engine, reference: str, before: str | None) -> Iterator[None]:
+    """Where an import fails, take away the image that it named.
+
+    With containerd's store the daemon names the image first, and unpacks it then
+    (moby/moby:daemon/containerd/image_import.go).
+    """
+    try:
+        yield
+    except TransferError:
+        if find_image_id(engine, reference) != before:
+            engine.client.api.remove_image(reference, force=True)
+            if before is not None:
+                tag_image(engine, before, reference)
+        raise
 
 
 @contextmanager

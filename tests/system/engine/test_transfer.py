@@ -186,11 +186,11 @@ def test_a_token_that_expires_in_the_middle_is_told_as_such(
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind", "retry"),
+    ("status", "code", "message", "kind", "retry"),
     [
-        (403, "DENIED", "denied", False),
-        (429, "TOOMANYREQUESTS", "throttled", True),
-        (500, "UNKNOWN", "server", True),
+        (403, "DENIED", "requested access to the resource is denied", "denied", False),
+        (429, "TOOMANYREQUESTS", "Rate exceeded", "throttled", True),
+        (500, "UNKNOWN", "unknown error", "server", True),
     ],
 )
 def test_a_refused_manifest_has_its_kind(
@@ -200,10 +200,11 @@ def test_a_refused_manifest_has_its_kind(
     door: Door,
     status: int,
     code: str,
+    message: str,
     kind: TransferKind,
     retry: bool,
 ) -> None:
-    door.fault("PUT", "/manifests/", "status", status=status, code=code, message="refused")
+    door.fault("PUT", "/manifests/", "status", status=status, code=code, message=message)
     error = _refused(push_image_layers, engine, reference, login)
     assert (error.kind, error.retry) == (kind, retry)
     push_image_layers(engine, reference, credentials=login, on_event=silent)

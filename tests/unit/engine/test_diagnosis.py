@@ -29,6 +29,18 @@ REFUSED = "dial tcp 127.0.0.1:5000: connect: connection refused"
             False,
         ),
         ("denied: requested access to the resource is denied", "denied", False),
+        # dockerd 28 and 29 with containerd's store: the registry's code is left out.
+        ("error from registry: requested access to the resource is denied", "denied", False),
+        ("error from registry: authentication required", "unauthorized", False),
+        ("error from registry: repository name not known to registry", "not_found", False),
+        ("error from registry: Requested image not found", "not_found", False),
+        (
+            "error from registry: The repository with name 'a' does not exist in the registry with"
+            " id '111122223333'",
+            "not_found",
+            False,
+        ),
+        ("error from registry: Rate exceeded", "throttled", True),
         (
             "denied: User: arn:aws:iam::111122223333:user/me is not authorized to perform: "
             "ecr:InitiateLayerUpload on resource: arn:aws:ecr:us-east-1:111122223333:repository/r "

@@ -11,8 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from docker.errors import APIError, ImageNotFound
 
-from slipway.engine import Engine, EngineError, ImageArchive, load_on_base
+from slipway.engine import (
+    Engine,
+    EngineError,
+    ImageArchive,
+    TransferError,
+    find_image_id,
+    import_rootfs,
+    load_on_base,
+)
 from slipway.registry import digest_of
 from tests.support.overlay_images import engine_at
 
@@ -113,3 +122,43 @@ def test_an_engine_that_makes_something_else_of_it_is_told(
     engine = LoadingEngine(tmp_path, ["base 1", "base 2"], image_id, layers)
     with pytest.raises(EngineError, match="is not ours"):
         load_on_base(engine.engine, "base", archive(tmp_path))
+
+
+class NamingEngine:
+    """An engine's API that names an image before it finds that it cannot be unpacked."""
+
+    def __init__(self, root: Path, names: dict[str, str]) -> None:
+        self.names = names
+        api = SimpleNamespace(
+            import_image_from_stream=self.fail, remove_image=self.remove, tag=self.tag
+        )
+        images = SimpleNamespace(get=self.get)
+        self.engine: Engine = engine_at(root, client=SimpleNamespace(api=api, images=images))
+
+    def fail(self, stream: Iterator[bytes], repository: str, tag: str, **more: Any) -> str:
+        del more
+        assert b"".join(stream) == b"no tar"
+        self.names[f"{repository}:{tag}"] = "sha256:half"
+        raise APIError("failed to unpack image: archive/tar: invalid tar header")
+
+    def get(self, name: str) -> SimpleNamespace:
+        if name not in self.names:
+            raise ImageNotFound("no such image")
+        return SimpleNamespace(attrs={"Id": self.names[name]})
+
+    def remove(self, name: str, force: bool) -> None:
+        assert force
+        del self.names[name]
+
+    def tag(self, image: str, repository: str, tag: str, force: bool) -> None:
+        assert force
+        self.names[f"{repository}:{tag}"] = image
+
+
+@pytest.mark.parametrize("before", [None, "sha256:before"])
+def test_an_import_that_fails_leaves_a_name_as_it_was(tmp_path: Path, before: str | None) -> None:
+    names = {"a/b:1": before} if before else {}
+    given = NamingEngine(tmp_path, names)
+    with pytest.raises(TransferError, match="invalid tar header"):
+        import_rootfs(given.engine, io.BytesIO(b"no tar"), "a/b:1")
+    assert find_image_id(given.engine, "a/b:1") == before
