@@ -46,6 +46,7 @@ TWICE = {
 LOOK_BEHIND = {
     "bench/fanout.py": "it drives workers on a clock of its own",
     "bench/sqsh_export.py": "it replaces functions of the linker, to take the time of each part",
+    "bench/sqsh_soak.py": "it takes a layer's blob where there is a snapshot of it, too",
     "bench/soci_tag.py": "it makes layers of its own",
     "bench/soci_reference.py": "it holds the checkpoints alone to AWS's code",
     "bench/registry_extend.py": "it makes a base of layers, and the context of an engine's build",

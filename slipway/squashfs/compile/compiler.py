@@ -255,7 +255,7 @@ def _read_directory(
     tree = directory_layer.scan_directory(source.folder, on_file)
     scanned = True
     parts.flush()
-    directory_layer.settle_folders(tree, source)  # while the last files are packed
+    directory_layer.settle_tree(tree, source)  # while the last files are packed
     build.root = tree.root
 
 

@@ -9,6 +9,11 @@ unpacks it: by docker as 0755 of root (moby/moby:pkg/archive, createImpliedDirec
 containerd as the layers below have it (containerd/containerd:pkg/archive/tar.go, mkparent), by both
 with the time of the pull. So mode, owner and time of such a folder say nothing of the image; the
 archive tells which ones they are, and their like show by their times: see `_may_be_made_up`.
+
+Extended attributes are in doubt, too, but for capabilities: those that a step of a build sets are
+in the folder, and not in the archive that is made of it (both engines write capabilities alone);
+and a folder that containerd unpacks keeps those that it has in the layers below, as overlayfs
+copies it up.
 """
 
 from __future__ import annotations
@@ -17,11 +22,16 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.core import SlipwayError
-from slipway.squashfs.compile.layer_sources import MTIME_MAX, DirectorySource, xattr_is_kept
+from slipway.squashfs.compile.layer_sources import (
+    CAPABILITY,
+    MTIME_MAX,
+    DirectorySource,
+    xattr_is_kept,
+)
 from slipway.squashfs.compile.layer_stream import (
     HeaderStream,
     ReadAhead,
@@ -52,10 +62,15 @@ class OverlayUnreadableError(LayerError):
 
 @dataclass(frozen=True)
 class FolderTree:
-    """The tree of a layer directory, and its folders that an engine may have made up, by path."""
+    """The tree of a layer directory, and by path what the layer's archive decides on.
+
+    `unsettled` are folders that an engine may have made up, `noted` are files and folders with
+    extended attributes that the archive may not have.
+    """
 
     root: TreeNode
-    unsettled: dict[bytes, TreeNode]
+    unsettled: dict[bytes, TreeNode] = field(default_factory=dict)
+    noted: dict[bytes, TreeNode] = field(default_factory=dict)
 
 
 def scan_directory(folder: Path, on_file: OnFile) -> FolderTree:
@@ -66,13 +81,13 @@ def scan_directory(folder: Path, on_file: OnFile) -> FolderTree:
     """
     base = os.fsencode(folder)
     root = new_root()
-    unsettled: dict[bytes, TreeNode] = {}
+    tree = FolderTree(root)
     try:
         # The root's own mode, owner and attributes are the engine's, not the layer's.
         described = TreeNode(DIR)
         _attributes(base, described)
         root.opaque = described.opaque
-        _scan(base, root, on_file, unsettled)
+        _scan(base, tree, on_file)
     except OSError as error:
         path = error.filename if error.filename is not None else base
         raise LayerError(
@@ -82,26 +97,31 @@ def scan_directory(folder: Path, on_file: OnFile) -> FolderTree:
             if isinstance(error, PermissionError)
             else "Was the image removed meanwhile? Build it again, then export it.",
         ) from error
-    return FolderTree(root, unsettled)
+    return tree
 
 
-def settle_folders(tree: FolderTree, source: DirectorySource) -> None:
+def settle_tree(tree: FolderTree, source: DirectorySource) -> None:
     """Describe the folders that an engine made up as the layer's archive does: not at all.
 
-    So the layers below decide on them, as they do where the archive itself is read. Raises
-    SlipwayError where the archive has to be read for that and cannot be.
+    So the layers below decide on them, as they do where the archive itself is read. Extended
+    attributes become the archive's. Raises SlipwayError where the archive has to be read and cannot
+    be.
     """
-    if not tree.unsettled or (source.headers is None and source.archive is None):
+    if source.headers is None and source.archive is None:
         return
     left = dict(tree.unsettled)
-    if source.headers is not None:
+    if left and source.headers is not None:
         # Most often all of them were named, and this is quick. Else the archive is read below.
         with contextlib.suppress(SlipwayError):
             for name in source.headers.names():
                 left.pop(name.strip(b"/").removeprefix(b"./"), None)
-    if not left:
+    if not left and not tree.noted:
         return
     described = _archive_tree(source)
+    for path, node in tree.noted.items():
+        there = _node_at(described, path)
+        if there is not None and there.kind == node.kind:
+            node.xattrs = there.xattrs
     for path, node in left.items():
         there = _node_at(described, path)
         if there is not None and there.kind == DIR and there.implied:
@@ -143,9 +163,9 @@ def _may_be_made_up(info: os.stat_result) -> bool:
     return info.st_mtime_ns == info.st_ctime_ns or info.st_mtime_ns % 1_000_000_000 != 0
 
 
-def _scan(base: bytes, root: TreeNode, on_file: OnFile, unsettled: dict[bytes, TreeNode]) -> None:
+def _scan(base: bytes, tree: FolderTree, on_file: OnFile) -> None:
     groups: dict[tuple[int, int], tuple[int, TreeNode]] = {}
-    stack: list[tuple[bytes, TreeNode]] = [(b"", root)]
+    stack: list[tuple[bytes, TreeNode]] = [(b"", tree.root)]
     while stack:
         path, node = stack.pop()
         if node.kind != DIR:
@@ -169,7 +189,9 @@ def _scan(base: bytes, root: TreeNode, on_file: OnFile, unsettled: dict[bytes, T
                     node.children[name] = first
                     continue
             if child.kind == DIR and _may_be_made_up(info):
-                unsettled[child_path] = child
+                tree.unsettled[child_path] = child
+            if any(name != CAPABILITY for name, _ in child.xattrs):
+                tree.noted[child_path] = child
             if child.kind == DIR or (child.kind == REG and child.size):
                 below.append((child_path, child))
         stack += reversed(below)

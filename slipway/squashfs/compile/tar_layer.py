@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from slipway.squashfs.compile import tar_reader
-from slipway.squashfs.compile.layer_sources import MTIME_MAX, xattr_is_kept
+from slipway.squashfs.compile.layer_sources import CAPABILITY, MTIME_MAX, xattr_is_kept
 from slipway.squashfs.compile.layer_tree import (
     LOWER_LINK,
     WHITEOUT,
@@ -225,4 +225,6 @@ def _describe_link(node: TreeNode, member: TarMember) -> None:
     if node.kind != SYMLINK:
         node.mode = member.mode
     if node.kind == REG:
-        node.xattrs = tuple(sorted({**dict(node.xattrs), **dict(_xattrs(member))}.items()))
+        # A new owner, the same one too, takes capabilities away (capabilities(7)).
+        kept = [(name, value) for name, value in node.xattrs if name != CAPABILITY]
+        node.xattrs = tuple(sorted(dict([*kept, *_xattrs(member)]).items()))

@@ -134,6 +134,34 @@ def test_names_alone_settle_a_layer_that_was_built_here(tmp_path: Path) -> None:
     assert image(tmp_path, "folder", layer) == image(tmp_path, "archive", tar_source(data))
 
 
+NOTES = {"user.of-the-archive": b"1"}
+
+
+@pytest.mark.parametrize("named", [{}, NOTES], ids=["none in the archive", "one in the archive"])
+def test_extended_attributes_are_those_of_the_archive(
+    tmp_path: Path, named: dict[str, bytes]
+) -> None:
+    """A step of a build set them, or the folder has them in the layer below."""
+    records = {f"SCHILY.xattr.{name}": value.decode() for name, value in named.items()}
+    data = archive(
+        [
+            member("a", FOLDER, mtime=5, pax_headers=records),
+            member("a/file", data=b"x", pax_headers=records),
+        ]
+    )
+    folder = tmp_path / "unpacked"
+    unpack(data, folder, 0o755)
+    for path in (folder / "a", folder / "a" / "file"):
+        for name, value in {**named, "user.other": b"2"}.items():
+            os.setxattr(path, name, value)
+    plain = tar_source(data)
+    wanted = image(tmp_path, "archive", plain)
+    layer = DirectorySource(plain.digest, folder, plain)
+    assert image(tmp_path, "by-archive", layer) == wanted
+    kept = DirectorySource(plain.digest, folder, NEVER, archive_headers(data))
+    assert image(tmp_path, "by-headers", kept) == wanted
+
+
 def test_a_store_that_was_copied_still_tells_what_was_made_up(tmp_path: Path) -> None:
     data = archive([member("a/b/file", data=b"x")])
     unpack(data, tmp_path / "unpacked", 0o755)
