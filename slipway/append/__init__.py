@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from slipway.append.installation import installed_versions
     from slipway.append.layer_blobs import LayerBlob, LayerStore
     from slipway.append.layout_folder import write_layout
-    from slipway.append.ran_layers import ran_sections
+    from slipway.append.ran_layers import bytecode_tar, compiled_sections, ran_sections
     from slipway.append.stored_blobs import AppendedBlobs, as_base, put_on
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "NeedsEngineError",
     "append_image",
     "as_base",
+    "bytecode_tar",
+    "compiled_sections",
     "deliver_appended",
     "dockerfile_through",
     "installed_versions",
@@ -54,7 +56,7 @@ __getattr__ = lazy_face(
         "layer_blobs": "LayerBlob LayerStore",
         "installation": "installed_versions",
         "layout_folder": "write_layout",
-        "ran_layers": "ran_sections",
+        "ran_layers": "bytecode_tar compiled_sections ran_sections",
         "stored_blobs": "AppendedBlobs as_base put_on",
     },
 )

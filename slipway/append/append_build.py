@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -99,7 +100,7 @@ class _Build:
         self.steps = read_steps(request.dockerfile)
         self.store = LayerStore(request.cache / "layers", request.shared)
         self.contents: BaseContents | None = None
-        self.kinds: dict[str, str] = {}  # of paths that are there, as far as they are known
+        self.kinds: dict[str, str] = {}  # of the base's paths, as far as they are known
         self.folders: set[str] = set()
 
     def image(self) -> AppendedImage:
@@ -112,7 +113,7 @@ class _Build:
         }
         brought = read_ran_layers([*ran.values()], self._notes, self.on_event)
         self._install([*installations.values()], brought)
-        plans = self._plans(installations, len(ran))
+        plans = self._plans(installations, ran)
         if len(self.base.layers) + len(ran) + sum(map(len, plans.values())) > MOST_LAYERS:
             raise NeedsEngineError(
                 f"the base has {len(self.base.layers)} layers, and an image at most {MOST_LAYERS}",
@@ -164,7 +165,6 @@ class _Build:
         return self.request.ran[step.section]
 
     def _install(self, installations: Sequence[_Installation], brought: MetadataFiles) -> None:
-        self.kinds = folders_and_links(brought)
         if not installations:
             return
         interpreters = {prepared.install.interpreter for prepared in installations}
@@ -184,7 +184,7 @@ class _Build:
             self.contents = read_base_contents(self.base, layout, self._notes, self.on_event)
             self._compare(known)
             known = self.contents.versions
-            self.kinds = {**self.contents.kinds, **self.kinds}
+            self.kinds = {**self.contents.kinds}
         environment = marker_environment(self.request.python, self.request.machine)
         state = PythonState(layout, known, self.contents, environment)
         for prepared, (installer, addon) in zip(installations, addons, strict=True):
@@ -239,17 +239,32 @@ class _Build:
         }
         return load_installer(script), AddonWheels(pins.decode(), wheels)
 
+    def _kinds_below(self, ran: Mapping[int, LayerBlob]) -> dict[int, Mapping[str, str]]:
+        """By step, the kinds of paths that are known below it: the base's, and those of layers of
+        steps before it that ran. What a later one brings is not there yet."""
+        below: dict[int, Mapping[str, str]] = {}
+        kinds: Mapping[str, str] = self.kinds
+        layers: list[LayerBlob] = []
+        for step in self.steps:
+            below[id(step)] = kinds
+            if id(step) in ran:
+                layers.append(ran[id(step)])
+                brought = read_ran_layers(layers, self._notes, self.on_event)
+                kinds = ChainMap(folders_and_links(brought), self.kinds)
+        return below
+
     def _plans(
-        self, installations: Mapping[int, _Installation], ran: int
+        self, installations: Mapping[int, _Installation], ran: Mapping[int, LayerBlob]
     ) -> dict[int, list[LayerPlan]]:
         """The layers of each step that has some; those of `ran` steps are made already."""
         plans: dict[int, list[LayerPlan]] = {}
+        below = self._kinds_below(ran)
         for step in self.steps:
             if step.name == "COPY" and not step.runs_in_base:
                 files = copied_files(step, self.request.context)
-                plan = layer_plan(step.section, files, self.folders, self.kinds)
+                plan = layer_plan(step.section, files, self.folders, below[id(step)])
                 plans[id(step)] = [plan]
-        others = len(self.base.layers) + len(plans) + ran
+        others = len(self.base.layers) + len(plans) + len(ran)
         others += sum(1 for installed in installations.values() if installed.gone)
         grains = wheel_grains(
             [(installed.wheels, [installed.install.addon]) for installed in installations.values()],
@@ -264,7 +279,7 @@ class _Build:
                 files = tuple(file for wheel in group for file in wheel.files)
                 plans[key].append(
                     layer_plan(
-                        f"{installed.install.addon}: {names}", files, self.folders, self.kinds
+                        f"{installed.install.addon}: {names}", files, self.folders, below[key]
                     )
                 )
         return plans

@@ -17,6 +17,7 @@ from slipway.core import SlipwayError
 _SECTION = re.compile(r"# --- (\S+)(?: .*)?---")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _INSTALLER = ("-B", "/mnt/install_addons.py")
+_COMPILER = ("-B", "/mnt/compile_bytecode.py")
 _MOUNT = re.compile(r"--mount=type=bind,source=(?P<folder>\S+),target=/mnt\s+(?P<command>\[.*\])")
 
 
@@ -44,6 +45,12 @@ class DockerfileStep:
         if self.name == "RUN":
             return self.installation is None
         return self.name == "COPY" and self.text.startswith("--from=")
+
+    @property
+    def compiles(self) -> bool:
+        """Whether it leaves bytecode of installed modules, and nothing else."""
+        match = _MOUNT.fullmatch(self.text) if self.name == "RUN" else None
+        return match is not None and json_words(self, match["command"])[1:3] == _COMPILER
 
     @property
     def installation(self) -> tuple[str, tuple[str, ...]] | None:

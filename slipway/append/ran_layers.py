@@ -3,11 +3,16 @@ of what. Here they are taken as they are, and only looked into."""
 
 from __future__ import annotations
 
+import posixpath
+import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from slipway.append.build_steps import NeedsEngineError, read_steps
-from slipway.append.layer_blobs import LayerBlob
+from slipway.append.layer_blobs import LayerBlob, layer_tar
+from slipway.append.layer_files import LayerFile, LayerPlan
 from slipway.append.python_layout import PythonLayout
 from slipway.core import OnEvent
 from slipway.inventory import (
@@ -19,13 +24,49 @@ from slipway.inventory import (
     read_metadata_files,
 )
 from slipway.registry import FileBlob, digest_of, schema2_manifest
+from slipway.squashfs import ReadAhead, decompressed_stream, skip_content, tar_members
 
 _NO_CONFIG = b"{}"
+_REGULAR = b"0\0"
+_BYTECODE = re.compile(r".*/__pycache__/[^/]+\.pyc")
 
 
 def ran_sections(dockerfile: str) -> tuple[str, ...]:
     """The sections of an image whose step runs something in the base, lowest first."""
     return tuple(step.section for step in read_steps(dockerfile) if step.runs_in_base)
+
+
+def compiled_sections(dockerfile: str) -> tuple[str, ...]:
+    """Those of them that leave bytecode and nothing else."""
+    return tuple(step.section for step in read_steps(dockerfile) if step.compiles)
+
+
+def bytecode_tar(pieces: Iterator[bytes], folder: Path) -> Iterator[bytes]:
+    """What a step that compiles has left, as a tar that is the same whichever engine ran it.
+
+    Bytecode and its folders; an engine's own tar has besides what it found changed by its mounts,
+    and times. `folder` holds the files for as long as they are sorted.
+    """
+    files: list[LayerFile] = []
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
+        with ReadAhead(decompressed_stream(pieces), _ignore) as stream:
+            for member in tar_members(stream):
+                text = member.name.decode("utf-8", "surrogateescape")
+                if member.kind not in _REGULAR or not _BYTECODE.fullmatch(text):
+                    skip_content(stream, member)
+                    continue
+                kept = Path(name) / str(len(files))
+                kept.write_bytes(stream.read(member.stored))
+                stream.skip_padding(-member.stored % 512)
+                path = posixpath.normpath(f"/{text}").lstrip("/")
+                files.append(LayerFile(path, kept, member.stored))
+            stream.drain()
+        folders = {posixpath.dirname(file.path) for file in files}
+        yield from layer_tar(LayerPlan("bytecode", tuple(files), tuple(folders)))
+
+
+def _ignore(count: int) -> None:
+    del count
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ class Project:
         return self.root / "images" / "context" / "install_addons.py"
 
     @property
+    def bytecode_compiler(self) -> Path:
+        """The script that compiles the modules of Python add-ons inside a build."""
+        return self.installer.with_name("compile_bytecode.py")
+
+    @property
     def system_installer(self) -> Path:
         """The script that installs packages of the distribution inside a build."""
         return self.installer.with_name("install_packages.sh")

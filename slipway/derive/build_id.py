@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.core import Project, sha256_file, tree_sha256
-from slipway.derive.dockerfile import render_dockerfile, system_section
+from slipway.derive.dockerfile import bytecode_section, render_dockerfile, system_section
 from slipway.derive.launcher_layer import launcher_key
 from slipway.derive.repository_files import added_files_key, files_section
 from slipway.derive.source_stages import (
@@ -56,6 +56,7 @@ class SharedInputs:
     scripts: Mapping[str, str] = field(default_factory=dict)  # add-on -> hash of its script
     builder: str = ""  # what runs such a script
     system_installer: str = ""  # what installs packages of the distribution
+    bytecode: str = ""  # what compiles modules
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class BuildInputs:
     architecture: Architecture = "amd64"
     system: Mapping[str, str] = field(default_factory=dict)  # add-on -> hash of its packages
     system_installer: str = ""  # "" where no packages of the distribution are installed
+    bytecode: str = ""  # what compiles its modules; "" where they stay as they are
 
     @property
     def build_id(self) -> str:
@@ -88,7 +90,7 @@ class BuildInputs:
         content = self.as_json()
         for explaining in ("templates", "layers", "architecture"):
             del content[explaining]
-        for part in ("files", "sources", "system", "system_installer"):
+        for part in ("files", "sources", "system", "system_installer", "bytecode"):
             if not content[part]:
                 del content[part]  # a part that an image does not use changes no build id
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -116,6 +118,7 @@ def shared_inputs(
         scripts=script_hashes(project, builds),
         builder=sha256_file(project.source_builder),
         system_installer=sha256_file(project.system_installer),
+        bytecode=sha256_file(project.bytecode_compiler),
     )
 
 
@@ -262,6 +265,7 @@ def build_inputs(
                     system_section(name): f"{key} {common.system_installer}"
                     for name, key in system.items()
                 },
+                **{bytecode_section(name): common.bytecode for name in python},
                 LAUNCHER: f"{common.launcher} {image.base.family.python}",
             },
         ),
@@ -270,4 +274,5 @@ def build_inputs(
         architecture=facts.architecture,
         system=system,
         system_installer=common.system_installer if system else "",
+        bytecode=common.bytecode if python and image.bytecode else "",
     )

@@ -106,6 +106,16 @@ def install_command(image: Image, addon: Addon) -> list[str]:
     return command
 
 
+def bytecode_command(image: Image, addon: Addon) -> list[str]:
+    """What runs in the build to compile the modules of one Python add-on."""
+    return [image.base.family.python, "-B", "/mnt/compile_bytecode.py", addon.name]
+
+
+def bytecode_section(addon: str) -> str:
+    """The name of the layer with the bytecode of an add-on's modules."""
+    return f"{addon}:bytecode"
+
+
 PACKAGE_COMMAND = ["sh", "/mnt/install_packages.sh"]
 """What runs in the build to install the packages of the distribution that an add-on has."""
 
@@ -168,6 +178,8 @@ def render_dockerfile(image: Image, locks: Locks, tools: Iterable[Tool], templat
         environment=environment_of(image),
         labels=labels_of(image, locks),
         install_command=lambda addon: install_command(image, addon),
+        bytecode_command=lambda addon: bytecode_command(image, addon),
+        bytecode_section=bytecode_section,
         package_command=PACKAGE_COMMAND,
         system_section=system_section,
         stages=source_stages(image),

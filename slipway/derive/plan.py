@@ -106,6 +106,7 @@ _PARTS = {
     "launcher": "launcher",
     "installer": "installer",
     "system_installer": "installer of system packages",
+    "bytecode": "what compiles modules",
     "wheels": "how wheels are built of sdists",
 }
 

@@ -32,6 +32,7 @@ def explain_image(image: Image) -> dict[str, Any]:
             "carries": dict(base.carries),
         },
         "addons": [_explain_addon(addon) for addon in image.addons],
+        **({"bytecode": True} if image.bytecode else {}),
     }
 
 

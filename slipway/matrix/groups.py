@@ -206,6 +206,7 @@ def _image(source: MatrixEntries, group: str, cell: Cell, lowered: set[int]) -> 
         platform=cell.platform,
         addons=(*addons, *_tools(source, base)),
         size_budget_mb=entry.size_budget_mb,
+        bytecode=entry.bytecode,
         aliases=aliases,
         repository=entry.repository,
         axes=tuple(

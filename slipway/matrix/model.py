@@ -207,6 +207,7 @@ class Image:
     aliases: tuple[str, ...] = ()
     repository: str = ""  # our own repository, without the prefix
     axes: tuple[AxisValue, ...] = ()  # the add-ons that its group varies over, in the file's order
+    bytecode: bool = False  # whether modules of its own Python add-ons are compiled in the build
 
     def addon(self, name: str) -> Addon | None:
         """The add-on of this name, None where the image does not have it."""

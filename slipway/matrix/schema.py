@@ -193,6 +193,7 @@ class GroupEntry(Entry):
     requests: list[Text] = []
     aliases: dict[str, CellValues] = {}
     size_budget_mb: Annotated[int, Field(gt=0)]
+    bytecode: bool = False
     exclude: list[ExcludeEntry] = []
     downgrade: list[DowngradeEntry] = []
 

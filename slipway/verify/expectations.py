@@ -98,6 +98,11 @@ class CheckedImage:
         versions = [a["version"] for a in self.cell["addons"] if a["name"] == "torch"]
         return str(self.facts["torch"] or (versions[0] if versions else None) or "")
 
+    @property
+    def bytecode(self) -> bool:
+        """Whether modules of its add-ons were compiled in the build."""
+        return bool(self.cell.get("bytecode"))
+
     def addon(self, name: str) -> Mapping[str, Any]:
         """One add-on of the cell. Raises KeyError."""
         addons = {addon["name"]: addon for addon in self.cell["addons"]}

@@ -75,6 +75,9 @@ def make_image_context(
         kept = _kept_by_base(request, closures)
         for lock in closures:
             files += _addon_files(project, builder, lock, kept, on_event)
+            if image.bytecode and request.steps:
+                compiler = project.bytecode_compiler
+                files.append(ContextFile(f"python/{lock.addon}/{compiler.name}", compiler))
     for addon, key in system_lock_keys(image) if request.steps else ():
         if key not in locks.system:
             raise _not_locked(f"{addon.name} of {image.name}")

@@ -210,6 +210,9 @@ def _ran_layers(context: AppendContext, image: Image, steps: RanSteps) -> dict[s
         "built by a script of the repository that runs": [
             addon.name for addon in image.own_addons if addon.source
         ],
+        "whose modules are compiled": [
+            addon.name for addon in image.python_addons if image.bytecode
+        ],
     }
     reasons = [f"{', '.join(names)}, {what}" for what, names in because.items() if names]
     raise NeedsEngineError(

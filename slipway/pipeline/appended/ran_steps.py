@@ -21,6 +21,8 @@ from slipway.append import (
     LayerBlob,
     LayerStore,
     NeedsEngineError,
+    bytecode_tar,
+    compiled_sections,
     dockerfile_through,
     ran_sections,
 )
@@ -169,6 +171,8 @@ class RanSteps:
         )
         try:
             pieces = _top_layer(context.engine, image_id)
+            if section in compiled_sections(self.dockerfile):
+                pieces = bytecode_tar(pieces, context.project.cache)
             return self._store.keep(section, key, lambda path: registry.write_gzip(pieces, path))
         finally:
             with engine.sdk_errors(context.engine, f"removing {part.tags[0]}"):

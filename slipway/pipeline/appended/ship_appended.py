@@ -106,7 +106,11 @@ def _running_target(
     None where no image has any, or where there is no target to ask.
     """
     own_base = any(image.base.root.registry is None for image in images)
-    steps = any(addon.system or addon.source for image in images for addon in image.own_addons)
+    steps = any(
+        addon.system or addon.source or (image.bytecode and addon.requirements)
+        for image in images
+        for addon in image.own_addons
+    )
     if not own_base and not steps:
         return None
     if settings.target == "local":

@@ -1,7 +1,8 @@
 """Prints, as JSON, every file below a folder: path -> [size, mtime, mode, owned].
 
 Other file systems that are mounted into it are left out. `owned`: the file is as an installed
-distribution lists it, so it came out of a wheel. Names that are not UTF-8 come with surrogates.
+distribution lists it, so it came out of a wheel, or it is the bytecode of such a module. Names that
+are not UTF-8 come with surrogates.
 """
 
 # A root file system has hundreds of thousands of files, and os.path is several times as quick.
@@ -10,6 +11,7 @@ distribution lists it, so it came out of a wheel. Names that are not UTF-8 come 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import stat
@@ -21,7 +23,10 @@ for distribution in importlib.metadata.distributions():
         if listed.name == "direct_url.json":
             continue  # written by the installer, with the address that it came from
         folder, name = os.path.split(os.path.normpath(str(distribution.locate_file(listed))))
-        owned[os.path.join(os.path.realpath(folder), name)] = listed.size
+        path = os.path.join(os.path.realpath(folder), name)
+        owned[path] = listed.size
+        if listed.suffix == ".py":  # its bytecode need not be listed, and has a check of its own
+            owned[importlib.util.cache_from_source(path, optimization="")] = None
 
 root = sys.argv[1]
 device = os.lstat(root).st_dev

@@ -10,10 +10,12 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ import pytest
 from slipway.append import (
     AppendedBlobs,
     AppendRequest,
+    LayerStore,
     append_image,
+    bytecode_tar,
     deliver_appended,
 )
 from slipway.append.layer_files import ContentReader
@@ -32,7 +36,7 @@ from slipway.core import Project, anonymous, silent
 from slipway.engine import ContextFile, Engine, import_rootfs, pull_image, run_once
 from slipway.inventory import open_layered_image
 from slipway.records import BUILD, load_locks
-from slipway.registry import RegistryClient, Repository
+from slipway.registry import RegistryClient, Repository, write_gzip
 from slipway.squashfs import decompressed_stream
 from slipway.wheels import fetch_wheels
 from tests.support.engine_builds import request, run_build
@@ -43,7 +47,7 @@ from tests.support.wheels import make_wheel
 pytest_plugins = ["tests.support.registry.fixtures"]
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
-INSTALLER = Path(__file__).parents[3] / "images" / "context" / "install_addons.py"
+SCRIPTS = Path(__file__).parents[3] / "images" / "context"
 FAMILIES = {
     "venv": "/opt/venv/bin/python",
     "conda": "/opt/conda/bin/python",
@@ -58,9 +62,17 @@ RUN --mount=type=bind,source=python/pkg,target=/mnt \\
     ["%(python)s", "-B", "/mnt/install_addons.py", "pkg", "--replace", "pkg"]
 ENV PKG="a b" PATH=/pkg:$PATH
 
+# --- pkg:bytecode ---
+RUN --mount=type=bind,source=python/pkg,target=/mnt \\
+    ["%(python)s", "-B", "/mnt/compile_bytecode.py", "pkg"]
+
 # --- second 1.0 ---
 RUN --mount=type=bind,source=python/second,target=/mnt \\
     ["%(python)s", "-B", "/mnt/install_addons.py", "second"]
+
+# --- second:bytecode ---
+RUN --mount=type=bind,source=python/second,target=/mnt \\
+    ["%(python)s", "-B", "/mnt/compile_bytecode.py", "second"]
 
 # --- tool 1.0 ---
 COPY tools/tool /usr/local/bin/tool
@@ -143,7 +155,8 @@ def add_on(name: str, wheels: dict[str, Path], pip: Path) -> Iterator[ContextFil
         version = wheel.name.split("-")[1]
         pins.append(f"{distribution}=={version} --hash=sha256:{digest}")
         yield ContextFile(f"{folder}/wheels/{wheel.name}", wheel)
-    yield ContextFile(f"{folder}/install_addons.py", INSTALLER)
+    for script in ("install_addons.py", "compile_bytecode.py"):
+        yield ContextFile(f"{folder}/{script}", SCRIPTS / script)
     yield ContextFile(f"{folder}/bootstrap/{pip.name}", pip)
     yield ContextFile(f"{folder}/{name}.txt", "\n".join([*pins, ""]).encode())
 
@@ -199,8 +212,20 @@ def root_tar(files: dict[str, bytes | Path], links: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def engine_image(engine: Engine, base: Base, log: Path) -> tuple[Tree, dict[str, Any]]:
-    """What the engine builds, read from what it saves."""
+@dataclass(frozen=True)
+class EngineImage:
+    """What the engine builds, read from what it saves.
+
+    `ran`: of steps that compile, what is kept of their layers. `raw`: those as the engine has them.
+    """
+
+    tree: Tree
+    config: dict[str, Any]
+    ran: dict[str, bytes]
+    raw: dict[str, bytes]
+
+
+def engine_image(engine: Engine, base: Base, log: Path) -> EngineImage:
     changes = [f"ENV {entry}" for entry in CONFIG["Env"]]
     import_rootfs(engine, io.BytesIO(base.tar), f"slipway.test/append-base:{base.family}", changes)
     tag = f"slipway.test/append:{base.family}"
@@ -218,6 +243,7 @@ def engine_image(engine: Engine, base: Base, log: Path) -> tuple[Tree, dict[str,
     )
     archive = io.BytesIO(b"".join(engine.client.api.get_image(tag)))
     tree: Tree = {}
+    raw = {}
     with tarfile.open(fileobj=archive) as outer:
 
         def member(name: str) -> bytes:
@@ -226,16 +252,24 @@ def engine_image(engine: Engine, base: Base, log: Path) -> tuple[Tree, dict[str,
             return stream.read()
 
         (described,) = json.loads(member("manifest.json"))
-        for layer in described["Layers"]:
-            with tarfile.open(fileobj=io.BytesIO(member(layer))) as tar:
+        document = json.loads(member(described["Config"]))
+        steps = [step for step in document["history"] if not step.get("empty_layer")]
+        for step, layer in zip(steps, described["Layers"], strict=True):
+            plain = b"".join(decompressed_stream(iter([member(layer)])))
+            with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
                 apply_layer(tree, tar)
-        return tree, json.loads(member(described["Config"]))["config"]
+            if match := re.search(r"compile_bytecode\.py (\w+)", step.get("created_by", "")):
+                raw[f"{match[1]}:bytecode"] = plain
+    ran = {name: b"".join(bytecode_tar(iter([tar]), log.parent)) for name, tar in raw.items()}
+    return EngineImage(tree, document["config"], ran, raw)
 
 
 def test_an_engine_builds_the_same_files(
     engine: Engine, base: Base, data_registry: str, tmp_path: Path
 ) -> None:
-    theirs, config = engine_image(engine, base, tmp_path / "log")
+    built = engine_image(engine, base, tmp_path / "log")
+    theirs = built.tree
+    store = LayerStore(tmp_path / "ran")
     write_base(tmp_path / "base", [base.tar])
     wanted = AppendRequest(
         dockerfile=base.dockerfile,
@@ -243,6 +277,10 @@ def test_an_engine_builds_the_same_files(
         labels={"build": "id"},
         python=PYTHON,
         cache=tmp_path / "cache",
+        ran={
+            section: store.keep(section, section, partial(write_gzip, iter([tar])))
+            for section, tar in built.ran.items()
+        },
     )
     with (
         open_layered_image(f"oci:{tmp_path / 'base'}", anonymous) as opened,
@@ -262,7 +300,9 @@ def test_an_engine_builds_the_same_files(
     assert {path for path in ours if ours[path] != theirs[path]} == set()
     made = json.loads(image.config)["config"]
     for key in ("Env", "Entrypoint", "Cmd", "Labels"):
-        assert made[key] == config[key]
+        assert made[key] == built.config[key]
+    compiled = {path.rpartition("/")[2].partition(".")[0] for path in ours if path[-4:] == ".pyc"}
+    assert compiled == {"__init__", "conflict", "h" * 130, "kept", "pkg", "second"}
 
     # The registry has it whole, a second push sends nothing, and it runs.
     assert (first.already, again.already, again.sent) == (False, True, 0)
@@ -273,3 +313,18 @@ def test_an_engine_builds_the_same_files(
     assert done.stdout.split() == [b"made"], done.stderr
     script = run_once(engine, pulled, [f"{Path(base.python).parent}/tool.py"], timeout_s=60)
     assert script.stdout.split() == [b"tool"], script.stderr
+
+
+@pytest.mark.parametrize("base", ["venv"], indirect=True)
+def test_steps_that_compile_leave_the_same_layer_whenever_an_engine_runs_them(
+    engine: Engine, base: Base, tmp_path: Path
+) -> None:
+    first = engine_image(engine, base, tmp_path / "log")
+    tar = io.BytesIO(base.tar)
+    with tarfile.open(fileobj=tar, mode="a") as changed:  # nothing of the first is taken again
+        changed.addfile(tarfile.TarInfo("etc/another"))
+    again = engine_image(engine, replace(base, tar=tar.getvalue()), tmp_path / "log")
+    assert "etc/another" in again.tree
+    assert first.raw != again.raw  # an engine's own tar tells when it was made
+    assert sorted(first.ran) == ["pkg:bytecode", "second:bytecode"]
+    assert again.ran == first.ran

@@ -119,6 +119,7 @@ def test_every_fault_of_an_image_at_rest_fails_its_own_check(
             "/usr/local/share/ca-certificates/proxy.crt": b"another\n",
             "/root/.cache/pip/http/0": b"cached",
             "/opt/src/.git/config": b"[core]\n",
+            f"{SITE}/__pycache__/addon.cpython-311.pyc": b"compiled by hand",
         },
         config={
             "WorkingDir": "/workspace",
@@ -161,6 +162,7 @@ def test_every_fault_of_an_image_at_rest_fails_its_own_check(
         "test_trusted_certificates_are_those_of_the_base",
         "test_no_cache_log_or_temporary_file_was_added",
         "test_nothing_of_a_source_tree_was_added",
+        "test_no_bytecode_was_added_where_the_image_states_none",
         "test_working_directory_and_user_are_as_stated",
         "test_the_environment_is_as_stated",
         "test_training_output_is_not_buffered",

@@ -309,6 +309,17 @@ def test_the_layer_of_a_step_that_an_engine_ran_is_taken_as_it_is(tmp_path: Path
     assert build.image("another", ran=ran).manifest == image.manifest
 
 
+def test_layers_below_a_step_that_ran_are_the_same_without_it(tmp_path: Path) -> None:
+    """What a step leaves in folders of add-ons, as bytecode does, lies above their layers."""
+    folders = {f"{SITE}/{name}": None for name in ("addon", "addon/__pycache__", "shared")}
+    build, ran = with_ran_step(tmp_path, {**folders, f"{SITE}/addon/__pycache__/x.pyc": b"x"})
+    image = build.image(ran=ran)
+    plain = Build(tmp_path / "plain").image()
+    own = [layer for layer in image.layers if layer != ran["apt-tools"]]
+    assert [layer.digest for layer in own] == [layer.digest for layer in plain.layers]
+    assert build.tree(image)[f"{SITE}/addon/__pycache__/x.pyc"]
+
+
 def test_a_link_of_a_step_is_not_hidden(tmp_path: Path) -> None:
     build, ran = with_ran_step(tmp_path, {"opt/entrypoints": "/srv"})
     refuse(build, "/opt/entrypoints is not a folder", NeedsEngineError, ran=ran)

@@ -101,6 +101,10 @@ RUN --mount=type=bind,source=system/tools,target=/mnt \\
 RUN --mount=type=bind,source=python/a,target=/mnt \\
     ["/opt/venv/bin/python", "-B", "/mnt/install_addons.py", "a"]
 
+# --- a:bytecode ---
+RUN --mount=type=bind,source=python/a,target=/mnt \\
+    ["/opt/venv/bin/python", "-B", "/mnt/compile_bytecode.py", "a"]
+
 # --- x:/opt/x ---
 COPY --from=source-x --chown=0:0 /opt/x/ /opt/x/
 
@@ -115,10 +119,11 @@ def test_the_last_stage_is_the_image() -> None:
         ("", "USER", False),
         ("tools:system", "RUN", True),
         ("a", "RUN", False),
+        ("a:bytecode", "RUN", True),
         ("x:/opt/x", "COPY", True),
         ("launcher", "COPY", False),
     ]
-    assert ran_sections(STAGES) == ("tools:system", "x:/opt/x")
+    assert ran_sections(STAGES) == ("tools:system", "a:bytecode", "x:/opt/x")
 
 
 def test_a_dockerfile_ends_with_the_section_that_is_asked_for() -> None:
