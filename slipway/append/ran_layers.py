@@ -49,7 +49,7 @@ def bytecode_tar(pieces: Iterator[bytes], folder: Path) -> Iterator[bytes]:
     """
     files: list[LayerFile] = []
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
-        with ReadAhead(decompressed_stream(pieces), _ignore) as stream:
+        with ReadAhead(decompressed_stream(pieces), _ignore, hashed=False) as stream:
             for member in tar_members(stream):
                 text = member.name.decode("utf-8", "surrogateescape")
                 if member.kind not in _REGULAR or not _BYTECODE.fullmatch(text):

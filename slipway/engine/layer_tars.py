@@ -77,6 +77,7 @@ class LayerTar:
         be checked; a file of another size than the tar's is noticed. Raises EngineError.
         """
         zeros, held = bytes(_PIECE), bytearray()
+        view = memoryview(zeros)
         with self._readable():
             for record in self._records():
                 if record["type"] == _SEGMENT:
@@ -93,7 +94,7 @@ class LayerTar:
                         held.clear()
                         yield zeros
                         left -= _PIECE
-                    held += zeros[:left]
+                    held += view[:left]  # a slice of the zeros themselves would be a copy
                 if len(held) >= _PIECE:  # few large pieces: each is handed on several times
                     yield bytes(held)
                     held.clear()

@@ -133,7 +133,7 @@ class _LayerReader:
 
     def read(self, pieces: Iterable[bytes]) -> dict[str, Any]:
         """All of a layer; its digest has been checked when this returns."""
-        with ReadAhead(decompressed_stream(pieces), _ignore) as stream:
+        with ReadAhead(decompressed_stream(pieces), _ignore, hashed=False) as stream:
             for member in tar_members(stream):
                 path = _path(member.name)
                 folder, name = posixpath.split(path)

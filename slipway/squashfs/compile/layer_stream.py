@@ -144,14 +144,16 @@ def _unpack_members(
 class ReadAhead:
     """Exact reads from pieces that another thread fetches. A context manager.
 
-    `sha256` is that of everything, once `drain` has been called.
+    `hashed` False is for who needs no digest of what is read: hashing is most of the work then.
     """
 
-    def __init__(self, pieces: Iterable[bytes], on_bytes: Callable[[int], None]) -> None:
+    def __init__(
+        self, pieces: Iterable[bytes], on_bytes: Callable[[int], None], *, hashed: bool = True
+    ) -> None:
         self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD)
         self._pieces = pieces
         self._on_bytes = on_bytes
-        self._stop = False
+        self._stop, self._hashed = False, hashed
         self._rest = memoryview(b"")
         self._hasher = hashlib.sha256()
         self._thread = threading.Thread(target=self._fetch, daemon=True)
@@ -180,7 +182,8 @@ class ReadAhead:
                 if self._stop:
                     return
                 if piece:
-                    self._hasher.update(piece)
+                    if self._hashed:
+                        self._hasher.update(piece)
                     self._queue.put(piece)
             self._queue.put(None)
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads
@@ -228,7 +231,7 @@ class ReadAhead:
             size -= len(self._piece(size))
 
     def drain(self) -> str:
-        """Read to the end; the sha256 of the whole stream, in hex."""
+        """Read to the end; the sha256 of all that was hashed, in hex."""
         self._rest = memoryview(b"")
         while (item := self._queue.get()) is not None:
             if isinstance(item, BaseException):
