@@ -35,6 +35,7 @@ from slipway.registry import (
     check_alias_can_move,
     copy_image,
     credentials_for,
+    is_digest,
     list_artefacts,
     plan_promotion,
     promote_alias,
@@ -208,7 +209,12 @@ def show_target_image(
     ImageMissingError where it has nothing of it.
     """
     checkout = Checkout.at(root)
-    name, _, digest = reference.partition("@")
+    name, at, digest = reference.partition("@")
+    if at and not is_digest(digest):
+        raise UsageError(
+            f"{digest!r} is no digest",
+            cure="One is sha256: and 64 hexadecimal digits; `./inv registry.list` shows them.",
+        )
     image = one_image(checkout, name)
     path = repository_name(image, checkout.matrix.repository_prefix)
     tag = digest or current_tag(checkout, image)
