@@ -18,6 +18,7 @@ from slipway.registry.errors import (
     ManifestError,
     NotAuthorisedError,
     RepositoryMissingError,
+    ServerFaultError,
     immutable_tag_error,
 )
 from slipway.registry.manifests import SCHEMA2, Manifest, to_schema2
@@ -199,6 +200,10 @@ class _Way:
             return self.registry.manifest(self.repository, tag)
         except ImageMissingError:
             return None
+        except ServerFaultError:
+            if self.registry.find_digest(self.repository, tag) is None:
+                return None  # the registry cannot read what it has of the tag
+            raise
         except RepositoryMissingError:
             if self.target.kind == "local":  # makes repositories by itself
                 return None
