@@ -37,6 +37,11 @@ class AwsAccount:
                     return None
                 raise
 
+    def read_body(self, service: str, operation: str, answer: Any) -> bytes:
+        """What follows an answer as a stream, which may end before all of it came."""
+        with aws_errors(f"{service}:{operation}", self.region):
+            return bytes(answer["Body"].read())
+
     def pages(self, service: str, operation: str, key: str, **parameters: Any) -> Iterator[Any]:
         """The entries under `key` of every page of an answer."""
         from botocore import xform_name

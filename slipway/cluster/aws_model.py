@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slipway.core import did_you_mean
+from slipway.core import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from botocore.model import OperationModel, ServiceModel
@@ -58,6 +58,16 @@ def request_faults(service: str, name: str, parameters: Mapping[str, Any]) -> li
     if report.has_errors():
         return [RequestFault((), " ".join(report.generate_report().split()))]
     return list(_faults(dict(parameters), shape, ()))
+
+
+def check_parameters(service: str, name: str, **parameters: Any) -> None:
+    """Raise UsageError where AWS would refuse what a user has named, before it is asked."""
+    faults = request_faults(service, name, parameters)
+    if faults:
+        given = " ".join(repr(value) for value in parameters.values())
+        raise UsageError(
+            f"{given} cannot be: " + "; ".join(f"{fault.field} {fault.what}" for fault in faults)
+        )
 
 
 def _faults(value: Any, shape: Any, path: tuple[str | int, ...]) -> Iterator[RequestFault]:

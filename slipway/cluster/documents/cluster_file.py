@@ -191,6 +191,12 @@ def read_cluster_file(path: Path) -> ClusterFile:
             where=str(path),
             cure="docs/cluster.md has one to begin with.",
         ) from error
+    if not text.strip():
+        raise UsageError(
+            "the cluster's file is empty",
+            where=f"{path}:1",
+            cure="docs/cluster.md has one to begin with.",
+        )
     file = read_yaml(text, str(path))
     if not file.problems:
         entry, problems = _checked(file)

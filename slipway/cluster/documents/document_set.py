@@ -141,9 +141,7 @@ def write_cluster_documents(root: Path, file: str, output: str, *, explain: bool
     documents = make_cluster_documents(read_cluster_file(Path(file)), Project.at(root))
     if output:
         for name, text in documents.files.items():
-            path = Path(output, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, text)
+            write_atomic(Path(output, name), text)
         say(f"wrote {len(documents.files)} documents to {output}")
         say("ids of what does not exist yet are zeros: `cluster.up` has the real ones")
     if explain:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from slipway.cluster.aws_model import check_parameters
 from slipway.cluster.fanout.codebuild_documents import (
     PROJECT,
     CodeBuildOptions,
@@ -163,6 +164,7 @@ def wait_for_batches(client: Any, identifiers: Sequence[str]) -> dict[str, Any]:
 
 
 def _get(client: Any, identifiers: Sequence[str]) -> dict[str, Any]:
+    check_parameters("codebuild", "BatchGetBuildBatches", ids=list(identifiers))
     with aws_errors("codebuild:BatchGetBuildBatches", PROJECT):
         answer = client.batch_get_build_batches(ids=list(identifiers))
     if missing := answer.get("buildBatchesNotFound"):

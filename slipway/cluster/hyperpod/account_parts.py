@@ -202,8 +202,9 @@ def script_parts(site: ClusterSite) -> list[ClusterPart]:
             answer = site.account.call(
                 "s3", "GetObject", ("NoSuchKey", *NO_BUCKET), Bucket=site.cluster.bucket, Key=key
             )
-            known = "storage" in site.ids and "nodes-subnet" in site.ids
-            return key if answer and known and answer["Body"].read() == text() else None
+            if not answer or not {"storage", "nodes-subnet"} <= site.ids.keys():
+                return None
+            return key if site.account.read_body("s3", "GetObject", answer) == text() else None
 
         def make() -> str:
             site.account.call("s3", "PutObject", Bucket=site.cluster.bucket, Key=key, Body=text())

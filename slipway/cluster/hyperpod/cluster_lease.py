@@ -83,8 +83,8 @@ class ClusterLease:
         if answer is None:
             return "", None
         try:
-            holder = json.loads(answer["Body"].read())
-        except ValueError:
+            holder = json.loads(self._account.read_body("s3", "GetObject", answer))
+        except (ValueError, RecursionError):
             holder = {}
         return str(answer["ETag"]), holder if isinstance(holder, dict) else {}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from slipway.cluster.aws_model import check_parameters
 from slipway.cluster.launcher_events import EVENT_MARK, LauncherEvent, parse_event
 from slipway.cluster.sagemaker.log_streams import job_lines
 from slipway.cluster.sagemaker.source_archive import write_source_archive
@@ -158,6 +159,7 @@ def stop_training_job(name: str, region: str) -> None:
 
 def describe_training_job(client: Any, name: str) -> Any:
     """AWS's description of a job. Raises UsageError for one that is not there."""
+    check_parameters("sagemaker", "DescribeTrainingJob", TrainingJobName=name)
     try:
         with aws_errors("sagemaker:DescribeTrainingJob", name):
             return client.describe_training_job(TrainingJobName=name)

@@ -11,6 +11,7 @@ from typing import Any
 
 from slipway.cluster import launcher_tables, option_values
 from slipway.cluster.aws_account import AwsAccount
+from slipway.cluster.aws_model import check_parameters
 from slipway.cluster.serving.endpoint_documents import (
     SERVERS,
     EndpointDocuments,
@@ -65,9 +66,9 @@ def show_endpoint(name: str, region: str, *, as_json: bool) -> None:
     endpoint = _describe(account, name)
     variants = [
         {
-            "type": variant["InstanceType"],
+            "type": variant.get("InstanceType", "serverless"),
             "count": variant.get("InitialInstanceCount", 1),
-            "model": variant["ModelName"],
+            "model": variant.get("ModelName", "of its inference components"),
         }
         for variant in _variants(account, endpoint)
     ]
@@ -94,9 +95,11 @@ def invoke_once(name: str, region: str, prompt: str, tokens: str) -> None:
             f"{name} is {endpoint['EndpointStatus']}: it answers once it is InService",
             cure=f"`./inv deploy.status {name}` says why.",
         )
-    (variant,) = _variants(account, endpoint)
+    variant = _variants(account, endpoint)[0]
+    if "ModelName" not in variant:
+        raise UsageError(f"{name} has no model of its own: `./inv deploy.lmi` did not make it")
     model = account.call("sagemaker", "DescribeModel", ModelName=variant["ModelName"])
-    environment = model["PrimaryContainer"].get("Environment", {})
+    environment = model.get("PrimaryContainer", {}).get("Environment", {})
     started = time.monotonic()
     answer = account.call(
         "sagemaker-runtime",
@@ -105,13 +108,16 @@ def invoke_once(name: str, region: str, prompt: str, tokens: str) -> None:
         ContentType="application/json",
         Body=json.dumps(request_body(environment, prompt, count)),
     )
-    text = answer["Body"].read().decode("utf-8", "replace")
+    body = account.read_body("sagemaker-runtime", "InvokeEndpoint", answer)
+    text = body.decode("utf-8", "replace")
     print(printable(text))
     say(f"answered in {human_seconds(time.monotonic() - started)}")
 
 
 def delete_endpoint(name: str, region: str, *, yes: bool, price: str) -> None:
     """List what is there and what it has cost, ask, remove it, and look again."""
+    check_parameters("sagemaker", "DescribeEndpoint", EndpointName=name)
+    dollars = _dollars(price)
     account = AwsAccount(region)
     there = {
         title: found
@@ -127,7 +133,7 @@ def delete_endpoint(name: str, region: str, *, yes: bool, price: str) -> None:
         return
     say(f"there: {', '.join(there)}; the model's files in S3 stay")
     if "endpoint" in there:
-        say(_cost(account, there["endpoint"], price))
+        say(_cost(account, there["endpoint"], dollars))
     if not ask_user(f"remove {name}?", yes=yes):
         raise UsageError("nothing was removed")
     if "endpoint" in there:
@@ -191,7 +197,8 @@ def _model_kind(options: EndpointOptions, account: AwsAccount) -> ModelKind:
             where=uri,
             cure="Name the folder that `save_pretrained` has written, or give --config FILE.",
         )
-    return parse_model_config(answer["Body"].read().decode("utf-8", "replace"), uri)
+    text = account.read_body("s3", "GetObject", answer).decode("utf-8", "replace")
+    return parse_model_config(text, uri)
 
 
 def _make(account: AwsAccount, documents: EndpointDocuments) -> None:
@@ -208,8 +215,9 @@ def _make(account: AwsAccount, documents: EndpointDocuments) -> None:
     if config is None:
         account.call("sagemaker", "CreateEndpointConfig", **documents.config)
     else:
-        (there,) = config["ProductionVariants"]
-        if any(there.get(key) != variant[key] for key in ("InstanceType", "InitialInstanceCount")):
+        keys = ("InstanceType", "InitialInstanceCount")
+        there = [[each.get(key) for key in keys] for each in config["ProductionVariants"]]
+        if there != [[variant[key] for key in keys]]:
             raise _another("configuration", name)
     if _find_endpoint(account, name) is None:
         account.call("sagemaker", "CreateEndpoint", **documents.endpoint)
@@ -248,24 +256,36 @@ def _wait(account: AwsAccount, name: str) -> None:
         time.sleep(POLL_S)
 
 
-def _cost(account: AwsAccount, endpoint: Any, price: str) -> str:
+def _dollars(price: str) -> Decimal | None:
+    """Of --price; None where there is none."""
+    try:
+        dollars = Decimal(price) if price else None
+    except InvalidOperation:
+        dollars = Decimal(-1)
+    if dollars is not None and not (dollars.is_finite() and dollars >= 0):
+        raise UsageError(f"--price {price!r}: dollars an hour, e.g. 7.09")
+    return dollars
+
+
+def _cost(account: AwsAccount, endpoint: Any, price: Decimal | None) -> str:
     """Instance hours so far, and dollars where the price of one hour is given."""
     hours = (datetime.now(timezone.utc) - endpoint["CreationTime"]).total_seconds() / 3600
     words = []
     for variant in _variants(account, endpoint):
         count = variant.get("InitialInstanceCount", 1)
+        if "InstanceType" not in variant:
+            words.append("without instances: paid by the request")
+            continue
         text = f"{count} x {variant['InstanceType']}, {hours:.1f} hours so far"
-        if price:
-            try:
-                dollars = Decimal(price) * count
-            except InvalidOperation as error:
-                raise UsageError(f"--price {price!r}: dollars an hour, e.g. 7.09") from error
+        if price is not None:
+            dollars = price * count
             text += f": ${dollars} an hour, about ${dollars * Decimal(f'{hours:.2f}'):.2f}"
         words.append(text)
     return "; ".join(words)
 
 
 def _describe(account: AwsAccount, name: str) -> Any:
+    check_parameters("sagemaker", "DescribeEndpoint", EndpointName=name)
     endpoint = _find_endpoint(account, name)
     if endpoint is None:
         raise UsageError(

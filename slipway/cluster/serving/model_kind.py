@@ -44,21 +44,23 @@ def parse_model_config(text: str, where: str) -> ModelKind:
     """Read a Hugging Face config.json. Raises SlipwayError for what no server here takes."""
     try:
         config = json.loads(text)
-        # Models of several kinds of input have their text model inside.
-        inner = config.get("text_config") or config
-        model_type = str(config["model_type"])
-        heads = int(inner.get("num_attention_heads") or inner["num_heads"])
-        kv_heads = int(inner.get("num_key_value_heads") or heads)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SlipwayError(
-            "it is no config.json of a Hugging Face model: model_type and the number of attention "
-            f"heads are needed ({error!r})",
-            where=where,
-            cure="Save the model with `save_pretrained`, and its tokenizer beside it.",
-        ) from error
-    if heads < 1 or kv_heads < 1:
-        raise SlipwayError(f"a model with {heads} and {kv_heads} heads", where=where)
-    names = [str(name) for name in config.get("architectures") or ()]
+    except (ValueError, RecursionError) as error:
+        raise _no_config("it is no JSON", where) from error
+    if not isinstance(config, dict):
+        raise _no_config("it is no JSON object", where)
+    # Models of several kinds of input have their text model inside.
+    inner = config.get("text_config") or config
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not isinstance(inner, dict):
+        raise _no_config("it has no model_type", where)
+    heads: Any = inner.get("num_attention_heads") or inner.get("num_heads")
+    kv_heads: Any = inner.get("num_key_value_heads") or heads
+    for count in (heads, kv_heads):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise _no_config(f"its number of attention heads is {json.dumps(count)[:40]}", where)
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _no_config("its architectures are no list of names", where)
     encoder_decoder = bool(config.get("is_encoder_decoder"))
     if names and not encoder_decoder and not any(_generates(name) for name in names):
         raise SlipwayError(
@@ -67,6 +69,15 @@ def parse_model_config(text: str, where: str) -> ModelKind:
             cure="The Hugging Face inference images serve such a model.",
         )
     return ModelKind(model_type, heads, kv_heads, encoder_decoder, "auto_map" in config)
+
+
+def _no_config(what: str, where: str) -> SlipwayError:
+    return SlipwayError(
+        f"{what}: a config.json of a Hugging Face model is needed, with model_type and the number "
+        "of attention heads",
+        where=where,
+        cure="Save the model with `save_pretrained`, and its tokenizer beside it.",
+    )
 
 
 def _generates(architecture: str) -> bool:

@@ -24,6 +24,7 @@ export PATH LC_ALL SLURM_TIME_FORMAT
 CONNECT_S = 15
 _SPEAKER = re.compile(r"^[\w-]+: (?:error|fatal): ")
 _NOT_FOUND = 127
+_SHOWN = 60  # characters of an answer that is none
 _SSH_FAILED = 255
 _HOST = re.compile(r"[A-Za-z0-9_][\w.@:%+\[\]-]*", re.ASCII)
 _NO_CONTROLLER = ("Unable to contact slurm controller", "Unable to establish controller machine")
@@ -42,7 +43,11 @@ class Answer:
     def complaint(self) -> str:
         """What it complained of, on one line."""
         lines = [_SPEAKER.sub("", line).strip() for line in self.err.splitlines()]
-        return printable("; ".join(filter(None, lines[-2:]))) or f"exit code {self.code}"
+        told = printable("; ".join(filter(None, lines[-2:])))
+        if told or self.code:
+            return told or f"exit code {self.code}"
+        first = printable(self.out.strip().partition("\n")[0])[:_SHOWN]
+        return f"it answers {first!r}" if first else "it answers nothing"
 
 
 class HeadNode:

@@ -66,14 +66,21 @@ def parse_job_json(text: str) -> list[JobFacts]:
     Slurm 21.08 to 25: numbers are plain, or {"set", "infinite", "number"}; states one word or a
     list of words; sacct has times and states in objects of their own.
     """
+    return [_job_of_json(job) for job in _jobs_of_json(text) or () if isinstance(job, Mapping)]
+
+
+def is_job_json(text: str) -> bool:
+    """Whether it is such a document, be it with no job in it."""
+    return _jobs_of_json(text) is not None
+
+
+def _jobs_of_json(text: str) -> list[Any] | None:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return []
+        return None
     jobs = document.get("jobs") if isinstance(document, Mapping) else None
-    if not isinstance(jobs, list):
-        return []
-    return [_job_of_json(job) for job in jobs if isinstance(job, Mapping)]
+    return jobs if isinstance(jobs, list) else None
 
 
 def _job_of_json(job: Mapping[str, Any]) -> JobFacts:

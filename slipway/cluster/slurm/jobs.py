@@ -18,6 +18,7 @@ from slipway.cluster.slurm.job_facts import (
     ACCOUNTING_FIELDS,
     QUEUE_FIELDS,
     JobFacts,
+    is_job_json,
     parse_accounting_text,
     parse_job_json,
     parse_job_text,
@@ -217,9 +218,15 @@ def show_queue(head: HeadNode, *, as_json: bool) -> None:
     answer = head.run_script(_QUEUE)
     if answer.code:
         raise SlipwayError(f"squeue on {head.name}: {answer.complaint}")
-    jobs = [
-        job for job in (parse_job_json(answer.out) or parse_queue_text(answer.out)) if job.is_going
-    ]
+    known = parse_job_json(answer.out)
+    if not known and not is_job_json(answer.out):
+        known = parse_queue_text(answer.out)
+        if len(known) < sum(bool(line.strip()) for line in answer.out.split("\n")):
+            raise SlipwayError(
+                f"squeue on {head.name} lists no jobs: {answer.complaint}",
+                cure="`squeue` there shows what it prints.",
+            )
+    jobs = [job for job in known if job.is_going]
     if as_json:
         print_json([job.as_json() for job in jobs])
         return

@@ -31,7 +31,6 @@ def _file(project: Project, ssh: str, number: str) -> Path:
 def save_submission(project: Project, submission: Submission) -> None:
     """Note it. A number that Slurm uses anew is the newer job's."""
     path = _file(project, submission.ssh, submission.id)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(asdict(submission), indent=2) + "\n")
 
 

@@ -91,8 +91,14 @@ def submit_job(
         data=made.data,
     )
     _require_submitted(answer, head, folder, made, request)
-    folder, number = answer.out.splitlines()[-2:]
-    number = number.partition(";")[0]  # with the cluster's name behind it, in a federation
+    # With the cluster's name behind the number, in a federation; what a site adds stands before.
+    folder, number = (["", *answer.out.splitlines()])[-2:]
+    number = number.partition(";")[0]
+    if not re.fullmatch(r"[1-9]\d*", number, re.ASCII):
+        raise SlipwayError(
+            f"sbatch on {head.name} told no number of a job: {answer.complaint}",
+            cure="`./inv slurm.queue` shows whether it took the job all the same.",
+        )
     say(f"wrote {folder}/{made.file_name} on {head.name}")
     project = Project.at(root)
     log = f"{folder}/{made.job_name}-{number}.out"

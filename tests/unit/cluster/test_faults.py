@@ -7,93 +7,26 @@ as Slurm 22.05 does, in its words.
 from __future__ import annotations
 
 import json
-import os
-import random
-import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
 
 from launcher.causes import NO_SPACE
 from launcher.fetch import fetch_command, origin, partial_file
-from slipway import __version__
 from slipway.cluster.aws_account import AwsAccount
-from slipway.cluster.hyperpod import cluster_change
 from slipway.cluster.hyperpod.cluster_lease import hold_lease
-from slipway.cluster.serving import endpoint_change
-from slipway.cluster.slurm import jobs
-from slipway.tasks.cli import InvProgram
-from tests.support.aws_control_plane import REGION, ControlPlane, control_plane_in_process
-from tests.support.launcher.sqsh_files import ServedFile, write_sqsh
+from tests.support.aws_control_plane import REGION
+from tests.support.launcher.sqsh_files import ServedFile
+from tests.support.task_runs import CLUSTER, MOST_LINES, Account, Here, Slurm
+
+pytest_plugins = ["tests.support.task_run_fixtures"]
 
 ROOT = Path(__file__).parents[3]
 IMAGE = "pytorch-2.13-hyperpod-ds0.19.8"
 SAGEMAKER_IMAGE = "pytorch-2.13-sagemaker-ds0.19.8"
 URI = f"123456789012.dkr.ecr.{REGION}.amazonaws.com/sagemaker-slipway/x@sha256:" + "a" * 64
 ROLE = "arn:aws:iam::123456789012:role/Any"
-MOST_LINES = 8  # of a paragraph, with what was said before it
-
-
-class Here:
-    """A folder to work in, and `inv` in it."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capsys, self.out = folder, capsys, ""
-
-    def inv(self, *words: str) -> tuple[int, str]:
-        """The exit code, and what was told."""
-        program = InvProgram(name="Slipway", binary="inv", version=__version__)
-        argv = ["inv", "--search-root", str(ROOT), *words]
-        sys.argv = argv  # what stands behind -- is read there
-        code: Any = 0
-        try:
-            program.run(argv)
-        except SystemExit as end:
-            code = end.code
-        told = self.capsys.readouterr()
-        self.out = told.out
-        return int(code or 0), told.err
-
-    def refused(self, *words: str, code: int = 1) -> str:
-        """What is told by a task that must fail; with a cure, and no traceback."""
-        left = self.files()
-        ended, told = self.inv(*words)
-        assert ended == code, told
-        assert "Traceback" not in told
-        (begin,) = [match.start() for match in re.finditer(r"^inv [a-z.]+: ", told, re.MULTILINE)]
-        text = told[begin:]
-        assert 2 <= len(text.splitlines()) <= MOST_LINES, text
-        assert self.files() == left
-        return " ".join(told.split())
-
-    def files(self) -> set[str]:
-        """All that is in the folder; nothing may be half-made."""
-        return {str(path) for path in self.folder.rglob("*") if "state" not in path.parts}
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Here:
-    for name in [*os.environ]:
-        if name.startswith(("AWS_", "SLURM_", "INVOKE_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("SLIPWAY_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    (work / "train.py").write_text("print(1)\n")
-    write_sqsh(work / "x.sqsh", [random.Random(1).randbytes(3000)])
-    return Here(work, capsys)
-
-
 # --- Slurm ---
 
 SUBMIT = (
@@ -111,41 +44,6 @@ OF_A_JOB = (
     ("sqsh.send", "x.sqsh", "--job", "7"),
     ("report", "--job", "slurm:7"),
 )
-SLURM = ("sbatch", "squeue", "scontrol", "sinfo", "scancel", "sacct", "srun", "salloc", "sbcast")
-
-
-@pytest.fixture(scope="session")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Programs of a machine without Slurm."""
-    folder = tmp_path_factory.mktemp("bin")
-    for place in (Path("/bin"), Path("/usr/bin")):
-        for program in place.iterdir():
-            link = folder / program.name
-            if program.name not in SLURM and not link.is_symlink():
-                link.symlink_to(program)
-    return folder
-
-
-class Slurm:
-    """Slurm's programs, each a line of sh. `submitted` is there where a job was."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.submitted = folder / "submitted"
-
-    def program(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(f"#!/bin/sh\n{text}\n")
-        (self.folder / name).chmod(0o755)
-
-
-@pytest.fixture
-def slurm(machine: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{machine}")
-    monkeypatch.setattr("slipway.cluster.slurm.head_node.SLURM_FOLDERS", ())
-    monkeypatch.setattr(jobs, "LOOK_S", 0.01)
-    return Slurm(folder)
 
 
 @pytest.mark.parametrize(
@@ -180,15 +78,6 @@ def test_a_job_that_is_gone(here: Here, slurm: Slurm, words: tuple[str, ...]) ->
 
 # --- AWS ---
 
-CLUSTER = """\
-name: train
-region: us-east-1
-account: "123456789012"
-zone: use1-az4
-controller: ml.c5.xlarge
-groups:
-  workers: {instance: ml.g5.48xlarge, count: 2}
-"""
 AT = ("--region", REGION)
 UP = ("cluster.up", "train.yaml", "--yes")
 JOB = (
@@ -223,62 +112,6 @@ ASKING: tuple[tuple[tuple[str, ...], str], ...] = (
     (("fanout.stop", "slipway-fanout:1", *AT), "BatchGetBuildBatches"),
 )
 MAKING = tuple((words, call) for words, call in ASKING if call.startswith("Create"))
-
-
-class Account:
-    """The tasks' AWS account, with what is made in it."""
-
-    def __init__(self, here: Here, plane: ControlPlane) -> None:
-        self.here, self.plane = here, plane
-
-    def refused(
-        self, words: tuple[str, ...], *refusals: tuple[str, str, str], code: int = 1
-    ) -> str:
-        """What is told where calls are refused: (call, code, text)."""
-        for call, kind, text in refusals:
-            self.plane.refusals.setdefault(call, []).append((kind, text))
-        return self.here.refused(*words, code=code)
-
-    def made(self) -> list[str]:
-        """What costs money, or would be in the way of the next run."""
-        client = boto3.client("sagemaker", region_name=REGION)
-        jobs = client.list_training_jobs()["TrainingJobSummaries"]
-        endpoints = client.list_endpoints()["Endpoints"]
-        return [
-            *(job["TrainingJobName"] for job in jobs),
-            *(endpoint["EndpointName"] for endpoint in endpoints),
-            *self.plane.hyperpod.clusters,
-        ]
-
-    def works(self, words: tuple[str, ...]) -> None:
-        """The same words again, with nothing in their way."""
-        self.plane.refusals.clear()
-        code, told = self.here.inv(*words)
-        assert code == 0, told
-
-
-@pytest.fixture
-def account(here: Here, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_MAX_ATTEMPTS", "2"),
-    ):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    monkeypatch.setattr(cluster_change, "POLL_S", 0.0)
-    monkeypatch.setattr(endpoint_change, "POLL_S", 0.0)
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _seconds: None)
-    (here.folder / "train.yaml").write_text(CLUSTER)
-    with control_plane_in_process() as plane:
-        plane.hyperpod.quotas["ml.g5.48xlarge for cluster usage"] = 2.0
-        plane.hyperpod.default_quotas["ml.c5.xlarge for cluster usage"] = 1.0
-        storage = boto3.client("s3", region_name=REGION)
-        storage.create_bucket(Bucket="models")
-        config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama",
-                  "num_attention_heads": 32, "num_key_value_heads": 8}  # fmt: skip
-        storage.put_object(Bucket="models", Key="llama/config.json", Body=json.dumps(config))
-        yield Account(here, plane)
 
 
 @pytest.mark.parametrize(("words", "call"), ASKING, ids=lambda value: value[0])

@@ -23,7 +23,7 @@ MOST_COMMANDS = 6
 URI = "111122223333.dkr.ecr.us-west-2.amazonaws.com/sagemaker-slipway/x@sha256:" + "a" * 64
 
 #: The tasks that are run here; a submission is written to a file in place of being submitted.
-RUN = ("slurm.script", "slurm.submit", "sagemaker.job", "cluster.documents")
+RUN = ("slurm.script", "slurm.submit", "sagemaker.job")
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -70,12 +70,7 @@ def test_what_needs_no_cluster_and_no_aws_is_run(
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     cut = rest.index("--") if "--" in rest else len(rest)
     flags, script = rest[:cut], rest[cut:]
-    if task == "cluster.documents":
-        (text,) = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", page.read_text(), re.M | re.S)
-        (tmp_path / text[0]).write_text(text[1])
-        inv(tmp_path, words[1:])
-        assert (tmp_path / "documents" / "create-cluster.json").exists()
-    elif task == "sagemaker.job":
+    if task == "sagemaker.job":
         flags.remove("--submit")
         request = inv(tmp_path, [task, *flags, "--image-uri", URI, *script])
         assert '"TrainingJobName"' in request
@@ -92,11 +87,20 @@ def test_what_needs_no_cluster_and_no_aws_is_run(
         subprocess.run([shellcheck, output], check=True)
 
 
+def test_the_labs_cluster_is_one_that_documents_are_made_of(tmp_path: Path) -> None:
+    page = ROOT / "docs/labs/hyperpod.md"
+    (text,) = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", page.read_text(), re.M | re.S)
+    (tmp_path / text[0]).write_text(text[1])
+    inv(tmp_path, ["cluster.documents", text[0], "--output", "documents"])
+    assert (tmp_path / "documents" / "create-cluster.json").exists()
+
+
 @pytest.mark.parametrize("task", sorted({words[1] for _, words in CASES} - {*RUN}))
 def test_what_does_is_run_by_another_test(task: str) -> None:
     """By its name, or by the function behind it."""
     function = {
         "cluster.check": "cluster_check.",
+        "cluster.shell": "open_shell(",
         "cluster.up": "bring_up_cluster(",
         "deploy.delete": "delete_endpoint(",
         "deploy.lmi": "deploy_model(",
