@@ -11,9 +11,12 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import patch
 
+from botocore.loaders import create_loader
 from moto import mock_aws
 from moto.core.models import botocore_stubber
 from moto.moto_api._internal.models import moto_api_backend
@@ -96,6 +99,10 @@ def control_plane() -> Iterator[ControlPlane]:
         thread.join()
 
 
+#: AWS's models are megabytes of JSON; a new session would read them again.
+_loader = cache(create_loader)
+
+
 @contextmanager
 def control_plane_in_process() -> Iterator[ControlPlane]:
     """The same without a server: for one process that asks much."""
@@ -111,7 +118,7 @@ def control_plane_in_process() -> Iterator[ControlPlane]:
                 return answer[0], {}, json.dumps(answer[1]).encode()
         return moto_answer(request)
 
-    with mock_aws():
+    with mock_aws(), patch("botocore.session.create_loader", _loader):
         botocore_stubber.process_request = process_request  # type: ignore[method-assign]
         try:
             yield plane
