@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from invoke.context import Context
 
@@ -36,14 +36,16 @@ TEST_TOOLS = (
 """What only the system tests need."""
 
 WITH_IMAGE = (
-    ("pipeline", "local_base"),
     ("cluster/test_slurm.py", "cluster/test_fanout.py", "cluster/test_check.py"),
-    ("examples",),
-    ("launcher/test_image.py", "launcher/test_deepspeed.py"),
+    ("pipeline/test_ship.py", "local_base"),
+    ("examples", "launcher/test_deepspeed.py"),
+    ("pipeline/test_shared_images.py", "pipeline/test_sources.py"),
+    ("launcher/test_image.py",),
     ("wheels", "registry/test_upstream_bases.py"),
 )
-"""Of tests/system, what builds the default image or its base, the longest first. All that makes
-nodes of Slurm stands together: their image is built, too."""
+"""Of tests/system, what builds the default image or its base, the longest first. What makes the
+same thing stands together: nodes of Slurm, whose image is built, and DeepSpeed's operator, which is
+compiled for a minute."""
 
 WITHOUT_IMAGE = (
     ("storage", "engine"),
@@ -51,13 +53,15 @@ WITHOUT_IMAGE = (
     ("launcher",),
     ("append", "report"),
     ("registry", "soci"),
+    ("pipeline",),
     ("cluster",),
 )
 """What does without; folders that stand nowhere are a job of their own."""
 
-WORKERS, IMAGE_WORKERS = 4, 2
+WORKERS, IMAGE_WORKERS = 5, 3
 """Processes at once, each with an engine of its own: most of their time they wait, for Slurm, ranks
-and disks. Few of them build the image, each in its own engine; these go on with the other jobs."""
+and disks. Some build the image, each with gigabytes of its own; these go on with the other jobs.
+They begin when the base has been made, which is so with few beside it."""
 
 DURATIONS = ("--durations=10", "--durations-min=5")
 
@@ -100,15 +104,16 @@ def run_test_suite(c: Context, project: Project, only: str = "", k: str = "") ->
         raise UsageError(f"there is no part {only!r}", cure=f"One of {', '.join(sorted(parts))}.")
     chosen = {only} if only else parts
     side_by_side = "system" in chosen and not k
-    if "system" in chosen:
+    if "system" in chosen and not side_by_side:
         set_up_host(TEST_TOOLS)
-    with _base_parts(project) if side_by_side else nullcontext(), c.cd(project.root):
+    with _shared_base(project) if side_by_side else nullcontext() as base:
         if "lint" in chosen:
-            for command in lint_commands(project):
-                _call(c, command)
-    if side_by_side:
-        _run_jobs(project, *_jobs(project.root / "tests", unit="unit" in chosen))
-    elif chosen != {"lint"}:
+            with c.cd(project.root):
+                for command in lint_commands(project):
+                    _call(c, command)
+        if base:
+            _run_jobs(project, *_jobs(project.root / "tests", unit="unit" in chosen), base.result())
+    if not side_by_side and chosen != {"lint"}:
         folders = [f"tests/{part}" for part in ("unit", "system") if part in chosen]
         _end(_pytest(project, *folders, *(["-k", k] if k else [])).wait())
 
@@ -118,34 +123,8 @@ def _test_state(project: Project) -> str:
     return os.environ.get("SLIPWAY_TEST_STATE") or str(project.state / "test")
 
 
-@contextmanager
-def _base_parts(project: Project) -> Iterator[None]:
-    """Beside the block, make what the embedded base consists of; then give a copy to those who
-    build with it.
-
-    It would cost each of them half a minute of CPU. Where it fails they make it, or say why not.
-    """
-    state = _test_state(project)
-    project.logs.mkdir(parents=True, exist_ok=True)
-    with (project.logs / "test-base.log").open("wb") as log:
-        command = [sys.executable, "-m", "tests.support.base_parts", f"{state}-parts"]
-        process = subprocess.Popen(command, cwd=project.root, stdout=log, stderr=log)
-        try:
-            yield
-            process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-    parts = Path(f"{state}-parts", "cache")
-    for worker in range(IMAGE_WORKERS):
-        cache = Path(_worker_state(state, worker), "cache")
-        if parts.is_dir() and not cache.exists():
-            shutil.copytree(parts, cache)
-
-
-def _worker_state(state: str, worker: int) -> str:
-    return f"{state}-{worker + 1}" if worker else state
+def _base_state(project: Project) -> str:
+    return f"{_test_state(project)}-base"
 
 
 @dataclass(frozen=True)
@@ -154,6 +133,7 @@ class _Job:
 
     name: str
     words: tuple[str, ...]
+    builds_image: bool = False
 
 
 @dataclass
@@ -176,6 +156,34 @@ class _RunningJob:
         return bool(pid)
 
 
+@contextmanager
+def _shared_base(project: Project) -> Iterator[Future[_RunningJob]]:
+    """Beside the block, what is missing on this machine is installed; then the default image and
+    its base are made once for all who build them: minutes of CPU. That has the place of the last
+    worker.
+    """
+    job = _Job("base", ("tests.support.shared_base", _base_state(project)))
+
+    def begin() -> _RunningJob:
+        set_up_host(TEST_TOOLS)
+        log = _log(project, job)
+        with log.open("wb") as stream:
+            process = _whole_job(project, "-m", *job.words, stdout=stream, stderr=stream)
+        return _RunningJob(job, WORKERS - 1, log, process)
+
+    with ThreadPoolExecutor(1) as beside:
+        begun = beside.submit(begin)
+        try:
+            yield begun
+        except BaseException as error:
+            if begun.exception() is None:
+                process = begun.result().process
+                if not isinstance(error, KeyboardInterrupt) or isinstance(error, Terminated):
+                    process.terminate()  # Ctrl-C reaches it by the terminal
+                process.wait()
+            raise
+
+
 def _jobs(tests: Path, *, unit: bool) -> tuple[list[_Job], list[_Job]]:
     """What builds the image, and the rest: every test of tests/system is in one of them."""
     system = tests / "system"
@@ -183,37 +191,46 @@ def _jobs(tests: Path, *, unit: bool) -> tuple[list[_Job], list[_Job]]:
     rest = sorted(path.name for path in system.iterdir() if path.is_dir() and path.name[0] != "_")
     others = tuple(name for name in rest if name not in named)
 
-    def job(group: tuple[str, ...]) -> _Job:
+    def job(group: tuple[str, ...], *, builds_image: bool = False) -> _Job:
         apart = [part for part in named if part.rpartition("/")[0] in group]
         words = [f"tests/system/{part}" for part in group]
         words += [f"--ignore=tests/system/{part}" for part in apart]
-        return _Job("-".join(Path(part).stem for part in group), tuple(words))
+        return _Job("-".join(Path(part).stem for part in group), tuple(words), builds_image)
 
     first = [_Job("unit", ("tests/unit",))] if unit else []
     groups = (*WITHOUT_IMAGE, *([others] if others else []))
-    return [job(group) for group in WITH_IMAGE], [*first, *map(job, groups)]
+    with_image = [job(group, builds_image=True) for group in WITH_IMAGE]
+    return with_image, [*first, *map(job, groups)]
 
 
-def _run_jobs(project: Project, with_image: list[_Job], without: list[_Job]) -> None:
-    """Each worker takes the next job when it has done one, so that all end at about one time."""
-    state = _test_state(project)
-    project.logs.mkdir(parents=True, exist_ok=True)
-    running: list[_RunningJob] = []
+def _run_jobs(
+    project: Project,
+    with_image: list[_Job],
+    without: list[_Job],
+    base: _RunningJob | None = None,
+) -> None:
+    """Each worker takes the next job when it has done one, so that all end at about one time.
+
+    Those that build the image begin when the `base` has been made.
+    """
+    running = [base] if base else []
     failed: list[_RunningJob] = []
     codes: list[int] = []
     started, cpu_s = time.monotonic(), 0.0
     try:
         while with_image or without or running:
             for worker in set(range(WORKERS)) - {one.worker for one in running}:
-                queue = with_image if worker < IMAGE_WORKERS and with_image else without
-                if queue:
-                    running.append(_start_job(project, queue.pop(0), worker, state))
+                builds = worker >= WORKERS - IMAGE_WORKERS
+                queue = with_image if builds and with_image else without
+                if queue and not (builds and base in running):
+                    running.append(_start_job(project, queue.pop(0), worker))
             for one in [one for one in running if one.has_ended()]:
                 running.remove(one)
-                codes.append(one.process.returncode)
                 cpu_s += one.cpu_s
                 print(_times(one.job.name, time.monotonic() - one.started, one.cpu_s), flush=True)
-                if codes[-1]:
+                if one is not base:  # those who need it make it as well, or say why not
+                    codes.append(one.process.returncode)
+                if one.process.returncode:
                     failed.append(one)  # at the end, where they are seen
                 else:
                     _show_log(one)
@@ -237,12 +254,19 @@ def _times(name: str, took_s: float, cpu_s: float) -> str:
     return f"{name}: {took_s:.0f} s, {cpu_s:.0f} s of CPU"
 
 
-def _start_job(project: Project, job: _Job, worker: int, state: str) -> _RunningJob:
-    log = project.logs / f"test-{job.name}.log"
+def _log(project: Project, job: _Job) -> Path:
+    project.logs.mkdir(parents=True, exist_ok=True)
+    return project.logs / f"test-{job.name}.log"
+
+
+def _start_job(project: Project, job: _Job, worker: int) -> _RunningJob:
+    state = f"{_test_state(project)}{'-image' * job.builds_image}{f'-{worker + 1}' * bool(worker)}"
+    env = {"SLIPWAY_TEST_STATE": state}
+    if job.builds_image:
+        env["SLIPWAY_TEST_BASE"] = _base_state(project)
+    log = _log(project, job)
     with log.open("wb") as stream:
-        process = _pytest(
-            project, *job.words, *DURATIONS, state=_worker_state(state, worker), stdout=stream
-        )
+        process = _pytest(project, *job.words, *DURATIONS, env=env, stdout=stream)
     return _RunningJob(job, worker, log, process)
 
 
@@ -251,13 +275,15 @@ def _show_log(one: _RunningJob) -> None:
     sys.stdout.buffer.flush()
 
 
-def _pytest(
-    project: Project, *arguments: str, state: str = "", stdout: IO[bytes] | None = None
+def _pytest(project: Project, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    return _whole_job(project, "-m", "pytest", *arguments, **options)
+
+
+def _whole_job(
+    project: Project, *arguments: str, env: Mapping[str, str] | None = None, **streams: Any
 ) -> subprocess.Popen[bytes]:
-    env = {**os.environ, **({"SLIPWAY_TEST_STATE": state} if state else {})}
-    pytest = [sys.executable, "-m", "pytest", *arguments]
-    command = [sys.executable, "-m", "tests.support.whole_job", *pytest]
-    return subprocess.Popen(command, cwd=project.root, env=env, stdout=stdout)
+    command = [sys.executable, "-m", "tests.support.whole_job", sys.executable, *arguments]
+    return subprocess.Popen(command, cwd=project.root, env={**os.environ, **(env or {})}, **streams)
 
 
 def _end(*codes: int) -> None:

@@ -18,6 +18,7 @@ from slipway.engine import Engine, connect, import_rootfs, start_daemon, stop_da
 from tests.support import interrupts as interrupts
 from tests.support import properties as properties
 from tests.support.aws_calls import record_calls
+from tests.support.shared_base import copy_shared_base
 from tests.support.tiny import rootfs_tar
 
 CHECKOUT = Path(__file__).parents[2]
@@ -31,8 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def shared_project() -> Project:
     """This checkout, with state of the tests' own."""
-    state = os.environ.get("SLIPWAY_TEST_STATE")
-    return Project(CHECKOUT, Path(state) if state else CHECKOUT / ".slipway" / "test")
+    state = Path(os.environ.get("SLIPWAY_TEST_STATE") or CHECKOUT / ".slipway" / "test")
+    if base := os.environ.get("SLIPWAY_TEST_BASE"):
+        copy_shared_base(Path(base), state)
+    return Project(CHECKOUT, state)
 
 
 @pytest.fixture(scope="session")

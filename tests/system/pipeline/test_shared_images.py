@@ -19,6 +19,7 @@ from slipway.core import CredentialsFor, Project, silent
 from slipway.engine import Engine, find_image_id
 from slipway.records import load_record
 from slipway.registry import (
+    ImagePacker,
     Manifest,
     RegistryClient,
     Target,
@@ -46,6 +47,11 @@ class Team:
     credentials: CredentialsFor
     flags: tuple[str, ...]
 
+    @property
+    def packer(self) -> ImagePacker:
+        """Compresses what the clone's own pushes have not."""
+        return ImagePacker(Project(self.clone.root, self.clone.state).packed, dict)
+
     def ship(self) -> dict[str, Any]:
         (made,) = self.clone.json("ship", "local", *self.flags)
         return made  # type: ignore[no-any-return]
@@ -65,7 +71,7 @@ class Team:
         prepare_repository(self.target, repository)
         push_image(
             self.engine, reference, self.target, repository, f"seed-{tag[-12:]}",
-            credentials=self.credentials, on_event=silent,
+            credentials=self.credentials, on_event=silent, packer=self.packer,
         )  # fmt: skip
         with RegistryClient(self.target.host, self.credentials) as registry:
             mine = registry.manifest(repository, f"seed-{tag[-12:]}")

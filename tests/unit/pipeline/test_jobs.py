@@ -8,14 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
+from invoke.context import Context
 
 from slipway.core import Project, SlipwayError
 from slipway.pipeline import test_suite as suite
-from slipway.pipeline.test_suite import IMAGE_WORKERS, WORKERS, _Job, _jobs, _run_jobs
+from slipway.pipeline.test_suite import (
+    IMAGE_WORKERS,
+    WORKERS,
+    _Job,
+    _jobs,
+    _run_jobs,
+    _RunningJob,
+)
 from tests.support.clones import ROOT
 
 TESTS = ROOT / "tests"
@@ -54,12 +64,12 @@ class Workers:
         monkeypatch.delenv("SLIPWAY_TEST_STATE", raising=False)
 
     def start(
-        self, project: Project, script: str, *words: str, state: str, stdout: IO[bytes]
+        self, project: Project, script: str, *words: str, env: dict[str, str], stdout: IO[bytes]
     ) -> subprocess.Popen[bytes]:
         at_work = [p for p in self.processes if p.returncode is None]
         self.most = max(self.most, len(at_work) + 1)
-        self.states[script] = state
-        self.processes.append(subprocess.Popen(["sh", "-c", script], stdout=stdout))
+        self.states[script] = env["SLIPWAY_TEST_STATE"]
+        self.processes.append(subprocess.Popen(["sh", "-c", script], env=env, stdout=stdout))
         return self.processes[-1]
 
 
@@ -83,15 +93,29 @@ def test_all_jobs_are_done_and_failures_are_shown_last(
     assert workers.most <= WORKERS
 
 
-def test_few_workers_build_the_image_and_then_take_other_jobs(
+def test_who_builds_the_image_waits_for_the_base_and_says_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workers = Workers(tmp_path, monkeypatch)
-    held = {f"image{number}": f": image {number}" for number in range(2 * IMAGE_WORKERS)}
-    plain = {f"job{number}": f": job {number}" for number in range(2 * WORKERS)}
-    _run_jobs(workers.project, jobs(**held), jobs(**plain))
-    assert len({workers.states[script] for script in held.values()}) <= IMAGE_WORKERS
-    assert set(workers.states) == {*held.values(), *plain.values()}
+    made, begun = tmp_path / "test-base" / "made", tmp_path / "begun"
+    # The base is not made before jobs that need none have begun.
+    every = " ".join(f"-e {begun}{number} -a" for number in range(WORKERS - IMAGE_WORKERS))
+    script = f"until [ {every} . ]; do sleep 0.01; done; mkdir {made.parent}; touch {made}"
+    process = subprocess.Popen(["sh", "-c", script])
+    (tmp_path / "log").touch()
+    base = _RunningJob(_Job("base", ()), WORKERS - 1, tmp_path / "log", process)
+    images = {
+        f"image{number}": f"[ -e $SLIPWAY_TEST_BASE/made ] # {number}"
+        for number in range(2 * IMAGE_WORKERS)
+    }
+    plain = {f"plain{number}": f"touch {begun}{number}" for number in range(WORKERS)}
+    with_image = [replace(job, builds_image=True) for job in jobs(**images)]
+    _run_jobs(workers.project, with_image, jobs(**plain), base)
+    assert set(workers.states) == {*images.values(), *plain.values()}
+    # An engine that has run other tests would begin without the base.
+    states = [{workers.states[script] for script in kind.values()} for kind in (images, plain)]
+    assert not states[0] & states[1]
+    assert len(states[0]) <= IMAGE_WORKERS
 
 
 def test_an_interrupt_ends_what_runs_and_starts_nothing(
@@ -143,3 +167,56 @@ def test_a_job_that_is_told_to_end_is_interrupted() -> None:
         assert process.stdout.readline() == "begun\n"
         process.terminate()
     assert process.returncode == 128 + signal.SIGINT
+
+
+class Suite:
+    """`inv test` with stand-ins: what makes the base is a shell script, and lint a function."""
+
+    def __init__(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, lint: Callable[[], None]
+    ):
+        self.workers = Workers(tmp_path, monkeypatch)
+        self.base: subprocess.Popen[bytes] | None = None
+        script = base
+
+        def whole_job(project: Project, *words: str, **streams: Any) -> subprocess.Popen[bytes]:
+            assert words[:2] == ("-m", "tests.support.shared_base")
+            self.base = subprocess.Popen(["sh", "-c", script], **streams)
+            return self.base
+
+        monkeypatch.setattr(suite, "_whole_job", whole_job)
+        monkeypatch.setattr(suite, "set_up_host", lambda tools: None)
+        monkeypatch.setattr(suite, "_call", lambda c, command: lint())
+        made = jobs(image=": image"), jobs(plain=": plain")
+        monkeypatch.setattr(suite, "_jobs", lambda tests, unit: made)
+
+    def run(self) -> None:
+        suite.run_test_suite(Context(), self.workers.project)
+
+
+def test_lint_that_fails_ends_what_makes_the_base_and_starts_no_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lint() -> None:
+        raise SlipwayError("a line is too long")
+
+    made = Suite(tmp_path, monkeypatch, "exec sleep 60", lint)
+    with pytest.raises(SlipwayError, match="too long"):
+        made.run()
+    assert made.base is not None
+    assert made.base.returncode == -signal.SIGTERM
+    assert made.workers.states == {}
+
+
+@pytest.mark.parametrize("base", [":", "echo it cannot be made; exit 5"])
+def test_all_tests_run_whatever_becomes_of_the_base(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    base: str,
+) -> None:
+    made = Suite(tmp_path, monkeypatch, base, lambda: None)
+    made.run()
+    assert set(made.workers.states) == {": image", ": plain"}
+    sys.stdout.flush()
+    assert ("it cannot be made" in capfdbinary.readouterr().out.decode()) == ("exit" in base)
