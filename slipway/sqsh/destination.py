@@ -104,11 +104,24 @@ def check_space(
 
 @dataclass(frozen=True)
 class SqshIdentity:
-    """What a destination should hold."""
+    """What a destination should hold. `digests` are those that registries or the engine gave it.
+
+    An engine with containerd's store calls an image by its manifest, and only who can read the
+    store knows the configuration, which is what others call it by: so the digests tell, too.
+    """
 
     image_id: str
     build_id: str
     options: SqshOptions
+    digests: tuple[str, ...] = ()
+
+    def is_image_of(self, sidecar: Sidecar | MadeFrom) -> bool:
+        """Whether the file of this sidecar holds the same image."""
+        if sidecar.image_id == self.image_id:
+            return True
+        known = sidecar.image_digests if isinstance(sidecar, Sidecar) else ()
+        one, other = ({text.rpartition("@")[2] for text in some} for some in (known, self.digests))
+        return not one.isdisjoint(other)
 
 
 def already_there(
@@ -142,7 +155,7 @@ def already_there(
             where=str(destination),
             cure=cure,
         )
-    if sidecar.image_id != wanted.image_id:
+    if not wanted.is_image_of(sidecar):
         if own:
             return None
         raise UsageError(

@@ -93,7 +93,9 @@ def export_source(
 ) -> Sidecar:
     """Write what ``enroot import`` gives for an image; see `export_image`."""
     unsquashfs.find_tool("unsquashfs")
-    wanted = preflight.SqshIdentity(image.id, request.build_id, request.packing.options)
+    wanted = preflight.SqshIdentity(
+        image.id, request.build_id, request.packing.options, image.digests
+    )
     present = preflight.already_there(
         request.destination, wanted, force=request.force, own=request.own
     )

@@ -116,6 +116,20 @@ def test_the_same_image_and_build_is_up_to_date(tmp_path: Path) -> None:
     assert already_there(tmp_path / "a.sqsh", WANTED, force=True) is None
 
 
+@pytest.mark.parametrize("digests", [("r/x@sha256:m",), ("other/y@sha256:n", "q@sha256:m")])
+def test_an_image_is_known_by_its_manifest_where_the_engine_calls_it_otherwise(
+    tmp_path: Path, digests: tuple[str, ...]
+) -> None:
+    """As root and as an ordinary user, of an engine with containerd's store."""
+    sidecar = made(tmp_path / "a.sqsh")
+    sidecar = replace(sidecar, image_digests=("r/x@sha256:m",))
+    write_sidecar(tmp_path / "a.sqsh", sidecar)
+    wanted = replace(WANTED, image_id="sha256:m", digests=digests)
+    assert already_there(tmp_path / "a.sqsh", wanted, force=False) == sidecar
+    with pytest.raises(UsageError, match="made another time"):
+        already_there(tmp_path / "a.sqsh", replace(wanted, digests=("r/x@sha256:z",)), force=False)
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
