@@ -2,7 +2,8 @@
 
 An answer that was cut within its head is a cut, and no answer: http.client takes the end of the
 stream for the end of the head, and an upload's location would then be missing, or half of it, with
-a status that says all is well.
+a status that says all is well. A head has an end, too: http.client waits for the answer behind any
+number of "100 Continue", and behind lines that come one a minute.
 
 What is sent may take any time as long as it moves: a time-out is of one piece of 16 KiB, and not of
 a whole body, which a slow link needs minutes for (Python: "The socket timeout is now the maximum
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import time
 from typing import IO, Any
 
 from requests.adapters import HTTPAdapter
@@ -20,20 +22,27 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _BLANK = (b"\r\n", b"\n")
+_MOST_LINES = 1000  # of a head and of what comes before it
+_LONGEST_HEAD_S = 180.0
 
 SILENCE_S = 60.0
 """How long a connection may be silent between two bytes."""
 
 
 class _LineReader(io.BufferedIOBase):
-    """A stream whose last line is remembered."""
+    """A stream whose last line is remembered, and whose lines have an end."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._lines = 0
+        self._deadline = time.monotonic() + _LONGEST_HEAD_S
         self.last = b""
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """As the stream's own."""
+        """As the stream's own. Raises RemoteDisconnected after too many, or too much time."""
+        self._lines += 1
+        if self._lines > _MOST_LINES or time.monotonic() > self._deadline:
+            raise http.client.RemoteDisconnected("the head of an answer has no end")
         self.last = bytes(self._stream.readline(size))
         return self.last
 

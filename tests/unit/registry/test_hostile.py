@@ -684,6 +684,39 @@ def test_an_answer_that_is_cut_within_its_head_is_no_answer() -> None:
             thread.join()
 
 
+@pytest.mark.parametrize(
+    ("line", "pause"), [(b"HTTP/1.1 100 Continue\r\n\r\n", 0.0), (b"X-More: x\r\n", 0.05)]
+)
+def test_a_head_without_end_has_one(
+    monkeypatch: pytest.MonkeyPatch, line: bytes, pause: float
+) -> None:
+    if pause:
+        monkeypatch.setattr(connections, "_LONGEST_HEAD_S", 0.5)
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while not ended.is_set():
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(b"" if line.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\n")
+                    while not ended.is_set():
+                        connection.sendall(line)
+                        time.sleep(pause)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        with RegistryClient(host, anonymous, policy=QUICK) as client:
+            started = time.monotonic()
+            with pytest.raises(RegistryError, match="no end"):
+                client.head("a/b", "t")
+            assert time.monotonic() - started < 20
+        ended.set()
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1])).close()
+        thread.join()
+
+
 def test_an_upload_may_take_longer_than_any_time_out_as_long_as_it_moves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
