@@ -222,7 +222,7 @@ class GithubActions:
         until = time.monotonic() + _START_S
         while time.monotonic() < until:
             path = f"/workflows/{WORKFLOW}/runs?event=workflow_dispatch&per_page={_PAGE}"
-            for run in self._ask("GET", path)["workflow_runs"]:
+            for run in self._list(path, "workflow_runs"):
                 if run["display_title"] == title:
                     return run
             time.sleep(2.0)
@@ -240,11 +240,22 @@ class GithubActions:
         page = 1
         while True:
             path = f"/runs/{number}/jobs?filter=latest&per_page={_PAGE}&page={page}"
-            jobs = self._ask("GET", path)["jobs"]
+            jobs = self._list(path, "jobs")
             yield from jobs
             if len(jobs) < _PAGE:
                 return
             page += 1
+
+    def _list(self, path: str, key: str) -> list[Any]:
+        entries = self._ask("GET", path).get(key)
+        if not isinstance(entries, list):
+            raise self._silence(f"its answer has no {key}")
+        return entries
+
+    def _silence(self, why: object) -> SlipwayError:
+        return SlipwayError(
+            f"GitHub does not answer: {why}", where=self._url, cure="Run it again later."
+        )
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
         import requests
@@ -255,11 +266,11 @@ class GithubActions:
             )
             value = answer.json() if answer.content else {}
         except (requests.RequestException, ValueError) as error:
-            raise SlipwayError(
-                f"GitHub does not answer: {error}", where=self._url, cure="Run it again later."
-            ) from error
+            raise self._silence(error) from error
+        if not isinstance(value, dict):
+            raise self._silence("what came is no answer of its API")
         if not answer.ok:
-            text = value.get("message", "") if isinstance(value, dict) else ""
+            text = value.get("message", "")
             raise SlipwayError(
                 f"GitHub refuses ({answer.status_code}): {text}",
                 where=f"{method} {self._url}{path.partition('?')[0]}",

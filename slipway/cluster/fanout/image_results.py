@@ -51,7 +51,7 @@ def result_of_ship(
         exported = run["record"]["exported"] or {}
         uri = f"{pushed[-1]['uri']}@{pushed[-1]['digest']}" if pushed else ""
         sqsh = str(exported.get("path", ""))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         failure, made, uri, sqsh = None, (), "", ""
         exit_code = exit_code or 1  # it says nothing of what it did
     if exit_code and not failure:

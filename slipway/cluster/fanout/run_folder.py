@@ -69,7 +69,7 @@ class RunFolder:
             return ImageResult.of_json(json.loads(path.read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SlipwayError(
                 "this is not a result that this version of Slipway can read",
                 where=str(path),
@@ -116,8 +116,12 @@ def open_run(path: Path) -> RunFolder:
             where=str(path),
             cure="Give the --dir of `./inv fanout`.",
         ) from error
-    except (ValueError, KeyError) as error:
-        raise SlipwayError("its plan.json is not one of ours", where=str(path)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SlipwayError(
+            "its plan.json is not one of ours",
+            where=str(path),
+            cure="Give the --dir of `./inv fanout`.",
+        ) from error
 
 
 def begin_run(path: Path, plan: FanoutPlan, root: Path, *, resume: bool) -> RunFolder:

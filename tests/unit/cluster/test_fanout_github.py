@@ -162,6 +162,19 @@ def test_githubs_own_words_are_told(github: Github, status: int, tmp_path: Path)
         run_github_fanout(tmp_path, PLAN, OPTIONS, as_json=False)
 
 
+@pytest.mark.parametrize("value", [[], "x", {}, {"workflow_runs": 7}, {"workflow_runs": None}])
+def test_an_answer_that_is_none_of_githubs_is_a_paragraph(
+    github: Github, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy's, with the code of a good one."""
+    monkeypatch.setattr(
+        github, "answer", lambda method, *_: (204, None) if method == "POST" else (200, value)
+    )
+    with pytest.raises(SlipwayError, match="GitHub does not answer: ") as caught:
+        run_github_fanout(tmp_path, PLAN, OPTIONS, as_json=False)
+    assert "Run it again later" in str(caught.value)
+
+
 def test_a_plan_asks_nobody(
     github: Github, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.cluster.aws_account import AwsAccount
+from slipway.cluster.fanout.fanout_plan import PlannedImage
+from slipway.cluster.fanout.image_results import result_of_ship
 from slipway.cluster.serving.model_kind import parse_model_config
 from slipway.core import SlipwayError
 from tests.support.aws_control_plane import REGION
@@ -86,6 +88,26 @@ def test_a_name_that_cannot_be_is_not_asked_for(account: Account, task: str, nam
     ended, told = account.here.inv(task, name, *AT)
     assert ended == 3
     assert f"{name!r} cannot be: " in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "7", "{", '{"format": 1, "images": [], "ship": [], "checkout": 5}', "[" * 9999],
+)
+def test_a_run_whose_plan_is_none(here: Here, text: str) -> None:
+    (here.folder / "plan.json").write_text(text)
+    for task in ("fanout.status", "fanout.worker"):
+        ended, told = here.inv(task, ".")
+        assert ended == 1
+        assert "--dir" in told
+
+
+@pytest.mark.parametrize("record", [None, [], 7, {"pushed": [], "exported": "x"}, {"pushed": {}}])
+def test_a_ship_that_says_nothing_usable_has_failed(record: Any) -> None:
+    """What a worker of a CI system leaves is not always what `inv ship --json` prints."""
+    output = json.dumps([{"failure": None, "steps": [], "record": record}])
+    made = result_of_ship(PlannedImage("a", "b", "c"), 0, output, "", worker="")
+    assert made.failure == "exit code 1: it said nothing"
 
 
 def test_a_batch_without_a_name(account: Account) -> None:
