@@ -12,6 +12,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -72,8 +73,9 @@ class LayerStore:
         """The layers of plans, in their order: those that are not in the store are made.
 
         Two at once, the largest first: a layer's tar is read on one core, and small layers are of
-        one piece, which one core compresses. `on_layer` hears each as soon as it is there, from
-        any thread.
+        one piece, which one core compresses. With `shared` one after the other, in this thread:
+        only here does Ctrl-C end the wait for another machine. `on_layer` hears each as soon as it
+        is there, from any thread.
         """
         notes = [self.folder / "keys" / f"{FORMAT}-{plan.key}.json" for plan in plans]
         named = list(zip(plans, notes, strict=True))
@@ -83,8 +85,8 @@ class LayerStore:
             blobs[note] = blob
             on_layer(blob)
 
-        def make(note: Path, plan: LayerPlan) -> None:
-            have(note, self._make(plan, note))
+        def make(note: Path, plan: LayerPlan, stopped: threading.Event | None = None) -> None:
+            have(note, self._make(plan, note, stopped))
 
         for plan, note in named:
             if note not in blobs and (blob := self._find(plan.title, note)):
@@ -93,13 +95,12 @@ class LayerStore:
         if missing:
             order = sorted(missing.items(), key=lambda item: -item[1].size)
             # One process at a time: it works on all cores.
-            with wait_for_lock(self.folder / "lock"), ThreadPoolExecutor(_AT_ONCE) as pool:
-                made = [pool.submit(make, note, plan) for note, plan in order]
-                try:
-                    for future in made:
-                        future.result()
-                finally:
-                    pool.shutdown(cancel_futures=True)
+            with wait_for_lock(self.folder / "lock"):
+                if self.shared is None:
+                    _run_together(make, order)
+                else:
+                    for note, plan in order:
+                        make(note, plan)
         return [replace(blobs[note], title=plan.title) for plan, note in named]
 
     def blobs(self) -> Iterator[LayerBlob]:
@@ -133,25 +134,26 @@ class LayerStore:
     def _path(self, noted: dict[str, str]) -> Path:
         return self.folder / "sha256" / noted["digest"].removeprefix("sha256:")
 
-    def _make(self, plan: LayerPlan, note: Path) -> LayerBlob:
+    def _make(self, plan: LayerPlan, note: Path, stopped: threading.Event | None) -> LayerBlob:
         """A layer that is not in the store, by who holds its lock."""
         if blob := self._find(plan.title, note):  # another process made it meanwhile
             return blob
         if self.shared is None:
-            return self._write(plan, note)
+            return self._write(plan, note, stopped)
         with contextlib.ExitStack() as stack:
             claim = self.shared.claim(SHARED_KIND, note.stem)
             if claim is not None:
                 stack.enter_context(claim)
             elif blob := self._copy_shared(plan, note):
                 return blob
-            blob = self._write(plan, note)
+            blob = self._write(plan, note, stopped)
             if claim is not None:
                 self._publish(claim, note, blob)
             return blob
 
-    def _write(self, plan: LayerPlan, note: Path) -> LayerBlob:
-        return self._keep(plan.title, note, lambda path: write_gzip(layer_tar(plan), path))
+    def _write(self, plan: LayerPlan, note: Path, stopped: threading.Event | None) -> LayerBlob:
+        pieces = _until(stopped, layer_tar(plan)) if stopped else layer_tar(plan)
+        return self._keep(plan.title, note, lambda path: write_gzip(pieces, path))
 
     def _keep(self, title: str, note: Path, write: Callable[[Path], PackedTar]) -> LayerBlob:
         target = self.folder / "sha256" / note.stem
@@ -189,6 +191,28 @@ class LayerStore:
             shutil.copyfile(note, part / "note.json")
             os.link(blob.path, part / "blob")
             claim.publish(part)
+
+
+def _run_together(
+    make: Callable[[Path, LayerPlan, threading.Event], None],
+    order: Sequence[tuple[Path, LayerPlan]],
+) -> None:
+    """All of them, some at once. After a failure or Ctrl-C none goes on: one may be large."""
+    stopped = threading.Event()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            for future in [pool.submit(make, *item, stopped) for item in order]:
+                future.result()
+        finally:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def _until(stopped: threading.Event, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if stopped.is_set():
+            raise SlipwayError("interrupted")
+        yield piece
 
 
 def layer_tar(plan: LayerPlan) -> Iterator[bytes]:

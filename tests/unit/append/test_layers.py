@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -174,6 +175,20 @@ def test_a_layer_that_fails_is_said_and_the_others_of_its_batch_are_whole(tmp_pa
     expected = {LayerStore(tmp_path / "alone").layer(plan).digest for plan in good}
     assert {blob.digest for blob in store.blobs()} <= expected
     assert len(store.layers(good)) == len(good)  # the lock is free again
+
+
+def test_ctrl_c_does_not_wait_for_the_end_of_a_large_layer(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as stream:
+        stream.truncate(600 << 20)
+    large = LayerPlan("large", (LayerFile("large", path, 600 << 20),))
+    small = plan_of({"x": (b"content", 0o644)})
+    store = LayerStore(tmp_path / "store")
+    with pytest.raises(KeyboardInterrupt):
+        store.layers([large, small], lambda _: os.kill(os.getpid(), signal.SIGINT))
+    expected = LayerStore(tmp_path / "alone").layer(small).digest
+    assert [blob.digest for blob in store.blobs()] == [expected]
+    assert [*(tmp_path / "store" / "sha256").iterdir()] == [store.layer(small).path]
 
 
 def test_another_compressor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
