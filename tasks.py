@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -228,7 +227,7 @@ def rollback(
 
 def _print_changes(changes: list[AliasChange], *, json: bool, plan: bool) -> None:
     if json:
-        print_json([asdict(change) for change in changes])
+        print_json(changes)
         return
     for change in changes:
         if change.moved:

@@ -141,11 +141,11 @@ def print_fields(value: Any, *, as_json: bool) -> None:
     """Print a status dataclass."""
     assert is_dataclass(value)
     assert not isinstance(value, type)
-    fields = asdict(value)
     if as_json:
-        print_json(fields)
+        print_json(value)
     else:
-        print_table(("", ""), [(name, _field_text(field)) for name, field in fields.items()])
+        rows = [(name, _field_text(field)) for name, field in asdict(value).items()]
+        print_table(("", ""), rows)
 
 
 def _field_text(value: Any) -> str:
@@ -195,8 +195,12 @@ def _plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str |
 
 
 def print_json(value: Any) -> None:
-    """JSON on stdout."""
-    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+    """JSON on stdout; dataclasses as objects, and what JSON does not have as text."""
+    print(json.dumps(value, indent=2, sort_keys=True, default=_as_json))
+
+
+def _as_json(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from invoke.collection import Collection
@@ -37,17 +36,14 @@ def registry_list(
     c: Context, names: list[str], region: str = "", target: str = "", json: bool = False
 ) -> None:
     """The builds and aliases of our images that the target has."""
-    tags = pipeline.list_target(
-        ROOT, pipeline.Settings.of(c.config, region=region, target=target), names
-    )
+    tags = pipeline.list_target(ROOT, _settings(c, region, target), names)
     if json:
-        print_json([asdict(tag) for tag in tags])
-    else:
-        rows = [
-            (tag.repository, tag.tag, tag.kind, tag.digest[:19], ", ".join(tag.images))
-            for tag in tags
-        ]
-        print_table(("repository", "tag", "kind", "digest", "images"), rows)
+        print_json(tags)
+        return
+    rows = [
+        (tag.repository, tag.tag, tag.kind, tag.digest[:19], ", ".join(tag.images)) for tag in tags
+    ]
+    print_table(("repository", "tag", "kind", "digest", "images"), rows)
 
 
 @task_command(
@@ -64,14 +60,10 @@ def registry_show(
     c: Context, name: str, region: str = "", target: str = "", output: str = "", json: bool = False
 ) -> None:
     """One image in the target: digest, size, what is beside it, the aliases that name it."""
-    image = pipeline.show_target_image(
-        ROOT,
-        pipeline.Settings.of(c.config, region=region, target=target),
-        name,
-        Path(output) if output else None,
-    )
+    folder = Path(output) if output else None
+    image = pipeline.show_target_image(ROOT, _settings(c, region, target), name, folder)
     if json:
-        print_json(asdict(image))
+        print_json(image)
         return
     rows = [
         ("image", image.image),
@@ -99,15 +91,13 @@ def registry_mirror(
     c: Context, names: list[str], region: str = "", target: str = "", json: bool = False
 ) -> None:
     """Copy the bases of images into the target, blob by blob, once for each digest."""
-    copies = pipeline.mirror_bases(
-        ROOT, pipeline.Settings.of(c.config, region=region, target=target), names
-    )
+    copies = pipeline.mirror_bases(ROOT, _settings(c, region, target), names)
     if json:
-        print_json([asdict(copy) for copy in copies])
-    else:
-        for copy in copies:
-            text = "is there" if copy.already else f"{human_bytes(copy.sent)} sent"
-            say(f"{copy.digest}: {text}")
+        print_json(copies)
+        return
+    for copy in copies:
+        text = "is there" if copy.already else f"{human_bytes(copy.sent)} sent"
+        say(f"{copy.digest}: {text}")
 
 
 @task_command(
@@ -130,10 +120,9 @@ def registry_prune(
     json: bool = False,
 ) -> None:
     """Old builds in the target that no alias, no rollback and no current image needs."""
-    settings = pipeline.Settings.of(c.config, region=region, target=target)
-    builds = pipeline.prune_target(ROOT, settings, names, apply=yes)
+    builds = pipeline.prune_target(ROOT, _settings(c, region, target), names, apply=yes)
     if json:
-        print_json([asdict(build) for build in builds])
+        print_json(builds)
         return
     rows = [
         (build.repository, ", ".join(build.tags), build.digest[:19], str(len(build.referrers)))
@@ -141,6 +130,10 @@ def registry_prune(
     ]
     print_table(("repository", "tags", "digest", "referrers"), rows)
     say(f"{len(builds)} old builds{' removed' if yes else ': --yes removes them'}")
+
+
+def _settings(c: Context, region: str, target: str) -> pipeline.Settings:
+    return pipeline.Settings.of(c.config, region=region, target=target)
 
 
 ns = Collection(

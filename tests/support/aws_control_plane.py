@@ -8,11 +8,10 @@ would refuse is refused here. The states of a training job are those that AWS do
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +25,7 @@ from moto.server import ThreadedMotoServer
 from slipway.cluster.aws_model import request_faults
 from tests.support.aws_clusters import Answer, ClusterService, refusal
 from tests.support.aws_door import aws_door
+from tests.support.loopback_files import serve_requests
 
 ACCOUNT = "123456789012"  # moto's own
 REGION = "us-east-1"
@@ -86,17 +86,12 @@ def control_plane() -> Iterator[ControlPlane]:
     moto_api_backend.reset()  # what it knows outlives its servers
     plane = ControlPlane()
     upstream = "{}:{}".format(*moto.get_host_and_port())
-    door = ThreadingHTTPServer(("127.0.0.1", 0), _handler(plane, upstream))
-    plane.url = f"http://127.0.0.1:{door.server_port}"
-    thread = threading.Thread(target=door.serve_forever, daemon=True)
-    thread.start()
     try:
-        yield plane
+        with serve_requests(_handler(plane, upstream)) as host:
+            plane.url = f"http://{host}"
+            yield plane
     finally:
-        door.shutdown()
-        door.server_close()
         moto.stop()
-        thread.join()
 
 
 #: AWS's models are megabytes of JSON; a new session would read them again.

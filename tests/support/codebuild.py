@@ -15,7 +15,6 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import boto3
 
 from slipway.cluster.aws_model import request_faults
 from tests.support.aws_door import aws_door
+from tests.support.loopback_files import serve_requests
 
 SERVICE = "CodeBuild_20161006"
 
@@ -140,13 +140,8 @@ def codebuild(folder: Path, api: str, environment: Mapping[str, str]) -> Iterato
     def answer(service: str, call: str, body: bytes) -> tuple[int, Any] | None:
         return state.answer(call, json.loads(body)) if service == SERVICE else None
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), aws_door(answer, state.upstream)) as server:
-        server.daemon_threads = True
-        state.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with serve_requests(aws_door(answer, state.upstream)) as host:
+        state.url = f"http://{host}"
         yield state
         for build in state.threads:
             build.join()
-        server.shutdown()
-        thread.join()

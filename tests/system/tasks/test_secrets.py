@@ -8,13 +8,14 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.loopback_files import serve_requests
 
 ROOT = Path(__file__).parents[3]
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
@@ -81,10 +82,8 @@ def echoing() -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:
             del format, args
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with serve_requests(Handler) as host:
+        yield host
 
 
 def prepare(home: Path, profile: str, host: str) -> dict[str, str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +17,7 @@ from slipway.cluster import WorkflowOptions, run_github_fanout, show_collected_r
 from slipway.cluster.fanout import github_runs
 from slipway.cluster.fanout.fanout_plan import FanoutPlan, PlannedImage
 from slipway.core import SlipwayError, UsageError
+from tests.support.loopback_files import serve_requests
 
 ROLE = "arn:aws:iam::123456789012:role/ships"
 IMAGES = tuple(PlannedImage(f"image{n:03}", "base", "b") for n in range(130))
@@ -94,15 +94,11 @@ def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[Github]:
         def log_message(self, *_: object) -> None:
             return
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        monkeypatch.setenv("GITHUB_API_URL", f"http://127.0.0.1:{server.server_port}")
+    with serve_requests(Handler) as host:
+        monkeypatch.setenv("GITHUB_API_URL", f"http://{host}")
         monkeypatch.setenv("GH_TOKEN", "secret-token")
         monkeypatch.setattr(github_runs, "_POLL_S", 0.01)
         yield state
-        server.shutdown()
-        thread.join()
 
 
 def test_a_run_is_started_and_watched_and_each_job_told_of(

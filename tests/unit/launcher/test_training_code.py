@@ -7,10 +7,9 @@ import json
 import shutil
 import sys
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from launcher.causes import LaunchError
 from launcher.data.training_code import bring_source, find_source, install_code
 from launcher.stop_request import StopRequest
+from tests.support.loopback_files import serve_requests
 from tests.support.wheels import make_wheel
 
 ARN = "arn:aws:codeartifact:eu-west-1:123456789012:repository/models/team"
@@ -205,14 +205,8 @@ class CodeArtifact(BaseHTTPRequestHandler):
 def codeartifact(wheels: Path, *, refuse: bool = False) -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
     handler = type("Handler", (CodeArtifact,), {"wheels": wheels, "refuse": refuse, "asked": asked})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve_requests(handler) as host:
+        yield f"http://{host}", asked
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ held by the system tests.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from slipway.core import Project, SlipwayError, anonymous
 from slipway.sqsh import ExportRequest, export_image, export_stored
 from slipway.sqsh.sources import engine_source
 from slipway.squashfs import LayerCache
+from tests.support.loopback_files import serve_requests
 from tests.unit.sqsh.test_sources import (
     HERE,
     LAYERS,
@@ -58,13 +58,8 @@ def registry(tmp_path: Path) -> Iterator[tuple[Layout, str]]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield layout, f"127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_requests(Handler) as host:
+        yield layout, host
 
 
 @pytest.mark.parametrize("nested", [False, True])

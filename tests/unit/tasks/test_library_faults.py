@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,15 @@ def inv(words: str) -> int:
     return 0
 
 
+def refuser(kind: type[Exception]) -> Callable[..., object]:
+    """Stands in a library's place: whatever it is given, it raises one exception of the kind."""
+
+    def refuse(*_: object, **__: object) -> object:
+        raise instance(kind)
+
+    return refuse
+
+
 def check(words: str, capsys: pytest.CaptureFixture[str]) -> str:
     """It ends with our code for a failure and one paragraph; its words."""
     assert inv(words) == 1
@@ -96,9 +105,6 @@ def test_a_task_that_asks_aws(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(*_: object, **__: object) -> object:
-        raise instance(kind)
-
     def challenge(*_: object, **__: object) -> requests.Response:
         answer = requests.Response()
         answer.status_code, answer._content = 401, b""
@@ -108,7 +114,7 @@ def test_a_task_that_asks_aws(
 
     monkeypatch.setattr("slipway.registry.distribution.transport.read_answer", lambda *_: b"")
     monkeypatch.setattr(requests.Session, "request", challenge)
-    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuser(kind))
     assert "inv " in check(words, capsys)
 
 
@@ -121,10 +127,7 @@ def test_a_task_that_asks_a_registry(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(*_: object, **__: object) -> object:
-        raise instance(kind)
-
-    monkeypatch.setattr(requests.Session, "request", refuse)
+    monkeypatch.setattr(requests.Session, "request", refuser(kind))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     assert "registry.example" in check(words, capsys)
 
@@ -143,10 +146,7 @@ def test_a_task_that_needs_the_engine(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(*_: object, **__: object) -> object:
-        raise instance(kind)
-
-    monkeypatch.setattr(docker, "DockerClient", refuse)
+    monkeypatch.setattr(docker, "DockerClient", refuser(kind))
     check(words, capsys)
     assert not Project.at(ROOT).registry.exists(), "no registry is started for nothing"
 
@@ -160,10 +160,7 @@ def test_a_task_that_reads_the_matrix(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(*_: object) -> object:
-        raise instance(kind)
-
-    monkeypatch.setattr(YAML, "compose", refuse)
+    monkeypatch.setattr(YAML, "compose", refuser(kind))
     assert inv(words) == 3
     told = capsys.readouterr().err
     assert "versions.yaml:1" in told

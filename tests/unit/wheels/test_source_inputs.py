@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from slipway.core import Project, SlipwayError
 from slipway.matrix import SourceInput
 from slipway.wheels.source_inputs import fetch_source_input, input_path
+from tests.support.loopback_files import serve_requests
 
 CONTENT = b"\x1f\x8b as it lies there" * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -39,10 +39,8 @@ def server(*answers: int | bytes) -> Iterator[tuple[str, list[str]]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}", asked
-        listening.shutdown()
+    with serve_requests(Handler) as host:
+        yield f"http://{host}", asked
 
 
 @pytest.fixture

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from slipway.wheels import NotOfferedError, fetch_wheels
 from slipway.wheels.tool_wheels import fetch_tool
 from slipway.wheels.wheelhouse import wheel_folder
 from tests.support.lock_samples import sdist, sha256, wheel
+from tests.support.loopback_files import serve_files
 
 
 @pytest.fixture
@@ -43,25 +41,15 @@ def own_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return links
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        return
-
-
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of an index on loopback, which is all that pip has."""
     root = tmp_path / "index"
     root.mkdir()
-    handler = functools.partial(Quiet, directory=str(root))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serve_files(root) as url:
         monkeypatch.delenv("PIP_NO_INDEX")
-        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("PIP_INDEX_URL", f"{url}/simple")
         yield root
-        server.shutdown()
-        thread.join()
 
 
 def publish(index: Path, file: Path, name: str, digest: str) -> None:
