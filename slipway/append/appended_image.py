@@ -171,7 +171,6 @@ def layer_plan(
     files: Iterable[LayerFile],
     there: Iterable[str],
     kinds: Mapping[str, str],
-    whiteouts: Sequence[str] = (),
 ) -> LayerPlan:
     """A layer of these files with the folders that it brings.
 
@@ -188,7 +187,7 @@ def layer_plan(
                 cure="Build this image with an engine (without --no-engine).",
             )
     known = {*_STANDARD, *there, *(path for path in above if kinds.get(path) == FOLDER)}
-    return LayerPlan(title, listed, tuple(sorted(above - known)), tuple(whiteouts))
+    return LayerPlan(title, listed, tuple(sorted(above - known)))
 
 
 def folders_above(paths: Iterable[str]) -> set[str]:

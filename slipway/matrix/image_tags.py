@@ -94,11 +94,6 @@ def tag_stem(image: Image) -> str:
     return _tag(image, "").stem
 
 
-def is_too_long(image: Image) -> bool:
-    """Whether a registry would refuse the image's tags."""
-    return len(image_tag(image, "0" * 12)) > _LONGEST
-
-
 def repository_name(image: Image, prefix: str) -> str:
     """Our repository of an image; why the default prefix has "sagemaker" in it: versions.yaml."""
     return f"{prefix}/{image.repository}"

@@ -224,11 +224,10 @@ class SdkBackend(BaseBackend):  # type: ignore[misc]
 
     NAME = "slipway"
 
-    def __init__(self, engine: Engine, container: str, *, user: str = "") -> None:
+    def __init__(self, engine: Engine, container: str) -> None:
         super().__init__(container[:12])
         self._engine = engine
         self._container = container
-        self._user = user
 
     def get_encoding(self) -> str:
         """UTF-8: testinfra would ask a python3 in the container for its locale."""
@@ -238,12 +237,12 @@ class SdkBackend(BaseBackend):  # type: ignore[misc]
         """Run a shell command; `args` replace its %s, each as one word."""
         del kwargs
         line = self.get_command(command, *args)
-        done = execute_in(self._engine, self._container, ["/bin/sh", "-c", line], user=self._user)
+        done = execute_in(self._engine, self._container, ["/bin/sh", "-c", line])
         return self.result(done.exit_code, self.encode(line), done.stdout, done.stderr)
 
     def run_words(self, *words: str) -> CommandResult:
         """Run a command without any shell, its words as they are."""
-        done = execute_in(self._engine, self._container, words, user=self._user)
+        done = execute_in(self._engine, self._container, words)
         line = self.encode(" ".join(words))
         return self.result(done.exit_code, line, done.stdout, done.stderr)
 

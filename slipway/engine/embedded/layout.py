@@ -139,11 +139,11 @@ disabled_plugins = [
             "--shutdown-timeout=10",
         ]
 
-    def last_errors(self, count: int = 5) -> str:
-        """The log's last lines that report an error, or its last lines if none does."""
+    def last_errors(self) -> str:
+        """The log's last five lines that report an error, or its last lines if none does."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         errors = [line for line in lines if any(word in line for word in _ERROR_WORDS)] or lines
-        return "\n".join(f"  | {line}" for line in errors[-count:]) or "  | (nothing)"
+        return "\n".join(f"  | {line}" for line in errors[-5:]) or "  | (nothing)"
 
 
 def embedded_paths(project: Project) -> EmbeddedPaths:

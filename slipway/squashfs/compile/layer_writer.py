@@ -32,9 +32,9 @@ class LayerWriter:
         """A symbolic link, in the place of whatever is there."""
         put_node(self._root, path, TreeNode(SYMLINK, 0o777, mtime=self._mtime, target=target))
 
-    def directory(self, path: bytes, mode: int = 0o755) -> None:
-        """A directory, merged with one that is there."""
-        put_node(self._root, path, TreeNode(DIR, mode, mtime=self._mtime))
+    def directory(self, path: bytes) -> None:
+        """A directory of mode 0755, merged with one that is there."""
+        put_node(self._root, path, TreeNode(DIR, 0o755, mtime=self._mtime))
 
     def empty(self, path: bytes) -> None:
         """Remove everything in a directory; it keeps its mode, or is made with 0755."""

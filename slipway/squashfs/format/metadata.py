@@ -63,6 +63,9 @@ def indexed_table(codec: Codec, data: bytes, position: int) -> tuple[bytes, int]
     return blocks + struct.pack(f"<{count}Q", *starts), position + len(blocks)
 
 
+_KEPT = 64  # blocks of 8 KiB, decompressed
+
+
 class MetadataReader:
     """Reads metadata blocks through `read_at(position, size)`; a few are kept decompressed."""
 
@@ -70,11 +73,9 @@ class MetadataReader:
         self,
         read_at: Callable[[int, int], bytes],
         decompress: Callable[[bytes, int], bytes],
-        keep: int = 64,
     ) -> None:
         self._read_at = read_at
         self._decompress = decompress
-        self._keep = keep
         self._cache: dict[int, tuple[bytes, int]] = {}
 
     def block(self, position: int) -> tuple[bytes, int]:
@@ -94,7 +95,7 @@ class MetadataReader:
             if not data:
                 raise ValueError(f"an empty metadata block at {position}")
             cached = data, position + 2 + size
-            if len(self._cache) >= self._keep:
+            if len(self._cache) >= _KEPT:
                 del self._cache[next(iter(self._cache))]
             self._cache[position] = cached
         return cached

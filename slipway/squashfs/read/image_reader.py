@@ -241,20 +241,16 @@ class ImageCheck:
     content: int
 
 
-def check_image(
-    path: Path, *, contents: bool = True, on_bytes: Callable[[int], None] | None = None
-) -> ImageCheck:
-    """Read a whole image: tables, names, link counts, attributes and, if wanted, all contents.
+def check_image(path: Path, *, on_bytes: Callable[[int], None] | None = None) -> ImageCheck:
+    """Read a whole image: tables, names, link counts, attributes and all contents.
 
     Raises SquashfsError for the first thing that is not as it must be.
     """
     with open_image(path) as image:
-        return _check(image, contents, on_bytes)
+        return _check(image, on_bytes)
 
 
-def _check(
-    image: SquashfsImage, contents: bool, on_bytes: Callable[[int], None] | None
-) -> ImageCheck:
+def _check(image: SquashfsImage, on_bytes: Callable[[int], None] | None) -> ImageCheck:
     names: dict[int, int] = {}
     links: dict[int, int] = {}
     entries = content = 0
@@ -272,10 +268,9 @@ def _check(
             raise ValueError(f"the export table leads elsewhere for {entry.path!r}")
         if inode.kind == REG:
             content += inode.size
-            if contents:
-                for piece in image.content(inode):
-                    if on_bytes is not None:
-                        on_bytes(len(piece))
+            for piece in image.content(inode):
+                if on_bytes is not None:
+                    on_bytes(len(piece))
     for number, count in names.items():
         if links[number] and links[number] != count:
             raise ValueError(f"inode {number} has {count} names and says {links[number]}")

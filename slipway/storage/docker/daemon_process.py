@@ -168,9 +168,9 @@ def start_process(process: DaemonProcess, environment: Mapping[str, str], log: P
         )
 
 
-def _last_lines(log: Path, begin: int, count: int = 5) -> str:
+def _last_lines(log: Path, begin: int) -> str:
     with log.open("rb") as stream:
         stream.seek(begin)
         lines = stream.read().decode(errors="replace").splitlines()
     telling = [line for line in lines if "level=info" not in line] or lines
-    return "\n".join(f"  | {line}" for line in telling[-count:]) or "  | (nothing)"
+    return "\n".join(f"  | {line}" for line in telling[-5:]) or "  | (nothing)"
