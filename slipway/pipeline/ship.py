@@ -19,7 +19,7 @@ from slipway.core import (
 )
 from slipway.derive import BuildInputs, PlanStep, disk_need, grouped_notes
 from slipway.matrix import images_below
-from slipway.pipeline import appended, stages, summary
+from slipway.pipeline import appended, stages, summary, targets
 from slipway.pipeline.base_images import BaseImages
 from slipway.pipeline.checkout import Checkout, require_locked
 from slipway.pipeline.context import PipelineContext, pipeline_context
@@ -29,12 +29,9 @@ from slipway.pipeline.image_run import ImageRun
 from slipway.pipeline.recording import recorded_run
 from slipway.pipeline.settings import Settings, ShipRequest
 from slipway.pipeline.targets import (
-    SociRequest,
     TargetImages,
     WantedBuild,
     find_shared_images,
-    push_sqsh_stage,
-    soci_stage,
     take_shared_image,
 )
 
@@ -158,13 +155,15 @@ def finish_run(
         if there and settings.soci:
             layers = registry.packed_layers(context.project.packed)
             layers |= appended.OwnLayers.of(context.project).files
-            asked = SociRequest(context.matrix, there.target, context.region, layers)
+            asked = targets.SociRequest(context.matrix, there.target, context.region, layers)
             run.steps.append(
-                soci_stage(context.project, run, asked, context.credentials, context.on_event)
+                targets.soci_stage(
+                    context.project, run, asked, context.credentials, context.on_event
+                )
             )
         if there and "push sqsh" in request.stages:
             run.steps.append(
-                push_sqsh_stage(run, there.target, context.credentials, context.on_event)
+                targets.push_sqsh_stage(run, there.target, context.credentials, context.on_event)
             )
     except SlipwayError as error:
         run.failure = error

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 from slipway.core import Credentials, Project
+from slipway.registry import ecr
 from slipway.registry.docker_logins import docker_login
-from slipway.registry.ecr import aws_errors, connect_ecr, find_aws_credentials, make_client
 from slipway.registry.errors import NoCredentialsError, NotAuthorisedError
 from slipway.registry.hosts import PUBLIC_ECR, EcrHost, parse_ecr_host
 from slipway.registry.local import local_registry_login
@@ -103,13 +103,13 @@ def private_token(
     One token opens every registry of the region that the principal may use, AWS's Deep Learning
     Containers included (ECR API reference, GetAuthorizationToken: `registryIds` is deprecated).
     """
-    client = connect_ecr(
+    client = ecr.connect_ecr(
         region,
         endpoint_url=endpoint_url,
         fips=host is not None and host.fips,
         dual_stack=host is not None and host.dual_stack,
     )
-    with aws_errors("ecr:GetAuthorizationToken", where):
+    with ecr.aws_errors("ecr:GetAuthorizationToken", where):
         data = client.get_authorization_token()["authorizationData"][0]
         return Token(
             _decoded(data["authorizationToken"]),
@@ -121,11 +121,11 @@ def private_token(
 def _public_token() -> Token | None:
     """A token for public.ecr.aws, which is faster with one; None where there is none to have."""
     try:
-        if find_aws_credentials() is None:
+        if ecr.find_aws_credentials() is None:
             return None
-        with aws_errors("ecr-public:GetAuthorizationToken", PUBLIC_ECR):
+        with ecr.aws_errors("ecr-public:GetAuthorizationToken", PUBLIC_ECR):
             # The only region of this API (ECR Public user guide, "Registry authentication").
-            client = make_client("ecr-public", "us-east-1")
+            client = ecr.make_client("ecr-public", "us-east-1")
             answer = client.get_authorization_token()["authorizationData"]
             token = _decoded(answer["authorizationToken"])
             return Token(token, answer["expiresAt"], PUBLIC_ECR)

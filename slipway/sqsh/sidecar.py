@@ -12,8 +12,9 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from slipway import squashfs
 from slipway.core import (
     Event,
     OnEvent,
@@ -26,7 +27,9 @@ from slipway.core import (
     silent,
 )
 from slipway.sqsh import sidecar
-from slipway.squashfs import ImageCheck, check_image
+
+if TYPE_CHECKING:
+    from slipway.squashfs import ImageCheck
 
 _PROGRESS_BYTES = 64 << 20
 
@@ -181,7 +184,7 @@ def verify_sqsh_file(path: Path, on_event: OnEvent = silent) -> ImageCheck:
             reported = done
             on_event(Event("progress", task, "contents", current=done, unit="B"))
 
-    check = check_image(path, on_bytes=on_bytes)
+    check = squashfs.check_image(path, on_bytes=on_bytes)
     text = f"{check.entries} paths, {human_bytes(check.content)} of content"
     on_event(Event("done", task, text=text))
     return check

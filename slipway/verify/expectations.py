@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from slipway.core import Project, SlipwayError, sha256_file
@@ -19,6 +19,9 @@ from slipway.engine import Engine, find_image_id, inspect_image
 from slipway.matrix import Image, Tool, explain_image
 from slipway.records import Locks, python_lock_keys, system_lock_keys
 
+# What a requirement begins with (PEP 508). packaging's whole grammar takes longer to compile than
+# all else that a finished `ship` asks of checks.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _PRIVATE_FILES = (".netrc", ".aws/credentials", ".pypirc", ".docker/config.json")
 
@@ -110,8 +113,10 @@ class CheckedImage:
         return facts
 
 
-def _canonical(requirements: tuple[str, ...]) -> list[str]:
-    return [str(canonicalize_name(Requirement(text).name)) for text in requirements]
+def requirement_names(requirements: tuple[str, ...]) -> list[str]:
+    """The distributions of requirements that the matrix has checked, normalised."""
+    found = [_NAME.match(text.lstrip()) for text in requirements]
+    return [str(canonicalize_name(name[0])) for name in found if name]
 
 
 def may_move(image: Image) -> dict[str, str]:
@@ -119,7 +124,7 @@ def may_move(image: Image) -> dict[str, str]:
     reasons = {str(canonicalize_name(name)): why for name, why in image.base.moves.items()}
     for addon in image.addons:
         if addon.action == "replace":
-            reasons |= dict.fromkeys(_canonical(addon.requirements), addon.because)
+            reasons |= dict.fromkeys(requirement_names(addon.requirements), addon.because)
     return reasons
 
 
@@ -129,7 +134,7 @@ def may_come(image: Image, locks: Locks) -> tuple[str, ...] | None:
     for addon, key in python_lock_keys(image, locks.bases):
         if key not in locks.python:
             return None
-        names.update(_canonical(addon.requirements))
+        names.update(requirement_names(addon.requirements))
         names.update(canonicalize_name(pin.name) for pin in locks.python[key].pins)
     return tuple(sorted(names))
 

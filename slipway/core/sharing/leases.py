@@ -17,7 +17,6 @@ import re
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -172,7 +171,7 @@ def _numbers(folder: Path, name: str) -> list[int]:
 
 def _create(path: Path, text: str) -> bool:
     """Make the file, whole, unless it is there."""
-    whole = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    whole = path.with_name(f".{path.name}.{os.urandom(16).hex()}")
     try:
         whole.write_text(f"{text}\n")
         with contextlib.suppress(FileExistsError):

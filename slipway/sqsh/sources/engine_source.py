@@ -31,7 +31,6 @@ from slipway.sqsh.image_documents import ImageConfig, ImageManifest, JsonFields
 from slipway.sqsh.source_image import SourceImage
 from slipway.sqsh.sources.blob_store import ImageFinder, StoredManifest, stored_image
 from slipway.sqsh.sources.containerd_store import snapshot_folders
-from slipway.sqsh.sources.image_archive import ArchiveBlobs, archive_image, spooled
 from slipway.sqsh.sources.oci_layout import BlobFolder
 from slipway.squashfs import ArchiveHeaders, DirectorySource, Source, TarSource
 
@@ -188,6 +187,9 @@ class SavedImage:
     def layer(self, diff_id: str) -> TarSource:
         """A layer of the saved archive."""
         if self._layers is None:
+            # Here, since few layers are read this way: most exports find their file, or folders.
+            from slipway.sqsh.sources.image_archive import ArchiveBlobs, archive_image, spooled
+
             wanted = tuple(layer.digest for layer in self.image.layers)
             file = self.resources.enter_context(spooled(self._save(), self.spool))
             blobs = ArchiveBlobs(file, f"what the engine saved of {self.image.reference}")

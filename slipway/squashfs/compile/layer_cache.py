@@ -18,10 +18,13 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway.core import FileLock, PartClaim, Project, SharedParts, differing_pieces
-from slipway.squashfs.compile.compiled_layer import CompiledLayer, read_layer
 from slipway.squashfs.format import CacheError
+
+if TYPE_CHECKING:
+    from slipway.squashfs.compile.compiled_layer import CompiledLayer
 
 DEFAULT_LIMIT = 50_000_000_000  # bytes
 SHARED_KIND = "compiled-layers"
@@ -111,6 +114,9 @@ class LayerCache:
 
         Hold its lock. A damaged entry is left for `make` to replace.
         """
+        # Here, since most exports find their file there, and read no layer.
+        from slipway.squashfs.compile.compiled_layer import read_layer
+
         entry = self.entry(key)
         try:
             if not _is_entry(entry):
