@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import posixpath
@@ -71,6 +72,11 @@ def marker_environment(python: str, machine: str) -> dict[str, str]:
     }
 
 
+@functools.lru_cache(maxsize=8192)  # all of them are asked about again with each add-on
+def _requirement(text: str) -> Requirement:
+    return Requirement(text)
+
+
 def unmet(
     requires: Mapping[str, Sequence[str]],
     versions: Mapping[str, str],
@@ -80,7 +86,7 @@ def unmet(
     problems = {}
     for name, requirements in sorted(requires.items()):
         for text in requirements:
-            requirement = Requirement(text)
+            requirement = _requirement(text)
             if requirement.marker and not requirement.marker.evaluate(dict(environment)):
                 continue
             about = str(canonicalize_name(requirement.name))

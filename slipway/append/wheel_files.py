@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from slipway.append.layer_files import LayerFile, WheelMember
 from slipway.append.python_layout import PythonLayout
-from slipway.core import SlipwayError, sha256_file
+from slipway.core import SlipwayError, recall_sha256
 
 _SCRIPT = """\
 import sys
@@ -73,7 +73,7 @@ class _Place:
     """Where one member goes."""
 
     member: str
-    path: PurePosixPath  # absolute
+    path: str  # absolute
     script: bool = False
 
 
@@ -82,7 +82,7 @@ def install_wheel(wheel: Path, name: str, layout: PythonLayout) -> InstalledWhee
 
     `name` is the distribution as the requirement spells it: headers lie in a folder of that name.
     """
-    digest = sha256_file(wheel)
+    digest = recall_sha256(wheel)
     try:
         with zipfile.ZipFile(wheel) as archive:
             return _Installation(archive, wheel, digest, name, layout).result()
@@ -98,6 +98,7 @@ class _Installation:
     ) -> None:
         self.archive, self.wheel, self.digest = archive, wheel, digest
         self.name, self.layout = name, layout
+        self.root = f"{layout.site_packages}/"
         self.folder = self._info_folder()
         self.metadata = _WheelMetadata(archive, self.folder)
         self.files: dict[str, LayerFile] = {}
@@ -170,7 +171,7 @@ class _Installation:
         normal = posixpath.normpath(path)
         if normal.startswith(("/", "../")) or normal in ("", ".", ".."):
             raise self._refuse(f"has {member}, which leads out of {folder}")
-        return _Place(member, folder / normal, script)
+        return _Place(member, f"{folder}/{normal}", script)
 
     def _add_member(self, member: _Place) -> None:
         info = self.archive.getinfo(member.member)
@@ -193,7 +194,7 @@ class _Installation:
                 return None
             return f"#!{self.layout.interpreter}\n".encode() + stream.read()
 
-    def _add_script(self, name: str, value: str) -> PurePosixPath:
+    def _add_script(self, name: str, value: str) -> str:
         match = _ENTRY_POINT.fullmatch(value)
         if match is None or not _SCRIPT_NAME.fullmatch(name):
             raise self._refuse(f"has an entry point that is no script: {name} = {value}")
@@ -201,27 +202,26 @@ class _Installation:
         text = _SCRIPT.format(
             module=match["module"], imported=function.partition(".")[0], function=function
         )
-        path = self.layout.prefix / "bin" / name
+        path = f"{self.layout.prefix}/bin/{name}"
         content = f"#!{self.layout.interpreter}\n{text}".encode()
         self._add(path, content, len(content), 0o755)
         return path
 
-    def _add_note(self, name: str, content: bytes) -> PurePosixPath:
-        path = self.layout.site_packages / self.folder / name
+    def _add_note(self, name: str, content: bytes) -> str:
+        path = f"{self.layout.site_packages}/{self.folder}/{name}"
         self._add(path, content, len(content), 0o644)
         return path
 
-    def _add(self, path: PurePosixPath, source: bytes | WheelMember, size: int, mode: int) -> None:
-        relative = str(path)[1:]
+    def _add(self, path: str, source: bytes | WheelMember, size: int, mode: int) -> None:
+        relative = path[1:]
         self.files[relative] = LayerFile(relative, source, size, mode)
 
-    def _recorded(self, path: PurePosixPath) -> str:
-        text, root = str(path), f"{self.layout.site_packages}/"
-        if text.startswith(root):  # nearly all: relpath() takes a third of a wheel's time
-            return text.removeprefix(root)
-        return posixpath.relpath(text, root)
+    def _recorded(self, path: str) -> str:
+        if path.startswith(self.root):  # nearly all: relpath() takes a third of a wheel's time
+            return path.removeprefix(self.root)
+        return posixpath.relpath(path, self.root)
 
-    def _record(self, generated: Iterable[PurePosixPath]) -> bytes:
+    def _record(self, generated: Iterable[str]) -> bytes:
         """RECORD as pip writes it: the wheel's rows at their new paths, what pip made, sorted."""
         moved = dict(self.moved)
         rows = []
@@ -230,7 +230,7 @@ class _Installation:
             path = moved.pop(row[0], row[0]) if row else ""
             digest, size = [*row[1:3], "", ""][:2]
             if path in self.changed:
-                digest, size = self._hashed(self.layout.site_packages / path)
+                digest, size = self._hashed(self.root + path)
             rows.append((path, digest, size))
         rows += [(self._recorded(path), *self._hashed(path)) for path in generated]
         rows += [(path, "", "") for path in moved.values()]
@@ -238,8 +238,8 @@ class _Installation:
         csv.writer(text_out).writerows(sorted(rows))
         return text_out.getvalue().encode()
 
-    def _hashed(self, path: PurePosixPath) -> tuple[str, str]:
-        content = self.files[posixpath.normpath(str(path))[1:]].source
+    def _hashed(self, path: str) -> tuple[str, str]:
+        content = self.files[posixpath.normpath(path)[1:]].source
         assert isinstance(content, bytes)
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
         return f"sha256={digest.decode()}", str(len(content))

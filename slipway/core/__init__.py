@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         is_executable,
         piece_lines,
         pieces_digest,
+        recall_sha256,
         sha256_file,
         tree_files,
         tree_sha256,
@@ -178,6 +179,7 @@ __all__ = [
     "read_fstab",
     "read_mount_table",
     "read_pid",
+    "recall_sha256",
     "redact",
     "refresh_folder",
     "remember_secret",
@@ -207,7 +209,8 @@ __getattr__ = lazy_face(
         "credentials": "Credentials CredentialsFor anonymous",
         "digests": (
             "Piece PieceHasher cut_pieces differing_pieces hash_chunks hash_file "
-            "is_executable piece_lines pieces_digest sha256_file tree_files tree_sha256"
+            "is_executable piece_lines pieces_digest recall_sha256 sha256_file tree_files "
+            "tree_sha256"
         ),
         "errors": (
             "BadInputError DriftError FAILED INTERRUPTED ProcessError SlipwayError TERMINATED "

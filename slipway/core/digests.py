@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -143,6 +144,26 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+_SETTLE_NS = 2_000_000_000
+"""A file system's clock may stand still for less: a later change of the file then shows in it."""
+
+_recalled: dict[tuple[int, ...], str] = {}
+
+
+def recall_sha256(path: Path) -> str:
+    """As `sha256_file`, once for a process as long as the file is as it was: by its number, size,
+    and when its content and its inode changed. For what several steps of one run check."""
+    before = path.stat()
+    changed = max(before.st_mtime_ns, before.st_ctime_ns)
+    key = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+    if key in _recalled:
+        return _recalled[key]
+    digest = sha256_file(path)
+    if changed < time.time_ns() - _SETTLE_NS:
+        _recalled[key] = digest
+    return digest
 
 
 def tree_files(root: Path) -> list[Path]:

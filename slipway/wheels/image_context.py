@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from slipway.core import OnEvent, Project, SlipwayError, sha256_file, silent
+from slipway.core import OnEvent, Project, SlipwayError, recall_sha256, silent
 from slipway.engine import ContextFile, Engine
 from slipway.matrix import Addon, Image, Matrix, SourceBuild
 from slipway.records import (
@@ -202,7 +202,7 @@ def with_wheels(
     for pin, file in zip(pins, files, strict=True):
         if pin.source:
             wheel = builder.wheel(pin, file, on_event)
-            pin = Pin(pin.name, pin.version, (f"sha256:{sha256_file(wheel)}",))
+            pin = Pin(pin.name, pin.version, (f"sha256:{recall_sha256(wheel)}",))
         else:
             wheel = file
         final.append(pin)

@@ -21,6 +21,7 @@ from slipway.core import (
     PartClaim,
     Project,
     SlipwayError,
+    recall_sha256,
     sha256_file,
     silent,
     wait_for_lock,
@@ -111,7 +112,7 @@ class WheelBuilder:
             if wheel_fits(wheel.name, self.python, self.arch) is None:
                 continue
             noted = wheel.with_name(f"{wheel.name}.sha256")
-            if noted.exists() and noted.read_text() == sha256_file(wheel):
+            if noted.exists() and noted.read_text() == recall_sha256(wheel):
                 return wheel
             wheel.unlink()
         return None

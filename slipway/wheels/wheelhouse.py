@@ -23,6 +23,7 @@ from slipway.core import (
     SlipwayError,
     commit,
     partial_file,
+    recall_sha256,
     sha256_file,
     silent,
 )
@@ -52,7 +53,7 @@ def cached_wheels(project: Project, pin: Pin) -> Path | None:
     for digest in pin.hashes:
         sha = digest.removeprefix("sha256:")
         for path in sorted((wheel_folder(project) / sha).glob("[!.]*")):
-            if sha256_file(path) == sha:
+            if recall_sha256(path) == sha:
                 return path
             path.unlink(missing_ok=True)
     return None
