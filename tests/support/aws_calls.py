@@ -52,11 +52,12 @@ class AwsCalls:
         self._chosen = self._chosen or any(self._ours(item.path) for item in items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        config = session.config
+        unrun = any(map(config.getoption, ("collectonly", "setuponly", "setupplan")))
+        named = any("::" in word for word in config.args)
         collected = {item.path for item in session.items}
-        named = any("::" in word for word in session.config.args)
-        self.whole = (
-            not named and not self._chosen and collected >= {*self.folder.rglob("test_*.py")}
-        )
+        every = collected >= {*self.folder.rglob("test_*.py")}
+        self.whole = every and not (named or unrun or self._chosen)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
