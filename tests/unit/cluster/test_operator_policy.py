@@ -46,14 +46,14 @@ def clients_of(path: Path, tree: ast.AST) -> set[str]:
     """
     services = {"ecr"} if path.parent.name == "ecr" or "connect_ecr" in path.read_text() else set()
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in ("aws_errors", "connect_aws", "make_client")
-            and isinstance(node.args[0], ast.Constant)
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]  # by itself, or of its room's face
+        if name in ("aws_errors", "connect_aws", "make_client") and isinstance(
+            node.args[0], ast.Constant
         ):
             word = str(node.args[0].value)
-            if node.func.id != "aws_errors":
+            if name != "aws_errors":
                 services.add(word)
             elif re.fullmatch(r"[a-z0-9-]+:[A-Z]\w+", word):
                 services.add(word.partition(":")[0])
@@ -123,7 +123,7 @@ def test_a_call_that_nobody_allows_would_be_seen(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text('def f(account):  # AwsAccount\n    account.call("ec2", "RunInstances")\n')
     assert list(calls_of(path)) == ["ec2:RunInstances"]
-    path.write_text("def f():\n    connect_aws('s3', 'x').delete_bucket_policy(Bucket='x')\n")
+    path.write_text("def f():\n    ecr.connect_aws('s3', 'x').delete_bucket_policy(Bucket='x')\n")
     assert list(calls_of(path)) == ["s3:DeleteBucketPolicy"]
 
 
