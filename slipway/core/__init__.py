@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         child_processes,
         command_line,
         cpu_count,
+        descends_from,
         end_process,
         find_process,
         read_pid,
@@ -144,6 +145,7 @@ __all__ = [
     "commit",
     "cpu_count",
     "cut_pieces",
+    "descends_from",
     "did_you_mean",
     "differing_pieces",
     "disk_space",
@@ -227,8 +229,8 @@ __getattr__ = lazy_face(
         ),
         "paths": "Project lease_seconds",
         "processes": (
-            "Owner child_processes command_line cpu_count end_process find_process read_pid "
-            "spawn start_time this_process wait_until"
+            "Owner child_processes command_line cpu_count descends_from end_process "
+            "find_process read_pid spawn start_time this_process wait_until"
         ),
         "redaction": "public_environment redact remember_secret",
         "sharing": "LEASE_S Lease LeaseFolder PartClaim SharedParts refresh_folder",

@@ -83,6 +83,15 @@ def child_processes(pid: int) -> Iterator[int]:
     return find_process(lambda candidate: _stat(candidate)[1:2] == [str(pid)])
 
 
+def descends_from(pid: int, ancestor: int) -> bool:
+    """Whether a process is a child of another one, or a child's child, and so on."""
+    while parent := int((_stat(pid)[1:2] or ["0"])[0]):
+        if parent == ancestor:
+            return True
+        pid = parent
+    return False
+
+
 def command_line(pid: int) -> list[str]:
     """The process's arguments, which compare with paths; none where it is gone, or a zombie."""
     try:

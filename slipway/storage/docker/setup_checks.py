@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from slipway.core import UsageError, command_line, find_process
+from slipway.core import UsageError, command_line, descends_from, find_process
 from slipway.storage.docker.config_files import read_daemon_json
 from slipway.storage.docker.daemon_flags import parse_flags
 from slipway.storage.docker.daemon_process import same_namespace
@@ -54,9 +54,13 @@ def userns_problem(security: Sequence[str], settings: Mapping[str, object]) -> S
 def shared_daemon_problem(
     machine: Machine, pid: int | None, config: Path, data_root: Path, containerd: Path | None
 ) -> StorageError | None:
-    """Another dockerd that reads the same file, or uses the same data or containerd."""
+    """Another dockerd that reads the same file, or uses the same data or containerd.
+
+    A child of this one is none: between fork and exec it has the command line of its parent.
+    """
     for other in find_process(lambda p: Path((command_line(p) or [""])[0]).name == "dockerd"):
-        if other == pid or not _sees_our_files(other):
+        own = pid is not None and (other == pid or descends_from(other, pid))
+        if own or not _sees_our_files(other):
             continue
         theirs, settings = _settings_of(other, machine)
         root = settings.get("data-root")

@@ -134,6 +134,9 @@ def test_a_second_daemon_is_seen_by_what_it_shares(
     }
     monkeypatch.setattr(setup_checks, "command_line", lambda pid: lines[pid])
     monkeypatch.setattr(setup_checks, "same_namespace", lambda pid: True)
+    # 20: the daemon's own child before it becomes another program (fork, then exec)
+    lines[20] = lines[11]
+    monkeypatch.setattr(setup_checks, "descends_from", lambda pid, above: (pid, above) == (20, 99))
 
     def problem(*pids: int) -> StorageError | None:
         monkeypatch.setattr(
@@ -144,7 +147,7 @@ def test_a_second_daemon_is_seen_by_what_it_shares(
             machine, 99, config, Path("/data"), Path("/run/c.sock")
         )
 
-    assert problem(14, 15, 19) is None
+    assert problem(14, 15, 19, 20) is None
     shared = {10: "configuration", 11: "configuration", 12: "data-root", 13: "containerd"}
     for pid, what in {**shared, 16: "data-root", 17: "data-root", 18: "containerd"}.items():
         found = problem(14, pid)
