@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True)
@@ -19,41 +20,45 @@ class Rectangle:
 def treemap(sizes: Sequence[float], width: float, height: float) -> list[Rectangle]:
     """A rectangle for each size, its area in proportion; none of area where the size is 0.
 
-    The tiles are as near to squares as the order of sizes, largest first, allows.
+    The tiles are as near to squares as the order of sizes, largest first, allows. Fractions are
+    exact: what is left beside large tiles would be rounding alone where a size is a byte of 100 GB.
     """
-    total = sum(size for size in sizes if size > 0)
+    total = sum(Fraction(size) for size in sizes if size > 0)
     tiles = [Rectangle(0, 0, 0, 0)] * len(sizes)
     order = sorted((n for n, size in enumerate(sizes) if size > 0), key=lambda n: -sizes[n])
-    if not order:
-        return tiles
-    scale = width * height / total
-    areas = [sizes[number] * scale for number in order]
-    x = y = 0.0
+    whole = Fraction(width) * Fraction(height)
+    areas = [whole * Fraction(sizes[number]) / total for number in order]
+    x = y = Fraction(0)
+    free_width, free_height = Fraction(width), Fraction(height)
     done = 0
     while done < len(areas):
-        side = min(width, height)
+        side = min(free_width, free_height)
         count = _row_length(areas[done:], side)
         row = areas[done : done + count]
-        thickness = sum(row) / side if side else 0.0
-        at = 0.0
+        thickness = sum(row) / side
+        upright = free_width >= free_height  # the row is a column at the left
+        at = Fraction(0)
         for number, area in zip(order[done : done + count], row, strict=True):
-            length = area / thickness if thickness else 0.0
-            upright = width >= height  # the row is a column at the left
+            length = area / thickness
             tiles[number] = (
-                Rectangle(x, y + at, thickness, length)
+                _rectangle(x, y + at, thickness, length)
                 if upright
-                else Rectangle(x + at, y, length, thickness)
+                else _rectangle(x + at, y, length, thickness)
             )
             at += length
-        if width >= height:
-            x, width = x + thickness, max(width - thickness, 0.0)
+        if upright:
+            x, free_width = x + thickness, free_width - thickness
         else:
-            y, height = y + thickness, max(height - thickness, 0.0)
+            y, free_height = y + thickness, free_height - thickness
         done += count
     return tiles
 
 
-def _row_length(areas: Sequence[float], side: float) -> int:
+def _rectangle(x: Fraction, y: Fraction, width: Fraction, height: Fraction) -> Rectangle:
+    return Rectangle(float(x), float(y), float(width), float(height))
+
+
+def _row_length(areas: Sequence[Fraction], side: Fraction) -> int:
     """How many of the areas make the row whose worst tile is nearest to a square."""
     count, worst = 1, _worst(areas[:1], side)
     while count < len(areas):
@@ -64,8 +69,7 @@ def _row_length(areas: Sequence[float], side: float) -> int:
     return count
 
 
-def _worst(row: Sequence[float], side: float) -> float:
+def _worst(row: Sequence[Fraction], side: Fraction) -> Fraction:
+    """The proportion of the tile of a row that is furthest from a square."""
     total = sum(row)
-    if not total or not side or not min(row):
-        return float("inf")
     return max(side**2 * max(row) / total**2, total**2 / (side**2 * min(row)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from slipway.report.disk_page import MOST_TILES, disk_page, draw_treemap, own_sizes
@@ -14,14 +14,17 @@ from tests.support.report_samples import disk_facts
 
 @settings(max_examples=50)
 @given(st.lists(st.integers(0, 10**12), max_size=40))
+@example([1, 40_408_173_470, 40_408_173_470, 40_408_173_470])
+@example([1, 40_408_173_471, 40_408_173_471])
+@example([1] * 20 + [10**18] * 20)
 def test_tiles_have_the_areas_of_their_sizes_and_do_not_overlap(sizes: list[int]) -> None:
     tiles = treemap(sizes, 1000, 420)
     total = sum(sizes)
     for tile, size in zip(tiles, sizes, strict=True):
         area = 1000 * 420 * size / total if total else 0
         assert tile.width * tile.height == pytest.approx(area, rel=1e-6, abs=1e-6)
-        assert -1e-6 <= tile.x <= tile.x + tile.width <= 1000 + 1e-3
-        assert -1e-6 <= tile.y <= tile.y + tile.height <= 420 + 1e-3
+        assert 0 <= tile.x <= tile.x + tile.width <= 1000 + 1e-9
+        assert 0 <= tile.y <= tile.y + tile.height <= 420 + 1e-9
     drawn = [tile for tile in tiles if tile.width * tile.height > 1e-3]
     for number, one in enumerate(drawn):
         for other in drawn[number + 1 :]:
