@@ -549,6 +549,10 @@ def end(shell: Shell, left: int | None, none: str = "NONE", **env: str) -> Done:
         (900, {"STEP_CODE": "145", "SEND": "TERM"}, False),  # scancel
         (900, {"STEP_CODE": "145", "SLURM_RESTART_COUNT": "2"}, True),  # after two lost nodes
         (900, {"STEP_CODE": "145", "SLURM_RESTART_COUNT": "4"}, False),
+        (900, {"STEP_CODE": "137"}, False),
+        (900, {"STEP_CODE": "137", "SLURM_RESTART_COUNT": "1"}, True),  # the kill of a lost step
+        (900, {"STEP_CODE": "137", "SLURM_RESTART_COUNT": "1", "SEND": "TERM"}, False),
+        (900, {"STEP_CODE": "137", "SLURM_RESTART_COUNT": "4"}, False),
         (250, {"STEP_CODE": "255"}, True),
         (900, {"STEP_CODE": "255"}, False),
         (250, {"STEP_CODE": "1"}, False),
@@ -572,6 +576,7 @@ def test_a_job_begins_again_only_near_its_limit_or_without_a_node(
     [
         ({"STEP_CODE": "145", "SLURM_RESTART_COUNT": "4"}, "it was begun again 4 times already"),
         ({"STEP_CODE": "145", "SLURM_RESTART_COUNT": "5"}, "it was begun again 5 times already"),
+        ({"STEP_CODE": "137", "SLURM_RESTART_COUNT": "4"}, "it was begun again 4 times already"),
         ({"STEP_CODE": "143", "SLURM_RESTART_COUNT": "2"}, "it was begun again 2 times already"),
     ],
 )
