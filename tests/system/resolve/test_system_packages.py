@@ -173,7 +173,8 @@ def test_a_list_that_was_changed_after_it_was_signed_is_refused(locker: Locker) 
     """Debian's lists are signed; of rpms each package is, which the test above changes."""
     if locker.archive.kind == "dnf":
         package = next(locker.archive.folder.rglob("tool-*.rpm"))
-        package.write_bytes(package.read_bytes()[:-1] + b"x")
+        content = package.read_bytes()
+        package.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     else:
         lists = next(locker.archive.folder.rglob("Packages"))
         lists.write_text(lists.read_text().replace("pool/tool", "pool/toll"))

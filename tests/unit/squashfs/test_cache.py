@@ -67,7 +67,8 @@ def test_a_layer_that_another_machine_has_compiled_is_copied_and_checked(tmp_pat
     assert (again / "00000.data").read_bytes() == (first / "00000.data").read_bytes()
     (part,) = (tmp_path / "shared" / "compiled-layers").iterdir()
     data = part / "00000.data"
-    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    content = data.read_bytes()
+    data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     third = counted.compile(LayerCache(tmp_path / "third", shared=shared))
     assert counted.reads == 2  # what was copied was not whole
     assert (third / "00000.data").read_bytes() == (first / "00000.data").read_bytes()
