@@ -158,7 +158,9 @@ def _may_be_made_up(info: os.stat_result) -> bool:
     Of a folder that an archive names, the time was set when all was in it: its ctime is later than
     its mtime, which has whole seconds, as archives nearly always have them. The time of a folder
     that was made up is that of its last new name, with a fraction, and the same as its ctime unless
-    the store was copied since.
+    the store was copied since. containerd gives such a folder all that the one below has, its time,
+    too: which tells nothing, but for an opaque one, whose own it is then
+    (containerd/containerd:pkg/archive/tar.go, mkparent).
     """
     return info.st_mtime_ns == info.st_ctime_ns or info.st_mtime_ns % 1_000_000_000 != 0
 
@@ -188,7 +190,7 @@ def _scan(base: bytes, tree: FolderTree, on_file: OnFile) -> None:
                     # The first name's data, which is filled in later: share the whole node.
                     node.children[name] = first
                     continue
-            if child.kind == DIR and _may_be_made_up(info):
+            if child.kind == DIR and (child.opaque or _may_be_made_up(info)):
                 tree.unsettled[child_path] = child
             if any(name != CAPABILITY for name, _ in child.xattrs):
                 tree.noted[child_path] = child

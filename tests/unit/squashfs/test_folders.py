@@ -162,6 +162,18 @@ def test_extended_attributes_are_those_of_the_archive(
     assert image(tmp_path, "by-headers", kept) == wanted
 
 
+def test_an_opaque_folder_that_containerd_made_up_is_as_the_archive_says(tmp_path: Path) -> None:
+    """It has mode, owner and time of the folder below; the archive has no header of it."""
+    data = archive([member("a/.wh..wh..opq", data=b""), member("a/file", data=b"x")])
+    folder = tmp_path / "unpacked"
+    unpack(archive([member("a/file", data=b"x")]), folder, 0o1777)
+    os.setxattr(folder / "a", "user.overlay.opaque", b"y")
+    os.utime(folder / "a", (5, 5))
+    plain, below = tar_source(data), tar_source(LOWER)
+    layer = DirectorySource(plain.digest, folder, plain)
+    assert image(tmp_path, "folder", below, layer) == image(tmp_path, "archive", below, plain)
+
+
 def test_a_store_that_was_copied_still_tells_what_was_made_up(tmp_path: Path) -> None:
     data = archive([member("a/b/file", data=b"x")])
     unpack(data, tmp_path / "unpacked", 0o755)
