@@ -159,17 +159,18 @@ def _may_be_made_up(info: os.stat_result) -> bool:
     its mtime, which has whole seconds, as archives nearly always have them. The time of a folder
     that was made up is that of its last new name, with a fraction, and the same as its ctime unless
     the store was copied since. containerd gives such a folder all that the one below has, its time,
-    too: which tells nothing, but for an opaque one, whose own it is then
-    (containerd/containerd:pkg/archive/tar.go, mkparent).
+    too (containerd/containerd:pkg/archive/tar.go, mkparent). That changes nothing, unless the one
+    below is hidden: in an opaque folder and in all that it has.
     """
     return info.st_mtime_ns == info.st_ctime_ns or info.st_mtime_ns % 1_000_000_000 != 0
 
 
 def _scan(base: bytes, tree: FolderTree, on_file: OnFile) -> None:
     groups: dict[tuple[int, int], tuple[int, TreeNode]] = {}
-    stack: list[tuple[bytes, TreeNode]] = [(b"", tree.root)]
+    stack: list[tuple[bytes, TreeNode, bool]] = [(b"", tree.root, False)]
     while stack:
-        path, node = stack.pop()
+        path, node, hidden = stack.pop()
+        hidden = hidden or node.opaque  # what layers below have here
         if node.kind != DIR:
             on_file(path, node)
             continue
@@ -190,12 +191,12 @@ def _scan(base: bytes, tree: FolderTree, on_file: OnFile) -> None:
                     # The first name's data, which is filled in later: share the whole node.
                     node.children[name] = first
                     continue
-            if child.kind == DIR and (child.opaque or _may_be_made_up(info)):
+            if child.kind == DIR and (hidden or child.opaque or _may_be_made_up(info)):
                 tree.unsettled[child_path] = child
             if any(name != CAPABILITY for name, _ in child.xattrs):
                 tree.noted[child_path] = child
             if child.kind == DIR or (child.kind == REG and child.size):
-                below.append((child_path, child))
+                below.append((child_path, child, hidden))
         stack += reversed(below)
 
 

@@ -162,13 +162,17 @@ def test_extended_attributes_are_those_of_the_archive(
     assert image(tmp_path, "by-headers", kept) == wanted
 
 
-def test_an_opaque_folder_that_containerd_made_up_is_as_the_archive_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["a/file", "a/b/file", "a/b/c/file"])
+def test_what_containerd_made_up_in_an_opaque_folder_is_as_the_archive_says(
+    tmp_path: Path, file: str
+) -> None:
     """It has mode, owner and time of the folder below; the archive has no header of it."""
-    data = archive([member("a/.wh..wh..opq", data=b""), member("a/file", data=b"x")])
+    data = archive([member(file, data=b"x"), member("a/.wh..wh..opq", data=b"")])
     folder = tmp_path / "unpacked"
-    unpack(archive([member("a/file", data=b"x")]), folder, 0o1777)
+    unpack(archive([member(file, data=b"x")]), folder, 0o1777)
     os.setxattr(folder / "a", "user.overlay.opaque", b"y")
-    os.utime(folder / "a", (5, 5))
+    for above in Path(file).parents[:-1]:
+        os.utime(folder / above, (5, 5))
     plain, below = tar_source(data), tar_source(LOWER)
     layer = DirectorySource(plain.digest, folder, plain)
     assert image(tmp_path, "folder", below, layer) == image(tmp_path, "archive", below, plain)
