@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from slipway.core import printable
+from slipway.core import DOCUMENT_FAULTS, printable
 
 EVENT_MARK = "launch: {"
 """What stands before the JSON of an event (entrypoints/launcher/events.py)."""
@@ -75,7 +75,7 @@ def parse_event(line: str, host: str = "") -> LauncherEvent | None:
         fields = json.loads("{" + text)
         event = printable(str(fields.pop("event")))
         moment = float(fields.pop("t"))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    except DOCUMENT_FAULTS:
         return None
     if not 0 <= moment < 1 << 33:  # a date that can be shown
         return None

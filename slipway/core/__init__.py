@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         tree_sha256,
     )
     from slipway.core.errors import (
+        DOCUMENT_FAULTS,
         FAILED,
         INTERRUPTED,
         TERMINATED,
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from slipway.core.units import did_you_mean, human_bytes, human_seconds
 
 __all__ = [
+    "DOCUMENT_FAULTS",
     "FAILED",
     "INTERRUPTED",
     "LEASE_S",
@@ -215,8 +217,8 @@ __getattr__ = lazy_face(
             "tree_sha256"
         ),
         "errors": (
-            "BadInputError DriftError FAILED INTERRUPTED ProcessError SlipwayError TERMINATED "
-            "TreeError USAGE UsageError error_text printable"
+            "BadInputError DOCUMENT_FAULTS DriftError FAILED INTERRUPTED ProcessError SlipwayError "
+            "TERMINATED TreeError USAGE UsageError error_text printable"
         ),
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held service_lock wait_for_lock",

@@ -12,6 +12,9 @@ HUNG_UP = 129
 INTERRUPTED = 130
 TERMINATED = 143
 
+DOCUMENT_FAULTS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a JSON document raises that is none, or has another shape than the reader knows."""
+
 
 def printable(text: str) -> str:
     """Text for a terminal: control characters, but for line ends and tabs, as escapes.

@@ -18,7 +18,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from slipway.core import UsageError
+from slipway.core import DOCUMENT_FAULTS, UsageError
 from slipway.inventory.version_order import compare_versions
 from slipway.records import ImageInventory
 
@@ -61,7 +61,7 @@ def read_advisories(folder: Path, inventories: Iterable[ImageInventory]) -> list
                 continue
             for match, table in zip(matches, tables, strict=True):
                 match.update(_matching(document, table))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except DOCUMENT_FAULTS as error:
             raise UsageError(f"this is no advisory in OSV's form: {error}", where=where) from error
     if not count:
         raise UsageError(

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from slipway import __version__
-from slipway.core import SlipwayError
+from slipway.core import DOCUMENT_FAULTS, SlipwayError
 from slipway.inventory.image_inventory import run_settings
 from slipway.inventory.layered_image import LayeredImage
 from slipway.records import ImageInventory, SystemPackage
@@ -201,7 +201,7 @@ def read_bill(raw: bytes, image: LayeredImage) -> ImageInventory | None:
             for line in str(document.get("comment") or "").splitlines()
             if line.startswith(_UNKNOWN)
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DOCUMENT_FAULTS as error:
         raise SlipwayError(
             f"the bill of materials of this image cannot be read: {error}", where=image.where
         ) from error

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Project, SlipwayError, write_atomic
+from slipway.core import DOCUMENT_FAULTS, Project, SlipwayError, write_atomic
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_record(project: Project, name: str) -> ImageRecord:
         )
     except FileNotFoundError:
         return ImageRecord()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *DOCUMENT_FAULTS) as error:
         raise SlipwayError(
             f"this record cannot be read ({type(error).__name__})",
             where=str(path),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Project, SlipwayError, write_atomic
+from slipway.core import DOCUMENT_FAULTS, Project, SlipwayError, write_atomic
 
 LAYERS_FORMAT = "slipway-layers/1"
 
@@ -79,7 +79,7 @@ def load_image_layers(project: Project, name: str) -> ImageLayers | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *DOCUMENT_FAULTS) as error:
         raise SlipwayError(
             f"what is recorded of its layers cannot be read ({error})",
             where=str(path),

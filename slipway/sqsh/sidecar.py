@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipway import squashfs
 from slipway.core import (
+    DOCUMENT_FAULTS,
     Event,
     OnEvent,
     Piece,
@@ -124,7 +125,7 @@ def read_any_sidecar(sqsh: Path) -> Sidecar | MadeFrom | None:
         return sidecar
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *DOCUMENT_FAULTS) as error:
         raise _unreadable(sqsh, str(error)) from error
 
 

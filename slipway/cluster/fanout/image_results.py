@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from slipway.cluster.fanout.fanout_plan import PlannedImage
-from slipway.core import SlipwayError, human_seconds, print_json, print_table, printable, say
+from slipway.core import (
+    DOCUMENT_FAULTS,
+    SlipwayError,
+    human_seconds,
+    print_json,
+    print_table,
+    printable,
+    say,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ def result_of_ship(
         exported = run["record"]["exported"] or {}
         uri = f"{pushed[-1]['uri']}@{pushed[-1]['digest']}" if pushed else ""
         sqsh = str(exported.get("path", ""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except DOCUMENT_FAULTS:
         failure, made, uri, sqsh = None, (), "", ""
         exit_code = exit_code or 1  # it says nothing of what it did
     if exit_code and not failure:

@@ -25,6 +25,7 @@ from pathlib import Path
 from slipway.cluster.fanout.fanout_plan import FanoutPlan, PlannedImage
 from slipway.cluster.fanout.image_results import ImageResult
 from slipway.core import (
+    DOCUMENT_FAULTS,
     SlipwayError,
     UsageError,
     commit,
@@ -69,7 +70,7 @@ class RunFolder:
             return ImageResult.of_json(json.loads(path.read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except DOCUMENT_FAULTS as error:
             raise SlipwayError(
                 "this is not a result that this version of Slipway can read",
                 where=str(path),
@@ -116,7 +117,7 @@ def open_run(path: Path) -> RunFolder:
             where=str(path),
             cure="Give the --dir of `./inv fanout`.",
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DOCUMENT_FAULTS as error:
         raise SlipwayError(
             "its plan.json is not one of ours",
             where=str(path),
