@@ -49,17 +49,19 @@ class DockerfileStep:
     @property
     def compiles(self) -> bool:
         """Whether it leaves bytecode of installed modules, and nothing else."""
-        match = _MOUNT.fullmatch(self.text) if self.name == "RUN" else None
-        return match is not None and json_words(self, match["command"])[1:3] == _COMPILER
+        return self.name == "RUN" and self._mounted[1][1:3] == _COMPILER
 
     @property
     def installation(self) -> tuple[str, tuple[str, ...]] | None:
         """Folder and command of an installation of wheels."""
+        folder, command = self._mounted
+        return (folder, command) if len(command) >= 4 and command[1:3] == _INSTALLER else None
+
+    @property
+    def _mounted(self) -> tuple[str, tuple[str, ...]]:
+        """The folder that a command has mounted, and the command; nothing where there is none."""
         match = _MOUNT.fullmatch(self.text)
-        command = json_words(self, match["command"]) if match else ()
-        if match is None or len(command) < 4 or command[1:3] != _INSTALLER:
-            return None
-        return match["folder"], command
+        return (match["folder"], json_words(self, match["command"])) if match else ("", ())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
 from slipway.append.appended_image import AppendedImage
 from slipway.append.layer_blobs import LayerBlob
@@ -17,7 +16,6 @@ from slipway.inventory import BlobReader, LayeredImage
 from slipway.registry import (
     BlobDelivery,
     BlobTransfer,
-    FileBlob,
     MemoryBlob,
     RegistryBlob,
     Repository,
@@ -85,15 +83,10 @@ class AppendedDelivery:
     def __enter__(self) -> AppendedDelivery:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._under_way:
             self._on_event(Event("failed", self._task, text=str(error or "it was given up")))
-        self._blobs.__exit__(kind, error, trace)
+        self._blobs.__exit__()
 
     def _start(self) -> bool:
         """Say that it begins. False: that was said."""
@@ -107,7 +100,7 @@ class AppendedDelivery:
         """A layer of the image is made; with the first one, the base's are sent as well."""
         if self._shared is None:
             first = self._start()
-            self._blobs.add(_layer_transfer(layer))
+            self._blobs.add(layer.transfer)
             if first and self.base is not None:
                 for blob in _base_transfers(self.base, self.target):
                     self._blobs.add(blob)
@@ -171,13 +164,9 @@ def _transfers(image: AppendedImage, target: Repository) -> list[BlobTransfer]:
     config = image.config_digest
     return [
         *_base_transfers(image.base, target),
-        *map(_layer_transfer, image.layers),
+        *(layer.transfer for layer in image.layers),
         BlobTransfer(config, len(image.config), MemoryBlob(image.config)),
     ]
-
-
-def _layer_transfer(layer: LayerBlob) -> BlobTransfer:
-    return BlobTransfer(layer.digest, layer.size, FileBlob(layer.path))
 
 
 def _base_transfers(base: LayeredImage, target: Repository) -> Iterator[BlobTransfer]:

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
+from slipway import registry
 from slipway.append.layer_files import ContentReader, LayerFile, LayerPlan
 from slipway.core import (
     PartClaim,
@@ -31,6 +33,9 @@ from slipway.core import (
     write_atomic,
 )
 from slipway.registry import PackedTar, write_gzip
+
+if TYPE_CHECKING:
+    from slipway.registry import BlobTransfer
 
 SHARED_KIND = "layers"
 FORMAT = "2"
@@ -51,6 +56,11 @@ class LayerBlob:
     diff_id: str
     size: int
     path: Path
+
+    @property
+    def transfer(self) -> BlobTransfer:
+        """To a registry."""
+        return registry.BlobTransfer(self.digest, self.size, registry.FileBlob(self.path))
 
 
 class LayerStore:

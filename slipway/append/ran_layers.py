@@ -24,7 +24,7 @@ from slipway.inventory import (
     read_metadata_files,
 )
 from slipway.registry import FileBlob, digest_of, schema2_manifest
-from slipway.squashfs import ReadAhead, decompressed_stream, skip_content, tar_members
+from slipway.squashfs import ReadAhead, decompressed_stream, read_content, skip_content, tar_members
 
 _NO_CONFIG = b"{}"
 _REGULAR = b"0\0"
@@ -49,24 +49,19 @@ def bytecode_tar(pieces: Iterator[bytes], folder: Path) -> Iterator[bytes]:
     """
     files: list[LayerFile] = []
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
-        with ReadAhead(decompressed_stream(pieces), _ignore, hashed=False) as stream:
+        with ReadAhead(decompressed_stream(pieces), hashed=False) as stream:
             for member in tar_members(stream):
                 text = member.name.decode("utf-8", "surrogateescape")
                 if member.kind not in _REGULAR or not _BYTECODE.fullmatch(text):
                     skip_content(stream, member)
                     continue
                 kept = Path(name) / str(len(files))
-                kept.write_bytes(stream.read(member.stored))
-                stream.skip_padding(-member.stored % 512)
+                kept.write_bytes(read_content(stream, member))
                 path = posixpath.normpath(f"/{text}").lstrip("/")
                 files.append(LayerFile(path, kept, member.stored))
             stream.drain()
         folders = {posixpath.dirname(file.path) for file in files}
         yield from layer_tar(LayerPlan("bytecode", tuple(files), tuple(folders)))
-
-
-def _ignore(count: int) -> None:
-    del count
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 from slipway.core import Event, OnEvent, SharedParts, cpu_count, write_atomic
 from slipway.inventory.dpkg_status import short_status
 from slipway.inventory.layered_image import LayeredImage
-from slipway.squashfs import ReadAhead, decompressed_stream, skip_content, tar_members
+from slipway.squashfs import ReadAhead, decompressed_stream, read_content, skip_content, tar_members
 
 FOLDER, FILE, LINK = "d", "f", "l"
 _KINDS = {b"5"[0]: FOLDER, b"2"[0]: LINK}
@@ -133,7 +133,7 @@ class _LayerReader:
 
     def read(self, pieces: Iterable[bytes]) -> dict[str, Any]:
         """All of a layer; its digest has been checked when this returns."""
-        with ReadAhead(decompressed_stream(pieces), _ignore, hashed=False) as stream:
+        with ReadAhead(decompressed_stream(pieces), hashed=False) as stream:
             for member in tar_members(stream):
                 path = _path(member.name)
                 folder, name = posixpath.split(path)
@@ -151,8 +151,7 @@ class _LayerReader:
                         self.texts[path] = linked
                     skip_content(stream, member)
                 elif describes and member.size <= _most_bytes(path):
-                    self.texts[path] = _text(path, stream.read(member.stored))
-                    stream.skip_padding(-member.stored % 512)
+                    self.texts[path] = _text(path, read_content(stream, member))
                 else:
                     skip_content(stream, member)
             stream.drain()
@@ -162,10 +161,6 @@ class _LayerReader:
             "gone": self.gone,
             "opaque": self.opaque,
         }
-
-
-def _ignore(count: int) -> None:
-    del count
 
 
 def _path(name: bytes) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from slipway.squashfs.compile.layer_stream import ReadAhead, decompressed_stream
     from slipway.squashfs.compile.layer_tree import FileData, TreeNode, new_root, put_node
     from slipway.squashfs.compile.layer_writer import LayerWriter
-    from slipway.squashfs.compile.tar_reader import skip_content, tar_members
+    from slipway.squashfs.compile.tar_reader import read_content, skip_content, tar_members
     from slipway.squashfs.format.errors import LayerError
     from slipway.squashfs.format.options import WRITABLE_DEPTH, HotFile, ImageRules, SqshOptions
     from slipway.squashfs.format.structures import DIR, KIND_MODE, REG, SYMLINK
@@ -85,6 +85,7 @@ __all__ = [
     "open_image",
     "part_name",
     "put_node",
+    "read_content",
     "resolve_path",
     "skip_content",
     "tar_members",
@@ -100,7 +101,7 @@ __getattr__ = lazy_face(
         "compile.layer_stream": "ReadAhead decompressed_stream",
         "compile.layer_tree": "FileData TreeNode new_root put_node",
         "compile.layer_writer": "LayerWriter",
-        "compile.tar_reader": "skip_content tar_members",
+        "compile.tar_reader": "read_content skip_content tar_members",
         "format.errors": "LayerError",
         "format.options": "HotFile ImageRules SqshOptions WRITABLE_DEPTH",
         "format.structures": "DIR KIND_MODE REG SYMLINK",

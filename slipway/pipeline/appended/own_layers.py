@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway import registry
 from slipway.append import LayerBlob, LayerStore
 from slipway.core import Project
 
@@ -31,12 +30,7 @@ class OwnLayers:
     @property
     def transfers(self) -> dict[str, BlobTransfer]:
         """For a push, by the digests of their tars."""
-        return {
-            layer.diff_id: registry.BlobTransfer(
-                layer.digest, layer.size, registry.FileBlob(layer.path)
-            )
-            for layer in self.layers
-        }
+        return {layer.diff_id: layer.transfer for layer in self.layers}
 
     @property
     def archives(self) -> dict[str, Path]:

@@ -138,7 +138,7 @@ def _archive_tree(source: DirectorySource) -> TreeNode:
             if source.archive is None:
                 raise
     assert source.archive is not None
-    with ReadAhead(decompressed_stream(source.archive.open()), lambda _: None) as stream:
+    with ReadAhead(decompressed_stream(source.archive.open())) as stream:
         tree = read_tar_layer(stream, None)
         check_content(source.digest, f"sha256:{stream.drain()}")
     return tree

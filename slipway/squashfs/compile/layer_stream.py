@@ -148,7 +148,11 @@ class ReadAhead:
     """
 
     def __init__(
-        self, pieces: Iterable[bytes], on_bytes: Callable[[int], None], *, hashed: bool = True
+        self,
+        pieces: Iterable[bytes],
+        on_bytes: Callable[[int], None] = lambda _: None,
+        *,
+        hashed: bool = True,
     ) -> None:
         self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD)
         self._pieces = pieces

@@ -266,6 +266,13 @@ def tar_members(stream: TarStream) -> Iterator[TarMember]:
             raise LayerError(f"the layer's archive is damaged: {error}") from error
 
 
+def read_content(stream: TarStream, member: TarMember) -> bytes:
+    """A member's content, all of it in memory; its padding is passed over."""
+    content = stream.read(member.stored)
+    stream.skip_padding(-member.stored % BLOCK)
+    return content
+
+
 def skip_content(stream: TarStream, member: TarMember) -> None:
     """Pass over a member's content and padding."""
     if member.has_content:
