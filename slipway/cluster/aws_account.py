@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from slipway.registry import aws_errors, connect_aws
+from slipway.registry import aws_errors, connect_aws, tolerate
 
 
 def refusal_code(error: BaseException) -> str:
@@ -26,16 +26,11 @@ class AwsAccount:
     ) -> Any:
         """What AWS answers; None where it refuses with one of the codes in `missing`."""
         from botocore import xform_name
-        from botocore.exceptions import ClientError
 
         method = getattr(self._client(service), xform_name(operation))
-        with aws_errors(f"{service}:{operation}", self.region):
-            try:
-                return method(**parameters)
-            except ClientError as error:
-                if error.response.get("Error", {}).get("Code") in missing:
-                    return None
-                raise
+        with aws_errors(f"{service}:{operation}", self.region), tolerate(*missing):
+            return method(**parameters)
+        return None
 
     def read_body(self, service: str, operation: str, answer: Any) -> bytes:
         """What follows an answer as a stream, which may end before all of it came."""

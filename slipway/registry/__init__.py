@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         connect_aws,
         find_aws_credentials,
         pull_statements,
+        tolerate,
     )
     from slipway.registry.ecr_target import (
         check_alias_can_move,
@@ -173,6 +174,7 @@ __all__ = [
     "start_local_registry",
     "stop_local_registry",
     "to_schema2",
+    "tolerate",
     "write_gzip",
 ]
 
@@ -189,7 +191,9 @@ __getattr__ = lazy_face(
         ),
         "distribution.registry_client": "RegistryClient find_manifest",
         "distribution.retry": "RetryPolicy",
-        "ecr": "aws_errors caller_account connect_aws find_aws_credentials pull_statements",
+        "ecr": (
+            "aws_errors caller_account connect_aws find_aws_credentials pull_statements tolerate"
+        ),
         "ecr_target": "check_alias_can_move find_ecr_target prepare_repository remove_images",
         "errors": (
             "ImageMissingError ImmutableTagError ManifestError NoCredentialsError "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.registry import aws_errors
+from slipway.registry import aws_errors, tolerate
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 """Where SageMaker keeps what jobs print; each host has a stream JOB/algo-N-TIME."""
@@ -42,21 +42,19 @@ def stream_lines(
     if pattern:
         words["filterPattern"] = pattern
     lines = []
-    with aws_errors("logs:FilterLogEvents", group):
-        try:
-            for page in logs.get_paginator("filter_log_events").paginate(**words):
-                lines += [
-                    LogLine(
-                        event["eventId"],
-                        event["timestamp"],
-                        event["logStreamName"],
-                        event["message"],
-                    )
-                    for event in page["events"]
-                    if event["logStreamName"].startswith(prefix)
-                ]
-        except logs.exceptions.ResourceNotFoundException:
-            return  # nothing of this account and region has printed anything yet
+    # No such group: nothing of this account and region has printed anything yet.
+    with aws_errors("logs:FilterLogEvents", group), tolerate("ResourceNotFoundException"):
+        for page in logs.get_paginator("filter_log_events").paginate(**words):
+            lines += [
+                LogLine(
+                    event["eventId"],
+                    event["timestamp"],
+                    event["logStreamName"],
+                    event["message"],
+                )
+                for event in page["events"]
+                if event["logStreamName"].startswith(prefix)
+            ]
     yield from sorted(lines, key=lambda line: line.time_ms)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.registry.ecr.aws_boundary import access_denied, aws_errors
+    from slipway.registry.ecr.aws_boundary import access_denied, aws_errors, tolerate
     from slipway.registry.ecr.ecr_client import (
         caller_account,
         connect_aws,
@@ -37,12 +37,13 @@ __all__ = [
     "may_tag_move",
     "pull_statements",
     "remove_ecr_images",
+    "tolerate",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "aws_boundary": "access_denied aws_errors",
+        "aws_boundary": "access_denied aws_errors tolerate",
         "ecr_client": "caller_account connect_aws connect_ecr find_aws_credentials make_client",
         "ecr_repository": "EcrRepository ensure_repository may_tag_move remove_ecr_images",
         "policies": "STAGING pull_statements",

@@ -94,6 +94,22 @@ def aws_errors(action: str, where: str, account: str | None = None) -> Iterator[
         raise aws_failure(error, action, where) from error
 
 
+@contextlib.contextmanager
+def tolerate(*codes: str) -> Iterator[None]:
+    """Go on after the block where AWS refuses with one of these codes (of its API reference).
+
+    By the code, not by a client's exception classes: botocore makes those at their first use, and
+    two threads that use one client may each hold classes that the other's errors are not of.
+    """
+    from botocore import exceptions as aws
+
+    try:
+        yield
+    except aws.ClientError as error:
+        if error.response.get("Error", {}).get("Code") not in codes:
+            raise
+
+
 def answer_error(
     response: Mapping[str, Any], action: str, where: str, account: str | None
 ) -> RegistryError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from slipway.core import UsageError
-from slipway.registry.ecr.aws_boundary import aws_errors, wrong_account
+from slipway.registry.ecr.aws_boundary import aws_errors, tolerate, wrong_account
 from slipway.registry.ecr.ecr_client import caller_account
 from slipway.registry.ecr.policies import lifecycle_policy, merged_policy, pull_statements
 from slipway.registry.errors import NotAuthorisedError, RegistryError
@@ -124,31 +124,29 @@ class _Edge:
         return aws_errors(action, where, self._account)
 
     def describe(self) -> RepositoryTypeDef | None:
-        with self._errors("ecr:DescribeRepositories"):
-            try:
-                answer = self._client.describe_repositories(
-                    repositoryNames=[self._name], **self._owner
-                )
-            except self._client.exceptions.RepositoryNotFoundException:
-                return None
+        with (
+            self._errors("ecr:DescribeRepositories"),
+            tolerate("RepositoryNotFoundException"),
+        ):
+            answer = self._client.describe_repositories(repositoryNames=[self._name], **self._owner)
             return answer["repositories"][0]
+        return None
 
     def create(self, alias_patterns: Sequence[str]) -> RepositoryTypeDef:
         if self._account is not None:
             caller = caller_account(self._client.meta.region_name)
             if caller != self._account:
                 raise wrong_account(self._name, caller, self._account, "it does not exist there")
-        known = self._client.exceptions
         with self._errors("ecr:CreateRepository"):
-            try:
+            with tolerate("RepositoryAlreadyExistsException"):
                 if alias_patterns:
                     # Where the API does not know exceptions, all tags are immutable.
-                    with contextlib.suppress(known.InvalidParameterException):
+                    with tolerate("InvalidParameterException"):
                         return self._create("IMMUTABLE_WITH_EXCLUSION", alias_patterns)
                 return self._create("IMMUTABLE", ())
-            except known.RepositoryAlreadyExistsException:  # another push was faster
-                answer = self._client.describe_repositories(repositoryNames=[self._name])
-                return answer["repositories"][0]
+            # Another push was faster.
+            answer = self._client.describe_repositories(repositoryNames=[self._name])
+            return answer["repositories"][0]
 
     def _create(
         self, mutability: ImageTagMutabilityType, movable: Sequence[str]
@@ -183,14 +181,13 @@ class _Edge:
             )
 
     def allow(self, statements: Sequence[dict[str, Any]]) -> None:
-        with self._errors("ecr:GetRepositoryPolicy"):
-            try:
-                answer = self._client.get_repository_policy(
-                    repositoryName=self._name, **self._owner
-                )
-                old = json.loads(answer["policyText"])
-            except self._client.exceptions.RepositoryPolicyNotFoundException:
-                old = None
+        old = None
+        with (
+            self._errors("ecr:GetRepositoryPolicy"),
+            tolerate("RepositoryPolicyNotFoundException"),
+        ):
+            answer = self._client.get_repository_policy(repositoryName=self._name, **self._owner)
+            old = json.loads(answer["policyText"])
         new = merged_policy(old, statements)
         if new != old:
             with self._errors("ecr:SetRepositoryPolicy"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import boto3
 import pytest
 from botocore import exceptions
+from botocore.errorfactory import ClientExceptionsFactory
 from botocore.stub import Stubber
 from moto import mock_aws
 from mypy_boto3_ecr import ECRClient
@@ -154,6 +156,42 @@ def test_two_pushes_that_create_it_at_once_both_have_it(client: ECRClient) -> No
     for thread in threads:
         thread.join()
     assert names == ["team/image"] * 4
+
+
+class _OfTwoThreads:
+    """A client whose exception classes another thread has made as well."""
+
+    def __init__(self, client: ECRClient) -> None:
+        self._client = client
+        self.exceptions = ClientExceptionsFactory().create_client_exceptions(
+            client.meta.service_model
+        )
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._client, name)
+
+
+def test_a_refusal_is_known_by_its_code_whichever_thread_made_the_exception_classes(
+    client: ECRClient,
+) -> None:
+    """botocore makes them at their first use: two threads at once each make their own."""
+    described = {
+        "repositoryUri": "host/team/image",
+        "registryId": ACCOUNT,
+        "imageTagMutability": "IMMUTABLE",
+    }
+    with Stubber(client) as stub:
+        stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
+        stub.add_client_error("create_repository", "RepositoryAlreadyExistsException")
+        stub.add_response("describe_repositories", {"repositories": [described]})
+        stub.add_response("put_lifecycle_policy", {})
+        stub.add_client_error("get_repository_policy", "RepositoryPolicyNotFoundException")
+        stub.add_response("set_repository_policy", {})
+        made = ensure_repository(
+            cast("ECRClient", _OfTwoThreads(client)), "team/image", sagemaker=True
+        )
+        stub.assert_no_pending_responses()
+    assert made.name == "team/image"
 
 
 def test_a_repository_is_not_created_in_the_wrong_account(client: ECRClient) -> None:
