@@ -22,14 +22,15 @@ except OSError as error:
 dist.destroy_process_group()
 """
 
-#: Saves on the first SIGTERM for argv[1] seconds, and ends by itself once it has been resumed. Its
-#: data loader has argv[2] workers: the death of one is an error in its rank.
+#: Saves on the first SIGTERM for argv[1] seconds. Its data loader has argv[2] workers: the death of
+#: one is an error in its rank. Once it has been resumed it ends by itself, after argv[3] seconds.
 SAVES = """
 import os, signal, sys, time
 from torch.utils.data import DataLoader
 rank, resume = os.environ["RANK"], os.environ.get("LAUNCH_RESUME_FROM")
 if resume:
     print("resumed from", resume, "attempt", os.environ["LAUNCH_ATTEMPT"], flush=True)
+    time.sleep(float("".join(sys.argv[3:]) or 0))
     sys.exit(0)
 told = []
 def save(number, frame):

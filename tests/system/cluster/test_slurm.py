@@ -62,8 +62,10 @@ def slurm(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
     """The cluster with nothing running, before and after."""
     before = len(cluster.jobs)
     yield cluster
+    # What is printed is shown where the test has failed.
     for job in cluster.jobs[before:]:
-        print(job.told)  # shown where the test has failed
+        print(job.told)
+    print(cluster.run("tail", "--lines=40", "/var/log/slurm/slurmctld.log"))
     cluster.run("scancel", "--user=root")
     for name in NODES:
         cluster.members[name].start()  # one that a test has killed
@@ -224,8 +226,9 @@ def test_after_a_node_was_lost_it_begins_again_and_resumes_under_a_pyxis_stand_i
     slurm: SlurmCluster,
 ) -> None:
     place = folder(slurm, "lost", SAVES)
-    # The other node's ranks have a second, which is not enough to save here.
-    words = ("--requeue", "1", *checkpoints("lost"), "--", "train.py", "5", "1")
+    # The other node's ranks have a second, which is not enough to save here. Resumed ranks train on
+    # for longer than Slurm waits until it tells the lost node once more that its step is over.
+    words = ("--requeue", "1", *checkpoints("lost"), "--", "train.py", "5", "1", "75")
     job = submit(slurm, "lost", *words)
     job.wait_for_line("] up", 2)
     (place / "ck" / "step-3").mkdir(parents=True)
@@ -235,9 +238,8 @@ def test_after_a_node_was_lost_it_begins_again_and_resumes_under_a_pyxis_stand_i
     assert any('"cause": "NodeLost' in line and "n2" in line for line in job.lines)
     slurm.members["n2"].start()
     facts = job.end()
-    # Slurm may still tell the node, which is back, that the first attempt is over.
-    assert (facts["JobState"], facts["Restarts"] in ("1", "2")) == ("COMPLETED", True)
-    resumed = f"] resumed from /fsx/lost/ck/step-3 attempt {facts['Restarts']}"
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
+    resumed = "] resumed from /fsx/lost/ck/step-3 attempt 1"
     assert sum(resumed in line for line in job.lines) == 2
 
 

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -550,9 +551,6 @@ def end(shell: Shell, left: int | None, none: str = "NONE", **env: str) -> Done:
         (900, {"STEP_CODE": "145", "SLURM_RESTART_COUNT": "2"}, True),  # after two lost nodes
         (900, {"STEP_CODE": "145", "SLURM_RESTART_COUNT": "4"}, False),
         (900, {"STEP_CODE": "137"}, False),
-        (900, {"STEP_CODE": "137", "SLURM_RESTART_COUNT": "1"}, True),  # the kill of a lost step
-        (900, {"STEP_CODE": "137", "SLURM_RESTART_COUNT": "1", "SEND": "TERM"}, False),
-        (900, {"STEP_CODE": "137", "SLURM_RESTART_COUNT": "4"}, False),
         (250, {"STEP_CODE": "255"}, True),
         (900, {"STEP_CODE": "255"}, False),
         (250, {"STEP_CODE": "1"}, False),
@@ -576,7 +574,6 @@ def test_a_job_begins_again_only_near_its_limit_or_without_a_node(
     [
         ({"STEP_CODE": "145", "SLURM_RESTART_COUNT": "4"}, "it was begun again 4 times already"),
         ({"STEP_CODE": "145", "SLURM_RESTART_COUNT": "5"}, "it was begun again 5 times already"),
-        ({"STEP_CODE": "137", "SLURM_RESTART_COUNT": "4"}, "it was begun again 4 times already"),
         ({"STEP_CODE": "143", "SLURM_RESTART_COUNT": "2"}, "it was begun again 2 times already"),
     ],
 )
@@ -584,6 +581,36 @@ def test_a_job_that_does_not_begin_again_says_how_often_it_did(
     shell: Shell, env: dict[str, str], told: str
 ) -> None:
     assert told in end(shell, 250, **env).said
+
+
+@pytest.mark.parametrize("runtime", ["pyxis", "enroot"])
+@pytest.mark.parametrize("fetch", ["", "shared", "sbcast"])
+def test_no_step_that_matters_has_the_number_of_one_of_an_earlier_attempt(
+    shell: Shell, runtime: str, fetch: str
+) -> None:
+    """Slurm counts a job's steps from 0 in each attempt, and kills late what was lost by number."""
+    shell.put("sbcast", '#!/bin/bash\ncp -- "${@: -2:1}" "${@: -1}"\n')
+    place = str(shell.root / "nvme")
+    made = text(shell, requeue="3", runtime=runtime, fetch=fetch, fetch_to=place if fetch else "")
+    used = 0
+    for attempt in range(4):
+        shutil.rmtree(place, ignore_errors=True)
+        done = shell.run(
+            made,
+            {
+                "SLURM_JOB_NUM_NODES": "1",
+                "SLURM_RESTART_COUNT": str(attempt),
+                "STEP_CODE": "77",
+                "NODES_DEAD": "1",
+            },
+        )
+        assert done.code == 77, done.said
+        steps = done.called("srun")
+        idle = steps.count(("--nodes=1", "--ntasks=1", "true"))
+        assert steps[:idle] == [("--nodes=1", "--ntasks=1", "true")] * idle
+        assert idle >= used
+        assert len(steps) > idle
+        used = len(steps)
 
 
 def test_with_spares_each_node_has_a_step_and_the_loss_of_one_does_not_end_the_job(
