@@ -46,8 +46,11 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis("throttled", True, "Wait a little, or use fewer parallel jobs."),
     ),
     (
-        # dockerd, of what a registry or a proxy before it answered.
+        # dockerd, of what a registry or a proxy before it answered; with containerd's store the
+        # words of a code alone, where the registry had nothing to add (Distribution's UNKNOWN is
+        # its error 500).
         r"unexpected http status:? 5\d\d|unexpected status( code)?[^:]*: 5\d\d|\b50[0234]\b"
+        r"|error from registry: (unknown( error)?|unavailable)(?m:$)"
         r"|internal server error|bad gateway|service unavailable|gateway time-?out",
         Diagnosis("server", True, "The registry has trouble; try again later."),
     ),

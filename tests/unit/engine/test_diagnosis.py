@@ -120,3 +120,34 @@ def test_each_complaint_has_its_kind_and_says_whether_to_try_again(
 
 def test_a_digest_or_port_with_such_digits_is_not_an_http_status() -> None:
     assert diagnose("unknown blob sha256:429aa401bb403cc500dd").kind == "other"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "retry"),
+    [
+        ("UNKNOWN", "unknown error", "server", True),
+        ("UNAVAILABLE", "service unavailable", "server", True),
+        ("TOOMANYREQUESTS", "too many requests", "throttled", True),
+        ("UNAUTHORIZED", "authentication required", "unauthorized", False),
+        ("DENIED", "requested access to the resource is denied", "denied", False),
+        ("NAME_UNKNOWN", "repository name not known to registry", "not_found", False),
+        ("MANIFEST_UNKNOWN", "manifest unknown", "not_found", False),
+    ],
+)
+def test_a_code_of_distribution_is_known_however_containerds_store_words_it(
+    code: str, message: str, kind: TransferKind, retry: bool
+) -> None:
+    """Codes and messages: distribution/distribution:registry/api/errcode/register.go.
+
+    dockerd prints the message, or the code's words where the message is the one that belongs to
+    the code (containerd/containerd:core/remotes/docker/errcode.go).
+    """
+    words = code.lower().replace("_", " ")
+    for text in (message, words, f"{words}\n{words}"):
+        found = diagnose(f"error from registry: {text}")
+        assert (found.kind, found.retry) == (kind, retry), text
+
+
+@pytest.mark.parametrize("message", ["unknown field", "unknown layer digest", "unavailable here"])
+def test_a_sentence_that_begins_as_a_code_does_is_not_that_code(message: str) -> None:
+    assert diagnose(f"error from registry: {message}").kind == "other"
