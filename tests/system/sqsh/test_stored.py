@@ -28,12 +28,13 @@ from slipway.sqsh import (
     ExportRequest,
     export_image,
     export_stored,
-    find_overlay_layers,
     read_sidecar,
     verify_sqsh_file,
 )
+from slipway.sqsh.source_image import machine_architecture
+from slipway.sqsh.sources import open_engine_image
 from slipway.sqsh.stored_images import open_stored_image
-from slipway.squashfs import LayerCache
+from slipway.squashfs import DirectorySource, LayerCache
 from tests.support.registry.ecr_front_door import REGION, Door
 from tests.support.registry.faults import Fault
 from tests.support.registry.images import put_blob, unique
@@ -247,7 +248,10 @@ def test_folders_that_layers_leave_out_are_the_same_in_an_engine_and_in_an_archi
     ]
     files = {f"{number}.tar": layer for number, layer in enumerate(layers)}
     diff_ids = [digest_of(layer) for layer in layers]
-    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": diff_ids}}).encode()
+    # Without its machine the image would be kept by containerd's store, and not unpacked.
+    machine = {"architecture": machine_architecture(), "os": "linux"}
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    config = json.dumps({**machine, "rootfs": rootfs}).encode()
     entry = {"Config": "config.json", "RepoTags": ["left-out:1"], "Layers": list(files)}
     files |= {"config.json": config, "manifest.json": json.dumps([entry]).encode()}
     path = tmp_path / "image.tar"
@@ -257,7 +261,8 @@ def test_folders_that_layers_leave_out_are_the_same_in_an_engine_and_in_an_archi
     plain = export_stored(project, f"docker-archive:{path}", anonymous)
     request = ExportRequest(tmp_path / "engine.sqsh", "b")
     try:
-        assert find_overlay_layers(engine, "left-out:1")  # so they are read in place
+        with open_engine_image(engine, "left-out:1", tmp_path) as image:  # it is read in place
+            assert {type(layer) for layer in image.layers} == {DirectorySource}
         export_image(engine, "left-out:1", request, cache=LayerCache(tmp_path / "cache"))
     finally:
         engine.client.images.remove("left-out:1", force=True)
