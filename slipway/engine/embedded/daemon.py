@@ -14,7 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import ProcessError, Project, read_pid, service_lock, spawn, wait_until
+from slipway.core import (
+    ProcessError,
+    Project,
+    read_pid,
+    service_lock,
+    spawn,
+    start_time,
+    wait_until,
+)
 from slipway.engine.embedded import cleanup
 from slipway.engine.embedded.layout import EmbeddedPaths, embedded_paths
 from slipway.engine.embedded.reserve import reserve_space
@@ -126,10 +134,14 @@ def _start(paths: EmbeddedPaths) -> None:
 
 
 def _wait(paths: EmbeddedPaths, pid: int, name: str, ready: Callable[[], bool]) -> None:
-    wait_until(lambda: ready() or not paths.owns(pid), _START_S)
+    def ended() -> bool:
+        # Not told by the program's name: some hosts have a script in its place, which becomes it.
+        return start_time(pid) is None
+
+    wait_until(lambda: ready() or ended(), _START_S)
     if ready():
         return
-    state = "does not answer" if paths.owns(pid) else "stopped at once"
+    state = "stopped at once" if ended() else "does not answer"
     raise EngineUnavailableError(
         f"the embedded engine's {name} {state}; it says:\n" + paths.last_errors(),
         where=str(paths.log),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,19 @@ def test_it_outlives_the_command_that_started_it_and_a_ctrl_c_in_its_terminal(
     assert pid is not None
     assert os.getsid(pid) != os.getsid(0)
     assert os.getpgid(pid) != os.getpgid(0)
+    assert daemon_status(own).running
+
+
+def test_daemons_that_are_scripts_at_first_are_waited_for(
+    own: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    for name in ("dockerd", "containerd"):
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\nsleep 0.5\nexec {shutil.which(name, path=search)} "$@"\n')
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{search}")
+    start_daemon(own)
     assert daemon_status(own).running
 
 
