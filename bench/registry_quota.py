@@ -105,15 +105,13 @@ def quota(work: Path, size: int) -> Iterator[Quota]:
 def hold_link(megabytes: float | None) -> None:
     """What the base's registry sends, to so many MB a second; None: as fast as it goes."""
     rate = f"{int(megabytes * 8)}mbit" if megabytes else "100gbit"
-    made = b"1:30" in subprocess.check_output(["tc", "class", "show", "dev", "lo"])
-    if not made:
+    if not (made := b"1:30" in subprocess.check_output(["tc", "class", "show", "dev", "lo"])):
         run("tc qdisc add dev lo root handle 1: htb default 10")
         run("tc class add dev lo parent 1: classid 1:10 htb rate 100gbit quantum 60000")
-    verb = "change" if made else "add"
-    run(f"tc class {verb} dev lo parent 1: classid 1:30 htb rate {rate} burst 1mb quantum 60000")
+    run(f"tc class replace dev lo parent 1: classid 1:30 htb rate {rate} burst 1mb quantum 60000")
     if not made:
-        which = f"u32 match ip sport {PORT} 0xffff classid 1:30"
-        run(f"tc filter add dev lo parent 1: protocol ip {which}")
+        base = f"match ip sport {PORT} 0xffff"
+        run(f"tc filter add dev lo parent 1: protocol ip u32 {base} classid 1:30")
 
 
 def run(command: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from slipway.append.appended_image import AppendedImage
@@ -62,7 +62,8 @@ class AppendedDelivery:
     Blobs of the base are mounted where it is in the same registry, else streamed from where they
     are. `add` sends a layer while others are still made. With `shared` one machine sends a layer,
     while others that need it wait: which ones these are is told when all are made, so nothing is
-    sent before.
+    sent before. `prepare` is called once before anything is sent, so that a build which fails
+    leaves no empty repository.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class AppendedDelivery:
         on_event: OnEvent = silent,
         shared: SharedParts | None = None,
         base: LayeredImage | None = None,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self.target, self.tag, self.base = target, tag, base
+        self._prepare = prepare
         self._on_event, self._shared = on_event, shared
         self._task = f"push {target.name(tag)}"
         self._blobs = BlobDelivery(target, self._task, on_event)
@@ -89,12 +92,14 @@ class AppendedDelivery:
         self._blobs.__exit__()
 
     def _start(self) -> bool:
-        """Say that it begins. False: that was said."""
+        """Have the target ready, and say that it begins. False: that was done."""
         with self._lock:
-            before, self._under_way = self._under_way, True
-        if not before:
-            self._on_event(Event("start", self._task))
-        return not before
+            if self._under_way:
+                return False
+            self._prepare()
+            self._under_way = True
+        self._on_event(Event("start", self._task))
+        return True
 
     def add(self, layer: LayerBlob) -> None:
         """A layer of the image is made; with the first one, the base's are sent as well."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         cut_pieces,
         differing_pieces,
         hash_chunks,
-        hash_file,
         is_executable,
         piece_lines,
         pieces_digest,
@@ -42,9 +41,11 @@ if TYPE_CHECKING:
         FAILED,
         INTERRUPTED,
         TERMINATED,
+        UNREADABLE,
         USAGE,
         BadInputError,
         DriftError,
+        EntryFaults,
         ProcessError,
         SlipwayError,
         TreeError,
@@ -114,12 +115,14 @@ __all__ = [
     "INTERRUPTED",
     "LEASE_S",
     "TERMINATED",
+    "UNREADABLE",
     "USAGE",
     "BadInputError",
     "Credentials",
     "CredentialsFor",
     "DiskSpace",
     "DriftError",
+    "EntryFaults",
     "Event",
     "FileLock",
     "Lease",
@@ -158,7 +161,6 @@ __all__ = [
     "free_bytes",
     "handle_signals",
     "hash_chunks",
-    "hash_file",
     "human_bytes",
     "human_seconds",
     "interrupt_exit_code",
@@ -212,12 +214,13 @@ __getattr__ = lazy_face(
         "console": "OutputError RedactingStream Reporter print_fields print_json print_table say",
         "credentials": "Credentials CredentialsFor anonymous",
         "digests": (
-            "Piece PieceHasher cut_pieces differing_pieces hash_chunks hash_file "
+            "Piece PieceHasher cut_pieces differing_pieces hash_chunks "
             "is_executable piece_lines pieces_digest recall_sha256 sha256_file tree_files "
             "tree_sha256"
         ),
         "errors": (
-            "BadInputError DOCUMENT_FAULTS DriftError FAILED INTERRUPTED ProcessError SlipwayError "
+            "BadInputError DOCUMENT_FAULTS DriftError EntryFaults FAILED INTERRUPTED "
+            "ProcessError SlipwayError UNREADABLE "
             "TERMINATED TreeError USAGE UsageError error_text printable"
         ),
         "events": "Event OnEvent silent",

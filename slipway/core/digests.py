@@ -88,17 +88,6 @@ def pieces_digest(pieces: Sequence[Piece]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hash_file(path: Path) -> tuple[Piece, ...]:
-    """Hash a file on all cores. Raises OSError."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        spans = cut_pieces(0, os.fstat(handle).st_size)
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            return tuple(pool.map(lambda span: _hash(handle, *span), spans))
-    finally:
-        os.close(handle)
-
-
 def differing_pieces(path: Path, pieces: Sequence[Piece]) -> tuple[int, int] | None:
     """Start and end of the first piece that a file does not have as it should; None if it has all.
 

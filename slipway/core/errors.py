@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from slipway.core.redaction import redact
 
 DONE = 0
@@ -88,3 +91,37 @@ class BadInputError(UsageError):
     def __init__(self, errors: list[SlipwayError]) -> None:
         super().__init__("\n".join(str(error) for error in errors))
         self.errors = errors
+
+
+UNREADABLE = "unreadable"
+"""What stands in a list where an entry's own value would."""
+
+_ENTRIES_SHOWN = 20
+
+
+class EntryFaults:
+    """Collects faults of single entries, so that one of them hides none of the others.
+
+    Who reads many things reads each inside of `skip`, and who shows them calls `raise_any` at the
+    end. Safe to share by threads.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[SlipwayError] = []
+
+    @contextmanager
+    def skip(self, *kinds: type[SlipwayError]) -> Iterator[None]:
+        """Keep an error of these kinds and go on after the block."""
+        try:
+            yield
+        except kinds as error:
+            self.errors.append(error)
+
+    def raise_any(self) -> None:
+        """Raise SlipwayError that names each entry that could not be read, if there is one."""
+        if not self.errors:
+            return
+        lines = sorted({str(error) for error in self.errors})
+        shown = "\n".join(lines[:_ENTRIES_SHOWN])
+        more = f"\nand {len(lines) - _ENTRIES_SHOWN} more" if len(lines) > _ENTRIES_SHOWN else ""
+        raise SlipwayError(f"not everything could be read; what could is shown\n{shown}{more}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from slipway.pipeline.settings import Settings, ShipRequest
     from slipway.pipeline.ship import ship_images
     from slipway.pipeline.targets import (
+        TargetImage,
         compare_images,
         list_target,
         mirror_bases,
@@ -32,6 +33,7 @@ __all__ = [
     "Checkout",
     "Settings",
     "ShipRequest",
+    "TargetImage",
     "check_machine",
     "compare_images",
     "list_target",
@@ -52,7 +54,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "targets": (
-            "compare_images list_target mirror_bases promote_image prune_target "
+            "TargetImage compare_images list_target mirror_bases promote_image prune_target "
             "rollback_image_alias show_target_image"
         ),
         "checkout": "Checkout",

@@ -7,6 +7,7 @@ in the list share go as well.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -14,7 +15,8 @@ from typing import Any
 
 from docker.errors import APIError, ImageNotFound
 
-from slipway.engine import Engine, inspect_image, sdk_answer, sdk_errors
+from slipway.core import EntryFaults
+from slipway.engine import Engine, EngineError, inspect_image, sdk_answer, sdk_errors
 from slipway.matrix import LOCAL_REGISTRY
 from slipway.prune.removable import Removable, RemovalStep
 from slipway.records import Locks
@@ -71,14 +73,19 @@ def _item(image: Mapping[str, Any]) -> Removable:
     )
 
 
-def image_steps(engine: Engine, locks: Locks, before: float) -> tuple[RemovalStep, ...]:
-    """What can go in an engine. Raises EngineError."""
+def image_steps(
+    engine: Engine, locks: Locks, before: float, faults: EntryFaults
+) -> tuple[RemovalStep, ...]:
+    """What can go in an engine. Raises EngineError; an image that it cannot describe stays."""
     api = engine.client.api
     with sdk_errors(engine, "measuring images and build cache"):
         usage = api.df()
         used = {container["ImageID"] for container in api.containers(all=True)}
     images = usage.get("Images") or ()
-    last_use = {image["Id"]: _last_use(engine, image) for image in images}
+    last_use = {image["Id"]: math.inf for image in images}
+    for image in images:
+        with faults.skip(EngineError):
+            last_use[image["Id"]] = _last_use(engine, image)
     dangling, old = unused_images(images, used, pinned_images(locks), last_use, before)
 
     def remove(item: Removable) -> str | None:

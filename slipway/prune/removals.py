@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slipway.core import (
+    EntryFaults,
     Project,
     UsageError,
     disk_space,
@@ -38,13 +39,14 @@ def image_age(text: str) -> int:
 
 
 def plan_removals(
-    project: Project, engine: Engine | None, locks: Locks, older_than: int
+    project: Project, engine: Engine | None, locks: Locks, older_than: int, faults: EntryFaults
 ) -> tuple[RemovalStep, ...]:
-    """The steps in which something can go; `engine` None leaves images out."""
+    """The steps in which something can go; `engine` None leaves images out. What cannot be read is
+    kept in `faults`, and in its place."""
     before = time.time() - older_than
     steps = (
-        *(engine_images.image_steps(engine, locks, before) if engine else ()),
-        *project_files.file_steps(project, before),
+        *(engine_images.image_steps(engine, locks, before, faults) if engine else ()),
+        *project_files.file_steps(project, before, faults),
     )
     return tuple(step for step in steps if step.items)
 
@@ -60,15 +62,15 @@ def remove_steps(steps: Sequence[RemovalStep], say: Callable[[str], None]) -> No
 def prune(room: DockerDaemon, older_than: str, *, yes: bool, dry_run: bool, json: bool) -> None:
     """Show what can go, ask, and remove it, while no other task of this checkout works."""
     seconds = image_age(older_than)
-    project = room.project
+    project, faults = room.project, EntryFaults()
     with exclusive(project.state / "lock", "storage.prune"), _engine(room) as connected:
-        steps = plan_removals(project, connected, load_locks(project), seconds)
+        steps = plan_removals(project, connected, load_locks(project), seconds, faults)
         show_prune(steps, as_json=json)
-        if dry_run or not steps or not ask_user("Remove all this?", yes=yes):
-            return
-        free = _free(project, connected)
-        remove_steps(steps, say)
-        say(f"{human_bytes(max(_free(project, connected) - free, 0))} freed")
+        if not dry_run and steps and ask_user("Remove all this?", yes=yes):
+            free = _free(project, connected)
+            remove_steps(steps, say)
+            say(f"{human_bytes(max(_free(project, connected) - free, 0))} freed")
+    faults.raise_any()
 
 
 @contextmanager

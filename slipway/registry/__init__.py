@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from slipway.registry.distribution.registry_client import RegistryClient, find_manifest
     from slipway.registry.distribution.retry import RetryPolicy
+    from slipway.registry.distribution.tag_digests import tag_digests
     from slipway.registry.ecr import (
         aws_errors,
         caller_account,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         remove_images,
     )
     from slipway.registry.errors import (
+        ENTRY_FAULTS,
         ImageMissingError,
         ImmutableTagError,
         ManifestError,
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from slipway.registry.target import Target
 
 __all__ = [
+    "ENTRY_FAULTS",
     "OCI_INDEX",
     "OCI_MANIFEST",
     "AliasChange",
@@ -173,6 +176,7 @@ __all__ = [
     "schema2_manifest",
     "start_local_registry",
     "stop_local_registry",
+    "tag_digests",
     "to_schema2",
     "tolerate",
     "write_gzip",
@@ -191,12 +195,13 @@ __getattr__ = lazy_face(
         ),
         "distribution.registry_client": "RegistryClient find_manifest",
         "distribution.retry": "RetryPolicy",
+        "distribution.tag_digests": "tag_digests",
         "ecr": (
             "aws_errors caller_account connect_aws find_aws_credentials pull_statements tolerate"
         ),
         "ecr_target": "check_alias_can_move find_ecr_target prepare_repository remove_images",
         "errors": (
-            "ImageMissingError ImmutableTagError ManifestError NoCredentialsError "
+            "ENTRY_FAULTS ImageMissingError ImmutableTagError ManifestError NoCredentialsError "
             "NotAuthorisedError RegistryError RegistryUnavailableError RepositoryMissingError "
             "ThrottledError WrongAccountError"
         ),

@@ -42,7 +42,6 @@ def prepare_repository(
     *,
     consumers: Sequence[str] = (),
     sagemaker: bool = False,
-    keep: int | None = None,
     alias_patterns: Sequence[str] = (),
 ) -> EcrRepository | None:
     """`ensure_repository` on a target; None for targets that create repositories by themselves.
@@ -57,7 +56,6 @@ def prepare_repository(
         repository,
         consumers=consumers,
         sagemaker=sagemaker,
-        keep=keep,
         alias_patterns=alias_patterns,
         account=target.account,
     )

@@ -60,6 +60,10 @@ class ManifestError(RegistryError):
     """A manifest or blob is not what its digest, its media type or the image says it is."""
 
 
+ENTRY_FAULTS = (ServerFaultError, ManifestError, NotAuthorisedError)
+"""What can be wrong with one tag or repository of a registry that is otherwise well."""
+
+
 @dataclass(frozen=True)
 class RegistryReply:
     """The first error of a registry's answer (OCI distribution specification, "Error Codes")."""

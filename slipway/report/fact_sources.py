@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from slipway import __version__, engine, prune, storage
-from slipway.core import Project, SlipwayError
+from slipway.core import EntryFaults, Project, SlipwayError
 from slipway.derive import PlanStep
 from slipway.matrix import Image, select_images
 from slipway.pipeline import Checkout, Settings
@@ -208,10 +208,13 @@ def measure_disks(project: Project, settings: Settings, checkout: Checkout) -> D
         said = f"Images and build cache are not counted: {error.what}."
     try:
         age = prune.image_age(OLDER_THAN)
-        steps = prune.plan_removals(project, connected, checkout.locks, age)
+        faults = EntryFaults()
+        steps = prune.plan_removals(project, connected, checkout.locks, age, faults)
     finally:
         if connected:
             connected.close()
+    left_out = [f"Not counted: {error.where}: {error.what}." for error in faults.errors]
+    said = " ".join(filter(None, [said, *left_out]))
     removable = tuple(
         RemovableData(step.what, item.name, item.size) for step in steps for item in step.items
     )

@@ -8,7 +8,15 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from slipway import pipeline, registry
-from slipway.core import Project, human_bytes, print_fields, print_json, print_table, say
+from slipway.core import (
+    EntryFaults,
+    Project,
+    human_bytes,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+)
 from slipway.tasks.commands import IMAGE_NAMES, JSON, NAMES, REGION, ROOT, TARGET, task_command
 
 
@@ -36,14 +44,17 @@ def registry_list(
     c: Context, names: list[str], region: str = "", target: str = "", json: bool = False
 ) -> None:
     """The builds and aliases of our images that the target has."""
-    tags = pipeline.list_target(ROOT, _settings(c, region, target), names)
+    faults = EntryFaults()
+    tags = pipeline.list_target(ROOT, _settings(c, region, target), names, faults)
     if json:
         print_json(tags)
-        return
-    rows = [
-        (tag.repository, tag.tag, tag.kind, tag.digest[:19], ", ".join(tag.images)) for tag in tags
-    ]
-    print_table(("repository", "tag", "kind", "digest", "images"), rows)
+    else:
+        rows = [
+            (tag.repository, tag.tag, tag.kind, tag.digest[:19], ", ".join(tag.images))
+            for tag in tags
+        ]
+        print_table(("repository", "tag", "kind", "digest", "images"), rows)
+    faults.raise_any()
 
 
 @task_command(
@@ -61,10 +72,16 @@ def registry_show(
 ) -> None:
     """One image in the target: digest, size, what is beside it, the aliases that name it."""
     folder = Path(output) if output else None
-    image = pipeline.show_target_image(ROOT, _settings(c, region, target), name, folder)
+    faults = EntryFaults()
+    image = pipeline.show_target_image(ROOT, _settings(c, region, target), name, faults, folder)
     if json:
         print_json(image)
-        return
+    else:
+        print_table(("what", "value"), _image_rows(image))
+    faults.raise_any()
+
+
+def _image_rows(image: pipeline.TargetImage) -> list[tuple[str, str]]:
     rows = [
         ("image", image.image),
         ("uri", f"{image.uri} ({image.media_type})"),
@@ -83,7 +100,7 @@ def registry_show(
         for move in image.journal[alias]:
             text = f"{move.number}: {move.action} to {move.after[:19]} by {move.who}, {move.when}"
             rows.append(("", text))
-    print_table(("what", "value"), rows)
+    return rows
 
 
 @task_command(positional=[], images=NAMES, help={**IMAGE_NAMES, **JSON, **REGION, **TARGET})
@@ -120,16 +137,18 @@ def registry_prune(
     json: bool = False,
 ) -> None:
     """Old builds in the target that no alias, no rollback and no current image needs."""
-    builds = pipeline.prune_target(ROOT, _settings(c, region, target), names, apply=yes)
+    faults = EntryFaults()
+    builds = pipeline.prune_target(ROOT, _settings(c, region, target), names, faults, apply=yes)
     if json:
         print_json(builds)
-        return
-    rows = [
-        (build.repository, ", ".join(build.tags), build.digest[:19], str(len(build.referrers)))
-        for build in builds
-    ]
-    print_table(("repository", "tags", "digest", "referrers"), rows)
-    say(f"{len(builds)} old builds{' removed' if yes else ': --yes removes them'}")
+    else:
+        rows = [
+            (build.repository, ", ".join(build.tags), build.digest[:19], str(len(build.referrers)))
+            for build in builds
+        ]
+        print_table(("repository", "tags", "digest", "referrers"), rows)
+        say(f"{len(builds)} old builds{' removed' if yes else ': --yes removes them'}")
+    faults.raise_any()
 
 
 def _settings(c: Context, region: str, target: str) -> pipeline.Settings:

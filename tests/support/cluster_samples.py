@@ -19,7 +19,7 @@ SMP = "smp-2.4-hyperpod"
 LOCAL = "local-hyperpod-ds0.19.8"
 P5 = "ml.p5.48xlarge"
 KNOWN = SqshFile(f"/fsx/images/{PYTORCH}-0123456789ab.sqsh", 9_876_543_210, "ab" * 32)
-#: Two files of clusters: all that may be left out is, and all that may be said is.
+#: Files of clusters: all that may be left out is left out here, and in the large one nothing is.
 SMALL_CLUSTER = """\
 name: train
 region: us-west-2
@@ -28,6 +28,16 @@ zone: usw2-az2
 controller: ml.c5.xlarge
 groups:
   workers: {instance: ml.p5.48xlarge, count: 4}
+"""
+#: The small one in moto's own account and region.
+MOTO_CLUSTER = """\
+name: train
+region: us-east-1
+account: "123456789012"
+zone: use1-az4
+controller: ml.c5.xlarge
+groups:
+  workers: {instance: ml.g5.48xlarge, count: 2}
 """
 LARGE_CLUSTER = """\
 name: train

@@ -16,8 +16,9 @@ from slipway.cluster.hyperpod import cluster_change
 from slipway.cluster.serving import endpoint_change
 from slipway.cluster.slurm import jobs
 from tests.support.aws_control_plane import REGION, control_plane_in_process
+from tests.support.cluster_samples import MOTO_CLUSTER
 from tests.support.launcher.sqsh_files import write_sqsh
-from tests.support.task_runs import CLUSTER, SLURM, Account, Here, Slurm
+from tests.support.task_runs import SLURM, Account, Here, Slurm
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def account(here: Here, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     monkeypatch.setattr(cluster_change, "POLL_S", 0.0)
     monkeypatch.setattr(endpoint_change, "POLL_S", 0.0)
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _seconds: None)
-    (here.folder / "train.yaml").write_text(CLUSTER)
+    (here.folder / "train.yaml").write_text(MOTO_CLUSTER)
     with control_plane_in_process() as plane:
         plane.hyperpod.quotas["ml.g5.48xlarge for cluster usage"] = 2.0
         plane.hyperpod.default_quotas["ml.c5.xlarge for cluster usage"] = 1.0

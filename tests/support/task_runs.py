@@ -20,16 +20,6 @@ from tests.support.aws_control_plane import REGION, ControlPlane
 ROOT = Path(__file__).parents[2]
 SLURM = ("sbatch", "squeue", "scontrol", "sinfo", "scancel", "sacct", "srun", "salloc", "sbcast")
 
-
-CLUSTER = """\
-name: train
-region: us-east-1
-account: "123456789012"
-zone: use1-az4
-controller: ml.c5.xlarge
-groups:
-  workers: {instance: ml.g5.48xlarge, count: 2}
-"""
 MOST_LINES = 8  # of a paragraph, with what was said before it
 
 

@@ -29,6 +29,7 @@ from slipway.core import (
     SlipwayError,
     UsageError,
     commit,
+    error_text,
     partial_file,
     refresh_folder,
     sha256_file,
@@ -64,18 +65,18 @@ class RunFolder:
         return self.path / "logs"
 
     def result(self, image: PlannedImage) -> ImageResult | None:
-        """What became of an image, None where nothing yet."""
+        """What became of an image, None where nothing yet.
+
+        A file that cannot be read is a failure of its image, which --resume makes again.
+        """
         path = self.results / f"{image.name}.json"
         try:
             return ImageResult.of_json(json.loads(path.read_text()))
         except FileNotFoundError:
             return None
-        except DOCUMENT_FAULTS as error:
-            raise SlipwayError(
-                "this is not a result that this version of Slipway can read",
-                where=str(path),
-                cure="Remove the file: the image is done again with --resume.",
-            ) from error
+        except (OSError, *DOCUMENT_FAULTS) as error:
+            text = f"{path}: this version of Slipway cannot read the result ({error_text(error)})"
+            return ImageResult(image.name, image.base, image.build_id, failure=text, worker="?")
 
     def has_result(self, image: PlannedImage) -> bool:
         """Whether an image is done, well or not, on whichever machine."""

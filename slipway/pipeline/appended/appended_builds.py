@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from slipway import registry, sqsh, squashfs
@@ -227,25 +228,30 @@ def _ran_layers(context: AppendContext, image: Image, steps: RanSteps) -> dict[s
 def open_delivery(
     context: AppendContext, run: ImageRun, target: Target
 ) -> Iterator[AppendedDelivery]:
-    """The image's way into the target under its immutable tag, open while it is made."""
+    """The image's way into the target under its immutable tag, open while it is made.
+
+    A repository that is missing is made when the first layer is there to be put.
+    """
     image, checkout = run.image, context.checkout
-    name = repository_name(image, checkout.matrix.repository_prefix)
-    prepare_image_repository(
-        target, checkout.matrix, name, context.settings.sharing, context.on_event
-    )
+    matrix, on_event = checkout.matrix, context.on_event
+    name = repository_name(image, matrix.repository_prefix)
     # What stands on an image of the matrix is sent with that one's layers, in the end.
     base = context.base(image) if image.base.image is None else None
-    tag = image_tag(image, context.inputs[image.name].build_id)
-    shared = checkout.project.shared
     with (
         registry.RegistryClient(
-            target.host, context.credentials, on_event=context.on_event,
-            uploads=checkout.project.uploads,
+            target.host, context.credentials, on_event=on_event, uploads=checkout.project.uploads
         ) as client,
         AppendedDelivery(
-            registry.Repository(client, name), tag, context.on_event, shared, base
+            registry.Repository(client, name),
+            image_tag(image, context.inputs[image.name].build_id),
+            on_event,
+            checkout.project.shared,
+            base,
+            partial(
+                prepare_image_repository, target, matrix, name, context.settings.sharing, on_event
+            ),
         ) as delivery,
-    ):  # fmt: skip
+    ):
         yield delivery
 
 

@@ -8,6 +8,7 @@ from slipway import lazy_face
 
 if TYPE_CHECKING:
     from slipway.pipeline.targets.aliases import (
+        TargetImage,
         list_target,
         mirror_bases,
         promote_image,
@@ -38,6 +39,7 @@ __all__ = [
     "DocumentSources",
     "SharedImage",
     "SociRequest",
+    "TargetImage",
     "TargetImages",
     "WantedBuild",
     "attach_documents",
@@ -63,7 +65,8 @@ __getattr__ = lazy_face(
     __name__,
     {
         "aliases": (
-            "list_target mirror_bases promote_image rollback_image_alias show_target_image"
+            "TargetImage list_target mirror_bases promote_image rollback_image_alias "
+            "show_target_image"
         ),
         "image_differences": "compare_images",
         "image_documents": "DocumentSources attach_documents",

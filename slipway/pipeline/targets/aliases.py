@@ -10,9 +10,18 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
-from slipway.core import OnEvent, Reporter, UsageError, did_you_mean, write_atomic
+from slipway.core import (
+    UNREADABLE,
+    EntryFaults,
+    OnEvent,
+    Reporter,
+    UsageError,
+    did_you_mean,
+    write_atomic,
+)
 from slipway.inventory import SPDX_TYPE
 from slipway.matrix import Image, image_tag, image_uri, repository_name, select_images
 from slipway.pipeline.checkout import Checkout
@@ -21,6 +30,7 @@ from slipway.pipeline.settings import Settings
 from slipway.pipeline.targets.image_documents import BUILD_TYPE
 from slipway.pipeline.targets.repositories import prepare_image_repository
 from slipway.registry import (
+    ENTRY_FAULTS,
     AliasChange,
     AliasMove,
     Author,
@@ -41,6 +51,7 @@ from slipway.registry import (
     promote_alias,
     read_artefact_file,
     rollback_alias,
+    tag_digests,
 )
 
 
@@ -51,7 +62,7 @@ class TargetTag:
     repository: str
     tag: str
     kind: str  # "build", "alias"
-    digest: str
+    digest: str  # or "gone", where it was removed meanwhile, or UNREADABLE
     images: tuple[str, ...]  # those of the matrix that the tag belongs to
 
 
@@ -178,35 +189,51 @@ def rollback_image_alias(root: Path, settings: Settings, alias: str) -> AliasCha
         return rollback_alias(Repository(client, path), name, author())
 
 
-def list_target(root: Path, settings: Settings, names: Sequence[str]) -> list[TargetTag]:
-    """Builds and aliases of the images named (all by default) that the target has."""
+def list_target(
+    root: Path, settings: Settings, names: Sequence[str], faults: EntryFaults
+) -> list[TargetTag]:
+    """Builds and aliases of the images named (all by default) that the target has.
+
+    A tag that cannot be read is in the list as `UNREADABLE`, a repository that cannot is not; the
+    reasons are kept in `faults`.
+    """
     checkout = Checkout.at(root)
-    images = select_images(checkout.matrix, names)
-    tags = []
+    by_path: dict[str, list[Image]] = {}
+    for image in select_images(checkout.matrix, names):
+        path = repository_name(image, checkout.matrix.repository_prefix)
+        by_path.setdefault(path, []).append(image)
+    tags: list[TargetTag] = []
     with open_target(checkout, settings) as (_, client, _):
-        by_path: dict[str, list[Image]] = {}
-        for image in images:
-            by_path.setdefault(
-                repository_name(image, checkout.matrix.repository_prefix), []
-            ).append(image)
         for path, members in sorted(by_path.items()):
-            for tag in client.tags(path):
-                whose = [i.name for i in members if image_tag(i, "0" * 64)[:-12] == tag[:-12]]
-                aliased = [i.name for i in members if tag in i.aliases]
-                if whose or aliased:
-                    kind = "alias" if aliased else "build"
-                    digest = client.head(path, tag) or "gone"
-                    tags.append(TargetTag(path, tag, kind, digest, tuple(aliased or whose)))
+            with faults.skip(*ENTRY_FAULTS):
+                tags += _tags_of_images(Repository(client, path), members, faults)
     return tags
 
 
+def _tags_of_images(
+    repository: Repository, images: Sequence[Image], faults: EntryFaults
+) -> list[TargetTag]:
+    """The tags of a repository that belong to images which it is for."""
+    owners: dict[str, tuple[str, list[str]]] = {}
+    for tag in repository.client.tags(repository.path):
+        aliased = [image.name for image in images if tag in image.aliases]
+        whose = [i.name for i in images if image_tag(i, "0" * 64)[:-12] == tag[:-12]]
+        if aliased or whose:
+            owners[tag] = ("alias", aliased) if aliased else ("build", whose)
+    digests = tag_digests(repository, list(owners), faults)
+    return [
+        TargetTag(repository.path, tag, kind, digests.get(tag, UNREADABLE) or "gone", tuple(names))
+        for tag, (kind, names) in owners.items()
+    ]
+
+
 def show_target_image(
-    root: Path, settings: Settings, reference: str, folder: Path | None = None
+    root: Path, settings: Settings, reference: str, faults: EntryFaults, folder: Path | None = None
 ) -> TargetImage:
     """What the target has of NAME's current build, or of NAME@sha256:..., with its aliases.
 
     The files beside it (its bill of materials, how it was built) are written to `folder`. Raises
-    ImageMissingError where it has nothing of it.
+    ImageMissingError where it has nothing of it; what else cannot be read is kept in `faults`.
     """
     checkout = Checkout.at(root)
     name, at, digest = reference.partition("@")
@@ -225,7 +252,14 @@ def show_target_image(
         manifest = client.image(path, tag)
         config = client.config(path, manifest)
         labels = (config.get("config") or {}).get("Labels") or {}
-        artefacts = list_artefacts(repository, manifest.digest)
+        artefacts: list[StoredArtefact] = []
+        with faults.skip(*ENTRY_FAULTS):
+            artefacts = list_artefacts(repository, manifest.digest, faults)
+        named = tag_digests(repository, image.aliases, faults)
+        journal: dict[str, list[AliasMove]] = {alias: [] for alias in image.aliases}
+        for alias in image.aliases:
+            with faults.skip(*ENTRY_FAULTS):
+                journal[alias] = alias_journal(repository, alias)
         if folder:
             write_documents(repository, artefacts, folder)
         return TargetImage(
@@ -237,8 +271,8 @@ def show_target_image(
             layers=len(manifest.json()["layers"]),
             created=str(config.get("created") or ""),
             build_id=str(labels.get("io.slipway.build-id") or ""),
-            aliases={alias: client.head(path, alias) for alias in image.aliases},
-            journal={alias: alias_journal(repository, alias) for alias in image.aliases},
+            aliases={alias: named.get(alias, UNREADABLE) for alias in image.aliases},
+            journal=journal,
             artefacts=artefacts,
         )
 
@@ -282,7 +316,14 @@ def mirror_bases(root: Path, settings: Settings, names: Sequence[str]) -> list[C
     results = []
     with open_target(checkout, settings) as (target, client, on_event):
         for (path, digest), (host, source) in sorted(wanted.items()):
-            prepare_image_repository(target, checkout.matrix, path, settings.sharing, on_event)
+            prepare = partial(
+                prepare_image_repository,
+                target,
+                checkout.matrix,
+                path,
+                settings.sharing,
+                on_event,
+            )
             with RegistryClient(
                 host, credentials_for([target], checkout.project), on_event=on_event
             ) as origin:
@@ -293,6 +334,7 @@ def mirror_bases(root: Path, settings: Settings, names: Sequence[str]) -> list[C
                         Repository(client, path),
                         f"base-{digest[7:19]}",
                         on_event=on_event,
+                        prepare=prepare,
                     )
                 )
     return results

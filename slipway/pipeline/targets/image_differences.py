@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Reporter, SlipwayError, UsageError
+from slipway.core import EntryFaults, Reporter, SlipwayError, UsageError
 from slipway.inventory import (
     SPDX_TYPE,
     Advisory,
@@ -115,7 +115,7 @@ def _billed_inventory(image: LayeredImage) -> ImageInventory | None:
     """What a bill of materials beside the image says; None where there is none of ours."""
     if image.repository is None:
         return None
-    for artefact in list_artefacts(image.repository, image.manifest.digest):
+    for artefact in list_artefacts(image.repository, image.manifest.digest, EntryFaults()):
         if artefact.kind == SPDX_TYPE and artefact.files:
             bill = read_artefact_file(image.repository, artefact.files[0])
             if inventory := read_bill(bill, image):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.append import installed_versions
-from slipway.core import CredentialsFor, OnEvent, redact
+from slipway.core import CredentialsFor, EntryFaults, OnEvent, redact
 from slipway.inventory import (
     SPDX_TYPE,
     BilledImage,
@@ -76,7 +76,7 @@ def attach_documents(sources: DocumentSources, run: ImageRun, target: Target) ->
     architecture = run.image.base.facts.architecture
     with open_layered_image(pushed.by_digest, sources.credentials, architecture) as image:
         assert image.repository
-        there = list_artefacts(image.repository, pushed.digest)
+        there = list_artefacts(image.repository, pushed.digest, EntryFaults())
         fresh = not any(artefact.kind == SPDX_TYPE for artefact in there)
         if fresh:
             artefacts = [_bill(sources, run, image), _build_record(sources, run)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from slipway.core import Event, OnEvent, silent
 from slipway.registry.distribution.blob_transfer import (
-    BLOBS_AT_ONCE,
     BlobTransfer,
     RegistryBlob,
     Repository,
@@ -34,14 +34,15 @@ def copy_image(
     tag: str | None = None,
     *,
     on_event: OnEvent = silent,
-    jobs: int = BLOBS_AT_ONCE,
+    prepare: Callable[[], None] = lambda: None,
 ) -> CopyResult:
     """Copy an image (or an index with all its images); its digest stays the same.
 
     Blobs that the target has are not read; where both are of one registry they are mounted. The
     manifest is put last, so that a tag never names an image that is not whole. `tag` None: the
-    manifest is put under its digest. Raises RegistryError's subclasses; a second run goes on from
-    the blobs that arrived.
+    manifest is put under its digest. `prepare` is called before anything is sent, when the source
+    has been read. Raises RegistryError's subclasses; a second run goes on from the blobs that
+    arrived.
     """
     task = f"copy {source.name(reference)}"
     manifest = source.client.manifest(source.path, reference)
@@ -52,7 +53,8 @@ def copy_image(
     on_event(Event("start", task))
     try:
         images = _images(source, manifest)
-        copied = deliver_blobs(target, _blobs(source, target, images), task, on_event, jobs)
+        prepare()
+        copied = deliver_blobs(target, _blobs(source, target, images), task, on_event)
         for image in images:
             target.client.put_manifest(target.path, image.digest, image)
         target.put_tagged(goal, manifest)

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slipway.core import EntryFaults
 from slipway.registry.distribution.blob_transfer import Repository
 from slipway.registry.distribution.blob_upload import upload_blob
 from slipway.registry.distribution.registry_client import SMALL_BLOB, find_manifest
-from slipway.registry.errors import ManifestError
+from slipway.registry.errors import ENTRY_FAULTS, ManifestError
 from slipway.registry.manifests import (
     OCI_INDEX,
     OCI_MANIFEST,
@@ -132,25 +133,32 @@ def put_artefacts(
     return [manifest.digest for manifest in manifests]
 
 
-def list_artefacts(repository: Repository, digest: str) -> list[StoredArtefact]:
-    """The artefacts of an image, sorted; their files are not read. Raises RegistryError."""
+def list_artefacts(
+    repository: Repository, digest: str, faults: EntryFaults
+) -> list[StoredArtefact]:
+    """The artefacts of an image, sorted; their files are not read. Raises RegistryError.
+
+    One whose manifest cannot be read is left out, its fault kept.
+    """
     client, path = repository.client, repository.path
     artefacts = []
     for referrer in client.referrers(path, digest):
-        manifest = find_manifest(client, path, referrer)
-        if manifest is None or manifest.is_index:
-            continue
-        content = manifest.json()
-        parts = content["layers"]
-        files = [
-            StoredFile(title, part["digest"], part["size"])
-            for part in parts
-            if (title := _title(part))
-        ]
-        kind = content.get("artifactType") or content["config"].get("mediaType")
-        size = sum(part["size"] for part in parts)
-        artefacts.append(StoredArtefact(str(kind), referrer, tuple(files), size))
+        with faults.skip(*ENTRY_FAULTS):
+            manifest = find_manifest(client, path, referrer)
+            if manifest is not None and not manifest.is_index:
+                artefacts.append(_stored_artefact(manifest))
     return sorted(artefacts, key=lambda artefact: (artefact.kind, artefact.digest))
+
+
+def _stored_artefact(manifest: Manifest) -> StoredArtefact:
+    content = manifest.json()
+    parts = content["layers"]
+    files = [
+        StoredFile(title, part["digest"], part["size"]) for part in parts if (title := _title(part))
+    ]
+    kind = content.get("artifactType") or content["config"].get("mediaType")
+    size = sum(part["size"] for part in parts)
+    return StoredArtefact(str(kind), manifest.digest, tuple(files), size)
 
 
 def read_artefact_file(repository: Repository, file: StoredFile) -> bytes:

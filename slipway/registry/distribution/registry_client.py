@@ -353,7 +353,11 @@ class RegistryClient:
                     self._login.answer(response, scope, sent)
             raise self._login.refused()
 
-        return self._transport.patiently(send, self.name(repository)) if patient else send()
+        if not patient:
+            return send()
+        kind, _, reference = path.partition("/")
+        asked_for = reference if kind == "manifests" or is_digest(reference) else None
+        return self._transport.patiently(send, self.name(repository, asked_for))
 
     def location(self, response: requests.Response, repository: str, path: str = "") -> str:
         """The URL that an answer names as the place to go on, looked at. Raises RegistryError."""

@@ -47,22 +47,21 @@ def ensure_repository(
     *,
     consumers: Sequence[str] = (),
     sagemaker: bool = False,
-    keep: int | None = None,
     alias_patterns: Sequence[str] = (),
     account: str | None = None,
 ) -> EcrRepository:
     """The repository, created where the registry has none of this name.
 
     A new one scans on push and has immutable tags, but for `alias_patterns` (at most 5, `*` is the
-    wildcard) where the API knows such exceptions. Untagged images expire, and beyond `keep` the
-    oldest tagged ones, never those that carry an alias. One that exists keeps its settings.
-    `consumers` (accounts) and the SageMaker service are allowed to pull, in both cases; other
-    statements of the policy stay. `account` is the registry's, None for the caller's own.
+    wildcard) where the API knows such exceptions; untagged images expire. One that exists keeps
+    its settings. `consumers` (accounts) and the SageMaker service are allowed to pull, in both
+    cases; other statements of the policy stay. `account` is the registry's, None for the caller's
+    own.
 
     Raises WrongAccountError where it would have to be created in another account, UsageError for
     bad arguments, and RegistryError's subclasses.
     """
-    _check(consumers, keep, alias_patterns)
+    _check(consumers, alias_patterns)
     edge = _Edge(client, name, account)
     description = edge.describe()
     created = description is None
@@ -72,7 +71,7 @@ def ensure_repository(
         if alias_patterns and description["imageTagMutability"] == "IMMUTABLE":
             warnings.append("this region's ECR has no movable tags: aliases cannot be promoted")
         try:
-            edge.put_lifecycle(lifecycle_policy(keep, alias_patterns))
+            edge.put_lifecycle(lifecycle_policy())
         except NotAuthorisedError as error:  # a right that a pusher can do without
             warnings.append(f"nothing will expire: {error.what}")
     if consumers or sagemaker:
@@ -196,12 +195,10 @@ class _Edge:
                 )
 
 
-def _check(consumers: Sequence[str], keep: int | None, alias_patterns: Sequence[str]) -> None:
+def _check(consumers: Sequence[str], alias_patterns: Sequence[str]) -> None:
     for account in consumers:
         if not re.fullmatch(r"\d{12}", account):
             raise UsageError(f"{account!r} is not an AWS account: twelve digits")
-    if keep is not None and keep < 1:
-        raise UsageError(f"keep must be at least 1 image, not {keep}")
     if len(alias_patterns) > _EXCEPTIONS_MAX:
         raise UsageError(
             f"ECR takes at most {_EXCEPTIONS_MAX} patterns of tags that move, "

@@ -11,27 +11,16 @@ STAGING = "slipway-staging-"
 UNTAGGED_DAYS = 14
 _PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
 _SIDS = ("SlipwayConsumersPull", "SlipwaySageMakerPull")
-_ALIAS_KEEP = 10_000
 
 
-def lifecycle_policy(keep: int | None, alias_patterns: Sequence[str] = ()) -> dict[str, Any]:
-    """What expires, as ECR's lifecycle policy.
-
-    An image that one rule has selected is out of reach of the rules after it (ECR user guide,
-    "How lifecycle policies work"): so the rules for aliases, which never expire anything, protect.
-    """
+def lifecycle_policy() -> dict[str, Any]:
+    """What expires, as ECR's lifecycle policy: nothing that a build or an alias is found by."""
     staged = {"tagStatus": "tagged", "tagPatternList": [f"{STAGING}*"]}
     loose = {"tagStatus": "untagged"}
     rules = [
         ("what a push staged", {**staged, **_older_than(1)}),
         ("what no tag names", {**loose, **_older_than(UNTAGGED_DAYS)}),
     ]
-    if keep is not None:
-        for pattern in alias_patterns:
-            alias = {"tagStatus": "tagged", "tagPatternList": [pattern]}
-            rules.append((f"nothing that {pattern} names", {**alias, **_more_than(_ALIAS_KEEP)}))
-        tagged = {"tagStatus": "tagged", "tagPatternList": ["*"]}
-        rules.append((f"beyond the newest {keep}", {**tagged, **_more_than(keep)}))
     return {
         "rules": [
             {
@@ -77,7 +66,3 @@ def merged_policy(old: Mapping[str, Any] | None, ours: Sequence[dict[str, Any]])
 
 def _older_than(days: int) -> dict[str, Any]:
     return {"countType": "sinceImagePushed", "countUnit": "days", "countNumber": days}
-
-
-def _more_than(count: int) -> dict[str, Any]:
-    return {"countType": "imageCountMoreThan", "countNumber": count}

@@ -103,6 +103,38 @@ def test_a_registry_that_is_gone_meanwhile_fails_the_push_and_not_the_build(rig:
     assert [event.kind for event in events if event.kind != "progress"] == ["start", "failed"]
 
 
+def test_the_target_is_prepared_once_before_the_first_byte_and_for_nothing_not_at_all(
+    rig: Rig,
+) -> None:
+    sent: list[int] = []
+
+    def prepare() -> None:
+        sent.append(rig.link.sent)
+
+    rig.link.clear()
+    with AppendedDelivery(rig.target, TAG, base=rig.base, prepare=prepare):
+        pass  # a build that fails before its first layer
+    assert sent == []
+    with AppendedDelivery(rig.target, TAG, base=rig.base, prepare=prepare) as delivery:
+        image = append_image(rig.base, rig.request(on_layer=delivery.add), "build")
+        delivery.finish(image)
+    assert sent == [0]
+    assert rig.is_whole(image)
+
+
+def test_a_target_that_cannot_be_prepared_gets_nothing(rig: Rig) -> None:
+    def refuse() -> None:
+        raise RegistryError("no right to make it")
+
+    rig.link.clear()
+    with AppendedDelivery(rig.target, TAG, base=rig.base, prepare=refuse) as delivery:
+        image = append_image(rig.base, rig.request(), "build")
+        for _ in range(2):
+            with pytest.raises(RegistryError, match="no right"):
+                delivery.add(image.layers[0])
+    assert rig.link.sent == 0
+
+
 def test_a_build_that_fails_ends_what_is_on_its_way_and_leaves_no_tag(rig: Rig) -> None:
     events: list[Event] = []
 

@@ -27,18 +27,10 @@ from tests.support.aws_control_plane import (
     control_plane,
     control_plane_in_process,
 )
+from tests.support.cluster_samples import MOTO_CLUSTER
 
 ROOT = Path(__file__).parents[3]
-FILE = """\
-name: train
-region: us-east-1
-account: "123456789012"
-zone: use1-az4
-controller: ml.c5.xlarge
-groups:
-  workers: {instance: ml.g5.48xlarge, count: 2}
-prices: {ml.g5.48xlarge: 20.36}
-"""
+FILE = f"{MOTO_CLUSTER}prices: {{ml.g5.48xlarge: 20.36}}\n"
 BUCKET = "sagemaker-train-123456789012-us-east-1"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
 
 from slipway.core import Project
@@ -24,7 +25,10 @@ from slipway.registry import (
 from slipway.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from tests.support.clones import Clone
 from tests.support.oci_bases import base_tar
+from tests.support.registry.ecr_front_door import REGION, Door
 from tests.support.registry.images import layer_tar, put_blob, put_oci_image
+
+pytest_plugins = ["tests.support.registry.fixtures"]
 
 NAME = "local-ds0.19.8"
 
@@ -129,6 +133,35 @@ def test_prune_takes_builds_that_nothing_needs_with_what_refers_to_them(shelf: S
     assert client.head(path, tag) == digests["current"]
 
 
+def test_a_tag_that_the_registry_cannot_read_hides_no_other(shelf: Shelf) -> None:
+    """Distribution before 3.0 that is killed while it writes a tag has an empty file of it."""
+    clone, path, alias = shelf.clone, shelf.path, shelf.aliases[0]
+    clone.change_launcher("readable")
+    tag, digest = shelf.push("readable")
+    clone.inv("promote", NAME, alias)
+    whole = {row["tag"]: row["digest"] for row in clone.json("registry.list", NAME)}
+    assert whole[tag] == whole[alias] == digest
+    repository = clone.state / f"registry/storage/docker/registry/v2/repositories/{path}"
+    link = repository / f"_manifests/tags/{alias}/current/link"
+    content = link.read_bytes()
+    link.write_bytes(b"")
+    try:
+        listed = clone.inv("registry.list", NAME, "--json", code=1)
+        shown = clone.inv("registry.show", NAME, "--json", code=1)
+        kept = clone.inv("registry.prune", NAME, "--yes", code=1)
+    finally:
+        link.write_bytes(content)
+    found = {row["tag"]: row["digest"] for row in json.loads(listed.stdout)}
+    assert found == {**whole, alias: "unreadable"}
+    assert json.loads(shown.stdout)["aliases"][alias] == "unreadable"
+    assert json.loads(shown.stdout)["digest"] == digest
+    assert f"nothing is removed here: what {alias} names" in kept.stderr
+    for ended in (listed, shown, kept):
+        assert f"{path}:{alias}" in ended.stderr
+        assert "500" in ended.stderr
+    assert {row["tag"] for row in clone.json("registry.list", NAME)} == whole.keys()
+
+
 def test_a_push_with_soci_puts_a_second_tag_that_goes_with_its_build(shelf: Shelf) -> None:
     clone, client, path = shelf.clone, shelf.client, shelf.path
     clone.change_launcher("indexed")
@@ -147,6 +180,24 @@ def test_a_push_with_soci_puts_a_second_tag_that_goes_with_its_build(shelf: Shel
     assert {digest, index.digest} <= old
     clone.inv("registry.prune", NAME, "--yes")
     assert not any(client.head(path, one) for one in (digest, index.digest))
+
+
+@pytest.mark.parametrize("base", ["not kept", "missing", "another", "cut off"])
+def test_a_base_that_cannot_be_used_leaves_no_empty_repository(
+    shelf: Shelf, door: Door, base: str
+) -> None:
+    host, path = shelf.client.host, "team/base"
+    put_oci_image(shelf.client, path, "another")
+    source = {"missing": f"{host}/{path}:none", "cut off": f"127.0.0.1:9/{path}:none"}
+    words = [f"--base-from=registry://{source.get(base, f'{host}/{path}:another')}"]
+    shelf.clone.change_launcher(base)
+    ended = shelf.clone.inv(
+        *("push", NAME, "--no-engine", "--target", "ecr", "--region", REGION),
+        *(words if base != "not kept" else []),
+        code=1,
+    )
+    assert "1 of 1 images failed" in ended.stderr
+    assert boto3.client("ecr", region_name=REGION).describe_repositories()["repositories"] == []
 
 
 def test_two_builds_are_compared_by_their_layers_and_a_downgrade_fails(shelf: Shelf) -> None:

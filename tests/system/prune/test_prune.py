@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import Project, anonymous, silent
+from slipway.core import EntryFaults, Project, anonymous, silent
 from slipway.engine import BuildAttempt, BuildRequest, Engine, build_image, import_rootfs
 from slipway.prune import removals
 from slipway.records import BaseLock, ExportRecord, ImageRecord, Locks, save_record
@@ -46,7 +46,7 @@ def image(engine: Engine, name: str, salt: str) -> str:
 
 
 def going(project: Project, engine: Engine, locks: Locks = NONE, older_than: int = 0) -> set[str]:
-    steps = removals.plan_removals(project, engine, locks, older_than)
+    steps = removals.plan_removals(project, engine, locks, older_than, EntryFaults())
     return {item.name for step in steps for item in step.items if "image" in step.what}
 
 
@@ -66,7 +66,7 @@ def test_unused_and_dangling_images_go_and_used_ones_stay(project: Project, engi
     engine.client.api.start(running["Id"])
     time.sleep(0.01)  # "before now" is meant, not "at this very moment"
     assert going(project, engine) == {"slip.test/unused:1", "slip.test/moved:1", dangling}
-    removals.remove_steps(removals.plan_removals(project, engine, NONE, 0), print)
+    removals.remove_steps(removals.plan_removals(project, engine, NONE, 0, EntryFaults()), print)
     assert there(engine) == {"slip.test/used:1"}
     assert engine.client.containers.get(running["Id"]).status == "running"
 
@@ -113,7 +113,8 @@ def test_an_image_goes_only_after_the_images_built_on_it(
         ),
         BuildAttempt("above", anonymous, silent, tmp_path / "log"),
     )
-    steps = {step.what: step for step in removals.plan_removals(project, engine, NONE, 0)}
+    planned = removals.plan_removals(project, engine, NONE, 0, EntryFaults())
+    steps = {step.what: step for step in planned}
     assert steps["build cache"].size > 0
     removals.remove_steps(tuple(steps.values()), print)
     assert there(engine) == set()
@@ -133,7 +134,7 @@ def test_old_files_of_slipway_go_and_the_newest_export_stays(tmp_path: Path) -> 
         os.utime(path, (1, 1))
     exported = ExportRecord("id", str(old[1]), "sha", 1000, 1.0)
     save_record(project, "a", ImageRecord(exported=exported))
-    steps = removals.plan_removals(project, None, NONE, 30 * 86400)
+    steps = removals.plan_removals(project, None, NONE, 30 * 86400, EntryFaults())
     assert {step.what: step.size for step in steps} == {".sqsh files": 1000, "cached files": 1000}
     removals.remove_steps(steps, print)
     assert sorted(p.name for p in project.sqsh.iterdir()) == ["a-2.sqsh"]

@@ -21,7 +21,7 @@ from slipway.registry import (
 from slipway.registry.distribution.blob_transfer import Repository
 from slipway.registry.distribution.blob_upload import PIECE
 from slipway.registry.distribution.image_copy import copy_image
-from slipway.registry.errors import ManifestError
+from slipway.registry.errors import ManifestError, RegistryError
 from tests.support.registry.ecr_front_door import Door
 from tests.support.registry.images import QUICK, put_blob, put_oci_image, unique
 from tests.support.registry.open_registry import open_registry
@@ -77,6 +77,20 @@ def test_a_copy_has_the_digest_of_the_original_and_a_second_one_sends_nothing(
     again = copy_image(Repository(other, path), "v1", ecr_side, "v1")
     assert (again.sent, again.already) == (0, True)
     assert door.faults.uploaded() == put.size
+
+
+def test_a_target_is_prepared_when_the_source_was_read_and_only_then(
+    other: RegistryClient, ecr_side: Repository
+) -> None:
+    path = unique()
+    prepared: list[str] = []
+    source = Repository(other, path)
+    with pytest.raises(RegistryError):
+        copy_image(source, "v1", ecr_side, prepare=lambda: prepared.append("missing"))
+    put_oci_image(other, path, "v1", seed=path)
+    copy_image(source, "v1", ecr_side, "v1", prepare=lambda: prepared.append("first"))
+    copy_image(source, "v1", ecr_side, "v1", prepare=lambda: prepared.append("again"))
+    assert prepared == ["first"]
 
 
 def test_within_a_registry_blobs_are_mounted(other: RegistryClient) -> None:
@@ -137,7 +151,7 @@ def test_a_copy_survives_and_sends_hardly_more_than_it_must(
     source = Repository(other, unique())
     put = large_image(other, source.path, 2 * PIECE + 1000)
     rule = door.fault(method, path, action, **rest)
-    copy_image(source, "v1", ecr_side, "v1", jobs=1)
+    copy_image(source, "v1", ecr_side, "v1")
     assert rule.met == rest.get("count", 1)
     assert ecr_side.client.manifest(ecr_side.path, "v1") == put
     layer = put.json()["layers"][0]

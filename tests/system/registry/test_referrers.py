@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from slipway.core import anonymous
+from slipway.core import EntryFaults, anonymous
 from slipway.registry import (
     Artefact,
     ArtefactFile,
@@ -45,7 +45,7 @@ def image(repository: Repository) -> Manifest:
 
 
 def kinds(repository: Repository, image: Manifest) -> list[str]:
-    return [artefact.kind for artefact in list_artefacts(repository, image.digest)]
+    return [artefact.kind for artefact in list_artefacts(repository, image.digest, EntryFaults())]
 
 
 def test_artefacts_are_read_back_with_their_files_and_put_once(
@@ -53,7 +53,7 @@ def test_artefacts_are_read_back_with_their_files_and_put_once(
 ) -> None:
     first = put_artefacts(repository, image, [BILL, BUILD])
     assert put_artefacts(repository, image, [BILL, BUILD]) == first
-    read = list_artefacts(repository, image.digest)
+    read = list_artefacts(repository, image.digest, EntryFaults())
     assert [each.kind for each in read] == [BILL.kind, BUILD.kind]
     for stored, put in zip(read, (BILL, BUILD), strict=True):
         assert [(file.title, read_artefact_file(repository, file)) for file in stored.files] == [

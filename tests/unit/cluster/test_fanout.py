@@ -25,7 +25,8 @@ from slipway.cluster import (
     show_fanout_run,
 )
 from slipway.cluster.fanout.fanout_plan import FanoutPlan, PlannedImage
-from slipway.cluster.fanout.run_folder import RunFolder, begin_run, open_run
+from slipway.cluster.fanout.image_results import show_results
+from slipway.cluster.fanout.run_folder import begin_run, open_run
 from slipway.cluster.fanout.slurm_array import render_worker_script, sbatch_command
 from slipway.cluster.fanout.worker import FanoutWorker, end_group
 from slipway.core import LeaseFolder, SlipwayError, UsageError, wait_until
@@ -335,8 +336,20 @@ def test_a_folder_that_is_no_run_is_said(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("[")
     with pytest.raises(SlipwayError, match="not one of ours"):
         open_run(tmp_path)
-    run = RunFolder(tmp_path, FanoutPlan((PlannedImage("a", "b", "c"),), ()), tmp_path)
-    run.results.mkdir()
-    (run.results / "a.json").write_text("{}")
-    with pytest.raises(SlipwayError, match="not a result"):
-        run.result(run.plan.images[0])
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[", b"", b"\xff", b'{"name": 1, "made": []}', None])
+def test_a_result_that_cannot_be_read_is_its_image_s_failure_and_done_again(
+    rig: Rig, content: bytes | None
+) -> None:
+    assert rig.worker().work() == 0
+    damaged = rig.run.results / f"{rig.plan.images[1].name}.json"
+    damaged.unlink()
+    damaged.write_bytes(content) if content is not None else damaged.mkdir()
+    results = {result.name: result for result in rig.run.all_results()}
+    assert [result.ok for result in results.values()] == [True, False, True, True]
+    assert f"{damaged}: this version of Slipway cannot read" in rig.failure(damaged.stem)
+    with pytest.raises(SlipwayError, match="1 images failed"):
+        show_results(rig.plan.images, results.values(), as_json=False)
+    again = begin_run(rig.run.path, rig.plan, rig.checkout, resume=True)
+    assert [image.name for image in again.images_left()] == [damaged.stem]

@@ -17,8 +17,9 @@ from launcher.fetch import fetch_command, origin, partial_file
 from slipway.cluster.aws_account import AwsAccount
 from slipway.cluster.hyperpod.cluster_lease import hold_lease
 from tests.support.aws_control_plane import REGION
+from tests.support.cluster_samples import MOTO_CLUSTER
 from tests.support.launcher.sqsh_files import ServedFile
-from tests.support.task_runs import CLUSTER, MOST_LINES, Account, Here, Slurm
+from tests.support.task_runs import MOST_LINES, Account, Here, Slurm
 
 pytest_plugins = ["tests.support.task_run_fixtures"]
 
@@ -156,12 +157,12 @@ def test_a_document_that_aws_refuses(account: Account, words: tuple[str, ...], c
 def test_a_state_that_forbids_the_call(account: Account) -> None:
     account.works(UP)
     path = account.here.folder / "train.yaml"
-    path.write_text(CLUSTER.replace("count: 2", "count: 1"))
+    path.write_text(MOTO_CLUSTER.replace("count: 2", "count: 1"))
     text = "The cluster is in status Updating"
     told = account.refused(UP, ("UpdateCluster", "ConflictException", text))
     assert text in told
     assert "`./inv cluster.status train.yaml` says in which; wait for it" in told
-    path.write_text(CLUSTER)
+    path.write_text(MOTO_CLUSTER)
     account.works(("cluster.nodes", "train.yaml", "--json"))
     nodes = json.loads(account.here.out)
     pending = next(node["id"] for node in nodes if node["status"] == "Pending")

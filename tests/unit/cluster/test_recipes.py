@@ -9,7 +9,7 @@ import pytest
 
 from slipway.cluster import ScriptRequest, hyperpod_recipes, script
 from slipway.cluster.sqsh_file import SqshFile
-from slipway.core import UsageError, hash_file
+from slipway.core import UsageError, hash_chunks
 from slipway.sqsh import sidecar
 from slipway.sqsh.sidecar import Sidecar
 from tests.support.cluster_samples import KNOWN, LAB, LAUNCHER, PYTORCH, image, request, run
@@ -86,7 +86,7 @@ def test_the_recipes_main_gets_every_override(tmp_path: Path, hyperpod: bool) ->
     shell = Shell(tmp_path)
     path = tmp_path / "image.sqsh"
     path.write_bytes(b"abc")
-    whole = Sidecar("r", "sha256:1", (), "b", hash_file(path), 1, {}, "1")
+    whole = Sidecar("r", "sha256:1", (), "b", hash_chunks(path.read_bytes()), 1, {}, "1")
     sidecar.write_sidecar(path, whole)
     made = run(LAB, sqsh=SqshFile(str(path), whole.size, whole.digest))
     text = script.render_recipe(made)

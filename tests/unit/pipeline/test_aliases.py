@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slipway.core import UsageError
+from slipway.core import EntryFaults, UsageError
 from slipway.pipeline.targets import aliases
 
 ROOT = Path(__file__).parents[3]
@@ -21,4 +21,4 @@ ROOT = Path(__file__).parents[3]
 def test_what_is_no_digest_is_said_before_the_target_is_asked(name: str, digest: str) -> None:
     settings: Any = SimpleNamespace()  # has no target to ask
     with pytest.raises(UsageError, match="is no digest"):
-        aliases.show_target_image(ROOT, settings, f"{name}@{digest}")
+        aliases.show_target_image(ROOT, settings, f"{name}@{digest}", EntryFaults())

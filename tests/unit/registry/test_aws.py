@@ -29,6 +29,7 @@ from slipway.registry import (
 from slipway.registry.ecr.aws_boundary import aws_errors, client_error
 from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.registry.ecr.ecr_repository import ensure_repository
+from slipway.registry.ecr.policies import lifecycle_policy
 from slipway.registry.ecr_target import find_ecr_target, prepare_repository
 
 REGION = "eu-central-1"
@@ -54,7 +55,7 @@ def owner(client: ECRClient) -> ECRClient:
 def test_a_new_repository_has_immutable_tags_scans_and_a_lifecycle(
     client: ECRClient, owner: ECRClient
 ) -> None:
-    made = ensure_repository(client, "team/image", keep=30)
+    made = ensure_repository(client, "team/image")
     assert (made.created, made.mutability, made.warnings) == (True, "IMMUTABLE", ())
     found = client.describe_repositories(repositoryNames=["team/image"])["repositories"][0]
     assert found["imageTagMutability"] == "IMMUTABLE"
@@ -62,7 +63,7 @@ def test_a_new_repository_has_immutable_tags_scans_and_a_lifecycle(
     rules = json.loads(
         owner.get_lifecycle_policy(repositoryName="team/image")["lifecyclePolicyText"]
     )["rules"]
-    assert rules[-1]["selection"]["countNumber"] == 30
+    assert rules == lifecycle_policy()["rules"]
     with pytest.raises(client.exceptions.RepositoryPolicyNotFoundException):
         client.get_repository_policy(repositoryName="team/image")
 
@@ -106,7 +107,7 @@ def test_an_api_that_knows_no_exceptions_gives_immutable_tags_and_a_warning(
 
 def test_a_repository_that_exists_keeps_its_settings(client: ECRClient, owner: ECRClient) -> None:
     client.create_repository(repositoryName="team/image", imageTagMutability="MUTABLE")
-    made = ensure_repository(client, "team/image", keep=3)
+    made = ensure_repository(client, "team/image")
     assert (made.created, made.mutability) == (False, "MUTABLE")
     with pytest.raises(owner.exceptions.LifecyclePolicyNotFoundException):
         owner.get_lifecycle_policy(repositoryName="team/image")
@@ -211,7 +212,6 @@ def test_the_local_registry_needs_no_preparation() -> None:
     ("arguments", "text"),
     [
         ({"consumers": ["12345"]}, "twelve digits"),
-        ({"keep": 0}, "at least 1"),
         ({"alias_patterns": ["a", "b", "c", "d", "e", "f"]}, "at most 5"),
     ],
 )
