@@ -30,6 +30,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from bench.startup import user_environment
 from slipway.matrix import load_matrix
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +135,7 @@ def child(arguments: list[str], root: Path = ROOT) -> tuple[Seconds, int, str]:
                 stdout=stdout,
                 stderr=stderr,
                 cwd=root,
-                env={**os.environ, "PYTHONPATH": str(root)},
+                env=user_environment(root),
                 start_new_session=True,
             )
             try:

@@ -32,6 +32,12 @@ COMMANDS = (
 )
 
 
+def user_environment(root: Path) -> dict[str, str]:
+    """That of a user: Python keeps what it compiles, whatever this machine says."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(root)}
+
+
 def measure(words: tuple[str, ...]) -> tuple[float, float]:
     """Wall and CPU seconds of one call."""
     command = [sys.executable, "-m", "slipway.tasks.cli", "--search-root", str(ROOT), *words]
@@ -41,7 +47,7 @@ def measure(words: tuple[str, ...]) -> tuple[float, float]:
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=user_environment(ROOT),
     )
     wall, after = time.perf_counter() - started, os.times()
     used = after.children_user - before.children_user

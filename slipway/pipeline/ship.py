@@ -44,10 +44,11 @@ MARGIN = 1_000_000_000
 
 def check_disk(context: PipelineContext, steps: Sequence[PlanStep]) -> None:
     """Refuse to start what the engine's disk cannot hold; raises SlipwayError with both figures."""
+    if all(step.action == "up to date" for step in steps):
+        return
     need = disk_need(steps, context.locks.bases)
     free = free_bytes(context.engine.data_root)
-    todo = any(step.action != "up to date" for step in steps)
-    if todo and free is not None and need.needed + MARGIN > free:
+    if free is not None and need.needed + MARGIN > free:
         raise SlipwayError(
             f"the builds need about {human_bytes(need.needed + MARGIN)} in the engine, and "
             f"{human_bytes(free)} are free",

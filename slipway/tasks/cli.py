@@ -16,6 +16,7 @@ from typing import Any, TextIO, cast
 
 from invoke.config import AmbiguousMergeError, Config
 from invoke.exceptions import Exit, ParseError
+from invoke.parser import Parser
 from invoke.program import Program
 
 from slipway import __version__
@@ -133,6 +134,13 @@ class InvProgram(Program):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(config_class=InvConfig, **options)
+        self._parser: Parser | None = None
+
+    def _make_parser(self) -> Parser:
+        """invoke's, made once of the signatures of all tasks: we ask for it, and invoke does."""
+        if self._parser is None:
+            self._parser = super()._make_parser()
+        return self._parser
 
     def parse_core(self, argv: list[str] | None) -> None:
         """Parse invoke's own arguments, and answer those that need no task."""

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,17 @@ def test_a_second_ship_does_nothing(clone: Clone, engine: Engine) -> None:
     (made,) = clone.json("ship")
     assert [(step["name"], step["fresh"]) for step in made["steps"]] == [(s, False) for s in STEPS]
     assert {image.id for image in engine.client.images.list(all=True)} == before
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_second_ship_imports_nothing_that_only_work_needs(clone: Clone) -> None:
+    """It asks the engine by docker and the registry by requests, and renders by jinja2."""
+    timed = replace(clone, env={**clone.env, "PYTHONPROFILEIMPORTTIME": "1"})
+    lines = [line.split("|") for line in timed.inv("ship").stderr.splitlines()]
+    imported = {words[2].strip() for words in lines if words[0].startswith("import time:")}
+    assert {"docker", "requests", "jinja2"} <= imported
+    heavy = {"boto3", "botocore", "h2", "pydantic", "pytest", "rich", "ruamel.yaml"}
+    assert imported & heavy == set()
 
 
 def test_the_compression_is_chosen_and_another_one_does_not_overwrite_it(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from slipway.core import UsageError
-from slipway.pipeline import Settings, plan_images
+from slipway.pipeline import Settings, plan_images, ship
 from tests.support.clones import Clone
 from tests.support.fanout_samples import noise, write_matrix
 from tests.support.oci_bases import base_tar, write_base
@@ -84,3 +85,18 @@ def test_a_base_from_somewhere_is_one_base_and_for_no_engine(clone: Clone) -> No
         plan_images(clone.root, settings(), [], today, no_engine=True, base_from="oci:/x")
     with pytest.raises(UsageError, match="--no-engine"):
         plan_images(clone.root, settings(), ["g0-b0"], today, base_from="oci:/x")
+
+
+@pytest.mark.parametrize(("action", "asked"), [("up to date", 0), ("build", 1)])
+def test_the_engines_disk_is_asked_for_only_where_something_is_built(
+    monkeypatch: pytest.MonkeyPatch, action: str, asked: int
+) -> None:
+    disks: list[str] = []
+    monkeypatch.setattr(ship, "free_bytes", lambda disk: disks.append(disk))
+    monkeypatch.setattr(ship, "disk_need", lambda *_: SimpleNamespace(needed=1))
+    context: Any = SimpleNamespace(
+        engine=SimpleNamespace(data_root="/data"), locks=SimpleNamespace(bases={})
+    )
+    steps: Any = [SimpleNamespace(action="up to date"), SimpleNamespace(action=action)]
+    ship.check_disk(context, steps)
+    assert disks == ["/data"] * asked

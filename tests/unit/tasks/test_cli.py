@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from invoke.collection import Collection
 from invoke.context import Context
+from invoke.parser.argument import Argument
 
 import tasks
 from slipway.core import DriftError, SlipwayError, interrupts
 from slipway.tasks import cli, task_command, task_page
 from slipway.tasks.cli import InvProgram
+from slipway.tasks.commands import DocumentedTask
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,6 +40,20 @@ def fail(c: Context, kind: str = "plain") -> None:
         raise KeyboardInterrupt
     error = DriftError if kind == "drift" else SlipwayError
     raise error("the disk is full", where="/data", cure="Free some space.")
+
+
+def test_the_signatures_of_the_tasks_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    signatures = DocumentedTask.get_arguments
+
+    def counted(task: DocumentedTask, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        read.append(task.name)
+        return signatures(task, ignore_unknown_help)
+
+    monkeypatch.setattr(DocumentedTask, "get_arguments", counted)
+    assert run("build", "a", "fail") == 1
+    assert sorted(read) == ["build", "fail"]
+    assert SEEN == [(["a"], "", False)]
 
 
 def run(*arguments: str) -> int:
