@@ -283,7 +283,10 @@ def _whole_job(
     project: Project, *arguments: str, env: Mapping[str, str] | None = None, **streams: Any
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.support.whole_job", sys.executable, *arguments]
-    return subprocess.Popen(command, cwd=project.root, env={**os.environ, **(env or {})}, **streams)
+    environment = {**os.environ, **(env or {})}
+    # Tests start `inv` hundreds of times: compiling all of it costs more than most of them do.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return subprocess.Popen(command, cwd=project.root, env=environment, **streams)
 
 
 def _end(*codes: int) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", ".slipway", "*_cache", "__pycache__", ".hyp*")
+#: Not the modules' bytecode, which stays true of the copies; what Python is just writing has a
+#: number behind its name.
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", ".slipway", "*_cache", ".hyp*", "*.pyc.*")
 
 
 @dataclass(frozen=True)

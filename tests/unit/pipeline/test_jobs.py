@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import re
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from slipway.pipeline.test_suite import (
     _run_jobs,
     _RunningJob,
 )
+from tests.support import clones
 from tests.support.clones import ROOT
 
 TESTS = ROOT / "tests"
@@ -158,6 +160,36 @@ def test_a_job_has_the_cpu_time_of_processes_that_left_their_parent() -> None:
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 7
     assert usage.ru_utime + usage.ru_stime >= 0.5
+
+
+def test_a_job_keeps_the_bytecode_of_what_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    script = "import sys; print(sys.dont_write_bytecode)"
+    with suite._whole_job(Project(ROOT, tmp_path), "-c", script, stdout=subprocess.PIPE) as job:
+        assert job.communicate()[0] == b"False\n"
+
+
+def test_a_clone_begins_with_the_bytecode_of_its_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, (module, later) = tmp_path / "checkout", ("print('compiled')", "print('changed.')")
+    checkout.mkdir()
+    source = checkout / "module.py"
+    source.write_text(module)
+    compiled = Path(py_compile.compile(str(source), doraise=True) or "")
+    half_written = compiled.with_name(f"{compiled.name}.140052")
+    half_written.touch()
+    before = source.stat()
+    source.write_text(later)  # by size and time it is what was compiled
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    monkeypatch.setattr(clones, "ROOT", checkout)
+    root = clones.Clone.make(tmp_path / "clone", tmp_path / "state").root
+    command = [sys.executable, "-c", "import module"]
+    assert subprocess.check_output(command, cwd=root) == b"compiled\n"
+    assert [path.name for path in root.rglob("*.pyc*")] == [compiled.name]
 
 
 def test_a_job_that_is_told_to_end_is_interrupted() -> None:
