@@ -2,9 +2,9 @@
 
     python -m tests.support.shared_base STATE
 
-Leaves them in the engine whose files are in STATE/engine/data, and what they are made of in
-STATE/cache. Each process of tests that builds them starts with a copy; without one it makes its
-own.
+Leaves them in the engine whose files are in STATE/engine/data, what they are made of in
+STATE/cache, and their layers as squashfs in STATE/sqsh/layers. Each process of tests that builds
+them starts with a copy; without one it makes its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from slipway.registry import (
 )
 from tests.support.clones import ROOT, Clone
 
-PARTS = ("cache", "engine/data")
+PARTS = ("cache", "engine/data", "sqsh/layers")
 
 
 def make_shared_base(state: Path) -> None:
@@ -38,7 +38,7 @@ def make_shared_base(state: Path) -> None:
         clone = Clone(ROOT, state)
         image = load_matrix(project.versions).default_image
         _inv(clone, "build", image, "local")
-        # Their layers, compressed in two ways, go to the cache. (`push` would verify them first.)
+        # Their layers are kept, compressed in two ways. (`push` would verify them first.)
         _inv(clone, "sqsh", image)
         _pack(project, image)
     finally:
