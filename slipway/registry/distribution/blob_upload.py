@@ -28,12 +28,26 @@ from slipway.registry.errors import (
     registry_reply,
     unavailable_error,
 )
+from slipway.registry.hosts import parse_ecr_host
 
 PIECE = 8 << 20
-"""Bytes in one request: what one cut can cost at most, and what a running upload holds in memory
-(ECR takes parts of at most 20 MiB)."""
+"""Bytes in one request at most: what a running upload holds in memory (ECR takes parts of at most
+20 MiB)."""
 
+_LEAST_PIECE = 1 << 20
+_LEAST_ECR_PIECE = 5 << 20  # ECR takes a smaller part only as the last one
 _LARGEST_PIECE = 64 << 20  # where a registry asks for larger ones
+
+
+def piece_size(size: int, host: str) -> int:
+    """Bytes in one request for a blob of `size`: what a request that is refused or cut costs.
+
+    Registries refuse after the body (429, 503, a token that has ended), and ECR and proxies that
+    hold a request back keep nothing of one that was cut. So it is 4 % of the blob; but not so small
+    that the round trips would tell.
+    """
+    least = _LEAST_ECR_PIECE if parse_ecr_host(host) else _LEAST_PIECE
+    return min(max(size // 25, least), PIECE)
 
 
 class BlobSource(Protocol):
@@ -94,12 +108,12 @@ def send_blob(
     """
     if _has_blob(registry, repository, digest):
         return False
-    # A blob of one piece has nothing to go on from.
-    folder = registry.uploads if size > PIECE else None
+    piece = piece_size(size, registry.host)
+    # A blob of one piece is not worth a record.
+    folder = registry.uploads if size > piece else None
     with upload_record(folder, registry.name(repository, digest)) as record:
-        return _send(
-            _Upload(registry, repository, digest, record), source, size, mount_from, on_bytes
-        )
+        upload = _Upload(registry, repository, digest, record, piece)
+        return _send(upload, source, size, mount_from, on_bytes)
 
 
 def _has_blob(registry: RegistryClient, repository: str, digest: str) -> bool:
@@ -161,14 +175,19 @@ class _Upload:
     """One upload session: the location that the registry gave last."""
 
     def __init__(
-        self, registry: RegistryClient, repository: str, digest: str, record: UploadRecord
+        self,
+        registry: RegistryClient,
+        repository: str,
+        digest: str,
+        record: UploadRecord,
+        piece: int,
     ) -> None:
         self.registry = registry
         self.repository = repository
         self.digest = digest
         self.record = record
         self._location = ""
-        self._piece_size = PIECE
+        self._piece_size = piece
 
     def resume(self, size: int) -> int | None:
         """Take up the session that an earlier run has left: how much the registry has of it.
@@ -202,7 +221,9 @@ class _Upload:
         self._location = self.registry.location(response, self.repository)
         least = response.headers.get("OCI-Chunk-Min-Length", "")
         if least.isascii() and least.isdigit() and len(least) < 12:
-            self._piece_size = min(max(PIECE, int(least)), _LARGEST_PIECE)
+            self._piece_size = min(max(self._piece_size, int(least)), _LARGEST_PIECE)
+        # From here on: Distribution 3 keeps what came of a first piece that a kill cuts, too.
+        self.record.keep(self._location)
         return True
 
     def _mount(self, repository: str) -> requests.Response | None:

@@ -155,6 +155,53 @@ def test_what_a_piece_brought_before_a_kill_is_not_sent_again(
     assert sum(size for *_, size in registry.pieces) == len(DATA) - 300
 
 
+def test_what_came_of_the_first_piece_before_a_kill_is_not_sent_again(
+    registry: Registry, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        """Nothing of what ends an upload in order runs."""
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blob_upload._Upload, "_piece", killed)
+        with pytest.raises(KilledError):
+            upload(client)
+    session = registry.sessions[0]
+    assert session is not None
+    session += DATA[:300]
+    upload(client)
+    assert registry.pieces[0] == (0, 300, SIZE)
+    assert DIGEST in registry.blobs
+    assert len(registry.sessions) == 1
+
+
+MIB = 1 << 20
+ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("host", "size", "piece"),
+    [
+        ("registry.example", 10, MIB),  # one request
+        ("registry.example", 25 * MIB, MIB),
+        ("registry.example", 100 * MIB, 4 * MIB),
+        ("registry.example", 200 * MIB, 8 * MIB),
+        ("registry.example", 50_000 * MIB, 8 * MIB),
+        (ECR, 10, 5 * MIB),
+        (ECR, 100 * MIB, 5 * MIB),
+        (ECR, 150 * MIB, 6 * MIB),
+        (ECR, 50_000 * MIB, 8 * MIB),
+    ],
+)
+def test_a_refused_piece_costs_a_small_part_of_a_blob_and_is_none_that_ecr_refuses(
+    monkeypatch: pytest.MonkeyPatch, host: str, size: int, piece: int
+) -> None:
+    monkeypatch.undo()  # the pieces of 1,000 bytes
+    assert blob_upload.piece_size(size, host) == piece
+
+
 def forget(registry: Registry) -> None:
     registry.sessions[0] = None
 
