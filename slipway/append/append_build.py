@@ -42,6 +42,7 @@ from slipway.append.ran_layers import (
     read_ran_layers,
 )
 from slipway.append.wheel_files import InstalledWheel
+from slipway.append.wheel_layouts import WheelLayouts
 from slipway.core import Event, OnEvent, SharedParts, SlipwayError, silent
 from slipway.engine import ContextFile
 from slipway.inventory import LayeredImage, LayerNotes, MetadataFiles
@@ -187,8 +188,11 @@ class _Build:
             self.kinds = {**self.contents.kinds}
         environment = marker_environment(self.request.python, self.request.machine)
         state = PythonState(layout, known, self.contents, environment)
+        layouts = WheelLayouts(layout, self.request.cache / "wheel-layouts")
         for prepared, (installer, addon) in zip(installations, addons, strict=True):
-            prepared.wheels = chosen_wheels(installer, addon, prepared.install.arguments, state)
+            prepared.wheels = chosen_wheels(
+                installer, addon, prepared.install.arguments, state, layouts
+            )
             prepared.gone = state.install(prepared.install.addon, prepared.wheels)
 
     def _replaces(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,11 +14,14 @@ from slipway.inventory import (
     LINK,
     LayeredImage,
     LayerNotes,
+    MetadataFiles,
     PythonDistribution,
     check_environment,
     distributions_in,
     read_metadata_files,
 )
+
+_PACKAGES_FORMAT = "1"
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,9 @@ def read_base_contents(
     Raises SlipwayError, LayerError, RegistryError.
     """
     files = read_metadata_files(base, notes, on_event)
-    check_environment(files.texts, layout.prefix)
     below = f"{str(layout.prefix)[1:]}/"
     return BaseContents(
-        distributions_in(files.texts, [str(layout.site_packages)[1:]]),
+        _distributions(files, layout),
         {
             path: kind
             for path, kind in files.kinds.items()
@@ -58,6 +62,22 @@ def read_base_contents(
 def packages_of_base(
     base: LayeredImage, interpreter: str, python: str, notes: LayerNotes, on_event: OnEvent
 ) -> dict[str, str]:
-    """The Python distributions of a base, name -> version; see `read_base_contents`."""
-    layout = PythonLayout(interpreter, python)
-    return read_base_contents(base, layout, notes, on_event).versions
+    """The Python distributions of a base, name -> version; see `read_base_contents`.
+
+    They are noted by the base's digest: each build on it asks for them.
+    """
+
+    def read() -> dict[str, str]:
+        files = read_metadata_files(base, notes, on_event)
+        found = _distributions(files, PythonLayout(interpreter, python))
+        return {name: distribution.version for name, distribution in found.items()}
+
+    counted = json.dumps([_PACKAGES_FORMAT, base.manifest.digest, interpreter, python])
+    key = hashlib.sha256(counted.encode()).hexdigest()
+    return notes.make(f"packages-{key}.json.gz", read)
+
+
+def _distributions(files: MetadataFiles, layout: PythonLayout) -> dict[str, PythonDistribution]:
+    """By canonical name. Raises SlipwayError where they are not all of the interpreter's own."""
+    check_environment(files.texts, layout.prefix)
+    return distributions_in(files.texts, [str(layout.site_packages)[1:]])

@@ -20,7 +20,8 @@ from packaging.utils import canonicalize_name
 
 from slipway.append.base_contents import BaseContents
 from slipway.append.python_layout import PythonLayout
-from slipway.append.wheel_files import InstalledWheel, install_wheel
+from slipway.append.wheel_files import InstalledWheel
+from slipway.append.wheel_layouts import WheelLayouts
 from slipway.core import SlipwayError
 from slipway.inventory import FOLDER
 
@@ -72,6 +73,10 @@ def marker_environment(python: str, machine: str) -> dict[str, str]:
     }
 
 
+# Of an extra, and nobody asks for one: what has no "or" is false with one part of it.
+_OF_EXTRA = re.compile(r""";(?!.*\bor\b).*\bextra\s*==\s*["']\w""", re.DOTALL)
+
+
 @functools.lru_cache(maxsize=8192)  # all of them are asked about again with each add-on
 def _requirement(text: str) -> Requirement:
     return Requirement(text)
@@ -86,6 +91,8 @@ def unmet(
     problems = {}
     for name, requirements in sorted(requires.items()):
         for text in requirements:
+            if _OF_EXTRA.search(text):  # most are, and reading them is most of the work
+                continue
             requirement = _requirement(text)
             if requirement.marker and not requirement.marker.evaluate(dict(environment)):
                 continue
@@ -205,7 +212,11 @@ class AddonWheels:
 
 
 def chosen_wheels(
-    installer: Any, addon: AddonWheels, arguments: Sequence[str], state: PythonState
+    installer: Any,
+    addon: AddonWheels,
+    arguments: Sequence[str],
+    state: PythonState,
+    layouts: WheelLayouts,
 ) -> list[InstalledWheel]:
     """The wheels that the installer would install, laid out, in the order in which it does.
 
@@ -216,7 +227,7 @@ def chosen_wheels(
     pins = installer.read_pins(addon.text)
     movable = installer.movable_names(options, addon.text)
     todo = sorted(installer.chosen(pins, state.versions, movable), key=_name, reverse=True)
-    laid_out = [_laid_out(pin, addon, state.layout) for pin in todo]
+    laid_out = [_laid_out(pin, addon, layouts) for pin in todo]
     owner = {file.path: wheel.name for wheel in laid_out for file in wheel.files}
     return [
         dataclasses.replace(
@@ -230,10 +241,10 @@ def _name(pin: Any) -> str:
     return str(pin.name)
 
 
-def _laid_out(pin: Any, addon: AddonWheels, layout: PythonLayout) -> InstalledWheel:
+def _laid_out(pin: Any, addon: AddonWheels, layouts: WheelLayouts) -> InstalledWheel:
     if pin.name not in addon.wheels:
         raise SlipwayError(f"the context has no wheel of {pin.name}")
-    wheel = install_wheel(addon.wheels[pin.name], pin.name, layout)
+    wheel = layouts.wheel(addon.wheels[pin.name], pin.name)
     if f"sha256:{wheel.sha256}" not in pin.text or wheel.version != pin.version:
         raise SlipwayError(f"the wheel of {pin.name} {pin.version} is not the locked one")
     return wheel

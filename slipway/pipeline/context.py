@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from slipway import registry
+from slipway import engine, registry
 from slipway.core import CredentialsFor, OnEvent, Project, Reporter, UsageError, silent
-from slipway.engine import Engine, connect
 from slipway.matrix import Matrix
 from slipway.pipeline.checkout import Checkout
 from slipway.pipeline.settings import Settings
 from slipway.records import Locks
 
 if TYPE_CHECKING:
+    from slipway.engine import Engine
     from slipway.registry import Target
 
 
@@ -63,7 +63,7 @@ def pipeline_context(
     `record` hears of everything that the terminal shows.
     The engine comes first: without one, no registry is started.
     """
-    engine = connect(checkout.project, settings.engine)
+    running = engine.connect(checkout.project, settings.engine)
     try:
         target = push_target(checkout, settings) if push else None
         with Reporter(record) as reporter:
@@ -72,7 +72,7 @@ def pipeline_context(
                     project=checkout.project,
                     matrix=checkout.matrix,
                     locks=checkout.locks,
-                    engine=engine,
+                    engine=running,
                     region=settings.region,
                     credentials=registry.credentials_for(
                         [target] if target else [], checkout.project
@@ -83,4 +83,4 @@ def pipeline_context(
                 reporter,
             )
     finally:
-        engine.close()
+        running.close()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
+from slipway import engine
 from slipway.core import SlipwayError
-from slipway.engine import BARE, Engine, find_image_id, run_once
+
+if TYPE_CHECKING:
+    from slipway.engine import Engine
 
 _LIST_PACKAGES = """
 import importlib.metadata, json
@@ -18,14 +22,15 @@ print(json.dumps(packages))
 """
 
 
-def read_packages(engine: Engine, reference: str, interpreter: str) -> dict[str, str] | None:
+def read_packages(running: Engine, reference: str, interpreter: str) -> dict[str, str] | None:
     """The Python distributions inside an image that the engine has, None where it does not.
 
     Raises SlipwayError where the interpreter does not run in it.
     """
-    if find_image_id(engine, reference) is None:
+    if engine.find_image_id(running, reference) is None:
         return None
-    done = run_once(engine, reference, [interpreter, "-c", _LIST_PACKAGES], BARE, timeout_s=300)
+    command = [interpreter, "-c", _LIST_PACKAGES]
+    done = engine.run_once(running, reference, command, engine.BARE, timeout_s=300)
     if done.exit_code != 0:
         raise SlipwayError(
             f"{interpreter} does not run in {reference}: {done.stderr.decode(errors='replace')}",

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from slipway.core import OnEvent, Project, SlipwayError, recall_sha256, silent
-from slipway.engine import ContextFile, Engine
+from slipway.engine import ContextFile
 from slipway.matrix import Addon, Image, Matrix, SourceBuild
 from slipway.records import (
     BUILD,
@@ -30,6 +31,9 @@ from slipway.wheels.system_files import fetch_packages, system_context
 from slipway.wheels.tool_wheels import fetch_tool
 from slipway.wheels.wheel_builder import WheelBuilder, tools_of
 from slipway.wheels.wheelhouse import fetch_wheels
+
+if TYPE_CHECKING:
+    from slipway.engine import Engine
 
 
 @dataclass(frozen=True)

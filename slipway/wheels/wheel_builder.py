@@ -14,7 +14,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from slipway import engine
 from slipway.core import (
     Event,
     OnEvent,
@@ -27,7 +29,6 @@ from slipway.core import (
     wait_for_lock,
     write_atomic,
 )
-from slipway.engine import ContainerOptions, Engine, run_once
 from slipway.records import (
     BUILD_ENVIRONMENT,
     Pin,
@@ -38,6 +39,9 @@ from slipway.records import (
 )
 from slipway.wheels.pure_build import build_pure_wheel
 from slipway.wheels.wheelhouse import fetch_wheels
+
+if TYPE_CHECKING:
+    from slipway.engine import Engine
 
 _TIMEOUT_S = 1800.0
 SHARED_KIND = "built-wheels"
@@ -132,11 +136,11 @@ class WheelBuilder:
                 _link(file, inside / file.name)
             command = [self.interpreter, f"/slipway-in/{script.name}"]
             command += [f"/slipway-in/{sdist.name}", "/slipway-in", "/slipway-out"]
-            done = run_once(
+            done = engine.run_once(
                 self.engine,
                 self.base,
                 command,
-                ContainerOptions(
+                engine.ContainerOptions(
                     entrypoint=(),
                     mounts={inside: "/slipway-in", out: "/slipway-out"},
                     writable=[out],

@@ -9,16 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from slipway import registry
+from slipway import engine, registry
 from slipway.core import Event, SlipwayError
-from slipway.engine import (
-    find_content_image,
-    find_image_id,
-    find_layer_tars,
-    inspect_image,
-    pull_image,
-    sdk_errors,
-)
 from slipway.matrix import LOCAL_REGISTRY, Base, Matrix, repository_name
 from slipway.pipeline.context import PipelineContext
 
@@ -52,11 +44,11 @@ def take_shared_base(context: PipelineContext, base: Base, recipe: str) -> None:
         if labels.get(RECIPE_LABEL) != recipe:
             return
         where = f"{target.host}/{path}@{manifest.digest}"
-        image_id = pull_image(
+        image_id = engine.pull_image(
             context.engine, where, credentials=context.credentials, on_event=context.on_event
         )
         repository, _, name = local.rpartition(":")
-        with sdk_errors(context.engine, f"tagging {local}"):
+        with engine.sdk_errors(context.engine, f"tagging {local}"):
             context.engine.client.api.tag(image_id, repository, name, force=True)
     except (registry.ImageMissingError, registry.RepositoryMissingError):
         return
@@ -101,18 +93,18 @@ def keep_shared_base(
 
 
 def _recipe_of_engine(context: PipelineContext, local: str) -> str | None:
-    if find_image_id(context.engine, local) is None:
+    if engine.find_image_id(context.engine, local) is None:
         return None
-    labels = inspect_image(context.engine, local)["Config"].get("Labels") or {}
+    labels = engine.inspect_image(context.engine, local)["Config"].get("Labels") or {}
     return str(labels.get(RECIPE_LABEL))
 
 
 def _config_in_engine(context: PipelineContext, local: str) -> bytes | None:
     """The configuration of the base, byte for byte; None where it cannot be read."""
-    image_id = find_image_id(context.engine, local)
+    image_id = engine.find_image_id(context.engine, local)
     if image_id is None:
         return None
-    stored = find_content_image(context.engine, image_id) or find_layer_tars(
+    stored = engine.find_content_image(context.engine, image_id) or engine.find_layer_tars(
         context.engine, image_id
     )
     return stored.config if stored else None

@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slipway import registry
+from slipway import engine, registry
 from slipway.core import CredentialsFor, Event, SlipwayError, human_bytes
 from slipway.derive import BuildInputs
-from slipway.engine import find_image_id, inspect_image, pull_image, tag_image
 from slipway.matrix import Image, Matrix, image_tag, repository_name
 from slipway.pipeline.context import PipelineContext
 from slipway.pipeline.image_run import BUILD_ID_LABEL, ImageRun, image_reference
@@ -146,10 +145,10 @@ def take_shared_image(
     context.on_event(Event("start", task))
     text = f"{shared.uri} was built of the same inputs: taken from there"
     context.on_event(Event("notice", task, text=text))
-    image_id = find_image_id(context.engine, shared.by_digest) or pull_image(
+    image_id = engine.find_image_id(context.engine, shared.by_digest) or engine.pull_image(
         context.engine, shared.by_digest, credentials=context.credentials, on_event=context.on_event
     )
-    facts = inspect_image(context.engine, image_id)
+    facts = engine.inspect_image(context.engine, image_id)
     label = ((facts.get("Config") or {}).get("Labels") or {}).get(BUILD_ID_LABEL)
     if label != inputs.build_id:
         raise SlipwayError(
@@ -159,7 +158,7 @@ def take_shared_image(
             cure="Somebody put another image under this tag: remove it there and run this again.",
         )
     reference = image_reference(context.matrix, image, inputs.build_id)
-    tag_image(context.engine, image_id, reference)
+    engine.tag_image(context.engine, image_id, reference)
     size = int(facts["Size"])
     seconds = time.monotonic() - started
     built = BuildRecord(inputs.build_id, inputs.as_json(), reference, image_id, size, seconds)

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from slipway.append import (
     LayerStore,
     NeedsEngineError,
     append_image,
+    packages_of_base,
     write_layout,
 )
-from slipway.core import SlipwayError, anonymous
+from slipway.core import SlipwayError, anonymous, silent
 from slipway.engine import ContextFile
-from slipway.inventory import open_layered_image
+from slipway.inventory import LayerNotes, open_layered_image
 from slipway.registry import RegistryError, write_gzip
 from slipway.squashfs import decompressed_stream
 from tests.support.oci_bases import Tree, apply_layer, base_tar, write_base
@@ -256,6 +258,21 @@ def test_a_link_on_the_way_is_not_replaced(tmp_path: Path) -> None:
 def test_an_environment_that_sees_others_packages_is_refused(tmp_path: Path) -> None:
     seen = {"opt/venv/pyvenv.cfg": b"home = /usr/bin\ninclude-system-site-packages = true\n"}
     refuse(Build(tmp_path, BASE_TREE | seen), "sees the packages of another")
+
+
+def test_the_packages_of_a_base_are_read_once(tmp_path: Path) -> None:
+    Build(tmp_path)
+    words = ("/opt/venv/bin/python", "3.12", LayerNotes(tmp_path / "cache"), silent)
+    with open_layered_image(f"oci:{tmp_path / 'base'}", anonymous) as base:
+        assert packages_of_base(base, *words) == {"addon": "1.0", "other": "1.0"}
+    for note in (tmp_path / "cache" / "bases").iterdir():
+        if not note.name.startswith("packages-"):
+            note.unlink()
+    shutil.rmtree(tmp_path / "base" / "blobs")  # of its layers nothing is left to read
+    assert packages_of_base(base, *words) == {"addon": "1.0", "other": "1.0"}
+    other = Build(tmp_path / "other", {"opt": None})
+    with open_layered_image(f"oci:{other.folder / 'base'}", anonymous) as base:
+        assert packages_of_base(base, *words) == {}
 
 
 def test_a_lock_that_tells_other_packages_is_said(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from slipway.append import wheel_layouts
+from slipway.append.installation import marker_environment, unmet
 from slipway.append.layer_files import ContentReader
 from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import InstalledWheel, install_wheel, versioned_scripts
+from slipway.append.wheel_layouts import WheelLayouts
 from slipway.core import SlipwayError
 from tests.support.wheels import make_wheel
 
@@ -110,6 +113,87 @@ def test_what_pip_refuses_is_refused(
     wheel = make_wheel(tmp_path, "odd", files, entry_points=entry_points)
     with pytest.raises(SlipwayError, match=reason):
         install_wheel(wheel, "odd", VENV)
+
+
+def odd_wheel(folder: Path, text: bytes = b"x") -> Path:
+    members = {
+        "odd/__init__.py": text,
+        "odd-1.0.data/scripts/tool": b"#!python\n",
+        "odd-1.0.data/scripts/plain": b"#!/bin/sh\n",
+    }
+    scripts = "[console_scripts]\nodd = odd:main\n"
+    return make_wheel(folder, "odd", members, requires=["a>=1"], entry_points=scripts)
+
+
+def test_a_wheel_of_an_earlier_run_is_laid_out_as_it_was_and_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = odd_wheel(tmp_path)
+    layouts = WheelLayouts(VENV, tmp_path / "notes")
+    read = install_wheel(wheel, "odd", VENV)
+    assert layouts.wheel(wheel, "odd") == read
+    with monkeypatch.context() as patch:
+        patch.delattr(wheel_layouts, "install_wheel")
+        assert layouts.wheel(wheel, "odd") == read
+    held = contents(read)
+    moved = wheel.rename(tmp_path / "moved-1.0-py3-none-any.whl")
+    assert contents(layouts.wheel(moved, "odd")) == held
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b"{}", b'{"members": [[1]], "written": []}', b"\xff"])
+def test_a_damaged_note_of_a_wheel_is_made_anew(tmp_path: Path, note: bytes) -> None:
+    wheel = odd_wheel(tmp_path)
+    layouts = WheelLayouts(VENV, tmp_path / "notes")
+    read = layouts.wheel(wheel, "odd")
+    (path,) = (tmp_path / "notes").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(note)
+    assert layouts.wheel(wheel, "odd") == read
+    assert path.read_bytes() == whole
+
+
+def test_whatever_decides_how_a_wheel_lies_makes_a_note_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, notes = odd_wheel(tmp_path), tmp_path / "notes"
+    for count, (path, name, layout) in enumerate(
+        [
+            (wheel, "odd", VENV),
+            (wheel, "Odd", VENV),
+            (wheel, "odd", PythonLayout(VENV.interpreter, "3.11")),
+            (wheel, "odd", PythonLayout("/opt/conda/bin/python", "3.12")),
+            (odd_wheel(tmp_path / "other", b"y"), "odd", VENV),
+        ],
+        1,
+    ):
+        assert WheelLayouts(layout, notes).wheel(path, name) == install_wheel(path, name, layout)
+        assert len(list(notes.iterdir())) == count
+    monkeypatch.setattr(wheel_layouts, "_rules", lambda: "another version of the code")
+    WheelLayouts(VENV, notes).wheel(wheel, "odd")
+    assert len(list(notes.iterdir())) == count + 1
+
+
+ENVIRONMENT = marker_environment("3.12", "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "counts"),
+    [
+        ("there>=1", True),
+        ("there>=1; python_version > '3'", True),
+        ("there>=1; python_version < '3'", False),
+        ('there>=1; extra == "more"', False),
+        ("there>=1; python_version > '3' and extra == 'more'", False),
+        ("there>=1; (python_version > '3') and extra=='more'", False),
+        ("there>=1; extra == 'more' or python_version > '3'", True),
+        ("there>=1; (extra == 'more' and os_name == 'nt') or python_version > '3'", True),
+        ("extra==1", True),  # a distribution of this name
+        ("there[extra]>=1", True),
+    ],
+)
+def test_what_is_required_of_an_extra_is_required_of_nobody(requirement: str, counts: bool) -> None:
+    problems = unmet({"odd": [requirement]}, {}, ENVIRONMENT)
+    assert bool(problems) == counts
 
 
 def test_a_file_that_is_no_wheel_is_said(tmp_path: Path) -> None:

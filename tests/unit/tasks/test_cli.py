@@ -7,17 +7,23 @@ import re
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from invoke.collection import Collection
 from invoke.context import Context
+from invoke.exceptions import ParseError
+from invoke.parser import Parser
 from invoke.parser.argument import Argument
+from invoke.program import Program
 
 import tasks
 from slipway.core import DriftError, SlipwayError, interrupts
 from slipway.tasks import cli, task_command, task_page
-from slipway.tasks.cli import InvProgram
+from slipway.tasks.cli import InvProgram, TaskParser
 from slipway.tasks.commands import DocumentedTask
 
 ROOT = Path(__file__).parents[3]
@@ -251,6 +257,44 @@ def test_a_short_flag_is_chosen_and_means_the_same_everywhere() -> None:
     assert meanings == {"j": {"jobs"}, "o": {"output"}, "y": {"yes"}}
     core = InvProgram(name="Slipway", binary="inv").initial_context.flags
     assert {f"-{short}" for short in meanings} & set(core) == set()
+
+
+WORDS = ("build", "fail", "make", "a", "--names", "--region", "--region=x", "--kind", "plain", "-f")
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from((*WORDS, "--", "--help", "nothing")), max_size=5))
+def test_a_parser_of_the_tasks_that_are_named_understands_what_one_of_all_does(
+    words: list[str],
+) -> None:
+    namespace = Collection()
+    namespace.add_task(build, aliases=("make",))
+    namespace.add_task(fail)
+
+    def parsed(kind: type[Parser]) -> object:
+        parser = kind(namespace.to_contexts(), Program().initial_context)
+        try:
+            result = parser.parse_argv(list(words))
+        except ParseError as error:
+            return str(error)
+        arguments = [{n: a.value for n, a in task.args.items()} for task in result]
+        return [task.name for task in result], arguments, result.remainder, result.unparsed
+
+    assert parsed(TaskParser) == parsed(Parser)
+
+
+def test_tasks_that_are_not_named_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = []
+
+    def copy(value: object) -> object:
+        copied.append(value)
+        return deepcopy(value)
+
+    monkeypatch.setattr("invoke.parser.parser.copy.deepcopy", copy)
+    parser = TaskParser(Collection(build, fail).to_contexts(), Program().initial_context)
+    assert parser.parse_argv(["build", "--region", "x"])[1].args["region"].value == "x"
+    assert not any("fail" in value for value in copied if isinstance(value, dict))
+    assert set(parser.contexts) == {"build", "fail"}  # for help
 
 
 def test_the_page_of_tasks_has_every_task_and_argument_and_is_what_is_committed() -> None:

@@ -69,6 +69,13 @@ def test_a_plan_imports_no_docker_no_aws_and_the_second_one_no_schemas(tmp_path:
     assert second & {"pydantic", "ruamel.yaml"} == set()
 
 
+def test_a_build_without_an_engine_imports_no_docker(tmp_path: Path) -> None:
+    words = ("build", "local-ds0.19.2", "--no-engine", "--base-from", f"oci:{tmp_path / 'none'}")
+    modules = modules_of(*words, state=tmp_path / "state")
+    assert "slipway.append.append_build" in modules
+    assert modules & {"boto3", "docker", "h2", "pytest"} == set()
+
+
 def test_a_command_lets_python_keep_what_it_compiles(tmp_path: Path) -> None:
     script = PROGRAM.replace("sorted(sys.modules)", "sys.dont_write_bytecode")
     ended = subprocess.run(
