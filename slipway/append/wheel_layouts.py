@@ -48,7 +48,7 @@ def _rules() -> str:
     """What lays a wheel out: its code. Another version of it makes its own notes."""
     digest = hashlib.sha256()
     for module in (python_layout, wheel_files):
-        digest.update(Path(module.__file__).read_bytes())
+        digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
 
