@@ -18,9 +18,7 @@ from slipway.append import python_layout, wheel_files
 from slipway.append.layer_files import LayerFile, WheelMember
 from slipway.append.python_layout import PythonLayout
 from slipway.append.wheel_files import InstalledWheel, install_wheel
-from slipway.core import recall_sha256, write_atomic
-
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+from slipway.core import read_note, recall_sha256, write_note
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,13 @@ class WheelLayouts:
         """As `install_wheel`: the archive is read where there is no note of it."""
         digest = recall_sha256(path)
         counted = json.dumps([_rules(), digest, name, self.layout.interpreter, self.layout.python])
-        note = self.folder / f"{hashlib.sha256(counted.encode()).hexdigest()}.json"
-        try:
-            return _read(json.loads(note.read_bytes()), path, name, digest)
-        except _UNREADABLE:
-            installed = install_wheel(path, name, self.layout)
-            write_atomic(note, json.dumps(_noted(installed)))
-            return installed
+        note = self.folder / f"{hashlib.sha256(counted.encode()).hexdigest()}.json.gz"
+        noted = read_note(note)
+        if noted is not None:
+            return _read(noted, path, name, digest)
+        installed = install_wheel(path, name, self.layout)
+        write_note(note, _noted(installed))
+        return installed
 
 
 @functools.cache

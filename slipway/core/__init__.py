@@ -61,7 +61,14 @@ if TYPE_CHECKING:
         service_lock,
         wait_for_lock,
     )
-    from slipway.core.files import commit, partial_file, remove_leftovers, write_atomic
+    from slipway.core.files import (
+        commit,
+        partial_file,
+        read_note,
+        remove_leftovers,
+        write_atomic,
+        write_note,
+    )
     from slipway.core.interrupts import (
         Terminated,
         handle_signals,
@@ -184,6 +191,7 @@ __all__ = [
     "public_environment",
     "read_fstab",
     "read_mount_table",
+    "read_note",
     "read_pid",
     "recall_sha256",
     "redact",
@@ -206,6 +214,7 @@ __all__ = [
     "wait_for_lock",
     "wait_until",
     "write_atomic",
+    "write_note",
 ]
 
 __getattr__ = lazy_face(
@@ -225,7 +234,7 @@ __getattr__ = lazy_face(
         ),
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held service_lock wait_for_lock",
-        "files": "commit partial_file remove_leftovers write_atomic",
+        "files": "commit partial_file read_note remove_leftovers write_atomic write_note",
         "interrupts": "Terminated handle_signals interrupt_exit_code reset_signals",
         "machine_limits": "machine_limit",
         "mounts": (

@@ -7,9 +7,13 @@ what a living one is still writing.
 from __future__ import annotations
 
 import contextlib
+import gzip
+import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from slipway.core.errors import SlipwayError
 from slipway.core.processes import Owner, this_process
@@ -92,3 +96,16 @@ def commit(partial: Path, destination: Path) -> None:
     that the next export makes it again (preflight.already_there).
     """
     partial.replace(destination)
+
+
+def write_note(path: Path, value: Any) -> None:
+    """Keep what JSON can hold, so that damage to it is noticed. Raises OSError."""
+    write_atomic(path, gzip.compress(json.dumps(value).encode(), 3, mtime=0))
+
+
+def read_note(path: Path) -> Any:
+    """What `write_note` has kept; None where nothing is there, or it is damaged."""
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, ValueError, zlib.error):  # CRC-32 and length: RFC 1952, 2.3.1
+        return None

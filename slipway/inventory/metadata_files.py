@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import gzip
-import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Event, OnEvent, SharedParts, cpu_count, write_atomic
+from slipway.core import Event, OnEvent, SharedParts, cpu_count, read_note, write_note
 from slipway.inventory.dpkg_status import short_status
 from slipway.inventory.layered_image import LayeredImage
 from slipway.squashfs import ReadAhead, decompressed_stream, read_content, skip_content, tar_members
@@ -71,10 +69,9 @@ class LayerNotes:
         """A note that is here, or among the others', and whole."""
         there = self.shared.part(_NOTES, name) if self.shared else None
         for path in (self.cache / _NOTES / name, there):
-            with contextlib.suppress(OSError, ValueError, EOFError):
-                if path is not None:
-                    note: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
-                    return note
+            note: dict[str, Any] | None = read_note(path) if path is not None else None
+            if note is not None:
+                return note
         return None
 
     def make(self, name: str, read_layer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -85,7 +82,7 @@ class LayerNotes:
         claim = self.shared.claim(_NOTES, name) if self.shared else None
         with claim or contextlib.nullcontext():
             note = (self.read(name) if claim is None else None) or read_layer()
-            write_atomic(self.cache / _NOTES / name, gzip.compress(json.dumps(note).encode(), 3))
+            write_note(self.cache / _NOTES / name, note)
             if claim is not None:
                 claim.publish(self.cache / _NOTES / name)
         return note

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import SlipwayError, exclusive, tree_sha256, write_atomic
+from slipway.core import (
+    SlipwayError,
+    exclusive,
+    read_note,
+    tree_sha256,
+    write_atomic,
+    write_note,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_partial(
@@ -60,6 +67,21 @@ def test_tree_hash_sees_content_names_and_the_executable_bit(tmp_path: Path, cha
     else:
         (other / "two").chmod(0o755)
     assert tree_sha256(one) != tree_sha256(other)
+
+
+def test_a_note_is_what_was_kept_or_none_whatever_byte_of_it_is_damaged(tmp_path: Path) -> None:
+    path, value = tmp_path / "below" / "note", {"size": 7, "files": [["bin/tool", "é"]]}
+    assert read_note(path) is None
+    write_note(path, value)
+    whole = path.read_bytes()
+    assert read_note(path) == value
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        assert read_note(path) is None
+    for place, byte in enumerate(whole):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([byte ^ 1 << bit]) + whole[place + 1 :])
+            assert read_note(path) in (None, value)
 
 
 HOLDER = """
