@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from slipway.core import (
@@ -188,7 +189,13 @@ def _mmdebstrap(project: Project, work: Path, tar: Path, on_event: OnEvent, log:
     # mmdebstrap unpacks below TMPDIR: the default may be small, or mounted without devices.
     with tempfile.TemporaryDirectory(prefix="unpacked-", dir=work) as unpacked:
         Path(unpacked).chmod(0o755)
-        _run(command, {**os.environ, "TMPDIR": unpacked}, on_event, log)
+        _run(command, {**_environment(os.environ), "TMPDIR": unpacked}, on_event, log)
+
+
+def _environment(host: Mapping[str, str]) -> dict[str, str]:
+    """What packages' own scripts get to see: Debian's Python compiles its modules in there, and
+    would do it as this host's variables say (PYTHONPYCACHEPREFIX)."""
+    return {name: value for name, value in host.items() if not name.startswith("PYTHON")}
 
 
 def _run(command: list[str], environment: dict[str, str], on_event: OnEvent, log: Path) -> None:

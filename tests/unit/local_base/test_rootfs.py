@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from slipway.core import Project, SharedParts, silent
-from slipway.local_base import rootfs
+from slipway.local_base import apt, rootfs
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -61,3 +62,22 @@ def test_machines_that_share_a_folder_make_it_once_and_believe_no_damaged_copy(
     next(part.glob("*.tar")).write_bytes(b"root file systen")
     assert ask("three") == b"root file system"
     assert len(made) == 2
+
+
+def test_nothing_of_this_hosts_python_reaches_the_packages_own_scripts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "mmdebstrap").write_text('#!/bin/bash\nenv -0 >"${@: -3:1}"\n')
+    (programs / "mmdebstrap").chmod(0o755)
+    monkeypatch.setattr(apt, "host_sources", lambda _: ("deb http://x a main\n", "Types: deb\n"))
+    monkeypatch.setattr(rootfs, "_own_mounts", list)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", "/var/cache/python")
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    monkeypatch.setenv("https_proxy", "http://proxy:1")
+    tar = rootfs.make_rootfs(Project(CHECKOUT, tmp_path / "state"), silent, tmp_path / "log")
+    names = {entry.partition("=")[0] for entry in tar.read_text().split("\0")}
+    assert {"PATH", "https_proxy", "TMPDIR"} <= names
+    assert not any(name.startswith("PYTHON") for name in names)
