@@ -86,6 +86,31 @@ def test_a_changed_lock_makes_it_anew(house: Path) -> None:
     assert "making" in again.stderr
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PATH": ".venv/bin:{path}"},  # activated
+        {"SLIPWAY_PYTHON": ".venv/bin/python"},
+        {"SLIPWAY_VENV": "{house}/other", "PATH": "other/bin:{path}"},
+        {"SLIPWAY_VENV": "{house}/other", "SLIPWAY_PYTHON": "alias/bin/python3"},
+    ],
+    ids=["activated", "named", "elsewhere", "by another path"],
+)
+def test_it_is_made_anew_by_the_python_of_its_own(house: Path, environment: dict[str, str]) -> None:
+    where = {"house": house, "path": os.environ["PATH"]}
+    set_to = {name: value.format_map(where) for name, value in environment.items()}
+    place = Path(set_to.get("SLIPWAY_VENV", house / ".venv"))
+    assert run(house, SLIPWAY_VENV=str(place)).returncode == 0
+    (house / "alias").symlink_to(place)
+    (place / ".requirements.lock").unlink()
+    again = run(house, **set_to)
+    assert again.returncode == 0, again.stderr
+    assert "making" in again.stderr
+    home = re.search(r"^home = (.*)$", (place / "pyvenv.cfg").read_text(), re.MULTILINE)
+    assert home
+    assert not Path(home[1]).is_relative_to(house)
+
+
 def test_an_interrupted_set_up_is_made_anew(house: Path) -> None:
     run(house)
     (house / ".venv" / ".requirements.lock").unlink()
