@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from slipway.append.delivery import AppendedDelivery, DeliveryResult, deliver_appended
     from slipway.append.installation import installed_versions
     from slipway.append.layer_blobs import LayerBlob, LayerStore
-    from slipway.append.layout_folder import write_layout
     from slipway.append.ran_layers import bytecode_tar, compiled_sections, ran_sections
-    from slipway.append.stored_blobs import AppendedBlobs, as_base, put_on
+    from slipway.append.stored_blobs import AppendedBlobs, as_base, put_on, write_layout
 
 __all__ = [
     "AppendRequest",
@@ -55,8 +54,7 @@ __getattr__ = lazy_face(
         "delivery": "AppendedDelivery DeliveryResult deliver_appended",
         "layer_blobs": "LayerBlob LayerStore",
         "installation": "installed_versions",
-        "layout_folder": "write_layout",
         "ran_layers": "bytecode_tar compiled_sections ran_sections",
-        "stored_blobs": "AppendedBlobs as_base put_on",
+        "stored_blobs": "AppendedBlobs as_base put_on write_layout",
     },
 )

@@ -46,7 +46,6 @@ from slipway.append.wheel_layouts import WheelLayouts
 from slipway.core import Event, OnEvent, SharedParts, SlipwayError, silent
 from slipway.engine import ContextFile
 from slipway.inventory import LayeredImage, LayerNotes, MetadataFiles
-from slipway.registry import compresses_as_elsewhere
 
 
 @dataclass(frozen=True)
@@ -120,12 +119,6 @@ class _Build:
                 f"the base has {len(self.base.layers)} layers, and an image at most {MOST_LAYERS}",
                 cure="Build this image with an engine (without --no-engine).",
             )
-        if not compresses_as_elsewhere():
-            text = (
-                "this Python has another zlib than most: files are the same as elsewhere, digests "
-                "of layers are not"
-            )
-            self.on_event(Event("notice", self.task, text=text))
         self._configuration({})  # a step that is not known is refused before anything is made
         listed = [(key, plan) for key, plans_of in plans.items() for plan in plans_of]
         blobs = self.store.layers([plan for _, plan in listed], self._have)

@@ -38,12 +38,19 @@ if TYPE_CHECKING:
     from slipway.registry import BlobTransfer
 
 SHARED_KIND = "layers"
-FORMAT = "2"
+FORMAT = "3"
 """Counted by the keys of layers: what changes their bytes changes it."""
 
 MTIME = 315532800
 _BLOCK = tarfile.BLOCKSIZE
-_PIECE = 1 << 20
+_USTAR = b"".join(
+    [
+        b"%%b%%07o\0%07o\0%07o\0" % (0, 0),  # name, mode, owner
+        b"%%011o\0%011o\0%%b%%b" % MTIME,  # size, time, checksum, kind
+        bytes(100) + b"ustar\x0000" + bytes(_BLOCK - 265),
+    ]
+)
+"""POSIX.1-2017, pax, "ustar Interchange Format": fields that are the same in all headers."""
 _AT_ONCE = 2
 
 
@@ -259,6 +266,12 @@ def _check_path(path: str) -> None:
 
 
 def _header(path: str, mode: int, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """As tarfile writes it in the pax format; a header that all fits into is put together here,
+    which takes a tenth of the time."""
+    if path.isascii() and len(path) <= tarfile.LENGTH_NAME and size < 8**11:
+        name = path.encode().ljust(tarfile.LENGTH_NAME, b"\0")
+        block = _USTAR % (name, mode, size, b" " * 8, kind)
+        return _USTAR % (name, mode, size, b"%06o\0 " % sum(block), kind)
     member = tarfile.TarInfo(path)
     member.type, member.mode, member.size, member.mtime = kind, mode, size, MTIME
     return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
@@ -266,11 +279,10 @@ def _header(path: str, mode: int, size: int = 0, kind: bytes = tarfile.REGTYPE) 
 
 def _content(contents: ContentReader, file: LayerFile) -> Iterator[bytes]:
     left = file.size
-    with contents.open(file) as stream:
-        while piece := stream.read(_PIECE):
-            left -= len(piece)
-            if left < 0:
-                break
-            yield piece
+    for piece in contents.pieces(file):
+        left -= len(piece)
+        if left < 0:
+            break
+        yield piece
     if left:
         raise SlipwayError(f"{file.path} changed its size while it was read")

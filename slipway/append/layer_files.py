@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from slipway.append.wheel_members import member_pieces
 from slipway.core import sha256_file
+
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,11 @@ class LayerPlan:
 
 
 class ContentReader:
-    """Opens the contents of files; a wheel is opened once for all of its members."""
+    """Reads the contents of files; a wheel is opened once for all of its members."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
-        self._wheels: dict[Path, zipfile.ZipFile] = {}
+        self._wheels: dict[Path, tuple[IO[bytes], zipfile.ZipFile]] = {}
 
     def __enter__(self) -> ContentReader:
         return self
@@ -86,18 +88,22 @@ class ContentReader:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    @contextlib.contextmanager
-    def open(self, file: LayerFile) -> Iterator[IO[bytes]]:
-        """The content as a stream."""
+    def pieces(self, file: LayerFile) -> Iterator[bytes]:
+        """The content; what a wheel has deflated comes with that form (`DeflatedPiece`)."""
         source = file.source
         if isinstance(source, bytes):
-            yield io.BytesIO(source)
+            yield source
         elif isinstance(source, Path):
             with source.open("rb") as stream:
-                yield stream
+                while piece := stream.read(_PIECE):
+                    yield piece
         else:
-            if source.wheel not in self._wheels:
-                archive = self._stack.enter_context(zipfile.ZipFile(source.wheel))
-                self._wheels[source.wheel] = archive
-            with self._wheels[source.wheel].open(source.name) as stream:
-                yield stream
+            wheel, archive = self._open(source.wheel)
+            yield from member_pieces(wheel, archive, archive.getinfo(source.name))
+
+    def _open(self, wheel: Path) -> tuple[IO[bytes], zipfile.ZipFile]:
+        if wheel not in self._wheels:
+            stream = self._stack.enter_context(wheel.open("rb"))
+            archive = self._stack.enter_context(zipfile.ZipFile(stream))
+            self._wheels[wheel] = stream, archive
+        return self._wheels[wheel]

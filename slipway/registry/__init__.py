@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
+    from slipway.registry.block_inflater import GZIP, RAW, BlockInflater, DeflateError
     from slipway.registry.distribution.blob_transfer import (
         BlobDelivery,
         BlobTransfer,
@@ -61,8 +62,8 @@ if TYPE_CHECKING:
         WrongAccountError,
     )
     from slipway.registry.layer_gzip import (
+        DeflatedPiece,
         PackedTar,
-        compresses_as_elsewhere,
         gzip_stream,
         write_gzip,
     )
@@ -105,8 +106,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTRY_FAULTS",
+    "GZIP",
     "OCI_INDEX",
     "OCI_MANIFEST",
+    "RAW",
     "AliasChange",
     "AliasMove",
     "Artefact",
@@ -114,7 +117,10 @@ __all__ = [
     "Author",
     "BlobDelivery",
     "BlobTransfer",
+    "BlockInflater",
     "CopyResult",
+    "DeflateError",
+    "DeflatedPiece",
     "FileBlob",
     "ImageMissingError",
     "ImagePacker",
@@ -143,7 +149,6 @@ __all__ = [
     "check_alias_can_move",
     "check_manifest",
     "choose_manifest",
-    "compresses_as_elsewhere",
     "connect_aws",
     "copy_image",
     "credentials_for",
@@ -205,7 +210,8 @@ __getattr__ = lazy_face(
             "NotAuthorisedError RegistryError RegistryUnavailableError RepositoryMissingError "
             "ThrottledError WrongAccountError"
         ),
-        "layer_gzip": "PackedTar compresses_as_elsewhere gzip_stream write_gzip",
+        "block_inflater": "GZIP RAW BlockInflater DeflateError",
+        "layer_gzip": "DeflatedPiece PackedTar gzip_stream write_gzip",
         "local": (
             "docker_login_words local_registry_status start_local_registry stop_local_registry"
         ),

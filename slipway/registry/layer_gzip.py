@@ -1,30 +1,46 @@
-"""Layers compressed on all cores, to bytes that do not depend on how many there are.
+"""Layers compressed on all cores, to bytes that do not depend on the machine.
 
-The gzip stream is one member whose blocks are compressed apart from each other.
+The gzip stream is one member whose blocks are compressed apart from each other. zlib-ng compresses
+them, in the version of our lock: Pythons come with different zlibs, while this one gives the same
+bytes whatever the processor has (docs/lab/registry.md), in half the time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from zlib_ng import zlib_ng
+
 from slipway.core import cpu_count
 
 _CHUNK = 1 << 20  # bytes that are compressed apart from others
 _LEVEL = 5
-"""Of what is compressed once and pulled often: 6 saves 1 % more for half as much CPU again, 4 takes
-a quarter less for 2 % more (docs/lab/registry.md)."""
+"""Of what is compressed once and pulled often: 6 saves 0.1 % more for a quarter more CPU
+(docs/lab/registry.md)."""
 
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no system
-_ANSWER = "375514ec812b2e19097a5b64ecd4d69d927bd306fc3a79ce003be6412e5ad8f6"
-"""What zlib 1.2.13 makes of `_sample`; zlib-ng, for one, which some Pythons have in its
-place, compresses otherwise."""
+
+
+class DeflatedPiece(bytes):
+    """Plain bytes whose deflate form is known: whole blocks that need nothing before them, end at a
+    byte's end, and none of which is a stream's last.
+
+    Of pieces that follow each other, `deflated` may hold what belongs to the one before or behind.
+    """
+
+    deflated: bytes
+
+    def __new__(cls, plain: bytes, deflated: bytes) -> DeflatedPiece:
+        """The plain bytes, and what of their deflate form is known with them."""
+        piece = super().__new__(cls, plain)
+        piece.deflated = deflated
+        return piece
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,7 @@ class PackedTar:
 
 
 def write_gzip(tar: Iterator[bytes], path: Path, level: int = _LEVEL) -> PackedTar:
-    """Compress a layer's tar into a file, at one of zlib's levels."""
+    """Compress a layer's tar into a file, at one of zlib-ng's levels."""
     plain, packed, size = hashlib.sha256(), hashlib.sha256(), 0
     with path.open("wb") as stream:
         for piece in gzip_stream(tar, plain.update, level):
@@ -50,7 +66,9 @@ def write_gzip(tar: Iterator[bytes], path: Path, level: int = _LEVEL) -> PackedT
 def gzip_stream(
     pieces: Iterator[bytes], on_chunk: Callable[[bytes], object], level: int = _LEVEL
 ) -> Iterator[bytes]:
-    """Compressed on all cores; `on_chunk` sees the plain bytes in their order."""
+    """Compressed on all cores, but for what is so already; `on_chunk` sees the plain bytes in their
+    order.
+    """
     checksum = length = 0
     waiting: deque[Future[bytes]] = deque()
     workers = cpu_count()
@@ -58,19 +76,30 @@ def gzip_stream(
     with ThreadPoolExecutor(max_workers=workers) as pool:
         for chunk in _chunks(pieces):
             on_chunk(chunk)
-            checksum, length = zlib.crc32(chunk, checksum), length + len(chunk)
-            waiting.append(pool.submit(_deflate, chunk, level))
+            checksum, length = zlib_ng.crc32(chunk, checksum), length + len(chunk)
+            if isinstance(chunk, DeflatedPiece):
+                done: Future[bytes] = Future()
+                done.set_result(chunk.deflated)
+                waiting.append(done)
+            else:
+                waiting.append(pool.submit(_deflate, chunk, level))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    yield zlib.compressobj(_LEVEL, zlib.DEFLATED, -15).flush()  # an empty last block
+    yield zlib_ng.compressobj(_LEVEL, zlib_ng.DEFLATED, -15).flush()  # an empty last block
     yield struct.pack("<II", checksum, length & 0xFFFFFFFF)
 
 
 def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
     held = bytearray()
     for piece in pieces:
+        if isinstance(piece, DeflatedPiece):
+            if held:
+                yield bytes(held)
+                held.clear()
+            yield piece
+            continue
         held += piece
         while len(held) >= _CHUNK:
             yield bytes(held[:_CHUNK])
@@ -80,15 +109,5 @@ def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _deflate(chunk: bytes, level: int) -> bytes:
-    stream = zlib.compressobj(level, zlib.DEFLATED, -15)
-    return stream.compress(chunk) + stream.flush(zlib.Z_FULL_FLUSH)
-
-
-def compresses_as_elsewhere() -> bool:
-    """Whether this Python's zlib gives the bytes that others give. Tars are the same anyway."""
-    return hashlib.sha256(_deflate(_sample(), _LEVEL)).hexdigest() == _ANSWER
-
-
-def _sample() -> bytes:
-    noise = b"".join(hashlib.sha256(bytes([number])).digest()[:9] for number in range(256))
-    return (noise + b"import os\nimport sys\n" * 40) * 20
+    stream = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -15)
+    return stream.compress(chunk) + stream.flush(zlib_ng.Z_FULL_FLUSH)

@@ -1,29 +1,21 @@
 """Where a gzip stream can be entered: ends of blocks, with the window of plain bytes before each.
 
-Python's zlib module does not say where a block ends, so the library itself is asked (zlib.h,
-Z_BLOCK). Where soci puts its checkpoints: awslabs/soci-snapshotter:ztoc/compression/gzip_zinfo.c.
+Where soci puts its checkpoints: awslabs/soci-snapshotter:ztoc/compression/gzip_zinfo.c.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from slipway.core import SlipwayError
+from slipway.registry import GZIP, BlockInflater, DeflateError
 from slipway.squashfs import LayerError
 
 SPAN = 4 << 20
 """Plain bytes between two checkpoints, at least: soci's own default."""
 
 WINDOW = 32768
-_PIECE = 1 << 20
-_OK, _STREAM_END, _BUFFER_ERROR = 0, 1, -5
-_BLOCK = 5  # Z_BLOCK: come back at the end of each block
-_GZIP = 31  # the largest window, in gzip's wrapping
-_AT_END_OF_BLOCK, _LAST_BLOCK, _BITS = 128, 64, 7  # of data_type
 
 
 @dataclass(frozen=True)
@@ -34,38 +26,6 @@ class Checkpoint:
     offset: int
     bits: int
     window: bytes
-
-
-class _Stream(ctypes.Structure):
-    """`z_stream` of zlib.h."""
-
-    _fields_ = (
-        ("next_in", ctypes.c_void_p),
-        ("avail_in", ctypes.c_uint),
-        ("total_in", ctypes.c_ulong),
-        ("next_out", ctypes.c_void_p),
-        ("avail_out", ctypes.c_uint),
-        ("total_out", ctypes.c_ulong),
-        ("msg", ctypes.c_char_p),
-        ("state", ctypes.c_void_p),
-        ("zalloc", ctypes.c_void_p),
-        ("zfree", ctypes.c_void_p),
-        ("opaque", ctypes.c_void_p),
-        ("data_type", ctypes.c_int),
-        ("adler", ctypes.c_ulong),
-        ("reserved", ctypes.c_ulong),
-    )
-
-
-@functools.cache
-def _zlib() -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL("libz.so.1")
-    except OSError as error:
-        raise SlipwayError(
-            "the library libz.so.1 is not installed",
-            cure="Install zlib1g (Debian) or zlib: an index of a base's layers needs it.",
-        ) from error
 
 
 class GzipSpans:
@@ -82,8 +42,7 @@ class GzipSpans:
         self.digests: list[str] = []
         self.compressed_size = 0
         self._pieces = pieces
-        self._stream = _Stream()
-        self._out = ctypes.create_string_buffer(_PIECE)
+        self._inflater: BlockInflater
         self._piece = b""
         self._start = 0  # of the piece, in the blob
         self._last_byte = b""  # before the piece
@@ -94,80 +53,58 @@ class GzipSpans:
 
     def plain(self) -> Iterator[bytes]:
         """The content in pieces. Raises LayerError where the data is damaged."""
-        library, stream = _zlib(), ctypes.byref(self._stream)
-        version = ctypes.c_char_p(b"1.2.11")
-        if library.inflateInit2_(stream, _GZIP, version, ctypes.sizeof(_Stream)) != _OK:
-            raise SlipwayError("zlib does not start")
-        self._reset_output()
-        inside = True
-        try:
+        with BlockInflater(GZIP) as self._inflater:
             for piece in self._pieces:
-                if not piece:
-                    continue
-                self._piece = piece
-                self._stream.next_in = ctypes.cast(ctypes.c_char_p(piece), ctypes.c_void_p).value
-                self._stream.avail_in = len(piece)
-                while self._stream.avail_in or not self._stream.avail_out:
-                    if not self._stream.avail_out:
-                        yield self._flush()
-                    if not inside:
-                        if self._at_padding():
-                            continue
-                        library.inflateReset(stream)
-                        inside = True
-                    status = library.inflate(stream, _BLOCK)
-                    if status not in (_OK, _STREAM_END, _BUFFER_ERROR):
-                        text = (self._stream.msg or b"").decode("ascii", "replace")
-                        raise LayerError(f"the layer's gzip data is damaged: {text}")
-                    inside = status != _STREAM_END
-                    if inside:
-                        self._consider()
-                    if status == _BUFFER_ERROR and self._stream.avail_out:
-                        break
-                self._end_piece()
-            if inside:
+                if piece:
+                    self._piece = piece
+                    yield from self._inflate(piece)
+            if not self._inflater.ended:
                 raise LayerError("the layer's gzip data ends in the middle")
             yield self._flush()
             self.digests.append(f"sha256:{self._hasher.hexdigest()}")
-        finally:
-            library.inflateEnd(stream)
 
-    def _at_padding(self) -> bool:
-        """Pass over one byte of zeros that some programs leave after the last member."""
-        if not self._stream.avail_in or self._piece[self._consumed() - self._start]:
-            return False
-        self._stream.next_in += 1
-        self._stream.avail_in -= 1
-        return True
+    def _inflate(self, piece: bytes) -> Iterator[bytes]:
+        inflater = self._inflater
+        inflater.give(piece)
+        while inflater.left or inflater.is_full:
+            if inflater.is_full:
+                yield self._flush()
+            if inflater.ended:
+                if not inflater.left:
+                    break
+                if not piece[-inflater.left]:
+                    inflater.skip()  # zeros that some programs leave after the last member
+                    continue
+                inflater.restart()
+            try:
+                goes_on = inflater.step()
+            except DeflateError as error:
+                raise LayerError(f"the layer's gzip data is damaged: {error}") from None
+            if not inflater.ended:
+                self._consider()
+            if not goes_on:
+                break
+        self._end_piece()
 
     def _consumed(self) -> int:
-        return self._start + len(self._piece) - int(self._stream.avail_in)
-
-    def _reset_output(self) -> None:
-        self._stream.next_out = ctypes.addressof(self._out)
-        self._stream.avail_out = _PIECE
+        return self._start + len(self._piece) - self._inflater.left
 
     def _flush(self) -> bytes:
-        used = _PIECE - int(self._stream.avail_out)
-        data = ctypes.string_at(self._out, used)
+        data = self._inflater.take()
         self._tail = (self._tail + data[-WINDOW:])[-WINDOW:]
-        self._given += used
-        self._reset_output()
+        self._given += len(data)
         return data
 
     def _consider(self) -> None:
         """A checkpoint where a block begins and the last one is far enough away."""
-        kind = int(self._stream.data_type)
-        if not kind & _AT_END_OF_BLOCK or kind & _LAST_BLOCK:
+        inflater = self._inflater
+        if not inflater.at_end_of_block or inflater.in_last_block:
             return
-        used = _PIECE - int(self._stream.avail_out)
-        offset, bits, at = self._given + used, kind & _BITS, self._consumed()
+        offset, bits = self._given + inflater.output_size, inflater.unused_bits
         if self.checkpoints and offset - self.checkpoints[-1].offset <= self.span:
             return
-        recent = ctypes.string_at(
-            ctypes.addressof(self._out) + max(0, used - WINDOW), min(used, WINDOW)
-        )
-        window = (self._tail + recent)[-WINDOW:].rjust(WINDOW, b"\0")
+        at = self._consumed()
+        window = (self._tail + inflater.output_end(WINDOW))[-WINDOW:].rjust(WINDOW, b"\0")
         self._hash_to(at)
         if self.checkpoints:
             self.digests.append(f"sha256:{self._hasher.hexdigest()}")

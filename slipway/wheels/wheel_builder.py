@@ -2,6 +2,9 @@
 
 Built once for each sdist, Python ABI and architecture, without network: the build requirements
 come from a lock of their own. A wheel without compiled code (py3-none-any) serves every Python.
+
+Layers take over what a wheel has compressed, and which zlib a Python has differs from machine to
+machine. So a built wheel is packed anew, with nothing compressed: the same files, the same wheel.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +28,8 @@ from slipway.core import (
     PartClaim,
     Project,
     SlipwayError,
+    commit,
+    partial_file,
     recall_sha256,
     sha256_file,
     silent,
@@ -46,6 +53,8 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 1800.0
 SHARED_KIND = "built-wheels"
 _TASK = "build wheels"
+_FORMAT = "stored"  # how wheels are kept
+_TIME = (1980, 1, 1, 0, 0, 0)  # the oldest of a zip
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,8 @@ class WheelBuilder:
     def _place(self, pin: Pin, sdist: Path) -> Path:
         """The folder of all wheels of an sdist that this recipe builds."""
         recipe = build_recipe_key(self.project, self.own.get(pin, self.recipe).pins)
-        key = hashlib.sha256(f"{sha256_file(sdist)} {recipe}".encode()).hexdigest()
+        counted = f"{sha256_file(sdist)} {recipe} {_FORMAT}"
+        key = hashlib.sha256(counted.encode()).hexdigest()
         return self.project.cache / "built" / key[:32]
 
     def _cached(self, folder: Path) -> Path | None:
@@ -163,12 +173,31 @@ class WheelBuilder:
 
 
 def _keep(wheel: Path, folder: Path) -> Path:
-    """Move a whole wheel into the cache, its hash first: a wheel without one does not count."""
-    if wheel.stat().st_uid == os.getuid():
-        wheel.chmod(0o644)
+    """Put a whole wheel into the cache, its hash first: a wheel without one does not count."""
     kept = folder / wheel.name
-    write_atomic(kept.with_name(f"{kept.name}.sha256"), sha256_file(wheel))
-    return wheel.replace(kept)
+    with partial_file(kept) as partial:
+        _pack_anew(wheel, partial)
+        write_atomic(kept.with_name(f"{kept.name}.sha256"), sha256_file(partial))
+        commit(partial, kept)
+    return kept
+
+
+def _pack_anew(wheel: Path, target: Path) -> None:
+    """The same files with their modes; .dist-info last, as the specification of wheels advises."""
+
+    def place(member: zipfile.ZipInfo) -> tuple[bool, str]:
+        return ".dist-info/" in member.filename, member.filename
+
+    try:
+        with zipfile.ZipFile(wheel) as built, zipfile.ZipFile(target, "w") as packed:
+            for member in sorted(built.infolist(), key=place):
+                entry = zipfile.ZipInfo(member.filename, _TIME)
+                entry.create_system, entry.file_size = member.create_system, member.file_size
+                entry.external_attr = member.external_attr
+                with built.open(member) as source, packed.open(entry, "w") as copy:
+                    shutil.copyfileobj(source, copy)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise SlipwayError(f"what was built is not a wheel: {error}", where=wheel.name) from error
 
 
 def _publish(claim: PartClaim, wheel: Path) -> None:

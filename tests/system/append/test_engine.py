@@ -140,8 +140,7 @@ def base_files(family: str, folder: Path) -> tuple[dict[str, bytes | Path], dict
     with ContentReader() as contents:
         for name, wheel in (("pkg", old), ("kept", kept)):
             for file in install_wheel(wheel, name, layout).files:
-                with contents.open(file) as stream:
-                    files[f"/{file.path}"] = stream.read()
+                files[f"/{file.path}"] = b"".join(contents.pieces(file))
     for place in ("tmp", "mnt", "etc", "dev", "proc", "sys", "opt", "usr/local/bin"):
         files[f"/{place}/.keep"] = b""
     return files, links

@@ -90,11 +90,9 @@ def test_a_changed_lock_makes_it_anew(house: Path) -> None:
     "environment",
     [
         {"PATH": ".venv/bin:{path}"},  # activated
-        {"SLIPWAY_PYTHON": ".venv/bin/python"},
-        {"SLIPWAY_VENV": "{house}/other", "PATH": "other/bin:{path}"},
         {"SLIPWAY_VENV": "{house}/other", "SLIPWAY_PYTHON": "alias/bin/python3"},
     ],
-    ids=["activated", "named", "elsewhere", "by another path"],
+    ids=["activated", "named by another path"],
 )
 def test_it_is_made_anew_by_the_python_of_its_own(house: Path, environment: dict[str, str]) -> None:
     where = {"house": house, "path": os.environ["PATH"]}
@@ -103,7 +101,7 @@ def test_it_is_made_anew_by_the_python_of_its_own(house: Path, environment: dict
     assert run(house, SLIPWAY_VENV=str(place)).returncode == 0
     (house / "alias").symlink_to(place)
     (place / ".requirements.lock").unlink()
-    again = run(house, **set_to)
+    again = run(house, cwd=None, **set_to)
     assert again.returncode == 0, again.stderr
     assert "making" in again.stderr
     home = re.search(r"^home = (.*)$", (place / "pyvenv.cfg").read_text(), re.MULTILINE)

@@ -28,9 +28,8 @@ def contents(wheel: InstalledWheel) -> dict[str, tuple[int, bytes]]:
     found = {}
     with ContentReader() as reader:
         for file in wheel.files:
-            with reader.open(file) as stream:
-                found[file.path] = (file.mode, stream.read())
-                assert len(found[file.path][1]) == file.size
+            found[file.path] = (file.mode, b"".join(reader.pieces(file)))
+            assert len(found[file.path][1]) == file.size
     return found
 
 
