@@ -125,8 +125,7 @@ class _MovableBlocks:
                 while inflater.left or inflater.is_full:
                     if inflater.is_full:
                         yield inflater.take()
-                    if not inflater.step():
-                        break
+                    goes_on = inflater.step()
                     at = len(piece) - inflater.left
                     self._held += piece[used:at]
                     used = at
@@ -140,6 +139,8 @@ class _MovableBlocks:
                             yield inflater.take()
                             return
                         self._go_on(inflater.unused_bits)
+                    if not goes_on:
+                        break
         raise DeflateError("it has no end")
 
     def _go_on(self, unused_bits: int) -> None:
