@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from slipway.core.interrupts import (
         Terminated,
         handle_signals,
+        interrupt_behind,
         interrupt_exit_code,
         reset_signals,
     )
@@ -170,6 +171,7 @@ __all__ = [
     "hash_chunks",
     "human_bytes",
     "human_seconds",
+    "interrupt_behind",
     "interrupt_exit_code",
     "is_executable",
     "lease_seconds",
@@ -235,7 +237,9 @@ __getattr__ = lazy_face(
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held service_lock wait_for_lock",
         "files": "commit partial_file read_note remove_leftovers write_atomic write_note",
-        "interrupts": "Terminated handle_signals interrupt_exit_code reset_signals",
+        "interrupts": (
+            "Terminated handle_signals interrupt_behind interrupt_exit_code reset_signals"
+        ),
         "machine_limits": "machine_limit",
         "mounts": (
             "DiskSpace Mount disk_space free_bytes mount_of mounts_under nearest_existing "

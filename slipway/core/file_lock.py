@@ -74,8 +74,10 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Let go."""
-        os.close(self.handle)
+        """Let go; once more does nothing, as after an interrupt between this and what follows."""
+        handle, self.handle = self.handle, -1
+        if handle >= 0:
+            os.close(handle)
 
 
 def _lock_holders(handle: int) -> list[int]:

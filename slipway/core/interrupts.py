@@ -97,6 +97,10 @@ def reset_signals() -> None:
 
     One that is ignored stays so.
     """
+    # Where one came while `exec` ran a text, which dataclasses do, Python has noted that nobody
+    # caught it, and would kill itself by SIGINT at the end of `python -m` whoever did
+    # (cpython:Python/pythonrun.c, unhandled_keyboard_interrupt). Another text makes it forget.
+    exec("")  # noqa: S102
     for number in _TOLD:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -107,3 +111,17 @@ def interrupt_exit_code(interrupt: KeyboardInterrupt) -> int:
     if isinstance(interrupt, HungUp):
         return HUNG_UP
     return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+
+
+def interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that an error comes of.
+
+    Python makes others of it: what comes in `__set_name__` is a RuntimeError before 3.12, and one
+    in Condition.wait ends as "release unlocked lock"; a handle may be closed twice.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, KeyboardInterrupt):
+            return behind
+        behind = behind.__cause__ or behind.__context__
+    return None

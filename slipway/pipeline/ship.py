@@ -15,6 +15,7 @@ from slipway.core import (
     exclusive,
     free_bytes,
     human_bytes,
+    interrupt_behind,
     say,
 )
 from slipway.derive import BuildInputs, PlanStep, disk_need, grouped_notes
@@ -167,6 +168,8 @@ def finish_run(
                 targets.push_sqsh_stage(run, there.target, context.credentials, context.on_event)
             )
     except SlipwayError as error:
+        if interrupt := interrupt_behind(error):
+            raise interrupt from error
         run.failure = error
 
 

@@ -23,6 +23,7 @@ from slipway.core import (
     FAILED,
     OutputError,
     SlipwayError,
+    interrupt_behind,
     interrupt_exit_code,
     machine_limit,
 )
@@ -106,6 +107,8 @@ def task_command(
             except SlipwayError as error:
                 raise Exit(f"inv {name}: {error}", error.exit_code) from error
             except (OSError, MemoryError, RuntimeError) as error:
+                if interrupt := interrupt_behind(error):
+                    raise _interrupted(interrupt) from error
                 if isinstance(error, BrokenPipeError):
                     drop_output()
                     raise Exit(code=FAILED) from error
@@ -114,8 +117,7 @@ def task_command(
                     raise
                 raise Exit(f"inv {name}: {limit}", limit.exit_code) from error
             except KeyboardInterrupt as interrupt:
-                text = "interrupted: what was whole is kept; run it again to go on"
-                raise Exit(text, interrupt_exit_code(interrupt)) from interrupt
+                raise _interrupted(interrupt) from interrupt
 
         names = [NAMES] if NAMES in body.__annotations__ else []
         wrapped = invoke_task(
@@ -128,6 +130,11 @@ def task_command(
         return wrapped
 
     return decorate
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> Exit:
+    text = "interrupted: what was whole is kept; run it again to go on"
+    return Exit(text, interrupt_exit_code(interrupt))
 
 
 def drop_output(stream: TextIO | None = None) -> None:

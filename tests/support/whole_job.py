@@ -26,10 +26,20 @@ def run_whole_job(command: Sequence[str]) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "could not become a subreaper")
-    # A handler, for what is ignored would be ignored by the command as well.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    main = os.spawnvp(os.P_NOWAIT, command[0], list(command))
+    # Held until there is a command that can be told: that may be asked for at once.
+    both = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    main = os.fork()
+    if not main:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+            os.execvp(command[0], list(command))
+        finally:
+            os._exit(127)
+    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal tells the command, too
     signal.signal(signal.SIGTERM, lambda *_: os.kill(main, signal.SIGINT))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
     pid = 0
     while pid != main:
         pid, status = os.wait()

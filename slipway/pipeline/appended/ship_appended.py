@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from slipway import registry, sqsh
 from slipway.append import AppendedBlobs, LayerBlob
-from slipway.core import Reporter, SlipwayError, exclusive, say
+from slipway.core import Reporter, SlipwayError, exclusive, interrupt_behind, say
 from slipway.derive import grouped_notes
 from slipway.matrix import Image, images_below
 from slipway.pipeline import summary
@@ -140,6 +140,8 @@ def _ship(
             run.steps.clear()  # another builder pushed its own while this one was made
             _take(context, run, request, now)
     except SlipwayError as error:
+        if interrupt := interrupt_behind(error):
+            raise interrupt from error
         run.failure = error
 
 

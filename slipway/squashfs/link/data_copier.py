@@ -42,8 +42,8 @@ def copy_data(
                 continue
             if opened is None or opened[0] != copy.source:
                 if opened is not None:
-                    os.close(opened[1])
-                    opened = None
+                    before, opened = opened[1], None  # an interrupt must not close it twice
+                    os.close(before)
                 opened = copy.source, os.open(copy.source, os.O_RDONLY | os.O_CLOEXEC)
             done = 0
             while done < copy.size:

@@ -125,3 +125,13 @@ def test_a_service_is_started_by_one_at_a_time_and_a_folder_that_takes_no_lock_i
     (tmp_path / "file").touch()
     with pytest.raises(DriftError, match="the engine cannot keep its files there"):
         service_lock(tmp_path / "file" / "engine", "the engine", DriftError).__enter__()
+
+
+def test_a_lock_that_is_let_go_twice_closes_no_other_file(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    lock.own()
+    lock.release()
+    with (tmp_path / "other").open("w") as other:  # has the lock's number now
+        lock.release()
+        other.write("whole")
+    assert (tmp_path / "other").read_text() == "whole"

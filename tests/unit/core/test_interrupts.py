@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from slipway.core import SlipwayError, Terminated, interrupts
 
 #: The signal is taken by another thread, so that it interrupts no system call of the main one: as
 #: one does that comes just before the call.
@@ -117,3 +123,69 @@ os.kill(os.getpid(), {int(number)})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (-number, b"", b"")
+
+
+def test_one_that_came_in_an_exec_and_was_caught_does_not_kill_at_the_end(tmp_path: Path) -> None:
+    """As in the making of a dataclass, with `python -m`, which `./inv` is."""
+    (tmp_path / "program.py").write_text("""
+import sys
+from slipway.core import interrupts
+interrupts.handle_signals()
+try:
+    try:
+        exec("import os, signal; os.kill(os.getpid(), signal.SIGINT); signal.pause()")
+    except KeyboardInterrupt as interrupt:
+        sys.exit(interrupts.interrupt_exit_code(interrupt))
+finally:
+    interrupts.reset_signals()
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "program"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+class Interrupting:
+    """Raises where Python 3.10 and 3.11 make a RuntimeError of it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise Terminated
+
+
+def close_twice(interrupt: KeyboardInterrupt) -> None:
+    handle = os.open(os.devnull, os.O_RDONLY)
+    try:
+        os.close(handle)
+        raise interrupt
+    finally:
+        os.close(handle)
+
+
+def as_a_failure(interrupt: KeyboardInterrupt) -> None:
+    try:
+        close_twice(interrupt)
+    except OSError as error:
+        raise SlipwayError("the file cannot be written") from error
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda: type("Owner", (), {"name": Interrupting()}),
+        lambda: close_twice(Terminated()),
+        lambda: as_a_failure(Terminated()),
+    ],
+)
+def test_what_python_and_we_make_of_an_interrupt_is_known_for_one(fail: Callable[[], Any]) -> None:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - whatever becomes of it
+        fail()
+    assert isinstance(interrupts.interrupt_behind(caught.value), Terminated)
+
+
+def test_other_errors_have_none_behind_them() -> None:
+    error = SlipwayError("x")
+    error.__cause__ = OSError(9, "Bad file descriptor")
+    assert interrupts.interrupt_behind(error) is None
