@@ -177,6 +177,7 @@ def _keep(wheel: Path, folder: Path) -> Path:
     kept = folder / wheel.name
     with partial_file(kept) as partial:
         _pack_anew(wheel, partial)
+        partial.chmod(0o644)  # others read it, on a shared folder too
         write_atomic(kept.with_name(f"{kept.name}.sha256"), sha256_file(partial))
         commit(partial, kept)
     return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import stat
 import zipfile
@@ -49,6 +50,15 @@ def test_who_packed_a_wheel_has_no_part_in_it(tmp_path: Path) -> None:
         }
         assert {member.compress_type for member in wheel.infolist()} == {zipfile.ZIP_STORED}
         assert wheel.namelist()[-1] == "a-1.0.dist-info/WHEEL"
+
+
+def test_others_read_a_built_wheel_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        kept = _keep(build(tmp_path / "built", 1), tmp_path / "cache")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize("end", [0, 10, 900])
