@@ -121,27 +121,32 @@ class _MovableBlocks:
         with BlockInflater(RAW) as inflater:
             for piece in pieces:
                 inflater.give(piece)
-                used = 0
-                while inflater.left or inflater.is_full:
+                used, goes_on = 0, True
+                while goes_on and (inflater.left or inflater.is_full):
                     if inflater.is_full:
                         yield inflater.take()
                     goes_on = inflater.step()
                     at = len(piece) - inflater.left
                     self._held += piece[used:at]
                     used = at
-                    if inflater.ended:
-                        raise DeflateError("it ends too early")
-                    if inflater.at_end_of_block:
-                        if inflater.in_last_block:
-                            if inflater.left or next(pieces, b""):
-                                raise DeflateError("something stands behind its end")
-                            self._close(inflater.unused_bits)
-                            yield inflater.take()
-                            return
-                        self._go_on(inflater.unused_bits)
-                    if not goes_on:
-                        break
+                    if self._is_last_end(inflater):
+                        if inflater.left or next(pieces, b""):
+                            raise DeflateError("something stands behind its end")
+                        yield inflater.take()
+                        return
         raise DeflateError("it has no end")
+
+    def _is_last_end(self, inflater: BlockInflater) -> bool:
+        """What a step that ended with a block means for what is held; whether it was the last."""
+        if inflater.ended:
+            raise DeflateError("it ends too early")
+        if not inflater.at_end_of_block:
+            return False
+        if inflater.in_last_block:
+            self._close(inflater.unused_bits)
+            return True
+        self._go_on(inflater.unused_bits)
+        return False
 
     def _go_on(self, unused_bits: int) -> None:
         """A block begins behind what is held; its first bits may lie in the last byte of that."""

@@ -56,7 +56,6 @@ class GzipSpans:
         with BlockInflater(GZIP) as self._inflater:
             for piece in self._pieces:
                 if piece:
-                    self._piece = piece
                     yield from self._inflate(piece)
             if not self._inflater.ended:
                 raise LayerError("the layer's gzip data ends in the middle")
@@ -64,9 +63,10 @@ class GzipSpans:
             self.digests.append(f"sha256:{self._hasher.hexdigest()}")
 
     def _inflate(self, piece: bytes) -> Iterator[bytes]:
-        inflater = self._inflater
+        inflater, self._piece = self._inflater, piece
         inflater.give(piece)
-        while inflater.left or inflater.is_full:
+        goes_on = True
+        while goes_on and (inflater.left or inflater.is_full):
             if inflater.is_full:
                 yield self._flush()
             if inflater.ended:
@@ -82,8 +82,6 @@ class GzipSpans:
                 raise LayerError(f"the layer's gzip data is damaged: {error}") from None
             if not inflater.ended:
                 self._consider()
-            if not goes_on:
-                break
         self._end_piece()
 
     def _consumed(self) -> int:
