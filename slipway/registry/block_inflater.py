@@ -1,14 +1,15 @@
-"""zlib's inflate with what Python's module does not tell: where a block of deflate ends.
+"""zlib-ng's inflate with what its Python module does not tell: where a block of deflate ends.
 
-It is asked of the library itself (zlib.h, Z_BLOCK): a deflate stream can be entered, and another
-one begun, only where a block does (RFC 1951, 3.2.3).
+It is asked of the library itself (zlib-ng.h, Z_BLOCK), which lies inside of that module: a deflate
+stream can be entered, and another one begun, only where a block does (RFC 1951, 3.2.3).
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import sys
+
+from zlib_ng import zlib_ng
 
 from slipway.core import SlipwayError
 
@@ -22,57 +23,46 @@ _AT_END_OF_BLOCK, _LAST_BLOCK, _BITS = 128, 64, 7  # of data_type
 
 
 class DeflateError(Exception):
-    """The data are no deflate stream. The text is zlib's."""
+    """The data are no deflate stream. The text is zlib-ng's."""
 
 
 class _Stream(ctypes.Structure):
-    """`z_stream` of zlib.h."""
+    """`zng_stream` of zlib-ng.h."""
 
     _fields_ = (
         ("next_in", ctypes.c_void_p),
-        ("avail_in", ctypes.c_uint),
-        ("total_in", ctypes.c_ulong),
+        ("avail_in", ctypes.c_uint32),
+        ("total_in", ctypes.c_size_t),
         ("next_out", ctypes.c_void_p),
-        ("avail_out", ctypes.c_uint),
-        ("total_out", ctypes.c_ulong),
+        ("avail_out", ctypes.c_uint32),
+        ("total_out", ctypes.c_size_t),
         ("msg", ctypes.c_char_p),
         ("state", ctypes.c_void_p),
         ("zalloc", ctypes.c_void_p),
         ("zfree", ctypes.c_void_p),
         ("opaque", ctypes.c_void_p),
         ("data_type", ctypes.c_int),
-        ("adler", ctypes.c_ulong),
+        ("adler", ctypes.c_uint32),
         ("reserved", ctypes.c_ulong),
     )
 
 
 @functools.cache
-def _zlib() -> ctypes.CDLL:
-    name = "libz.dylib" if sys.platform == "darwin" else "libz.so.1"
-    try:
-        return ctypes.CDLL(name)
-    except OSError as error:
-        raise SlipwayError(
-            f"the library {name} is not installed",
-            cure="Install zlib1g (Debian) or zlib: layers are read and made with it.",
-        ) from error
+def _library() -> ctypes.CDLL:
+    # Its wheels for Linux and macOS show the library's own functions; a test holds that of ours.
+    return ctypes.CDLL(zlib_ng.__file__)
 
 
 class BlockInflater:
-    """Deflate data given piece by piece; `step` stops at each end of a block.
-
-    Raises SlipwayError where this machine has no zlib.
-    """
+    """Deflate data given piece by piece; `step` stops at each end of a block."""
 
     def __init__(self, window_bits: int) -> None:
-        self._library, self._stream = _zlib(), _Stream()
+        self._library, self._stream = _library(), _Stream()
         self._reference = ctypes.byref(self._stream)
         self._out = ctypes.create_string_buffer(_PIECE)
         self._piece = b""
-        version = ctypes.c_char_p(b"1.2.11")
-        size = ctypes.sizeof(_Stream)
-        if self._library.inflateInit2_(self._reference, window_bits, version, size) != _OK:
-            raise SlipwayError("zlib does not start")
+        if self._library.zng_inflateInit2(self._reference, window_bits) != _OK:
+            raise SlipwayError("zlib-ng does not start: no memory")
         self._empty_output()
         self.ended = False
         """Whether the stream has ended: all of it, its last block and its wrapping's end."""
@@ -81,11 +71,11 @@ class BlockInflater:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._library.inflateEnd(self._reference)
+        self._library.zng_inflateEnd(self._reference)
 
     def give(self, piece: bytes) -> None:
         """The next data; those given before must be used up."""
-        self._piece = piece  # kept: zlib reads where it lies
+        self._piece = piece  # kept: zlib-ng reads where it lies
         self._stream.next_in = ctypes.cast(ctypes.c_char_p(piece), ctypes.c_void_p).value
         self._stream.avail_in = len(piece)
 
@@ -94,7 +84,7 @@ class BlockInflater:
 
         False where nothing more can be done with the data given. Raises DeflateError.
         """
-        status = self._library.inflate(self._reference, _BLOCK)
+        status = self._library.zng_inflate(self._reference, _BLOCK)
         if status not in (_OK, _STREAM_END, _BUFFER_ERROR):
             raise DeflateError((self._stream.msg or b"").decode("ascii", "replace"))
         self.ended = status == _STREAM_END
@@ -102,7 +92,7 @@ class BlockInflater:
 
     def restart(self) -> None:
         """Begin another stream behind one that has ended."""
-        self._library.inflateReset(self._reference)
+        self._library.zng_inflateReset(self._reference)
         self.ended = False
 
     def skip(self) -> None:
