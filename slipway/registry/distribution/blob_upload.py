@@ -1,14 +1,19 @@
 """Uploading a blob so that a cut costs one piece and not the whole: resume by upload offset.
 
 OCI distribution specification, "Pushing a blob in chunks" and "Mounting a blob from another
-repository".
+repository". ECR does otherwise: it answers a piece with 201 in place of 202 (openai/tart#273,
+jdx/mise#11376), the offset that it tells stays at the end of the first piece
+(aws/containers-roadmap#2831), and it knows no GET of a session (dotnet/sdk#33019). Where a registry
+answers like that, the offset is what it has acknowledged; of a piece whose answer was lost, its
+refusal says where it goes on (apple/containerization#790).
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 import requests
@@ -31,12 +36,14 @@ from slipway.registry.errors import (
 from slipway.registry.hosts import parse_ecr_host
 
 PIECE = 8 << 20
-"""Bytes in one request at most: what a running upload holds in memory (ECR takes parts of at most
-20 MiB)."""
+"""Bytes in one request at most, but for blobs of more than 32 GB: what a running upload holds in
+memory (ECR takes parts of at most 20 MiB)."""
 
 _LEAST_PIECE = 1 << 20
 _LEAST_ECR_PIECE = 5 << 20  # ECR takes a smaller part only as the last one
 _LARGEST_PIECE = 64 << 20  # where a registry asks for larger ones
+_MOST_PIECES = 4000  # ECR takes 4,200 parts of a layer (its service quotas)
+_ECR_OFFSET = re.compile(r"First byte of the layer part is \d{1,18} instead of (\d{1,18})\b")
 
 
 def piece_size(size: int, host: str) -> int:
@@ -47,7 +54,7 @@ def piece_size(size: int, host: str) -> int:
     that the round trips would tell.
     """
     least = _LEAST_ECR_PIECE if parse_ecr_host(host) else _LEAST_PIECE
-    return min(max(size // 25, least), PIECE)
+    return min(max(size // 25, least), max(PIECE, -(-size // _MOST_PIECES)))
 
 
 class BlobSource(Protocol):
@@ -140,8 +147,14 @@ def _send(
     """The upload of a blob that the repository does not have. False: it was mounted."""
     registry, repository, digest = upload.registry, upload.repository, upload.digest
     offset = upload.resume(size)
-    if offset is None and not upload.begin(mount_from):
-        return False
+    if offset is None:
+        if not upload.begin(mount_from):
+            return False
+        if size <= upload.piece:
+            if upload.send_whole(source) or _has_blob(registry, repository, digest):
+                on_bytes(size)
+                return True
+            upload.begin()
     damages = losses = 0
     while True:
         upload.send(source, size, on_bytes, offset or 0)
@@ -171,8 +184,31 @@ def _is_session_lost(response: requests.Response) -> bool:
     return response.status_code == 416 or code in ("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID")
 
 
+@dataclass(frozen=True)
+class _Trouble:
+    """Why a request with content was in vain, and the seconds that the registry asks us to wait.
+
+    `refusal`: its answer, where there was one.
+    """
+
+    failure: RegistryError
+    asked: float | None = None
+    refusal: requests.Response | None = None
+
+    def next_offset(self, acknowledged: int, sent: int) -> int | None:
+        """Where a session goes on whose registry tells no offset; None where it is lost."""
+        if self.refusal is None or self.refusal.status_code in RETRIED:
+            return acknowledged
+        told = _ECR_OFFSET.search(registry_reply(self.refusal.content).message)
+        offset = int(told[1]) if told else 0
+        return offset if acknowledged < offset <= sent else None
+
+
 class _Upload:
-    """One upload session: the location that the registry gave last."""
+    """One upload session: the location that the registry gave last.
+
+    `piece` is the most bytes of one request. An offset is told until a registry answers as ECR.
+    """
 
     def __init__(
         self,
@@ -187,21 +223,26 @@ class _Upload:
         self.digest = digest
         self.record = record
         self._location = ""
-        self._piece_size = piece
+        self._tells_offset = True
+        self.piece = piece
 
     def resume(self, size: int) -> int | None:
         """Take up the session that an earlier run has left: how much the registry has of it.
 
         None where there is none, or where the registry knows it no more.
         """
-        location = self.record.location()
-        if location is None:
+        session = self.record.session()
+        if session is None:
             return None
-        self._location, offset = location, None
-        with contextlib.suppress(RegistryError):  # whether it answers at all, `begin` will tell
-            offset = self._received(size)
-        if offset is None:
+        self._location, offset = session
+        if offset is not None:
+            self._tells_offset = False
+        else:
+            with contextlib.suppress(RegistryError):  # whether it answers at all, `begin` will tell
+                offset = self._received(size)
+        if offset is None or offset > size:
             self.record.forget()
+            return None
         return offset
 
     def begin(self, mount_from: str | None = None) -> bool:
@@ -221,7 +262,7 @@ class _Upload:
         self._location = self.registry.location(response, self.repository)
         least = response.headers.get("OCI-Chunk-Min-Length", "")
         if least.isascii() and least.isdigit() and len(least) < 12:
-            self._piece_size = min(max(self._piece_size, int(least)), _LARGEST_PIECE)
+            self.piece = min(max(self.piece, int(least)), _LARGEST_PIECE)
         # From here on: Distribution 3 keeps what came of a first piece that a kill cuts, too.
         self.record.keep(self._location)
         return True
@@ -233,6 +274,18 @@ class _Upload:
             return self._request("POST", "blobs/uploads/", params, also_from=repository)
         except (NoCredentialsError, NotAuthorisedError):
             return None
+
+    def send_whole(self, source: BlobSource) -> bool:
+        """Send a blob of one piece with the request that closes the session: one way to the
+        registry and back less (OCI distribution specification, "POST then PUT").
+
+        One try. False: whatever became of it, the session is of no use any more.
+        """
+        answer = self._try("PUT", b"".join(source.open(0)), params={"digest": self.digest})
+        if isinstance(answer, _Trouble):
+            self.registry.pause(1, answer.asked, answer.failure)
+            return False
+        return answer.status_code == 201
 
     def send(
         self, source: BlobSource, size: int, on_bytes: Callable[[int], None], offset: int
@@ -255,16 +308,15 @@ class _Upload:
             trouble = self._piece(piece[offset - start :], offset)
             if trouble is None:
                 offset = start + len(piece)
-                self.record.keep(self._location)
+                self.record.keep(self._location, None if self._tells_offset else offset)
                 failures = 0
             else:
                 failures += 1
-                failure, asked = trouble
                 # Each restart may get some pieces through: counted apart, it has an end as well.
                 if max(failures, restarts) >= self.registry.attempts:
-                    raise failure
-                self.registry.pause(failures, asked, failure)
-                before, offset = offset, self._offset(start + len(piece))
+                    raise trouble.failure
+                self.registry.pause(failures, trouble.asked, trouble.failure)
+                before, offset = offset, self._offset(trouble, offset, start + len(piece))
                 if offset < start:
                     pieces = self._pieces(source, offset)
                     piece, start, restarts = b"", offset, restarts + 1
@@ -280,47 +332,64 @@ class _Upload:
         held = bytearray()
         for part in source.open(offset):
             held += part
-            while len(held) >= self._piece_size:
-                yield bytes(held[: self._piece_size])
-                del held[: self._piece_size]
+            while len(held) >= self.piece:
+                yield bytes(held[: self.piece])
+                del held[: self.piece]
         if held:
             yield bytes(held)
 
-    def _piece(self, piece: bytes, offset: int) -> tuple[RegistryError, float | None] | None:
-        """Send one piece. None when the registry has all of it; else what went wrong, and the
-        seconds that the registry asks us to wait."""
+    def _piece(self, piece: bytes, offset: int) -> _Trouble | None:
+        """Send one piece. None when the registry has all of it."""
+        span = f"{offset}-{offset + len(piece) - 1}"
+        answer = self._try("PATCH", piece, headers={"Content-Range": span})
+        if isinstance(answer, _Trouble):
+            return answer
+        if answer.status_code in (201, 202, 204):
+            self._tells_offset = self._tells_offset and answer.status_code != 201
+            self._follow(answer)
+            return None
+        where = self.registry.name(self.repository, self.digest)
+        raise refusal_error(answer.status_code, answer.content, where=where)
+
+    def _try(
+        self,
+        method: str,
+        content: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> requests.Response | _Trouble:
+        """The answer to a request with content; a trouble where a later one may succeed."""
         where = self.registry.name(self.repository, self.digest)
         try:
             response = self.registry.request(
-                "PATCH",
+                method,
                 self.repository,
                 self._location,
                 access="pull,push",
-                headers={
-                    "Content-Type": "application/octet-stream",
-                    "Content-Range": f"{offset}-{offset + len(piece) - 1}",
-                },
-                body=lambda: piece,
+                headers={"Content-Type": "application/octet-stream", **(headers or {})},
+                params=params,
+                body=lambda: content,
                 patient=False,
             )
         except requests.exceptions.RequestException as error:
-            return http_failure(error, where, self._location), None
-        if response.status_code in (202, 204):
-            self._follow(response)
-            return None
-        if response.status_code in RETRIED or response.status_code in (404, 416):
+            return _Trouble(http_failure(error, where, self._location))
+        status = response.status_code
+        if status in RETRIED or status == 404 or _is_session_lost(response):
             reason = registry_reply(response.content).message or response.reason or ""
-            asked = retry_after(response.headers.get("Retry-After"))
-            text = f"{response.status_code} {reason}"
-            return unavailable_error(where, text, SERVER_TROUBLE), asked
-        raise refusal_error(response.status_code, response.content, where=where)
+            failure = unavailable_error(where, f"{status} {reason}", SERVER_TROUBLE)
+            return _Trouble(failure, retry_after(response.headers.get("Retry-After")), response)
+        return response
 
-    def _offset(self, sent: int) -> int:
+    def _offset(self, trouble: _Trouble, acknowledged: int, sent: int) -> int:
         """How much the registry has, in the session or, where that is lost, in a new one.
 
         `sent`: nobody can have more than that.
         """
-        offset = self._received(sent)
+        if self._tells_offset:
+            offset = self._received(sent)
+        else:
+            offset = trouble.next_offset(acknowledged, sent)
         if offset is None:
             self.begin()
         return offset or 0

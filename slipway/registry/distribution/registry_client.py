@@ -41,6 +41,12 @@ from slipway.registry.manifests import (
 Access = Literal["pull", "pull,push", "delete,pull"]
 MOST_PAGES = 200
 _PAGE = 1000  # tags
+_BLOB_TROUBLE = {"DIGEST_INVALID", "BLOB_UNKNOWN", "BLOB_UPLOAD_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"}
+"""What a registry may say of a manifest whose blobs have just been put, and which passes. A
+manifest's digest is ours and right; Distribution before 3.0 calls one invalid that names a blob
+which somebody else puts at this moment: it empties the file that links the blob to the repository,
+and then writes it anew. ECR may know a blob some hundred milliseconds after it has taken it
+(clowdhaus/ocync#104)."""
 _MOST_TAGS = MOST_PAGES * _PAGE  # ECR's largest repositories have 100,000 images
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 SMALL_BLOB = 8 << 20
@@ -200,10 +206,7 @@ class RegistryClient:
                 break
             failures += 1
             failure = refusal_error(response.status_code, response.content, where=where)
-            # A manifest's digest is ours and right. Distribution before 3.0 says this of one that
-            # names a blob which somebody else puts at this moment: it empties the file that links
-            # the blob to the repository, and then writes it anew.
-            passing = registry_reply(response.content).code == "DIGEST_INVALID"
+            passing = registry_reply(response.content).code in _BLOB_TROUBLE
             if passing and failures >= self.attempts:
                 raise type(failure)(
                     f"{failure.what}: it cannot read all of what it has of the image's blobs",

@@ -17,6 +17,7 @@ from pathlib import Path
 from slipway.core import FileLock
 
 _LONGEST = 8192  # characters of a location
+_OFFSET_DIGITS = 18
 _DAY_S = 86400.0  # registries remove uploads that are older (Distribution after a week)
 
 
@@ -26,18 +27,23 @@ class UploadRecord:
     def __init__(self, lock: FileLock | None) -> None:
         self._lock = lock
 
-    def location(self) -> str | None:
-        """Where the session of an earlier run goes on; None where none is known."""
+    def session(self) -> tuple[str, int | None] | None:
+        """Where the session of an earlier run goes on, and how much of the blob it then had where
+        the registry does not tell that; None where no session is known."""
         if self._lock is None:
             return None
-        raw = os.pread(self._lock.handle, _LONGEST + 2, 0)
-        text, end, _ = raw.decode("ascii", "replace").partition("\n")
-        return text if end and "://" in text else None  # one that was cut short has no end
+        raw = os.pread(self._lock.handle, _LONGEST + _OFFSET_DIGITS + 2, 0)
+        location, *noted = raw.decode("ascii", "replace").split("\n")
+        if not noted or "://" not in location:  # one that was cut short has no end
+            return None
+        offset = noted[0] if len(noted) > 1 else ""
+        return location, int(offset) if offset.isdigit() else None
 
-    def keep(self, location: str) -> None:
-        """The session goes on there."""
+    def keep(self, location: str, offset: int | None = None) -> None:
+        """The session goes on there; `offset` where only we know how much of the blob it has."""
         if self._lock is not None and len(location) <= _LONGEST and location.isascii():
-            self._write(f"{location}\n".encode())
+            lines = [location] if offset is None else [location, str(offset)]
+            self._write("".join(f"{line}\n" for line in lines).encode())
 
     def forget(self) -> None:
         """The blob is there, or the session is lost."""
@@ -63,7 +69,7 @@ def upload_record(folder: Path | None, name: str) -> Iterator[UploadRecord]:
         yield record
     finally:
         if lock is not None:
-            if record.location() is None:
+            if record.session() is None:
                 lock.path.unlink(missing_ok=True)
             lock.release()
 

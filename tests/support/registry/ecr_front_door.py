@@ -3,6 +3,12 @@
 moto declares the /v2/ data plane out of scope (getmoto/moto#3852), and its tokens ended in 2015.
 The door does what ECR does and Distribution does not: tokens with an end, repositories that must
 exist, immutable tags, images that the API knows; and it breaks on demand (registry_faults.Fault).
+Uploads go as they were recorded of ECR: a piece is answered with 201 (openai/tart#273), its Range
+stays at the end of the first piece (aws/containers-roadmap#2831), a session has no GET
+(dotnet/sdk#33019), what came of a piece that was cut stays, and one that begins elsewhere is
+refused with the offset in its text (apple/containerization#790). A manifest that is read names no
+digest (aws/containers-roadmap#1931), one that is put no location (apple/swift-container-plugin#27).
+Not done: pieces of less than 5 MiB are taken here.
 """
 
 from __future__ import annotations
@@ -40,7 +46,17 @@ from tests.support.registry.faults import Fault, Faults, Request
 
 ACCOUNT = "123456789012"  # moto's own
 REGION = "eu-central-1"
+_SESSION = re.compile(r"/v2/.+/blobs/uploads/(?P<uuid>[^/]+)")
 _NAME = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>.*)")
+
+
+@dataclass
+class UploadSession:
+    """An upload as ECR has it. `location`: where the registry behind the door goes on with it."""
+
+    location: str
+    offset: int = 0
+    first_end: int = 0
 
 
 @dataclass
@@ -59,6 +75,7 @@ class Door:
     lock: threading.Lock = field(default_factory=threading.Lock)
     tagging: threading.Lock = field(default_factory=threading.Lock)
     referrers: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    uploads: dict[str, UploadSession] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
@@ -226,9 +243,14 @@ class _Handler(BaseHTTPRequestHandler):
             listed = self.state.referrers.get((asked["name"], asked["rest"]), [])
             content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
             return self._answer(200, None, json.dumps(content).encode())
-        status, answer, body = self._forward(fault)
-        if self.command == "PUT" and "/manifests/" in self.path and status == 201:
-            self._known_to_the_api(answer)
+        session = self._session() if self.state.auth == "basic" else None
+        if session and self.command == "GET":
+            return self._error(404, "BLOB_UPLOAD_UNKNOWN", "there is no such upload")
+        if session and self.command == "PATCH":
+            return self._take_piece(session, fault)
+        status, answer, body = self._forward(self._body(fault), session)
+        if self.state.auth == "basic":
+            self._as_ecr(status, answer)
         if fault and fault.action == "lose":
             raise _CutError
         if fault and fault.action == "misname" and "Docker-Content-Digest" in answer.headers:
@@ -271,24 +293,76 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, "TAG_INVALID", f"{text} overwritten because the tag is immutable."
         return None
 
-    def _forward(self, fault: Fault | None) -> tuple[int, http.client.HTTPResponse, bytes]:
+    def _session(self) -> UploadSession | None:
+        match = _SESSION.fullmatch(urlsplit(self.path).path)
+        return self.state.uploads.get(match["uuid"]) if match else None
+
+    def _take_piece(self, session: UploadSession, fault: Fault | None) -> int:
+        """What comes of a piece of a blob stays, even where the rest of it is cut."""
+        start = int(self.headers.get("Content-Range", str(session.offset)).partition("-")[0])
+        if start != session.offset:
+            self._drain()
+            text = f"First byte of the layer part is {start} instead of {session.offset}"
+            return self._error(416, "BLOB_UPLOAD_INVALID", text)
+        content, cut = bytearray(), False
+        try:
+            for part in self._body(fault):
+                content += part
+        except _CutError:
+            cut = True
+        if content:
+            status, answer, body = self._forward(iter([bytes(content)]), session, len(content))
+            if status != 202:
+                return self._answer(status, answer, body)
+            session.location = _place(answer.headers["Location"])
+            session.offset += len(content)
+            session.first_end = session.first_end or session.offset - 1
+        if cut or (fault and fault.action == "lose"):
+            raise _CutError
+        own = {"Location": f"http://{self.state.host}{urlsplit(self.path).path}"}
+        return self._answer(201, None, b"", {**own, "Range": f"0-{session.first_end}"})
+
+    def _as_ecr(self, status: int, answer: http.client.HTTPResponse) -> None:
+        """Change what ECR answers otherwise; keep what it remembers."""
+        if self.command == "POST" and status == 202:
+            place = urlsplit(answer.headers["Location"])
+            uuid = place.path.rpartition("/")[2]
+            self.state.uploads[uuid] = UploadSession(_place(answer.headers["Location"]))
+            own = f"http://{self.state.host}{place.path}"
+            answer.headers.replace_header("Location", own)
+        elif "/manifests/" in self.path and self.command == "PUT" and status == 201:
+            self._known_to_the_api(answer)
+            del answer.headers["Location"]
+        elif "/manifests/" in self.path and self.command == "GET":
+            del answer.headers["Docker-Content-Digest"]
+
+    def _forward(
+        self, body: Iterator[bytes], session: UploadSession | None = None, size: int | None = None
+    ) -> tuple[int, http.client.HTTPResponse, bytes]:
         url = urlsplit(self.path)
         query = "&".join(  # ECR mounts no blobs unless the account has it enabled
             part for part in url.query.split("&") if not part.startswith(("mount=", "from="))
         )
+        target = f"{url.path}?{query}" if query else url.path
+        if session:
+            target = f"{session.location}&{query}" if query else session.location
         # Its own Host, so that the locations in the answers lead through the door again.
         headers = {"Host": self.state.host}
         for name in ("Content-Type", "Content-Range", "Content-Length", "Accept", "Range"):
             if name in self.headers:
                 # Docker 28 repeats Accept.
                 headers[name] = ", ".join(self.headers.get_all(name, []))
-        chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
+        if size is not None:
+            headers["Content-Length"] = str(size)
+            if session and "Content-Range" in headers:
+                headers["Content-Range"] = f"{session.offset}-{session.offset + size - 1}"
+        chunked = size is None and "chunked" in self.headers.get("Transfer-Encoding", "")
         upstream = http.client.HTTPConnection(self.state.upstream, timeout=60)
         with contextlib.closing(upstream):
             upstream.request(
                 self.command,
-                f"{url.path}?{query}" if query else url.path,
-                body=self._body(fault) if chunked or "Content-Length" in self.headers else None,
+                target,
+                body=body if chunked or "Content-Length" in headers else None,
                 headers=headers,
                 encode_chunked=chunked,
             )
@@ -411,6 +485,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD" and status != 204:
             self.wfile.write(body[:cut] if cut else body)
         return status
+
+
+def _place(location: str) -> str:
+    """The path and query of a URL: where the registry behind the door is asked."""
+    url = urlsplit(location)
+    return f"{url.path}?{url.query}"
 
 
 def _movable(repository: Repository, tag: str) -> bool:

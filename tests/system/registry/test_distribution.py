@@ -214,20 +214,22 @@ def test_an_upload_survives_a_piece_that_arrived_in_part(
     client: RegistryClient, door: Door, repository: str
 ) -> None:
     data = layer_tar("part", PIECE + 1000)
-    half = piece_size(len(data), client.host) // 2
-    rule = door.fault("PATCH", "/uploads/", "reset", after_bytes=half)
+    piece = piece_size(len(data), client.host)
+    rule = door.fault("PATCH", "/uploads/", "reset", after_bytes=piece // 2)
     upload_blob(client, repository, digest_of(data), io.BytesIO(data), len(data))
     assert rule.met == 1
+    assert door.faults.uploaded() <= len(data) + 2 * piece  # it, and the one that tells the offset
     assert b"".join(client.blob_stream(repository, digest_of(data))) == data
 
 
+@pytest.mark.parametrize(("verb", "size"), [("PUT", 2000), ("PATCH", PIECE)])
 def test_an_upload_that_was_damaged_on_the_way_is_sent_once_again(
-    client: RegistryClient, door: Door, repository: str
+    client: RegistryClient, door: Door, repository: str, verb: str, size: int
 ) -> None:
-    data = layer_tar("damaged")
-    door.fault("PATCH", "/uploads/", "corrupt")
+    data = layer_tar("damaged", size)
+    door.fault(verb, "/uploads/", "corrupt")
     upload_blob(client, repository, digest_of(data), io.BytesIO(data), len(data))
-    assert client.blob(repository, digest_of(data)) == data
+    assert b"".join(client.blob_stream(repository, digest_of(data))) == data
     assert door.faults.uploaded() == 2 * len(data)
 
 

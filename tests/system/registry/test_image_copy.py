@@ -135,6 +135,10 @@ def test_an_index_is_copied_with_all_its_images(other: RegistryClient, data_regi
         ("PATCH", "/uploads/", "expire", {}),
         ("POST", "/uploads/", "status", {"status": 503, "count": 2}),
         ("PUT", "/uploads/", "lose", {}),
+        ("PUT", "/uploads/", "reset", {}),
+        ("PUT", "/uploads/", "status", {"status": 500}),
+        ("PUT", "/uploads/", "status", {"status": 429, "retry_after": "0"}),
+        ("PUT", "/uploads/", "expire", {}),
         ("PUT", "/manifests/", "status", {"status": 429}),
         ("PUT", "/manifests/", "reset", {}),
         ("PUT", "/manifests/v1$", "lose", {}),  # the tag is ours then, and does not move
