@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from slipway.core import OnEvent, Piece, SlipwayError, UsageError, sha256_file
+from slipway.core import OnEvent, Piece, UsageError, sha256_file
 from slipway.registry import (
     OCI_MANIFEST,
     BlobTransfer,
@@ -102,12 +102,6 @@ def push_sqsh(path: Path, repository: Repository, image: str, on_event: OnEvent)
     delivered = deliver_blobs(repository, [*blobs, config], f"push {path.name}", on_event)
     manifest = _artifact(path.name, subject, config, layers)
     put_referrer(repository, manifest)
-    if manifest.digest not in repository.client.referrers(repository.path, subject.digest):
-        raise SlipwayError(
-            "the registry does not list what was put beside the image",
-            where=repository.name(subject.digest),
-            cure="Run this again: another push at the same time may have replaced its list.",
-        )
     return PushedFile(manifest.digest, delivered.sent, sidecar.size, False)
 
 

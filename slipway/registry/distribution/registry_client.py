@@ -158,33 +158,41 @@ class RegistryClient:
     def tags(self, repository: str) -> list[str]:
         """All tags of a repository, sorted; none where there is no such repository.
 
-        Answers come in pages (OCI distribution specification, "Listing Tags"). Raises RegistryError
-        for more than any repository has: a list that ends early would be taken for a whole one.
+        Raises RegistryError for more than any repository has: a list that ends early would be taken
+        for a whole one.
         """
         names: set[str] = set()
-        path = "tags/list"
-        for _ in range(MOST_PAGES):
-            params = {} if "://" in path else {"n": str(_PAGE)}
-            response = self.request("GET", repository, path, params=params)
+        where = self.name(repository)
+        for response in self._pages(repository, f"tags/list?n={_PAGE}", "tags"):
             if response.status_code == 404:
-                return sorted(names)
-            where = self.name(repository)
+                break
             if response.status_code != 200:
                 raise refusal_error(response.status_code, response.content, where=where)
             listed = parse_json(response.content, "the list of tags", where).get("tags") or []
             if not isinstance(listed, list):
                 raise ManifestError("the list of tags is not one", where=where)
             names |= {tag for tag in listed if isinstance(tag, str) and _TAG.fullmatch(tag)}
-            following = response.links.get("next", {}).get("url")
             if len(names) > _MOST_TAGS:
-                break
+                raise self._no_end(repository, "tags")
+        return sorted(names)
+
+    def _pages(self, repository: str, path: str, what: str) -> Iterator[requests.Response]:
+        """A list that comes in pages (OCI distribution specification, "Listing Tags").
+
+        Raises RegistryError for one without end.
+        """
+        for _ in range(MOST_PAGES):
+            response = self.request("GET", repository, path)
+            yield response
+            following = response.links.get("next", {}).get("url")
             if not following:
-                return sorted(names)
+                return
             path = self._transport.resolve(response.url, following)
-        raise RegistryError(
-            f"the list of tags has no end within {MOST_PAGES} pages of {_PAGE} tags",
-            where=self.name(repository),
-        )
+        raise self._no_end(repository, what)
+
+    def _no_end(self, repository: str, what: str) -> RegistryError:
+        text = f"the list of {what} has no end within {MOST_PAGES} pages of {_PAGE} {what}"
+        return RegistryError(text, where=self.name(repository))
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> str:
         """Store a manifest under a tag or its digest. Returns the digest; putting twice is fine.
@@ -238,26 +246,31 @@ class RegistryClient:
         raise refusal_error(response.status_code, response.content, where=where)
 
     def referrers(self, repository: str, digest: str) -> list[str]:
-        """Digests of the manifests that name this one as their subject.
+        """Digests of the manifests that name this one as their subject."""
+        found = self.find_referrers(repository, digest)
+        return self.indexed_referrers(repository, digest) if found is None else found
 
-        Registries without the referrers API keep them as an index under a tag
-        (OCI distribution specification, "Referrers Tag Schema").
+    def find_referrers(self, repository: str, digest: str) -> list[str] | None:
+        """What the registry itself finds; None where it has no referrers API.
+
+        A manifest may be among it only a moment after it was put.
         """
+        digests: list[str] = []
         where = self.name(repository, digest)
-        response = self.request("GET", repository, f"referrers/{digest}")
-        if response.status_code == 200:
-            listed = parse_json(response.content, "the list of referrers", where)
-        elif index := find_manifest(self, repository, referrers_tag(digest)):
-            listed = index.json()
-        else:
-            return []
-        entries = listed.get("manifests")
-        if not isinstance(entries, list):
-            raise ManifestError("the list of referrers is not one", where=where)
-        digests = [entry.get("digest") for entry in entries if isinstance(entry, dict)]
-        if not all(map(is_digest, digests)):
-            raise ManifestError("a referrer has no sha256 digest", where=where)
-        return [str(referrer) for referrer in digests]
+        for number, page in enumerate(self._pages(repository, f"referrers/{digest}", "referrers")):
+            if page.status_code != 200 and not number:
+                return None
+            if page.status_code != 200:
+                raise refusal_error(page.status_code, page.content, where=where)
+            listed = parse_json(page.content, "the list of referrers", where)
+            digests += _referrer_digests(listed, where)
+        return digests
+
+    def indexed_referrers(self, repository: str, digest: str) -> list[str]:
+        """What stands in the index that registries without the referrers API keep under a tag
+        (OCI distribution specification, "Referrers Tag Schema")."""
+        index = find_manifest(self, repository, referrers_tag(digest))
+        return _referrer_digests(index.json(), self.name(repository, digest)) if index else []
 
     def has_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository has a blob."""
@@ -383,6 +396,16 @@ def find_manifest(registry: RegistryClient, repository: str, reference: str) -> 
         return registry.manifest(repository, reference)
     except ImageMissingError:
         return None
+
+
+def _referrer_digests(listed: Mapping[str, Any], where: str) -> list[str]:
+    entries = listed.get("manifests")
+    if not isinstance(entries, list):
+        raise ManifestError("the list of referrers is not one", where=where)
+    digests = [entry.get("digest") for entry in entries if isinstance(entry, dict)]
+    if not all(map(is_digest, digests)):
+        raise ManifestError("a referrer has no sha256 digest", where=where)
+    return [str(digest) for digest in digests]
 
 
 def _accept() -> dict[str, str]:

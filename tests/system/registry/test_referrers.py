@@ -85,22 +85,6 @@ def test_another_writer_between_reading_and_writing_loses_nothing(
     assert kinds(repository, image) == [BILL.kind, BUILD.kind]
 
 
-def test_a_registry_that_finds_referrers_gets_no_index(
-    repository: Repository, image: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = repository.client
-    put, stored = client.put_manifest, []
-
-    def kept(path: str, reference: str, manifest: Manifest) -> str:
-        stored.append(manifest.digest)
-        return put(path, reference, manifest)
-
-    monkeypatch.setattr(client, "put_manifest", kept)
-    monkeypatch.setattr(client, "referrers", lambda path, digest: list(stored))
-    put_artefacts(repository, image, [BILL])
-    assert client.head(repository.path, referrers_tag(image.digest)) is None
-
-
 def test_a_file_that_could_not_be_read_back_is_not_put(
     repository: Repository, image: Manifest
 ) -> None:

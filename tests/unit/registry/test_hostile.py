@@ -21,7 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core import Credentials, Event, anonymous, silent
-from slipway.registry import Manifest, RegistryClient, RegistryError, RetryPolicy
+from slipway.registry import (
+    Artefact,
+    Manifest,
+    RegistryClient,
+    RegistryError,
+    Repository,
+    RetryPolicy,
+    put_artefacts,
+)
 from slipway.registry.distribution import connections
 from slipway.registry.distribution.answers import ANSWER_LIMIT, origin_of, resolve_location
 from slipway.registry.distribution.auth import Challenge, RegistryLogin
@@ -254,6 +262,43 @@ def test_a_list_of_tags_without_end_is_refused_and_not_taken_for_a_whole_one(
         client.tags("r")
     assert len(server.seen) <= 200
     assert len(server.seen) * each <= 240_000
+
+
+def test_a_list_of_referrers_comes_in_pages_and_has_an_end(
+    server: Server, client: RegistryClient
+) -> None:
+    digests = [f"sha256:{number:064x}" for number in range(6)]
+    last = 2
+
+    def answer(_: str, path: str, __: dict[str, str]) -> Answer:
+        page = int(path.rpartition("=")[2]) if "next=" in path else 0
+        entries = [{"digest": found} for found in digests[2 * page : 2 * page + 2]]
+        link = {"Link": f'</v2/a/referrers/x?next={page + 1}>; rel="next"'} if page < last else {}
+        return Answer(200, link, json.dumps({"manifests": entries}).encode())
+
+    server.answer = answer
+    assert client.referrers("a", digest(b"")) == digests
+    last = 10**9
+    with pytest.raises(RegistryError, match="no end"):
+        client.referrers("a", digest(b""))
+
+
+def test_a_registry_that_finds_referrers_a_moment_later_gets_no_index_of_them(
+    server: Server, client: RegistryClient
+) -> None:
+    subject = Manifest(OCI_MANIFEST, digest(image()), image())
+
+    def answer(method: str, path: str, _: dict[str, str]) -> Answer:
+        if method == "PUT":
+            return Answer(201)
+        if "/referrers/" in path:
+            return Answer(200, body=b'{"manifests": []}')
+        return Answer(200 if "/blobs/" in path else 404)
+
+    server.answer = answer
+    put_artefacts(Repository(client, "a"), subject, [Artefact("application/x", ())])
+    (put,) = [path for method, path, _ in server.seen if method == "PUT"]
+    assert "/manifests/sha256:" in put
 
 
 def test_a_gzip_bomb_is_not_unpacked_on_the_way(server: Server, client: RegistryClient) -> None:
