@@ -180,7 +180,7 @@ class LayerStore:
             noted = asdict(write(partial))
             path = self._path(noted)
             commit(partial, path)
-        write_atomic(note, json.dumps(noted))
+        write_atomic(note, json.dumps(noted), flush=False)
         return LayerBlob(title, noted["digest"], noted["diff_id"], noted["size"], path)
 
     def _copy_shared(self, plan: LayerPlan, note: Path) -> LayerBlob | None:
@@ -199,7 +199,7 @@ class LayerStore:
                 commit(partial, path)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        write_atomic(note, json.dumps(noted))
+        write_atomic(note, json.dumps(noted), flush=False)
         return self._find(plan.title, note)
 
     def _publish(self, claim: PartClaim, note: Path, blob: LayerBlob) -> None:

@@ -25,8 +25,12 @@ def _of(destination: Path, owner: Owner | str) -> str:
     return f".{destination.name}.{owner}{_SUFFIX}"
 
 
-def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
-    """Write beside, flush, rename: a reader sees the old file or the new one, never half."""
+def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644, flush: bool = True) -> None:
+    """Write beside, flush, rename: a reader sees the old file or the new one, never half.
+
+    `flush` False, for what is checked when it is read and can be made again: a power failure may
+    leave an empty or damaged file.
+    """
     partial = path.with_name(_of(path, this_process()))
     payload = data.encode() if isinstance(data, str) else data
     try:
@@ -38,7 +42,8 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
             stream.write(payload)
             stream.flush()
             os.fchmod(handle, mode)
-            os.fsync(handle)
+            if flush:
+                os.fsync(handle)
         partial.replace(path)
     except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):  # where a parent is a file, there is nothing to remove
@@ -100,7 +105,7 @@ def commit(partial: Path, destination: Path) -> None:
 
 def write_note(path: Path, value: Any) -> None:
     """Keep what JSON can hold, so that damage to it is noticed. Raises OSError."""
-    write_atomic(path, gzip.compress(json.dumps(value).encode(), 3, mtime=0))
+    write_atomic(path, gzip.compress(json.dumps(value).encode(), 3, mtime=0), flush=False)
 
 
 def read_note(path: Path) -> Any:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from slipway.core import (
     SharedParts,
     SlipwayError,
     commit,
+    cpu_count,
     partial_file,
     recall_sha256,
     sha256_file,
@@ -75,7 +77,9 @@ def fetch_wheels(
     by its name in versions.yaml, asked beside pip's own.
     """
     wanted = list(pins)
-    paths = {pin: cached_wheels(project, pin) for pin in wanted}
+    with ThreadPoolExecutor(cpu_count()) as pool:  # those of a GPU stack have gigabytes to verify
+        here = pool.map(lambda pin: cached_wheels(project, pin), wanted)
+        paths = dict(zip(wanted, here, strict=True))
     with contextlib.ExitStack() as stack:
         claims: dict[Pin, PartClaim] = {}
         if project.shared is not None:
