@@ -115,9 +115,11 @@ def clock_skew(env: Mapping[str, str]) -> float | None:
     import http.client
     from email.utils import parsedate_to_datetime
 
+    from launcher.platforms import s3_host
+
     endpoint = env.get("S3_ENDPOINT_URL") or env.get("AWS_ENDPOINT_URL_S3")
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1"
-    parts = urlsplit(endpoint or f"https://s3.{region}.amazonaws.com")
+    parts = urlsplit(endpoint or f"https://{s3_host(region)}")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=5)
     try:

@@ -97,9 +97,14 @@ def get_url(url: str, headers: Mapping[str, str]) -> HttpAnswer:
             target = urljoin(url, answer.headers.get("location", ""))
         _check_redirect(first, target)
         if urlsplit(target)[:2] != first[:2]:
-            sent = {name: value for name, value in sent.items() if name != "Authorization"}
+            sent = {name: value for name, value in sent.items() if not _is_login(name)}
         url = target
     raise FetchError(f"{first.netloc} redirects more than {MOST_REDIRECTS} times")
+
+
+def _is_login(header: str) -> bool:
+    """A signature and a role's token among them (Signature Version 4)."""
+    return header.lower().startswith(("authorization", "x-amz-"))
 
 
 def _check_redirect(first: SplitResult, target: str) -> None:

@@ -8,12 +8,13 @@ the referrers API says, or by the tag that stands in for that API (OCI distribut
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
 import subprocess
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -162,20 +163,25 @@ class RegistryOrigin:
         raise FetchError(f"{self.where} answers with {answer.status} for {what[:80]}")
 
     def _get(self, path: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
-        """GET below the repository, logged in as the registry asks."""
+        """GET below the repository, logged in as the registry asks, with each login there is."""
         header = self._header
-        for _ in range(3):
+        for _ in range(5):
             login = {"Authorization": header} if header else {}
             answer = get_url(f"{self._base}/{path}", {**(headers or {}), **login})
-            if answer.status != 401:
+            basic = header.startswith("Basic ")
+            # ECR says 403 of a login that has ended, which one of docker's does after 12 hours.
+            if answer.status != 401 and not (basic and answer.status == 403):
                 return answer
             with closing(answer):
                 challenge = answer.headers.get("www-authenticate", "")
             with self._lock:
                 if self._header == header:
-                    self._header = self._login.answer(challenge, self._scope, self._base)
+                    if basic:
+                        self._login.refuse(header)
+                    other = self._login.answer(challenge, self._scope, self._base)
+                    self._header = other or header
                 if self._header == header:
-                    return answer  # nothing else to say: the caller tells of the 401
+                    return answer  # nothing else to say: the caller tells of the refusal
                 header = self._header
         return answer
 
@@ -186,6 +192,11 @@ class RegistryLogins:
     def __init__(self, host: str, env: Mapping[str, str]) -> None:
         self._host = host
         self._env = env
+        self._refused: set[str] = set()
+
+    def refuse(self, header: str) -> None:
+        """The login of this Basic header is not taken: the next one is to be tried."""
+        self._refused.add(base64.b64decode(header.partition(" ")[2]).decode())
 
     def answer(self, challenge: str, scope: str, base: str) -> str:
         """The Authorization header that a challenge asks for; "" where there is none to give."""
@@ -213,26 +224,27 @@ class RegistryLogins:
         return f"Bearer {token}" if re.fullmatch(r"[\x21-\x7e]+", token) else ""
 
     def find(self) -> str:
-        """USER:SECRET, or ""."""
+        """USER:SECRET, of those that were not refused; "" where there is none."""
+        return next((login for login in self._known() if login not in self._refused), "")
+
+    def _known(self) -> Iterator[str]:
         host, _, login = self._env.get(LOGIN_VARIABLE, "").partition("=")
         if login and host == self._host:
-            return login
+            yield login
         folder = Path(self._env.get("DOCKER_CONFIG") or f"{self._env.get('HOME', '/')}/.docker")
         try:
             config = _parse((folder / "config.json").read_bytes(), str(folder))
         except (OSError, FetchError):
             config = {}
         helper = _mapping(config, "credHelpers").get(self._host) or config.get("credsStore")
-        if isinstance(helper, str) and re.fullmatch(r"[a-z0-9-]+", helper):
-            return self._of_helper(helper)
         kept = _mapping(_mapping(config, "auths"), self._host).get("auth")
-        if isinstance(kept, str):
-            try:
-                return base64.b64decode(kept).decode()
-            except ValueError:
-                return ""
-        ecr = _ECR.fullmatch(self._host)
-        return self._of_aws(ecr[1]) if ecr else ""
+        if isinstance(helper, str) and re.fullmatch(r"[a-z0-9-]+", helper):
+            yield from filter(None, [self._of_helper(helper)])
+        elif isinstance(kept, str):
+            with contextlib.suppress(ValueError):
+                yield base64.b64decode(kept).decode()
+        if ecr := _ECR.fullmatch(self._host):
+            yield from filter(None, [self._of_aws(ecr[1])])
 
     def _of_helper(self, helper: str) -> str:
         """docker/docker-credential-helpers: `get` reads the host, answers with JSON."""

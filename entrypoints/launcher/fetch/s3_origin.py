@@ -32,12 +32,15 @@ from launcher.fetch.sqsh_sidecar import (
     check_name,
     parse_sidecar,
 )
+from launcher.platforms import s3_host
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 DEFAULT_REGION = "us-east-1"
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^\n\r\0]+)")
 _INSTANCE = "http://169.254.169.254/latest"
 _CONTAINER = "http://169.254.170.2"
+#: Where else roles' credentials are asked for: this machine, ECS, and EKS Pod Identity.
+_AGENTS = ("localhost", "127.0.0.1", "::1", "169.254.170.2", "169.254.170.23", "fd00:ec2::23")
 _INSTANCE_SECONDS = 2.0
 _ANSWER_BYTES = 1 << 16
 #: Roles' credentials last for an hour or more, and are renewed well before their end.
@@ -98,8 +101,7 @@ class S3Origin:
                 url, headers, region, self._keys.find(), datetime.now(timezone.utc)
             )
             answer = get_url(url, signed)
-            theirs = answer.headers.get("x-amz-bucket-region", region)
-            if answer.status < 300 or theirs == region or not re.fullmatch(r"[a-z0-9-]+", theirs):
+            if answer.status < 300 or not (theirs := _stated_region(answer)) or theirs == region:
                 return answer
             answer.close()
             with self._lock:
@@ -120,15 +122,23 @@ class S3Origin:
         raise FetchError(f"S3 answers with {answer.status} for {what}")
 
 
+def _stated_region(answer: HttpAnswer) -> str:
+    """The region that a refusal names: in a header, or, where a signature is for another region,
+    in its body (AuthorizationHeaderMalformed; botocore: utils.S3RegionRedirectorv2)."""
+    stated = answer.headers.get("x-amz-bucket-region", "")
+    if not stated and answer.status == 400:
+        found = re.search(rb"<Region>([^<]{1,64})</Region>", answer.body(_ANSWER_BYTES))
+        stated = found[1].decode("ascii", "replace") if found else ""
+    return stated if re.fullmatch(r"[a-z0-9-]+", stated) else ""
+
+
 def object_url(endpoint: str, region: str, bucket: str, key: str) -> str:
     """Where an object is; buckets with dots, which no certificate has, stand in the path."""
     path = quote(key, safe="/-_.~")
     if endpoint:
         return f"{endpoint.rstrip('/')}/{bucket}/{path}"
-    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    if "." in bucket:
-        return f"https://s3.{region}.{suffix}/{bucket}/{path}"
-    return f"https://{bucket}.s3.{region}.{suffix}/{path}"
+    host = s3_host(region)
+    return f"https://{host}/{bucket}/{path}" if "." in bucket else f"https://{bucket}.{host}/{path}"
 
 
 def sign_request(
@@ -217,19 +227,34 @@ class KeyChain:
             return None
 
     def _of_role(self) -> AwsKeys | None:
-        relative = self._env.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "")
-        if relative.startswith("/"):
-            text = _ask(f"{_CONTAINER}{relative}")
-        else:
-            role = self._instance("meta-data/iam/security-credentials/").split("\n")[0]
-            text = self._instance(f"meta-data/iam/security-credentials/{role}") if role else ""
         try:
-            data: Any = json.loads(text)
+            data: Any = json.loads(self._role_document())
             return AwsKeys(
                 str(data["AccessKeyId"]), str(data["SecretAccessKey"]), str(data["Token"])
             )
         except (ValueError, KeyError, TypeError):
             return None
+
+    def _role_document(self) -> str:
+        """What gives out roles' credentials here says; raises ValueError for a wrong address."""
+        relative = self._env.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "")
+        if relative.startswith("/"):
+            return _ask(f"{_CONTAINER}{relative}")
+        full = self._env.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+        if urlsplit(full).hostname in _AGENTS:
+            return _ask(full, headers=self._agent_login())
+        role = self._instance("meta-data/iam/security-credentials/").split("\n")[0]
+        return self._instance(f"meta-data/iam/security-credentials/{role}") if role else ""
+
+    def _agent_login(self) -> dict[str, str]:
+        """What EKS' agent asks for (AWS SDKs: "Container credential provider")."""
+        token = self._env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
+        if path := self._env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
+            try:
+                token = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, ValueError):
+                return {}
+        return {"Authorization": token} if token else {}
 
     def _instance(self, path: str) -> str:
         """An answer of the instance metadata service, version 2; "" where there is none."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         stale_variables,
         unless_set,
     )
+    from launcher.platforms.s3_hosts import s3_host
     from launcher.platforms.sagemaker_env import sagemaker_variables
     from launcher.platforms.topology import (
         Topology,
@@ -88,6 +89,7 @@ __all__ = [
     "read_place",
     "rendezvous_port",
     "route_changes",
+    "s3_host",
     "sagemaker_topology",
     "sagemaker_variables",
     "script_hyperparameters",
@@ -124,6 +126,7 @@ __getattr__ = lazy_face(
             "EnvironmentChange apply_changes network_changes route_changes slurm_changes "
             "stale_variables unless_set"
         ),
+        "s3_hosts": "s3_host",
         "sagemaker_env": "sagemaker_variables",
         "topology": "Topology local_topology sagemaker_topology slurm_topology",
     },

@@ -479,6 +479,41 @@ def test_logins_are_those_of_docker(config: Any, login: str, tmp_path: Path) -> 
     assert RegistryLogins("h:1", {"DOCKER_CONFIG": str(tmp_path)}).find() == login
 
 
+def test_a_login_that_is_refused_makes_room_for_the_next(tmp_path: Path) -> None:
+    """ECR answers 403 to a login of docker that has ended, and names no challenge with it."""
+    pieces = [b"a" * 1000]
+
+    def spoil(path: str, status: int, headers: dict[str, str], data: bytes) -> Any:
+        if "Authorization" not in headers:
+            return 401, {"WWW-Authenticate": 'Basic realm="x"'}, b""
+        return None if headers["Authorization"] == "Basic bWU6aHVzaA==" else (403, {}, b"")
+
+    with ServedFile(pieces, spoil=spoil) as (host, _):
+        (tmp_path / "config.json").write_text(
+            json.dumps({"auths": {host: {"auth": "bWU6aHVzaA=="}}})
+        )
+        env = {"SLIPWAY_REGISTRY_LOGIN": f"{host}=me:ended", "DOCKER_CONFIG": str(tmp_path)}
+        result = fetch_sqsh(FetchRequest(f"registry://{host}/r:t", tmp_path / "n"), env)
+        assert result.path.read_bytes() == b"".join(pieces)
+        (tmp_path / "config.json").write_text("{}")
+        with pytest.raises(FetchError, match=r"refuses this login \(403\)"):
+            fetch_sqsh(FetchRequest(f"registry://{host}/r:t", tmp_path / "m"), env)
+
+
+def test_after_a_login_of_docker_the_aws_command_is_asked_for_ecr(tmp_path: Path) -> None:
+    host = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {host: {"auth": "QVdTOm9sZA=="}}}))
+    command = tmp_path / "aws"
+    command.write_text('#!/bin/sh\n[ "$4" = eu-central-1 ] && echo fresh\n')
+    command.chmod(0o755)
+    env = {"DOCKER_CONFIG": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    logins = RegistryLogins(host, env)
+    assert logins.find() == "AWS:old"
+    logins.refuse("Basic QVdTOm9sZA==")
+    assert logins.find() == "AWS:fresh"
+    assert logins.answer("", "", f"https://{host}/v2/a").startswith("Basic ")
+
+
 def test_an_error_has_one_line_and_a_code(tmp_path: Path) -> None:
     process = subprocess.run(
         [

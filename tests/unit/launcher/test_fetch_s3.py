@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,9 +25,11 @@ from moto.server import ThreadedMotoServer
 from launcher.causes import LaunchUsageError
 from launcher.fetch.fetch_run import FetchRequest, fetch_sqsh
 from launcher.fetch.named_origin import open_origin
-from launcher.fetch.s3_origin import AwsKeys, KeyChain, object_url, sign_request
+from launcher.fetch.s3_origin import AwsKeys, KeyChain, S3Origin, object_url, sign_request
 from launcher.fetch.sqsh_sidecar import FetchError
+from launcher.platforms import s3_host
 from tests.support.launcher.sqsh_files import sidecar_text, write_sqsh
+from tests.support.loopback_files import serve_requests
 
 NOW = datetime(2026, 11, 28, 10, 20, 30, tzinfo=timezone.utc)
 KEYS = st.text(
@@ -61,6 +67,99 @@ def test_requests_are_signed_as_botocore_signs_them(key: str, token: str, region
 )
 def test_an_object_has_its_url(endpoint: str, region: str, bucket: str, url: str) -> None:
     assert object_url(endpoint, region, bucket, "k/x y.sqsh") == url
+
+
+def test_each_region_of_aws_has_its_host() -> None:
+    """As botocore has them; the launcher in an image has no botocore to ask."""
+    raw = (files("botocore") / "data" / "partitions.json").read_text("utf-8")
+    hosts = {
+        region: f"s3.{region}.{partition['outputs']['dnsSuffix']}"
+        for partition in json.loads(raw)["partitions"]
+        for region in partition["regions"]
+        if not region.endswith("-global")
+    }
+    assert len(hosts) > 40
+    assert {region: s3_host(region) for region in hosts} == hosts
+
+
+@contextlib.contextmanager
+def served(answer: Callable[[str, Mapping[str, str]], tuple[int, str, bytes]]) -> Iterator[str]:
+    """`answer` gives a status, a region for the header of it, and the body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, region, body = answer(self.path, dict(self.headers))
+            self.send_response(status)
+            if region:
+                self.send_header("x-amz-bucket-region", region)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            del format, args
+
+    with serve_requests(Handler) as host:
+        yield f"http://{host}"
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "body", "found"),
+    [
+        (301, "eu-west-3", b"<Error><Code>PermanentRedirect</Code></Error>", True),
+        (
+            400,
+            "",
+            b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region 'us-east-1' is"
+            b" wrong; expecting 'eu-west-3'</Message><Region>eu-west-3</Region></Error>",
+            True,
+        ),
+        (400, "", b"<Error><Code>InvalidRequest</Code></Error>", False),
+        (403, "", b"<Region>eu-west-3</Region>", False),
+        (400, "", b"<Region>../x</Region>", False),
+    ],
+)
+def test_a_bucket_elsewhere_is_asked_in_its_own_region(
+    status: int, header: str, body: bytes, found: bool
+) -> None:
+    pieces = [b"a" * 1000]
+
+    def answer(path: str, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
+        if "/eu-west-3/s3/" not in headers["Authorization"]:
+            return status, header, body
+        return 200, "", sidecar_text(pieces)
+
+    with served(answer) as url:
+        origin = S3Origin("s3://bucket/x.sqsh", environment(url))
+        if found:
+            assert [len(piece.starts) for piece in origin.describe().sidecar.pieces] == [1]
+        else:
+            with pytest.raises(FetchError, match=str(status)):
+                origin.describe()
+
+
+ROLE = b'{"AccessKeyId": "a", "SecretAccessKey": "b", "Token": "c"}'
+
+
+@pytest.mark.parametrize("given", ["AWS_CONTAINER_AUTHORIZATION_TOKEN", "file"])
+def test_the_agent_of_a_pod_gives_its_role(given: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a-token\n")
+
+    def answer(path: str, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
+        return (200, "", ROLE) if headers.get("Authorization") == "a-token" else (401, "", b"")
+
+    login = {given: "a-token"}
+    if given == "file":
+        login = {"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(tmp_path / "token")}
+    with served(answer) as url:
+        env = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}/v1/credentials", "HOME": "/none"}
+        assert KeyChain({**env, **login}).find() == AwsKeys("a", "b", "c")
+
+
+@pytest.mark.parametrize("uri", ["http://evil.example/x", "http://[bad", "file:///etc/passwd"])
+def test_credentials_are_asked_of_this_machine_alone(uri: str) -> None:
+    env = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": uri, "AWS_EC2_METADATA_DISABLED": "true"}
+    assert KeyChain({**env, "HOME": "/none"}).find() is None
 
 
 @pytest.fixture(scope="module")
