@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     )
     from slipway.storage.docker.containerd import current_root
     from slipway.storage.docker.daemon_flags import conflicting_flags
-    from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES, remapped_roots
+    from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES
     from slipway.storage.docker.data_path import own_data_path, repoint
     from slipway.storage.docker.installation import (
         DockerInstallation,
@@ -64,7 +64,6 @@ __all__ = [
     "own_data_path",
     "parse_daemon_json",
     "read_daemon_json",
-    "remapped_roots",
     "repoint",
     "run_trial_container",
     "service_from_json",
@@ -82,7 +81,7 @@ __getattr__ = lazy_face(
         ),
         "containerd": "current_root",
         "daemon_flags": "conflicting_flags",
-        "data_folder": "DOCKERS_NAMESPACES remapped_roots",
+        "data_folder": "DOCKERS_NAMESPACES",
         "data_path": "own_data_path repoint",
         "installation": (
             "DockerInstallation choose_daemon engine_of_installation find_installation "

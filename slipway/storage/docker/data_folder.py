@@ -36,7 +36,6 @@ _DOCKERS = (
     *("vfs", "windowsfilter", "zfs"),
 )
 _CONTAINERDS_OWN = re.compile(r"io\.containerd\..*|tmpmounts|lost\+found|opt|bin|lib")
-_REMAPPED = re.compile(r"\d+\.\d+")  # UID.GID: the data of a daemon with user namespaces
 
 
 def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) -> dict[str, str]:
@@ -91,11 +90,6 @@ def foreign_entries(root: Path, *, containerd: bool = False) -> tuple[str, ...]:
         if not known and not empty:
             strange.append(path.name)
     return tuple(strange)
-
-
-def remapped_roots(root: Path) -> tuple[str, ...]:
-    """Folders of daemons with user namespaces in a data-root (moby: UID.GID)."""
-    return tuple(name for name in foreign_entries(root) if _REMAPPED.fullmatch(name))
 
 
 def _bucket(path: Path, *names: bytes) -> list[tuple[bytes, bytes]]:

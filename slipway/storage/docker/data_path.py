@@ -63,22 +63,19 @@ def _exchange(one: Path, other: Path) -> None:
         raise StorageError(f"this file system cannot exchange two names: {why}", where=str(one))
 
 
-def repoint(data_root: Path, old: Path, new: Path) -> int:
-    """Have the containers in `data_root` know `new` where they know `old`; returns how many did.
+def repoint(data_root: Path, old: Path, new: Path) -> None:
+    """Have the containers in `data_root` know `new` where they know `old`.
 
     What a person gave as a bind mount stays as it is. Again: nothing changes.
     """
-    changed = 0
     for path in sorted(data_root.glob("containers/*/config.v2.json")):
         try:
             record = json.loads(path.read_bytes())
             if _repoint(record, old, new):
                 text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
                 write_atomic(path, text, mode=path.stat().st_mode & 0o7777)
-                changed += 1
         except (ValueError, AttributeError) as error:
             raise StorageError(f"not a container's record: {error}", where=str(path)) from error
-    return changed
 
 
 def _repoint(record: dict[str, Any], old: Path, new: Path) -> bool:

@@ -29,13 +29,7 @@ from slipway.storage.docker.daemon_flags import parse_flags
 from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES
 from slipway.storage.docker.inventory import DataFolders
 from slipway.storage.docker.service import EmbeddedService, ProcessService, Service
-from slipway.storage.docker.systemd import (
-    CONTAINERD,
-    DOCKER,
-    SystemdService,
-    show_unit,
-    unit_is_active,
-)
+from slipway.storage.docker.systemd import CONTAINERD, DOCKER, SystemdService, show_unit
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 
@@ -251,12 +245,3 @@ def _system(
 def engine_of_installation(subject: DockerInstallation, project: Project) -> Engine:
     """A connection; starts nothing. Raises EngineUnavailableError."""
     return connect(project, "embedded" if subject.embedded else subject.url, start=False)
-
-
-def is_active(subject: DockerInstallation) -> bool:
-    """Whether the daemon runs at this moment."""
-    if subject.systemd:
-        return unit_is_active(DOCKER)
-    if subject.embedded:
-        return subject.service(False).running()
-    return daemon_process.listener(Path(subject.url.removeprefix(_UNIX))) is not None

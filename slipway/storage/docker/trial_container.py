@@ -28,8 +28,8 @@ _TIMEOUT_S = 120.0
 _DOCKER_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def run_trial_container(engine: Engine, folder: Path) -> str:
-    """Run the trial container; returns the image that it used. Raises StorageError.
+def run_trial_container(engine: Engine, folder: Path) -> None:
+    """Run the trial container. Raises StorageError.
 
     `folder` is a place on this machine where the program can lie meanwhile.
     """
@@ -41,8 +41,9 @@ def run_trial_container(engine: Engine, folder: Path) -> str:
     image = _image(engine, architecture)
     try:
         if image is None:
-            return _run_own(engine, program)
-        return _run_in(engine, image, program, folder)
+            _expect(run_trial_image(engine, program), "an image of its own")
+        else:
+            _run_in(engine, image, program, folder)
     except EngineError as error:
         raise StorageError(f"no container runs: {error.what}", where=error.where) from error
 
@@ -63,7 +64,7 @@ def _image(engine: Engine, architecture: str) -> str | None:
     return best[1] if best else None
 
 
-def _run_in(engine: Engine, image: str, binary: bytes, folder: Path) -> str:
+def _run_in(engine: Engine, image: str, binary: bytes, folder: Path) -> None:
     path = folder / "trial"
     write_atomic(path, binary, mode=0o755)
     try:
@@ -77,12 +78,6 @@ def _run_in(engine: Engine, image: str, binary: bytes, folder: Path) -> str:
     finally:
         path.unlink()
     _expect(done.exit_code, image)
-    return image
-
-
-def _run_own(engine: Engine, binary: bytes) -> str:
-    _expect(run_trial_image(engine, binary), "an image of its own")
-    return "an image of its own"
 
 
 def _expect(exit_code: int, image: str) -> None:
