@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         objects_since,
         take_inventory,
     )
-    from slipway.storage.docker.service import EmbeddedService, Service, service_from_json
+    from slipway.storage.docker.service import EmbeddedService, Service
     from slipway.storage.docker.systemd import CONTAINERD, DOCKER, drop_in
     from slipway.storage.docker.trial_container import run_trial_container
 
@@ -66,7 +66,6 @@ __all__ = [
     "read_daemon_json",
     "repoint",
     "run_trial_container",
-    "service_from_json",
     "take_inventory",
     "with_containerd_root",
     "with_data_root",
@@ -91,7 +90,7 @@ __getattr__ = lazy_face(
             "DataFolders DockerInventory IN_FILES daemon_at_rest lost_objects objects_since "
             "take_inventory"
         ),
-        "service": "EmbeddedService Service service_from_json",
+        "service": "EmbeddedService Service",
         "systemd": "CONTAINERD DOCKER drop_in",
         "trial_container": "run_trial_container",
     },

@@ -9,7 +9,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from slipway.core import command_line, spawn, start_time, wait_until
 from slipway.engine import ping
@@ -40,31 +39,6 @@ class DaemonProcess:
     def alive(self) -> bool:
         """Whether this very process, not another one with its pid, is there."""
         return start_time(self.pid) == self.started
-
-    def as_json(self) -> dict[str, Any]:
-        """For the journal."""
-        return {
-            "name": self.name,
-            "pid": self.pid,
-            "started": self.started,
-            "command": list(self.command),
-            "environment": dict(self.environment),
-            "socket": str(self.socket),
-            "log": str(self.log) if self.log else None,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> DaemonProcess:
-        """From the journal."""
-        return cls(
-            name=data["name"],
-            pid=data["pid"],
-            started=data["started"],
-            command=tuple(data["command"]),
-            environment=data["environment"],
-            socket=Path(data["socket"]),
-            log=Path(data["log"]) if data["log"] else None,
-        )
 
 
 def listener(path: Path) -> int | None:

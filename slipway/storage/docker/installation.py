@@ -128,7 +128,7 @@ def find_installation(project: Project, url: str, machine: Machine) -> DockerIns
 
 
 def _embedded(project: Project) -> DockerInstallation:
-    service = EmbeddedService(project)
+    service = EmbeddedService(project.root, project.state)
     status = daemon_status(project)
     data = service.data
     at_rest = data.resolve() if data.is_symlink() else data_path.own_data_path(data)

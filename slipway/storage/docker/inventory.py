@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,6 @@ class DockerInventory:
     services: tuple[str, ...] = ()
     namespaces: Mapping[str, str] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """For the journal."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> DockerInventory:
-        """From the journal; one of an earlier version of Slipway names fewer kinds."""
-        lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-        images = {image: tuple(names) for image, names in data["images"].items()}
-        return cls(**{**data, **lists, "images": images})
 
     def names(self, ids: tuple[str, ...]) -> str:
         """Containers as a person knows them."""

@@ -5,38 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal
 
 from slipway.core import Project
 from slipway.engine import daemon_status, start_daemon, stop_daemon
 from slipway.storage.docker import daemon_process, data_path
 from slipway.storage.docker.daemon_process import DaemonProcess
 from slipway.storage.docker.systemd import SystemdService
-from slipway.storage.errors import StorageError
-
-
-class Service(Protocol):
-    """A Docker that can be stopped and started again exactly as it was."""
-
-    def running(self) -> bool:
-        """Whether dockerd runs."""
-        ...
-
-    def stop(self) -> None:
-        """Stop all of it, in an order in which nothing starts it again. Raises StorageError."""
-        ...
-
-    def start(self, environment: Mapping[str, str]) -> None:
-        """Start it, with these variables added where no configuration file sets them."""
-        ...
-
-    def steps(self) -> tuple[str, str]:
-        """What `stop` and `start` do, for a person."""
-        ...
-
-    def as_json(self) -> dict[str, Any]:
-        """For the journal: enough for another process to go on."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +21,7 @@ class ProcessService:
     dockerd: DaemonProcess
     containerd: DaemonProcess | None
     log: Path  # a folder for the output of daemons whose own log is not known
+    kind: Literal["process"] = "process"
 
     def _now(self, daemon: DaemonProcess) -> DaemonProcess:
         pid = daemon_process.listener(daemon.socket)
@@ -78,21 +54,19 @@ class ProcessService:
         stop = ", then ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
         return f"stop {stop}", f"start {' and '.join(d.name for d in reversed(daemons))}"
 
-    def as_json(self) -> dict[str, Any]:
-        """For the journal."""
-        return {
-            "kind": "process",
-            "dockerd": self.dockerd.as_json(),
-            "containerd": self.containerd.as_json() if self.containerd else None,
-            "log": str(self.log),
-        }
-
 
 @dataclass(frozen=True)
 class EmbeddedService:
     """Slipway's own engine. While it is stopped for a move, its data folder is behind a link."""
 
-    project: Project
+    root: Path
+    state: Path
+    kind: Literal["embedded"] = "embedded"
+
+    @property
+    def project(self) -> Project:
+        """The checkout whose engine this is."""
+        return Project(self.root, self.state)
 
     @property
     def data(self) -> Path:
@@ -118,26 +92,11 @@ class EmbeddedService:
         """One engine, one step."""
         return "stop the embedded engine", "start the embedded engine"
 
-    def as_json(self) -> dict[str, Any]:
-        """For the journal."""
-        return {
-            "kind": "embedded",
-            "root": str(self.project.root),
-            "state": str(self.project.state),
-        }
 
+Service = ProcessService | EmbeddedService | SystemdService
+"""A Docker that can be stopped and started again exactly as it was, by another process too.
 
-def service_from_json(data: Mapping[str, Any]) -> Service:
-    """A service from the journal. Raises StorageError for one that this version does not know."""
-    if data["kind"] == "process":
-        containerd = data["containerd"]
-        return ProcessService(
-            dockerd=DaemonProcess.from_json(data["dockerd"]),
-            containerd=DaemonProcess.from_json(containerd) if containerd else None,
-            log=Path(data["log"]),
-        )
-    if data["kind"] == "embedded":
-        return EmbeddedService(Project(Path(data["root"]), Path(data["state"])))
-    if data["kind"] == "systemd":
-        return SystemdService.from_json(data)
-    raise StorageError(f"the journal names a service of an unknown kind: {data['kind']}")
+`stop` stops all of it, in an order in which nothing starts it again; `start` adds these variables
+where no configuration file sets them; `steps` says what both do, for a person. Both raise
+StorageError.
+"""

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from slipway.storage.errors import StorageError
 
@@ -58,6 +58,7 @@ class SystemdService:
     sockets: tuple[str, ...]
     containerd: bool  # its root moves too
     dependents: tuple[str, ...]
+    kind: Literal["systemd"] = "systemd"
 
     @classmethod
     def find(cls, *, containerd: bool) -> SystemdService:
@@ -109,20 +110,6 @@ class SystemdService:
         stop = [" and ".join([*self.sockets, DOCKER]), *([CONTAINERD] if self.containerd else [])]
         start = [*reversed(stop), *self.dependents]
         return f"stop {', then '.join(stop)}", f"start {', then '.join(start)}"
-
-    def as_json(self) -> dict[str, Any]:
-        """For the journal."""
-        return {
-            "kind": "systemd",
-            "sockets": list(self.sockets),
-            "containerd": self.containerd,
-            "dependents": list(self.dependents),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> SystemdService:
-        """From the journal."""
-        return cls(tuple(data["sockets"]), data["containerd"], tuple(data["dependents"]))
 
 
 def drop_in(disk: Path, *, tmp: Path | None, dlami: bool) -> str:

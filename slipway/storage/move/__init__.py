@@ -9,8 +9,7 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.storage.move.data_move import PlannedMove
     from slipway.storage.move.docker_move import DockerDaemon
-    from slipway.storage.move.journal import KeptFolder, MoveJournal
-    from slipway.storage.move.journal_file import move_at_work
+    from slipway.storage.move.journal import KeptFolder, MoveJournal, move_at_work
     from slipway.storage.move.steps import move_steps, move_summary
 
 __all__ = [
@@ -28,8 +27,7 @@ __getattr__ = lazy_face(
     {
         "data_move": "PlannedMove",
         "docker_move": "DockerDaemon",
-        "journal": "KeptFolder MoveJournal",
-        "journal_file": "move_at_work",
+        "journal": "KeptFolder MoveJournal move_at_work",
         "steps": "move_steps move_summary",
     },
 )

@@ -18,8 +18,7 @@ from slipway.storage.docker import (
 )
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
-from slipway.storage.move import journal_file
-from slipway.storage.move.journal import DataRoot, MoveJournal
+from slipway.storage.move.journal import DataRoot, MoveJournal, journal_folder
 
 _NO_PROJECT = Project(Path("/nonexistent"), Path("/nonexistent"))
 """A URL alone decides which daemon is meant."""
@@ -79,7 +78,7 @@ def _check(machine: Machine, journal: MoveJournal, *, moved: bool) -> None:
             if lost:
                 raise StorageError(f"these are not there any more: {', '.join(lost)}")
         if moved:
-            run_trial_container(connected, journal_file.journal_folder(machine, journal.url))
+            run_trial_container(connected, journal_folder(machine, journal.url))
         if before is not None and (journal.carries or not moved):
             start_containers(connected, before)
 

@@ -29,11 +29,11 @@ from slipway.storage.docker import (
     take_inventory,
 )
 from slipway.storage.errors import StorageError
-from slipway.storage.move import journal_file, move_plan
+from slipway.storage.move import move_plan
 from slipway.storage.move.changes import config_changes
 from slipway.storage.move.daemon_checks import check_running
 from slipway.storage.move.docker_move import DockerDaemon
-from slipway.storage.move.journal import KeptFolder, MoveJournal
+from slipway.storage.move.journal import KeptFolder, MoveJournal, begin_journal, write_journal
 from slipway.storage.move.transaction import Transaction
 
 Say = Callable[[str], None]
@@ -155,7 +155,7 @@ def _sizes(installation: DockerInstallation) -> dict[Path, TreeSize]:
 
 def move_data(room: DockerDaemon, journal: MoveJournal, on_event: OnEvent) -> MoveJournal:
     """Do a planned move. The caller holds the lock."""
-    journal_file.begin_journal(room.machine, journal)
+    begin_journal(room.machine, journal)
     return Transaction(room.machine, journal, on_event).run()
 
 
@@ -186,5 +186,5 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
     for kept in journal.kept:
         say(f"deleting {kept.path}")
         remove_tree(kept.path)
-    journal_file.write_journal(room.machine, dataclasses.replace(journal, kept=()))
+    write_journal(room.machine, dataclasses.replace(journal, kept=()))
     return journal.kept

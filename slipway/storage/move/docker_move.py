@@ -10,8 +10,7 @@ from slipway.core import Project, exclusive
 from slipway.engine import daemon_status
 from slipway.storage.docker import choose_daemon
 from slipway.storage.machine import Machine
-from slipway.storage.move import journal_file
-from slipway.storage.move.journal import MoveJournal
+from slipway.storage.move.journal import MoveJournal, move_lock_path, read_journal
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class DockerDaemon:
         """
         url = choose_daemon(engine, machine)
         if engine == "auto" and url == "embedded":
-            last = journal_file.read_journal(machine, machine.docker_url)
+            last = read_journal(machine, machine.docker_url)
             if last is not None and not last.over:
                 url = machine.docker_url
         return cls(project, machine, url)
@@ -47,13 +46,13 @@ class DockerDaemon:
 
     def journal(self) -> MoveJournal | None:
         """The daemon's last move."""
-        return journal_file.read_journal(self.machine, self.journal_url)
+        return read_journal(self.machine, self.journal_url)
 
     @contextmanager
     def locked(self, doing: str) -> Iterator[None]:
         """Nobody else moves this daemon's data, and no task of this checkout uses it."""
         with (
-            exclusive(journal_file.move_lock_path(self.machine, self.journal_url), doing),
+            exclusive(move_lock_path(self.machine, self.journal_url), doing),
             exclusive(self.project.state / "lock", doing),
         ):
             yield

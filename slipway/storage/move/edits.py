@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from slipway.core import sync_folder, write_atomic
 from slipway.storage import enroot_conf
@@ -30,6 +31,10 @@ class FileEdit:
 
     For a link the content is where it points to.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
     kind: Kind
     path: Path
@@ -85,22 +90,6 @@ class FileEdit:
         text = _BACK[self.kind](current.text, before.text, self.path)
         return FileEdit(self.kind, self.path, now, current.encode(text), self.mode)
 
-    def as_json(self) -> dict[str, Any]:
-        """For the journal."""
-        return {
-            "kind": self.kind,
-            "path": str(self.path),
-            "before": _encode(self.before),
-            "after": _encode(self.after),
-            "mode": self.mode,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> FileEdit:
-        """From the journal."""
-        before, after = _decode(data["before"]), _decode(data["after"])
-        return cls(data["kind"], Path(data["path"]), before, after, data["mode"])
-
 
 def _docker_back(now: str, before: str, path: Path) -> str:
     root = parse_daemon_json(before, path).get("data-root")
@@ -120,14 +109,6 @@ def _enroot_back(now: str, before: str, path: Path) -> str:
 
 
 _BACK = {"docker": _docker_back, "containerd": _containerd_back, "enroot": _enroot_back}
-
-
-def _encode(content: bytes | None) -> str | None:
-    return None if content is None else base64.b64encode(content).decode()
-
-
-def _decode(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)
 
 
 def edit_text(kind: Kind, path: Path, change: Callable[[str, Path], str]) -> FileEdit:

@@ -1,27 +1,40 @@
 """What a move has done so far, on the disk before it is done: the way on, or back, after a crash.
 
-One file for each daemon. A phase is written, and flushed, before anything of it happens, so that
-"copying" means: a copy may have begun. Every phase can be done again.
+One file for each daemon, written whole and flushed. A phase is written before anything of it
+happens, so that "copying" means: a copy may have begun. Every phase can be done again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from slipway.core import TreeSize
+from pydantic import TypeAdapter, ValidationError
+
+from slipway.core import TreeSize, lock_is_held, sync_folder, write_atomic
 from slipway.storage.docker import (
     DOCKERS_NAMESPACES,
     DataFolders,
     DockerInventory,
+    Service,
+    installation_key,
     own_data_path,
 )
+from slipway.storage.errors import StorageError
+from slipway.storage.machine import Machine
 from slipway.storage.move.edits import FileEdit
 
-Phase = Literal[
+FORMAT = "slipway-storage/1"
+
+_CURRENT = "journal.json"
+_LAST = "last.json"
+
+Forward = Literal[
     "planned",
     "stopping",
     "copying",
@@ -32,25 +45,11 @@ Phase = Literal[
     "checking",
     "deleting",
     "done",
-    "undoing",
-    "undone",
 ]
-FORWARD: tuple[Phase, ...] = (
-    "planned",
-    "stopping",
-    "copying",
-    "verifying",
-    "placing",
-    "switching",
-    "starting",
-    "checking",
-    "deleting",
-    "done",
-)
+Phase = Literal[Forward, "undoing", "undone"]
+FORWARD: tuple[Forward, ...] = get_args(Forward)
 BEFORE_START = FORWARD[: FORWARD.index("starting")]
 """Phases in which nothing has run on the new place, unless somebody else started it there."""
-
-_OVER = ("done", "undone")
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,7 @@ class MoveJournal:
     kind: Literal["move", "restore"]
     phase: Phase
     url: str
-    embedded: bool
-    service: Mapping[str, Any]
+    service: Service
     was_running: bool
     disk: Path  # the mount point that the data goes to
     device: str
@@ -122,12 +120,17 @@ class MoveJournal:
     @property
     def over(self) -> bool:
         """Whether nothing is left to do."""
-        return self.phase in _OVER
+        return self.phase in ("done", "undone")
 
     @property
     def carries(self) -> bool:
         """Whether everything of before is to be there afterwards."""
         return self.kind == "restore" or any(root.copy for root in self.roots)
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the daemon is stopped and started: enroot alone needs neither."""
+        return any(edit.kind != "enroot" for edit in self.edits)
 
     def folders_in_use(self, *, moved: bool) -> DataFolders:
         """Where the roots of this move are, after it or before."""
@@ -143,3 +146,85 @@ class MoveJournal:
 def boot_id() -> str:
     """Another one after each boot (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@functools.cache
+def _form() -> TypeAdapter[MoveJournal]:
+    return TypeAdapter(MoveJournal)
+
+
+def journal_folder(machine: Machine, url: str) -> Path:
+    """Where the journal, the lock and the logs of one daemon are."""
+    return machine.state / installation_key(url)
+
+
+def begin_journal(machine: Machine, journal: MoveJournal) -> None:
+    """Write a new journal; the last finished one is put aside until this one is."""
+    folder = journal_folder(machine, journal.url)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # a daemon's environment may hold passwords of proxies
+    last = read_journal(machine, journal.url)
+    if last is not None and last.phase == "done" and (folder / _CURRENT).exists():
+        (folder / _CURRENT).replace(folder / _LAST)
+    write_journal(machine, journal)
+
+
+def finish_journal(machine: Machine, journal: MoveJournal) -> MoveJournal:
+    """Write the last word of a journal. One that was undone makes way for the one before it.
+
+    Returns the journal that counts from now on.
+    """
+    folder = journal_folder(machine, journal.url)
+    write_journal(machine, journal)
+    if journal.phase == "undone" and (folder / _LAST).exists():
+        (folder / _LAST).replace(folder / _CURRENT)
+        last = read_journal(machine, journal.url)
+        assert last is not None
+        write_journal(machine, dataclasses.replace(last, kept=journal.kept))
+    else:
+        (folder / _LAST).unlink(missing_ok=True)
+    return journal
+
+
+def write_journal(machine: Machine, journal: MoveJournal) -> None:
+    """Replace the journal, for good. It names environment variables: only root may read it."""
+    data = {"format": FORMAT, **_form().dump_python(journal, mode="json")}
+    path = journal_folder(machine, journal.url) / _CURRENT
+    # Not pydantic's own JSON, which has no escapes for file names that are not UTF-8 (PEP 383).
+    write_atomic(path, json.dumps(data, indent=1) + "\n", mode=0o600)
+    sync_folder(path.parent)
+
+
+def read_journal(machine: Machine, url: str) -> MoveJournal | None:
+    """The last move of a daemon, None where there was none. Raises StorageError.
+
+    One of an earlier version of Slipway may lack what has a default.
+    """
+    folder = journal_folder(machine, url)
+    for path in (folder / _CURRENT, folder / _LAST):  # the latter alone: killed inside `begin`
+        try:
+            data = json.loads(path.read_bytes())
+            if data.pop("format") != FORMAT:
+                raise ValueError("it is of another version of Slipway")
+            return _form().validate_python(data)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            name = ".".join(str(part) for part in wrong["loc"])
+            raise StorageError(f"not a journal: {name}: {wrong['msg']}", where=str(path)) from error
+        except FileNotFoundError:
+            continue
+        except PermissionError as error:
+            raise StorageError("may not be read", where=str(path), cure="Use sudo.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(f"not a journal: {error}", where=str(path)) from error
+    return None
+
+
+def move_lock_path(machine: Machine, url: str) -> Path:
+    """Held by whoever moves this daemon's data."""
+    return journal_folder(machine, url) / "lock"
+
+
+def move_at_work(machine: Machine, url: str) -> bool:
+    """Whether a process moves this daemon's data at this moment."""
+    return lock_is_held(move_lock_path(machine, url))

@@ -17,13 +17,17 @@ from slipway.core import (
     remove_tree,
 )
 from slipway.storage.disks import TargetDisk, check_target_disk
-from slipway.storage.docker import find_installation, objects_since, service_from_json
+from slipway.storage.docker import find_installation, objects_since
 from slipway.storage.errors import StorageError
-from slipway.storage.move import journal as journals
-from slipway.storage.move import journal_file
 from slipway.storage.move.data_move import move_inventory
 from slipway.storage.move.docker_move import DockerDaemon
-from slipway.storage.move.journal import MoveJournal
+from slipway.storage.move.journal import (
+    BEFORE_START,
+    MoveJournal,
+    begin_journal,
+    boot_id,
+    write_journal,
+)
 from slipway.storage.move.transaction import Transaction
 from slipway.storage.move.undo import undo_move
 
@@ -35,7 +39,7 @@ def resume_move(room: DockerDaemon, on_event: OnEvent) -> MoveJournal:
         raise UsageError("there is nothing to go on with", cure="`./inv storage.status`")
     if journal.phase == "undoing":
         return undo_move(room.machine, journal, on_event, keep_new=journal.keep_new)
-    if journal.phase in journals.BEFORE_START and _daemon_ran(journal):
+    if journal.phase in BEFORE_START and _daemon_ran(journal):
         # The old data may have changed since it was copied: what is not in use yet is copied again.
         for root in journal.roots:
             in_use = any(e.path == root.file and e.current() == e.after for e in journal.edits)
@@ -43,13 +47,13 @@ def resume_move(room: DockerDaemon, on_event: OnEvent) -> MoveJournal:
                 if not in_use:
                     remove_tree(path)
         journal = journal.at("stopping")
-        journal_file.write_journal(room.machine, journal)
+        write_journal(room.machine, journal)
     return Transaction(room.machine, journal, on_event).run()
 
 
 def _daemon_ran(journal: MoveJournal) -> bool:
     """Whether a daemon may have written to its data since the journal was written."""
-    return journal.boot != journals.boot_id() or service_from_json(journal.service).running()
+    return journal.boot != boot_id() or journal.service.running()
 
 
 def restore_data(
@@ -71,13 +75,13 @@ def restore_data(
     if not journal.over:
         return undo_move(room.machine, journal, on_event, keep_new=_worked_on(journal))
     back = _reversed(room, journal, stop=stop, agree=agree)
-    journal_file.begin_journal(room.machine, back)
+    begin_journal(room.machine, back)
     return Transaction(room.machine, back, on_event).run()
 
 
 def _worked_on(journal: MoveJournal) -> bool:
     """Whether somebody may have used the new place: then it is not removed."""
-    if journal.phase in journals.BEFORE_START:
+    if journal.phase in BEFORE_START:
         return journal.phase == "switching" and _daemon_ran(journal)
     return True
 

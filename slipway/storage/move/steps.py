@@ -7,7 +7,6 @@ from pathlib import Path
 
 from slipway.core import disk_space, human_bytes, human_seconds
 from slipway.storage.disks import Profile
-from slipway.storage.docker import service_from_json
 from slipway.storage.move.journal import DataRoot, MoveJournal
 
 COPY_RATE = 125_000_000
@@ -33,7 +32,7 @@ class MoveStep:
 
 def move_steps(journal: MoveJournal) -> tuple[MoveStep, ...]:
     """The plan for a person, in the order in which it is done."""
-    stop, start = service_from_json(journal.service).steps()
+    stop, start = journal.service.steps()
     before = journal.before
     steps = [MoveStep(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
     if before and before.running:

@@ -21,12 +21,19 @@ from slipway.core import (
 )
 from slipway.storage.copy import compare_trees, copy_tree
 from slipway.storage.disks import try_disk
-from slipway.storage.docker import Service, repoint, service_from_json
+from slipway.storage.docker import repoint
 from slipway.storage.errors import MoveFailedError, StorageError
 from slipway.storage.machine import Machine
-from slipway.storage.move import journal_file
 from slipway.storage.move.daemon_checks import check_running, stop_containers
-from slipway.storage.move.journal import FORWARD, DataRoot, KeptFolder, MoveJournal, Phase
+from slipway.storage.move.journal import (
+    FORWARD,
+    DataRoot,
+    KeptFolder,
+    MoveJournal,
+    Phase,
+    finish_journal,
+    write_journal,
+)
 from slipway.storage.move.undo import remove_empty, undo_move
 
 _SAYS: Mapping[Phase, str] = {
@@ -54,7 +61,7 @@ class Transaction:
         self.machine = machine
         self.journal = journal
         self.on_event = on_event
-        self.service: Service = service_from_json(journal.service)
+        self.service = journal.service
         self._do: Mapping[Phase, Callable[[], None]] = {
             "planned": self._try_disk,
             "stopping": self._stop,
@@ -97,7 +104,7 @@ class Transaction:
     def _back(self, phase: Phase) -> None:
         self._tell("failed", _SAYS[phase])
         if phase == "planned":  # nothing was touched
-            journal_file.finish_journal(self.machine, self.journal.at("undone"))
+            finish_journal(self.machine, self.journal.at("undone"))
             return
         self.journal = undo_move(self.machine, self.journal, self.on_event, keep_new=False)
 
@@ -106,9 +113,9 @@ class Transaction:
             self.journal = replace(self.journal, kept=self._kept())
         self.journal = self.journal.at(phase)
         if phase == "done":
-            journal_file.finish_journal(self.machine, self.journal)
+            finish_journal(self.machine, self.journal)
         else:
-            journal_file.write_journal(self.machine, self.journal)
+            write_journal(self.machine, self.journal)
         if phase != "done":
             self._tell("start", _SAYS[phase])
 
@@ -151,10 +158,6 @@ class Transaction:
     def _copied(self) -> tuple[DataRoot, ...]:
         return tuple(root for root in self.journal.roots if root.copy)
 
-    @property
-    def _restarts(self) -> bool:
-        return any(edit.kind != "enroot" for edit in self.journal.edits)
-
     def _still_mounted(self) -> None:
         mount = mount_of(self.journal.disk, read_mount_table())
         if mount.target != self.journal.disk or mount.device != self.journal.device:
@@ -167,7 +170,7 @@ class Transaction:
                 try_disk(nearest_existing(root.new.parent))
 
     def _stop(self) -> None:
-        if not self._restarts:
+        if not self.journal.restarts:
             return
         if self.journal.was_running and self.journal.before and self.service.running():
             stop_containers(self.journal)
@@ -203,7 +206,7 @@ class Transaction:
         self._nobody_started_it()
 
     def _daemon_was_started(self) -> bool:
-        return self._restarts and self.service.running()
+        return self.journal.restarts and self.service.running()
 
     def _nobody_started_it(self) -> None:
         if self._daemon_was_started():
@@ -242,7 +245,7 @@ class Transaction:
         if missing:
             known = (*self.journal.made, *reversed(missing))
             self.journal = replace(self.journal, made=known)
-            journal_file.write_journal(self.machine, self.journal)
+            write_journal(self.machine, self.journal)
             folder.mkdir(parents=True)
         if mode != 0o755:
             folder.chmod(mode)
@@ -254,17 +257,17 @@ class Transaction:
         if tree.exists() and any(tree.iterdir()):
             raise StorageError("somebody made this in the meantime", where=str(tree))
         self.journal = replace(self.journal, ours=(*self.journal.ours, tree))
-        journal_file.write_journal(self.machine, self.journal)
+        write_journal(self.machine, self.journal)
 
     def _start(self) -> None:
         for root in self.journal.roots:
             if not root.copy and not root.adopt:
                 self._note_ours(root.new)
-        if self._restarts:
+        if self.journal.restarts:
             self.service.start(self.journal.environment)
 
     def _check(self) -> None:
-        if self._restarts:
+        if self.journal.restarts:
             check_running(self.machine, self.journal)
 
     def _delete(self) -> None:

@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slipway.core import Event, OnEvent, SlipwayError, remove_tree
-from slipway.storage.docker import service_from_json
 from slipway.storage.errors import RollbackFailedError
 from slipway.storage.machine import Machine
-from slipway.storage.move import journal_file
 from slipway.storage.move.daemon_checks import check_restored
-from slipway.storage.move.journal import KeptFolder, MoveJournal
+from slipway.storage.move.journal import (
+    KeptFolder,
+    MoveJournal,
+    finish_journal,
+    journal_folder,
+    write_journal,
+)
 
 
 def undo_move(
@@ -30,9 +34,8 @@ def undo_move(
     `inv storage.restore` tries again.
     """
     journal = journal.at("undoing", keep_new=keep_new)
-    journal_file.write_journal(machine, journal)
+    write_journal(machine, journal)
     on_event(Event("start", f"storage {journal.kind}", "going back"))
-    service = service_from_json(journal.service)
     failures: list[str] = []
 
     def attempt(doing: str, action: Callable[[], None]) -> bool:
@@ -43,26 +46,25 @@ def undo_move(
             return False
         return True
 
-    restarts = any(edit.kind != "enroot" for edit in journal.edits)
-    if restarts:
-        attempt("stopping the daemons", service.stop)
+    if journal.restarts:
+        attempt("stopping the daemons", journal.service.stop)
     whole = True
     for edit in reversed(journal.edits):
         whole = attempt(f"restoring {edit.path}", edit.revert) and whole
-    if whole and restarts and journal.was_running:
-        whole = attempt("starting the daemons", lambda: service.start({})) and attempt(
+    if whole and journal.restarts and journal.was_running:
+        whole = attempt("starting the daemons", lambda: journal.service.start({})) and attempt(
             "checking what is there", lambda: check_restored(machine, journal)
         )
     if not whole:
         raise RollbackFailedError(
             "the move failed, and so did the way back: " + "; ".join(failures),
-            where=str(journal_file.journal_folder(machine, journal.url) / "journal.json"),
+            where=str(journal_folder(machine, journal.url) / "journal.json"),
             cure="No data was deleted: it is in "
             + ", ".join(str(root.old) for root in journal.roots)
             + ". Correct what is said above, then run `./inv storage.restore`.",
         )
     left = _clean_up(journal, keep_new=keep_new)
-    return journal_file.finish_journal(machine, journal.at("undone", kept=(*journal.kept, *left)))
+    return finish_journal(machine, journal.at("undone", kept=(*journal.kept, *left)))
 
 
 def _clean_up(journal: MoveJournal, *, keep_new: bool) -> tuple[KeptFolder, ...]:

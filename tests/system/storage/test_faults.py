@@ -17,7 +17,7 @@ import pytest
 from slipway.core import Event, SlipwayError, UsageError
 from slipway.storage import StorageError, delete_kept
 from slipway.storage.errors import MoveFailedError
-from slipway.storage.move import journal_file
+from slipway.storage.move import journal as journals
 from tests.support.storage.box import Disk, box, run
 from tests.support.storage.content import EXPECTED_INSIDE, fill
 from tests.support.storage.killed import HALF
@@ -318,9 +318,9 @@ def test_a_daemon_that_came_up_after_a_power_cut_has_its_new_data_copied_too(
     shared: Shared, disk: Disk
 ) -> None:
     killed_at(shared, disk, "giving the copy its name")
-    written = journal_file.read_journal(shared.box.machine, shared.box.url)
+    written = journals.read_journal(shared.box.machine, shared.box.url)
     assert written is not None
-    path = journal_file.journal_folder(shared.box.machine, shared.box.url) / "journal.json"
+    path = journals.journal_folder(shared.box.machine, shared.box.url) / "journal.json"
     path.write_text(path.read_text().replace(written.boot, "another boot"))
     shared.box.start()
     with shared.box.engine() as engine:

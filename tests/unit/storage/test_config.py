@@ -10,7 +10,8 @@ import pytest
 from slipway.core import UsageError
 from slipway.storage import enroot_conf
 from slipway.storage.docker import config_files, daemon_flags, systemd
-from slipway.storage.move.edits import FileEdit, edit_file
+from slipway.storage.move.edits import edit_file
+from tests.support.storage.records import through_json
 
 FILE = Path("/etc/docker/daemon.json")
 NEW = Path("/opt/dlami/nvme/docker/data-root")
@@ -187,7 +188,7 @@ def test_an_edit_goes_back_byte_for_byte_and_keeps_mode_and_link(tmp_path: Path)
     edit.apply()
     edit.apply()
     assert real.read_text() == "{}\n"
-    assert FileEdit.from_json(json.loads(json.dumps(edit.as_json()))) == edit
+    assert through_json(edit) == edit
     edit.revert()
     assert real.read_text() == NVIDIA
     assert real.stat().st_mode & 0o777 == 0o640

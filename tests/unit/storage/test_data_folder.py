@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from slipway.engine import BoltFile
 from slipway.storage import Machine, MoveOptions, StorageError
@@ -26,6 +27,7 @@ from slipway.storage.docker.inventory import (
 from slipway.storage.move.changes import enroot_containers
 from slipway.storage.move.move_plan import mode_of
 from tests.support.storage.bolt import Bucket, write_bolt
+from tests.support.storage.records import through_json
 
 NAMES = st.binary(min_size=1, max_size=20)
 BUCKETS: st.SearchStrategy[Bucket] = st.recursive(
@@ -170,7 +172,7 @@ def test_what_exists_nowhere_else_is_named_copied_and_missed(tmp_path: Path, wha
     assert mode_of(MoveOptions(delete_old=True), found) == "copy"
     assert len(lost_objects(found, plain)) == 1
     assert objects_since(plain, found) == lost_objects(found, plain)
-    assert DockerInventory.from_json(json.loads(json.dumps(found.as_json()))) == found
+    assert through_json(found) == found
 
 
 def content_store(root: Path) -> None:
@@ -246,7 +248,7 @@ def test_an_inventory_of_an_earlier_version_is_still_read() -> None:
         "running": [],
         "transient": [],
     }
-    assert DockerInventory.from_json(old) == DockerInventory(
+    assert TypeAdapter(DockerInventory).validate_python(old) == DockerInventory(
         "overlay2", {"sha256:a": ("one:1",)}, ("v",), {}, ()
     )
 

@@ -14,6 +14,7 @@ from slipway.core import TreeSize
 from slipway.engine import trial_program
 from slipway.storage import Machine, StorageError
 from slipway.storage.docker import data_path
+from slipway.storage.docker.daemon_process import DaemonProcess
 from slipway.storage.docker.data_path import repoint
 from slipway.storage.docker.inventory import (
     DataFolders,
@@ -22,7 +23,9 @@ from slipway.storage.docker.inventory import (
     lost_objects,
     objects_since,
 )
-from slipway.storage.move import journal_file
+from slipway.storage.docker.service import ProcessService
+from slipway.storage.docker.systemd import SystemdService
+from slipway.storage.move import journal as journals
 from slipway.storage.move.edits import FileEdit
 from slipway.storage.move.journal import DataRoot, KeptFolder, MoveJournal
 
@@ -87,8 +90,7 @@ def journal(machine: Machine, **changes: object) -> MoveJournal:
         kind="move",
         phase="planned",
         url="unix:///var/run/docker.sock",
-        embedded=False,
-        service={"kind": "systemd", "sockets": [], "containerd": False, "dependents": []},
+        service=SystemdService((), False, ()),
         was_running=True,
         disk=Path("/mnt"),
         device="8:1",
@@ -105,10 +107,48 @@ def test_a_journal_is_read_as_it_was_written_by_root_alone(tmp_path: Path) -> No
     written = journal(
         machine, kept=(KeptFolder(Path("/old"), "1 volumes"),), made=(Path("/mnt/x"),)
     )
-    journal_file.begin_journal(machine, written)
-    assert journal_file.read_journal(machine, written.url) == written
-    path = journal_file.journal_folder(machine, written.url) / "journal.json"
+    journals.begin_journal(machine, written)
+    assert journals.read_journal(machine, written.url) == written
+    path = journals.journal_folder(machine, written.url) / "journal.json"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_daemons_environment_comes_through_a_journal_whatever_its_bytes(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    dockerd = DaemonProcess(
+        *("dockerd", 7, 8, ("/usr/bin/dockerd", "--label=\udcff"), {"NAME": "gr\udcfc\udcdfe"}),
+        Path("/run/docker.sock"),
+        None,
+    )
+    written = journal(machine, service=ProcessService(dockerd, None, Path("/log")))
+    journals.begin_journal(machine, written)
+    assert journals.read_journal(machine, written.url) == written
+
+
+def test_a_journal_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
+    """It names its daemon's kind, and has content as RFC 4648 spells it in section 4."""
+    machine = Machine(tmp_path)
+    written = journal(machine, edits=(FileEdit("docker", Path("/file"), b"\xff\xfe\0", None),))
+    journals.begin_journal(machine, written)
+    path = journals.journal_folder(machine, written.url) / "journal.json"
+    data = json.loads(path.read_text())
+    data["edits"][0]["before"] = "//4A"
+    data["embedded"] = False
+    del data["notes"], data["own_namespaces"], data["before"]["namespaces"]
+    path.write_text(json.dumps(data))
+    assert journals.read_journal(machine, written.url) == written
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": "slipway-storage/1", "kind": 3}'])
+def test_what_is_no_journal_is_told_by_its_path_in_one_line(tmp_path: Path, text: str) -> None:
+    machine = Machine(tmp_path)
+    path = journals.journal_folder(machine, machine.docker_url) / "journal.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(StorageError, match="not a journal") as refused:
+        journals.read_journal(machine, machine.docker_url)
+    assert refused.value.where == str(path)
+    assert "\n" not in refused.value.what
 
 
 def test_one_socket_has_one_journal_however_it_is_spelled(tmp_path: Path) -> None:
@@ -116,20 +156,20 @@ def test_one_socket_has_one_journal_however_it_is_spelled(tmp_path: Path) -> Non
     (tmp_path / "var").mkdir()
     (tmp_path / "var/run").symlink_to(tmp_path / "run")
     machine = Machine(tmp_path)
-    one = journal_file.journal_folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
-    assert one == journal_file.journal_folder(machine, f"unix://{tmp_path}/run/docker.sock")
+    one = journals.journal_folder(machine, f"unix://{tmp_path}/var/run/docker.sock")
+    assert one == journals.journal_folder(machine, f"unix://{tmp_path}/run/docker.sock")
 
 
 def test_an_undone_move_makes_way_for_the_one_before_it(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     first = journal(machine)
-    journal_file.begin_journal(machine, first)
-    journal_file.finish_journal(machine, first.at("done", kept=(KeptFolder(Path("/old")),)))
+    journals.begin_journal(machine, first)
+    journals.finish_journal(machine, first.at("done", kept=(KeptFolder(Path("/old")),)))
     second = journal(machine, disk=Path("/other"), kept=(KeptFolder(Path("/old")),))
-    journal_file.begin_journal(machine, second)
+    journals.begin_journal(machine, second)
     left = (KeptFolder(Path("/old")), KeptFolder(Path("/half")))
-    journal_file.finish_journal(machine, second.at("undone", kept=left))
-    last = journal_file.read_journal(machine, first.url)
+    journals.finish_journal(machine, second.at("undone", kept=left))
+    last = journals.read_journal(machine, first.url)
     assert last is not None
     assert (last.phase, last.disk, last.kept) == ("done", Path("/mnt"), left)
 
@@ -139,22 +179,22 @@ def test_a_crash_between_putting_one_journal_aside_and_writing_the_next_loses_no
 ) -> None:
     machine = Machine(tmp_path)
     first = journal(machine)
-    journal_file.begin_journal(machine, first)
-    journal_file.finish_journal(machine, first.at("done"))
-    place = journal_file.journal_folder(machine, first.url)
+    journals.begin_journal(machine, first)
+    journals.finish_journal(machine, first.at("done"))
+    place = journals.journal_folder(machine, first.url)
     (place / "journal.json").rename(place / "last.json")
-    last = journal_file.read_journal(machine, first.url)
+    last = journals.read_journal(machine, first.url)
     assert last is not None
     assert last.phase == "done"
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
-    journal_file.begin_journal(machine, journal(machine))
-    path = journal_file.journal_folder(machine, journal(machine).url) / "journal.json"
+    journals.begin_journal(machine, journal(machine))
+    path = journals.journal_folder(machine, journal(machine).url) / "journal.json"
     path.write_text(path.read_text().replace("slipway-storage/1", "slipway-storage/9"))
     with pytest.raises(StorageError, match="another version"):
-        journal_file.read_journal(machine, journal(machine).url)
+        journals.read_journal(machine, journal(machine).url)
 
 
 def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) -> None:
