@@ -9,14 +9,15 @@ opaque directories").
 
 # Strings and descriptors, not pathlib: this runs for every file, and the paths are relative to an
 # open folder.
-# ruff: noqa: PTH101, PTH116
+# ruff: noqa: PTH101
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _SMALL = 256 << 10  # read and written in one go
 _CHUNK = 4 << 20
@@ -25,14 +26,19 @@ Progress = Callable[[int], None]
 """Called with the bytes copied since the last call, for files larger than one chunk."""
 
 
-def join_path(folder: str, name: str) -> str:
-    """`folder/name`, for a folder that may be the root ("") of its tree."""
-    return f"{folder}/{name}" if folder else name
-
-
 def fd_path(folder: int, name: str) -> str:
     """A path to an entry of an open folder, for the calls that take no folder descriptor."""
     return f"/proc/self/fd/{folder}/{name}"
+
+
+@contextmanager
+def open_entry(name: str, flags: int, folder: int | None = None) -> Iterator[int]:
+    """A descriptor of a file or folder, closed with the block. Raises OSError."""
+    handle = os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def same_entry(one: os.stat_result, other: os.stat_result) -> bool:
@@ -40,10 +46,9 @@ def same_entry(one: os.stat_result, other: os.stat_result) -> bool:
 
     A copy gets its mtime last, so a copy that agrees is whole.
     """
-    if stat.S_ISDIR(one.st_mode):
-        sizes = True  # a folder's size is the file system's own business
-    else:
-        sizes = one.st_size == other.st_size and one.st_rdev == other.st_rdev
+    sizes = stat.S_ISDIR(one.st_mode) or (  # a folder's size is the file system's own business
+        one.st_size == other.st_size and one.st_rdev == other.st_rdev
+    )
     return (
         sizes
         and one.st_mode == other.st_mode
@@ -53,42 +58,37 @@ def same_entry(one: os.stat_result, other: os.stat_result) -> bool:
     )
 
 
-def read_entry_xattrs(path: str | int) -> dict[str, bytes]:
+def read_entry_xattrs(entry: str | int) -> dict[str, bytes]:
     """All extended attributes of an open file, or of a path that is not followed."""
-    follow = isinstance(path, int)
-    names = os.listxattr(path, follow_symlinks=follow)
-    return {name: os.getxattr(path, name, follow_symlinks=follow) for name in names}
+    follow = isinstance(entry, int)
+    names = os.listxattr(entry, follow_symlinks=follow)
+    return {name: os.getxattr(entry, name, follow_symlinks=follow) for name in names}
 
 
-def copy_file(
+def give_metadata(source: str | int, target: str | int, status: os.stat_result) -> None:
+    """Owner, mode, xattrs and times of an entry: both are open, or paths that are not followed."""
+    follow = isinstance(target, int)
+    # In this order: chown clears set-id bits and file capabilities, and mtime says "whole".
+    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=follow)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+    for name, value in read_entry_xattrs(source).items():
+        os.setxattr(target, name, value, follow_symlinks=follow)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=follow)
+
+
+def _copy_file(
     name: str, status: os.stat_result, source: int, target: int, on_bytes: Progress
 ) -> None:
-    """Copy a regular file from one open folder to another. Raises FileExistsError, OSError."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    read = os.open(name, flags, dir_fd=source)
-    try:
-        write = os.open(
-            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target
-        )
-        try:
-            if status.st_blocks * 512 < status.st_size:
-                _copy_sparse(read, write, status.st_size, on_bytes)
-            elif status.st_size:
-                _copy_range(read, write, 0, status.st_size, on_bytes)
-            _give_metadata(read, write, status)
-        finally:
-            os.close(write)
-    finally:
-        os.close(read)
-
-
-def _give_metadata(read: int, write: int, status: os.stat_result) -> None:
-    # In this order: chown clears set-id bits and file capabilities, and mtime says "whole".
-    os.fchown(write, status.st_uid, status.st_gid)
-    os.fchmod(write, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(read):
-        os.setxattr(write, name, os.getxattr(read, name))
-    os.utime(write, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with (
+        open_entry(name, os.O_RDONLY | os.O_NOFOLLOW, source) as read,
+        open_entry(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, target) as write,
+    ):
+        if status.st_blocks * 512 < status.st_size:
+            _copy_sparse(read, write, status.st_size, on_bytes)
+        elif status.st_size:
+            _copy_range(read, write, 0, status.st_size, on_bytes)
+        give_metadata(read, write, status)
 
 
 def _copy_range(read: int, write: int, start: int, end: int, on_bytes: Progress) -> None:
@@ -123,31 +123,28 @@ def _copy_sparse(read: int, write: int, size: int, on_bytes: Progress) -> None:
     os.ftruncate(write, size)
 
 
-def copy_special(name: str, status: os.stat_result, source: int, target: int) -> None:
-    """Copy a symbolic link, a device (a whiteout too), a fifo or a socket."""
+def _copy_special(name: str, status: os.stat_result, source: int, target: int) -> None:
+    """A symbolic link, a device (a whiteout too), a fifo or a socket."""
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     else:
         os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
-    os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)  # mknod obeys the umask
-    for key, value in read_entry_xattrs(fd_path(source, name)).items():
-        os.setxattr(fd_path(target, name), key, value, follow_symlinks=False)
-    times = (status.st_atime_ns, status.st_mtime_ns)
-    os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
+    give_metadata(fd_path(source, name), fd_path(target, name), status)
 
 
 def copy_entry(
     name: str,
     status: os.stat_result,
-    source: int,
-    target: int,
+    folders: tuple[int, int],
     on_bytes: Progress,
     *,
     resume: bool,
 ) -> None:
-    """Copy anything but a folder. With `resume` an entry that is there and whole is kept."""
+    """Copy anything but a folder, from one open folder to the other.
+
+    With `resume` an entry that is there and whole is kept. Raises FileExistsError, OSError.
+    """
+    source, target = folders
     try:
         _copy_new(name, status, source, target, on_bytes)
     except FileExistsError:
@@ -162,16 +159,6 @@ def _copy_new(
     name: str, status: os.stat_result, source: int, target: int, on_bytes: Progress
 ) -> None:
     if stat.S_ISREG(status.st_mode):
-        copy_file(name, status, source, target, on_bytes)
+        _copy_file(name, status, source, target, on_bytes)
     else:
-        copy_special(name, status, source, target)
-
-
-def finish_folder(source: str, target: str) -> None:
-    """Give a folder its owner, mode, xattrs and times, after all its entries are there."""
-    status = os.stat(source)
-    os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    for key, value in read_entry_xattrs(source).items():
-        os.setxattr(target, key, value)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+        _copy_special(name, status, source, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core import measure
+from slipway.core import child_processes, command_line, measure
 from slipway.storage import CopyError
 from slipway.storage.copy.tree_copy import compare_trees, copy_tree
 from tests.support.storage.box import Disk, disk, run
@@ -216,6 +217,28 @@ def test_a_full_disk_is_said_to_be_full(folder: Callable[[str], Path]) -> None:
         os.posix_fallocate(filler.fileno(), 0, stats.f_bavail * stats.f_frsize - 4 * MIB)
     with pytest.raises(CopyError, match="ran out of space"):
         copy_tree(tree, target / "copy", quiet)
+
+
+@pytest.mark.parametrize("comparing", [False, True])
+def test_a_process_that_somebody_else_ends_is_told_and_not_waited_for(
+    folder: Callable[[str], Path], comparing: bool
+) -> None:
+    tree, copy = make_tree(folder("ext4")), folder("xfs") / "copy"
+
+    def workers() -> list[int]:
+        return [
+            pid for pid in child_processes(os.getpid()) if "serve_jobs" in str(command_line(pid))
+        ]
+
+    def end_workers(current: int) -> None:
+        for pid in workers():
+            os.kill(pid, signal.SIGKILL)
+
+    if comparing:
+        copy_tree(tree, copy, quiet)
+    with pytest.raises(CopyError, match="ended from outside"):
+        (compare_trees if comparing else copy_tree)(tree, copy, end_workers)
+    assert workers() == []
 
 
 def test_nothing_is_written_below_a_disk_that_vanished(folder: Callable[[str], Path]) -> None:
