@@ -29,7 +29,6 @@ from slipway.storage.move.journal import (
     write_journal,
 )
 from slipway.storage.move.transaction import Transaction
-from slipway.storage.move.undo import undo_move
 
 
 def resume_move(room: DockerDaemon, on_event: OnEvent) -> MoveJournal:
@@ -38,7 +37,7 @@ def resume_move(room: DockerDaemon, on_event: OnEvent) -> MoveJournal:
     if journal is None or journal.over:
         raise UsageError("there is nothing to go on with", cure="`./inv storage.status`")
     if journal.phase == "undoing":
-        return undo_move(room.machine, journal, on_event, keep_new=journal.keep_new)
+        return Transaction(room.machine, journal, on_event).undo(keep_new=journal.keep_new)
     if journal.phase in BEFORE_START and _daemon_ran(journal):
         # The old data may have changed since it was copied: what is not in use yet is copied again.
         for root in journal.roots:
@@ -68,12 +67,10 @@ def restore_data(
         raise UsageError("there is no move to go back from", cure="`./inv storage.status`")
     if journal.phase == "undone":
         raise UsageError("the last move was undone already", cure="`./inv storage.status`")
-    if journal.phase == "undoing":
-        return undo_move(room.machine, journal, on_event, keep_new=journal.keep_new)
     if journal.phase == "deleting":
         journal = Transaction(room.machine, journal, on_event).run()
     if not journal.over:
-        return undo_move(room.machine, journal, on_event, keep_new=_worked_on(journal))
+        return Transaction(room.machine, journal, on_event).undo(keep_new=_worked_on(journal))
     back = _reversed(room, journal, stop=stop, agree=agree)
     begin_journal(room.machine, back)
     return Transaction(room.machine, back, on_event).run()
@@ -81,6 +78,8 @@ def restore_data(
 
 def _worked_on(journal: MoveJournal) -> bool:
     """Whether somebody may have used the new place: then it is not removed."""
+    if journal.phase == "undoing":
+        return journal.keep_new
     if journal.phase in BEFORE_START:
         return journal.phase == "switching" and _daemon_ran(journal)
     return True

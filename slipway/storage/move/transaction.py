@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +23,9 @@ from slipway.core import (
 from slipway.storage.copy import compare_trees, copy_tree
 from slipway.storage.disks import try_disk
 from slipway.storage.docker import repoint
-from slipway.storage.errors import MoveFailedError, StorageError
+from slipway.storage.errors import MoveFailedError, RollbackFailedError, StorageError
 from slipway.storage.machine import Machine
-from slipway.storage.move.daemon_checks import check_running, stop_containers
+from slipway.storage.move.daemon_checks import check_restored, check_running, stop_containers
 from slipway.storage.move.journal import (
     FORWARD,
     DataRoot,
@@ -32,22 +33,9 @@ from slipway.storage.move.journal import (
     MoveJournal,
     Phase,
     finish_journal,
+    journal_folder,
     write_journal,
 )
-from slipway.storage.move.undo import remove_empty, undo_move
-
-_SAYS: Mapping[Phase, str] = {
-    "planned": "trying the disk",
-    "stopping": "stopping the daemons",
-    "copying": "copying",
-    "verifying": "comparing the copy",
-    "placing": "giving the copy its name",
-    "switching": "changing the configuration",
-    "starting": "starting the daemons",
-    "checking": "checking what is there, and running a container",
-    "deleting": "deleting the old data",
-    "done": "done",
-}
 
 _STARTED = "somebody started the daemon during the copy"
 
@@ -62,17 +50,17 @@ class Transaction:
         self.journal = journal
         self.on_event = on_event
         self.service = journal.service
-        self._do: Mapping[Phase, Callable[[], None]] = {
-            "planned": self._try_disk,
-            "stopping": self._stop,
-            "copying": self._copy,
-            "verifying": self._verify,
-            "placing": self._place,
-            "switching": self._switch,
-            "starting": self._start,
-            "checking": self._check,
-            "deleting": self._delete,
-            "done": lambda: remove_empty(self.journal.clear),
+        self._phases: Mapping[Phase, tuple[str, Callable[[], None]]] = {
+            "planned": ("trying the disk", self._try_disk),
+            "stopping": ("stopping the daemons", self._stop),
+            "copying": ("copying", self._copy),
+            "verifying": ("comparing the copy", self._verify),
+            "placing": ("giving the copy its name", self._place),
+            "switching": ("changing the configuration", self._switch),
+            "starting": ("starting the daemons", self._start),
+            "checking": ("checking what is there, and running a container", self._check),
+            "deleting": ("deleting the old data", self._delete),
+            "done": ("done", lambda: _remove_empty(self.journal.clear)),
         }
 
     def run(self) -> MoveJournal:
@@ -84,40 +72,96 @@ class Transaction:
         """
         self._tell("start")
         for phase in FORWARD[FORWARD.index(self.journal.phase) :]:
+            doing, action = self._phases[phase]
             try:
-                self._enter(phase)
-                self._do[phase]()
+                self._enter(phase, doing)
+                action()
             except (SlipwayError, OSError) as error:
                 if phase == "deleting":
                     raise  # the move itself is done and checked
-                self._back(phase)
+                self._back(phase, doing)
                 raise MoveFailedError(
-                    f"it failed while {_SAYS[phase]}, and everything is as before: {error}",
+                    f"it failed while {doing}, and everything is as before: {error}",
                 ) from error
             except KeyboardInterrupt:
                 if phase != "deleting":
-                    self._back(phase)
+                    self._back(phase, doing)
                 raise
         self._tell("done")
         return self.journal
 
-    def _back(self, phase: Phase) -> None:
-        self._tell("failed", _SAYS[phase])
+    def undo(self, *, keep_new: bool) -> MoveJournal:
+        """Go back to the exact state of before; returns the journal as it is then.
+
+        `keep_new` leaves a whole copy where it is: a daemon may have worked on it. Each part is
+        tried whatever became of the others: a disk that vanished must not keep the daemon from
+        running on the old one. Raises RollbackFailedError when the daemon is not as it was before;
+        the journal stays, so that `inv storage.restore` tries again.
+        """
+        self._note("undoing", keep_new=keep_new)
+        self._tell("start", "going back")
+        failures: list[str] = []
+
+        def attempt(doing: str, action: Callable[[], None]) -> bool:
+            try:
+                action()
+            except (SlipwayError, OSError) as error:
+                failures.append(f"{doing}: {error}")
+                return False
+            return True
+
+        if self.journal.restarts:
+            attempt("stopping the daemons", self.service.stop)
+        whole = True
+        for edit in reversed(self.journal.edits):
+            whole = attempt(f"restoring {edit.path}", edit.revert) and whole
+        if whole and self.journal.restarts and self.journal.was_running:
+            whole = attempt("starting the daemons", lambda: self.service.start({})) and attempt(
+                "checking what is there", lambda: check_restored(self.machine, self.journal)
+            )
+        if not whole:
+            raise RollbackFailedError(
+                "the move failed, and so did the way back: " + "; ".join(failures),
+                where=str(journal_folder(self.machine, self.journal.url) / "journal.json"),
+                cure="No data was deleted: it is in "
+                + ", ".join(str(root.old) for root in self.journal.roots)
+                + ". Correct what is said above, then run `./inv storage.restore`.",
+            )
+        kept = (*self.journal.kept, *self._clean_up(keep_new=keep_new))
+        return finish_journal(self.machine, self.journal.at("undone", kept=kept))
+
+    def _clean_up(self, *, keep_new: bool) -> list[KeptFolder]:
+        """Remove what the move made; a target that is gone keeps what it has."""
+        left = []
+        news = {root.new for root in self.journal.roots}
+        for path in self.journal.ours:
+            if keep_new and path in news:
+                left.append(KeptFolder(path, "what the daemon made while it used this folder"))
+                continue
+            try:
+                remove_tree(path)
+            except SlipwayError:
+                left.append(KeptFolder(path))
+        if not keep_new:
+            for path in self.journal.scratch:
+                shutil.rmtree(path, ignore_errors=True)
+        _remove_empty(self.journal.made)
+        return left
+
+    def _back(self, phase: Phase, doing: str) -> None:
+        self._tell("failed", doing)
         if phase == "planned":  # nothing was touched
             finish_journal(self.machine, self.journal.at("undone"))
-            return
-        self.journal = undo_move(self.machine, self.journal, self.on_event, keep_new=False)
+        else:
+            self.undo(keep_new=False)
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: Phase, doing: str) -> None:
         if phase == "done":
-            self.journal = replace(self.journal, kept=self._kept())
-        self.journal = self.journal.at(phase)
-        if phase == "done":
+            self.journal = self.journal.at(phase, kept=self._kept())
             finish_journal(self.machine, self.journal)
         else:
-            write_journal(self.machine, self.journal)
-        if phase != "done":
-            self._tell("start", _SAYS[phase])
+            self._note(phase)
+            self._tell("start", doing)
 
     def _kept(self) -> tuple[KeptFolder, ...]:
         """What is left behind: by this move unless it deleted it, and by those before."""
@@ -205,20 +249,19 @@ class Transaction:
             raise
         self._nobody_started_it()
 
-    def _daemon_was_started(self) -> bool:
-        return self.journal.restarts and self.service.running()
-
     def _nobody_started_it(self) -> None:
         if self._daemon_was_started():
             raise StorageError(_STARTED)
 
+    def _daemon_was_started(self) -> bool:
+        return self.journal.restarts and self.service.running()
+
     def _verify(self) -> None:
         for root in self._copied:
             if root.partial.exists():
+                on_bytes = self._bytes(f"compare {root.new}", root.size.bytes)
                 with self._daemon_stays_stopped():
-                    compare_trees(
-                        root.old, root.partial, self._bytes(f"compare {root.new}", root.size.bytes)
-                    )
+                    compare_trees(root.old, root.partial, on_bytes)
 
     def _place(self) -> None:
         self._still_mounted()
@@ -239,13 +282,16 @@ class Transaction:
             self._make_folder(edit.path.parent, 0o755)
             edit.apply()
 
+    def _note(self, phase: Phase | None = None, **changes: object) -> None:
+        """Write the journal with another phase, or with these changes."""
+        self.journal = self.journal.at(phase or self.journal.phase, **changes)
+        write_journal(self.machine, self.journal)
+
     def _make_folder(self, folder: Path, mode: int) -> None:
         """Make it with what is above it, and note each in the journal first, for the way back."""
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         if missing:
-            known = (*self.journal.made, *reversed(missing))
-            self.journal = replace(self.journal, made=known)
-            write_journal(self.machine, self.journal)
+            self._note(made=(*self.journal.made, *reversed(missing)))
             folder.mkdir(parents=True)
         if mode != 0o755:
             folder.chmod(mode)
@@ -256,8 +302,7 @@ class Transaction:
             return
         if tree.exists() and any(tree.iterdir()):
             raise StorageError("somebody made this in the meantime", where=str(tree))
-        self.journal = replace(self.journal, ours=(*self.journal.ours, tree))
-        write_journal(self.machine, self.journal)
+        self._note(ours=(*self.journal.ours, tree))
 
     def _start(self) -> None:
         for root in self.journal.roots:
@@ -274,3 +319,10 @@ class Transaction:
         if self.journal.delete_old:
             for root in self.journal.roots:
                 remove_tree(root.old)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the last one first, but none that holds something or whose disk is gone."""
+    for path in reversed(folders):
+        with contextlib.suppress(OSError):
+            path.rmdir()
