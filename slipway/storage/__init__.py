@@ -13,10 +13,15 @@ from slipway import lazy_face
 if TYPE_CHECKING:
     from slipway.storage.errors import CopyError, StorageError
     from slipway.storage.machine import Machine
-    from slipway.storage.move.data_move import delete_kept, move_data, plan_move, require_root
+    from slipway.storage.move.data_move import (
+        delete_kept,
+        move_data,
+        require_root,
+        restore_data,
+        resume_move,
+    )
     from slipway.storage.move.docker_move import DockerDaemon
-    from slipway.storage.move.move_plan import MoveOptions
-    from slipway.storage.move.recovery import restore_data, resume_move
+    from slipway.storage.move.move_plan import MoveOptions, plan_move
     from slipway.storage.storage_report import (
         ask_user,
         disk_named,
@@ -58,10 +63,9 @@ __getattr__ = lazy_face(
     {
         "errors": "CopyError StorageError",
         "machine": "Machine",
-        "move.data_move": "delete_kept move_data plan_move require_root",
+        "move.data_move": "delete_kept move_data require_root restore_data resume_move",
         "move.docker_move": "DockerDaemon",
-        "move.move_plan": "MoveOptions",
-        "move.recovery": "restore_data resume_move",
+        "move.move_plan": "MoveOptions plan_move",
         "storage_report": (
             "ask_user disk_named mode_named show_deleted show_move_progress show_outcome "
             "show_planned show_status"

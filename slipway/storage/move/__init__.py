@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from slipway import lazy_face
 
 if TYPE_CHECKING:
-    from slipway.storage.move.data_move import PlannedMove
     from slipway.storage.move.docker_move import DockerDaemon
     from slipway.storage.move.journal import KeptFolder, MoveJournal, move_at_work
+    from slipway.storage.move.move_plan import PlannedMove
     from slipway.storage.move.steps import move_steps, move_summary
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "data_move": "PlannedMove",
+        "move_plan": "PlannedMove",
         "docker_move": "DockerDaemon",
         "journal": "KeptFolder MoveJournal move_at_work",
         "steps": "move_steps move_summary",

@@ -1,48 +1,177 @@
-"""What has to change for the data to be on another disk: folders, configuration files, units."""
+"""What has to change for the data to be on another disk: folders, configuration files, units.
+
+Each change of a file or link has its way back, byte for byte.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar, Literal
 
+from pydantic import ConfigDict
+
+from slipway.core import TreeSize, sync_folder, write_atomic
 from slipway.storage import enroot_conf
 from slipway.storage.disks import NVME, DataPlaces, Profile, TargetDisk, is_mounted
 from slipway.storage.docker import (
     CONTAINERD,
+    DEFAULT_ROOT,
     DOCKER,
     DockerInstallation,
     EmbeddedService,
+    configured_root,
     drop_in,
     own_data_path,
+    parse_daemon_json,
     with_containerd_root,
     with_data_root,
 )
 from slipway.storage.machine import Machine
-from slipway.storage.move.edits import FileEdit, edit_file, edit_text
-from slipway.storage.text_files import read_text_file
+from slipway.storage.text_files import decode_text, read_text_file
+
+Kind = Literal["unit", "enroot", "link", "containerd", "docker"]
+
+# containerd's file last but one, dockerd's last: who restarts them in the middle of it all finds
+# whole data on either side.
+_ORDER: Sequence[Kind] = ("unit", "enroot", "link", "containerd", "docker")
 
 _SHARED = "/fsx"  # where HyperPod mounts FSx for Lustre: good for enroot's cache, for nothing else
 _SHARED_MODE = 0o1777
 _SHOWN = 3
 _EXPANSION = re.compile(r"\$(?:\([^)]*\)|\{[^}]*\}|\w+)")
 
-# containerd's file last but one, dockerd's last: who restarts them in the middle of it all finds
-# whole data on either side.
-_ORDER = {"unit": 0, "enroot": 1, "link": 2, "containerd": 3, "docker": 4}
+
+@dataclass(frozen=True)
+class DataRoot:
+    """One folder of data that moves from `old` to `new`.
+
+    `copy`: its content goes along; else the daemon starts there on nothing, or, with `adopt`, on
+    what is there. `file` is the configuration file, or link, that decides which one is in use.
+    `known` is how the daemon itself calls the old place.
+    """
+
+    name: str
+    old: Path
+    new: Path
+    file: Path
+    known: Path
+    size: TreeSize = field(default_factory=TreeSize)
+    copy: bool = False
+    adopt: bool = False
+
+    @property
+    def partial(self) -> Path:
+        """Where the copy is made: it gets its name when it is whole and verified."""
+        return self.new.with_name(f"{self.new.name}.partial")
+
+    def called(self, path: Path) -> Path:
+        """How the daemon calls one of its places: see slipway.storage.docker.data_path."""
+        return self.file if path == own_data_path(self.file) else path
+
+
+@dataclass(frozen=True)
+class FileEdit:
+    """One file's content before and after; None where there is no file.
+
+    For a link the content is where it points to.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        ser_json_bytes="base64", val_json_bytes="base64"
+    )
+
+    kind: Kind
+    path: Path
+    before: bytes | None
+    after: bytes | None
+    mode: int = 0o644
+
+    def current(self) -> bytes | None:
+        """What is there now."""
+        try:
+            if self.kind == "link":
+                if self.path.is_dir() and not self.path.is_symlink():
+                    # Started again after a move was cut off, the engine has its plain folder back,
+                    # for which a link to itself under another name stands while it is stopped.
+                    return os.fsencode(own_data_path(self.path).name)
+                return os.fsencode(self.path.readlink())
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def apply(self) -> None:
+        """Make it `after`. Again: nothing changes."""
+        self._write(self.after)
+
+    def revert(self) -> None:
+        """Make it `before`."""
+        self._write(self.before)
+
+    def _write(self, content: bytes | None) -> None:
+        if content is None:
+            self.path.unlink(missing_ok=True)
+        elif self.kind == "link":
+            beside = self.path.with_name(f".{self.path.name}.partial")
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(os.fsdecode(content))
+            beside.replace(self.path)
+        else:
+            write_atomic(self.path, content, mode=self.mode)
+        if self.path.parent.exists():
+            sync_folder(self.path.parent)
+
+    def back(self) -> FileEdit:
+        """The change that undoes this one later, when others may have edited the file since.
+
+        Then only what this one set is set back, and what others wrote stays.
+        """
+        now = self.current()
+        if now == self.after or now is None or self.kind in ("link", "unit"):
+            return FileEdit(self.kind, self.path, now, self.before, self.mode)
+        wide = self.kind == "docker"
+        current = decode_text(now, self.path, wide=wide)
+        before = decode_text(self.before, self.path, wide=wide)
+        text = self._with_setting_of(before.text, current.text)
+        return FileEdit(self.kind, self.path, now, current.encode(text), self.mode)
+
+    def _with_setting_of(self, before: str, now: str) -> str:
+        if self.kind == "docker":
+            root = parse_daemon_json(before, self.path).get("data-root")
+            return with_data_root(now, self.path, Path(root) if root else None)
+        if self.kind == "containerd":
+            return with_containerd_root(now, Path(configured_root(before) or DEFAULT_ROOT))
+        values = {key: enroot_conf.conf_value(before, key) for key in enroot_conf.PATHS}
+        return enroot_conf.conf_with_values(now, values)
+
+
+def edit_text(kind: Kind, path: Path, change: Callable[[str], str]) -> FileEdit:
+    """An edit that changes a file's text, in the encoding that it has. Raises UsageError."""
+    edit = edit_file(kind, path, None)
+    current = decode_text(edit.before, edit.path, wide=kind == "docker")
+    return replace(edit, after=current.encode(change(current.text)))
+
+
+def edit_file(kind: Kind, path: Path, after: bytes | None) -> FileEdit:
+    """An edit of a file as it is now; links in its path are followed, its mode stays."""
+    real = path.resolve()
+    if not real.exists():
+        return FileEdit(kind, real, None, after)
+    return FileEdit(kind, real, real.read_bytes(), after, real.stat().st_mode & 0o7777)
 
 
 @dataclass(frozen=True)
 class ConfigChanges:
-    """Roots are (name, old, new, the file that decides); only what differs is here."""
+    """Only what differs is here."""
 
-    roots: tuple[tuple[str, Path, Path, Path], ...]
+    roots: tuple[DataRoot, ...]
     edits: tuple[FileEdit, ...]
-    folders: tuple[tuple[Path, int], ...] = ()
+    folders: tuple[tuple[Path, int], ...] = ()  # to make, with their modes
     notes: tuple[str, ...] = ()  # what stays where it is, and why
-    scratch: tuple[Path, ...] = ()
+    scratch: tuple[Path, ...] = ()  # what the daemon makes there beside the roots
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -59,34 +188,33 @@ def config_changes(
     if subject.embedded:
         return _embedded(subject, places)
     assert subject.config is not None
-    roots: list[tuple[str, Path, Path, Path]] = []
+    roots: list[DataRoot] = []
     edits: list[FileEdit] = []
     if subject.data_root != places.docker:
-        edit = edit_text(
-            "docker", subject.config, lambda text, path: with_data_root(text, path, places.docker)
-        )
+        config = subject.config
+        edit = edit_text("docker", config, lambda text: with_data_root(text, config, places.docker))
         edits.append(edit)
-        roots.append(("docker", subject.at_rest, places.docker, edit.path))
+        roots.append(
+            DataRoot("docker", subject.at_rest, places.docker, edit.path, subject.data_root)
+        )
     if containerd and subject.containerd and subject.containerd.root != places.containerd:
+        old = subject.containerd.root
         edit = edit_text(
             "containerd",
             subject.containerd.config,
-            lambda text, _: with_containerd_root(text, places.containerd),
+            lambda text: with_containerd_root(text, places.containerd),
         )
         edits.append(edit)
-        roots.append(("containerd", subject.containerd.root, places.containerd, edit.path))
+        roots.append(DataRoot("containerd", old, places.containerd, edit.path, old))
     if subject.systemd:
         edits += _units(target.mount.target, places, machine, containerd=containerd)
     enroot, folders, notes = _enroot(places, profile, machine)
     edits += enroot
     moved_tmp = subject.tmp is not None and not subject.systemd
+    edits.sort(key=lambda edit: _ORDER.index(edit.kind))
     return ConfigChanges(
         roots=tuple(roots),
-        edits=tuple(
-            edit
-            for edit in sorted(edits, key=lambda edit: _ORDER[edit.kind])
-            if edit.before != edit.after
-        ),
+        edits=tuple(edit for edit in edits if edit.before != edit.after),
         folders=folders,
         notes=notes,
         scratch=() if places.docker_tmp.exists() else (places.docker_tmp,),
@@ -95,27 +223,24 @@ def config_changes(
 
 
 def _embedded(subject: DockerInstallation, places: DataPlaces) -> ConfigChanges:
-    data = subject.service(False)
-    assert isinstance(data, EmbeddedService)
-    new = places.embedded(data.project.engine)
+    service = subject.service(False)
+    assert isinstance(service, EmbeddedService)
+    link, new = service.data, places.embedded(service.project.engine)
     if subject.data_root == new:
         return ConfigChanges((), ())
-    # Stopped for the move, the data is behind a link already: see link.py.
-    before = os.fsencode(
-        data.data.readlink() if data.data.is_symlink() else own_data_path(data.data).name
-    )
-    edit = FileEdit("link", data.data, before, os.fsencode(new))
-    return ConfigChanges((("engine", subject.at_rest, new, data.data),), (edit,))
+    # Stopped for the move, the data is behind a link already: see data_path.py.
+    before = link.readlink() if link.is_symlink() else own_data_path(link).name
+    edit = FileEdit("link", link, os.fsencode(before), os.fsencode(new))
+    root = DataRoot("engine", subject.at_rest, new, link, subject.data_root)
+    return ConfigChanges((root,), (edit,))
 
 
 def _units(disk: Path, places: DataPlaces, machine: Machine, *, containerd: bool) -> list[FileEdit]:
     dlami = disk == machine.at(NVME) and machine.has_unit("dlami-nvme.service")
-    docker = drop_in(disk, tmp=places.docker_tmp, dlami=dlami)
-    edits = [edit_file("unit", machine.drop_in(DOCKER), docker.encode())]
+    texts = {DOCKER: drop_in(disk, tmp=places.docker_tmp, dlami=dlami)}
     if containerd:
-        text = drop_in(disk, tmp=None, dlami=dlami)
-        edits.append(edit_file("unit", machine.drop_in(CONTAINERD), text.encode()))
-    return edits
+        texts[CONTAINERD] = drop_in(disk, tmp=None, dlami=dlami)
+    return [edit_file("unit", machine.drop_in(unit), text.encode()) for unit, text in texts.items()]
 
 
 def _enroot(
@@ -131,9 +256,8 @@ def _enroot(
     shared = machine.at(_SHARED)
     cache = shared / "enroot" if profile.name == "hyperpod" and is_mounted(shared) else None
     wanted = places.enroot(cache)
-    configured = enroot_conf.conf_value(
-        read_text_file(machine.enroot_conf).text, enroot_conf.DATA_PATH
-    )
+    text = read_text_file(machine.enroot_conf).text
+    configured = enroot_conf.conf_value(text, enroot_conf.DATA_PATH)
     notes: tuple[str, ...] = ()
     moves = configured != wanted[enroot_conf.DATA_PATH]
     if moves and (containers := enroot_containers(machine, configured)):
@@ -145,7 +269,7 @@ def _enroot(
             f"{listed}{more}",
         )
     edit = edit_text(
-        "enroot", machine.enroot_conf, lambda text, _: enroot_conf.conf_with_values(text, wanted)
+        "enroot", machine.enroot_conf, lambda text: enroot_conf.conf_with_values(text, wanted)
     )
     folders = tuple((folder, _SHARED_MODE) for folder in places.enroot_folders(cache))
     return [edit], folders, notes

@@ -18,7 +18,8 @@ from slipway.storage.docker import (
 )
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
-from slipway.storage.move.journal import DataRoot, MoveJournal, journal_folder
+from slipway.storage.move.changes import DataRoot
+from slipway.storage.move.journal import MoveJournal, journal_folder
 
 _NO_PROJECT = Project(Path("/nonexistent"), Path("/nonexistent"))
 """A URL alone decides which daemon is meant."""

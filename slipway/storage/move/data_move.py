@@ -1,42 +1,37 @@
-"""Moving: look at everything, plan, do it; delete what is left over."""
+"""Moving, going on with a move that was cut off, going back, deleting what is left over."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-from slipway.core import OnEvent, Project, SlipwayError, TreeSize, measure, remove_tree
-from slipway.engine import start_daemon
-from slipway.storage.disks import (
-    WAIT_S,
-    DataPlaces,
-    Profile,
-    check_disk_name,
-    check_target_disk,
-    choose_disk,
-    inspect_disk,
-    profile,
+from slipway.core import (
+    OnEvent,
+    TreeSize,
+    UsageError,
+    disk_space,
+    measure,
+    mount_of,
+    nearest_existing,
+    read_mount_table,
+    remove_tree,
 )
-from slipway.storage.docker import (
-    DockerInstallation,
-    DockerInventory,
-    daemon_at_rest,
-    engine_of_installation,
-    find_installation,
-    take_inventory,
-)
+from slipway.storage.disks import TargetDisk, check_target_disk
+from slipway.storage.docker import find_installation, objects_since
 from slipway.storage.errors import StorageError
-from slipway.storage.move import move_plan
-from slipway.storage.move.changes import config_changes
 from slipway.storage.move.daemon_checks import check_running
 from slipway.storage.move.docker_move import DockerDaemon
-from slipway.storage.move.journal import KeptFolder, MoveJournal, begin_journal, write_journal
+from slipway.storage.move.journal import (
+    BEFORE_START,
+    KeptFolder,
+    MoveJournal,
+    begin_journal,
+    boot_id,
+    write_journal,
+)
+from slipway.storage.move.move_plan import Say, check_stopped, move_inventory
 from slipway.storage.move.transaction import Transaction
-
-Say = Callable[[str], None]
 
 
 def require_root() -> None:
@@ -46,111 +41,6 @@ def require_root() -> None:
             "this needs root: it stops daemons and writes their data and configuration",
             cure="Run the same command with sudo.",
         )
-
-
-@dataclass(frozen=True)
-class PlannedMove:
-    """A move that has not begun; `journal` is None where there is nothing to do.
-
-    `folders`, with their modes, are missing on a disk where everything else is in place: instance
-    store is empty after a stop of the instance.
-    """
-
-    journal: MoveJournal | None
-    profile: Profile
-    disk: Path | None
-    folders: tuple[tuple[Path, int], ...] = ()
-
-    def make_folders(self) -> None:
-        """Make the missing folders."""
-        for folder, mode in self.folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(mode)
-
-
-def plan_move(
-    room: DockerDaemon,
-    disk: Path | None,
-    profile_name: str,
-    options: move_plan.MoveOptions,
-    *,
-    dry_run: bool,
-    say: Say,
-) -> PlannedMove:
-    """Look at everything, change nothing. Raises SlipwayError for all that speaks against it."""
-    last = room.journal()
-    if last is not None and not last.over:
-        raise _unfinished(last)
-    chosen = profile(profile_name, room.machine)
-    if room.url == "embedded" and not dry_run:
-        start_daemon(room.project)
-    installation = find_installation(room.project, room.url, room.machine)
-    move_plan.check_config(installation)
-    before, containerd_store = move_inventory(installation, room.project)
-    mode = move_plan.mode_of(options, before)
-    move_plan.check_driver(before, mode)
-    sizes = _sizes(installation)
-    needed = sum(size.bytes for size in sizes.values()) if mode == "copy" else 0
-    if disk is None:
-        disk = choose_disk(chosen, room.machine, installation.data_root, needed, wait=not dry_run)
-    if disk is None:
-        return PlannedMove(None, chosen, None)
-    check_disk_name(disk, in_files=not installation.embedded)
-    looked = inspect_disk(
-        disk,
-        chosen,
-        room.machine,
-        wait_s=0.0 if dry_run else WAIT_S,
-        on_wait=lambda place: say(f"waiting for {place} to be mounted"),
-    )
-    also = move_plan.moves_containerd(installation, containerd_store=containerd_store)
-    change = config_changes(
-        installation, DataPlaces(looked.disk), looked, chosen, room.machine, containerd=also
-    )
-    journal = move_plan.make_move_journal(
-        installation,
-        looked,
-        change,
-        move_plan.DataToMove(before, sizes, also, last.kept if last else ()),
-        dataclasses.replace(options, mode=mode),
-    )
-    if journal is not None:
-        size = TreeSize(needed, sum(root.size.entries for root in journal.roots if root.copy))
-        check_target_disk(looked, [root.old for root in journal.roots], size)
-        if before and before.running and not options.stop:
-            raise StorageError(
-                f"containers are running: {before.names(before.running)}",
-                cure="Stop them, or have them stopped and started again with --stop.",
-            )
-    missing = tuple(folder for folder in change.folders if not folder[0].is_dir())
-    return PlannedMove(journal, chosen, looked.disk, missing)
-
-
-def _unfinished(journal: MoveJournal) -> SlipwayError:
-    return StorageError(
-        f"a {journal.kind} was cut off while {journal.phase}",
-        cure="`./inv storage.move --resume` goes on with it, `./inv storage.restore` goes back.",
-    )
-
-
-def move_inventory(
-    installation: DockerInstallation, project: Project
-) -> tuple[DockerInventory | None, bool]:
-    """What the daemon has, and whether its images are in containerd; None where it cannot tell."""
-    if not installation.running:
-        return daemon_at_rest(installation.folders), False
-    connected = engine_of_installation(installation, project)
-    try:
-        return take_inventory(connected, installation.folders), connected.containerd_store
-    finally:
-        connected.close()
-
-
-def _sizes(installation: DockerInstallation) -> dict[Path, TreeSize]:
-    sizes = {installation.at_rest: measure(installation.data_root)}
-    if installation.containerd:
-        sizes[installation.containerd.root] = measure(installation.containerd.root)
-    return sizes
 
 
 def move_data(room: DockerDaemon, journal: MoveJournal, on_event: OnEvent) -> MoveJournal:
@@ -188,3 +78,118 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
         remove_tree(kept.path)
     write_journal(room.machine, dataclasses.replace(journal, kept=()))
     return journal.kept
+
+
+def resume_move(room: DockerDaemon, on_event: OnEvent) -> MoveJournal:
+    """Go on with what was cut off. The caller holds the lock."""
+    journal = room.journal()
+    if journal is None or journal.over:
+        raise UsageError("there is nothing to go on with", cure="`./inv storage.status`")
+    if journal.phase == "undoing":
+        return Transaction(room.machine, journal, on_event).undo(keep_new=journal.keep_new)
+    if journal.phase in BEFORE_START and _daemon_ran(journal):
+        # The old data may have changed since it was copied: what is not in use yet is copied again.
+        for root in journal.roots:
+            in_use = any(e.path == root.file and e.current() == e.after for e in journal.edits)
+            for path in {root.partial, root.new}.intersection(journal.ours):
+                if not in_use:
+                    remove_tree(path)
+        journal = journal.at("stopping")
+        write_journal(room.machine, journal)
+    return Transaction(room.machine, journal, on_event).run()
+
+
+def _daemon_ran(journal: MoveJournal) -> bool:
+    """Whether a daemon may have written to its data since the journal was written."""
+    return journal.boot != boot_id() or journal.service.running()
+
+
+def restore_data(
+    room: DockerDaemon, on_event: OnEvent, *, stop: bool, agree: Callable[[str], bool]
+) -> MoveJournal:
+    """Back to before the last move. The caller holds the lock.
+
+    `agree` is asked where images or volumes were made since that will not be seen afterwards.
+    """
+    journal = room.journal()
+    if journal is None or (journal.phase == "done" and journal.kind == "restore"):
+        raise UsageError("there is no move to go back from", cure="`./inv storage.status`")
+    if journal.phase == "undone":
+        raise UsageError("the last move was undone already", cure="`./inv storage.status`")
+    if journal.phase == "deleting":
+        journal = Transaction(room.machine, journal, on_event).run()
+    if not journal.over:
+        return Transaction(room.machine, journal, on_event).undo(keep_new=_worked_on(journal))
+    back = _reversed(room, journal, stop=stop, agree=agree)
+    begin_journal(room.machine, back)
+    return Transaction(room.machine, back, on_event).run()
+
+
+def _worked_on(journal: MoveJournal) -> bool:
+    """Whether somebody may have used the new place: then it is not removed."""
+    if journal.phase == "undoing":
+        return journal.keep_new
+    if journal.phase in BEFORE_START:
+        return journal.phase == "switching" and _daemon_ran(journal)
+    return True
+
+
+def _reversed(
+    room: DockerDaemon, journal: MoveJournal, *, stop: bool, agree: Callable[[str], bool]
+) -> MoveJournal:
+    """A move back: data that is still at the old place is used as it is, other data is copied."""
+    installation = find_installation(room.project, room.url, room.machine)
+    now, _ = move_inventory(installation, room.project)
+    check_stopped(now, stop=stop)
+    there = [root.old.exists() for root in journal.roots]
+    before, left_behind = now, ""
+    if all(there) and journal.roots and not (journal.before and now):
+        left_behind = "what was made since the move"
+    if all(there) and journal.before and now:
+        since = objects_since(journal.before, now)
+        if since and not agree(f"made since the move, and not there after it: {', '.join(since)}"):
+            raise StorageError("nothing was changed")
+        # What a move to a fresh place stopped did not run since: there it is not.
+        stopped = () if journal.carries else journal.before.running
+        running = tuple(c for c in (*now.running, *stopped) if c in journal.before.containers)
+        before = dataclasses.replace(journal.before, running=running, transient=now.transient)
+    roots = tuple(
+        dataclasses.replace(
+            root,
+            old=root.new,
+            new=root.old,
+            size=measure(root.new),
+            copy=not all(there),
+            adopt=all(there),
+            known=root.new,
+        )
+        for root in journal.roots
+    )
+    disk, device = journal.disk, journal.device
+    if roots:
+        home = mount_of(nearest_existing(roots[0].new), read_mount_table())
+        disk, device = home.target, home.device
+        if not all(there):
+            size = TreeSize(sum(r.size.bytes for r in roots), sum(r.size.entries for r in roots))
+            space = disk_space(roots[0].new)
+            check_target_disk(TargetDisk(roots[0].new, home, space), [roots[0].old], size)
+    return dataclasses.replace(
+        journal,
+        kind="restore",
+        phase="planned",
+        was_running=installation.running,
+        disk=disk,
+        device=device,
+        roots=roots,
+        edits=tuple(edit.back() for edit in reversed(journal.edits)),
+        folders=(),
+        scratch=(),
+        environment={},
+        before=before,
+        left_behind=left_behind,
+        notes=(),
+        delete_old=False,
+        made=(),
+        clear=journal.made,
+        ours=(),
+    )

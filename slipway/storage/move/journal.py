@@ -16,18 +16,17 @@ from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from slipway.core import TreeSize, lock_is_held, sync_folder, write_atomic
+from slipway.core import lock_is_held, sync_folder, write_atomic
 from slipway.storage.docker import (
     DOCKERS_NAMESPACES,
     DataFolders,
     DockerInventory,
     Service,
     installation_key,
-    own_data_path,
 )
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
-from slipway.storage.move.edits import FileEdit
+from slipway.storage.move.changes import DataRoot, FileEdit
 
 FORMAT = "slipway-storage/1"
 
@@ -50,34 +49,6 @@ Phase = Literal[Forward, "undoing", "undone"]
 FORWARD: tuple[Forward, ...] = get_args(Forward)
 BEFORE_START = FORWARD[: FORWARD.index("starting")]
 """Phases in which nothing has run on the new place, unless somebody else started it there."""
-
-
-@dataclass(frozen=True)
-class DataRoot:
-    """One folder of data that moves from `old` to `new`.
-
-    `copy`: its content goes along; else the daemon starts there on nothing, or, with `adopt`, on
-    what is there. `file` is the configuration file, or link, that decides which one is in use.
-    `known` is how the daemon itself calls the old place.
-    """
-
-    name: str
-    old: Path
-    new: Path
-    size: TreeSize
-    copy: bool
-    adopt: bool
-    file: Path
-    known: Path
-
-    @property
-    def partial(self) -> Path:
-        """Where the copy is made: it gets its name when it is whole and verified."""
-        return self.new.with_name(f"{self.new.name}.partial")
-
-    def called(self, path: Path) -> Path:
-        """How the daemon calls one of its places: see slipway.storage.docker.data_path."""
-        return self.file if path == own_data_path(self.file) else path
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,42 @@
-"""What a move would do. Nothing here changes anything; `apply` does what a plan says."""
+"""What a move would do: everything is looked at, and nothing is changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from slipway.core import TreeSize, UsageError
-from slipway.storage.disks import TargetDisk
+from slipway.core import Project, TreeSize, UsageError, measure
+from slipway.engine import start_daemon
+from slipway.storage.disks import (
+    WAIT_S,
+    DataPlaces,
+    Profile,
+    check_disk_name,
+    check_target_disk,
+    choose_disk,
+    inspect_disk,
+    profile,
+)
 from slipway.storage.docker import (
     IN_FILES,
     DockerInstallation,
     DockerInventory,
     conflicting_flags,
+    daemon_at_rest,
+    engine_of_installation,
+    find_installation,
     read_daemon_json,
+    take_inventory,
 )
 from slipway.storage.errors import StorageError
-from slipway.storage.move.changes import ConfigChanges
-from slipway.storage.move.journal import DataRoot, KeptFolder, MoveJournal
+from slipway.storage.move.changes import DataRoot, config_changes
+from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.journal import KeptFolder, MoveJournal
 
+Say = Callable[[str], None]
 Mode = Literal["fresh", "copy"]
 
 
@@ -30,6 +47,122 @@ class MoveOptions:
     mode: Mode | None = None
     stop: bool = False
     delete_old: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedMove:
+    """A move that has not begun; `journal` is None where there is nothing to do.
+
+    `folders`, with their modes, are missing on a disk where everything else is in place: instance
+    store is empty after a stop of the instance.
+    """
+
+    journal: MoveJournal | None
+    profile: Profile
+    disk: Path | None
+    folders: tuple[tuple[Path, int], ...] = ()
+
+    def make_folders(self) -> None:
+        """Make the missing folders."""
+        for folder, mode in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(mode)
+
+
+def plan_move(
+    room: DockerDaemon,
+    disk: Path | None,
+    profile_name: str,
+    options: MoveOptions,
+    *,
+    dry_run: bool,
+    say: Say,
+) -> PlannedMove:
+    """Look at everything, change nothing. Raises SlipwayError for all that speaks against it."""
+    last = room.journal()
+    if last is not None and not last.over:
+        raise StorageError(
+            f"a {last.kind} was cut off while {last.phase}",
+            cure="`./inv storage.move --resume` goes on with it, `./inv storage.restore` goes "
+            "back.",
+        )
+    chosen = profile(profile_name, room.machine)
+    if room.url == "embedded" and not dry_run:
+        start_daemon(room.project)
+    subject = find_installation(room.project, room.url, room.machine)
+    check_config(subject)
+    before, containerd_store = move_inventory(subject, room.project)
+    mode = mode_of(options, before)
+    check_driver(before, mode)
+    sizes = _sizes(subject)
+    needed = sum(size.bytes for size in sizes.values()) if mode == "copy" else 0
+    if disk is None:
+        disk = choose_disk(chosen, room.machine, subject.data_root, needed, wait=not dry_run)
+    if disk is None:
+        return PlannedMove(None, chosen, None)
+    check_disk_name(disk, in_files=not subject.embedded)
+    target = inspect_disk(
+        disk,
+        chosen,
+        room.machine,
+        wait_s=0.0 if dry_run else WAIT_S,
+        on_wait=lambda place: say(f"waiting for {place} to be mounted"),
+    )
+    containerd = moves_containerd(subject, containerd_store=containerd_store)
+    change = config_changes(
+        subject, DataPlaces(target.disk), target, chosen, room.machine, containerd=containerd
+    )
+    missing = tuple(folder for folder in change.folders if not folder[0].is_dir())
+    if not change.roots and not change.edits:
+        return PlannedMove(None, chosen, target.disk, missing)
+    kept = last.kept if last else ()
+    roots = tuple(_with_data(root, sizes, kept, copy=mode == "copy") for root in change.roots)
+    left_behind = _left_behind(before, mode, delete_old=options.delete_old)
+    size = TreeSize(needed, sum(root.size.entries for root in roots if root.copy))
+    check_target_disk(target, [root.old for root in roots], size)
+    check_stopped(before, stop=options.stop)
+    journal = MoveJournal(
+        kind="move",
+        phase="planned",
+        url=subject.url,
+        service=subject.service(containerd),
+        was_running=subject.running,
+        disk=target.mount.target,
+        device=target.mount.device,
+        roots=roots,
+        edits=change.edits,
+        folders=change.folders,
+        scratch=change.scratch,
+        environment=change.environment,
+        containerd=subject.containerd.socket if containerd and subject.containerd else None,
+        before=before,
+        delete_old=options.delete_old,
+        kept=kept,
+        left_behind=left_behind,
+        notes=change.notes,
+        own_namespaces=subject.folders.own_namespaces,
+    )
+    return PlannedMove(journal, chosen, target.disk, missing)
+
+
+def move_inventory(
+    installation: DockerInstallation, project: Project
+) -> tuple[DockerInventory | None, bool]:
+    """What the daemon has, and whether its images are in containerd; None where it cannot tell."""
+    if not installation.running:
+        return daemon_at_rest(installation.folders), False
+    connected = engine_of_installation(installation, project)
+    try:
+        return take_inventory(connected, installation.folders), connected.containerd_store
+    finally:
+        connected.close()
+
+
+def _sizes(installation: DockerInstallation) -> dict[Path, TreeSize]:
+    sizes = {installation.at_rest: measure(installation.data_root)}
+    if installation.containerd:
+        sizes[installation.containerd.root] = measure(installation.containerd.root)
+    return sizes
 
 
 def mode_of(options: MoveOptions, before: DockerInventory | None) -> Mode:
@@ -95,95 +228,48 @@ def check_driver(before: DockerInventory | None, mode: Mode) -> None:
         )
 
 
-@dataclass(frozen=True)
-class DataToMove:
-    """What a daemon has before a move.
-
-    `inventory` is None where nothing is known of it, `sizes` are of its folders by their paths,
-    `kept` is what earlier moves left behind; with `containerd` a separate one goes along.
-    """
-
-    inventory: DockerInventory | None
-    sizes: Mapping[Path, TreeSize]
-    containerd: bool
-    kept: tuple[KeptFolder, ...] = ()
-
-
-def make_move_journal(
-    subject: DockerInstallation,
-    target: TargetDisk,
-    change: ConfigChanges,
-    data: DataToMove,
-    options: MoveOptions,
-) -> MoveJournal | None:
-    """The move as a journal that has not begun; None where everything is there already."""
-    before, containerd = data.inventory, data.containerd
-    copy = mode_of(options, before) == "copy"
-    roots = tuple(
-        DataRoot(
-            name=name,
-            old=old,
-            new=new,
-            size=data.sizes.get(old, TreeSize()),
-            copy=copy,
-            adopt=not copy and _is_data(new),
-            file=file,
-            known=old if name == "containerd" else subject.data_root,
+def check_stopped(now: DockerInventory | None, *, stop: bool) -> None:
+    """Refuse running containers unless they may be stopped. Raises StorageError."""
+    if now and now.running and not stop:
+        raise StorageError(
+            f"containers are running: {now.names(now.running)}",
+            cure="Stop them, or have them stopped and started again with --stop.",
         )
-        for name, old, new, file in change.roots
-    )
-    if not roots and not change.edits:
-        return None
-    for root in roots:
-        _check_new(root, data.kept)
-    lost = before.irreplaceable if before and not copy else ""
-    if options.delete_old and lost:
+
+
+def _left_behind(before: DockerInventory | None, mode: Mode, *, delete_old: bool) -> str:
+    """What exists nowhere else and stays in the old place. Raises UsageError."""
+    lost = before.irreplaceable if before and mode == "fresh" else ""
+    if delete_old and lost:
         raise UsageError(
             f"--delete-old would delete what --mode fresh leaves behind: {lost}",
             cure="Use --mode copy, or leave out --delete-old.",
         )
-    return MoveJournal(
-        kind="move",
-        phase="planned",
-        url=subject.url,
-        service=subject.service(containerd),
-        was_running=subject.running,
-        disk=target.mount.target,
-        device=target.mount.device,
-        roots=roots,
-        edits=change.edits,
-        folders=change.folders,
-        scratch=change.scratch,
-        environment=change.environment,
-        containerd=subject.containerd.socket if containerd and subject.containerd else None,
-        before=before,
-        delete_old=options.delete_old,
-        kept=data.kept,
-        left_behind=lost,
-        notes=change.notes,
-        own_namespaces=subject.folders.own_namespaces,
-    )
+    return lost
 
 
-def _is_data(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
-
-
-def _check_new(root: DataRoot, kept: tuple[KeptFolder, ...]) -> None:
-    if root.copy:
+def _with_data(
+    root: DataRoot, sizes: Mapping[Path, TreeSize], kept: tuple[KeptFolder, ...], *, copy: bool
+) -> DataRoot:
+    """The root with what is to become of its data. Raises StorageError where some is in the way."""
+    if copy:
         for path in (root.new, root.partial):
             if _is_data(path):
                 raise _in_the_way(path, ours=any(left.path == path for left in kept))
-    if not _is_data(root.new):
-        return
+    adopt = _is_data(root.new)
     marks = {"docker": ("overlay2", "image", "containers"), "engine": ("containerd",)}
     known = marks.get(root.name, ("io.containerd.metadata.v1.bolt",))
-    if not any((root.new / name).exists() for name in known):
+    if adopt and not any((root.new / name).exists() for name in known):
         raise StorageError(
             "this folder is not empty, and it is not a data folder of this daemon",
             where=str(root.new),
             cure="Look what it is, and rename or remove it, or name another disk.",
         )
+    return dataclasses.replace(root, size=sizes.get(root.old, TreeSize()), copy=copy, adopt=adopt)
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
 
 
 def _in_the_way(path: Path, *, ours: bool) -> StorageError:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from slipway.core import disk_space, human_bytes, human_seconds
 from slipway.storage.disks import Profile
-from slipway.storage.move.journal import DataRoot, MoveJournal
+from slipway.storage.move.changes import DataRoot
+from slipway.storage.move.journal import MoveJournal
 
 COPY_RATE = 125_000_000
 """Bytes a second that time estimates assume: the baseline of an EBS gp3 volume."""

@@ -25,10 +25,10 @@ from slipway.storage.disks import try_disk
 from slipway.storage.docker import repoint
 from slipway.storage.errors import MoveFailedError, RollbackFailedError, StorageError
 from slipway.storage.machine import Machine
+from slipway.storage.move.changes import DataRoot
 from slipway.storage.move.daemon_checks import check_restored, check_running, stop_containers
 from slipway.storage.move.journal import (
     FORWARD,
-    DataRoot,
     KeptFolder,
     MoveJournal,
     Phase,

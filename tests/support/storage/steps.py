@@ -14,8 +14,8 @@ from slipway.storage import (
     restore_data,
     resume_move,
 )
-from slipway.storage.move.data_move import PlannedMove
 from slipway.storage.move.journal import MoveJournal
+from slipway.storage.move.move_plan import PlannedMove
 from slipway.storage.storage_status import StorageStatus
 from tests.support.storage.box import Box
 from tests.support.storage.content import seen

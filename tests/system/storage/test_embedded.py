@@ -128,10 +128,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from slipway.core.paths import Project
-from slipway.storage.move import data_move
+from slipway.storage.move.data_move import move_data
 from slipway.storage.machine import Machine
 from slipway.storage.move.docker_move import DockerDaemon
-from slipway.storage.move.move_plan import MoveOptions
+from slipway.storage.move.move_plan import MoveOptions, plan_move
 
 root, state, machine, disk, moment = sys.argv[1:]
 room = DockerDaemon.of(Project(Path(root), Path(state)), Machine(Path(machine)), "embedded")
@@ -141,10 +141,10 @@ def kill(event):
         os.kill(os.getpid(), signal.SIGKILL)
 
 with room.locked("storage.move"):
-    planned = data_move.plan_move(
+    planned = plan_move(
         room, Path(disk), "auto", MoveOptions(mode="copy"), dry_run=False, say=print
     )
-    data_move.move_data(room, planned.journal, kill)
+    move_data(room, planned.journal, kill)
 """
 
 

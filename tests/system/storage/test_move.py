@@ -381,7 +381,7 @@ def test_a_disk_that_is_mounted_late_is_waited_for(filled: Box) -> None:
 def test_a_disk_that_is_not_mounted_is_never_written_to(
     filled: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slipway.storage.move.data_move.WAIT_S", 0.2)
+    monkeypatch.setattr("slipway.storage.move.move_plan.WAIT_S", 0.2)
     with filled.disk("xfs", at="/opt/dlami/nvme") as nvme:
         nvme.unmount()
         with pytest.raises(StorageError, match="nothing is mounted there"):

@@ -10,7 +10,7 @@ import pytest
 from slipway.core import UsageError
 from slipway.storage import enroot_conf
 from slipway.storage.docker import config_files, daemon_flags, systemd
-from slipway.storage.move.edits import edit_file
+from slipway.storage.move.changes import edit_file
 from tests.support.storage.records import through_json
 
 FILE = Path("/etc/docker/daemon.json")

@@ -26,8 +26,8 @@ from slipway.storage.docker.inventory import (
 from slipway.storage.docker.service import ProcessService
 from slipway.storage.docker.systemd import SystemdService
 from slipway.storage.move import journal as journals
-from slipway.storage.move.edits import FileEdit
-from slipway.storage.move.journal import DataRoot, KeptFolder, MoveJournal
+from slipway.storage.move.changes import DataRoot, FileEdit
+from slipway.storage.move.journal import KeptFolder, MoveJournal
 
 BEFORE = DockerInventory(
     driver="overlay2",
@@ -80,11 +80,10 @@ def journal(machine: Machine, **changes: object) -> MoveJournal:
         "docker",
         Path("/old"),
         Path("/new"),
-        TreeSize(5, 6),
-        True,
-        False,
         Path("/file"),
         Path("/old"),
+        TreeSize(5, 6),
+        copy=True,
     )
     made = MoveJournal(
         kind="move",

@@ -13,7 +13,7 @@ from slipway.core import UsageError
 from slipway.storage import Machine, StorageError
 from slipway.storage.docker import setup_checks
 from slipway.storage.docker.config_files import read_daemon_json, with_data_root
-from slipway.storage.move.edits import FileEdit, edit_text
+from slipway.storage.move.changes import FileEdit, edit_text
 from slipway.storage.text_files import decode_text, read_text_file
 
 TEXT = '{\n    "data-root": "/old",\n    "labels": [\n        "größe=1"\n    ]\n}\n'
@@ -31,7 +31,7 @@ def test_daemon_json_is_changed_in_the_encoding_that_it_has(tmp_path: Path, name
     path = tmp_path / "daemon.json"
     path.write_bytes(ENCODED[name])
     assert read_daemon_json(path)["data-root"] == "/old"
-    edit = edit_text("docker", path, lambda text, at: with_data_root(text, at, Path("/new")))
+    edit = edit_text("docker", path, lambda text: with_data_root(text, path, Path("/new")))
     edit.apply()
     encoding = {"utf-16 little": "utf-16-le", "utf-16 big": "utf-16-be"}.get(name, "utf-8")
     old, new = "/old".encode(encoding), "/new".encode(encoding)
