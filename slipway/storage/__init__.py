@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         restore_data,
         resume_move,
     )
-    from slipway.storage.move.docker_move import DockerDaemon
+    from slipway.storage.move.journal import DockerDaemon
     from slipway.storage.move.move_plan import MoveOptions, plan_move
     from slipway.storage.storage_report import (
         ask_user,
@@ -64,7 +64,7 @@ __getattr__ = lazy_face(
         "errors": "CopyError StorageError",
         "machine": "Machine",
         "move.data_move": "delete_kept move_data require_root restore_data resume_move",
-        "move.docker_move": "DockerDaemon",
+        "move.journal": "DockerDaemon",
         "move.move_plan": "MoveOptions plan_move",
         "storage_report": (
             "ask_user disk_named mode_named show_deleted show_move_progress show_outcome "

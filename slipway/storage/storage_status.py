@@ -29,7 +29,7 @@ from slipway.storage.disks import (
 )
 from slipway.storage.docker import DockerInstallation, engine_of_installation, find_installation
 from slipway.storage.errors import StorageError
-from slipway.storage.move import DockerDaemon, MoveJournal, move_at_work
+from slipway.storage.move import DockerDaemon, MoveJournal
 from slipway.storage.text_files import read_text_file
 
 _EXPANSION = re.compile(r"\$(?:\{|\(|[A-Za-z])")
@@ -117,7 +117,7 @@ def _last_move(room: DockerDaemon) -> tuple[MoveJournal | None, str | None]:
     if journal is None:
         return None, None
     route = ", ".join(f"{root.old} -> {root.new}" for root in journal.roots)
-    if move_at_work(room.machine, journal.url):
+    if room.is_moving():
         return journal, f"a {journal.kind} is at work now ({journal.phase}): {route}"
     if not journal.over:
         return journal, (

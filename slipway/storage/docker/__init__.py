@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     )
     from slipway.storage.docker.service import EmbeddedService, Service
     from slipway.storage.docker.systemd import CONTAINERD, DOCKER, drop_in
-    from slipway.storage.docker.trial_container import run_trial_container
 
 __all__ = [
     "CONTAINERD",
@@ -65,7 +64,6 @@ __all__ = [
     "parse_daemon_json",
     "read_daemon_json",
     "repoint",
-    "run_trial_container",
     "take_inventory",
     "with_containerd_root",
     "with_data_root",
@@ -92,6 +90,5 @@ __getattr__ = lazy_face(
         ),
         "service": "EmbeddedService Service",
         "systemd": "CONTAINERD DOCKER drop_in",
-        "trial_container": "run_trial_container",
     },
 )

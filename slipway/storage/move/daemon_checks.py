@@ -1,25 +1,45 @@
-"""Asking a daemon after a start whether it is where it should be, with all that it should have."""
+"""Asking a daemon after a start whether it is where it should be, with all that it should have.
+
+The proof that layers, runtime and disk work together is one container, run to its end. It needs no
+shell in the image and no network: a program of a few bytes is bound into a container of an image
+that is there, or made an image of its own where there is none.
+"""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slipway.core import Project
-from slipway.engine import Engine, connect, sdk_errors
+from slipway.core import Project, write_atomic
+from slipway.engine import (
+    TRIAL_EXIT_CODE,
+    TRIAL_PATH,
+    ContainerOptions,
+    Engine,
+    EngineError,
+    connect,
+    inspect_image,
+    run_once,
+    run_trial_image,
+    sdk_errors,
+    trial_program,
+)
 from slipway.storage.docker import (
     IN_FILES,
     DockerInventory,
     current_root,
     lost_objects,
-    run_trial_container,
     take_inventory,
 )
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move.changes import DataRoot
 from slipway.storage.move.journal import MoveJournal, journal_folder
+
+_TIMEOUT_S = 120.0
+_DOCKER_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 _NO_PROJECT = Project(Path("/nonexistent"), Path("/nonexistent"))
 """A URL alone decides which daemon is meant."""
@@ -79,7 +99,7 @@ def _check(machine: Machine, journal: MoveJournal, *, moved: bool) -> None:
             if lost:
                 raise StorageError(f"these are not there any more: {', '.join(lost)}")
         if moved:
-            run_trial_container(connected, journal_folder(machine, journal.url))
+            _run_trial(connected, journal_folder(machine, journal.url))
         if before is not None and (journal.carries or not moved):
             start_containers(connected, before)
 
@@ -93,3 +113,59 @@ def _check_root(journal: MoveJournal, root: DataRoot, connected: Engine, *, move
         used = Path(connected.data_root)
     if used.resolve() != wanted.resolve():
         raise StorageError(f"the daemon uses {used}, not {wanted}")
+
+
+def _run_trial(engine: Engine, folder: Path) -> None:
+    """`folder` is a place on this machine where the program can lie meanwhile."""
+    machine = platform.machine()
+    architecture = _DOCKER_NAMES.get(machine, machine)
+    program = trial_program(architecture)
+    if program is None:
+        raise StorageError(f"no trial container is known for {machine} processors")
+    image = _image(engine, architecture)
+    try:
+        if image is None:
+            _expect(run_trial_image(engine, program), "an image of its own")
+        else:
+            _run_in(engine, image, program, folder)
+    except EngineError as error:
+        raise StorageError(f"no container runs: {error.what}", where=error.where) from error
+
+
+def _image(engine: Engine, architecture: str) -> str | None:
+    """The image with the most layers that this machine can run."""
+    best: tuple[int, str] | None = None
+    with sdk_errors(engine, "looking for an image to try"):
+        for listed in engine.client.api.images():
+            inspection = inspect_image(engine, listed["Id"])
+            layers = len((inspection.get("RootFS") or {}).get("Layers") or ())
+            usable = (inspection.get("Os"), inspection.get("Architecture")) == (
+                "linux",
+                architecture,
+            )
+            if usable and layers and (best is None or layers > best[0]):
+                best = (layers, str(listed["Id"]))
+    return best[1] if best else None
+
+
+def _run_in(engine: Engine, image: str, binary: bytes, folder: Path) -> None:
+    path = folder / "trial"
+    write_atomic(path, binary, mode=0o755)
+    try:
+        done = run_once(
+            engine,
+            image,
+            [TRIAL_PATH],
+            ContainerOptions(entrypoint=(), mounts={path: TRIAL_PATH}),
+            timeout_s=_TIMEOUT_S,
+        )
+    finally:
+        path.unlink()
+    _expect(done.exit_code, image)
+
+
+def _expect(exit_code: int, image: str) -> None:
+    if exit_code != TRIAL_EXIT_CODE:
+        raise StorageError(
+            f"the trial container ended with {exit_code} instead of {TRIAL_EXIT_CODE}", where=image
+        )

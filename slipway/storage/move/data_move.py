@@ -21,9 +21,9 @@ from slipway.storage.disks import TargetDisk, check_target_disk
 from slipway.storage.docker import find_installation, objects_since
 from slipway.storage.errors import StorageError
 from slipway.storage.move.daemon_checks import check_running
-from slipway.storage.move.docker_move import DockerDaemon
 from slipway.storage.move.journal import (
     BEFORE_START,
+    DockerDaemon,
     KeptFolder,
     MoveJournal,
     begin_journal,

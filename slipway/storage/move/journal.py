@@ -9,19 +9,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from slipway.core import lock_is_held, sync_folder, write_atomic
+from slipway.core import Project, exclusive, lock_is_held, sync_folder, write_atomic
+from slipway.engine import daemon_status
 from slipway.storage.docker import (
     DOCKERS_NAMESPACES,
     DataFolders,
     DockerInventory,
     Service,
+    choose_daemon,
     installation_key,
 )
 from slipway.storage.errors import StorageError
@@ -191,11 +194,50 @@ def read_journal(machine: Machine, url: str) -> MoveJournal | None:
     return None
 
 
-def move_lock_path(machine: Machine, url: str) -> Path:
-    """Held by whoever moves this daemon's data."""
-    return journal_folder(machine, url) / "lock"
+@dataclass(frozen=True)
+class DockerDaemon:
+    """The daemon whose data is moved, as a checkout sees it: its last move, and its lock."""
 
+    project: Project
+    machine: Machine
+    url: str  # "embedded" for the embedded engine
 
-def move_at_work(machine: Machine, url: str) -> bool:
-    """Whether a process moves this daemon's data at this moment."""
-    return lock_is_held(move_lock_path(machine, url))
+    @classmethod
+    def of(cls, project: Project, machine: Machine, engine: str) -> DockerDaemon:
+        """The daemon that the settings name.
+
+        With "auto", a system Docker whose move was cut off is the one meant, though it is down.
+        """
+        url = choose_daemon(engine, machine)
+        if engine == "auto" and url == "embedded":
+            last = read_journal(machine, machine.docker_url)
+            if last is not None and not last.over:
+                url = machine.docker_url
+        return cls(project, machine, url)
+
+    @property
+    def _journal_url(self) -> str:
+        return daemon_status(self.project).url if self.url == "embedded" else self.url
+
+    @property
+    def _lock(self) -> Path:
+        return journal_folder(self.machine, self._journal_url) / "lock"
+
+    def journal(self) -> MoveJournal | None:
+        """The daemon's last move."""
+        return read_journal(self.machine, self._journal_url)
+
+    def has_kept(self) -> bool:
+        """Whether earlier moves left data behind."""
+        journal = self.journal()
+        return journal is not None and bool(journal.kept)
+
+    def is_moving(self) -> bool:
+        """Whether a process moves this daemon's data at this moment."""
+        return lock_is_held(self._lock)
+
+    @contextmanager
+    def locked(self, doing: str) -> Iterator[None]:
+        """Nobody else moves this daemon's data, and no task of this checkout uses it."""
+        with exclusive(self._lock, doing), exclusive(self.project.state / "lock", doing):
+            yield

@@ -33,8 +33,7 @@ from slipway.storage.docker import (
 )
 from slipway.storage.errors import StorageError
 from slipway.storage.move.changes import DataRoot, config_changes
-from slipway.storage.move.docker_move import DockerDaemon
-from slipway.storage.move.journal import KeptFolder, MoveJournal
+from slipway.storage.move.journal import DockerDaemon, KeptFolder, MoveJournal
 
 Say = Callable[[str], None]
 Mode = Literal["fresh", "copy"]

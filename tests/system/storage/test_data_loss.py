@@ -10,7 +10,7 @@ import pytest
 
 from slipway.core import UsageError
 from slipway.storage import StorageError, delete_kept
-from slipway.storage.move.steps import move_summary
+from slipway.storage.storage_report import move_summary
 from tests.support.storage.box import Box, box, run
 from tests.support.storage.steps import move, planned, restore, room_of
 

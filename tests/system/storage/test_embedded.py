@@ -130,7 +130,7 @@ from pathlib import Path
 from slipway.core.paths import Project
 from slipway.storage.move.data_move import move_data
 from slipway.storage.machine import Machine
-from slipway.storage.move.docker_move import DockerDaemon
+from slipway.storage.move.journal import DockerDaemon
 from slipway.storage.move.move_plan import MoveOptions, plan_move
 
 root, state, machine, disk, moment = sys.argv[1:]
