@@ -70,6 +70,9 @@ def move_steps(journal: MoveJournal) -> tuple[MoveStep, ...]:
     """The plan for a person, in the order in which it is done."""
     stop, start = journal.service.steps()
     before = journal.before
+    edits = [MoveStep(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
+    if not journal.restarts:
+        return tuple(edits)
     steps = [MoveStep(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
     if before and before.running:
         steps.append(
@@ -78,7 +81,7 @@ def move_steps(journal: MoveJournal) -> tuple[MoveStep, ...]:
     steps.append(MoveStep(stop, seconds=_RESTART_S))
     for root in journal.roots:
         steps += _root_steps(root)
-    steps += [MoveStep(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
+    steps += edits
     steps.append(MoveStep(start, seconds=_RESTART_S))
     listed = "the daemon's paths"
     if before and journal.carries:

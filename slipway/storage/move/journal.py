@@ -103,8 +103,11 @@ class MoveJournal:
 
     @property
     def restarts(self) -> bool:
-        """Whether the daemon is stopped and started: enroot alone needs neither."""
-        return any(edit.kind != "enroot" for edit in self.edits)
+        """Whether the daemon is stopped and started: enroot alone needs neither.
+
+        Data moves without an edit where the file names the new place, and nobody restarted.
+        """
+        return bool(self.roots) or any(edit.kind != "enroot" for edit in self.edits)
 
     def folders_in_use(self, *, moved: bool) -> DataFolders:
         """Where the roots of this move are, after it or before."""

@@ -119,7 +119,6 @@ def plan_move(
     left_behind = _left_behind(before, mode, delete_old=options.delete_old)
     size = TreeSize(needed, sum(root.size.entries for root in roots if root.copy))
     check_target_disk(target, [root.old for root in roots], size)
-    check_stopped(before, stop=options.stop)
     journal = MoveJournal(
         kind="move",
         phase="planned",
@@ -141,6 +140,8 @@ def plan_move(
         notes=change.notes,
         own_namespaces=subject.folders.own_namespaces,
     )
+    if journal.restarts:
+        check_stopped(before, stop=options.stop)
     return PlannedMove(journal, chosen, target.disk, missing)
 
 

@@ -17,6 +17,7 @@ import pytest
 from slipway.core import Project, UsageError
 from slipway.storage import StorageError, delete_kept, require_root
 from slipway.storage.docker import containerd, daemon_process
+from slipway.storage.storage_report import move_steps
 from tests.support.storage.box import Box, box, run
 from tests.support.storage.content import (
     EXPECTED_INSIDE,
@@ -272,6 +273,24 @@ def test_restoring_keeps_what_others_wrote_to_the_configuration_meanwhile(filled
         }
 
 
+def test_a_new_data_root_that_no_restart_followed_is_moved_to_with_the_daemon_stopped(
+    filled: Box,
+) -> None:
+    """daemon.json names the place already, as the move would write it: nothing is to edit."""
+    with filled.disk() as disk:
+        new = disk.place / "docker" / "data-root"
+        filled.machine.daemon_json.write_text(json.dumps({"data-root": str(new)}, indent=4) + "\n")
+        before, pid = look(filled), filled.pid()
+        done = move(filled, disk.place, delete_old=True)
+        assert done is not None
+        assert done.edits == ()
+        assert filled.pid() != pid
+        assert look(filled) == before
+        with filled.engine() as engine:
+            assert engine.data_root == str(new)
+            works(engine)
+
+
 def test_the_daemons_tmpdir_follows_and_comes_back() -> None:
     with box() as made, made.disk() as disk:
         elsewhere = str(made.folder / "elsewhere")
@@ -357,7 +376,14 @@ def test_a_hyperpod_worker_gets_the_layout_that_its_precheck_wants(filled: Box) 
         # Somebody's script that writes the file anew: only that is moved, and Docker goes on.
         pid = filled.pid()
         machine.enroot_conf.write_text(ENROOT_CONF)
+        with filled.engine() as engine:
+            run_sleeper(engine)
+        only = planned(filled, nvme.place).journal
+        assert only is not None
+        assert [step.what for step in move_steps(only)] == [f"write {machine.enroot_conf}"]
         assert move(filled, nvme.place) is not None
+        with filled.engine() as engine:
+            engine.client.api.remove_container("sleeper", force=True)
         assert filled.pid() == pid
         restore(filled)
         assert machine.enroot_conf.read_text() == ENROOT_CONF
