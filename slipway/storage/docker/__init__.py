@@ -10,17 +10,18 @@ if TYPE_CHECKING:
     from slipway.storage.docker.config_files import (
         DEFAULT_ROOT,
         configured_root,
+        conflicting_flags,
         parse_daemon_json,
         read_daemon_json,
         with_containerd_root,
         with_data_root,
     )
     from slipway.storage.docker.containerd import current_root
-    from slipway.storage.docker.daemon_flags import conflicting_flags
-    from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES
-    from slipway.storage.docker.data_path import own_data_path, repoint
+    from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES, repoint
+    from slipway.storage.docker.embedded_service import EmbeddedService, own_data_path
     from slipway.storage.docker.installation import (
         DockerInstallation,
+        Service,
         choose_daemon,
         engine_of_installation,
         find_installation,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         objects_since,
         take_inventory,
     )
-    from slipway.storage.docker.service import EmbeddedService, Service
     from slipway.storage.docker.systemd import CONTAINERD, DOCKER, drop_in
 
 __all__ = [
@@ -73,22 +73,20 @@ __getattr__ = lazy_face(
     __name__,
     {
         "config_files": (
-            "DEFAULT_ROOT configured_root parse_daemon_json read_daemon_json "
+            "DEFAULT_ROOT configured_root conflicting_flags parse_daemon_json read_daemon_json "
             "with_containerd_root with_data_root"
         ),
         "containerd": "current_root",
-        "daemon_flags": "conflicting_flags",
-        "data_folder": "DOCKERS_NAMESPACES",
-        "data_path": "own_data_path repoint",
+        "data_folder": "DOCKERS_NAMESPACES repoint",
+        "embedded_service": "EmbeddedService own_data_path",
         "installation": (
-            "DockerInstallation choose_daemon engine_of_installation find_installation "
+            "DockerInstallation Service choose_daemon engine_of_installation find_installation "
             "installation_key"
         ),
         "inventory": (
             "DataFolders DockerInventory IN_FILES daemon_at_rest lost_objects objects_since "
             "take_inventory"
         ),
-        "service": "EmbeddedService Service",
         "systemd": "CONTAINERD DOCKER drop_in",
     },
 )

@@ -1,10 +1,14 @@
-"""dockerd's and containerd's files: read, and one key changed with all others left as they are."""
+"""What dockerd and containerd are told: in their files, and on their command lines.
+
+Of a file one key is changed, and all others are left as they are.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,50 @@ from slipway.core import UsageError
 from slipway.storage.errors import StorageError
 from slipway.storage.text_files import read_text_file
 
-DEFAULT_CONFIG = "/etc/containerd/config.toml"
 DEFAULT_ROOT = "/var/lib/containerd"
 _ROOT = re.compile(r"""^[ \t]*root[ \t]*=[ \t]*(?:"([^"]*)"|'([^']*)')[ \t]*(?:#.*)?$""", re.M)
 _COMMENTED = re.compile(r"^[ \t]*#[ \t]*root[ \t]*=.*$", re.M)
 _VERSION = re.compile(r"^[ \t]*version[ \t]*=.*$", re.M)
 _HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _TABLE = re.compile(r"^[ \t]*\[", re.M)
+
+
+_SHORT = {
+    "g": "data-root",
+    "H": "host",
+    "D": "debug",
+    "l": "log-level",
+    "G": "group",
+    "s": "storage-driver",
+    "b": "bridge",
+    "p": "pidfile",
+    "c": "config",
+    "a": "address",
+}
+
+# Flags whose key in daemon.json is spelled otherwise
+# (moby/moby:cmd/dockerd/config.go, opts.NewNamed...).
+_KEYS = {
+    "add-runtime": "runtimes",
+    "authorization-plugin": "authorization-plugins",
+    "cdi-spec-dir": "cdi-spec-dirs",
+    "default-address-pool": "default-address-pools",
+    "default-network-opt": "default-network-opts",
+    "default-ulimit": "default-ulimits",
+    "dns-opt": "dns-opts",
+    "exec-opt": "exec-opts",
+    "feature": "features",
+    "graph": "data-root",
+    "host": "hosts",
+    "host-gateway-ip": "host-gateway-ips",
+    "insecure-registry": "insecure-registries",
+    "label": "labels",
+    "log-opt": "log-opts",
+    "node-generic-resource": "node-generic-resources",
+    "registry-mirror": "registry-mirrors",
+    "storage-opt": "storage-opts",
+}
+_MERGED = {"runtimes"}  # the one key that may be given in both places
 
 
 def parse_daemon_json(text: str, path: Path) -> dict[str, Any]:
@@ -110,3 +151,27 @@ def with_containerd_root(text: str, root: Path) -> str:
         return head[: match.end()] + "\n" + line + head[match.end() :] + rest
     # Without a version line the file is version 1, unless it is new: then say which we write.
     return ("version = 2\n" if not text.strip() else "") + line + "\n" + text
+
+
+def parse_flags(arguments: Sequence[str]) -> dict[str, str]:
+    """Flag name -> value ("" for a flag without one); the last one counts."""
+    flags: dict[str, str] = {}
+    for at, word in enumerate(arguments):
+        following = arguments[at + 1] if at + 1 < len(arguments) else ""
+        value_follows = "" if following.startswith("-") else following
+        if word.startswith("--") and len(word) > 2:
+            name, given, value = word[2:].partition("=")
+            flags[name] = value if given else value_follows
+        elif word.startswith("-") and len(word) > 1 and word[1] in _SHORT:
+            rest = word[2:].removeprefix("=")
+            flags[_SHORT[word[1]]] = rest or value_follows
+    return flags
+
+
+def conflicting_flags(config: Mapping[str, Any], flags: Mapping[str, str]) -> tuple[str, ...]:
+    """Keys of daemon.json that are flags as well: dockerd refuses to start with any of them.
+
+    The rule is moby/moby:daemon/config/config.go, findConfigurationConflicts.
+    """
+    keys = {_KEYS.get(name, name) for name in flags}
+    return tuple(sorted(key for key in config if key in keys and key not in _MERGED))

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core import child_processes, command_line, find_process
-from slipway.storage.docker import config_files, daemon_process
-from slipway.storage.docker.daemon_flags import parse_flags
-from slipway.storage.docker.daemon_process import DaemonProcess
-from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES
+from slipway.storage.docker.config_files import DEFAULT_ROOT, configured_root, parse_flags
+from slipway.storage.docker.daemon_process import DaemonProcess, describe_process, listener
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.text_files import read_text_file
@@ -46,7 +44,7 @@ def containerd_of(
     if any(_is_containerd(child) for child in child_processes(dockerd.pid)):
         return None
     address = Path(str(settings.get("containerd") or machine.at(_SOCKET)))
-    pid = daemon_process.listener(address)
+    pid = listener(address)
     if pid is None:
         raise StorageError(
             "dockerd uses a containerd that does not answer",
@@ -59,51 +57,43 @@ def containerd_of(
             where=str(address),
             cure="A socket that systemd activates is not supported here: start containerd itself.",
         )
-    return _described(
-        machine, daemon_process.describe_process("containerd", pid, address), address, own
-    )
+    return _described(machine, describe_process("containerd", pid, address), own)
 
 
-def is_stopped(machine: Machine) -> Containerd:
+def containerd_at_rest(machine: Machine, own: Collection[str]) -> Containerd:
     """The system's containerd, from its configuration file alone."""
     config = machine.containerd_toml.resolve()
-    text = read_text_file(config).text
-    root = config_files.configured_root(text) or config_files.DEFAULT_ROOT
+    root = configured_root(read_text_file(config).text) or DEFAULT_ROOT
     socket = machine.at(_SOCKET)
-    return Containerd(socket, Path(root).resolve(), config, False, _others(socket), None)
+    return Containerd(socket, Path(root).resolve(), config, False, _others(socket, own), None)
 
 
 def current_root(address: Path) -> Path:
     """The root of the containerd that listens there. Raises StorageError."""
-    pid = daemon_process.listener(address)
+    pid = listener(address)
     if pid is None:
         raise StorageError("containerd does not answer", where=str(address))
-    process = daemon_process.describe_process("containerd", pid, address)
-    flags = parse_flags(process.command[1:])
-    config = flags.get("config") or config_files.DEFAULT_CONFIG
-    return Path(flags.get("root") or effective_root(process.command[0], Path(config)))
+    return _described(Machine(), describe_process("containerd", pid, address), ()).root
 
 
-def _described(
-    machine: Machine, process: DaemonProcess, address: Path, own: Collection[str]
-) -> Containerd:
+def _described(machine: Machine, process: DaemonProcess, own: Collection[str]) -> Containerd:
     flags = parse_flags(process.command[1:])
     config = Path(flags.get("config") or machine.containerd_toml).resolve()
-    root = flags.get("root") or effective_root(process.command[0], config)
+    root = flags.get("root") or _effective_root(process.command[0], config)
     return Containerd(
-        socket=address,
+        socket=process.socket,
         root=Path(root).resolve(),
         config=config,
         root_flag="root" in flags,
-        others=_others(address, own),
+        others=_others(process.socket, own),
         process=process,
     )
 
 
-def effective_root(program: str, config: Path) -> str:
+def _effective_root(program: str, config: Path) -> str:
     """The root that containerd itself makes of its file, and of those that it imports."""
     if not config.exists():
-        return config_files.DEFAULT_ROOT
+        return DEFAULT_ROOT
     done = subprocess.run(
         [program, "--config", str(config), "config", "dump"],
         capture_output=True,
@@ -111,7 +101,7 @@ def effective_root(program: str, config: Path) -> str:
         errors="replace",
         check=False,
     )
-    root = config_files.configured_root(done.stdout)
+    root = configured_root(done.stdout)
     if done.returncode != 0 or root is None:
         raise StorageError(
             f"containerd cannot read its configuration: {done.stderr.strip()}", where=str(config)
@@ -127,7 +117,7 @@ def _is_containerd(pid: int) -> bool:
     return _program(pid) == "containerd"
 
 
-def _others(address: Path, own: Collection[str] = DOCKERS_NAMESPACES) -> tuple[str, ...]:
+def _others(address: Path, own: Collection[str]) -> tuple[str, ...]:
     """Namespaces with running containers, from the shims' command lines.
 
     A shim carries `-namespace NAME -address SOCKET`

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from slipway.core import command_line, spawn, start_time, wait_until
 from slipway.engine import ping
@@ -101,7 +102,44 @@ def _environment(path: Path) -> dict[str, str]:
     return dict(part.split("=", 1) for part in parts if "=" in part)
 
 
-def stop_process(process: DaemonProcess) -> None:
+@dataclass(frozen=True)
+class ProcessService:
+    """dockerd, and a separate containerd where its root moves too, without systemd."""
+
+    dockerd: DaemonProcess
+    containerd: DaemonProcess | None
+    log: Path  # a folder for the output of daemons whose own log is not known
+    kind: Literal["process"] = "process"
+
+    def _now(self, daemon: DaemonProcess) -> DaemonProcess:
+        pid = listener(daemon.socket)
+        return describe_process(daemon.name, pid, daemon.socket) if pid else daemon
+
+    def running(self) -> bool:
+        """Whether somebody listens on dockerd's socket."""
+        return listener(self.dockerd.socket) is not None
+
+    def stop(self) -> None:
+        """dockerd first: it talks to containerd while it stops."""
+        for daemon in (self.dockerd, self.containerd):
+            if daemon is not None:
+                _stop(self._now(daemon))
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """containerd first."""
+        for daemon in (self.containerd, self.dockerd):
+            if daemon is not None and listener(daemon.socket) is None:
+                added = environment if daemon is self.dockerd else {}
+                _start(daemon, added, self.log / f"{daemon.name}.log")
+
+    def steps(self) -> tuple[str, str]:
+        """By pid."""
+        daemons = [d for d in (self.dockerd, self.containerd) if d is not None]
+        stop = ", then ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
+        return f"stop {stop}", f"start {' and '.join(d.name for d in reversed(daemons))}"
+
+
+def _stop(process: DaemonProcess) -> None:
     """SIGTERM, and wait until it is gone. Raises StorageError; never kills with SIGKILL."""
     if process.alive():
         os.kill(process.pid, signal.SIGTERM)
@@ -120,7 +158,7 @@ def stop_process(process: DaemonProcess) -> None:
         )
 
 
-def start_process(process: DaemonProcess, environment: Mapping[str, str], log: Path) -> None:
+def _start(process: DaemonProcess, environment: Mapping[str, str], log: Path) -> None:
     """Start the same command again, and wait until it serves. Raises StorageError.
 
     dockerd listens long before it has read its data; it serves, or ends, after that.

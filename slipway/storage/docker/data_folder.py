@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from slipway.core import write_atomic
 from slipway.engine import BoltFile, BoltFileError
 from slipway.storage.errors import StorageError
 
@@ -25,6 +26,7 @@ _NETWORK_KEY = b"docker/network/v1.0/network/"
 _METADATA = "io.containerd.metadata.v1.bolt/meta.db"
 _CONTAINERDS = ("", "containerd", "containerd/daemon")
 """Below a root: containerd's own, the embedded engine's, the one that dockerd starts itself."""
+_PATHS = ("LogPath", "HostnamePath", "HostsPath", "ResolvConfPath")  # of a container
 _SOURCE_LABEL = b"containerd.io/distribution.source."
 _COUNTED = ("images", "containers", "leases", "sandboxes")  # buckets of a namespace
 
@@ -164,3 +166,29 @@ def _json(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise StorageError("not a record of Docker's", where=str(path))
     return record
+
+
+def repoint(data_root: Path, old: Path, new: Path) -> None:
+    """Have the containers in `data_root` know `new` where they know `old`.
+
+    What a person gave as a bind mount stays as it is. Again: nothing changes.
+    """
+    for path in sorted(data_root.glob("containers/*/config.v2.json")):
+        try:
+            record = json.loads(path.read_bytes())
+            if _repoint(record, old, new):
+                text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+                write_atomic(path, text, mode=path.stat().st_mode & 0o7777)
+        except (ValueError, AttributeError) as error:
+            raise StorageError(f"not a container's record: {error}", where=str(path)) from error
+
+
+def _repoint(record: dict[str, Any], old: Path, new: Path) -> bool:
+    changed = False
+    named = [point for point in (record.get("MountPoints") or {}).values() if point.get("Name")]
+    for holder, field in [(record, field) for field in _PATHS] + [(p, "Source") for p in named]:
+        value = holder.get(field)
+        if isinstance(value, str) and value.startswith(f"{old}/"):
+            holder[field] = f"{new}{value[len(str(old)) :]}"
+            changed = True
+    return changed

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,32 @@ from slipway.engine import (
     engine_info,
     ping,
 )
-from slipway.storage.docker import (
-    config_files,
-    containerd,
-    daemon_process,
-    data_path,
-    setup_checks,
-)
+from slipway.storage.docker import containerd, setup_checks
+from slipway.storage.docker.config_files import parse_flags, read_daemon_json
 from slipway.storage.docker.containerd import Containerd
-from slipway.storage.docker.daemon_flags import parse_flags
+from slipway.storage.docker.daemon_process import (
+    DaemonProcess,
+    ProcessService,
+    describe_process,
+    listener,
+)
 from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES
+from slipway.storage.docker.embedded_service import EmbeddedService, own_data_path
 from slipway.storage.docker.inventory import DataFolders
-from slipway.storage.docker.service import EmbeddedService, ProcessService, Service
 from slipway.storage.docker.systemd import CONTAINERD, DOCKER, SystemdService, show_unit
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 
-DEFAULT_ROOT = "/var/lib/docker"
+_DEFAULT_ROOT = "/var/lib/docker"
 _UNIX = "unix://"
+
+Service = ProcessService | EmbeddedService | SystemdService
+"""A Docker that can be stopped and started again exactly as it was, by another process too.
+
+`stop` stops all of it, in an order in which nothing starts it again; `start` adds these variables
+where no configuration file sets them; `steps` says what both do, for a person. Both raise
+StorageError.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,17 +55,17 @@ class DockerInstallation:
     """
 
     url: str
-    embedded: bool
     running: bool
     data_root: Path
     at_rest: Path
-    config: Path | None
-    flags: dict[str, str]
-    tmp: Path | None
-    containerd: Containerd | None
-    systemd: bool
     service: Callable[[bool], Service]
     """The service; the argument tells whether its containerd is to be stopped as well."""
+    embedded: bool = False
+    systemd: bool = False
+    config: Path | None = None
+    flags: Mapping[str, str] = field(default_factory=dict)
+    tmp: Path | None = None
+    containerd: Containerd | None = None
     own_namespaces: tuple[str, ...] = DOCKERS_NAMESPACES
     problem: StorageError | None = None
     """Why this set-up cannot be moved; None for a plain one."""
@@ -109,85 +117,108 @@ def choose_daemon(choice: str, machine: Machine) -> str:
 
 
 def find_installation(project: Project, url: str, machine: Machine) -> DockerInstallation:
-    """Everything about the daemon that `choose` named. Starts nothing, changes nothing."""
+    """Everything about the daemon that `choose_daemon` named. Starts nothing, changes nothing."""
     if url == "embedded":
         return _embedded(project)
     socket = Path(url.removeprefix(_UNIX))
-    pid = daemon_process.listener(socket)
-    if pid is None and not (machine.systemd and url == machine.docker_url):
+    if machine.systemd and url == machine.docker_url:
+        unit = show_unit(DOCKER, "MainPID", "ExecStart", "Environment", "EnvironmentFiles")
+        pid = int(unit.get("MainPID") or 0)
+        if not pid:
+            return _stopped(machine, url, unit)
+        systemd = True
+    else:
+        pid, systemd = listener(socket) or 0, False
+    if not pid:
         raise StorageError(
             "no Docker daemon answers there",
             where=url,
             cure="Start it, or choose the embedded engine (`slipway.engine: embedded`).",
         )
-    if machine.systemd and url == machine.docker_url:
-        return _by_systemd(machine, url)
-    assert pid is not None
-    dockerd = daemon_process.describe_process("dockerd", pid, socket)
-    return _system(machine, url, dockerd, systemd=False)
+    return _running(machine, url, describe_process("dockerd", pid, socket), systemd=systemd)
 
 
 def _embedded(project: Project) -> DockerInstallation:
     service = EmbeddedService(project.root, project.state)
     status = daemon_status(project)
     data = service.data
-    at_rest = data.resolve() if data.is_symlink() else data_path.own_data_path(data)
     return DockerInstallation(
         url=status.url,
-        embedded=True,
         running=status.running,
         data_root=data.resolve(),
-        at_rest=at_rest,
-        config=None,
-        flags={},
-        tmp=None,
-        containerd=None,
-        systemd=False,
+        at_rest=data.resolve() if data.is_symlink() else own_data_path(data),
         service=lambda _: service,
+        embedded=True,
     )
 
 
-def _by_systemd(machine: Machine, url: str) -> DockerInstallation:
-    unit = show_unit(DOCKER, "MainPID", "ExecStart", "Environment", "EnvironmentFiles")
-    pid = int(unit.get("MainPID") or 0)
-    if pid:
-        socket = Path(url.removeprefix(_UNIX))
-        return _system(
-            machine, url, daemon_process.describe_process("dockerd", pid, socket), systemd=True
-        )
+def _stopped(machine: Machine, url: str, unit: Mapping[str, str]) -> DockerInstallation:
+    """systemd's docker.service, which does not run."""
     flags = parse_flags(setup_checks.unit_command(unit, machine)[1:])
     config, settings = _configuration(machine, flags)
-    root = Path(str(settings.get("data-root") or machine.at(DEFAULT_ROOT))).resolve()
-    separate = containerd.is_stopped(machine) if machine.has_unit(CONTAINERD) else None
-    units = (DOCKER, CONTAINERD) if separate else (DOCKER,)
-    return DockerInstallation(
+    own = _own_namespaces(settings)
+    separate = containerd.containerd_at_rest(machine, own) if machine.has_unit(CONTAINERD) else None
+    root = Path(str(settings.get("data-root") or machine.at(_DEFAULT_ROOT))).resolve()
+    found = DockerInstallation(
         url=url,
-        embedded=False,
         running=False,
         data_root=root,
         at_rest=root,
+        service=lambda also: SystemdService.find(containerd=also),
+        systemd=True,
         config=config,
         flags=flags,
-        tmp=None,
         containerd=separate,
-        systemd=True,
-        service=lambda also: SystemdService.find(containerd=also),
-        own_namespaces=_own_namespaces(settings),
-        problem=setup_checks.userns_problem((), settings)
-        or setup_checks.shared_daemon_problem(
-            machine, None, config, root, separate.socket if separate else None
-        )
-        or setup_checks.unit_problem(*units),
+        own_namespaces=own,
     )
+    return replace(found, problem=_problem(found, machine, (), settings))
 
 
-def _configuration(machine: Machine, flags: dict[str, str]) -> tuple[Path, dict[str, Any]]:
+def _running(
+    machine: Machine, url: str, dockerd: DaemonProcess, *, systemd: bool
+) -> DockerInstallation:
+    info = engine_info(url)  # first: what is no Docker has other options and other files
+    security = info.get("SecurityOptions") or ()
+    if "name=rootless" in security:
+        raise StorageError(
+            "this is a rootless Docker; only the one that root runs can be moved", where=url
+        )
+    flags = parse_flags(dockerd.command[1:])
+    config, settings = _configuration(machine, flags)
+    own = _own_namespaces(settings)
+    separate = containerd.containerd_of(machine, dockerd, settings, own)
+    root = Path(info["DockerRootDir"]).resolve()
+    tmp = dockerd.environment.get("DOCKER_TMPDIR")
+
+    def service(also: bool) -> Service:
+        if systemd:
+            return SystemdService.find(containerd=also)
+        other = separate.process if also and separate else None
+        return ProcessService(dockerd, other, machine.state / installation_key(url))
+
+    found = DockerInstallation(
+        url=url,
+        running=True,
+        data_root=root,
+        at_rest=root,
+        service=service,
+        systemd=systemd,
+        config=config,
+        flags=flags,
+        tmp=Path(tmp) if tmp else None,
+        containerd=separate,
+        own_namespaces=own,
+    )
+    return replace(found, problem=_problem(found, machine, security, settings, dockerd.pid))
+
+
+def _configuration(machine: Machine, flags: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     """The configuration file, and its settings with those of the command line.
 
     dockerd refuses a setting that is in both, so that none is covered.
     """
     config = Path(flags.get("config-file") or machine.daemon_json).resolve()
-    return config, {**config_files.read_daemon_json(config), **flags}
+    return config, {**read_daemon_json(config), **flags}
 
 
 def _own_namespaces(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -199,46 +230,20 @@ def _own_namespaces(settings: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _system(
-    machine: Machine, url: str, dockerd: daemon_process.DaemonProcess, *, systemd: bool
-) -> DockerInstallation:
-    info = engine_info(url)  # first: what is no Docker has other options and other files
-    flags = parse_flags(dockerd.command[1:])
-    config, settings = _configuration(machine, flags)
-    if "name=rootless" in (info.get("SecurityOptions") or ()):
-        raise StorageError(
-            "this is a rootless Docker; only the one that root runs can be moved", where=url
-        )
-    root = Path(info["DockerRootDir"]).resolve()
-    own = _own_namespaces(settings)
-    separate = containerd.containerd_of(machine, dockerd, settings, own)
-    units = (DOCKER, CONTAINERD) if separate else (DOCKER,)
-    tmp = dockerd.environment.get("DOCKER_TMPDIR")
-
-    def service(also: bool) -> Service:
-        if systemd:
-            return SystemdService.find(containerd=also)
-        other = separate.process if also and separate else None
-        return ProcessService(dockerd, other, machine.state / installation_key(url))
-
-    return DockerInstallation(
-        url=url,
-        embedded=False,
-        running=True,
-        data_root=root,
-        at_rest=root,
-        config=config,
-        flags=flags,
-        tmp=Path(tmp) if tmp else None,
-        containerd=separate,
-        systemd=systemd,
-        service=service,
-        own_namespaces=own,
-        problem=setup_checks.userns_problem(info.get("SecurityOptions") or (), settings)
-        or setup_checks.shared_daemon_problem(
-            machine, dockerd.pid, config, root, separate.socket if separate else None
-        )
-        or (setup_checks.unit_problem(*units) if systemd else None),
+def _problem(
+    found: DockerInstallation,
+    machine: Machine,
+    security: Sequence[str],
+    settings: Mapping[str, Any],
+    pid: int | None = None,
+) -> StorageError | None:
+    assert found.config is not None
+    socket = found.containerd.socket if found.containerd else None
+    units = (DOCKER, CONTAINERD) if found.containerd else (DOCKER,)
+    return (
+        setup_checks.userns_problem(security, settings)
+        or setup_checks.shared_daemon_problem(machine, pid, found.config, found.data_root, socket)
+        or (setup_checks.unit_problem(*units) if found.systemd else None)
     )
 
 

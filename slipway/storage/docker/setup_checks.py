@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slipway.core import UsageError, command_line, descends_from, find_process
-from slipway.storage.docker.config_files import read_daemon_json
-from slipway.storage.docker.daemon_flags import parse_flags
+from slipway.storage.docker.config_files import parse_flags, read_daemon_json
 from slipway.storage.docker.daemon_process import same_namespace
 from slipway.storage.docker.systemd import show_unit
 from slipway.storage.errors import StorageError

@@ -69,7 +69,7 @@ class DataRoot:
         return self.new.with_name(f"{self.new.name}.partial")
 
     def called(self, path: Path) -> Path:
-        """How the daemon calls one of its places: see slipway.storage.docker.data_path."""
+        """How the daemon calls one of its places: see slipway.storage.docker.embedded_service."""
         return self.file if path == own_data_path(self.file) else path
 
 
@@ -228,7 +228,7 @@ def _embedded(subject: DockerInstallation, places: DataPlaces) -> ConfigChanges:
     link, new = service.data, places.embedded(service.project.engine)
     if subject.data_root == new:
         return ConfigChanges((), ())
-    # Stopped for the move, the data is behind a link already: see data_path.py.
+    # Stopped for the move, the data is behind a link already: see embedded_service.py.
     before = link.readlink() if link.is_symlink() else own_data_path(link).name
     edit = FileEdit("link", link, os.fsencode(before), os.fsencode(new))
     root = DataRoot("engine", subject.at_rest, new, link, subject.data_root)

@@ -9,7 +9,7 @@ import pytest
 
 from slipway.core import UsageError
 from slipway.storage import enroot_conf
-from slipway.storage.docker import config_files, daemon_flags, systemd
+from slipway.storage.docker import config_files, systemd
 from slipway.storage.move.changes import edit_file
 from tests.support.storage.records import through_json
 
@@ -145,7 +145,7 @@ def test_enroots_own_squash_options_stay_enroots_own() -> None:
     ],
 )
 def test_flags_are_read_as_pflag_reads_them(arguments: list[str], parsed: dict[str, str]) -> None:
-    assert daemon_flags.parse_flags(arguments) == parsed
+    assert config_files.parse_flags(arguments) == parsed
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_flags_are_read_as_pflag_reads_them(arguments: list[str], parsed: dict[s
 def test_what_is_a_flag_and_a_key_is_found(
     config: dict[str, object], arguments: list[str], both: tuple[str, ...]
 ) -> None:
-    assert daemon_flags.conflicting_flags(config, daemon_flags.parse_flags(arguments)) == both
+    assert config_files.conflicting_flags(config, config_files.parse_flags(arguments)) == both
 
 
 def test_a_drop_in_waits_for_its_disk_and_for_who_mounts_it() -> None:

@@ -13,9 +13,9 @@ import pytest
 from slipway.core import TreeSize
 from slipway.engine import trial_program
 from slipway.storage import Machine, StorageError
-from slipway.storage.docker import data_path
-from slipway.storage.docker.daemon_process import DaemonProcess
-from slipway.storage.docker.data_path import repoint
+from slipway.storage.docker import embedded_service
+from slipway.storage.docker.daemon_process import DaemonProcess, ProcessService
+from slipway.storage.docker.data_folder import repoint
 from slipway.storage.docker.inventory import (
     DataFolders,
     DockerInventory,
@@ -23,7 +23,6 @@ from slipway.storage.docker.inventory import (
     lost_objects,
     objects_since,
 )
-from slipway.storage.docker.service import ProcessService
 from slipway.storage.docker.systemd import SystemdService
 from slipway.storage.move import journal as journals
 from slipway.storage.move.changes import DataRoot, FileEdit
@@ -200,12 +199,12 @@ def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) ->
     data = tmp_path / "data"
     data.mkdir()
     (data / "file").write_text("x")
-    data_path.settle_link(data)
-    data_path.settle_link(data)
+    embedded_service.settle_link(data)
+    embedded_service.settle_link(data)
     assert data.is_symlink()
     assert (data / "file").read_text() == "x"
-    data_path.unsettle_link(data)
-    data_path.unsettle_link(data)
+    embedded_service.unsettle_link(data)
+    embedded_service.unsettle_link(data)
     assert not data.is_symlink()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert (data / "file").read_text() == "x"
@@ -214,28 +213,28 @@ def test_a_folder_becomes_a_link_to_itself_and_a_folder_again(tmp_path: Path) ->
 def test_a_settling_that_was_killed_is_done_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    data_path.own_data_path(data).symlink_to(
-        data_path.own_data_path(data).name
+    embedded_service.own_data_path(data).symlink_to(
+        embedded_service.own_data_path(data).name
     )  # made, and then killed
-    data_path.settle_link(data)
-    assert data.resolve() == data_path.own_data_path(data)
+    embedded_service.settle_link(data)
+    assert data.resolve() == embedded_service.own_data_path(data)
 
 
 def test_a_link_to_another_disk_is_left_alone(tmp_path: Path) -> None:
     data, big = tmp_path / "data", tmp_path / "big"
     big.mkdir()
     data.symlink_to(big)
-    data_path.settle_link(data)
-    data_path.unsettle_link(data)
+    embedded_service.settle_link(data)
+    embedded_service.unsettle_link(data)
     assert data.readlink() == big
 
 
 def test_a_folder_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    data_path.own_data_path(data).mkdir()
+    embedded_service.own_data_path(data).mkdir()
     with pytest.raises(StorageError, match="in the way"):
-        data_path.settle_link(data)
+        embedded_service.settle_link(data)
 
 
 def test_containers_know_the_new_place_of_their_volumes_and_keep_a_persons_bind_mounts(
@@ -285,10 +284,10 @@ def test_a_folder_that_became_a_link_and_a_folder_again_is_the_same_to_its_edit(
     """Of a move that was cut off, when the engine has been started again before it goes on."""
     data = tmp_path / "data"
     data.mkdir()
-    data_path.settle_link(data)
+    embedded_service.settle_link(data)
     before = os.fsencode(data.readlink())
     edit = FileEdit("link", data, before, b"/disk/data")
     assert edit.current() == before
-    data_path.unsettle_link(data)
+    embedded_service.unsettle_link(data)
     assert not data.is_symlink()
     assert edit.current() == before
