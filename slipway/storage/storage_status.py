@@ -12,6 +12,7 @@ from typing import Any
 from slipway.core import (
     Mount,
     SlipwayError,
+    TreeError,
     disk_space,
     human_bytes,
     measure,
@@ -252,7 +253,7 @@ def slipway_locations(room: DockerDaemon) -> Iterator[Wanted]:
 def _used(path: Path) -> int | None:
     try:
         return measure(path).bytes
-    except StorageError:
+    except TreeError:
         return None
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from slipway.core import UsageError
+from slipway.core import Project, UsageError
 from slipway.prune.engine_images import pinned_images
 from slipway.prune.engine_images import unused_images as images_to_go
 from slipway.prune.removals import image_age
 from slipway.records import BaseLock, Locks
-from slipway.storage import Machine, MoveOptions, StorageError
+from slipway.storage import DockerDaemon, Machine, MoveOptions, StorageError
 from slipway.storage.docker.containerd import Containerd
 from slipway.storage.docker.installation import DockerInstallation, choose_daemon
 from slipway.storage.docker.inventory import DockerInventory
 from slipway.storage.move import move_plan
-from slipway.storage.storage_status import fixed_part
+from slipway.storage.storage_status import fixed_part, slipway_locations
 
 
 def snapshot(volumes: tuple[str, ...] = (), containers: tuple[str, ...] = ()) -> DockerInventory:
@@ -134,6 +135,21 @@ def test_a_docker_elsewhere_is_refused() -> None:
 )
 def test_the_part_of_an_enroot_path_that_all_users_share_is_found(setting: str, path: str) -> None:
     assert fixed_part(setting) == Path(path)
+
+
+def test_what_only_root_may_look_at_has_no_size_and_is_shown_all_the_same(tmp_path: Path) -> None:
+    project = Project(tmp_path, tmp_path / "state")
+    project.cache.mkdir(parents=True)
+    project.cache.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        places = list(slipway_locations(DockerDaemon(project, Machine(tmp_path), "embedded")))
+    finally:
+        os.seteuid(user)
+        project.cache.chmod(0o700)
+    assert places[0][1:4] == (project.cache, "moves with SLIPWAY_STATE", None)
 
 
 @pytest.mark.parametrize(
