@@ -58,25 +58,18 @@ class StorageStatus:
 
     def as_json(self) -> dict[str, Any]:
         """For a program."""
-        return {
-            "profile": self.profile,
-            "daemon": self.daemon,
-            "places": [asdict(location) for location in self.places],
-            "candidates": [
-                {
-                    "path": candidate.path,
-                    "device": candidate.mount.source,
-                    "file_system": candidate.mount.fstype,
-                    "free": candidate.space.free,
-                    "total": candidate.space.total,
-                    "reason": candidate.reason,
-                }
-                for candidate in self.candidates
-            ],
-            "move": self.move,
-            "unfinished": self.unfinished,
-            "kept": list(self.kept),
-        }
+        candidates = [
+            {
+                "path": candidate.path,
+                "device": candidate.mount.source,
+                "file_system": candidate.mount.fstype,
+                "free": candidate.space.free,
+                "total": candidate.space.total,
+                "reason": candidate.reason,
+            }
+            for candidate in self.candidates
+        ]
+        return {**asdict(self), "candidates": candidates}
 
 
 def inspect_storage(room: DockerDaemon, profile_name: str) -> StorageStatus:
@@ -97,12 +90,11 @@ def inspect_storage(room: DockerDaemon, profile_name: str) -> StorageStatus:
     anchor = installation.data_root if installation else Path("/")
     needed = max((used or 0 for _, _, _, used, _ in wanted), default=0)
     ranked = candidate_disks(chosen, room.machine, anchor, needed)
-    locations = tuple(locate_data(data, mounted, ranked) for data in wanted)
     journal, told = _last_move(room)
     return StorageStatus(
         profile=chosen.name,
         daemon=daemon,
-        places=locations,
+        places=tuple(locate_data(data, mounted, ranked) for data in wanted),
         candidates=ranked,
         move=told,
         unfinished=journal is not None and not journal.over,
@@ -181,33 +173,20 @@ def docker_locations(installation: DockerInstallation, room: DockerDaemon) -> It
                 cache = _build_cache(connected)
             finally:
                 connected.close()
+    root, what, below = installation.data_root, "docker data-root", "docker/data-root"
     if installation.embedded:
-        below = str(DataPlaces(Path("/")).embedded(room.project.engine)).lstrip("/")
-        yield (
-            "embedded engine",
-            installation.data_root,
-            store,
-            _used(installation.data_root),
-            below,
-        )
-    else:
-        yield (
-            "docker data-root",
-            installation.data_root,
-            store,
-            _used(installation.data_root),
-            "docker/data-root",
-        )
+        what = "embedded engine"
+        below = str(DataPlaces(Path()).embedded(room.project.engine))
+    yield (what, root, store, _used(root), below)
     if installation.containerd:
-        root = installation.containerd.root
+        separate = installation.containerd.root
         users = ", ".join(installation.containerd.others)
         note = f"also used by {users}" if users else ""
-        yield ("containerd root", root, note, _used(root), "containerd/data-root")
-    tmp = installation.tmp or installation.data_root / "tmp"
+        yield ("containerd root", separate, note, _used(separate), "containerd/data-root")
+    tmp = installation.tmp or root / "tmp"
     yield ("docker tmp", tmp, "" if installation.tmp else "in data-root", _used(tmp), "docker/tmp")
-    cache_path = installation.data_root / "buildkit"
     if cache is not None:
-        yield ("BuildKit cache", cache_path, "in data-root", cache, "docker/data-root")
+        yield ("BuildKit cache", root / "buildkit", "in data-root", cache, "docker/data-root")
 
 
 def _build_cache(connected: Engine) -> int:
@@ -221,18 +200,17 @@ def enroot_locations(room: DockerDaemon) -> Iterator[Wanted]:
     if not room.machine.enroot_conf.exists():
         return
     text = read_text_file(room.machine.enroot_conf).text
-    better = DataPlaces(Path("/")).enroot(None)
+    better = DataPlaces(Path()).enroot(None)
     for key in enroot_conf.PATHS:
         configured = enroot_conf.conf_value(text, key)
         name = f"enroot {key.removeprefix('ENROOT_').removesuffix('_PATH')}"
-        below = better[key].lstrip("/")
         if configured is None:
             default, note = _ENROOT_DEFAULTS[key]
-            yield (name, Path(os.path.expandvars(default)), note, None, below)
+            yield (name, Path(os.path.expandvars(default)), note, None, better[key])
         else:
             fixed = fixed_part(configured)
             note = f"one for each user: {configured}" if str(fixed) != configured else ""
-            yield (name, fixed, note, _used(fixed), below)
+            yield (name, fixed, note, _used(fixed), better[key])
 
 
 def fixed_part(setting: str) -> Path:

@@ -31,9 +31,7 @@ class TextFile:
 
     def encode(self, text: str) -> bytes:
         """Another text as this file has its own."""
-        if not self.mark:
-            return text.encode("utf-8", "surrogateescape")
-        return self.mark + text.encode(self.encoding)
+        return self.mark + text.encode(self.encoding, _errors(self.mark))
 
 
 def decode_text(data: bytes | None, path: Path, *, wide: bool = False) -> TextFile:
@@ -42,26 +40,20 @@ def decode_text(data: bytes | None, path: Path, *, wide: bool = False) -> TextFi
     `wide`: its program reads UTF-16. Raises UsageError, with the line, for what it cannot read.
     """
     data = data or b""
-    for mark, encoding in _MARKS:
-        if not data.startswith(mark):
-            continue
-        if encoding != "utf-8" and not wide:
-            raise UsageError(
-                "this is UTF-16, which its program does not read",
-                where=f"{path}:1",
-                cure="Save it as UTF-8; nothing was changed.",
-            )
-        body = data[len(mark) :]
+    mark, encoding = next((known for known in _MARKS if data.startswith(known[0])), (b"", "utf-8"))
+    body = data[len(mark) :]
+    what, line = "this is UTF-16, which its program does not read", 1
+    if wide or encoding == "utf-8":
         try:
-            return TextFile(body.decode(encoding), mark, encoding)
+            return TextFile(body.decode(encoding, _errors(mark)), mark, encoding)
         except UnicodeDecodeError as error:
-            before = body[: error.start].decode(encoding, "replace")
-            raise UsageError(
-                f"this is not {encoding.upper()}, as its first bytes promise",
-                where=f"{path}:{before.count(chr(10)) + 1}",
-                cure="Save it as UTF-8; nothing was changed.",
-            ) from error
-    return TextFile(data.decode("utf-8", "surrogateescape"))
+            what = f"this is not {encoding.upper()}, as its first bytes promise"
+            line += body[: error.start].decode(encoding, "replace").count("\n")
+    raise UsageError(what, where=f"{path}:{line}", cure="Save it as UTF-8; nothing was changed.")
+
+
+def _errors(mark: bytes) -> str:
+    return "strict" if mark else "surrogateescape"
 
 
 def read_text_file(path: Path, *, wide: bool = False) -> TextFile:

@@ -11,7 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from slipway.storage.copy.entry_copy import (
@@ -77,7 +77,8 @@ class TreePair:
                 if status.st_dev != device:
                     raise OSError(errno.EXDEV, "something is mounted there", path)
                 if stat.S_ISDIR(status.st_mode):
-                    self._make(entry.name, folders[1])
+                    with suppress(FileExistsError) if self.resume else nullcontext():
+                        os.mkdir(entry.name, 0o700, dir_fd=folders[1])
                     answer.folders.append(path)
                 elif status.st_nlink > 1:
                     answer.links.append((status.st_ino, 0, path))
@@ -85,13 +86,6 @@ class TreePair:
                     copy_entry(entry.name, status, folders, tell, resume=self.resume)
                     answer.bytes += status.st_blocks * 512
         return answer
-
-    def _make(self, name: str, target: int) -> None:
-        try:
-            os.mkdir(name, 0o700, dir_fd=target)
-        except FileExistsError:
-            if not self.resume:
-                raise
 
     def link(self, groups: list[list[str]], _: Progress) -> FolderAnswer:
         """Copy the first path of each group, and link the others to it."""
@@ -102,18 +96,12 @@ class TreePair:
                 status = os.lstat(fd_path(folders[0], name))
                 copy_entry(name, status, folders, lambda _: None, resume=self.resume)
                 answer.bytes += status.st_blocks * 512
-            for other in others:
-                self._link(_join(self.target, first), _join(self.target, other))
+            for other in (_join(self.target, path) for path in others):
+                if self.resume:
+                    with suppress(FileNotFoundError):
+                        os.unlink(other)
+                os.link(_join(self.target, first), other, follow_symlinks=False)
         return answer
-
-    def _link(self, path: str, other: str) -> None:
-        try:
-            os.link(path, other, follow_symlinks=False)
-        except FileExistsError:
-            if not self.resume:
-                raise
-            os.unlink(other)
-            os.link(path, other, follow_symlinks=False)
 
     def finish(self, folders: list[str], _: Progress) -> FolderAnswer:
         """Give folders their metadata, after all their entries are there."""

@@ -46,10 +46,7 @@ def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) 
     Raises StorageError where they cannot be told: then nobody knows what a deletion would take.
     """
     namespaces: dict[str, str] = {}
-    for below in _CONTAINERDS:
-        path = root / below / _METADATA
-        if not path.exists():
-            continue
+    for path in _databases(root):
         for key, _ in _bucket(path, b"v1"):
             name = key.decode(errors="replace")
             if name in own or name == "version":
@@ -63,10 +60,7 @@ def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) 
 
 def has_content_images(root: Path, namespace: str) -> bool:
     """Whether Docker's images are in a containerd at or below `root`. Raises StorageError."""
-    paths = (root / below / _METADATA for below in _CONTAINERDS)
-    return any(
-        _bucket(path, b"v1", namespace.encode(), b"images") for path in paths if path.exists()
-    )
+    return any(_bucket(path, b"v1", namespace.encode(), b"images") for path in _databases(root))
 
 
 def content_from_registry(root: Path, namespace: str, digest: str) -> bool:
@@ -77,8 +71,7 @@ def content_from_registry(root: Path, namespace: str, digest: str) -> bool:
     names = (b"v1", namespace.encode(), b"content", b"blob", digest.encode(), b"labels")
     return any(
         label.startswith(_SOURCE_LABEL)
-        for path in (root / below / _METADATA for below in _CONTAINERDS)
-        if path.exists()
+        for path in _databases(root)
         for label, _ in _bucket(path, *names)
     )
 
@@ -92,6 +85,11 @@ def foreign_entries(root: Path, *, containerd: bool = False) -> tuple[str, ...]:
         if not known and not empty:
             strange.append(path.name)
     return tuple(strange)
+
+
+def _databases(root: Path) -> list[Path]:
+    paths = (root / below / _METADATA for below in _CONTAINERDS)
+    return [path for path in paths if path.exists()]
 
 
 def _bucket(path: Path, *names: bytes) -> list[tuple[bytes, bytes]]:

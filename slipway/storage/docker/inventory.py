@@ -56,12 +56,8 @@ class DockerInventory:
     @property
     def unique(self) -> str:
         """What no pull and no build makes again; empty where there is nothing of that kind."""
-        inside = (
-            _counted(self.secrets, "secrets"),
-            _counted(self.configs, "configs"),
-            _counted(self.services, "services"),
-        )
-        held = _joined(inside)
+        kinds = {"secrets": self.secrets, "configs": self.configs, "services": self.services}
+        held = _joined(_counted(names, kind) for kind, names in kinds.items())
         parts = (
             _counted(self.volumes, "volumes", named=False),
             _counted(self.containers.values(), "containers", named=False),
@@ -140,20 +136,19 @@ def take_inventory(engine: Engine, folders: DataFolders | None = None) -> Docker
         volumes = api.volumes()["Volumes"] or []
         containers = api.containers(all=True)
         running = [c["Id"] for c in containers if c["State"] in ("running", "paused", "restarting")]
-        transient = [
-            container
-            for container in running
-            if api.inspect_container(container)["HostConfig"]["AutoRemove"]
-        ]
+        transient = [c for c in running if api.inspect_container(c)["HostConfig"]["AutoRemove"]]
         networks = [n["Name"] for n in api.networks() if n.get("Scope") != "swarm"]
         plugins = [plugin["Name"] for plugin in api.plugins()]
         info = api.info()
         swarm = info.get("Swarm") or {}
         managed = bool(swarm.get("ControlAvailable"))
         kept: dict[str, Any] = {
-            "secrets": [s["Spec"]["Name"] for s in api.secrets()] if managed else [],
-            "configs": [c["Spec"]["Name"] for c in api.configs()] if managed else [],
-            "services": [s["Spec"]["Name"] for s in api.services()] if managed else [],
+            kind: tuple(sorted(item["Spec"]["Name"] for item in listing())) if managed else ()
+            for kind, listing in (
+                ("secrets", api.secrets),
+                ("configs", api.configs),
+                ("services", api.services),
+            )
         }
     own = [
         name
@@ -173,9 +168,7 @@ def take_inventory(engine: Engine, folders: DataFolders | None = None) -> Docker
         networks=tuple(sorted(set(networks).difference(data_folder.PREDEFINED_NETWORKS))),
         plugins=tuple(sorted(plugins)),
         swarm=swarm.get("LocalNodeState", "inactive") not in ("", "inactive"),
-        secrets=tuple(sorted(kept["secrets"])),
-        configs=tuple(sorted(kept["configs"])),
-        services=tuple(sorted(kept["services"])),
+        **kept,
         **(folders.contents() if folders else {}),
     )
 

@@ -7,7 +7,6 @@ that is there, or made an image of its own where there is none.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +38,6 @@ from slipway.storage.move.changes import DataRoot
 from slipway.storage.move.journal import MoveJournal, journal_folder
 
 _TIMEOUT_S = 120.0
-_DOCKER_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 _NO_PROJECT = Project(Path("/nonexistent"), Path("/nonexistent"))
 """A URL alone decides which daemon is meant."""
@@ -117,12 +115,10 @@ def _check_root(journal: MoveJournal, root: DataRoot, connected: Engine, *, move
 
 def _run_trial(engine: Engine, folder: Path) -> None:
     """`folder` is a place on this machine where the program can lie meanwhile."""
-    machine = platform.machine()
-    architecture = _DOCKER_NAMES.get(machine, machine)
-    program = trial_program(architecture)
+    program = trial_program(engine.architecture)
     if program is None:
-        raise StorageError(f"no trial container is known for {machine} processors")
-    image = _image(engine, architecture)
+        raise StorageError(f"no trial container is known for {engine.architecture} processors")
+    image = _image(engine)
     try:
         if image is None:
             _expect(run_trial_image(engine, program), "an image of its own")
@@ -132,20 +128,17 @@ def _run_trial(engine: Engine, folder: Path) -> None:
         raise StorageError(f"no container runs: {error.what}", where=error.where) from error
 
 
-def _image(engine: Engine, architecture: str) -> str | None:
+def _image(engine: Engine) -> str | None:
     """The image with the most layers that this machine can run."""
-    best: tuple[int, str] | None = None
+    most, best = 0, None
     with sdk_errors(engine, "looking for an image to try"):
         for listed in engine.client.api.images():
             inspection = inspect_image(engine, listed["Id"])
+            platform = (inspection.get("Os"), inspection.get("Architecture"))
             layers = len((inspection.get("RootFS") or {}).get("Layers") or ())
-            usable = (inspection.get("Os"), inspection.get("Architecture")) == (
-                "linux",
-                architecture,
-            )
-            if usable and layers and (best is None or layers > best[0]):
-                best = (layers, str(listed["Id"]))
-    return best[1] if best else None
+            if platform == ("linux", engine.architecture) and layers > most:
+                most, best = layers, str(listed["Id"])
+    return best
 
 
 def _run_in(engine: Engine, image: str, binary: bytes, folder: Path) -> None:

@@ -243,7 +243,7 @@ class Transaction:
         """A daemon that runs makes and removes files, so it is named first, whatever else fails."""
         try:
             yield
-        except (StorageError, OSError) as error:
+        except (SlipwayError, OSError) as error:
             if self._daemon_was_started():
                 raise StorageError(f"{_STARTED}: {error}") from error
             raise
