@@ -9,7 +9,6 @@ import stat
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from slipway.core import (
@@ -25,22 +24,18 @@ from slipway.core import (
     read_mount_table,
     wait_until,
 )
-from slipway.storage.disks.candidates import Candidate, rank_candidates, with_margin
-from slipway.storage.disks.file_systems import (
-    KNOWN_GOOD,
+from slipway.storage.disks.candidates import (
     expected_mount,
-    home_of,
     is_mounted,
+    preferred_disk,
     why_unusable,
+    with_margin,
 )
-from slipway.storage.disks.profiles import Profile, expected_disk
+from slipway.storage.disks.profiles import Profile
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
 
 _ATTRIBUTES = ("user.slipway", "trusted.slipway", "security.slipway")
-
-WAIT_S = 120.0
-"""Seconds that a late disk is waited for, as the HyperPod lifecycle scripts do."""
 
 _OVERLAY_SIGNS = re.compile(r"[,:\\]")
 _PLAIN = re.compile(r"[\w.+@/-]*")
@@ -53,57 +48,6 @@ class TargetDisk:
     disk: Path
     mount: Mount
     space: DiskSpace
-
-
-def preferred_disk(profile: Profile, machine: Machine) -> tuple[Path, ...]:
-    """The disks that the profile names, as paths of this machine."""
-    return tuple(machine.at(disk) for disk in profile.disks)
-
-
-def candidate_disks(
-    profile: Profile, machine: Machine, data_root: Path, needed: int
-) -> tuple[Candidate, ...]:
-    """The disks that could take `needed` bytes that are in `data_root` now, the best first."""
-    mounted = read_mount_table()
-    spaces: dict[str, DiskSpace] = {}
-    for mount in mounted:
-        if mount.fstype in KNOWN_GOOD and mount.device not in spaces:
-            spaces[mount.device] = disk_space(mount.target)
-    return rank_candidates(
-        mounted,
-        spaces,
-        preferred_disk(profile, machine),
-        current=home_of(data_root, mounted),
-        needed=needed,
-    )
-
-
-def choose_disk(
-    profile: Profile, machine: Machine, data_root: Path, needed: int, *, wait: bool
-) -> Path | None:
-    """The best disk for the data; None where it is on it already.
-
-    With `wait` a disk of the profile that this machine has, and that is not mounted yet, is
-    waited for. Raises StorageError where there is no better place.
-    """
-    for disk, folder in zip(profile.disks, preferred_disk(profile, machine), strict=True):
-        if wait and expected_disk(machine, disk) and not is_mounted(folder):
-            wait_until(partial(is_mounted, folder), WAIT_S, every=0.5)
-        if is_mounted(folder):
-            break
-    candidates = candidate_disks(profile, machine, data_root, needed)
-    if not candidates and home_of(data_root, read_mount_table()).target in preferred_disk(
-        profile, machine
-    ):
-        return None
-    if not candidates:
-        raise StorageError(
-            "no other disk here is a better place with room for "
-            f"{human_bytes(with_margin(needed))}",
-            cure="Attach one, mount it, and name it: `./inv storage.move /its/mount/point`. "
-            "`./inv storage.status` lists what there is.",
-        )
-    return candidates[0].path
 
 
 def check_disk_name(disk: Path, *, in_files: bool) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from slipway.core import DiskSpace, Mount, UsageError
 from slipway.storage import Machine
-from slipway.storage.disks.candidates import rank_candidates
-from slipway.storage.disks.file_systems import expected_mount, why_unusable
+from slipway.storage.disks.candidates import expected_mount, rank_candidates, why_unusable
 from slipway.storage.disks.profiles import PROFILES, DataPlaces, detect_profile, profile
 from slipway.storage.disks.target_disk import check_disk_name
 
