@@ -24,7 +24,6 @@ from slipway.core import (
     redact,
     say,
 )
-from slipway.storage.disks import Profile
 from slipway.storage.move import DataRoot, KeptFolder, MoveJournal, PlannedMove
 from slipway.storage.storage_status import StorageStatus, status_notes
 
@@ -112,7 +111,7 @@ def _edit_step(path: Path, *, gone: bool) -> str:
     return f"{'remove' if gone else 'write'} {path}"
 
 
-def move_summary(journal: MoveJournal, profile: Profile) -> tuple[str, ...]:
+def move_summary(journal: MoveJournal) -> tuple[str, ...]:
     """What to know beside the steps."""
     total = sum(root.size.bytes for root in journal.roots)
     free = disk_space(journal.disk).free
@@ -125,7 +124,7 @@ def move_summary(journal: MoveJournal, profile: Profile) -> tuple[str, ...]:
         lines.append(f"containers: {', '.join(sorted(journal.before.containers.values()))}")
     if journal.left_behind:
         lines.append(f"stays behind: {journal.left_behind}; use --mode copy to take it along")
-    return (*lines, *journal.notes, *profile.notes)
+    return (*lines, *journal.notes)
 
 
 def show_planned(planned: PlannedMove, *, as_json: bool) -> None:
@@ -156,7 +155,7 @@ def show_planned(planned: PlannedMove, *, as_json: bool) -> None:
         return
     rows = [(str(number), *step.row()) for number, step in enumerate(steps, 1)]
     print_table(("", "step", "size", "time"), rows)
-    for line in move_summary(journal, planned.profile):
+    for line in move_summary(journal):
         say(line)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,17 +163,13 @@ def docker_locations(installation: DockerInstallation, room: DockerDaemon) -> It
     store, cache = "stopped", None
     if installation.running:
         try:
-            connected = engine_of_installation(installation, room.project)
-        except SlipwayError as error:
-            store = error.what
-        else:
-            try:
+            with closing(engine_of_installation(installation, room.project)) as connected:
                 driver = str(connected.client.api.info()["Driver"])
                 where = "containerd image store" if connected.containerd_store else "graph driver"
                 store = f"{where}, {driver}"
                 cache = _build_cache(connected)
-            finally:
-                connected.close()
+        except SlipwayError as error:
+            store = error.what
     root, what, below = installation.data_root, "docker data-root", "docker/data-root"
     if installation.embedded:
         what = "embedded engine"

@@ -39,25 +39,16 @@ _SHORT = {
 
 # Flags whose key in daemon.json is spelled otherwise
 # (moby/moby:cmd/dockerd/config.go, opts.NewNamed...).
+_PLURAL = (
+    *("authorization-plugin", "cdi-spec-dir", "default-address-pool", "default-network-opt"),
+    *("default-ulimit", "dns-opt", "exec-opt", "feature", "host", "host-gateway-ip", "label"),
+    *("log-opt", "node-generic-resource", "registry-mirror", "storage-opt"),
+)
 _KEYS = {
     "add-runtime": "runtimes",
-    "authorization-plugin": "authorization-plugins",
-    "cdi-spec-dir": "cdi-spec-dirs",
-    "default-address-pool": "default-address-pools",
-    "default-network-opt": "default-network-opts",
-    "default-ulimit": "default-ulimits",
-    "dns-opt": "dns-opts",
-    "exec-opt": "exec-opts",
-    "feature": "features",
     "graph": "data-root",
-    "host": "hosts",
-    "host-gateway-ip": "host-gateway-ips",
     "insecure-registry": "insecure-registries",
-    "label": "labels",
-    "log-opt": "log-opts",
-    "node-generic-resource": "node-generic-resources",
-    "registry-mirror": "registry-mirrors",
-    "storage-opt": "storage-opts",
+    **{name: f"{name}s" for name in _PLURAL},
 }
 _MERGED = {"runtimes"}  # the one key that may be given in both places
 

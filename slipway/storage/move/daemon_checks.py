@@ -7,8 +7,7 @@ that is there, or made an image of its own where there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from slipway.core import Project, write_atomic
@@ -43,27 +42,17 @@ _NO_PROJECT = Project(Path("/nonexistent"), Path("/nonexistent"))
 """A URL alone decides which daemon is meant."""
 
 
-@contextmanager
-def daemon_engine(journal: MoveJournal) -> Iterator[Engine]:
-    """A connection to the journal's daemon, which must run."""
-    connected = connect(_NO_PROJECT, journal.url)
-    try:
-        yield connected
-    finally:
-        connected.close()
-
-
 def stop_containers(journal: MoveJournal) -> None:
     """Stop what ran when the move was planned; those that are gone are stopped enough."""
     if journal.before is None or not journal.before.running:
         return
-    with daemon_engine(journal) as connected:
+    with closing(connect(_NO_PROJECT, journal.url)) as connected:
         for container in take_inventory(connected).running:
             with sdk_errors(connected, "stopping a container"):
                 connected.client.api.stop(container)  # with the container's own patience
 
 
-def start_containers(connected: Engine, before: DockerInventory) -> None:
+def _start_containers(connected: Engine, before: DockerInventory) -> None:
     """Start again what ran before; `--rm` containers are gone for good."""
     running = set(take_inventory(connected).running)
     for container in before.running:
@@ -72,34 +61,27 @@ def start_containers(connected: Engine, before: DockerInventory) -> None:
                 connected.client.api.start(container)
 
 
-def check_running(machine: Machine, journal: MoveJournal) -> None:
-    """The daemon uses the new roots, has what went along, and runs a container."""
-    _check(machine, journal, moved=True)
+def check_daemon(machine: Machine, journal: MoveJournal, *, moved: bool) -> None:
+    """Once moved, the daemon uses the new roots, has what went along, and runs a container.
 
-
-def check_restored(machine: Machine, journal: MoveJournal) -> None:
-    """The daemon uses the old roots again, and has everything of before."""
-    _check(machine, journal, moved=False)
-
-
-def _check(machine: Machine, journal: MoveJournal, *, moved: bool) -> None:
-    with daemon_engine(journal) as connected:
+    Else it uses the old roots again, and has everything of before. Raises SlipwayError.
+    """
+    with closing(connect(_NO_PROJECT, journal.url)) as connected:
         for root in journal.roots:
             _check_root(journal, root, connected, moved=moved)
-        before = journal.before
+        before, whole = journal.before, journal.carries or not moved
         if before is not None:
             now = take_inventory(connected, journal.folders_in_use(moved=moved))
             if now.driver != before.driver and before.driver in IN_FILES:
                 raise StorageError(
                     f"the daemon uses the storage driver {now.driver} now, not {before.driver}"
                 )
-            lost = lost_objects(before, now) if journal.carries or not moved else ()
-            if lost:
+            if whole and (lost := lost_objects(before, now)):
                 raise StorageError(f"these are not there any more: {', '.join(lost)}")
         if moved:
             _run_trial(connected, journal_folder(machine, journal.url))
-        if before is not None and (journal.carries or not moved):
-            start_containers(connected, before)
+        if before is not None and whole:
+            _start_containers(connected, before)
 
 
 def _check_root(journal: MoveJournal, root: DataRoot, connected: Engine, *, moved: bool) -> None:

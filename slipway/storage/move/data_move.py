@@ -20,7 +20,7 @@ from slipway.core import (
 from slipway.storage.disks import TargetDisk, check_target_disk
 from slipway.storage.docker import find_installation, objects_since
 from slipway.storage.errors import StorageError
-from slipway.storage.move.daemon_checks import check_running
+from slipway.storage.move.daemon_checks import check_daemon
 from slipway.storage.move.journal import (
     BEFORE_START,
     DockerDaemon,
@@ -72,7 +72,7 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
             raise StorageError("this is in use", where=str(kept.path))
     if journal.phase == "done":
         # What was there at the time of the move may have been removed since, on purpose.
-        check_running(room.machine, dataclasses.replace(journal, before=None))
+        check_daemon(room.machine, dataclasses.replace(journal, before=None), moved=True)
     for kept in journal.kept:
         say(f"deleting {kept.path}")
         remove_tree(kept.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,6 @@ from slipway.engine import start_daemon
 from slipway.storage.disks import (
     WAIT_S,
     DataPlaces,
-    Profile,
     check_disk_name,
     check_target_disk,
     choose_disk,
@@ -57,7 +57,6 @@ class PlannedMove:
     """
 
     journal: MoveJournal | None
-    profile: Profile
     disk: Path | None
     folders: tuple[tuple[Path, int], ...] = ()
 
@@ -98,7 +97,7 @@ def plan_move(
     if disk is None:
         disk = choose_disk(chosen, room.machine, subject.data_root, needed, wait=not dry_run)
     if disk is None:
-        return PlannedMove(None, chosen, None)
+        return PlannedMove(None, None)
     check_disk_name(disk, in_files=not subject.embedded)
     target = inspect_disk(
         disk,
@@ -113,7 +112,7 @@ def plan_move(
     )
     missing = tuple(folder for folder in change.folders if not folder[0].is_dir())
     if not change.roots and not change.edits:
-        return PlannedMove(None, chosen, target.disk, missing)
+        return PlannedMove(None, target.disk, missing)
     kept = last.kept if last else ()
     roots = tuple(_with_data(root, sizes, kept, copy=mode == "copy") for root in change.roots)
     left_behind = _left_behind(before, mode, delete_old=options.delete_old)
@@ -127,22 +126,17 @@ def plan_move(
         was_running=subject.running,
         disk=target.mount.target,
         device=target.mount.device,
-        roots=roots,
-        edits=change.edits,
-        folders=change.folders,
-        scratch=change.scratch,
-        environment=change.environment,
         containerd=subject.containerd.socket if containerd and subject.containerd else None,
         before=before,
         delete_old=options.delete_old,
         kept=kept,
         left_behind=left_behind,
-        notes=change.notes,
-        own_namespaces=subject.folders.own_namespaces,
+        own_namespaces=subject.own_namespaces,
+        **vars(dataclasses.replace(change, roots=roots, notes=(*change.notes, *chosen.notes))),
     )
     if journal.restarts:
         check_stopped(before, stop=options.stop)
-    return PlannedMove(journal, chosen, target.disk, missing)
+    return PlannedMove(journal, target.disk, missing)
 
 
 def move_inventory(
@@ -151,11 +145,8 @@ def move_inventory(
     """What the daemon has, and whether its images are in containerd; None where it cannot tell."""
     if not installation.running:
         return daemon_at_rest(installation.folders), False
-    connected = engine_of_installation(installation, project)
-    try:
+    with closing(engine_of_installation(installation, project)) as connected:
         return take_inventory(connected, installation.folders), connected.containerd_store
-    finally:
-        connected.close()
 
 
 def _sizes(installation: DockerInstallation) -> dict[Path, TreeSize]:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ from slipway.storage.docker import repoint
 from slipway.storage.errors import MoveFailedError, RollbackFailedError, StorageError
 from slipway.storage.machine import Machine
 from slipway.storage.move.changes import DataRoot
-from slipway.storage.move.daemon_checks import check_restored, check_running, stop_containers
+from slipway.storage.move.daemon_checks import check_daemon, stop_containers
 from slipway.storage.move.journal import (
     FORWARD,
     KeptFolder,
@@ -116,8 +117,9 @@ class Transaction:
         for edit in reversed(self.journal.edits):
             whole = attempt(f"restoring {edit.path}", edit.revert) and whole
         if whole and self.journal.restarts and self.journal.was_running:
-            whole = attempt("starting the daemons", lambda: self.service.start({})) and attempt(
-                "checking what is there", lambda: check_restored(self.machine, self.journal)
+            check = partial(check_daemon, self.machine, self.journal, moved=False)
+            whole = attempt("starting the daemons", partial(self.service.start, {})) and attempt(
+                "checking what is there", check
             )
         if not whole:
             raise RollbackFailedError(
@@ -313,7 +315,7 @@ class Transaction:
 
     def _check(self) -> None:
         if self.journal.restarts:
-            check_running(self.machine, self.journal)
+            check_daemon(self.machine, self.journal, moved=True)
 
     def _delete(self) -> None:
         if self.journal.delete_old:

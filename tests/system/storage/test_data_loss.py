@@ -66,7 +66,7 @@ def test_what_exists_nowhere_else_goes_along_there_and_back(bare: Box, kind: str
         plan = planned(bare, disk.place, dry_run=True)
         assert plan.journal is not None
         assert plan.journal.carries
-        assert any(what in line for line in move_summary(plan.journal, plan.profile))
+        assert any(what in line for line in move_summary(plan.journal))
         assert move(bare, disk.place, delete_old=True) is not None
         assert not bare.data_root.exists()
         assert still_there(bare, kind)
