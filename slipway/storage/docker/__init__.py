@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         with_data_root,
     )
     from slipway.storage.docker.containerd import current_root
-    from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES, repoint
+    from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES, DataFolders, repoint
     from slipway.storage.docker.embedded_service import EmbeddedService, own_data_path
     from slipway.storage.docker.installation import (
         DockerInstallation,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     )
     from slipway.storage.docker.inventory import (
         IN_FILES,
-        DataFolders,
         DockerInventory,
         daemon_at_rest,
         lost_objects,
@@ -77,15 +76,14 @@ __getattr__ = lazy_face(
             "with_containerd_root with_data_root"
         ),
         "containerd": "current_root",
-        "data_folder": "DOCKERS_NAMESPACES repoint",
+        "data_folder": "DOCKERS_NAMESPACES DataFolders repoint",
         "embedded_service": "EmbeddedService own_data_path",
         "installation": (
             "DockerInstallation Service choose_daemon engine_of_installation find_installation "
             "installation_key"
         ),
         "inventory": (
-            "DataFolders DockerInventory IN_FILES daemon_at_rest lost_objects objects_since "
-            "take_inventory"
+            "DockerInventory IN_FILES daemon_at_rest lost_objects objects_since take_inventory"
         ),
         "systemd": "CONTAINERD DOCKER drop_in",
     },

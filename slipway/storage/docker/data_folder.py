@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,56 +41,65 @@ _DOCKERS = (
 _CONTAINERDS_OWN = re.compile(r"io\.containerd\..*|tmpmounts|lost\+found|opt|bin|lib")
 
 
-def container_namespaces(root: Path, own: Collection[str] = DOCKERS_NAMESPACES) -> dict[str, str]:
-    """Namespaces in the containerd roots at or below `root` that are not Docker's, by content.
+@dataclass(frozen=True)
+class DataFolders:
+    """The folders whose content is asked for: dockerd's root, and a separate containerd's.
 
-    Raises StorageError where they cannot be told: then nobody knows what a deletion would take.
+    Its methods raise StorageError for what cannot be read: then nobody knows what a deletion
+    would take.
     """
-    namespaces: dict[str, str] = {}
-    for path in _databases(root):
-        for key, _ in _bucket(path, b"v1"):
-            name = key.decode(errors="replace")
-            if name in own or name == "version":
-                continue
-            counts = {what: len(_bucket(path, b"v1", key, what.encode())) for what in _COUNTED}
-            listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-            if listed:
-                namespaces[name] = listed
-    return namespaces
+
+    docker: Path
+    containerd: Path | None = None
+    own_namespaces: tuple[str, ...] = DOCKERS_NAMESPACES
+
+    def _databases(self) -> list[Path]:
+        """Those of the containerds at or below the roots."""
+        roots = filter(None, (self.docker, self.containerd))
+        paths = (root / below / _METADATA for root in roots for below in _CONTAINERDS)
+        return [path for path in paths if path.exists()]
+
+    def other_namespaces(self) -> dict[str, str]:
+        """Namespaces of containerd that are not this Docker's, with what they hold."""
+        namespaces: dict[str, str] = {}
+        for path in self._databases():
+            for key, _ in _bucket(path, b"v1"):
+                name = key.decode(errors="replace")
+                if name in self.own_namespaces or name == "version":
+                    continue
+                counts = {what: len(_bucket(path, b"v1", key, what.encode())) for what in _COUNTED}
+                listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+                if listed:
+                    namespaces[name] = listed
+        return namespaces
+
+    def has_content_images(self) -> bool:
+        """Whether Docker's images are in containerd."""
+        names = (b"v1", self.own_namespaces[0].encode(), b"images")
+        return any(_bucket(path, *names) for path in self._databases())
+
+    def from_registry(self, digest: str) -> bool:
+        """Whether a registry gave an image, or was given it (containerd: core/remotes/docker)."""
+        own = self.own_namespaces[0].encode()
+        names = (b"v1", own, b"content", b"blob", digest.encode(), b"labels")
+        labels = (label for path in self._databases() for label, _ in _bucket(path, *names))
+        return any(label.startswith(_SOURCE_LABEL) for label in labels)
+
+    def foreign_entries(self) -> tuple[str, ...]:
+        """Names in the roots that neither program gave; empty folders do not count."""
+        names = [name for name in _filled(self.docker) if name not in _DOCKERS]
+        if self.containerd:
+            names += [n for n in _filled(self.containerd) if not _CONTAINERDS_OWN.fullmatch(n)]
+        return tuple(sorted(names))
 
 
-def has_content_images(root: Path, namespace: str) -> bool:
-    """Whether Docker's images are in a containerd at or below `root`. Raises StorageError."""
-    return any(_bucket(path, b"v1", namespace.encode(), b"images") for path in _databases(root))
-
-
-def content_from_registry(root: Path, namespace: str, digest: str) -> bool:
-    """Whether a registry gave this content, or was given it (containerd: core/remotes/docker).
-
-    Raises StorageError as `container_namespaces` does.
-    """
-    names = (b"v1", namespace.encode(), b"content", b"blob", digest.encode(), b"labels")
-    return any(
-        label.startswith(_SOURCE_LABEL)
-        for path in _databases(root)
-        for label, _ in _bucket(path, *names)
-    )
-
-
-def foreign_entries(root: Path, *, containerd: bool = False) -> tuple[str, ...]:
-    """Names in a root that neither dockerd nor containerd gave; empty folders do not count."""
-    strange = []
-    for path in sorted(root.iterdir()) if root.is_dir() else ():
-        known = _CONTAINERDS_OWN.fullmatch(path.name) if containerd else path.name in _DOCKERS
-        empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
-        if not known and not empty:
-            strange.append(path.name)
-    return tuple(strange)
-
-
-def _databases(root: Path) -> list[Path]:
-    paths = (root / below / _METADATA for below in _CONTAINERDS)
-    return [path for path in paths if path.exists()]
+def _filled(root: Path) -> list[str]:
+    """What is in a root, empty folders apart."""
+    return [
+        path.name
+        for path in (root.iterdir() if root.is_dir() else ())
+        if path.is_symlink() or not path.is_dir() or any(path.iterdir())
+    ]
 
 
 def _bucket(path: Path, *names: bytes) -> list[tuple[bytes, bytes]]:

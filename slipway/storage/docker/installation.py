@@ -26,9 +26,8 @@ from slipway.storage.docker.daemon_process import (
     describe_process,
     listener,
 )
-from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES
+from slipway.storage.docker.data_folder import DOCKERS_NAMESPACES, DataFolders
 from slipway.storage.docker.embedded_service import EmbeddedService, own_data_path
-from slipway.storage.docker.inventory import DataFolders
 from slipway.storage.docker.systemd import CONTAINERD, DOCKER, SystemdService, show_unit
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from slipway.engine import Engine, sdk_errors
-from slipway.storage.docker import data_folder
+from slipway.storage.docker.data_folder import (
+    PREDEFINED_NETWORKS,
+    DataFolders,
+    images_at_rest,
+    networks_at_rest,
+    own_image_names,
+    plugins_at_rest,
+    swarm_at_rest,
+)
 
 IN_FILES = ("overlay2", "overlayfs", "overlay", "fuse-overlayfs", "native", "vfs", "aufs")
 """Storage drivers (and snapshotters) whose layers are plain folders."""
@@ -97,37 +104,6 @@ def _joined(parts: Iterable[str]) -> str:
     return " and ".join(filter(None, (", ".join(given[:-1]), *given[-1:])))
 
 
-@dataclass(frozen=True)
-class DataFolders:
-    """The folders whose content is asked for: dockerd's root, and a separate containerd's."""
-
-    docker: Path
-    containerd: Path | None = None
-    own_namespaces: tuple[str, ...] = data_folder.DOCKERS_NAMESPACES
-
-    @property
-    def roots(self) -> tuple[Path, ...]:
-        """Both, where there are two."""
-        return (self.docker, self.containerd) if self.containerd else (self.docker,)
-
-    def from_registry(self, digest: str) -> bool:
-        """Whether an image of the containerd store has been in a registry. Raises StorageError."""
-        namespace = self.own_namespaces[0]
-        return any(
-            data_folder.content_from_registry(root, namespace, digest) for root in self.roots
-        )
-
-    def contents(self) -> dict[str, Any]:
-        """What only the files tell, as fields of a DockerInventory. Raises StorageError."""
-        namespaces: dict[str, str] = {}
-        for root in self.roots:
-            namespaces |= data_folder.container_namespaces(root, self.own_namespaces)
-        foreign = data_folder.foreign_entries(self.docker)
-        if self.containerd:
-            foreign += data_folder.foreign_entries(self.containerd, containerd=True)
-        return {"namespaces": namespaces, "foreign": tuple(sorted(foreign))}
-
-
 def take_inventory(engine: Engine, folders: DataFolders | None = None) -> DockerInventory:
     """List everything, with `folders` also what only their files tell. Raises SlipwayError."""
     api: Any = engine.client.api  # the SDK types some of these calls, and not others
@@ -154,7 +130,7 @@ def take_inventory(engine: Engine, folders: DataFolders | None = None) -> Docker
         name
         for image in images
         if not _from_registry(engine, image, folders)
-        for name in data_folder.own_image_names(image["RepoTags"] or (), image.get("Labels"))
+        for name in own_image_names(image["RepoTags"] or (), image.get("Labels"))
         if name != _NO_TAG
     ]
     return DockerInventory(
@@ -165,11 +141,12 @@ def take_inventory(engine: Engine, folders: DataFolders | None = None) -> Docker
         running=tuple(sorted(running)),
         transient=tuple(sorted(transient)),
         own_images=tuple(sorted(own)),
-        networks=tuple(sorted(set(networks).difference(data_folder.PREDEFINED_NETWORKS))),
+        networks=tuple(sorted(set(networks).difference(PREDEFINED_NETWORKS))),
         plugins=tuple(sorted(plugins)),
         swarm=swarm.get("LocalNodeState", "inactive") not in ("", "inactive"),
         **kept,
-        **(folders.contents() if folders else {}),
+        namespaces=folders.other_namespaces() if folders else {},
+        foreign=folders.foreign_entries() if folders else (),
     )
 
 
@@ -193,12 +170,9 @@ def daemon_at_rest(folders: DataFolders) -> DockerInventory | None:
     """
     root = folders.docker
     drivers = sorted(path.name for path in root.glob("image/*") if path.is_dir())
-    containers = folders.own_namespaces[0]
-    if len(drivers) != 1 or any(
-        data_folder.has_content_images(at, containers) for at in folders.roots
-    ):
+    if len(drivers) != 1 or folders.has_content_images():
         return None
-    names, own = data_folder.images_at_rest(root, drivers[0])
+    names, own = images_at_rest(root, drivers[0])
     return DockerInventory(
         driver=drivers[0],
         images={image: tuple(sorted(tags)) for image, tags in names.items()},
@@ -206,10 +180,11 @@ def daemon_at_rest(folders: DataFolders) -> DockerInventory | None:
         containers={p.name: p.name[:12] for p in root.glob("containers/*") if p.is_dir()},
         running=(),
         own_images=own,
-        networks=data_folder.networks_at_rest(root),
-        plugins=data_folder.plugins_at_rest(root),
-        swarm=data_folder.swarm_at_rest(root),
-        **folders.contents(),
+        networks=networks_at_rest(root),
+        plugins=plugins_at_rest(root),
+        swarm=swarm_at_rest(root),
+        namespaces=folders.other_namespaces(),
+        foreign=folders.foreign_entries(),
     )
 
 

@@ -15,9 +15,8 @@ from pydantic import TypeAdapter
 
 from slipway.engine import BoltFile
 from slipway.storage import Machine, MoveOptions, StorageError
-from slipway.storage.docker.data_folder import container_namespaces, foreign_entries
+from slipway.storage.docker.data_folder import DataFolders
 from slipway.storage.docker.inventory import (
-    DataFolders,
     DockerInventory,
     daemon_at_rest,
     lost_objects,
@@ -63,7 +62,7 @@ def test_a_bolt_database_is_read_whatever_its_shape(
 def test_a_damaged_database_is_an_error_and_not_empty(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "io.containerd.metadata.v1.bolt/meta.db"
     write_bolt(path, {b"v1": {b"k8s.io": {b"images": {b"a": b"1"}}}}, inline=False)
-    assert container_namespaces(tmp_path) == {"k8s.io": "1 images"}
+    assert DataFolders(tmp_path).other_namespaces() == {"k8s.io": "1 images"}
     data = path.read_bytes()
     path.write_bytes(
         {
@@ -74,7 +73,7 @@ def test_a_damaged_database_is_an_error_and_not_empty(tmp_path: Path, damage: st
         }[damage]
     )
     with pytest.raises(StorageError, match="bolt database"):
-        container_namespaces(tmp_path)
+        DataFolders(tmp_path).other_namespaces()
 
 
 def docker_root(root: Path) -> None:
@@ -255,14 +254,14 @@ def test_an_inventory_of_an_earlier_version_is_still_read() -> None:
 
 def test_a_namespace_that_this_docker_was_told_to_use_is_its_own(tmp_path: Path) -> None:
     add_namespace(tmp_path)
-    assert container_namespaces(tmp_path, ("k8s.io", "moby")) == {}
+    assert DataFolders(tmp_path, None, ("k8s.io", "moby")).other_namespaces() == {}
 
 
 def test_a_containerd_root_has_its_own_layout(tmp_path: Path) -> None:
     for name in ("io.containerd.content.v1.content", "tmpmounts", "backups"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").touch()
-    assert foreign_entries(tmp_path, containerd=True) == ("backups",)
+    assert DataFolders(tmp_path / "none", tmp_path).foreign_entries() == ("backups",)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ from slipway.engine import trial_program
 from slipway.storage import Machine, StorageError
 from slipway.storage.docker import embedded_service
 from slipway.storage.docker.daemon_process import DaemonProcess, ProcessService
-from slipway.storage.docker.data_folder import repoint
+from slipway.storage.docker.data_folder import DataFolders, repoint
 from slipway.storage.docker.inventory import (
-    DataFolders,
     DockerInventory,
     daemon_at_rest,
     lost_objects,
