@@ -22,16 +22,11 @@ from slipway.core import (
 )
 from slipway.engine import Engine, sdk_errors
 from slipway.storage import enroot_conf
-from slipway.storage.disks import (
-    Candidate,
-    DataPlaces,
-    candidate_disks,
-    home_of,
-    profile,
-)
+from slipway.storage.candidates import Candidate, candidate_disks, home_of
 from slipway.storage.docker import DockerInstallation, engine_of_installation, find_installation
 from slipway.storage.errors import StorageError
 from slipway.storage.move import DockerDaemon, MoveJournal
+from slipway.storage.profiles import DataPlaces, profile
 from slipway.storage.text_files import read_text_file
 
 _EXPANSION = re.compile(r"\$(?:\{|\(|[A-Za-z])")

@@ -16,7 +16,7 @@ from pydantic import ConfigDict
 
 from slipway.core import TreeSize, sync_folder, write_atomic
 from slipway.storage import enroot_conf
-from slipway.storage.disks import NVME, DataPlaces, Profile, TargetDisk, is_mounted
+from slipway.storage.candidates import is_mounted
 from slipway.storage.docker import (
     CONTAINERD,
     DEFAULT_ROOT,
@@ -31,6 +31,8 @@ from slipway.storage.docker import (
     with_data_root,
 )
 from slipway.storage.machine import Machine
+from slipway.storage.profiles import NVME, DataPlaces, Profile
+from slipway.storage.target_disk import TargetDisk
 from slipway.storage.text_files import decode_text, read_text_file
 
 Kind = Literal["unit", "enroot", "link", "containerd", "docker"]

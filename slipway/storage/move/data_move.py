@@ -17,7 +17,6 @@ from slipway.core import (
     read_mount_table,
     remove_tree,
 )
-from slipway.storage.disks import TargetDisk, check_target_disk
 from slipway.storage.docker import find_installation, objects_since
 from slipway.storage.errors import StorageError
 from slipway.storage.move.daemon_checks import check_daemon
@@ -32,6 +31,7 @@ from slipway.storage.move.journal import (
 )
 from slipway.storage.move.move_plan import Say, check_stopped, move_inventory
 from slipway.storage.move.transaction import Transaction
+from slipway.storage.target_disk import TargetDisk, check_target_disk
 
 
 def require_root() -> None:

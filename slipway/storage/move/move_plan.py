@@ -11,15 +11,7 @@ from typing import Literal
 
 from slipway.core import Project, TreeSize, UsageError, measure
 from slipway.engine import start_daemon
-from slipway.storage.disks import (
-    WAIT_S,
-    DataPlaces,
-    check_disk_name,
-    check_target_disk,
-    choose_disk,
-    inspect_disk,
-    profile,
-)
+from slipway.storage.candidates import WAIT_S, choose_disk
 from slipway.storage.docker import (
     IN_FILES,
     DockerInstallation,
@@ -34,6 +26,8 @@ from slipway.storage.docker import (
 from slipway.storage.errors import StorageError
 from slipway.storage.move.changes import DataRoot, config_changes
 from slipway.storage.move.journal import DockerDaemon, KeptFolder, MoveJournal
+from slipway.storage.profiles import DataPlaces, profile
+from slipway.storage.target_disk import check_disk_name, check_target_disk, inspect_disk
 
 Say = Callable[[str], None]
 Mode = Literal["fresh", "copy"]

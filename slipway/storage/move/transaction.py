@@ -21,8 +21,6 @@ from slipway.core import (
     remove_tree,
     sync_folder,
 )
-from slipway.storage.copy import compare_trees, copy_tree
-from slipway.storage.disks import try_disk
 from slipway.storage.docker import repoint
 from slipway.storage.errors import MoveFailedError, RollbackFailedError, StorageError
 from slipway.storage.machine import Machine
@@ -37,6 +35,8 @@ from slipway.storage.move.journal import (
     journal_folder,
     write_journal,
 )
+from slipway.storage.target_disk import try_disk
+from slipway.storage.tree_copy import compare_trees, copy_tree
 
 _STARTED = "somebody started the daemon during the copy"
 

@@ -14,7 +14,7 @@ import pytest
 
 from slipway.core import child_processes, command_line, measure
 from slipway.storage import CopyError
-from slipway.storage.copy.tree_copy import compare_trees, copy_tree
+from slipway.storage.tree_copy import compare_trees, copy_tree
 from tests.support.storage.box import Disk, disk, run
 from tests.support.storage.content import fingerprint
 

@@ -17,7 +17,7 @@ from slipway.cluster.documents.document_set import (
     write_cluster_documents,
 )
 from slipway.core import Project, SlipwayError, UsageError
-from slipway.storage.disks.profiles import NVME, PROFILES, DataPlaces
+from slipway.storage.profiles import NVME, PROFILES, DataPlaces
 from tests.support.aws_control_plane import check_request
 from tests.support.cluster_samples import LARGE_CLUSTER, SMALL_CLUSTER
 

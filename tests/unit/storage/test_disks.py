@@ -8,9 +8,9 @@ import pytest
 
 from slipway.core import DiskSpace, Mount, UsageError
 from slipway.storage import Machine
-from slipway.storage.disks.candidates import expected_mount, rank_candidates, why_unusable
-from slipway.storage.disks.profiles import PROFILES, DataPlaces, detect_profile, profile
-from slipway.storage.disks.target_disk import check_disk_name
+from slipway.storage.candidates import expected_mount, rank_candidates, why_unusable
+from slipway.storage.profiles import PROFILES, DataPlaces, detect_profile, profile
+from slipway.storage.target_disk import check_disk_name
 
 GB = 10**9
 

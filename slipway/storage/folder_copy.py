@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
-from slipway.storage.copy.entry_copy import (
+from slipway.storage.entry_copy import (
     Progress,
     copy_entry,
     fd_path,

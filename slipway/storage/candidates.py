@@ -24,9 +24,9 @@ from slipway.core import (
     read_mount_table,
     wait_until,
 )
-from slipway.storage.disks.profiles import Profile, expected_disk
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
+from slipway.storage.profiles import Profile, expected_disk
 
 WAIT_S = 120.0
 """Seconds that a late disk is waited for, as the HyperPod lifecycle scripts do."""

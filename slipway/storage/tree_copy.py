@@ -22,14 +22,14 @@ from typing import Any
 
 import slipway
 from slipway.core import public_environment, sync
-from slipway.storage.copy.entry_copy import Progress, read_entry_xattrs, same_entry
-from slipway.storage.copy.folder_copy import FolderAnswer, TreePair
+from slipway.storage.entry_copy import Progress, read_entry_xattrs, same_entry
 from slipway.storage.errors import CopyError
+from slipway.storage.folder_copy import FolderAnswer, TreePair
 
 _AHEAD = 3  # jobs given to a worker before it has answered the first
 _GROUP = 256  # folders, or groups of hard links, in one job
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_SERVE = "from slipway.storage.copy.tree_copy import serve_jobs; serve_jobs()"
+_SERVE = "from slipway.storage.tree_copy import serve_jobs; serve_jobs()"
 
 OnBytes = Callable[[int], None]
 """Called with the bytes copied or compared so far."""

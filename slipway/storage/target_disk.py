@@ -24,16 +24,16 @@ from slipway.core import (
     read_mount_table,
     wait_until,
 )
-from slipway.storage.disks.candidates import (
+from slipway.storage.candidates import (
     expected_mount,
     is_mounted,
     preferred_disk,
     why_unusable,
     with_margin,
 )
-from slipway.storage.disks.profiles import Profile
 from slipway.storage.errors import StorageError
 from slipway.storage.machine import Machine
+from slipway.storage.profiles import Profile
 
 _ATTRIBUTES = ("user.slipway", "trusted.slipway", "security.slipway")
 
