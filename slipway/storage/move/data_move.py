@@ -59,6 +59,8 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
     if journal is None or not journal.over or not journal.kept:
         return ()
     installation = find_installation(room.project, room.url, room.machine)
+    separate = installation.containerd
+    used = (installation.data_root, *((separate.root,) if separate else ()))
     for kept in journal.kept:
         if kept.holds:
             raise StorageError(
@@ -68,7 +70,7 @@ def delete_kept(room: DockerDaemon, say: Say) -> tuple[KeptFolder, ...]:
                 "(after a move to a fresh place: `./inv storage.restore` first), or remove the "
                 "folder by hand.",
             )
-        if installation.data_root.is_relative_to(kept.path):
+        if any(root.is_relative_to(kept.path) for root in used):
             raise StorageError("this is in use", where=str(kept.path))
     if journal.phase == "done":
         # What was there at the time of the move may have been removed since, on purpose.
@@ -90,9 +92,10 @@ def resume_move(room: DockerDaemon, on_event: OnEvent) -> MoveJournal:
     if journal.phase in BEFORE_START and _daemon_ran(journal):
         # The old data may have changed since it was copied: what is not in use yet is copied again.
         for root in journal.roots:
-            in_use = any(e.path == root.file and e.current() == e.after for e in journal.edits)
-            for path in {root.partial, root.new}.intersection(journal.ours):
-                if not in_use:
+            edits = [edit for edit in journal.edits if edit.path == root.file]
+            in_use = all(edit.current() == edit.after for edit in edits)
+            for path in (root.partial, *(() if in_use else (root.new,))):
+                if path in journal.ours:
                     remove_tree(path)
         journal = journal.at("stopping")
         write_journal(room.machine, journal)

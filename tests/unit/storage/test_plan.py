@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from slipway.core import Project, UsageError
+from slipway.core import Project, UsageError, silent
 from slipway.prune.engine_images import pinned_images
 from slipway.prune.engine_images import unused_images as images_to_go
 from slipway.prune.removals import image_age
@@ -16,7 +18,10 @@ from slipway.storage import DockerDaemon, Machine, MoveOptions, StorageError
 from slipway.storage.docker.containerd import Containerd
 from slipway.storage.docker.installation import DockerInstallation, choose_daemon
 from slipway.storage.docker.inventory import DockerInventory
-from slipway.storage.move import move_plan
+from slipway.storage.docker.systemd import SystemdService
+from slipway.storage.move import data_move, move_plan
+from slipway.storage.move.changes import DataRoot, FileEdit
+from slipway.storage.move.journal import KeptFolder, MoveJournal, begin_journal
 from slipway.storage.storage_status import fixed_part, slipway_locations
 
 
@@ -135,6 +140,73 @@ def test_a_docker_elsewhere_is_refused() -> None:
 )
 def test_the_part_of_an_enroot_path_that_all_users_share_is_found(setting: str, path: str) -> None:
     assert fixed_part(setting) == Path(path)
+
+
+def cut_off(tmp_path: Path, **changes: object) -> MoveJournal:
+    """A move whose copy has its name already."""
+    root = DataRoot(
+        "docker", tmp_path / "old", tmp_path / "new", tmp_path / "file", tmp_path / "old", copy=True
+    )
+    for path in (root.old, root.new, root.partial):
+        path.mkdir()
+    fields: dict[str, object] = {
+        "kind": "move",
+        "phase": "placing",
+        "url": Machine(tmp_path).docker_url,
+        "service": SystemdService((), False, ()),
+        "was_running": True,
+        "disk": tmp_path,
+        "device": "8:1",
+        "roots": (root,),
+        "edits": (),
+        "ours": (root.partial, root.new),
+        "boot": "another",
+    }
+    return MoveJournal(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def room_with(journal: MoveJournal, tmp_path: Path) -> DockerDaemon:
+    machine = Machine(tmp_path)
+    begin_journal(machine, journal)
+    return DockerDaemon(Project(tmp_path, tmp_path / "state"), machine, journal.url)
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_a_copy_that_the_daemons_file_names_is_not_made_again_after_a_reboot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: bool
+) -> None:
+    """The daemon may have written to it, whether the move named it there or somebody before."""
+    edits = (FileEdit("docker", tmp_path / "file", b"old", b"new"),) if edited else ()
+    journal = cut_off(tmp_path, edits=edits)
+    room = room_with(journal, tmp_path)
+    monkeypatch.setattr(data_move, "Transaction", mock.Mock())
+    (tmp_path / "file").write_bytes(b"new")
+    data_move.resume_move(room, silent)
+    assert journal.roots[0].new.exists()
+    assert not journal.roots[0].partial.exists()
+    if edited:
+        (tmp_path / "file").write_bytes(b"old")
+        begin_journal(room.machine, journal)
+        data_move.resume_move(room, silent)
+        assert not journal.roots[0].new.exists()
+
+
+@pytest.mark.parametrize("who", ["dockerd", "containerd"])
+def test_what_a_daemon_uses_is_not_deleted_as_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    kept = tmp_path / "left"
+    kept.mkdir()
+    found = subject(tmp_path / "none", containerd=containerd())
+    if who == "dockerd":
+        found = replace(found, data_root=kept)
+    else:
+        found = replace(found, containerd=replace(containerd(), root=kept))
+    monkeypatch.setattr(data_move, "find_installation", lambda *_: found)
+    journal = cut_off(tmp_path, phase="undone", kept=(KeptFolder(kept),))
+    with pytest.raises(StorageError, match="this is in use"):
+        data_move.delete_kept(room_with(journal, tmp_path), print)
+    assert kept.exists()
 
 
 def test_what_only_root_may_look_at_has_no_size_and_is_shown_all_the_same(tmp_path: Path) -> None:
