@@ -113,6 +113,5 @@ def expected_disk(machine: Machine, disk: str) -> bool:
     (awslabs/awsome-distributed-ai#427); where neither that service nor the folder is, there is no
     such disk.
     """
-    if disk == NVME:
-        return machine.has_unit("dlami-nvme.service") or machine.at(disk).exists()
-    return machine.at(disk).exists()
+    late = disk == NVME and machine.has_unit("dlami-nvme.service")
+    return late or machine.at(disk).exists()

@@ -69,7 +69,10 @@ def move_steps(journal: MoveJournal) -> tuple[MoveStep, ...]:
     """The plan for a person, in the order in which it is done."""
     stop, start = journal.service.steps()
     before = journal.before
-    edits = [MoveStep(_edit_step(edit.path, gone=edit.after is None)) for edit in journal.edits]
+    edits = [
+        MoveStep(f"{'remove' if edit.after is None else 'write'} {edit.path}")
+        for edit in journal.edits
+    ]
     if not journal.restarts:
         return tuple(edits)
     steps = [MoveStep(f"try {journal.disk}: overlay, whiteouts, links, attributes, owners")]
@@ -105,10 +108,6 @@ def _root_steps(root: DataRoot) -> list[MoveStep]:
     if root.adopt:
         return [MoveStep(f"use the data that is in {root.new}")]
     return [MoveStep(f"start empty in {root.new}; images are pulled and built again")]
-
-
-def _edit_step(path: Path, *, gone: bool) -> str:
-    return f"{'remove' if gone else 'write'} {path}"
 
 
 def move_summary(journal: MoveJournal) -> tuple[str, ...]:

@@ -40,8 +40,6 @@ from slipway.storage.tree_copy import compare_trees, copy_tree
 
 _STARTED = "somebody started the daemon during the copy"
 
-_TELL_BYTES = 500_000  # folders of small files come by the thousand
-
 
 class Transaction:
     """One move on its way. The journal is on the disk before each phase begins."""
@@ -180,23 +178,14 @@ class Transaction:
         self.on_event(Event(kind, f"storage {self.journal.kind}", step))
 
     def _bytes(self, step: str, total: int) -> Callable[[int], None]:
-        told = 0
+        """Progress in steps of a five-hundredth: folders of small files come by the thousand."""
+        task, told = f"storage {self.journal.kind}", 0
 
         def on_bytes(current: int) -> None:
             nonlocal told
-            if current - told < max(total // 500, _TELL_BYTES) and current < total:
-                return
-            told = current
-            self.on_event(
-                Event(
-                    "progress",
-                    f"storage {self.journal.kind}",
-                    step,
-                    current=current,
-                    total=max(total, current),
-                    unit="B",
-                )
-            )
+            if current - told >= total // 500 or current >= total:
+                told, of = current, max(total, current)
+                self.on_event(Event("progress", task, step, current=current, total=of, unit="B"))
 
         return on_bytes
 
