@@ -28,6 +28,7 @@ from slipway.storage.folder_copy import FolderAnswer, TreePair
 
 _AHEAD = 3  # jobs given to a worker before it has answered the first
 _GROUP = 256  # folders, or groups of hard links, in one job
+_PACKAGE = str(Path(slipway.__file__).parents[1])
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _SERVE = "from slipway.storage.tree_copy import serve_jobs; serve_jobs()"
 
@@ -164,8 +165,8 @@ def _workers(target: Path) -> Iterator[_Workers]:
                 process = subprocess.Popen(
                     [sys.executable, "-c", _SERVE],
                     stdin=theirs.fileno(),
-                    env=public_environment(os.environ),
-                    cwd=Path(slipway.__file__).parents[1],
+                    env={**public_environment(os.environ), "PYTHONPATH": _PACKAGE},
+                    cwd="/",  # which no folder here may be in the way of, nor be held by
                     start_new_session=True,  # a Ctrl-C is for us; they end with us
                 )
             processes.append(process)
