@@ -75,14 +75,17 @@ def inspect_disk(
     profile: Profile,
     machine: Machine,
     *,
+    in_files: bool,
     wait_s: float,
     on_wait: Callable[[Path], None],
 ) -> TargetDisk:
     """The disk that `disk` is on, once it is mounted. Raises UsageError, StorageError.
 
     A path at or below a mount point that fstab or the profile names is on that disk, or nowhere:
-    while it is not mounted, the same path is a folder of the root disk.
+    while it is not mounted, the same path is a folder of the root disk. `in_files`: see
+    `check_disk_name`.
     """
+    check_disk_name(disk, in_files=in_files)
     expected = expected_mount(disk, [*read_fstab(), *preferred_disk(profile, machine)])
     if expected is not None and not is_mounted(expected):
         on_wait(expected)

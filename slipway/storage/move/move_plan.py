@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from slipway.core import Project, TreeSize, UsageError, measure
 from slipway.engine import start_daemon
@@ -27,7 +27,7 @@ from slipway.storage.errors import StorageError
 from slipway.storage.move.changes import DataRoot, config_changes
 from slipway.storage.move.journal import DockerDaemon, KeptFolder, MoveJournal
 from slipway.storage.profiles import DataPlaces, profile
-from slipway.storage.target_disk import check_disk_name, check_target_disk, inspect_disk
+from slipway.storage.target_disk import TargetDisk, check_target_disk, inspect_disk
 
 Say = Callable[[str], None]
 Mode = Literal["fresh", "copy"]
@@ -92,11 +92,11 @@ def plan_move(
         disk = choose_disk(chosen, room.machine, subject.data_root, needed, wait=not dry_run)
     if disk is None:
         return PlannedMove(None, None)
-    check_disk_name(disk, in_files=not subject.embedded)
     target = inspect_disk(
         disk,
         chosen,
         room.machine,
+        in_files=not subject.embedded,
         wait_s=0.0 if dry_run else WAIT_S,
         on_wait=lambda place: say(f"waiting for {place} to be mounted"),
     )
@@ -112,7 +112,26 @@ def plan_move(
     left_behind = _left_behind(before, mode, delete_old=options.delete_old)
     size = TreeSize(needed, sum(root.size.entries for root in roots if root.copy))
     check_target_disk(target, [root.old for root in roots], size)
-    journal = MoveJournal(
+    journal = _journal(
+        subject,
+        target,
+        containerd=containerd,
+        before=before,
+        delete_old=options.delete_old,
+        kept=kept,
+        left_behind=left_behind,
+        **vars(dataclasses.replace(change, roots=roots, notes=(*change.notes, *chosen.notes))),
+    )
+    if journal.restarts:
+        check_stopped(before, stop=options.stop)
+    return PlannedMove(journal, target.disk, missing)
+
+
+def _journal(
+    subject: DockerInstallation, target: TargetDisk, *, containerd: bool, **fields: Any
+) -> MoveJournal:
+    """A journal that has not begun, of this daemon and that disk."""
+    return MoveJournal(
         kind="move",
         phase="planned",
         url=subject.url,
@@ -121,16 +140,9 @@ def plan_move(
         disk=target.mount.target,
         device=target.mount.device,
         containerd=subject.containerd.socket if containerd and subject.containerd else None,
-        before=before,
-        delete_old=options.delete_old,
-        kept=kept,
-        left_behind=left_behind,
         own_namespaces=subject.own_namespaces,
-        **vars(dataclasses.replace(change, roots=roots, notes=(*change.notes, *chosen.notes))),
+        **fields,
     )
-    if journal.restarts:
-        check_stopped(before, stop=options.stop)
-    return PlannedMove(journal, target.disk, missing)
 
 
 def move_inventory(
