@@ -10,6 +10,9 @@ PATHS = ("ENROOT_RUNTIME_PATH", DATA_PATH, "ENROOT_CACHE_PATH", "ENROOT_TEMP_PAT
 SQUASH = "ENROOT_SQUASH_OPTIONS"
 EXIT_ON_ERROR = "-exit-on-error"
 
+EXPANSION = re.compile(r"\$(?:\([^)]*\)|\{[^}]*\}|\w+)")
+"""What the user's shell fills in: $(id -u), ${HOME}, $UID."""
+
 _WIDTH = 26  # where enroot's own file starts its values
 
 

@@ -34,7 +34,7 @@ def fd_path(folder: int, name: str) -> str:
 @contextmanager
 def open_entry(name: str, flags: int, folder: int | None = None) -> Iterator[int]:
     """A descriptor of a file or folder, closed with the block. Raises OSError."""
-    handle = os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    handle = os.open(name, flags | os.O_CLOEXEC, dir_fd=folder)
     try:
         yield handle
     finally:
@@ -80,15 +80,21 @@ def give_metadata(source: str | int, target: str | int, status: os.stat_result) 
 def _copy_file(
     name: str, status: os.stat_result, source: int, target: int, on_bytes: Progress
 ) -> None:
-    with (
-        open_entry(name, os.O_RDONLY | os.O_NOFOLLOW, source) as read,
-        open_entry(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, target) as write,
-    ):
-        if status.st_blocks * 512 < status.st_size:
-            _copy_sparse(read, write, status.st_size, on_bytes)
-        elif status.st_size:
-            _copy_range(read, write, 0, status.st_size, on_bytes)
-        give_metadata(read, write, status)
+    # Without open_entry, whose generators would cost a tenth of what a small file does.
+    read = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        write = os.open(name, flags, 0o600, dir_fd=target)
+        try:
+            if status.st_blocks * 512 < status.st_size:
+                _copy_sparse(read, write, status.st_size, on_bytes)
+            elif status.st_size:
+                _copy_range(read, write, 0, status.st_size, on_bytes)
+            give_metadata(read, write, status)
+        finally:
+            os.close(write)
+    finally:
+        os.close(read)
 
 
 def _copy_range(read: int, write: int, start: int, end: int, on_bytes: Progress) -> None:

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
+import signal
 import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 
 from slipway.storage.entry_copy import (
     Progress,
@@ -28,6 +31,7 @@ _SAMPLE_EVERY = 50
 """One file in so many has all its bytes compared; a large one is compared in three places."""
 _LARGE = 64 << 20
 _BLOCK = 1 << 20
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass
@@ -178,3 +182,20 @@ def _digest(name: str, size: int, folder: int, *, cached: bool) -> bytes:
             for position in range(start, start + length, _BLOCK):
                 digest.update(os.pread(handle, min(_BLOCK, start + length - position), position))
     return digest.digest()
+
+
+def serve_jobs() -> None:
+    """Answer jobs that come through stdin; die with the parent, whatever it dies of."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    connection = Connection(0)
+    while os.getppid() == parent:
+        try:
+            work, argument = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(work(argument, connection.send))
+        except OSError as error:
+            where = error.filename if isinstance(error.filename, str) else str(argument)
+            connection.send(OSError(error.errno, error.strerror or str(error), where))

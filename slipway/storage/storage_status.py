@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -29,7 +28,6 @@ from slipway.storage.move import DockerDaemon, MoveJournal
 from slipway.storage.profiles import DataPlaces, profile
 from slipway.storage.text_files import read_text_file
 
-_EXPANSION = re.compile(r"\$(?:\{|\(|[A-Za-z])")
 Wanted = tuple[str, Path, str, int | None, str]
 """What, where, a note, bytes used, and its place below a better disk."""
 _ENROOT_DEFAULTS = {
@@ -207,10 +205,8 @@ def enroot_locations(room: DockerDaemon) -> Iterator[Wanted]:
 
 def fixed_part(setting: str) -> Path:
     """The folder above the first part of a setting that enroot's shell fills in."""
-    match = _EXPANSION.search(setting)
-    if match is None:
-        return Path(setting)
-    return Path(setting[: match.start()].rpartition("/")[0] or "/")
+    fixed, *more = enroot_conf.EXPANSION.split(setting, maxsplit=1)
+    return Path(fixed.rpartition("/")[0] or "/") if more else Path(fixed)
 
 
 def slipway_locations(room: DockerDaemon) -> Iterator[Wanted]:

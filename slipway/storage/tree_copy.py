@@ -6,10 +6,8 @@ interpreter lock. Fresh ones, because a fork of a program with threads may wait 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -29,8 +27,7 @@ from slipway.storage.folder_copy import FolderAnswer, TreePair
 _AHEAD = 3  # jobs given to a worker before it has answered the first
 _GROUP = 256  # folders, or groups of hard links, in one job
 _PACKAGE = str(Path(slipway.__file__).parents[1])
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_SERVE = "from slipway.storage.tree_copy import serve_jobs; serve_jobs()"
+_SERVE = "from slipway.storage.folder_copy import serve_jobs; serve_jobs()"
 
 OnBytes = Callable[[int], None]
 """Called with the bytes copied or compared so far."""
@@ -177,23 +174,6 @@ def _workers(target: Path) -> Iterator[_Workers]:
             process.wait()
         for connection in connections:
             connection.close()
-
-
-def serve_jobs() -> None:
-    """Answer jobs that come through stdin; die with the parent, whatever it dies of."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    connection = Connection(0)
-    while os.getppid() == parent:
-        try:
-            work, argument = connection.recv()
-        except EOFError:
-            return
-        try:
-            connection.send(work(argument, connection.send))
-        except OSError as error:
-            where = error.filename if isinstance(error.filename, str) else str(argument)
-            connection.send(OSError(error.errno, error.strerror or str(error), where))
 
 
 def _ended(target: Path) -> CopyError:

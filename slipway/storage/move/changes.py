@@ -6,7 +6,6 @@ Each change of a file or link has its way back, byte for byte.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,7 +43,6 @@ _ORDER: Sequence[Kind] = ("unit", "enroot", "link", "containerd", "docker")
 _SHARED = "/fsx"  # where HyperPod mounts FSx for Lustre: good for enroot's cache, for nothing else
 _SHARED_MODE = 0o1777
 _SHOWN = 3
-_EXPANSION = re.compile(r"\$(?:\([^)]*\)|\{[^}]*\}|\w+)")
 
 
 @dataclass(frozen=True)
@@ -286,6 +284,6 @@ def enroot_containers(machine: Machine, configured: str | None) -> tuple[Path, .
     if configured is None:
         patterns = [f"{home}/.local/share/enroot" for home in ("root", "home/*", "home/*/*")]
     else:
-        patterns = [_EXPANSION.sub("*", configured).strip("/")]
+        patterns = [enroot_conf.EXPANSION.sub("*", configured).strip("/")]
     folders = (path for pattern in patterns for path in machine.root.glob(f"{pattern}/*"))
     return tuple(sorted(path for path in folders if path.is_dir()))

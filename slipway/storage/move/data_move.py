@@ -143,7 +143,8 @@ def _reversed(
     """A move back: data that is still at the old place is used as it is, other data is copied."""
     installation = find_installation(room.project, room.url, room.machine)
     now, _ = move_inventory(installation, room.project)
-    check_stopped(now, stop=stop)
+    if journal.restarts:
+        check_stopped(now, stop=stop)
     there = [root.old.exists() for root in journal.roots]
     before, left_behind = now, ""
     if all(there) and journal.roots and not (journal.before and now):

@@ -382,12 +382,13 @@ def test_a_hyperpod_worker_gets_the_layout_that_its_precheck_wants(filled: Box) 
         assert only is not None
         assert [step.what for step in move_steps(only)] == [f"write {machine.enroot_conf}"]
         assert move(filled, nvme.place) is not None
-        with filled.engine() as engine:
-            engine.client.api.remove_container("sleeper", force=True)
         assert filled.pid() == pid
         restore(filled)
         assert machine.enroot_conf.read_text() == ENROOT_CONF
         assert filled.pid() == pid
+        with filled.engine() as engine:
+            assert engine.client.containers.get("sleeper").status == "running"
+            engine.client.api.remove_container("sleeper", force=True)
 
 
 def test_a_disk_that_is_mounted_late_is_waited_for(filled: Box) -> None:
