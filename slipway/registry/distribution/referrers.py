@@ -7,15 +7,18 @@ OCI distribution specification 1.1, "Pushing Manifests with Subject", "Listing R
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.core import EntryFaults
-from slipway.registry.distribution.blob_transfer import Repository
-from slipway.registry.distribution.blob_upload import upload_blob
+from slipway.core import EntryFaults, silent
+from slipway.registry.distribution.blob_transfer import (
+    BlobTransfer,
+    MemoryBlob,
+    Repository,
+    deliver_blobs,
+)
 from slipway.registry.distribution.registry_client import SMALL_BLOB, find_manifest
 from slipway.registry.errors import ENTRY_FAULTS, ManifestError
 from slipway.registry.manifests import (
@@ -128,9 +131,9 @@ def put_artefacts(
     known = client.referrers(path, subject.digest)
     if not (new := [manifest for manifest in manifests if manifest.digest not in known]):
         return [manifest.digest for manifest in manifests]
-    for artefact in artefacts:
-        for content in (_EMPTY, *(file.content for file in artefact.files)):
-            upload_blob(client, path, digest_of(content), io.BytesIO(content), len(content))
+    contents = {_EMPTY, *(file.content for artefact in artefacts for file in artefact.files)}
+    blobs = (BlobTransfer(digest_of(each), len(each), MemoryBlob(each)) for each in contents)
+    deliver_blobs(repository, blobs, f"push {repository.name(subject.digest)}", silent)
     _put_referrers(repository, new)
     return [manifest.digest for manifest in manifests]
 
