@@ -31,7 +31,7 @@ def sizes(bench: Bench) -> list[int]:
 def script(out: Path, counts: Sequence[int]) -> list[str]:
     """The measurement's command line."""
     listed = ",".join(map(str, counts))
-    return [str(HERE / "ranks_allreduce.py"), f"--sizes={listed}", f"--out={out}"]
+    return [str(HERE / "ranks.py"), "allreduce", f"--sizes={listed}", f"--out={out}"]
 
 
 def bus_bandwidth(size: int, seconds: float, world: int) -> float:

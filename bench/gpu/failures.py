@@ -76,7 +76,7 @@ def oom(bench: Bench, result: Result) -> None:
 
 
 def _script(fault: str, victim: int) -> list[str]:
-    return [str(HERE / "ranks_failing.py"), f"--fault={fault}", f"--rank={victim}"]
+    return [str(HERE / "ranks.py"), "failing", f"--fault={fault}", f"--rank={victim}"]
 
 
 def _aftermath(run: Running) -> tuple[float, str, int]:

@@ -23,7 +23,7 @@ def watching(bench: Bench, result: Result) -> None:
     for number in range(ROUNDS):
         for way in ("torchrun", "launch") if number % 2 == 0 else ("launch", "torchrun"):
             out = bench.work / f"watching-{way}-{number}.json"
-            words = [str(HERE / "ranks_steps.py"), f"--steps={STEPS}", f"--out={out}"]
+            words = [str(HERE / "ranks.py"), "steps", f"--steps={STEPS}", f"--out={out}"]
             run = bench.launch(words) if way == "launch" else bench.torchrun(words)
             spent, began = 0.0, time.monotonic()
             while way == "launch" and run.process.poll() is None:
