@@ -6,6 +6,7 @@ Plain ``invoke`` works as well, with ``--names``.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -270,6 +271,9 @@ def main() -> None:
         _run_program()
     except KeyboardInterrupt as interrupt:  # before invoke has begun, or after it has ended
         sys.exit(interrupt_exit_code(interrupt))
+    finally:
+        # All memory goes at once: Python's last searches for cycles would take 60 ms.
+        gc.freeze()
 
 
 def _run_program() -> None:
