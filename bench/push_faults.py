@@ -266,6 +266,10 @@ SAID: dict[str, list[tuple[str, str, str, dict[str, object]]]] = {
         (verb, path, "status", {"status": 500, "count": 5})
         for verb, path in (("HEAD", "/blobs/"), ("POST", UPLOAD), ("PUT", MANIFEST))
     ],
+    "cut within a piece": [
+        ("PATCH", UPLOAD, "reset", {"after_bytes": size}) for size in (1, 300_000, 600_000)
+    ],
+    "answer to a piece lost": [("PATCH", UPLOAD, "lose", {})],
     "503 on pieces, twice": [("PATCH", UPLOAD, "status", {"count": 2})],
     "token expires between blobs": [("POST", UPLOAD, "expire", {"count": 4})],
     "token expires in mid-blob": [("PATCH", UPLOAD, "expire", {})],

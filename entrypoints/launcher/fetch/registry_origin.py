@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from launcher.causes import LaunchUsageError
 from launcher.fetch.http_answers import HttpAnswer, get_url
@@ -52,7 +52,9 @@ _MANIFESTS = (
 )
 _PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _ECR = re.compile(r"\d{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9-]+)\.[a-z0-9.]+")
+_NEXT = re.compile(r'<([^<>]{1,2000})>\s*;[^,]*\brel="?next"?')
 _HELPER_SECONDS = 60
+_MOST_PAGES = 50
 
 
 class RegistryOrigin:
@@ -115,14 +117,12 @@ class RegistryOrigin:
 
     def _referrer(self, image: str) -> tuple[dict[str, Any], str]:
         """The manifest of the newest .sqsh of an image."""
-        with closing(self._get(f"referrers/{image}")) as answer:
-            listed = self._index(answer)
-        if not listed:
-            with closing(self._get(f"manifests/{image.replace(':', '-')}", _accept())) as answer:
-                listed = self._index(answer)
+        entries = self._listed(f"referrers/{image}", {})
+        if not entries:
+            entries = self._listed(f"manifests/{image.replace(':', '-')}", _accept())
         candidates = [
             (str(_mapping(entry, "annotations").get(CREATED, "")), str(entry["digest"]))
-            for entry in _objects(listed, "manifests")
+            for entry in entries
             if entry.get("artifactType") == SQSH_ARTIFACT and _is_digest(entry.get("digest"))
         ]
         if not candidates:
@@ -131,10 +131,22 @@ class RegistryOrigin:
             )
         return self._manifest(max(candidates)[1])
 
-    def _index(self, answer: HttpAnswer) -> dict[str, Any]:
-        if answer.status != 200:
-            return {}
-        return _parse(answer.body(LARGEST_MANIFEST), self.where)
+    def _listed(self, path: str, headers: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The entries of an index, which may come in pages; none where it is not there."""
+        entries: list[dict[str, Any]] = []
+        for _ in range(_MOST_PAGES):
+            with closing(self._get(path, headers)) as answer:
+                if answer.status != 200:
+                    break
+                entries += _objects(_parse(answer.body(LARGEST_MANIFEST), self.where), "manifests")
+            following = _NEXT.search(answer.headers.get("link", ""))
+            if following is None:
+                break
+            target = urljoin(answer.url, following[1])
+            if not target.startswith(f"{self._base}/"):
+                raise FetchError(f"{self.where} sends us on to {target[:200]!r}")
+            path = target[len(self._base) + 1 :]
+        return entries
 
     def _manifest(self, reference: str) -> tuple[dict[str, Any], str]:
         with closing(self._get(f"manifests/{reference}", _accept())) as answer:
@@ -236,15 +248,22 @@ class RegistryLogins:
             config = _parse((folder / "config.json").read_bytes(), str(folder))
         except (OSError, FetchError):
             config = {}
-        helper = _mapping(config, "credHelpers").get(self._host) or config.get("credsStore")
-        kept = _mapping(_mapping(config, "auths"), self._host).get("auth")
+        helpers, auths = _mapping(config, "credHelpers"), _mapping(config, "auths")
+        helper = next(iter(self._entries(helpers)), None) or config.get("credsStore")
         if isinstance(helper, str) and re.fullmatch(r"[a-z0-9-]+", helper):
             yield from filter(None, [self._of_helper(helper)])
-        elif isinstance(kept, str):
-            with contextlib.suppress(ValueError):
-                yield base64.b64decode(kept).decode()
+        for entry in self._entries(auths):
+            kept = entry.get("auth") if isinstance(entry, dict) else None
+            if isinstance(kept, str):
+                with contextlib.suppress(ValueError):
+                    yield base64.b64decode(kept).decode().rstrip("\0")
         if ecr := _ECR.fullmatch(self._host):
             yield from filter(None, [self._of_aws(ecr[1])])
+
+    def _entries(self, by_server: Mapping[str, Any]) -> list[Any]:
+        """What is said of this host, which older clients named as https://HOST/v1/."""
+        servers = [name for name in by_server if self._host == _host_of(name)]
+        return [by_server[name] for name in sorted(servers, key=len)]
 
     def _of_helper(self, helper: str) -> str:
         """docker/docker-credential-helpers: `get` reads the host, answers with JSON."""
@@ -268,6 +287,10 @@ class RegistryLogins:
         except (OSError, subprocess.TimeoutExpired):
             return ""
         return done.stdout if done.returncode == 0 else ""
+
+
+def _host_of(server: str) -> str:
+    return (server.partition("://")[2] or server).partition("/")[0]
 
 
 def challenge_parameters(text: str) -> dict[str, str]:

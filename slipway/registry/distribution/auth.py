@@ -35,7 +35,7 @@ _HEADER_LIMIT = 4096  # bytes of a challenge that are read
 _TOKEN_SERVICES = {"registry-1.docker.io": "auth.docker.io"}
 """Token services on a host that is no parent of the registry's."""
 
-TRIES = 3  # without a login, with the login at hand, with a fresh one
+TRIES = 5  # without a login, with that at hand, with fresh ones: others may see theirs end between
 
 
 @runtime_checkable

@@ -466,6 +466,10 @@ def test_a_login_goes_to_its_own_host_alone(tmp_path: Path) -> None:
     ("config", "login"),
     [
         ({"auths": {"h:1": {"auth": "bWU6aHVzaA=="}}}, "me:hush"),
+        ({"auths": {"https://h:1/v1/": {"auth": "bWU6aHVzaA=="}}}, "me:hush"),
+        ({"auths": {"h:1": {}, "https://h:1": {"auth": "bWU6aHVzaAA="}}}, "me:hush"),
+        ({"credsStore": "nobody-has-this", "auths": {"h:1": {"auth": "bWU6aHVzaA=="}}}, "me:hush"),
+        ({"auths": {"h:12": {"auth": "bWU6aHVzaA=="}, "h": {"auth": "bWU6aHVzaA=="}}}, ""),
         ({"auths": {"other": {"auth": "bWU6aHVzaA=="}}}, ""),
         ({"auths": {"h:1": {"auth": "***"}}}, ""),
         ({"auths": []}, ""),
@@ -477,6 +481,30 @@ def test_a_login_goes_to_its_own_host_alone(tmp_path: Path) -> None:
 def test_logins_are_those_of_docker(config: Any, login: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert RegistryLogins("h:1", {"DOCKER_CONFIG": str(tmp_path)}).find() == login
+
+
+@pytest.mark.parametrize("place", ["/v2/r/referrers/next", "?page=2", "http://elsewhere/v2/r/x"])
+def test_a_file_may_stand_on_a_later_page_of_an_images_referrers(
+    place: str, tmp_path: Path
+) -> None:
+    pieces = [b"a" * 1000]
+
+    def spoil(path: str, status: int, headers: dict[str, str], data: bytes) -> Any:
+        if "referrers" not in path:
+            return None
+        if path.endswith(("next", "page=2")):
+            return 200, {}, pages["index"]
+        pages["index"] = data
+        return 200, {"Link": f'<{place}>; rel="next"'}, b'{"manifests": []}'
+
+    pages: dict[str, bytes] = {}
+    with ServedFile(pieces, spoil=spoil) as (host, _):
+        request = FetchRequest(f"registry://{host}/r:t", tmp_path / "n")
+        if "elsewhere" in place:
+            with pytest.raises(FetchError, match="sends us on to"):
+                fetch_sqsh(request, {})
+        else:
+            assert fetch_sqsh(request, {}).path.read_bytes() == b"".join(pieces)
 
 
 def test_a_login_that_is_refused_makes_room_for_the_next(tmp_path: Path) -> None:
