@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from slipway.cluster.aws_model import check_parameters
@@ -21,6 +22,9 @@ ENDED = ("Completed", "Failed", "Stopped")
 POLL_S = 10.0
 
 _LAST_EVENTS = 12
+#: CloudWatch shows lines some seconds after they were printed, and not those of all hosts in order.
+_LATE_MS = 120_000
+_SETTLE = timedelta(seconds=20)
 
 
 @dataclass(frozen=True)
@@ -126,18 +130,26 @@ def follow_logs(name: str, region: str, *, follow: bool) -> None:
     client = connect_aws("sagemaker", region)
     logs = connect_aws("logs", region)
     printed: set[str] = set()
-    since = 0
+    newest = 0
     while True:
-        ended = describe_training_job(client, name)["TrainingJobStatus"] in ENDED
-        for line in job_lines(logs, name, since=since):
+        state = describe_training_job(client, name)
+        for line in job_lines(logs, name, since=max(0, newest - _LATE_MS)):
             if line.identifier in printed:
                 continue
             printed.add(line.identifier)
-            since = max(since, line.time_ms)
+            newest = max(newest, line.time_ms)
             print(f"{line.host} {printable(line.text)}", flush=True)
-        if ended or not follow:
+        if not follow or _is_over(state):
             return
         time.sleep(POLL_S)
+
+
+def _is_over(state: Mapping[str, Any]) -> bool:
+    """Whether a job has ended, and so long ago that its last lines are in CloudWatch."""
+    if state["TrainingJobStatus"] not in ENDED:
+        return False
+    ended = state.get("TrainingEndTime")  # one that never began has none, and printed nothing
+    return ended is None or datetime.now(timezone.utc) - ended > _SETTLE
 
 
 def stop_training_job(name: str, region: str) -> None:
