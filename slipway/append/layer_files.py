@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from slipway.append.wheel_members import member_pieces
-from slipway.core import sha256_file
-
-_PIECE = 1 << 20
+from slipway.core import file_pieces, sha256_file
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,7 @@ class ContentReader:
         if isinstance(source, bytes):
             yield source
         elif isinstance(source, Path):
-            with source.open("rb") as stream:
-                while piece := stream.read(_PIECE):
-                    yield piece
+            yield from file_pieces(source)
         else:
             wheel, archive = self._open(source.wheel)
             yield from member_pieces(wheel, archive, archive.getinfo(source.name))

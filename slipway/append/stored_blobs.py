@@ -15,15 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slipway.append.appended_image import AppendedImage
-from slipway.core import write_atomic
+from slipway.core import file_pieces, write_atomic
 from slipway.inventory import LayeredImage
 from slipway.registry import ManifestError
 
 REFERENCE = "org.opencontainers.image.ref.name"
 BASE = "io.slipway.base"
 """Annotation of the image in the index: where the layers are that the folder does not hold."""
-
-_PIECE = 1 << 20
 
 
 class AppendedBlobs:
@@ -48,9 +46,7 @@ class AppendedBlobs:
         if digest in self._documents:
             yield self._documents[digest]
         elif digest in self._files:
-            with self._files[digest].open("rb") as stream:
-                while piece := stream.read(_PIECE):
-                    yield piece
+            yield from file_pieces(self._files[digest])
         else:
             yield from self._image.base.blobs.stream(digest, self._base[digest])
 

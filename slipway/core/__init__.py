@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     )
     from slipway.core.files import (
         commit,
+        file_pieces,
         partial_file,
         read_note,
         remove_leftovers,
@@ -165,6 +166,7 @@ __all__ = [
     "end_process",
     "error_text",
     "exclusive",
+    "file_pieces",
     "find_process",
     "free_bytes",
     "handle_signals",
@@ -236,7 +238,9 @@ __getattr__ = lazy_face(
         ),
         "events": "Event OnEvent silent",
         "file_lock": "FileLock exclusive lock_is_held service_lock wait_for_lock",
-        "files": "commit partial_file read_note remove_leftovers write_atomic write_note",
+        "files": (
+            "commit file_pieces partial_file read_note remove_leftovers write_atomic write_note"
+        ),
         "interrupts": (
             "Terminated handle_signals interrupt_behind interrupt_exit_code reset_signals"
         ),

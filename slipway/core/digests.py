@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway.core.files import file_pieces
 from slipway.core.processes import cpu_count
 
 PIECE_BYTES = 8 << 20
@@ -129,9 +130,8 @@ def _hash(handle: int, start: int, end: int) -> Piece:
 def sha256_file(path: Path) -> str:
     """Hex digest of a file's content."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    for piece in file_pieces(path):
+        digest.update(piece)
     return digest.hexdigest()
 
 

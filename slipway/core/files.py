@@ -19,6 +19,7 @@ from slipway.core.errors import SlipwayError
 from slipway.core.processes import Owner, this_process
 
 _SUFFIX = ".partial"
+_PIECE = 1 << 20
 
 
 def _of(destination: Path, owner: Owner | str) -> str:
@@ -101,6 +102,14 @@ def commit(partial: Path, destination: Path) -> None:
     that the next export makes it again (preflight.already_there).
     """
     partial.replace(destination)
+
+
+def file_pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """What a file holds from an offset on, in pieces of at most 1 MiB. Raises OSError."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        while piece := stream.read(_PIECE):
+            yield piece
 
 
 def write_note(path: Path, value: Any) -> None:

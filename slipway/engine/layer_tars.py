@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slipway.core import file_pieces
 from slipway.engine.client import Engine
 from slipway.engine.errors import EngineError
 
@@ -58,12 +59,11 @@ class LayerTar:
             if record["type"] == _SEGMENT:
                 held += base64.b64decode(record["payload"])
             elif record["type"] == _FILE and record.get("size"):
-                with (self.files / os.fsdecode(_name(record)).lstrip("/")).open("rb") as stream:
-                    while piece := stream.read(_PIECE):
-                        if held:
-                            yield bytes(held)
-                            held.clear()
-                        yield piece
+                for piece in file_pieces(self.files / os.fsdecode(_name(record)).lstrip("/")):
+                    if held:
+                        yield bytes(held)
+                        held.clear()
+                    yield piece
             if len(held) >= _PIECE:
                 yield bytes(held)
                 held.clear()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from slipway.core import CredentialsFor, UsageError, write_atomic
+from slipway.core import CredentialsFor, UsageError, file_pieces, write_atomic
 from slipway.registry import (
     Manifest,
     ManifestError,
@@ -32,7 +32,6 @@ _REFERENCE = re.compile(
     r"(?::(?P<tag>[^:@/]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 _LAYOUT = "oci:"
-_PIECE = 1 << 20
 _DOCUMENT_MAX = 4 << 20
 _TITLE_MAX = 80
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -97,10 +96,9 @@ class _LayoutBlobs:
         if not path.is_file():
             raise ManifestError(f"the layout does not have {digest}", where=str(self.folder))
         hasher = hashlib.sha256()
-        with path.open("rb") as stream:
-            while piece := stream.read(_PIECE):
-                hasher.update(piece)
-                yield piece
+        for piece in file_pieces(path):
+            hasher.update(piece)
+            yield piece
         if f"sha256:{hasher.hexdigest()}" != digest:
             raise ManifestError(f"{digest} does not have its digest", where=str(self.folder))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.core import Event, OnEvent, silent, write_atomic
+from slipway.core import Event, OnEvent, file_pieces, silent, write_atomic
 from slipway.registry import (
     OCI_MANIFEST,
     BlobTransfer,
@@ -50,7 +50,6 @@ NOTE_TYPE = "application/vnd.slipway.ztoc.v1+json"
 _MOST_BYTES = 256 << 20  # of a zTOC: for 32 GiB of files in one layer
 _ASKED_AT_ONCE = 8
 _MADE_AT_ONCE = 2  # each holds its checkpoints in memory: 8 MiB for a GiB of files
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -288,9 +287,7 @@ class _Indexing:
         if path is None:
             yield from self.client.blob_stream(self.path, layer.digest, layer.size)
             return
-        with path.open("rb") as stream:
-            while piece := stream.read(_PIECE):
-                yield piece
+        yield from file_pieces(path)
 
     def _put(self, indexes: Iterable[LayerIndex]) -> str:
         """The documents, the tag's own last; gives its digest."""

@@ -22,7 +22,7 @@ from slipway.append import (
     append_image,
     ran_sections,
 )
-from slipway.core import Event, SlipwayError, human_bytes, write_atomic
+from slipway.core import Event, SlipwayError, file_pieces, human_bytes, write_atomic
 from slipway.inventory import (
     BlobReader,
     LayeredImage,
@@ -39,7 +39,6 @@ from slipway.registry import OCI_MANIFEST, Manifest, digest_of
 if TYPE_CHECKING:
     from slipway.registry import Target
 
-_PIECE = 1 << 20
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _PLAIN_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
@@ -269,9 +268,7 @@ class _EngineBlobs:
         if digest in self.tars:
             yield from self.tars[digest]()
         elif path and path.is_file():
-            with path.open("rb") as stream:
-                while piece := stream.read(_PIECE):
-                    yield piece
+            yield from file_pieces(path)
         elif self.otherwise:
             yield from self.otherwise.stream(digest, size)
         else:

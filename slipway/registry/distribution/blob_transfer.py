@@ -8,13 +8,12 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import Event, OnEvent
+from slipway.core import Event, OnEvent, file_pieces
 from slipway.registry.distribution.blob_upload import BlobSource, send_blob
 from slipway.registry.distribution.registry_client import RegistryClient
 from slipway.registry.errors import ImmutableTagError, ManifestError, RegistryError
 from slipway.registry.manifests import Manifest
 
-_PIECE = 1 << 20
 BLOBS_AT_ONCE = 4
 """Each blob on its way holds about three pieces of an upload in memory: 100 MB together."""
 
@@ -95,10 +94,7 @@ class FileBlob:
 
     def open(self, offset: int) -> Iterator[bytes]:
         """The content from an offset on."""
-        with self.path.open("rb") as stream:
-            stream.seek(offset)
-            while piece := stream.read(_PIECE):
-                yield piece
+        yield from file_pieces(self.path, offset)
 
 
 @dataclass(frozen=True)
