@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import boto3
 import pytest
 
 from slipway.cluster import follow_logs, show_training_job, stop_training_job
+from slipway.cluster.sagemaker import training_jobs
 from slipway.cluster.sagemaker.log_streams import LOG_GROUP
 from slipway.cluster.sagemaker.training_jobs import submit_training_job
 from slipway.cluster.sagemaker.training_request import TrainingOptions, make_training_request
@@ -194,8 +195,12 @@ def test_a_report_of_what_has_told_nothing_says_what_to_look_at(
 
 
 def test_logs_are_those_of_all_hosts_in_order_until_the_job_has_ended(
-    plane: ControlPlane, job: str, capsys: pytest.CaptureFixture[str]
+    plane: ControlPlane,
+    job: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(training_jobs, "_SETTLE", timedelta(0))  # moto shows lines at once
     logged(job, "algo-1", "one", "two")
     logged(job, "algo-2", "three")
     plane.play(job, "Completed", "Completed")
