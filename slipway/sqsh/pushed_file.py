@@ -23,6 +23,7 @@ from slipway.registry import (
     OCI_MANIFEST,
     BlobTransfer,
     Manifest,
+    MemoryBlob,
     Repository,
     deliver_blobs,
     digest_of,
@@ -98,19 +99,11 @@ def push_sqsh(path: Path, repository: Repository, image: str, on_event: OnEvent)
     if present := _present(repository, subject.digest, path.name, layers):
         return PushedFile(present, 0, sidecar.size, True)
     empty = b"{}"
-    config = BlobTransfer(digest_of(empty), len(empty), _Bytes(empty))
+    config = BlobTransfer(digest_of(empty), len(empty), MemoryBlob(empty))
     delivered = deliver_blobs(repository, [*blobs, config], f"push {path.name}", on_event)
     manifest = _artifact(path.name, subject, config, layers)
     put_referrer(repository, manifest)
     return PushedFile(manifest.digest, delivered.sent, sidecar.size, False)
-
-
-@dataclass(frozen=True)
-class _Bytes:
-    data: bytes
-
-    def open(self, offset: int) -> Iterator[bytes]:
-        yield self.data[offset:]
 
 
 def _piece_blobs(path: Path, pieces: tuple[Piece, ...]) -> list[BlobTransfer]:

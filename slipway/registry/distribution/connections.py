@@ -25,7 +25,7 @@ _BLANK = (b"\r\n", b"\n")
 _MOST_LINES = 1000  # of a head and of what comes before it
 _LONGEST_HEAD_S = 180.0
 
-_SENT_AT_ONCE = 128 << 10  # urllib3's own 16 KiB cost a third of the CPU of an upload
+_SENT_AT_ONCE = 128 << 10  # urllib3's own is 16 KiB: thousands of rounds of Python
 SILENCE_S = 60.0
 """How long a connection may be silent between two bytes."""
 

@@ -19,7 +19,11 @@ from slipway.registry.distribution.blob_transfer import (
     Repository,
     deliver_blobs,
 )
-from slipway.registry.distribution.registry_client import SMALL_BLOB, find_manifest
+from slipway.registry.distribution.registry_client import (
+    SMALL_BLOB,
+    find_manifest,
+    referrer_digests,
+)
 from slipway.registry.errors import ENTRY_FAULTS, ManifestError
 from slipway.registry.manifests import (
     OCI_INDEX,
@@ -55,21 +59,22 @@ def _put_referrers(repository: Repository, manifests: Sequence[Manifest]) -> Non
         return  # whether it lists them already or a moment later
     wanted = {manifest.digest: manifest for manifest in manifests}
     tag = referrers_tag(subject)
-    for _ in range(_INDEX_TRIES):
-        if not (missing := wanted.keys() - client.indexed_referrers(path, subject)):
+    for tries in range(_INDEX_TRIES + 1):
+        index = find_manifest(client, path, tag)
+        listed = index.json() if index else {"manifests": []}
+        if not (missing := wanted.keys() - referrer_digests(listed, repository.name(tag))):
             return
-        listed = find_manifest(client, path, tag)
-        entries = listed.json()["manifests"] if listed else []
-        entries += [_entry(wanted[digest]) for digest in sorted(missing)]
+        if tries == _INDEX_TRIES:
+            break
+        entries = listed["manifests"] + [_entry(wanted[digest]) for digest in sorted(missing)]
         content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         raw = json.dumps(content, separators=(",", ":")).encode()
         client.put_manifest(path, tag, Manifest(OCI_INDEX, digest_of(raw), raw))
-    if wanted.keys() - client.indexed_referrers(path, subject):
-        raise ManifestError(
-            "others write to the list of what refers to this image all the time",
-            where=repository.name(tag),
-            cure="Run this again.",
-        )
+    raise ManifestError(
+        "others write to the list of what refers to this image all the time",
+        where=repository.name(tag),
+        cure="Run this again.",
+    )
 
 
 def _entry(manifest: Manifest) -> dict[str, Any]:

@@ -246,9 +246,16 @@ class RegistryClient:
         raise refusal_error(response.status_code, response.content, where=where)
 
     def referrers(self, repository: str, digest: str) -> list[str]:
-        """Digests of the manifests that name this one as their subject."""
+        """Digests of the manifests that name this one as their subject.
+
+        Registries without the referrers API keep them as an index under a tag
+        (OCI distribution specification, "Referrers Tag Schema").
+        """
         found = self.find_referrers(repository, digest)
-        return self.indexed_referrers(repository, digest) if found is None else found
+        if found is not None:
+            return found
+        index = find_manifest(self, repository, referrers_tag(digest))
+        return referrer_digests(index.json(), self.name(repository, digest)) if index else []
 
     def find_referrers(self, repository: str, digest: str) -> list[str] | None:
         """What the registry itself finds; None where it has no referrers API.
@@ -263,14 +270,8 @@ class RegistryClient:
             if page.status_code != 200:
                 raise refusal_error(page.status_code, page.content, where=where)
             listed = parse_json(page.content, "the list of referrers", where)
-            digests += _referrer_digests(listed, where)
+            digests += referrer_digests(listed, where)
         return digests
-
-    def indexed_referrers(self, repository: str, digest: str) -> list[str]:
-        """What stands in the index that registries without the referrers API keep under a tag
-        (OCI distribution specification, "Referrers Tag Schema")."""
-        index = find_manifest(self, repository, referrers_tag(digest))
-        return _referrer_digests(index.json(), self.name(repository, digest)) if index else []
 
     def has_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository has a blob."""
@@ -398,7 +399,8 @@ def find_manifest(registry: RegistryClient, repository: str, reference: str) -> 
         return None
 
 
-def _referrer_digests(listed: Mapping[str, Any], where: str) -> list[str]:
+def referrer_digests(listed: Mapping[str, Any], where: str) -> list[str]:
+    """Digests in an index of referrers. Raises ManifestError where it is none."""
     entries = listed.get("manifests")
     if not isinstance(entries, list):
         raise ManifestError("the list of referrers is not one", where=where)
