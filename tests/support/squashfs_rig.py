@@ -18,6 +18,7 @@ import socket
 import stat
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -474,13 +475,24 @@ def facts_of_image(path: Path) -> dict[bytes, Fact]:
 
 @contextmanager
 def mounted(kind: str, source: str, folder: Path, options: str) -> Iterator[Path]:
-    """A read-only mount for the block."""
+    """A read-only mount for the block; the source is free again after it."""
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", kind, "-o", f"ro,{options}", source, str(folder)], check=True)
     try:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+        if options == "loop":
+            _wait_for_loop_devices(source)
+
+
+def _wait_for_loop_devices(source: str) -> None:
+    """Whoever made a mount namespace meanwhile, as an engine does for each container, holds a copy
+    of the mount, and so the file, for a moment longer: the disk below would be busy."""
+    end = time.monotonic() + 60
+    while held := subprocess.check_output(["losetup", "--associated", source], text=True):
+        assert time.monotonic() < end, held
+        time.sleep(0.01)
 
 
 def differences(got: dict[bytes, Fact], wanted: dict[bytes, Fact]) -> list[str]:

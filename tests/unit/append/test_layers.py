@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slipway.append import layer_blobs
 from slipway.append.layer_blobs import (
     FORMAT,
     MTIME,
@@ -198,15 +202,25 @@ def test_a_layer_that_fails_is_said_and_the_others_of_its_batch_are_whole(tmp_pa
     assert len(store.layers(good)) == len(good)  # the lock is free again
 
 
-def test_ctrl_c_does_not_wait_for_the_end_of_a_large_layer(tmp_path: Path) -> None:
-    path = tmp_path / "large"
-    with path.open("wb") as stream:
-        stream.truncate(600 << 20)
-    large = LayerPlan("large", (LayerFile("large", path, 600 << 20),))
-    small = plan_of({"x": (b"content", 0o644)})
+def test_ctrl_c_does_not_wait_for_the_end_of_a_large_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = plan_of({"large": (b"", 0o644)}), plan_of({"x": (b"content", 0o644)})
+    large = replace(large, files=(replace(large.files[0], size=1 << 40),))  # the first to be made
+    ended: list[LayerPlan] = []
+
+    def tar(plan: LayerPlan) -> Iterator[bytes]:
+        end = time.monotonic() + 60
+        while plan is large and time.monotonic() < end:
+            yield bytes(1 << 16)
+        ended.append(plan)
+        yield from layer_tar(plan)
+
+    monkeypatch.setattr(layer_blobs, "layer_tar", tar)
     store = LayerStore(tmp_path / "store")
     with pytest.raises(KeyboardInterrupt):
         store.layers([large, small], lambda _: os.kill(os.getpid(), signal.SIGINT))
+    assert ended == [small]
     expected = LayerStore(tmp_path / "alone").layer(small).digest
     assert [blob.digest for blob in store.blobs()] == [expected]
     assert [*(tmp_path / "store" / "sha256").iterdir()] == [store.layer(small).path]
