@@ -10,8 +10,12 @@ from slipway.registry import aws_errors, connect_aws, tolerate
 
 def refusal_code(error: BaseException) -> str:
     """AWS's code for why a call was refused ("" where AWS did not answer at all)."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
+    cause = error.__cause__
+    while cause is not None:
+        if response := getattr(cause, "response", None):
+            return str(response.get("Error", {}).get("Code", ""))
+        cause = cause.__cause__
+    return ""
 
 
 class AwsAccount:

@@ -205,6 +205,7 @@ def _network(cluster: ClusterFile) -> list[Permission]:
                 "ec2:CreateTags",
                 "ec2:CreateVpc",
                 "ec2:CreateVpcEndpoint",
+                "ec2:ReplaceRoute",
             ),
             things,
             "the network of the cluster (network: make), with its tags",

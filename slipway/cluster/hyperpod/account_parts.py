@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slipway.cluster.documents import (
@@ -21,16 +19,12 @@ from slipway.cluster.documents import (
 )
 from slipway.cluster.hyperpod.cluster_part import ClusterPart, ClusterSite
 from slipway.cluster.hyperpod.refusals import file_errors
-from slipway.core import SlipwayError, say
-from slipway.registry import RegistryError
+from slipway.core import SlipwayError
 
 NO_BUCKET = ("404", "NoSuchBucket")
 _NO_ROLE = ("NoSuchEntity",)
 NO_CLUSTER = ("ResourceNotFound",)
 SCRIPTS = "lifecycle/"
-
-ROLE_KNOWN_S, ROLE_POLL_S = 60.0, 5.0
-_ROLE_UNKNOWN = re.compile(r"(?i)\bassume\b[^.]*\brole\b|\brole\b[^.]*\bassume\b")
 
 
 def bucket_parts(site: ClusterSite) -> list[ClusterPart]:
@@ -216,23 +210,6 @@ def script_parts(site: ClusterSite) -> list[ClusterPart]:
     return [script_part(name) for name in names]
 
 
-def retry_with_new_role(call: Callable[[], Any]) -> Any:
-    """Make a call that names a role, again for a minute while AWS says that it cannot be assumed.
-
-    A role that was made a moment ago is not known everywhere (IAM User Guide, "Changes that I make
-    are not always immediately visible"). Raises as `AwsAccount.call`.
-    """
-    until = time.monotonic() + ROLE_KNOWN_S
-    while True:
-        try:
-            return call()
-        except RegistryError as error:
-            if not _ROLE_UNKNOWN.search(error.what) or time.monotonic() >= until:
-                raise
-        say("AWS does not know the new role everywhere yet; asking again")
-        time.sleep(ROLE_POLL_S)
-
-
 def cluster_part(site: ClusterSite) -> ClusterPart:
     """The cluster itself, with its nodes."""
     cluster, account = site.cluster, site.account
@@ -244,9 +221,7 @@ def cluster_part(site: ClusterSite) -> ClusterPart:
     def make() -> str:
         request = make_cluster_request(cluster, made_parts(site))
         with file_errors(cluster, request=request):
-            made = retry_with_new_role(
-                lambda: account.call("sagemaker", "CreateCluster", **request.parameters)
-            )
+            made = account.call("sagemaker", "CreateCluster", **request.parameters)
         return str(made["ClusterArn"])
 
     def ready(_arn: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,11 @@ from slipway.cluster.hyperpod.cluster_plan import (
     open_site,
     plan_cluster,
 )
+from slipway.cluster.hyperpod.consistency import (
+    KNOWN_S,
+    find_when_known,
+    retry_while_unknown,
+)
 from slipway.cluster.hyperpod.refusals import file_errors
 from slipway.core import Project, SlipwayError, UsageError, human_seconds, print_table, say
 from slipway.storage import ask_user
@@ -37,6 +43,13 @@ _BUSY = (
     *("DependencyViolation", "InvalidIPAddress.InUse", "AuthFailure.InUse", "DeleteConflict"),
     "ConflictException",  # a cluster that is being made or changed
 )
+#: What is made by its name, or belongs to another part, and is there although it was not seen.
+_THERE = (
+    *("EntityAlreadyExists", "InvalidGroup.Duplicate", "InvalidPermission.Duplicate"),
+    *("InvalidSubnet.Conflict", "Resource.AlreadyAssociated", "RouteAlreadyExists"),
+)
+#: What is seen for a moment longer than it is there.
+_GONE = re.compile(r"NotFound$|^NoSuch(Entity|Bucket)$")
 
 
 def bring_up_cluster(root: Path, file: str, *, yes: bool, dry_run: bool) -> None:
@@ -59,7 +72,7 @@ def bring_up_cluster(root: Path, file: str, *, yes: bool, dry_run: bool) -> None
     with _cut_note(f"./inv cluster.up {file}"):
         # The lease lies in the bucket, so that this comes before it; S3 makes it once.
         bucket = plan.parts[0]
-        plan.site.ids["bucket"] = bucket.find() or bucket.make()
+        plan.site.ids["bucket"] = bucket.find() or _make(bucket)
         with hold_lease(plan.site.account, cluster.bucket, "cluster.up") as lease:
             for part in plan.parts:
                 _ensure(plan.site, part, lease)
@@ -94,7 +107,7 @@ def delete_cluster(root: Path, file: str, *, yes: bool, keep_storage: bool) -> N
         for part in doomed:
             if part.remove is not None:
                 _remove(part, there[part.name], lease)
-    left = {name: found for name, found in find_parts(site, parts).items() if name not in kept}
+    left = _what_is_left(site, parts, kept)
     if left:
         raise SlipwayError(
             f"still there: {', '.join(f'{name} ({found})' for name, found in left.items())}",
@@ -102,6 +115,19 @@ def delete_cluster(root: Path, file: str, *, yes: bool, keep_storage: bool) -> N
             cure=f"Run `./inv cluster.delete {file}` again.",
         )
     say(f"looked again: nothing of {len(doomed)} parts is left in {cluster.region}")
+
+
+def _what_is_left(
+    site: ClusterSite, parts: Sequence[ClusterPart], kept: frozenset[str]
+) -> dict[str, str]:
+    """The parts that are still there, also after a while: what has gone may be seen for longer."""
+    until = time.monotonic() + KNOWN_S
+    while True:
+        there = find_parts(site, parts)
+        left = {name: found for name, found in there.items() if name not in kept}
+        if not left or time.monotonic() >= until:
+            return left
+        time.sleep(POLL_S)
 
 
 def _show_plan(plan: ClusterPlan) -> None:
@@ -155,19 +181,38 @@ def _kept_parts(parts: Sequence[ClusterPart]) -> frozenset[str]:
 
 
 def _ensure(site: ClusterSite, part: ClusterPart, lease: ClusterLease) -> None:
-    lease.renew()
-    identifier = part.find()
+    """Have the part there and ready. One that goes meanwhile, as after a `cluster.delete` that was
+    cut, is made again."""
+    is_ready = False
+    while not is_ready:
+        lease.renew()
+        site.ids[part.name] = identifier = part.find() or _make(part)
+        is_ready = _wait_for(part, identifier, lease)
+
+
+def _make(part: ClusterPart) -> str:
+    """Make a part and look until it is seen: a look that misses it would have it made twice."""
+    made: str | None = None
+    refused: SlipwayError | None = None
+    try:
+        made = retry_while_unknown(part.make)
+    except SlipwayError as error:
+        if refusal_code(error) not in _THERE:
+            raise
+        refused = error  # by a run that was cut, a moment ago
+    identifier = find_when_known(part.find) or made
     if identifier is None:
-        identifier = part.make()
-        say(f"{part.title}: {identifier}")
-    site.ids[part.name] = identifier
-    _wait_for(part, identifier, lease)
+        assert refused is not None
+        raise refused
+    say(f"{part.title}: {identifier}")
+    return identifier
 
 
-def _wait_for(part: ClusterPart, identifier: str, lease: ClusterLease | None) -> None:
+def _wait_for(part: ClusterPart, identifier: str, lease: ClusterLease | None) -> bool:
+    """Whether it is ready; False where it has gone."""
     started = time.monotonic()
     told = started
-    while not part.ready(identifier):
+    while not retry_while_unknown(lambda: part.ready(identifier)):
         waited = time.monotonic() - started
         if waited > PATIENCE_S:
             raise SlipwayError(
@@ -181,6 +226,9 @@ def _wait_for(part: ClusterPart, identifier: str, lease: ClusterLease | None) ->
         time.sleep(POLL_S)
         if lease is not None:
             lease.renew()
+        if part.find() != identifier:
+            return part.ready(identifier)  # which says why, where it has failed
+    return True
 
 
 def _remove(part: ClusterPart, identifier: str, lease: ClusterLease | None) -> None:
@@ -195,12 +243,17 @@ def _remove(part: ClusterPart, identifier: str, lease: ClusterLease | None) -> N
                 part.remove(identifier)
                 asked = True
             except SlipwayError as error:
-                if refusal_code(error) not in _BUSY:
+                code = refusal_code(error)
+                asked = bool(_GONE.search(code))
+                if not asked and code not in _BUSY:
                     raise
                 reason = error.what
-        if part.find() is None:
+        found = part.find()
+        if found is None:
             say(f"{part.title}: removed")
             return
+        if found != identifier:  # a run that was cut before it could see the first had made two
+            identifier, asked = found, False
         if time.monotonic() - started > PATIENCE_S:
             raise SlipwayError(
                 f"{part.title} does not go: {reason}",

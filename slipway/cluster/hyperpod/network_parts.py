@@ -29,8 +29,12 @@ class _Kind:
     create: str
     answer: str
     delete: str
-    #: States in which it is as good as gone.
+    #: States in which it is as good as gone, and those in which it can be used: EC2 shows some
+    #: things for an hour after their end, and writes the states of endpoints in both cases.
+    #: `unknown` is its code for an id that it does not know.
     gone: tuple[str, ...] = ()
+    usable: tuple[str, ...] = ()
+    unknown: str = ""
     filters: str = "Filters"
 
 
@@ -50,7 +54,9 @@ _ADDRESS = _Kind(
 _NAT = _Kind(
     *("DescribeNatGateways", "NatGateways", "NatGatewayId", "natgateway"),
     *("CreateNatGateway", "NatGateway", "DeleteNatGateway"),
-    gone=("deleted",),
+    gone=("deleted", "failed"),
+    usable=("available",),
+    unknown="NatGatewayNotFound",
     filters="Filter",
 )
 _ROUTES = _Kind(
@@ -60,12 +66,18 @@ _ROUTES = _Kind(
 _ENDPOINT = _Kind(
     *("DescribeVpcEndpoints", "VpcEndpoints", "VpcEndpointId", "vpc-endpoint"),
     *("CreateVpcEndpoint", "VpcEndpoint", "DeleteVpcEndpoints"),
-    gone=("deleted",),
+    gone=("deleted", "failed"),
+    usable=("available",),
+    unknown="InvalidVpcEndpointId.NotFound",
 )
 _GROUP = _Kind(
     *("DescribeSecurityGroups", "SecurityGroups", "GroupId", "security-group"),
     *("CreateSecurityGroup", "", "DeleteSecurityGroup"),
 )
+
+
+def _state(thing: Any) -> str:
+    return str(thing.get("State", "")).lower()
 
 
 def network_parts(site: ClusterSite) -> list[ClusterPart]:
@@ -109,11 +121,10 @@ class _Network:
                 "NAT gateway",
                 _NAT,
                 lambda: {"SubnetId": ids["public-subnet"], "AllocationId": ids["address"]},
-                ready=self._nat_ready,
                 costs="by the hour, and by what passes it",
             ),
-            *self._routes("public", "public-subnet", lambda: {"GatewayId": ids["gateway"]}),
-            *self._routes("nodes", "nodes-subnet", lambda: {"NatGatewayId": ids["nat"]}),
+            *self._routes("public", "public-subnet", "GatewayId", "gateway"),
+            *self._routes("nodes", "nodes-subnet", "NatGatewayId", "nat"),
             self._thing(
                 "s3-endpoint",
                 "gateway to S3, past the NAT gateway",
@@ -138,7 +149,7 @@ class _Network:
     def _describe(self, part: str, kind: _Kind) -> Any:
         filters: dict[str, Any] = {kind.filters: self._site.filters(part)}
         answer = self._site.account.call("ec2", kind.describe, **filters)
-        there = [each for each in answer[kind.answers] if each.get("State") not in kind.gone]
+        there = [each for each in answer[kind.answers] if _state(each) not in kind.gone]
         return there[0] if there else None
 
     def _thing(
@@ -147,7 +158,6 @@ class _Network:
         title: str,
         kind: _Kind,
         parameters: Callable[[], dict[str, Any]],
-        ready: Callable[[str], bool] | None = None,
         costs: str = "",
     ) -> ClusterPart:
         """A thing that is made by one call, carries tags, and is removed by one call."""
@@ -170,10 +180,26 @@ class _Network:
             )
             answer = self._site.account.call("ec2", kind.delete, **what)
             for failure in answer.get("Unsuccessful", ()):
-                raise SlipwayError(failure["Error"]["Message"], where=identifier)
+                if failure["Error"]["Code"] != kind.unknown:
+                    raise SlipwayError(failure["Error"]["Message"], where=identifier)
 
-        extra: dict[str, Any] = {"ready": ready} if ready else {}
-        return ClusterPart(part, title, find, make, remove, costs=costs, **extra)
+        def ready(identifier: str) -> bool:
+            if not kind.usable:
+                return True
+            answer = self._site.account.call(
+                "ec2", kind.describe, (kind.unknown,), **{f"{kind.key}s": [identifier]}
+            )
+            (there,) = answer[kind.answers] if answer else ({},)
+            if _state(there) == "failed":
+                reason = there.get("FailureMessage") or there.get("LastError", {}).get("Message")
+                raise SlipwayError(
+                    f"the {title} has failed: {reason or 'AWS gives no reason'}",
+                    where=identifier,
+                    cure="Once that is mended, `./inv cluster.up` makes another one.",
+                )
+            return _state(there) in kind.usable
+
+        return ClusterPart(part, title, find, make, remove, ready, costs)
 
     def _subnet(self, part: str, title: str, block: str) -> ClusterPart:
         return self._thing(
@@ -187,28 +213,34 @@ class _Network:
             },
         )
 
-    def _routes(
-        self, name: str, subnet: str, target: Callable[[], dict[str, Any]]
-    ) -> list[ClusterPart]:
-        """A table of routes, its way out, and the subnet that goes by it."""
+    def _routes(self, name: str, subnet: str, key: str, target: str) -> list[ClusterPart]:
+        """A table of routes, its way out (`target`, a part, under `key`), and the subnet that goes
+        by it."""
         ids, account = self._site.ids, self._site.account
         table = f"{name}-routes"
 
-        def entries(key: str) -> Any:
+        def entries(kind: str) -> Any:
             there = self._describe(table, _ROUTES)
-            return there[key] if there else ()
+            return there[kind] if there else ()
+
+        def way_out() -> Any:
+            known = {route.get("DestinationCidrBlock"): route for route in entries("Routes")}
+            return known.get(EVERYWHERE)
 
         def find_route() -> str | None:
-            known = [route.get("DestinationCidrBlock") for route in entries("Routes")]
-            return EVERYWHERE if EVERYWHERE in known else None
+            route = way_out()
+            leads_there = route and route.get(key) == ids.get(target, route.get(key))
+            return EVERYWHERE if leads_there else None
 
         def make_route() -> str:
+            # One whose gateway has gone stays, and leads nowhere.
+            change = "ReplaceRoute" if way_out() else "CreateRoute"
             account.call(
                 "ec2",
-                "CreateRoute",
+                change,
                 RouteTableId=ids[table],
                 DestinationCidrBlock=EVERYWHERE,
-                **target(),
+                **{key: ids[target]},
             )
             return EVERYWHERE
 
@@ -257,14 +289,11 @@ class _Network:
 
         return ClusterPart(part, f"all traffic {way} nodes from each other (EFA)", find, make)
 
-    def _nat_ready(self, _identifier: str) -> bool:
-        there = self._describe("nat", _NAT)
-        return bool(there and there["State"] == "available")
-
     def _find_attachment(self) -> str | None:
         gateway = self._describe("gateway", _GATEWAY)
         links = gateway["Attachments"] if gateway else []
-        return str(links[0]["VpcId"]) if links else None
+        there = [link for link in links if _state(link) not in ("detaching", "detached")]
+        return str(there[0]["VpcId"]) if there else None
 
     def _attach(self) -> str:
         ids = self._site.ids

@@ -13,9 +13,11 @@ from typing import Any
 import boto3
 import botocore.client
 import pytest
+from botocore.exceptions import ClientError
+from moto.ec2.models import ec2_backends
 
 from slipway.cluster.aws_account import AwsAccount
-from slipway.cluster.hyperpod import account_parts, cluster_change, cluster_lease
+from slipway.cluster.hyperpod import cluster_change, cluster_lease, consistency
 from slipway.cluster.hyperpod.account_parts import NO_BUCKET
 from slipway.cluster.hyperpod.cluster_change import bring_up_cluster, delete_cluster
 from slipway.cluster.hyperpod.cluster_lease import LEASE, LEASE_S, hold_lease
@@ -27,6 +29,7 @@ from tests.support.aws_control_plane import (
     control_plane,
     control_plane_in_process,
 )
+from tests.support.aws_lag import AwsLag
 from tests.support.cluster_samples import MOTO_CLUSTER
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +47,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setattr(cluster_change, "POLL_S", 0.0)
+    monkeypatch.setattr(consistency, "POLL_S", 0.0)
 
 
 @pytest.fixture
@@ -77,12 +81,17 @@ class Wire:
         self.calls: list[Call] = []
         self.dead = False  # nothing leaves any more
         self.cut: Callable[[str], None] = lambda _operation: None
+        self.before: Callable[[str], None] = lambda _operation: None
+        self.refusals: dict[str, list[ClientError]] = {}  # by operation, the first one first
         client_class: Any = botocore.client.BaseClient
         wire, send = self, client_class._make_api_call
 
         def recorded(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
             if wire.dead:
                 raise Cut
+            if wire.refusals.get(operation):
+                raise wire.refusals[operation].pop(0)
+            wire.before(operation)
             answer = send(client, operation, parameters)
             service = client.meta.service_model.service_name
             wire.calls.append((service, operation, parameters))
@@ -181,6 +190,131 @@ def test_up_makes_a_cluster_whose_parts_fit_and_delete_leaves_nothing(
     assert boto3.client("iam", region_name=REGION).list_roles()["Roles"] == []
     delete(file)
     assert "nothing of train is left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SEEDS", "2"))))
+def test_what_aws_does_not_know_yet_is_neither_missed_nor_made_twice(
+    plane: ControlPlane, file: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    lag = AwsLag(seed)
+    lag.install(monkeypatch)
+    up(file)
+    lag.settle()
+    assert ec2_things() == ALL
+    made = wire.changes()
+    assert made.count("CreateFileSystem") == made.count("CreateCluster") == 1
+    delete(file)
+    lag.settle()
+    assert ec2_things() == NONE
+    assert plane.hyperpod.clusters == plane.hyperpod.systems == {}
+    assert lag.missed > 20
+
+
+def free_addresses() -> None:
+    """As AWS does where a NAT gateway has ended; moto leaves its address with it."""
+    ec2 = boto3.client("ec2", region_name=REGION)
+    for address in ec2.describe_addresses()["Addresses"]:
+        ec2.disassociate_address(AssociationId=address["AssociationId"])
+
+
+def test_a_nat_gateway_that_fails_is_told_and_the_next_run_makes_another(
+    plane: ControlPlane, file: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consistency, "KNOWN_S", 0.1)
+    nats = ec2_backends["123456789012"][REGION].nat_gateways
+
+    def fail(operation: str) -> None:
+        if operation == "CreateNatGateway":
+            (nat,) = nats.values()
+            nat.state = "failed"
+            free_addresses()
+
+    wire.cut = fail
+    with pytest.raises(SlipwayError, match="the NAT gateway has failed: AWS gives no reason"):
+        up(file)
+    wire.cut = lambda _operation: None
+    monkeypatch.setattr(consistency, "KNOWN_S", 10.0)
+    up(file)
+    assert [nat.state for nat in nats.values()] == ["failed", "available"]
+    delete(file)
+
+
+def test_a_way_out_that_leads_nowhere_is_replaced(
+    plane: ControlPlane, file: Path, wire: Wire
+) -> None:
+    up(file)
+    ec2 = boto3.client("ec2", region_name=REGION)
+    (nat,) = ec2.describe_nat_gateways()["NatGateways"]
+    ec2.delete_nat_gateway(NatGatewayId=nat["NatGatewayId"])
+    free_addresses()
+    wire.calls.clear()
+    up(file)
+    assert wire.changes() == ["CreateNatGateway", "ReplaceRoute"]
+    ways = [
+        route.get("NatGatewayId")
+        for table in ec2.describe_route_tables()["RouteTables"]
+        for route in table["Routes"]
+    ]
+    assert nat["NatGatewayId"] not in ways
+    delete(file)
+
+
+def test_what_a_removal_has_left_on_its_way_out_is_waited_for_and_made_again(
+    plane: ControlPlane, file: Path, wire: Wire
+) -> None:
+    up(file)
+    ec2 = boto3.client("ec2", region_name=REGION)
+    (endpoint,) = ec2_backends["123456789012"][REGION].vpc_end_points.values()
+    endpoint.state = "Deleting"
+    plane.hyperpod.clusters.clear()
+    looks = iter(range(3))
+
+    def look(operation: str) -> None:
+        if operation == "DescribeVpcEndpoints" and next(looks, None) is None:
+            endpoint.state = "Deleted"
+
+    wire.before = look
+    wire.calls.clear()
+    up(file)
+    assert wire.changes() == ["CreateVpcEndpoint", "CreateCluster"]
+    states = [each["State"] for each in ec2.describe_vpc_endpoints()["VpcEndpoints"]]
+    assert states == ["Deleted", "available"]
+    delete(file)
+
+
+def test_a_bucket_whose_name_is_not_free_yet_is_waited_for(
+    plane: ControlPlane, file: Path, wire: Wire, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "A conflicting conditional operation is currently in progress against this resource."
+    refused = ClientError({"Error": {"Code": "OperationAborted", "Message": words}}, "CreateBucket")
+    wire.refusals["CreateBucket"] = [refused] * 2
+    up(file)
+    assert "S3 has not let go of the name of a bucket" in capsys.readouterr().err
+    assert wire.refusals["CreateBucket"] == []
+
+
+def test_two_of_a_kind_and_what_went_by_itself_end_no_removal(
+    plane: ControlPlane, file: Path, wire: Wire
+) -> None:
+    """A run was cut right after it had made a network, and the next one did not see it."""
+    ec2 = boto3.client("ec2", region_name=REGION)
+    keys = {"slipway:cluster": "train", "slipway:part": "vpc"}
+    tags = [{"Key": key, "Value": value} for key, value in keys.items()]
+    for _ in range(3):
+        ec2.create_vpc(
+            CidrBlock="10.0.0.0/16", TagSpecifications=[{"ResourceType": "vpc", "Tags": tags}]
+        )
+
+    def remove_before_us(operation: str) -> None:
+        if operation == "DeleteVpc":
+            wire.before = lambda _operation: None
+            filters = [{"Name": "tag:slipway:part", "Values": ["vpc"]}]
+            there = ec2.describe_vpcs(Filters=filters)["Vpcs"]
+            ec2.delete_vpc(VpcId=there[0]["VpcId"])
+
+    wire.before = remove_before_us
+    delete(file)
+    assert ec2_things() == NONE
 
 
 def attempts(wire: Wire, change: Callable[[], None], *, killed: bool) -> int:
@@ -360,7 +494,6 @@ INVALID = (
 def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
     plane: ControlPlane, file: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    monkeypatch.setattr(account_parts, "ROLE_POLL_S", 0.0)
     words = (
         "Unable to assume the role arn:aws:iam::123456789012:role/x. Ensure that the role exists "
         "and allows principal 'sagemaker.amazonaws.com' to assume the role."
@@ -370,7 +503,7 @@ def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
     assert plane.refusals["CreateCluster"] == []
     assert wire.changes().count("CreateCluster") == 1
     # One that never becomes known is told in AWS's words.
-    monkeypatch.setattr(account_parts, "ROLE_KNOWN_S", 0.0)
+    monkeypatch.setattr(consistency, "KNOWN_S", 0.0)
     delete(file)
     plane.refusals["CreateCluster"] = [("ValidationException", words)]
     with pytest.raises(SlipwayError, match="Unable to assume the role"):
