@@ -36,6 +36,7 @@ def machine(
     # DeepSpeed's operator is compiled by the first run of these tests ever: over a minute.
     extensions = shared_project.cache / "test-torch-extensions"
     extensions.mkdir(parents=True, exist_ok=True)
-    fleet = Fleet.make(engine, local_image, tmp_path / "machine", 1)
+    bytecode = shared_project.cache / "test-bytecode"
+    fleet = Fleet.make(engine, local_image, tmp_path / "machine", bytecode, 1)
     yield Machine(fleet, packages, code, extensions)
     fleet.remove()

@@ -22,6 +22,9 @@ from tests.support.launcher.cluster import free_ports
 #: A bound for waits that end earlier; DeepSpeed compiles for more than a minute when it is new.
 PATIENCE = 400.0
 
+#: Where a node keeps what Python compiles.
+BYTECODE = "/var/cache/bytecode"
+
 
 class Running:
     """One container, and every line that it has printed."""
@@ -106,17 +109,22 @@ class Host:
 
 @dataclass
 class Fleet:
-    """Nodes algo-1, algo-2... of one job."""
+    """Nodes algo-1, algo-2... of one job.
+
+    Containers come and go, and the image's add-ons have no bytecode: what a process compiles is
+    kept in `bytecode`, or each would compile DeepSpeed again, for seconds.
+    """
 
     engine: Engine
     image: str
     root: Path
+    bytecode: Path
     hosts: list[Host]
     ports: Sequence[int] = field(default_factory=lambda: free_ports(2))
     running: list[Running] = field(default_factory=list)
 
     @classmethod
-    def make(cls, engine: Engine, image: str, root: Path, count: int) -> Fleet:
+    def make(cls, engine: Engine, image: str, root: Path, bytecode: Path, count: int) -> Fleet:
         """SageMaker's directories and configuration files for each node."""
         names = [f"algo-{n + 1}" for n in range(count)]
         hosts = []
@@ -128,7 +136,8 @@ class Fleet:
             (host.ml / "input/config/resourceconfig.json").write_text(json.dumps(config))
             (host.ml / "input/config/inputdataconfig.json").write_text("{}")
             hosts.append(host)
-        made = cls(engine, image, root, hosts)
+        bytecode.mkdir(parents=True, exist_ok=True)
+        made = cls(engine, image, root, bytecode, hosts)
         made.hyperparameters({})
         return made
 
@@ -158,7 +167,7 @@ class Fleet:
         started = []
         for index, host in enumerate(self.hosts):
             volumes = {str(host.ml): {"bind": "/opt/ml", "mode": "rw"}}
-            for source, target in (mounts or {}).items():
+            for source, target in {**(mounts or {}), self.bytecode: BYTECODE}.items():
                 volumes[str(source)] = {"bind": target, "mode": "rw"}
             container = self.engine.client.containers.run(
                 self.image,
@@ -171,6 +180,7 @@ class Fleet:
                     "AWS_DEFAULT_REGION": "us-east-1",
                     "LAUNCH_GATE_PORT": str(gate),
                     "LAUNCH_PORT": str(port),
+                    "PYTHONPYCACHEPREFIX": BYTECODE,
                     "SLURM_NODEID" if env and "SLURM_JOB_ID" in env else "NODE": str(index),
                     **(env or {}),
                 },

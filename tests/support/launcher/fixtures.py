@@ -29,12 +29,15 @@ def local_image(
 
 
 @pytest.fixture
-def fleet(engine: Engine, local_image: str, tmp_path: Path) -> Iterator[Make]:
+def fleet(
+    engine: Engine, local_image: str, shared_project: Project, tmp_path: Path
+) -> Iterator[Make]:
     """Makes nodes, and removes their containers in the end."""
     made: list[Fleet] = []
 
     def make(count: int) -> Fleet:
-        made.append(Fleet.make(engine, local_image, tmp_path, count))
+        bytecode = shared_project.cache / "test-bytecode"
+        made.append(Fleet.make(engine, local_image, tmp_path, bytecode, count))
         return made[-1]
 
     yield make
