@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -14,7 +15,11 @@ from slipway.core import UsageError
 from slipway.registry.ecr.aws_boundary import aws_errors, tolerate, wrong_account
 from slipway.registry.ecr.ecr_client import caller_account
 from slipway.registry.ecr.policies import lifecycle_policy, merged_policy, pull_statements
-from slipway.registry.errors import NotAuthorisedError, RegistryError
+from slipway.registry.errors import (
+    NotAuthorisedError,
+    RegistryError,
+    RepositoryMissingError,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
@@ -26,6 +31,7 @@ class _Owner(TypedDict, total=False):
     registryId: str
 
 
+_KNOWN_S, _POLL_S = 60.0, 0.2
 _EXCEPTIONS_MAX = 5  # ECR user guide, "Preventing image tags from being overwritten"
 
 
@@ -136,16 +142,32 @@ class _Edge:
             caller = caller_account(self._client.meta.region_name)
             if caller != self._account:
                 raise wrong_account(self._name, caller, self._account, "it does not exist there")
-        with self._errors("ecr:CreateRepository"):
-            with tolerate("RepositoryAlreadyExistsException"):
-                if alias_patterns:
-                    # Where the API does not know exceptions, all tags are immutable.
-                    with tolerate("InvalidParameterException"):
-                        return self._create("IMMUTABLE_WITH_EXCLUSION", alias_patterns)
-                return self._create("IMMUTABLE", ())
-            # Another push was faster.
-            answer = self._client.describe_repositories(repositoryNames=[self._name])
-            return answer["repositories"][0]
+        made = self._make(alias_patterns)
+        # "When the CreateRepository returns, it just implies ECR had finished sanity check and is
+        # working on repo creation" (AWS, in hashicorp/terraform-provider-aws#3849).
+        end = time.monotonic() + _KNOWN_S
+        while (known := self.describe()) is None:
+            if time.monotonic() > end:
+                raise RepositoryMissingError(
+                    f"ECR made it, and does not know it after {_KNOWN_S:.0f} s",
+                    where=self._name,
+                    cure="Run the same again.",
+                )
+            time.sleep(_POLL_S)
+        return made or known
+
+    def _make(self, alias_patterns: Sequence[str]) -> RepositoryTypeDef | None:
+        """None where another push was faster."""
+        with (
+            self._errors("ecr:CreateRepository"),
+            tolerate("RepositoryAlreadyExistsException"),
+        ):
+            if alias_patterns:
+                # Where the API does not know exceptions, all tags are immutable.
+                with tolerate("InvalidParameterException"):
+                    return self._create("IMMUTABLE_WITH_EXCLUSION", alias_patterns)
+            return self._create("IMMUTABLE", ())
+        return None
 
     def _create(
         self, mutability: ImageTagMutabilityType, movable: Sequence[str]

@@ -8,6 +8,7 @@ stays at the end of the first piece (aws/containers-roadmap#2831), a session has
 (dotnet/sdk#33019), what came of a piece that was cut stays, and one that begins elsewhere is
 refused with the offset in its text (apple/containerization#790). A manifest that is read names no
 digest (aws/containers-roadmap#1931), one that is put no location (apple/swift-container-plugin#27).
+A repository is made after the answer that says so (hashicorp/terraform-provider-aws#3849).
 Not done: pieces of less than 5 MiB are taken here.
 """
 
@@ -36,6 +37,7 @@ from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 from moto.core.responses import ActionResult
+from moto.ecr.exceptions import RepositoryAlreadyExistsException
 from moto.ecr.models import ECRBackend, Repository, ecr_backends
 from moto.ecr.responses import ECRResponse
 from moto.server import ThreadedMotoServer
@@ -46,6 +48,7 @@ from tests.support.registry.faults import Fault, Faults, Request
 
 ACCOUNT = "123456789012"  # moto's own
 REGION = "eu-central-1"
+MAKING_S = 0.3
 _SESSION = re.compile(r"/v2/.+/blobs/uploads/(?P<uuid>[^/]+)")
 _NAME = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>.*)")
 
@@ -76,6 +79,7 @@ class Door:
     tagging: threading.Lock = field(default_factory=threading.Lock)
     referrers: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     uploads: dict[str, UploadSession] = field(default_factory=dict)
+    in_the_making: dict[str, Repository] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
@@ -118,6 +122,7 @@ def ecr(upstream: str, api: str) -> Iterator[Door]:
     door = Door(upstream, api=api)
     create = ECRBackend.create_repository
     resolve = ECRBackend._resolve_image_tag_mutability
+    makers: list[threading.Timer] = []
 
     def resolved(self: ECRBackend, repository: Repository, proposed_image_tag: str) -> list[Any]:
         """moto takes ECR's wildcards for regular expressions."""
@@ -138,8 +143,17 @@ def ecr(upstream: str, api: str) -> Iterator[Door]:
         return ActionResult({"authorizationData": [data]})
 
     def created(self: ECRBackend, *args: Any, **kwargs: Any) -> Repository:
+        name = args[0] if args else kwargs["repository_name"]
+        if name in door.in_the_making:
+            raise RepositoryAlreadyExistsException(name, ACCOUNT)
         repository = create(self, *args, **kwargs)
-        repository.uri = f"{door.host}/{repository.name}"
+        repository.uri = f"{door.host}/{name}"
+        door.in_the_making[name] = self.repositories.pop(name)
+        made = threading.Timer(
+            MAKING_S, lambda: self.repositories.update({name: door.in_the_making.pop(name)})
+        )
+        makers.append(made)
+        made.start()
         return repository
 
     with (
@@ -149,6 +163,8 @@ def ecr(upstream: str, api: str) -> Iterator[Door]:
         patch.object(ECRBackend, "_resolve_image_tag_mutability", resolved),
     ):
         yield door
+        for made in makers:
+            made.join()
         ecr_backends[ACCOUNT][REGION].repositories.clear()
 
 

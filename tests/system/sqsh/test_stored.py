@@ -23,6 +23,7 @@ from slipway.registry import (
     digest_of,
 )
 from slipway.registry.ecr.ecr_client import connect_ecr
+from slipway.registry.ecr.ecr_repository import ensure_repository
 from slipway.registry.manifests import OCI_MANIFEST
 from slipway.sqsh import (
     ExportRequest,
@@ -149,7 +150,7 @@ def test_a_registry_that_asks_for_a_login_gets_that_of_docker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     repository = unique()
-    connect_ecr(REGION).create_repository(repositoryName=repository)
+    ensure_repository(connect_ecr(REGION), repository)
     uri = f"registry://{door.host}/{repository}@{push(plain, repository)}"
     monkeypatch.delenv("AWS_REGION")  # a registry that is nobody's, as far as AWS goes
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))

@@ -26,6 +26,7 @@ from slipway.registry import (
     ThrottledError,
     WrongAccountError,
 )
+from slipway.registry.ecr import ecr_repository
 from slipway.registry.ecr.aws_boundary import aws_errors, client_error
 from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.registry.ecr.ecr_repository import ensure_repository
@@ -98,6 +99,8 @@ def test_an_api_that_knows_no_exceptions_gives_immutable_tags_and_a_warning(
                 "imageScanningConfiguration": {"scanOnPush": True},
             },
         )
+        stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
+        stub.add_response("describe_repositories", {"repositories": [described]})
         stub.add_response("put_lifecycle_policy", {})
         made = ensure_repository(client, "team/image", alias_patterns=["latest*"])
         stub.assert_no_pending_responses()
@@ -140,10 +143,28 @@ def test_a_missing_right_to_set_the_lifecycle_does_not_stop_a_push(client: ECRCl
     with Stubber(client) as stub:
         stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
         stub.add_response("create_repository", {"repository": described})
+        stub.add_response("describe_repositories", {"repositories": [described]})
         stub.add_client_error("put_lifecycle_policy", "AccessDeniedException", "not authorized")
         made = ensure_repository(client, "team/image")
     assert made.created
     assert "nothing will expire" in made.warnings[0]
+
+
+def test_a_repository_that_never_comes_is_told(
+    client: ECRClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ecr_repository, "_KNOWN_S", 0.0)
+    described = {
+        "repositoryUri": "host/team/image",
+        "registryId": ACCOUNT,
+        "imageTagMutability": "IMMUTABLE",
+    }
+    with Stubber(client) as stub:
+        stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
+        stub.add_response("create_repository", {"repository": described})
+        stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
+        with pytest.raises(RepositoryMissingError, match="does not know it"):
+            ensure_repository(client, "team/image")
 
 
 def test_two_pushes_that_create_it_at_once_both_have_it(client: ECRClient) -> None:
