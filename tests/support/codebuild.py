@@ -25,6 +25,8 @@ from tests.support.aws_door import aws_door
 from tests.support.loopback_files import serve_requests
 
 SERVICE = "CodeBuild_20161006"
+#: A new account may run one build at once, and CodeBuild queues five times as many as may run.
+QUEUE_FULL = "Cannot have more than 1 builds in queue for the account"
 
 
 class CodeBuild:
@@ -121,6 +123,11 @@ class CodeBuild:
                 "buildStatus": statuses[-1],
             }
         ended = "SUCCEEDED" if {*statuses} == {"SUCCEEDED"} else "FAILED"
+        batch["phases"] = [{"phaseType": "SUBMITTED", "phaseStatus": "SUCCEEDED"}]
+        if self.waits:
+            contexts = [{"message": QUEUE_FULL}]
+            phase = {"phaseType": "IN_PROGRESS", "phaseStatus": "FAILED", "contexts": contexts}
+            batch["phases"].append(phase)
         batch.update(complete=True, currentPhase=ended, buildBatchStatus=ended)
 
 

@@ -29,7 +29,7 @@ from slipway.cluster.fanout.codebuild_documents import (
 from slipway.cluster.fanout.fanout_plan import FanoutPlan, PlannedImage
 from slipway.cluster.fanout.image_results import ImageResult, show_results
 from slipway.cluster.fanout.run_folder import checkout_files
-from slipway.core import UsageError, human_bytes, say
+from slipway.core import UsageError, human_bytes, printable, say
 from slipway.matrix import Image
 from slipway.registry import aws_errors, connect_aws
 
@@ -81,6 +81,9 @@ def run_codebuild_fanout(
         for identifier in started:
             say(f"it goes on; to end it: ./inv fanout.stop {identifier} --region {place.region}")
         raise
+    for identifier in started:
+        for reason in failure_reasons(batches[identifier]):
+            say(f"{identifier}: {printable(reason)}")
     results = [
         result
         for identifier, group in zip(started, groups, strict=True)
@@ -173,6 +176,15 @@ def _get(client: Any, identifiers: Sequence[str]) -> dict[str, Any]:
             cure="`aws codebuild list-build-batches` lists those there are.",
         )
     return {batch["id"]: batch for batch in answer["buildBatches"]}
+
+
+def failure_reasons(batch: Mapping[str, Any]) -> Iterator[str]:
+    """Why a batch has not done what it should, in CodeBuild's words: builds that never began have
+    no record of their own (API reference, BuildBatchPhase)."""
+    for phase in batch.get("phases", ()):
+        if phase.get("phaseStatus") not in (None, "SUCCEEDED"):
+            for context in phase.get("contexts", ()):
+                yield ": ".join(filter(None, (context.get("statusCode"), context.get("message"))))
 
 
 def batch_results(

@@ -59,7 +59,9 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-_LIMITS = frozenset({"LimitExceededException", "ResourceLimitExceeded", "ServiceLimitExceeded"})
+_LIMIT = re.compile(r"LimitExceeded(Exception)?$|^TooManyBuckets$")
+"""ResourceLimitExceeded (SageMaker), ServiceLimitExceeded (FSx), AddressLimitExceeded (EC2),
+LimitExceeded (IAM), AccountLimitExceededException (CodeBuild) and their kin."""
 _PRINCIPAL = re.compile(r"arn:[a-z-]+:(?:iam|sts)::(\d{12}):\S+")
 _CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture", "RequestExpired"})
 _CLOCK_WORDS = re.compile(r"(?i)signature (expired|not yet current)|request has expired")
@@ -249,7 +251,7 @@ def client_error(
             cure="Check account, region and name.",
         )
     cure = f"The code is explained in AWS's reference of {action}."
-    if code in _LIMITS:
+    if _LIMIT.search(code):
         cure = "Ask for more in Service Quotas, or make do with fewer, or in another region."
     return RegistryError(
         f"{action} failed: {f'{code}: ' if code else ''}{text}", where=where, cure=cure

@@ -25,7 +25,7 @@ from slipway.core import SlipwayError, UsageError
 from slipway.matrix import select_images
 from slipway.pipeline import Checkout
 from tests.support.clones import Clone
-from tests.support.codebuild import CodeBuild, codebuild
+from tests.support.codebuild import QUEUE_FULL, CodeBuild, codebuild
 from tests.support.fanout_samples import put_bases, write_matrix
 from tests.support.host_nodes import write_host_venv
 from tests.support.registry.ecr_front_door import REGION, Door
@@ -84,7 +84,9 @@ def test_each_image_is_a_build_of_one_batch_and_the_failed_one_is_told(
     with pytest.raises(SlipwayError, match="1 images failed, 1 were not reached") as caught:
         run(clone)
     assert re.search(r"g1-b0: FAILED: arn:aws:codebuild:\S+/i1_g1_b0", str(caught.value))
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    told = capsys.readouterr()
+    assert f"slipway-fanout:0: {QUEUE_FULL}" in told.err
+    rows = {row["name"]: row for row in json.loads(told.out)}
     assert rows["g0-b0"]["uri"].endswith("build/i0_g0_b0")
     tag = rows["g0-b0"]["build_id"][:12]  # the one image whose build was run
     assert [put.status for put in door.faults.requests("PUT", f"/manifests/.*{tag}$")] == [201]

@@ -272,6 +272,16 @@ def test_a_code_of_the_api_becomes_a_typed_error(code: str, expected: type[Regis
     assert "told by AWS" in error.what
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["AccountLimitExceededException", "AddressLimitExceeded", "LimitExceeded", "TooManyBuckets",
+     "ResourceLimitExceeded", "ServiceLimitExceeded", "VpcLimitExceeded"],
+)  # fmt: skip
+def test_a_limit_of_the_account_is_told_with_where_to_ask_for_more(code: str) -> None:
+    error = client_error("ec2:AllocateAddress", "here", code, "the maximum has been reached")
+    assert "Service Quotas" in str(error)
+
+
 def test_an_error_of_a_call_arrives_as_the_typed_one(client: ECRClient) -> None:
     with Stubber(client) as stub:
         stub.add_client_error("describe_repositories", "AccessDeniedException", "told by AWS")
