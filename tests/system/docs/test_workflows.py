@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from slipway.core import Project, sha256_file
 
@@ -55,6 +56,19 @@ def complaints(linter: Path, *workflows: Path) -> list[str]:
 def test_every_workflow_is_what_github_takes(linter: Path) -> None:
     assert WORKFLOWS != []
     assert complaints(linter, *WORKFLOWS) == []
+
+
+def test_credentials_last_as_long_as_the_job_that_gets_them() -> None:
+    """What the action hands out is not renewed, and ends after an hour by default
+    (aws-actions/configure-aws-credentials#354)."""
+    found = 0
+    for path in WORKFLOWS:
+        for job in YAML(typ="safe").load(path)["jobs"].values():
+            for step in job.get("steps", ()):
+                if step.get("uses", "").startswith("aws-actions/configure-aws-credentials@"):
+                    found += 1
+                    assert step["with"]["role-duration-seconds"] >= 60 * job["timeout-minutes"]
+    assert found == 2
 
 
 def test_a_mistake_in_a_workflow_is_found(linter: Path, tmp_path: Path) -> None:
