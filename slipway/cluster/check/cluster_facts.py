@@ -87,6 +87,16 @@ class SlurmPartition:
 
 
 @dataclass(frozen=True)
+class SlurmTopology:
+    """The file that places nodes in the network. `names_all`: one of trees alone, where a node
+    that it does not name is reached by no job of several."""
+
+    file: str
+    nodes: tuple[str, ...]
+    names_all: bool
+
+
+@dataclass(frozen=True)
 class HeadFacts:
     """The head node, and what Slurm says there of the cluster."""
 
@@ -96,7 +106,7 @@ class HeadFacts:
     partitions: tuple[SlurmPartition, ...]
     ping: str
     container_option: bool
-    topology: tuple[str, ...] | None  # nodes of topology.conf
+    topology: SlurmTopology | None
     marked: bool  # whether the home directory may be written to
 
 
@@ -179,11 +189,16 @@ def parse_head(facts: Mapping[str, Any]) -> HeadFacts:
         ),
         ping=str(facts["ping"]).strip(),
         container_option=bool(facts["container_option"]),
-        topology=None
-        if topology is None
-        else tuple(name for text in topology for name in lists.get(text, (text,))),
+        topology=_parse_topology(topology, lists) if topology else None,
         marked=bool(facts["marked"]),
     )
+
+
+def _parse_topology(
+    topology: Mapping[str, Any], lists: Mapping[str, tuple[str, ...]]
+) -> SlurmTopology:
+    nodes = tuple(name for text in topology["nodes"] for name in lists.get(text, (text,)))
+    return SlurmTopology(str(topology["file"]), nodes, bool(topology["names_all"]))
 
 
 def _rows(text: str, start: str) -> list[str]:

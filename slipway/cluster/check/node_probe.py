@@ -272,6 +272,22 @@ def machine_facts(plugstack: str) -> dict[str, Any]:
     }
 
 
+def topology_facts(folder: Path) -> dict[str, Any] | None:
+    """The nodes that topology.yaml names, else those of topology.conf: where the first is there,
+    Slurm 25.05 and newer does not look at the other (topology.yaml(5)). None without both."""
+    for name, pattern in (
+        ("topology.yaml", r"\bnodes:\s*[\"']?([^\s\"'}]+)"),
+        ("topology.conf", r"^\s*(?:Switch|Block)Name=.*?\bNodes=(\S+)"),
+    ):
+        text = file_text(folder / name)
+        if text is not None:
+            text = re.sub(r"#.*", "", text)
+            some = re.search(r"\b(flat|block):|^\s*BlockName=", text, re.M | re.I)
+            nodes = [found.rstrip(",") for found in re.findall(pattern, text, re.M | re.I)]
+            return {"file": name, "nodes": nodes, "names_all": some is None}
+    return None
+
+
 def head_facts(mark: str) -> dict[str, Any]:
     """This machine's, and what Slurm says of the cluster."""
     ping = command_output("scontrol", "ping", timeout=PING_S)
@@ -282,9 +298,9 @@ def head_facts(mark: str) -> dict[str, Any]:
 
     config = show("config")
     values = dict(re.findall(r"^(\w+)\s*= (.*)$", config, re.MULTILINE))
-    switches = file_text(Path(values.get("SLURM_CONF", "/")).parent / "topology.conf")
-    in_topology = re.findall(r"^\s*SwitchName=.*?\bNodes=(\S+)", switches or "", re.M | re.I)
+    topology = topology_facts(Path(values.get("SLURM_CONF", "/")).parent)
     partitions = show("partitions", "--oneliner")
+    in_topology = topology["nodes"] if topology else ()
     lists = {*in_topology, *re.findall(r" Nodes=(\S+)", partitions)}
     marked = True
     try:
@@ -300,7 +316,7 @@ def head_facts(mark: str) -> dict[str, Any]:
         "lists": {text: show("hostnames", text).split() for text in lists},
         "ping": ping,
         "container_option": "--container-image" in command_output("srun", "--help"),
-        "topology": None if switches is None else in_topology,
+        "topology": topology,
         "marked": marked,
     }
 

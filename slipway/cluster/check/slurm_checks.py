@@ -168,36 +168,52 @@ def _auto_resume(facts: ClusterFacts) -> Faults:
 
 
 def _topology(facts: ClusterFacts) -> Faults:
-    if "tree" not in facts.head.config.get("TopologyPlugin", ""):
+    plugin = facts.head.config.get("TopologyPlugin", "")
+    is_wanted = "tree" in plugin or "block" in plugin
+    there = facts.head.topology
+    if there is None:
+        if is_wanted:
+            yield ClusterFault(
+                "wrong",
+                "topology",
+                (),
+                f"TopologyPlugin={plugin}, and there is no topology.conf beside slurm.conf",
+                "Write one (a SwitchName with Nodes= for all), or take the plugin out of "
+                "slurm.conf.",
+            )
         return
-    listed = facts.head.topology
-    if listed is None:
+    if there.file == "topology.conf" and not is_wanted:
+        return  # nothing reads it
+    if there.names_all and not there.nodes:
+        # Of HyperPod's own agent (aws-samples/sample-physical-ai-scaffolding-kit#14, #23).
         yield ClusterFault(
             "wrong",
             "topology",
             (),
-            "TopologyPlugin=topology/tree, and there is no topology.conf beside slurm.conf",
-            "Write one (a SwitchName with Nodes= for all), or take the plugin out of slurm.conf.",
+            f'{there.file} names no nodes: jobs are refused ("Requested topology configuration is '
+            'not available"), or slurmctld ends again and again',
+            "Name all nodes in it; or remove it, TopologyPlugin and the Topology= of partitions "
+            "from slurm.conf; then `systemctl restart slurmctld`.",
         )
         return
     known = [node.name for node in facts.head.nodes]
-    missing = tuple(name for name in known if name not in listed)
-    if missing:
+    missing = tuple(name for name in known if name not in there.nodes)
+    if missing and there.names_all:
         yield ClusterFault(
             "wrong",
             "topology",
             missing,
-            "not in topology.conf: no job gets them together with others",
-            "Add them to a SwitchName's Nodes= there, then `scontrol reconfigure`.",
+            f"not in {there.file}: no job gets them together with others",
+            "Add them to the nodes of a switch there, then `scontrol reconfigure`.",
         )
-    unknown = tuple(name for name in listed if name not in known)
+    unknown = tuple(name for name in there.nodes if name not in known)
     if unknown:
         yield ClusterFault(
             "note",
             "topology",
             unknown,
-            "in topology.conf, and no nodes of the cluster",
-            "Take them out of topology.conf, then `scontrol reconfigure`.",
+            f"in {there.file}, and no nodes of the cluster",
+            f"Take them out of {there.file}, then `scontrol reconfigure`.",
         )
 
 
@@ -256,7 +272,7 @@ SLURM_CHECKS = (
     ClusterCheck("slurm-version", "do slurmd and controller have one version", _versions),
     ClusterCheck("partition", "are partitions up", _partitions),
     ClusterCheck("auto-resume", "TaskPlugin and PrologFlags on HyperPod", _auto_resume),
-    ClusterCheck("topology", "does topology.conf name all nodes and no others", _topology),
+    ClusterCheck("topology", "does the topology name all nodes and no others", _topology),
     ClusterCheck("pyxis", "is pyxis loaded", _pyxis_loaded),
     ClusterCheck("pyxis-twice", "is pyxis loaded once", _pyxis_twice),
     ClusterCheck("pyxis-ignored", "have all nodes pyxis, too", _pyxis_ignored),

@@ -154,6 +154,8 @@ def _require_submitted(
 
 
 def _cure(answer: Answer, head: HeadNode, request: ScriptRequest) -> str | None:
+    if "topology" in answer.err:
+        return "`./inv cluster.check` there says what is wrong with the cluster's topology."
     if "partition" not in answer.err:
         return None
     names = head.run_script(_PARTITIONS).out.split()

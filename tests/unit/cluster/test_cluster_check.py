@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.cluster.check import cluster_check, cluster_facts
+from slipway.cluster.check import cluster_check, cluster_facts, node_probe
 from slipway.cluster.check.cluster_facts import (
     ClusterFacts,
     HeadFacts,
@@ -22,6 +22,7 @@ from slipway.cluster.check.cluster_facts import (
     PlaceFacts,
     SlurmNode,
     SlurmPartition,
+    SlurmTopology,
 )
 from slipway.cluster.slurm import Answer
 
@@ -80,6 +81,22 @@ HEALTHY = ClusterFacts(
     {P5: InstanceNeeds(8, 32)},
 )
 
+EMPTY = SlurmTopology("topology.yaml", (), True)
+#: As topology.yaml(5) has it.
+TREE_YAML = """\
+---
+- topology: topo1
+  cluster_default: true
+  tree:
+    switches:
+      - switch: s_root
+        children: s[1-2]
+      - switch: s1
+        nodes: n[1,3]
+      - switch: s2
+        nodes: n2
+"""
+
 Change = Callable[[ClusterFacts], ClusterFacts]
 
 
@@ -137,6 +154,10 @@ FAULTS: tuple[tuple[str, str, Change, str], ...] = (
     ("auto-resume", "", config(TaskPlugin="task/affinity,task/cgroup"), "task/cgroup"),
     ("auto-resume", "", config(PrologFlags="Contain,X11"), "PrologFlags=Contain,X11"),
     ("topology", "", config(TopologyPlugin="topology/tree"), "no topology.conf"),
+    ("topology", "", config(TopologyPlugin="topology/block"), "no topology.conf"),
+    ("topology", "", head(topology=EMPTY), "topology.yaml names no nodes"),
+    ("topology", "n3", head(topology=replace(EMPTY, nodes=("n1", "n2"))), "not in topology.yaml"),
+    ("topology", "n9", head(topology=replace(EMPTY, nodes=(*NAMES, "n9"))), "no nodes of the"),
     ("pyxis", "", head(container_option=False), "--container-image"),
     ("pyxis-twice", "n2", node(plugstack=TWO_LINES), "a: required spank_pyxis.so; b:"),
     ("pyxis-ignored", "n2", node(plugstack=()), "runs on the host"),
@@ -262,7 +283,7 @@ def test_what_slurm_says_of_nodes_is_read() -> None:
         "lists": {"n[1-2]": ["n1", "n2"]},
         "ping": "",
         "container_option": False,
-        "topology": ["n[1-2]", "n9"],
+        "topology": {"file": "topology.conf", "nodes": ["n[1-2]", "n9"], "names_all": True},
         "marked": True,
     }
     told = cluster_facts.parse_head(facts)
@@ -273,8 +294,43 @@ def test_what_slurm_says_of_nodes_is_read() -> None:
         SlurmNode("n2", ("IDLE",), "", "22.05.8", 8, ("a", "b")),
     )
     assert told.partitions == (SlurmPartition("all", "UP", ("n1", "n2"), True),)
-    assert told.topology == ("n1", "n2", "n9")
+    assert told.topology == SlurmTopology("topology.conf", ("n1", "n2", "n9"), True)
     assert told.machine == replace(MACHINE, home_shared=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "nodes", "names_all"),
+    [
+        ({"topology.conf": "SwitchName=s1 Nodes=n[1-2]\nswitchname=top Switches=s1\n"},
+         ["n[1-2]"], True),
+        ({"topology.conf": "# none yet\n"}, [], True),
+        ({"topology.conf": "BlockName=b1 Nodes=n1,n2\nBlockSizes=2\n"}, ["n1,n2"], False),
+        ({"topology.yaml": "[]\n", "topology.conf": "SwitchName=s1 Nodes=n1\n"}, [], True),
+        ({"topology.yaml": TREE_YAML}, ["n[1,3]", "n2"], True),
+        ({"topology.yaml": TREE_YAML + "- topology: rest\n  flat: true\n"},
+         ["n[1,3]", "n2"], False),
+        ({"topology.yaml": '- {topology: b, block: {blocks: [{block: b1, nodes: "n[1-2]"}]}}\n'},
+         ["n[1-2]"], False),
+    ],
+)  # fmt: skip
+def test_topologies_are_read_in_both_forms(
+    tmp_path: Path, files: dict[str, str], nodes: list[str], names_all: bool
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    wanted = {"file": sorted(files)[-1], "nodes": nodes, "names_all": names_all}
+    assert node_probe.topology_facts(tmp_path) == wanted
+
+
+def test_a_cluster_without_a_topology_or_with_a_whole_one_is_well(tmp_path: Path) -> None:
+    assert node_probe.topology_facts(tmp_path) is None
+    for there in (
+        SlurmTopology("topology.yaml", NAMES, True),
+        SlurmTopology("topology.yaml", ("n1",), False),  # the others are of a flat one
+        SlurmTopology("topology.yaml", (), False),
+        SlurmTopology("topology.conf", (), True),  # which no plugin reads
+    ):
+        assert cluster_check.find_faults(head(topology=there)(HEALTHY)) == ()
 
 
 def json_of(machine: MachineFacts) -> dict[str, object]:

@@ -319,6 +319,8 @@ def test_a_cluster_that_is_not_there_is_one_paragraph(
 @pytest.mark.parametrize(
     ("sbatch", "options", "told"),
     [
+        ("echo 'sbatch: error: Batch job submission failed: Requested topology configuration is'"
+         " 'not available' >&2; exit 1", (), "is not available\n  `./inv cluster.check`"),
         ("echo 'sbatch: error: invalid partition specified: cpu' >&2; exit 1", ("partition=cpu",),
          "invalid partition specified: cpu\n  --sbatch partition=NAME; there are cpus, gpu"
          " (did you mean cpus?)."),
