@@ -7,6 +7,7 @@ one of the same name while the first still holds the old one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -20,6 +21,9 @@ _EVERY_S = 0.05
 _QUIET_S = 5.0  # of a wait for one that is at work, where nobody asked to hear of it
 _STOPPED_S = 10.0  # Ctrl-Z and `fg` in between are no reason to give up
 
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""Of Lustre without its mount option `flock`, and of NFS without its lock daemon."""
+
 OnWait = Callable[[str], None]
 """Hears who holds a lock that is waited for."""
 
@@ -28,6 +32,7 @@ class FileLock:
     """A lock file, made where it is missing and not held yet; `release` lets go. Raises OSError.
 
     A wait for a holder that is stopped (SIGSTOP, Ctrl-Z) would have no end: it is a SlipwayError.
+    So is a file system that has no locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,6 +76,10 @@ class FileLock:
             fcntl.flock(self.handle, how | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise _lockless(self.path, error) from error
+            raise
         return True
 
     def release(self) -> None:
@@ -178,6 +187,15 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
         lock.release()
 
 
+def _lockless(path: Path, error: OSError) -> SlipwayError:
+    return SlipwayError(
+        f"its file system has no locks: {error.strerror}",
+        where=str(path),
+        cure="Mount it with them (Lustre: the option `flock`). SLIPWAY_STATE names another folder "
+        "for a checkout's own files, SLIPWAY_SHARED one that machines share without locks.",
+    )
+
+
 def _unwritable(path: Path, error: OSError) -> SlipwayError:
     return SlipwayError(
         f"the lock file cannot be written: {error.strerror}",
@@ -197,6 +215,9 @@ def lock_is_held(path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
     finally:
         os.close(handle)
     return False

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from launcher.causes import FETCH_SHORT, NO_SPACE, NOTHING_FETCHED, UPLOAD_UNVER
 from launcher.data.file_tree import read_tree
 from launcher.data.object_keys import OWN_PREFIX, map_keys, shown
 from launcher.data.s3 import S3, S3Error, S3Object
-from launcher.platforms import check_file_owner, make_place
+from launcher.platforms import NO_LOCKS, check_file_owner, make_place
 
 #: Inside a fetched directory: what it holds, written last.
 FETCHED = f"{OWN_PREFIX}fetched.json"
@@ -62,10 +63,11 @@ def sizes(listing: Mapping[str, S3Object]) -> dict[str, int]:
 
 @contextmanager
 def directory_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (created if need be) against other processes here.
+    """Hold an exclusive lock on `path` (created if need be) against other processes of this node.
 
     In a directory that others write to, a link in its place is not followed, and one that belongs
-    to somebody else, who could hold it for ever, is refused by name (LaunchError).
+    to somebody else, who could hold it for ever, is refused by name (LaunchError). Where its file
+    system has no locks, a file on the node's own disk stands for it.
     """
     make_place(path.parent)
     flags = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,6 +77,26 @@ def directory_lock(path: Path) -> Iterator[None]:
         file = os.open(path, flags | os.O_RDONLY)
     try:
         check_file_owner(file, path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            with _local_lock(path):
+                yield
+        else:
+            yield
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _local_lock(path: Path) -> Iterator[None]:
+    folder = Path(tempfile.gettempdir(), f"launch-locks-{os.geteuid()}")
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:24]
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(make_place(folder, private=1) / name, flags, 0o600)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         network_warnings,
         read_network_stack,
     )
-    from launcher.platforms.places import check_file_owner, make_place, path_word
+    from launcher.platforms.places import NO_LOCKS, check_file_owner, make_place, path_word
     from launcher.platforms.pool import (
         PLACE_VARIABLE,
         AttemptPlace,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAUNCH_PREFIX",
+    "NO_LOCKS",
     "PLACE_VARIABLE",
     "RESTRICTIONS",
     "AttemptPlace",
@@ -117,7 +118,7 @@ __getattr__ = lazy_face(
         "local_disk": "LocalDisk choose_disk small_scratch",
         "ml_dir": "MlDir find_ml_dir read_json",
         "network_env": "network_variables network_warnings read_network_stack",
-        "places": "check_file_owner make_place path_word",
+        "places": "NO_LOCKS check_file_owner make_place path_word",
         "pool": (
             "AttemptPlace NodePool PLACE_VARIABLE first_topology make_pool muster_port read_place "
             "rendezvous_port"

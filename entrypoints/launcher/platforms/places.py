@@ -18,6 +18,9 @@ from pathlib import Path
 
 from launcher.causes import LaunchError
 
+#: What flock(2) says where a file system has no locks: Lustre without its mount option `flock`, NFS
+#: without its lock daemon, or with it for a file that may only be read (flock(2), "NFS details").
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF)
 #: As the kernel counts (MAXSYMLINKS).
 MOST_LINKS = 40
 #: Of a job's name in a path.

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.platforms import EnvironmentChange, LocalDisk, make_place, unless_set
+from launcher.platforms import NO_LOCKS, EnvironmentChange, LocalDisk, make_place, unless_set
 
 #: Below a user's own folder on a disk.
 CACHES = "cache"
@@ -66,6 +66,10 @@ class ExtensionsCache:
             fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             removed = []
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return []  # nothing tells whether another launch uses it
         else:
             # NAME/lock, or with the default layout py311_cu130/NAME/lock.
             removed = [*self._path.glob("*/lock"), *self._path.glob("*/*/lock")]

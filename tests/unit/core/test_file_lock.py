@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import re
 import signal
 import subprocess
@@ -83,6 +86,23 @@ def test_a_lock_in_a_place_that_cannot_be_is_an_error_with_a_cure(tmp_path: Path
     with pytest.raises(SlipwayError, match="lock file cannot be written") as refused:
         exclusive(tmp_path / "file" / "lock", "ship").__enter__()
     assert "SLIPWAY_STATE" in (refused.value.cure or "")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_told_with_what_to_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Lustre without `flock` (tox-dev/filelock#67), NFS without its lock daemon."""
+
+    def flock(_handle: int, _how: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for take in ("wait_for_lock", "exclusive"):
+        with pytest.raises(SlipwayError, match="its file system has no locks") as refused:
+            lock_of(take, tmp_path / "lock").__enter__()
+        assert "the option `flock`" in (refused.value.cure or "")
+    assert not lock_is_held(tmp_path / "lock")
 
 
 def lock_of(take: str, path: Path) -> AbstractContextManager[None]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import tarfile
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +252,46 @@ def test_checkpoint_state_changes_with_any_file(tmp_path: Path) -> None:
     assert checkpoints.checkpoint_state(tmp_path / "c") != before
     tree(tmp_path, "x.pt")
     assert set(checkpoints.checkpoint_state(tmp_path / "x.pt")) == {"x.pt"}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF])
+def test_processes_of_a_node_take_turns_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Lustre without `flock` says ENOSYS (tox-dev/filelock#67), EFS EBADF for what is only read
+    (chanzuckerberg/miniwdl#483)."""
+    shared, own = tmp_path / "fsx", tmp_path / "disk"
+    own.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(own))
+    flock = fcntl.flock
+
+    def without_locks(file: int, how: int) -> None:
+        if Path(f"/proc/self/fd/{file}").readlink().is_relative_to(shared):
+            raise OSError(code, os.strerror(code))
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    order: list[str] = []
+
+    def second() -> None:
+        with transfer.directory_lock(shared / "model.lock"):
+            order.append("second")
+
+    with transfer.directory_lock(shared / "model.lock"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        with transfer.directory_lock(shared / "other.lock"):
+            waiting.join(0.2)
+            order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+    assert [path.stat().st_mode & 0o777 for path in own.iterdir()] == [0o700]
+
+
+def test_another_error_of_a_lock_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(_file: int, _how: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="Input/output error"):
+        transfer.directory_lock(tmp_path / "model.lock").__enter__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -186,6 +188,21 @@ def test_each_torch_compiles_its_extensions_into_a_folder_of_its_own(tmp_path: P
         assert env == again
         seen.add(env["TORCH_EXTENSIONS_DIR"])
     assert len(seen) == 3
+
+
+def test_locks_of_builds_stay_where_nothing_tells_who_else_uses_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_file: object, _how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    (tmp_path / "fused_adam").mkdir()
+    (tmp_path / "fused_adam" / "lock").touch()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    cache = ExtensionsCache(tmp_path)
+    assert cache.clean() == []
+    assert (tmp_path / "fused_adam" / "lock").exists()
+    cache.close()
 
 
 def test_locks_of_killed_builds_are_removed_but_not_under_a_running_launch(tmp_path: Path) -> None:
