@@ -34,7 +34,8 @@ _PROBE = Path(__file__).with_name("node_probe.py")
 HEAD_S = 20
 NODES_S = 9
 _CLOCK = re.compile(r"\d+\.\d+")
-_IN_USE = re.compile(r"nodes are busy|Unable to allocate resources")
+#: Of srun's refusals (slurm/slurm_errno.h); others are of what is wrong with the node.
+_IN_USE = re.compile(r"nodes are busy|mmediate execution impossible|temporarily unavailable")
 _PART = re.compile(r"(\S+) (\d+) (\d+) (.*)")
 _ASKED_AT_ONCE = 16
 _MOST_NAMES = 64

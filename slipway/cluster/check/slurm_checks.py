@@ -92,8 +92,10 @@ def _registration(facts: ClusterFacts) -> Faults:
 
 def _silent(facts: ClusterFacts) -> Faults:
     groups: dict[str, list[str]] = {}
+    outside = _outside_topology(facts)
     for name, why in facts.answers.silent.items():
-        groups.setdefault(why, []).append(name)
+        if not (name in outside and "topology" in why):  # Slurm 24.11; 22.05 starts things there
+            groups.setdefault(why, []).append(name)
     for why, names in groups.items():
         yield ClusterFault(
             "wrong",
@@ -167,6 +169,13 @@ def _auto_resume(facts: ClusterFacts) -> Faults:
         )
 
 
+def _outside_topology(facts: ClusterFacts) -> tuple[str, ...]:
+    there = facts.head.topology
+    if there is None or not there.names_all:
+        return ()
+    return tuple(node.name for node in facts.head.nodes if node.name not in there.nodes)
+
+
 def _topology(facts: ClusterFacts) -> Faults:
     plugin = facts.head.config.get("TopologyPlugin", "")
     is_wanted = "tree" in plugin or "block" in plugin
@@ -196,16 +205,15 @@ def _topology(facts: ClusterFacts) -> Faults:
             "from slurm.conf; then `systemctl restart slurmctld`.",
         )
         return
-    known = [node.name for node in facts.head.nodes]
-    missing = tuple(name for name in known if name not in there.nodes)
-    if missing and there.names_all:
+    if missing := _outside_topology(facts):
         yield ClusterFault(
             "wrong",
             "topology",
             missing,
-            f"not in {there.file}: no job gets them together with others",
+            f"not in {there.file}: no job gets them with others (with Slurm 24, none at all)",
             "Add them to the nodes of a switch there, then `scontrol reconfigure`.",
         )
+    known = {node.name for node in facts.head.nodes}
     unknown = tuple(name for name in there.nodes if name not in known)
     if unknown:
         yield ClusterFault(

@@ -153,10 +153,10 @@ OF_THE_CLUSTER = (
     ),
     (
         "topology",
-        "n2,n3",
+        "n3",
         "c0",
         "echo 'TopologyPlugin=topology/tree' >>/etc/slurm/slurm.conf;"
-        "echo 'SwitchName=s1 Nodes=n1' >/etc/slurm/topology.conf; scontrol reconfigure",
+        "echo 'SwitchName=s1 Nodes=n[1-2]' >/etc/slurm/topology.conf; scontrol reconfigure",
     ),
     ("docker-disk", "n1", "n1", DISK.format(size="4T", folder="/nvme")),
     ("enroot-disk", "n1", "n1", "install -m 755 /bin/true /usr/bin/dockerd"),

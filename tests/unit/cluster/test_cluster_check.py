@@ -322,6 +322,37 @@ def test_topologies_are_read_in_both_forms(
     assert node_probe.topology_facts(tmp_path) == wanted
 
 
+def test_nodes_outside_the_topology_that_slurm_24_starts_nothing_on_are_told_once() -> None:
+    refused = "Unable to allocate resources: Requested topology configuration is not available"
+    outside = head(topology=replace(EMPTY, nodes=("n1",)))(HEALTHY)
+    machines = {"n1": MACHINE}
+    facts = answers(machines=machines, silent={"n2": refused, "n3": refused})(outside)
+    assert {(f.kind, f.nodes) for f in cluster_check.find_faults(facts)} == {
+        ("topology", ("n2", "n3"))
+    }
+    facts = answers(machines=machines, silent={"n2": refused, "n3": "it hangs"})(outside)
+    assert ("silent", ("n3",)) in {(f.kind, f.nodes) for f in cluster_check.find_faults(facts)}
+
+
+@pytest.mark.parametrize(
+    ("words", "is_busy"),
+    [
+        ("Requested nodes are busy", True),
+        ("Immediate execution impossible, insufficient priority", True),
+        ("Requested topology configuration is not available", False),  # recorded of Slurm 24.11
+        ("Requested node configuration is not available", False),
+        ("Invalid account or account/partition combination specified", False),
+    ],
+)
+def test_a_node_that_srun_refuses_is_in_use_only_where_srun_says_so(
+    words: str, is_busy: bool
+) -> None:
+    answer = Answer(1, "", f"srun: error: Unable to allocate resources: {words}\n")
+    summed = cluster_check._sum_up([(("n1",), answer)], [])
+    assert summed.busy == (("n1",) if is_busy else ())
+    assert ("n1" in summed.silent) != is_busy
+
+
 def test_a_cluster_without_a_topology_or_with_a_whole_one_is_well(tmp_path: Path) -> None:
     assert node_probe.topology_facts(tmp_path) is None
     for there in (
