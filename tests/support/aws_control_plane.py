@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from unittest.mock import patch
 
+import boto3
 from botocore.loaders import create_loader
 from moto import mock_aws
 from moto.core.models import botocore_stubber
@@ -119,6 +120,13 @@ def control_plane_in_process() -> Iterator[ControlPlane]:
             yield plane
         finally:
             del botocore_stubber.process_request  # the method of its class again
+
+
+def free_addresses() -> None:
+    """As AWS does where a NAT gateway has ended; moto leaves its address with it."""
+    ec2 = boto3.client("ec2", region_name=REGION)
+    for address in ec2.describe_addresses()["Addresses"]:
+        ec2.disassociate_address(AssociationId=address["AssociationId"])
 
 
 #: X-Amz-Target -> botocore's name, of services whose requests are checked by their model.

@@ -28,6 +28,7 @@ from tests.support.aws_control_plane import (
     ControlPlane,
     control_plane,
     control_plane_in_process,
+    free_addresses,
 )
 from tests.support.aws_lag import AwsLag
 from tests.support.cluster_samples import MOTO_CLUSTER
@@ -210,13 +211,6 @@ def test_what_aws_does_not_know_yet_is_neither_missed_nor_made_twice(
     assert lag.missed > 20
 
 
-def free_addresses() -> None:
-    """As AWS does where a NAT gateway has ended; moto leaves its address with it."""
-    ec2 = boto3.client("ec2", region_name=REGION)
-    for address in ec2.describe_addresses()["Addresses"]:
-        ec2.disassociate_address(AssociationId=address["AssociationId"])
-
-
 def test_a_nat_gateway_that_fails_is_told_and_the_next_run_makes_another(
     plane: ControlPlane, file: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,26 +230,6 @@ def test_a_nat_gateway_that_fails_is_told_and_the_next_run_makes_another(
     monkeypatch.setattr(consistency, "KNOWN_S", 10.0)
     up(file)
     assert [nat.state for nat in nats.values()] == ["failed", "available"]
-    delete(file)
-
-
-def test_a_way_out_that_leads_nowhere_is_replaced(
-    plane: ControlPlane, file: Path, wire: Wire
-) -> None:
-    up(file)
-    ec2 = boto3.client("ec2", region_name=REGION)
-    (nat,) = ec2.describe_nat_gateways()["NatGateways"]
-    ec2.delete_nat_gateway(NatGatewayId=nat["NatGatewayId"])
-    free_addresses()
-    wire.calls.clear()
-    up(file)
-    assert wire.changes() == ["CreateNatGateway", "ReplaceRoute"]
-    ways = [
-        route.get("NatGatewayId")
-        for table in ec2.describe_route_tables()["RouteTables"]
-        for route in table["Routes"]
-    ]
-    assert nat["NatGatewayId"] not in ways
     delete(file)
 
 

@@ -41,7 +41,13 @@ from slipway.registry import connect_aws, credentials_for
 from slipway.registry.ecr.ecr_client import connect_ecr
 from slipway.registry.ecr.ecr_repository import ensure_repository, remove_ecr_images
 from tests.support.aws_calls import PLUGIN, AwsCalls
-from tests.support.aws_control_plane import ACCOUNT, REGION, ControlPlane, control_plane_in_process
+from tests.support.aws_control_plane import (
+    ACCOUNT,
+    REGION,
+    ControlPlane,
+    control_plane_in_process,
+    free_addresses,
+)
 from tests.support.aws_door import aws_door
 from tests.support.codebuild import codebuild
 from tests.support.operator_actions import actions_of, operator_actions
@@ -75,6 +81,28 @@ def calls(pytestconfig: pytest.Config) -> AwsCalls:
     return calls
 
 
+def nat_gateway() -> str:
+    """The one that is there."""
+    gateways = boto3.client("ec2", region_name=REGION).describe_nat_gateways()["NatGateways"]
+    (there,) = [each["NatGatewayId"] for each in gateways if each["State"] == "available"]
+    return str(there)
+
+
+def take_way_out() -> None:
+    """Somebody removes the NAT gateway: the route to it stays, and leads nowhere."""
+    boto3.client("ec2", region_name=REGION).delete_nat_gateway(NatGatewayId=nat_gateway())
+    free_addresses()
+
+
+def ways_out() -> list[dict[str, str]]:
+    tables = boto3.client("ec2", region_name=REGION).describe_route_tables()["RouteTables"]
+    return [
+        {key: value for key, value in route.items() if key == "NatGatewayId"}
+        for table in tables
+        for route in table["Routes"]
+    ]
+
+
 def test_a_cluster_from_its_network_to_its_end(
     plane: ControlPlane, calls: AwsCalls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,12 +118,17 @@ def test_a_cluster_from_its_network_to_its_end(
         "controller: ml.c5.xlarge\ngroups: {workers: {instance: ml.g5.48xlarge, count: 1}}\n"
     )
     bring_up_cluster(ROOT, str(file), yes=True, dry_run=False)
+    take_way_out()
+    bring_up_cluster(ROOT, str(file), yes=True, dry_run=False)
+    assert {"NatGatewayId": nat_gateway()} in ways_out()
     show_cluster(str(file), as_json=False)
     open_shell(str(file), "controller", ssh_config=False)
     delete_cluster(ROOT, str(file), yes=True, keep_storage=False)
     assert len(started) == len(plane.hyperpod.sessions) == 1
     assert plane.hyperpod.clusters == plane.hyperpod.systems == {}
-    assert {"ec2:DeleteVpc", "fsx:DeleteFileSystem", "ssm:StartSession"} <= {*calls.made}
+    assert {"ec2:DeleteVpc", "ec2:ReplaceRoute", "fsx:DeleteFileSystem", "ssm:StartSession"} <= {
+        *calls.made
+    }
 
 
 def test_a_training_job_is_looked_at_and_stopped(plane: ControlPlane, calls: AwsCalls) -> None:
