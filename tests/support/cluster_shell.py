@@ -28,10 +28,10 @@ fi
 SLURM_NODEID=${NODE:-0} exec "$@"
 """
 
-#: Whether a container starts from its file: $UNPACK 1 where it does not, and says so.
+#: Whether a container starts from its file: $UNPACK 1 where it does not, and $UNPACK_SAID is said.
 ENROOT = """#!/bin/bash
 if [[ "${*: -1}" == /bin/true ]]; then
-    ((!${UNPACK:-0})) || echo "Command not found: squashfuse" >&2
+    ((!${UNPACK:-0})) || echo "${UNPACK_SAID-Command not found: squashfuse}" >&2
     exit "${UNPACK:-0}"
 fi
 number=$(ls "$RECORD" | wc -l)

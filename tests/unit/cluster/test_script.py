@@ -691,6 +691,16 @@ def test_a_container_starts_from_the_file_where_the_node_can_and_the_log_says_so
     assert not any(word.endswith(".sqsh") for word in start)
 
 
+def test_why_a_node_unpacks_is_the_last_line_that_says_something(shell: Shell) -> None:
+    """As mount(8) of Debian 13 (util-linux 2.41) says it; older ones end with the first line."""
+    said = (
+        "mount: /run/image: failed to setup loop device for /a.sqsh.\n"
+        "       dmesg(1) may have more information after failed mount system call."
+    )
+    done = shell.run(text(shell, runtime="enroot"), {"UNPACK": "1", "UNPACK_SAID": said})
+    assert f"n1: unpacks the image (enroot start: {said.splitlines()[0]})\n" in done.said
+
+
 def test_pyxis_unpacks_unless_its_squashfuse_is_on(shell: Shell, tmp_path: Path) -> None:
     conf = tmp_path / "plugstack.conf"
     env = {"SLURM_CONF": str(tmp_path / "slurm.conf")}
