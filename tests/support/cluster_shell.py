@@ -34,6 +34,10 @@ if [[ "${*: -1}" == /bin/true ]]; then
     ((!${UNPACK:-0})) || echo "${UNPACK_SAID-Command not found: squashfuse}" >&2
     exit "${UNPACK:-0}"
 fi
+if [[ $1 == list ]]; then
+    printf '%s\\n' ${CONTAINERS-}
+    exit
+fi
 number=$(ls "$RECORD" | wc -l)
 printf '%s\\0' "$@" >"$RECORD/$number-enroot-$1"
 if [[ $1 == start ]]; then

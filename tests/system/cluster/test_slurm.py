@@ -140,7 +140,10 @@ def test_two_nodes_train_together_to_the_end_under_a_pyxis_stand_in(slurm: Slurm
 
 
 def test_two_nodes_train_together_to_the_end_under_an_enroot_stand_in(slurm: SlurmCluster) -> None:
-    """One of them starts from the file, the other has no squashfuse and unpacks it."""
+    """One of them starts from the file, the other has no squashfuse and unpacks it: what a job that
+    was killed has left there is removed before."""
+    left = "mkdir -p /var/lib/enroot; echo /fsx/images/a.sqsh >/var/lib/enroot/slurm-999-0"
+    slurm.run("bash", "-c", left, node="n2")
     lacks = slurm.local("n2") / "no-squashfuse"
     lacks.touch()
     try:

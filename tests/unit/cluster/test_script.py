@@ -701,6 +701,29 @@ def test_why_a_node_unpacks_is_the_last_line_that_says_something(shell: Shell) -
     assert f"n1: unpacks the image (enroot start: {said.splitlines()[0]})\n" in done.said
 
 
+#: squeue of Slurm 22.05: job 3 runs, 4 has ended, 5 is not known any more; of 6 nothing is heard.
+SQUEUE = """#!/bin/bash
+case "$*" in
+*--jobs=3*) echo RUNNING ;;
+*--jobs=4*) ;;
+*--jobs=5*) echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1 ;;
+*) exit 124 ;;
+esac
+"""
+
+
+def test_what_killed_jobs_have_left_is_removed_before_the_image_is_unpacked(shell: Shell) -> None:
+    shell.put("squeue", SQUEUE)
+    there = [f"slurm-{job}-0" for job in (3, 4, 5, 6, 7)]  # 7 is this job
+    others = ["slurm-4", "slurm-x-0", "pyxis_4", "slipway-0-4"]
+    env = {"UNPACK": "1", "SLURM_RESTART_COUNT": "1", "CONTAINERS": " ".join(there + others)}
+    done = shell.run(text(shell, runtime="enroot"), env)
+    removed = [call[-1] for call in done.called("enroot") if call[0] == "remove"]
+    before = ["slurm-4-0", "slurm-5-0", "slurm-7-0"]
+    assert removed == [*before, "slurm-7-1", "slurm-7-1"]  # its own, before and after
+    assert "n1: removes slurm-5-0, which an ended job has left\n" in done.said
+
+
 def test_pyxis_unpacks_unless_its_squashfuse_is_on(shell: Shell, tmp_path: Path) -> None:
     conf = tmp_path / "plugstack.conf"
     env = {"SLURM_CONF": str(tmp_path / "slurm.conf")}
