@@ -398,7 +398,10 @@ def test_a_job_starts_from_what_was_sent_to_its_nodes_or_its_script_brings_under
     words = ("--nodes=2", "--parsable", "--wrap=sleep 1000")
     job = slurm.run("sbatch", "--output=/dev/null", *words).strip()
     wait(lambda: slurm.run("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING", lambda: job)
-    size = slurm.sqsh.stat().st_size
+    # A piece that is twice in the file, as where two layers hold the same small one, moves once.
+    pieces = json.loads(Path(f"{slurm.sqsh}.json").read_text())["pieces"]
+    size = sum(int(piece.partition(" ")[0]) for piece in {*pieces})
+    assert slurm.sqsh.stat().st_size - size < 1 << 20
     assert moved(sent(slurm, slurm.sqsh, "--job", job, "--json")) == (size, size)
     slurm.run("scancel", job)
     said = sent(slurm, slurm.sqsh, "--job", job, code=1)
