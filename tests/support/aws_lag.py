@@ -12,6 +12,7 @@ import json
 import random
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import botocore.client
@@ -54,10 +55,10 @@ class AwsLag:
             service = client.meta.service_model.service_name
             if service not in SERVICES:
                 return send(client, operation, parameters)
-            if READS.match(operation):
-                return lag._read(f"{service} {operation} {parameters}", parameters, operation,
-                                 lambda: send(client, operation, parameters))  # fmt: skip
             lag._refuse_unknown(operation, parameters)
+            if READS.match(operation):
+                read = f"{service} {operation} {parameters}"
+                return lag._read(read, lambda: send(client, operation, parameters))
             answer = send(client, operation, parameters)
             lag._learn(parameters, answer)
             return answer
@@ -90,8 +91,7 @@ class AwsLag:
                 words = f"The ID '{identifier}' does not exist"
                 raise ClientError({"Error": {"Code": code, "Message": words}}, operation)
 
-    def _read(self, read: str, parameters: dict[str, Any], operation: str, send: Any) -> Any:
-        self._refuse_unknown(operation, parameters)
+    def _read(self, read: str, send: Callable[[], Any]) -> Any:
         if self._stale[read] > 0:
             self._stale[read] -= 1
             self.missed += 1

@@ -36,7 +36,6 @@ def machine(
     # DeepSpeed's operator is compiled by the first run of these tests ever: over a minute.
     extensions = shared_project.cache / "test-torch-extensions"
     extensions.mkdir(parents=True, exist_ok=True)
-    bytecode = shared_project.cache / "test-bytecode"
-    fleet = Fleet.make(engine, local_image, tmp_path / "machine", bytecode, 1)
+    fleet = Fleet.make(engine, local_image, tmp_path / "machine", shared_project.cache, 1)
     yield Machine(fleet, packages, code, extensions)
     fleet.remove()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from slipway.cluster.hyperpod.cluster_plan import (
 from slipway.cluster.hyperpod.consistency import (
     KNOWN_S,
     find_when_known,
+    is_unknown,
     retry_while_unknown,
 )
 from slipway.cluster.hyperpod.refusals import file_errors
@@ -48,8 +48,6 @@ _THERE = (
     *("EntityAlreadyExists", "InvalidGroup.Duplicate", "InvalidPermission.Duplicate"),
     *("InvalidSubnet.Conflict", "Resource.AlreadyAssociated", "RouteAlreadyExists"),
 )
-#: What is seen for a moment longer than it is there.
-_GONE = re.compile(r"NotFound$|^NoSuch(Entity|Bucket)$")
 
 
 def bring_up_cluster(root: Path, file: str, *, yes: bool, dry_run: bool) -> None:
@@ -192,18 +190,16 @@ def _ensure(site: ClusterSite, part: ClusterPart, lease: ClusterLease) -> None:
 
 def _make(part: ClusterPart) -> str:
     """Make a part and look until it is seen: a look that misses it would have it made twice."""
-    made: str | None = None
-    refused: SlipwayError | None = None
     try:
         made = retry_while_unknown(part.make)
     except SlipwayError as error:
         if refusal_code(error) not in _THERE:
             raise
-        refused = error  # by a run that was cut, a moment ago
-    identifier = find_when_known(part.find) or made
-    if identifier is None:
-        assert refused is not None
-        raise refused
+        identifier = find_when_known(part.find)  # of a run that was cut, a moment ago
+        if identifier is None:
+            raise
+    else:
+        identifier = find_when_known(part.find) or made
     say(f"{part.title}: {identifier}")
     return identifier
 
@@ -244,7 +240,7 @@ def _remove(part: ClusterPart, identifier: str, lease: ClusterLease | None) -> N
                 asked = True
             except SlipwayError as error:
                 code = refusal_code(error)
-                asked = bool(_GONE.search(code))
+                asked = is_unknown(code)  # seen for a moment longer than it was there
                 if not asked and code not in _BUSY:
                     raise
                 reason = error.what

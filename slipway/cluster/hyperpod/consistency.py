@@ -20,11 +20,16 @@ from slipway.core import SlipwayError, human_seconds, say
 KNOWN_S, NAME_FREE_S, POLL_S = 120.0, 3600.0, 5.0
 """How long what was made may be unknown, and a deleted bucket's name taken; how often is asked."""
 
-_UNKNOWN = re.compile(r"NotFound$|^NoSuch(Entity|Bucket)$|^Gateway\.NotAttached$")
+_UNKNOWN = re.compile(r"NotFound$|^NoSuch(Entity|Bucket)$")
 _ROLE_UNKNOWN = re.compile(r"(?i)\bassume\b[^.]*\brole\b|\brole\b[^.]*\bassume\b")
 _NAME_TAKEN = "OperationAborted"
 
 Answer = TypeVar("Answer")
+
+
+def is_unknown(code: str) -> bool:
+    """Whether AWS says with a code that something is not there: not yet, or not any more."""
+    return _UNKNOWN.search(code) is not None
 
 
 def retry_while_unknown(call: Callable[[], Answer]) -> Answer:
@@ -53,7 +58,7 @@ def _passing(error: SlipwayError) -> tuple[str, float]:
     code = refusal_code(error)
     if code == _NAME_TAKEN:
         return "S3 has not let go of the name of a bucket that was deleted", NAME_FREE_S
-    if _UNKNOWN.search(code):
+    if is_unknown(code) or code == "Gateway.NotAttached":
         return "AWS does not know everywhere yet what was made a moment ago", KNOWN_S
     if _ROLE_UNKNOWN.search(error.what):
         return "AWS does not know the new role everywhere yet", KNOWN_S

@@ -142,7 +142,7 @@ class _Edge:
             caller = caller_account(self._client.meta.region_name)
             if caller != self._account:
                 raise wrong_account(self._name, caller, self._account, "it does not exist there")
-        made = self._make(alias_patterns)
+        self._make(alias_patterns)
         # "When the CreateRepository returns, it just implies ECR had finished sanity check and is
         # working on repo creation" (AWS, in hashicorp/terraform-provider-aws#3849).
         end = time.monotonic() + _KNOWN_S
@@ -154,24 +154,21 @@ class _Edge:
                     cure="Run the same again.",
                 )
             time.sleep(_POLL_S)
-        return made or known
+        return known
 
-    def _make(self, alias_patterns: Sequence[str]) -> RepositoryTypeDef | None:
-        """None where another push was faster."""
+    def _make(self, alias_patterns: Sequence[str]) -> None:
         with (
             self._errors("ecr:CreateRepository"),
-            tolerate("RepositoryAlreadyExistsException"),
+            tolerate("RepositoryAlreadyExistsException"),  # another push was faster
         ):
             if alias_patterns:
                 # Where the API does not know exceptions, all tags are immutable.
                 with tolerate("InvalidParameterException"):
-                    return self._create("IMMUTABLE_WITH_EXCLUSION", alias_patterns)
-            return self._create("IMMUTABLE", ())
-        return None
+                    self._create("IMMUTABLE_WITH_EXCLUSION", alias_patterns)
+                    return
+            self._create("IMMUTABLE", ())
 
-    def _create(
-        self, mutability: ImageTagMutabilityType, movable: Sequence[str]
-    ) -> RepositoryTypeDef:
+    def _create(self, mutability: ImageTagMutabilityType, movable: Sequence[str]) -> None:
         request: CreateRepositoryRequestTypeDef = {
             "repositoryName": self._name,
             "imageTagMutability": mutability,
@@ -181,7 +178,7 @@ class _Edge:
             request["imageTagMutabilityExclusionFilters"] = [
                 {"filterType": "WILDCARD", "filter": pattern} for pattern in movable
             ]
-        return self._client.create_repository(**request)["repository"]
+        self._client.create_repository(**request)
 
     def remove(self, digest: str) -> None:
         with self._errors("ecr:BatchDeleteImage"):

@@ -124,7 +124,7 @@ class Fleet:
     running: list[Running] = field(default_factory=list)
 
     @classmethod
-    def make(cls, engine: Engine, image: str, root: Path, bytecode: Path, count: int) -> Fleet:
+    def make(cls, engine: Engine, image: str, root: Path, cache: Path, count: int) -> Fleet:
         """SageMaker's directories and configuration files for each node."""
         names = [f"algo-{n + 1}" for n in range(count)]
         hosts = []
@@ -136,6 +136,7 @@ class Fleet:
             (host.ml / "input/config/resourceconfig.json").write_text(json.dumps(config))
             (host.ml / "input/config/inputdataconfig.json").write_text("{}")
             hosts.append(host)
+        bytecode = cache / "test-bytecode"
         bytecode.mkdir(parents=True, exist_ok=True)
         made = cls(engine, image, root, bytecode, hosts)
         made.hyperparameters({})

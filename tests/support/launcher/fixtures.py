@@ -36,8 +36,7 @@ def fleet(
     made: list[Fleet] = []
 
     def make(count: int) -> Fleet:
-        bytecode = shared_project.cache / "test-bytecode"
-        made.append(Fleet.make(engine, local_image, tmp_path, bytecode, count))
+        made.append(Fleet.make(engine, local_image, tmp_path, shared_project.cache, count))
         return made[-1]
 
     yield make

@@ -94,13 +94,10 @@ def take_way_out() -> None:
     free_addresses()
 
 
-def ways_out() -> list[dict[str, str]]:
+def ways_out() -> list[str | None]:
+    """The NAT gateways that routes lead to."""
     tables = boto3.client("ec2", region_name=REGION).describe_route_tables()["RouteTables"]
-    return [
-        {key: value for key, value in route.items() if key == "NatGatewayId"}
-        for table in tables
-        for route in table["Routes"]
-    ]
+    return [route.get("NatGatewayId") for table in tables for route in table["Routes"]]
 
 
 def test_a_cluster_from_its_network_to_its_end(
@@ -120,7 +117,7 @@ def test_a_cluster_from_its_network_to_its_end(
     bring_up_cluster(ROOT, str(file), yes=True, dry_run=False)
     take_way_out()
     bring_up_cluster(ROOT, str(file), yes=True, dry_run=False)
-    assert {"NatGatewayId": nat_gateway()} in ways_out()
+    assert nat_gateway() in ways_out()
     show_cluster(str(file), as_json=False)
     open_shell(str(file), "controller", ssh_config=False)
     delete_cluster(ROOT, str(file), yes=True, keep_storage=False)

@@ -36,6 +36,11 @@ from slipway.registry.ecr_target import find_ecr_target, prepare_repository
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"  # moto's own
 OTHER = "999988887777"
+DESCRIBED = {
+    "repositoryUri": "host/team/image",
+    "registryId": ACCOUNT,
+    "imageTagMutability": "IMMUTABLE",
+}
 
 
 @pytest.fixture
@@ -82,17 +87,12 @@ def test_aliases_move_where_the_api_knows_tags_that_move(client: ECRClient) -> N
 def test_an_api_that_knows_no_exceptions_gives_immutable_tags_and_a_warning(
     client: ECRClient,
 ) -> None:
-    described = {
-        "repositoryUri": "host/team/image",
-        "registryId": ACCOUNT,
-        "imageTagMutability": "IMMUTABLE",
-    }
     with Stubber(client) as stub:
         stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
         stub.add_client_error("create_repository", "InvalidParameterException")
         stub.add_response(
             "create_repository",
-            {"repository": described},
+            {"repository": DESCRIBED},
             {
                 "repositoryName": "team/image",
                 "imageTagMutability": "IMMUTABLE",
@@ -100,7 +100,7 @@ def test_an_api_that_knows_no_exceptions_gives_immutable_tags_and_a_warning(
             },
         )
         stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
-        stub.add_response("describe_repositories", {"repositories": [described]})
+        stub.add_response("describe_repositories", {"repositories": [DESCRIBED]})
         stub.add_response("put_lifecycle_policy", {})
         made = ensure_repository(client, "team/image", alias_patterns=["latest*"])
         stub.assert_no_pending_responses()
@@ -135,15 +135,10 @@ def test_consumers_are_let_in_also_later_and_others_statements_stay(client: ECRC
 
 
 def test_a_missing_right_to_set_the_lifecycle_does_not_stop_a_push(client: ECRClient) -> None:
-    described = {
-        "repositoryUri": "host/team/image",
-        "registryId": ACCOUNT,
-        "imageTagMutability": "IMMUTABLE",
-    }
     with Stubber(client) as stub:
         stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
-        stub.add_response("create_repository", {"repository": described})
-        stub.add_response("describe_repositories", {"repositories": [described]})
+        stub.add_response("create_repository", {"repository": DESCRIBED})
+        stub.add_response("describe_repositories", {"repositories": [DESCRIBED]})
         stub.add_client_error("put_lifecycle_policy", "AccessDeniedException", "not authorized")
         made = ensure_repository(client, "team/image")
     assert made.created
@@ -154,14 +149,9 @@ def test_a_repository_that_never_comes_is_told(
     client: ECRClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ecr_repository, "_KNOWN_S", 0.0)
-    described = {
-        "repositoryUri": "host/team/image",
-        "registryId": ACCOUNT,
-        "imageTagMutability": "IMMUTABLE",
-    }
     with Stubber(client) as stub:
         stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
-        stub.add_response("create_repository", {"repository": described})
+        stub.add_response("create_repository", {"repository": DESCRIBED})
         stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
         with pytest.raises(RepositoryMissingError, match="does not know it"):
             ensure_repository(client, "team/image")
@@ -197,15 +187,10 @@ def test_a_refusal_is_known_by_its_code_whichever_thread_made_the_exception_clas
     client: ECRClient,
 ) -> None:
     """botocore makes them at their first use: two threads at once each make their own."""
-    described = {
-        "repositoryUri": "host/team/image",
-        "registryId": ACCOUNT,
-        "imageTagMutability": "IMMUTABLE",
-    }
     with Stubber(client) as stub:
         stub.add_client_error("describe_repositories", "RepositoryNotFoundException")
         stub.add_client_error("create_repository", "RepositoryAlreadyExistsException")
-        stub.add_response("describe_repositories", {"repositories": [described]})
+        stub.add_response("describe_repositories", {"repositories": [DESCRIBED]})
         stub.add_response("put_lifecycle_policy", {})
         stub.add_client_error("get_repository_policy", "RepositoryPolicyNotFoundException")
         stub.add_response("set_repository_policy", {})
