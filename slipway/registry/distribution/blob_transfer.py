@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -146,8 +147,9 @@ class BlobDelivery:
     """Blobs on their way into one repository, several at once; those that it has, or can mount, are
     not read.
 
-    `add` takes a blob from any thread, each digest once; `finish` waits for all. The first failure
-    stops the others. At the end of its block no further piece is sent.
+    `add` takes a blob from any thread, each digest once, and of those that wait the largest goes
+    first: the last to end is then a small one. `finish` waits for all. The first failure stops the
+    others. At the end of its block no further piece is sent.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class BlobDelivery:
         self.target = target
         self.progress = TransferProgress(task, on_event)
         self._pool = ThreadPoolExecutor(max_workers=max(1, jobs))
+        self._waiting: list[tuple[int, str, BlobTransfer]] = []  # a heap, the largest first
         self._futures: dict[str, Future[None]] = {}
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -172,7 +175,8 @@ class BlobDelivery:
         with self._lock:
             if blob.digest not in self._futures:
                 self.progress.expect(blob.size)
-                self._futures[blob.digest] = self._pool.submit(self._send, blob)
+                heapq.heappush(self._waiting, (-blob.size, blob.digest, blob))
+                self._futures[blob.digest] = self._pool.submit(self._send_largest)
 
     def finish(self) -> TransferProgress:
         """Wait for all that was added. Raises RegistryError's subclasses."""
@@ -185,9 +189,13 @@ class BlobDelivery:
             future.result()
         return self.progress
 
+    def _send_largest(self) -> None:
+        with self._lock:
+            _, _, blob = heapq.heappop(self._waiting)
+        if not self._stopped.is_set():
+            self._send(blob)
+
     def _send(self, blob: BlobTransfer) -> None:
-        if self._stopped.is_set():
-            return
         target = self.target
         sent = send_blob(
             target.client,
@@ -214,10 +222,7 @@ def deliver_blobs(
     on_event: OnEvent,
     jobs: int = BLOBS_AT_ONCE,
 ) -> TransferProgress:
-    """Have all blobs in the target, the largest first: the last to end is then a small one.
-
-    Raises RegistryError's subclasses.
-    """
+    """Have all blobs in the target. Raises RegistryError's subclasses."""
     with BlobDelivery(target, task, on_event, jobs) as delivery:
         for blob in sorted(blobs, key=lambda blob: (-blob.size, blob.digest)):
             delivery.add(blob)

@@ -17,6 +17,7 @@ import pytest
 from slipway.core import CredentialsFor, Project, silent
 from slipway.registry import (
     OCI_MANIFEST,
+    BlobDelivery,
     BlobTransfer,
     Manifest,
     MemoryBlob,
@@ -216,6 +217,31 @@ class Ending(MemoryBlob):
         half = len(self.content) // 2
         yield self.content[offset:half]
         raise RegistryError("ended")
+
+
+def test_of_blobs_that_wait_the_largest_goes_first(target: Repository) -> None:
+    sizes = [100, 20_000, 300_000, 1_000, 900_000, 20_001]  # as layers come, while more are made
+    sent: list[int] = []
+    all_wait = threading.Event()
+
+    @dataclass(frozen=True)
+    class Source:
+        content: bytes
+
+        def open(self, offset: int) -> Iterator[bytes]:
+            assert all_wait.wait(60)
+            sent.append(len(self.content))
+            yield self.content[offset:]
+
+    contents = [random.Random(size).randbytes(size) for size in sizes]
+    with BlobDelivery(target, "push", silent, jobs=1) as delivery:
+        for content in contents:
+            delivery.add(BlobTransfer(digest_of(content), len(content), Source(content)))
+        all_wait.set()
+        assert delivery.finish().sent == sum(sizes)
+    # The first is on its way before the second comes, or is not.
+    assert sent in ([100, *sorted(sizes[1:], reverse=True)], sorted(sizes, reverse=True))
+    assert all(target.client.has_blob(target.path, digest_of(content)) for content in contents)
 
 
 def test_a_manifest_is_put_again_while_another_push_writes_a_link_of_its_blobs(
