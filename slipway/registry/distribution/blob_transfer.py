@@ -9,14 +9,17 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core import Event, OnEvent, file_pieces
+from slipway.core import Event, OnEvent, file_pieces, human_bytes
 from slipway.registry.distribution.blob_upload import BlobSource, send_blob
 from slipway.registry.distribution.registry_client import RegistryClient
 from slipway.registry.errors import ImmutableTagError, ManifestError, RegistryError
+from slipway.registry.hosts import parse_ecr_host
 from slipway.registry.manifests import Manifest
 
 BLOBS_AT_ONCE = 4
 """Each blob on its way holds about three pieces of an upload in memory: 100 MB together."""
+
+_WORTH_SAYING = 16_000_000  # bytes that were sent, where mounting would have spared them
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ class BlobDelivery:
         self.target = target
         self.progress = TransferProgress(task, on_event)
         self._pool = ThreadPoolExecutor(max_workers=max(1, jobs))
+        self._unmounted: dict[str, int] = {}  # bytes sent, by the repository that has them as well
         self._waiting: list[tuple[int, str, BlobTransfer]] = []  # a heap, the largest first
         self._futures: dict[str, Future[None]] = {}
         self._stopped = threading.Event()
@@ -187,6 +191,9 @@ class BlobDelivery:
             if future.exception() is not None:
                 self._stopped.set()
             future.result()
+        for repository, size in sorted(self._unmounted.items()):
+            if size >= _WORTH_SAYING:
+                self.target.client.tell("mount", unmounted_notice(self.target, repository, size))
         return self.progress
 
     def _send_largest(self) -> None:
@@ -207,12 +214,34 @@ class BlobDelivery:
             on_bytes=lambda offset: self._reach(blob, offset),
         )
         self.progress.finish(blob.digest, blob.size, sent=sent)
+        if sent and blob.mount_from:
+            with self._lock:
+                size = self._unmounted.get(blob.mount_from, 0) + blob.size
+                self._unmounted[blob.mount_from] = size
 
     def _reach(self, blob: BlobTransfer, offset: int) -> None:
         # What has all of its bytes there is closed: the next run need not send them again.
         if self._stopped.is_set() and offset < blob.size:
             raise RegistryError("the transfer was stopped", where=self.target.name())
         self.progress.reach(blob.digest, offset)
+
+
+def unmounted_notice(target: Repository, repository: str, size: int) -> str:
+    """What to say of `size` bytes that were sent into `target`, while another repository of its
+    registry has them.
+
+    ECR mounts where an account has that switched on, which is not so at first, and within the
+    limits that the ECR user guide states ("Blob mounting in Amazon ECR").
+    """
+    what = f"{human_bytes(size)} that {repository} has were sent again, as they were not mounted"
+    ecr = parse_ecr_host(target.client.host)
+    if ecr is None:
+        return what
+    return (
+        f"{what}. ECR mounts layers of one repository into another where both have the same "
+        "encryption, neither is a pull-through cache's, and the account has it switched on: "
+        f"`aws ecr put-account-setting --name BLOB_MOUNTING --value ENABLED --region {ecr.region}`"
+    )
 
 
 def deliver_blobs(

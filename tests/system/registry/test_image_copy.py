@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from slipway.core import SlipwayError, anonymous
+from slipway.core import Event, SlipwayError, anonymous, silent
 from slipway.registry import (
+    BlobTransfer,
     Manifest,
+    MemoryBlob,
     RegistryClient,
     credentials_for,
+    deliver_blobs,
     digest_of,
     prepare_repository,
 )
@@ -108,6 +112,27 @@ def test_a_registry_that_does_not_mount_is_sent_the_blobs(ecr_side: Repository, 
     put = put_oci_image(ecr_side.client, source, "v1", seed=source)
     result = copy_image(Repository(ecr_side.client, source), "v1", ecr_side, "v1")
     assert result.sent == put.size  # ECR with blob mounting off
+
+
+def test_bytes_that_a_registry_could_have_mounted_are_said(
+    ecr_side: Repository, door: Door
+) -> None:
+    events: list[Event] = []
+    layer = random.Random(3).randbytes(17_000_000)
+    source = unique()
+    prepare_repository(door.target, source)
+    with RegistryClient(
+        door.host, credentials_for([door.target]), policy=QUICK, on_event=events.append
+    ) as client:
+        target = Repository(client, ecr_side.path)
+        for repository, mount_from in ((Repository(client, source), None), (target, source)):
+            blob = BlobTransfer(digest_of(layer), len(layer), MemoryBlob(layer), mount_from)
+            assert deliver_blobs(repository, [blob], "push", silent).sent == len(layer)
+        blob = BlobTransfer(digest_of(layer), len(layer), MemoryBlob(layer), source)
+        assert deliver_blobs(target, [blob], "push", silent).sent == 0
+    assert [event.text for event in events if event.step == "mount"] == [
+        f"17 MB that {source} has were sent again, as they were not mounted"
+    ]
 
 
 def test_an_index_is_copied_with_all_its_images(other: RegistryClient, data_registry: str) -> None:

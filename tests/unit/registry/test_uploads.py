@@ -19,6 +19,7 @@ import pytest
 from slipway.core import anonymous
 from slipway.registry import RegistryClient, RegistryError, RetryPolicy
 from slipway.registry.distribution import blob_upload
+from slipway.registry.distribution.blob_transfer import Repository, unmounted_notice
 from slipway.registry.distribution.blob_upload import upload_blob
 from tests.support.loopback_files import serve_requests
 
@@ -387,3 +388,25 @@ def test_a_push_goes_through_where_no_record_can_be_written(
     with RegistryClient(registry.host, anonymous, uploads=tmp_path / "file" / "below") as client:
         upload(client)
     assert DIGEST in registry.blobs
+
+
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("123456789012.dkr.ecr.us-west-2.amazonaws.com", "us-west-2"),
+        ("123456789012.dkr-ecr.eu-central-1.on.aws", "eu-central-1"),
+        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        ("harbor.example.com", None),
+        ("127.0.0.1:5000", None),
+    ],
+)
+def test_what_was_not_mounted_is_said_and_for_ecr_which_setting_mounts(
+    host: str, region: str | None
+) -> None:
+    with RegistryClient(host, anonymous) as client:
+        said = unmounted_notice(Repository(client, "ours/image"), "ours/base", 4_500_000_000)
+    assert said.startswith("4.5 GB that ours/base has were sent again")
+    # ECR user guide, "Blob mounting in Amazon ECR"
+    setting = f"aws ecr put-account-setting --name BLOB_MOUNTING --value ENABLED --region {region}"
+    assert (setting in said) == (region is not None)
+    assert ("put-account-setting" in said) == (region is not None)
