@@ -82,7 +82,7 @@ def test_a_context_whose_engine_does_not_answer_is_an_error_that_names_it(
 
 
 BROKEN = {
-    "trailing comma": ('{\n"currentContext": "x",\n}', 3),
+    "trailing comma": ('{\n"currentContext": "x",}', 2),  # the comma's line is the brace's
     "torn": ('{\n"currentContext": ', 2),
     "a list": ("[]", 1),
     "a number": ("7", 1),

@@ -31,9 +31,7 @@ def pip_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compileall.compile_dir(code, quiet=2, force=True, invalidation_mode=unchecked)
     path = folder / f"pip-{pip.version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        for file in code.rglob("*.py*"):
-            archive.write(file, file.relative_to(code.parent))
-        for file in code.rglob("*.txt"):
+        for file in code.rglob("*"):
             archive.write(file, file.relative_to(code.parent))
     return path
 

@@ -51,7 +51,7 @@ def test_the_old_name_of_the_setting_goes() -> None:
     ("text", "line"),
     [
         ('{\n  "debug": true\n}\n{\n  "data-root": "/x"\n}\n', 4),  # a script appended to it
-        ('{\n  "debug": true,\n}\n', 3),
+        ('{\n  "debug": true,}\n', 2),  # the comma to newer Pythons, the brace to older ones
         ("{\n  'debug': true\n}\n", 2),
         ("[]", 1),
     ],
