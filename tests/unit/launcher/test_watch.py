@@ -374,6 +374,19 @@ def test_a_failing_sitecustomize_fails_as_without_ours(tmp_path: Path) -> None:
         assert "RuntimeError: own" in done.stderr
 
 
+def test_the_images_own_sitecustomize_runs_where_ours_cannot(tmp_path: Path) -> None:
+    """As with a Python whose faulthandler is another one: 3.14 was thought to have a new option."""
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "sitecustomize.py").write_text("print('own')\n", "utf-8")
+    code = "import faulthandler, sys; del faulthandler.register\n"
+    code += "try: import sitecustomize\nexcept AttributeError: print('ours failed')"
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "LAUNCH_SCRATCH": str(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": f"{STACK_SITE}:{tmp_path}", **rank}
+    argv = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "own\nours failed\n"
+
+
 def test_what_a_process_uses_is_read() -> None:
     use = read_use(os.getpid())
     assert use is not None

@@ -35,15 +35,13 @@ def register_stacks(env: os._Environ[str]) -> None:
     # A rank's own helpers (data loaders, compilers) inherit its variables.
     if not is_rank or os.path.exists(f"{directory}/{os.getppid()}.threads"):  # noqa: PTH110
         return
-    # 3.14 would add the C stack, by a walk that is not safe in every library's frames.
-    options = {"c_stack": False} if sys.version_info >= (3, 14) else {}
     base = f"{directory}/{os.getpid()}"
     try:
         # Kept by its number: a file object would be closed before the interpreter's last words.
         file = os.open(f"{base}.threads", ANSWER_FLAGS, 0o600)
     except OSError:
         return  # no launcher that watches
-    faulthandler.register(signal.SIGWINCH, file=file, all_threads=True, **options)
+    faulthandler.register(signal.SIGWINCH, file=file, all_threads=True)
     sys.meta_path.insert(0, TorchNotice(base, file))
 
 
@@ -98,5 +96,7 @@ def run_other_sitecustomize() -> None:
     spec.loader.exec_module(module)
 
 
-register_stacks(os.environ)
-run_other_sitecustomize()
+try:
+    register_stacks(os.environ)
+finally:
+    run_other_sitecustomize()
