@@ -1,4 +1,4 @@
-"""Extending a large base: an engine's pull, build and push beside `--no-engine`, and skopeo's copy.
+"""Extending a large base: an engine's pull, build and push beside `--no-engine`, skopeo and crane.
 
     .venv/bin/python -m bench.registry_extend --base HOST/REPO:TAG --work DIR --rounds 2
 
@@ -8,11 +8,14 @@ dockerd, docker-registry and skopeo; 25 GB below DIR; three minutes and about te
 Registries are on loopback. Ways alternate, and each begins without anything of the image: an empty
 engine, an empty target repository, no layers in the cache. Wheels are there for all. `--no-engine`
 has read the base's packages before, but for the first row, which is measured once for each DIR.
+crane (a package of newer Debians; left out where there is none) appends the layers that
+`--no-engine` has made just before: it makes none, and changes no other part of the configuration.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import io
 import json
@@ -244,6 +247,29 @@ class Bench:
         subprocess.run(["rm", "-rf", str(project.state)], check=True)
         return figures
 
+    def crane(self, base: Target, target: Target, owner: Project, layers: Path) -> dict[str, float]:
+        """`crane append` of layers that are made already; the base is mounted or streamed."""
+        login = credentials_for(project=owner)(target.host)
+        assert login
+        folder = self.work / "crane"
+        folder.mkdir(exist_ok=True)
+        secret = base64.b64encode(f"{login.username}:{login.secret}".encode()).decode()
+        logins = {target.host: {"auth": secret}}
+        (folder / "config.json").write_text(json.dumps({"auths": logins}))
+        files = sorted(layers.iterdir(), key=lambda path: path.stat().st_size)
+        started = time.monotonic()
+        subprocess.run(
+            [
+                *("crane", "append", "--base", f"{base.host}/{self.path}:{self.tag}"),
+                *("--new_tag", f"{target.host}/bench/crane:1"),
+                *(word for file in files for word in ("--new_layer", str(file))),
+            ],
+            env={**os.environ, "DOCKER_CONFIG": str(folder)},
+            check=True,
+            capture_output=True,
+        )
+        return {"s": time.monotonic() - started}
+
     def skopeo(self, source: Target, target: Target, owner: Project) -> dict[str, float]:
         """The base alone from registry to registry."""
         login = credentials_for(project=owner)(target.host)
@@ -333,13 +359,24 @@ def one_round(
         state = bench.state(project)
         shutil.copytree(notes, state / "cache" / "bases")
         note("new image, base in the registry: ours", bench.ours(IMAGE, target, state))
+        layers = state / "cache" / "layers" / "sha256"
+        shutil.rmtree(bench.work / "layers", ignore_errors=True)
+        made = shutil.copytree(layers, bench.work / "layers")
         note("next variant: ours", bench.ours(NEXT, target, state))
         note("unchanged: ours", bench.ours(IMAGE, target, state))
+        if shutil.which("crane"):
+            note(
+                "new image, base in the registry: crane, its layers made already",
+                bench.crane(target, target, project, made),
+            )
         if docker:
             first, second = bench.docker([IMAGE, NEXT], target, target, project)
             note("new image, base in the registry: docker", first)
             note("next variant: docker", second)
-    for way in ("ours", "skopeo, the base alone", "docker")[: 3 if docker else 2]:
+    ways = ["ours", "skopeo, the base alone"]
+    ways += ["crane, its layers made already"] * bool(shutil.which("crane"))
+    ways += ["docker"] * docker
+    for way in ways:
         shutil.rmtree(bench.work / "empty", ignore_errors=True)
         with bench.registry("empty") as (target, project):
             if way == "ours":
@@ -348,6 +385,8 @@ def one_round(
                 figures = bench.ours(IMAGE, source, state)
             elif way == "docker":
                 (figures,) = bench.docker([IMAGE], source, target, project)
+            elif way.startswith("crane"):
+                figures = bench.crane(source, target, project, made)
             else:
                 figures = bench.skopeo(source, target, project)
             note(f"new image, base in another registry: {way}", figures)

@@ -758,7 +758,8 @@ def test_a_head_without_end_has_one(
         host = f"127.0.0.1:{listener.getsockname()[1]}"
         with RegistryClient(host, anonymous, policy=QUICK) as client:
             started = time.monotonic()
-            with pytest.raises(RegistryError, match="no end"):
+            # Of interim responses newer Pythons take a hundred.
+            with pytest.raises(RegistryError, match=r"no end|more than 100 interim responses"):
                 client.head("a/b", "t")
             assert time.monotonic() - started < 20
         ended.set()
