@@ -120,8 +120,10 @@ def interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
     in Condition.wait ends as "release unlocked lock"; a handle may be closed twice.
     """
     behind: BaseException | None = error
-    while behind is not None:
+    seen: set[int] = set()  # `raise error from error` makes a circle
+    while behind is not None and id(behind) not in seen:
         if isinstance(behind, KeyboardInterrupt):
             return behind
+        seen.add(id(behind))
         behind = behind.__cause__ or behind.__context__
     return None

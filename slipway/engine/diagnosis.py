@@ -76,6 +76,16 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis("not_found", False, "Check account, region, repository and tag."),
     ),
     (
+        # dockerd, of a layer that it keeps as files and headers: moby/moby#37680.
+        r"could not verify layer data",
+        Diagnosis(
+            "other",
+            False,
+            "The engine cannot put that layer together again: its files were changed, or it was "
+            "imported from a tar with sparse files. Build, pull or import its image anew.",
+        ),
+    ),
+    (
         r"denied|forbidden|\b403\b|not authorized to perform",
         Diagnosis("denied", False, "The login is valid but may not do this: check its policy."),
     ),

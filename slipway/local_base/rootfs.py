@@ -28,6 +28,7 @@ from slipway.core import (
     write_atomic,
 )
 from slipway.local_base import apt
+from slipway.local_base.sparse_members import write_out_sparse_members
 from slipway.wheels import host_acquire_settings
 
 CODENAME = "bookworm"
@@ -190,6 +191,7 @@ def _mmdebstrap(project: Project, work: Path, tar: Path, on_event: OnEvent, log:
     with tempfile.TemporaryDirectory(prefix="unpacked-", dir=work) as unpacked:
         Path(unpacked).chmod(0o755)
         _run(command, {**_environment(os.environ), "TMPDIR": unpacked}, on_event, log)
+    write_out_sparse_members(tar)
 
 
 def _environment(host: Mapping[str, str]) -> dict[str, str]:

@@ -85,7 +85,9 @@ def deliver_image(
                 logins += 1
                 again = logins < _LOGIN_TRIES or error.kind == "expired"
             if not again or failures >= policy.attempts:
-                raise _typed(error, reference, target, credentials) from error
+                if typed := _typed(error, reference, target, credentials):
+                    raise typed from error
+                raise
             pause = policy.delay(failures)
             _announce(on_event, reference, error, failures, policy.attempts, pause)
             time.sleep(pause)
@@ -105,7 +107,8 @@ def _announce(
 
 def _typed(
     error: TransferError, where: str, target: Target, credentials: CredentialsFor
-) -> SlipwayError:
+) -> SlipwayError | None:
+    """What it is to the registry's room; None where it is not the registry's."""
     text = error.what
     if error.kind in ("unauthorized", "expired"):
         known = credentials(target.host)
@@ -124,4 +127,4 @@ def _typed(
         return throttled_error(where, text)
     if error.kind in ("server", "network"):
         return unavailable_error(where, text, SERVER_TROUBLE if error.kind == "server" else None)
-    return error
+    return None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import io
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 
-from slipway.core import Credentials, Event, SlipwayError, anonymous, silent
-from slipway.engine import Engine, EngineError, find_content_image, find_image_id
+from slipway.core import Credentials, Event, SlipwayError, anonymous, interrupt_behind, silent
+from slipway.engine import Engine, EngineError, find_content_image, find_image_id, import_rootfs
 from slipway.registry import (
     ImagePacker,
     Manifest,
@@ -36,7 +40,7 @@ from tests.support.registry.images import GZIP_LAYER, QUICK, put_oci_image, smal
 
 pytest_plugins = ["tests.support.registry.fixtures"]
 
-LOCAL = "slipway.test/push:one"
+LOCAL, HOLED = "slipway.test/push:one", "slipway.test/push:holed"
 
 
 @pytest.fixture
@@ -285,6 +289,33 @@ class TornPacker(ImagePacker):
 
     def pack(self, *args: object) -> None:
         raise EngineError("torn")
+
+
+def test_an_image_that_the_engine_cannot_put_together_again_ends_the_push(
+    engine: Engine, door: Door, repository: str, tmp_path: Path
+) -> None:
+    """One that was imported from a tar with a sparse file (moby/moby#37680)."""
+    (tmp_path / "hole").touch()
+    os.truncate(tmp_path / "hole", 1 << 20)
+    made = ["tar", "--format=pax", "--sparse", "-C", str(tmp_path), "-c", "hole"]
+    tar = io.BytesIO(subprocess.run(made, capture_output=True, check=True).stdout)
+    import_rootfs(engine, tar, HOLED)
+    prepare_repository(door.target, repository)
+    push = functools.partial(
+        push_image, engine, HOLED, door.target, repository, "v1",
+        credentials=credentials_for([door.target]), on_event=silent, policy=QUICK,
+        packer=ImagePacker(tmp_path / "packed", dict),
+    )  # fmt: skip
+    try:
+        if engine.containerd_store:  # it keeps the layer itself
+            assert push().size_bytes
+            return
+        with pytest.raises(SlipwayError, match="could not verify layer data") as refused:
+            push()
+    finally:
+        engine.client.api.remove_image(HOLED, force=True)
+    assert "sparse files" in (refused.value.cure or "")
+    assert interrupt_behind(refused.value) is None  # which looks at all that it comes of
 
 
 def test_the_engine_pushes_by_itself_what_cannot_be_read_off_its_disk(

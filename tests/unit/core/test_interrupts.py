@@ -189,3 +189,14 @@ def test_other_errors_have_none_behind_them() -> None:
     error = SlipwayError("x")
     error.__cause__ = OSError(9, "Bad file descriptor")
     assert interrupts.interrupt_behind(error) is None
+
+
+def test_a_chain_of_errors_that_leads_back_to_itself_has_an_end() -> None:
+    one, two = SlipwayError("one"), SlipwayError("two")
+    one.__cause__, two.__cause__ = two, one
+    assert interrupts.interrupt_behind(one) is None
+    with pytest.raises(SlipwayError) as caught:
+        raise one from one
+    assert interrupts.interrupt_behind(caught.value) is None
+    one.__cause__, two.__cause__ = two, Terminated()
+    assert interrupts.interrupt_behind(one) is two.__cause__

@@ -28,6 +28,13 @@ REFUSED = "dial tcp 127.0.0.1:5000: connect: connection refused"
             "unauthorized",
             False,
         ),
+        (
+            "could not verify layer data for: sha256:f69c6af935df. This may be because internal "
+            "files in the layer store were modified. Re-pulling or rebuilding this image may "
+            "resolve the issue",
+            "other",
+            False,
+        ),
         ("denied: requested access to the resource is denied", "denied", False),
         # dockerd 28 and 29 with containerd's store: the registry's code is left out.
         ("error from registry: requested access to the resource is denied", "denied", False),

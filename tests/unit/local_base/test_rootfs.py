@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,10 @@ def test_nothing_of_this_hosts_python_reaches_the_packages_own_scripts(
 ) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
-    (programs / "mmdebstrap").write_text('#!/bin/bash\nenv -0 >"${@: -3:1}"\n')
+    (programs / "mmdebstrap").write_text(
+        '#!/bin/bash\ncd "$TMPDIR" && env -0 >environment && truncate -s 1M hole\n'
+        'tar --format=pax --sparse -cf "${@: -3:1}" environment hole\n'  # as 1.6.0 does
+    )
     (programs / "mmdebstrap").chmod(0o755)
     monkeypatch.setattr(apt, "host_sources", lambda _: ("deb http://x a main\n", "Types: deb\n"))
     monkeypatch.setattr(rootfs, "_own_mounts", list)
@@ -78,6 +82,11 @@ def test_nothing_of_this_hosts_python_reaches_the_packages_own_scripts(
     monkeypatch.setenv("PYTHONHASHSEED", "1")
     monkeypatch.setenv("https_proxy", "http://proxy:1")
     tar = rootfs.make_rootfs(Project(CHECKOUT, tmp_path / "state"), silent, tmp_path / "log")
-    names = {entry.partition("=")[0] for entry in tar.read_text().split("\0")}
+    with tarfile.open(tar) as archive:
+        assert [member.sparse for member in archive] == [None, None]  # engines could not push it
+        assert archive.getmember("hole").size == 1 << 20
+        entries = archive.extractfile("environment")
+        assert entries is not None
+        names = {entry.partition(b"=")[0].decode() for entry in entries.read().split(b"\0")}
     assert {"PATH", "https_proxy", "TMPDIR"} <= names
     assert not any(name.startswith("PYTHON") for name in names)
