@@ -51,7 +51,12 @@ if TYPE_CHECKING:
     )
     from slipway.engine.embedded.daemon import daemon_status, start_daemon, stop_daemon
     from slipway.engine.endpoint import DEFAULT_URL, ping
-    from slipway.engine.errors import EngineError, EngineUnavailableError, TransferError
+    from slipway.engine.errors import (
+        DamagedLayerError,
+        EngineError,
+        EngineUnavailableError,
+        TransferError,
+    )
     from slipway.engine.image_loading import ImageArchive, load_on_base
     from slipway.engine.images import find_image_id, image_history, inspect_image
     from slipway.engine.layer_tars import LayerTar, LayerTars, find_layer_tars
@@ -71,6 +76,7 @@ __all__ = [
     "ContainerOptions",
     "ContentImage",
     "ContextFile",
+    "DamagedLayerError",
     "DockerEndpoint",
     "Engine",
     "EngineError",
@@ -130,7 +136,7 @@ __getattr__ = lazy_face(
         "docker_settings": "DockerEndpoint docker_endpoint docker_folder read_docker_json",
         "embedded.daemon": "daemon_status start_daemon stop_daemon",
         "endpoint": "DEFAULT_URL ping",
-        "errors": "EngineError EngineUnavailableError TransferError",
+        "errors": "DamagedLayerError EngineError EngineUnavailableError TransferError",
         "image_loading": "ImageArchive load_on_base",
         "images": "find_image_id image_history inspect_image tag_image",
         "layer_tars": "LayerTar LayerTars find_layer_tars",

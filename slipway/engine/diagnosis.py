@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from slipway.engine.errors import TransferKind, is_full
+from slipway.engine.errors import DAMAGED_LAYER_CURE, TransferKind, is_full
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,7 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
     (
         # dockerd, of a layer that it keeps as files and headers: moby/moby#37680.
         r"could not verify layer data",
-        Diagnosis(
-            "other",
-            False,
-            "The engine cannot put that layer together again: its files were changed, or it was "
-            "imported from a tar with sparse files. Build, pull or import its image anew.",
-        ),
+        Diagnosis("other", False, DAMAGED_LAYER_CURE),
     ),
     (
         r"denied|forbidden|\b403\b|not authorized to perform",

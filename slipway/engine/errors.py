@@ -27,6 +27,20 @@ class DiskFullError(EngineError):
     """The disk that holds the engine's data has no space left."""
 
 
+DAMAGED_LAYER_CURE = (
+    "Its files were changed, or it was imported from a tar with sparse files, which an engine "
+    "cannot put together again (moby/moby#37680). Build, pull or import its image anew."
+)
+
+
+class DamagedLayerError(EngineError):
+    """A layer whose files and records do not give its digest: no engine pushes it."""
+
+    def __init__(self, diff_id: str) -> None:
+        what = f"the engine's files of the layer {diff_id} are not those of its digest"
+        super().__init__(what, cure=DAMAGED_LAYER_CURE)
+
+
 class BuildCancelledError(EngineError):
     """The caller set `cancel`; the daemon stopped the build and tagged nothing."""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from slipway.core import file_pieces
 from slipway.engine.client import Engine
-from slipway.engine.errors import EngineError
+from slipway.engine.errors import DamagedLayerError, EngineError
 
 _PIECE = 1 << 20
 _FILE, _SEGMENT = 1, 2
@@ -44,14 +44,15 @@ class LayerTar:
         return sum(len(piece) if isinstance(piece, bytes) else piece for piece in self.headers())
 
     def pieces(self) -> Iterator[bytes]:
-        """The tar. Raises EngineError where it is not the one that its digest is of."""
+        """The tar. Raises DamagedLayerError, at its end, where it is not the one of the digest, and
+        EngineError where it cannot be read."""
         hasher = hashlib.sha256()
         with self._readable():
             for piece in self._pieces():
                 hasher.update(piece)
                 yield piece
         if f"sha256:{hasher.hexdigest()}" != self.diff_id:
-            raise EngineError(f"the engine's files of {self.diff_id} are not those of its digest")
+            raise DamagedLayerError(self.diff_id)
 
     def _pieces(self) -> Iterator[bytes]:
         held = bytearray()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from slipway.core import CredentialsFor, Event, OnEvent, SlipwayError
-from slipway.engine import Engine, EngineError, inspect_image
+from slipway.engine import DamagedLayerError, Engine, EngineError, inspect_image
 from slipway.registry.distribution import RegistryClient, Repository, RetryPolicy, deliver_blobs
 from slipway.registry.ecr import STAGING, access_denied
 from slipway.registry.engine_push import POLICY, deliver_image, renamed_archive, tagged_image
@@ -169,6 +169,8 @@ class _Way:
         task = f"push {target.name(tag)}"
         try:
             return self.packer.pack(self.engine, self.image.id, target, task, on_event)
+        except DamagedLayerError:
+            raise  # the engine would try five times, for a minute, and say so then
         except EngineError as error:
             text = f"{error.what}: the engine pushes by itself"
             on_event(Event("notice", task, text=text))

@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from slipway.core import Credentials, Event, SlipwayError, anonymous, interrupt_behind, silent
+from slipway.core import Credentials, Event, SlipwayError, anonymous, silent
 from slipway.engine import Engine, EngineError, find_content_image, find_image_id, import_rootfs
 from slipway.registry import (
     ImagePacker,
@@ -310,12 +310,11 @@ def test_an_image_that_the_engine_cannot_put_together_again_ends_the_push(
         if engine.containerd_store:  # it keeps the layer itself
             assert push().size_bytes
             return
-        with pytest.raises(SlipwayError, match="could not verify layer data") as refused:
+        with pytest.raises(SlipwayError, match="are not those of its digest") as refused:
             push()
     finally:
         engine.client.api.remove_image(HOLED, force=True)
     assert "sparse files" in (refused.value.cure or "")
-    assert interrupt_behind(refused.value) is None  # which looks at all that it comes of
 
 
 def test_the_engine_pushes_by_itself_what_cannot_be_read_off_its_disk(
