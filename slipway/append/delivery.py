@@ -120,7 +120,7 @@ class AppendedDelivery:
         if not already:
             with contextlib.ExitStack() as stack:
                 claims = _claim_layers(image, target, self._shared, stack) if self._shared else []
-                for blob in sorted(_transfers(image, target), key=lambda blob: -blob.size):
+                for blob in _transfers(image, target):
                     self._blobs.add(blob)
                 self._blobs.finish()
                 for claim in claims:

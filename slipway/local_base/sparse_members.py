@@ -17,7 +17,7 @@ from typing import IO
 from slipway.core import SlipwayError
 
 _BLOCK, _RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
-_OURS = "GNU.sparse."
+_SPARSE = "GNU.sparse."
 _MOST = 8**11  # a size in octal
 
 
@@ -76,10 +76,11 @@ def _headers(member: tarfile.TarInfo, raw: IO[bytes]) -> bytes:
     """What stands before the content of a member: its own header, and before it one of pax's
     records where anything else than its being sparse was said there, or its name is too long."""
     said = member.pax_headers
-    if (said.get(f"{_OURS}major"), said.get(f"{_OURS}minor")) != ("1", "0") or member.size >= _MOST:
+    version = said.get(f"{_SPARSE}major"), said.get(f"{_SPARSE}minor")
+    if version != ("1", "0") or member.size >= _MOST:
         raise ValueError(f"{member.name} is sparse in a form that is not known here")
-    name = said[f"{_OURS}name"]
-    records = {k: v for k, v in said.items() if k != "path" and not k.startswith(_OURS)}
+    name = said[f"{_SPARSE}name"]
+    records = {k: v for k, v in said.items() if k != "path" and not k.startswith(_SPARSE)}
     encoded = name.encode("utf-8", "surrogateescape")
     if len(encoded) > tarfile.LENGTH_NAME or not name.isascii():
         records = {"path": name, **records}

@@ -16,7 +16,7 @@ from slipway.core import SlipwayError
 RAW, GZIP = -15, 31
 """The largest window, without wrapping and in gzip's."""
 
-_PIECE = 64 << 10  # small: it stays in the processor's cache, and one is made for each file
+_PIECE = 64 << 10  # small: one is made, zeroed and paged in for each file
 _OK, _STREAM_END, _BUFFER_ERROR = 0, 1, -5
 _BLOCK = 5  # Z_BLOCK: come back at the end of each block
 _AT_END_OF_BLOCK, _LAST_BLOCK, _BITS = 128, 64, 7  # of data_type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ class BlobDelivery:
         self.target = target
         self.progress = TransferProgress(task, on_event)
         self._pool = ThreadPoolExecutor(max_workers=max(1, jobs))
-        self._unmounted: dict[str, int] = {}  # bytes sent, by the repository that has them as well
+        self._unmounted: Counter[str] = Counter()  # bytes, by the repository that has them, too
         self._waiting: list[tuple[int, str, BlobTransfer]] = []  # a heap, the largest first
         self._futures: dict[str, Future[None]] = {}
         self._stopped = threading.Event()
@@ -216,8 +217,7 @@ class BlobDelivery:
         self.progress.finish(blob.digest, blob.size, sent=sent)
         if sent and blob.mount_from:
             with self._lock:
-                size = self._unmounted.get(blob.mount_from, 0) + blob.size
-                self._unmounted[blob.mount_from] = size
+                self._unmounted[blob.mount_from] += blob.size
 
     def _reach(self, blob: BlobTransfer, offset: int) -> None:
         # What has all of its bytes there is closed: the next run need not send them again.
@@ -253,6 +253,6 @@ def deliver_blobs(
 ) -> TransferProgress:
     """Have all blobs in the target. Raises RegistryError's subclasses."""
     with BlobDelivery(target, task, on_event, jobs) as delivery:
-        for blob in sorted(blobs, key=lambda blob: (-blob.size, blob.digest)):
+        for blob in blobs:
             delivery.add(blob)
         return delivery.finish()
